@@ -1,0 +1,187 @@
+"""What every number format offers: arrays around one exact scalar definition.
+
+A Format is a finite set of values with a code for each. It carries no rounding of its own; rounding and overflow
+belong to the *use* of a format (see use.py), and a format only names its defaults.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import dyadic
+from .rounding import ROUNDINGS
+
+OVERFLOWS = ("ieee", "sat", "nan")
+
+
+class Format(ABC):
+    """A number system: a finite set of values, a code for each, and how a real number is projected onto it."""
+
+    # Fast twins by format class and operation, installed by the package `native`; each is equal to the definition here.
+    fast_twins: ClassVar[dict[tuple[type, str], Callable[..., NDArray[Any]]]] = {}
+
+    name: str
+
+    # --- what a family defines -------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def bits(self) -> int:
+        """Width of a code in bits."""
+
+    @property
+    @abstractmethod
+    def max(self) -> float:
+        """Largest finite value."""
+
+    @property
+    @abstractmethod
+    def smallest_normal(self) -> float:
+        """Smallest positive value with full precision."""
+
+    @property
+    @abstractmethod
+    def smallest_subnormal(self) -> float:
+        """Smallest positive value of all."""
+
+    @property
+    @abstractmethod
+    def default_overflow(self) -> str:
+        """Overflow mode of a use that names none."""
+
+    @abstractmethod
+    def project_finite(self, integer: int, exponent: int, rounding: str, overflow: str) -> float:
+        """Round integer * 2**exponent (integer not zero), then apply the overflow mode. Correctly rounded."""
+
+    @abstractmethod
+    def overflows(self, integer: int, exponent: int, rounding: str) -> bool:
+        """Whether integer * 2**exponent (not zero), once rounded, lies beyond the largest finite value."""
+
+    @abstractmethod
+    def project_special(self, x: float, overflow: str) -> float:
+        """What a zero, an infinity or a NaN becomes in this format."""
+
+    @abstractmethod
+    def code_of(self, value: float) -> int:
+        """Code of a value of this format; ValueError if it is none."""
+
+    @abstractmethod
+    def value_of(self, code: int) -> float:
+        """Value of a code, as float64. Exact."""
+
+    # --- what all families share -----------------------------------------------------------------------------------
+
+    def project(self, x: float, rounding: str, overflow: str) -> float:
+        """Quantise one float64: the definition to which everything faster must be equal. Correctly rounded."""
+        if x == 0.0 or not math.isfinite(x):
+            return self.project_special(x, overflow)
+        return self.project_finite(*dyadic.from_float(x), rounding, overflow)
+
+    def quantize(
+        self,
+        x: ArrayLike,
+        rounding: str | None = None,
+        overflow: str | None = None,
+        seed: int | None = None,
+        axis: int = -1,
+    ) -> NDArray[np.float64]:
+        """Round an array to values of this format.
+
+        Args:
+            x: array of any shape, of a floating-point or integer type that float64 holds exactly.
+            rounding: one of formats.ROUNDINGS; None for round to nearest, ties to even.
+            overflow: one of formats.OVERFLOWS; None for the format's default.
+            seed: key of the random words of stochastic roundings; has no effect on the others.
+            axis: axis along which blocks lie in block-scaled formats; has no effect on the others.
+        Returns:
+            float64 array of the shape of x holding representable values. Correctly rounded, in one rounding.
+        Raises:
+            TypeError: x is not numeric. ValueError: unknown mode, or a NaN for a format that has none.
+        """
+        rounding, overflow = self.modes(rounding, overflow)
+        twin = self.fast_twins.get((type(self), "quantize"))
+        narrow = isinstance(x, np.ndarray) and x.dtype == np.float32  # the twin takes these as they are
+        values = x if twin and narrow else as_float64(x)
+        if not self.has_nan and np.isnan(values).any():
+            raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
+        if twin:
+            return twin(self, values, rounding, overflow)
+        return self._map(values, lambda v: self.project(v, rounding, overflow), np.float64)
+
+    def encode(
+        self, x: ArrayLike, rounding: str | None = None, overflow: str | None = None, seed: int | None = None
+    ) -> NDArray[Any]:
+        """Quantise an array and return the codes, in the smallest unsigned integer type that holds them.
+
+        Arguments and errors as for `quantize`.
+        """
+        quantised = self.quantize(x, rounding, overflow, seed)
+        return self._map(quantised, self.code_of, self.code_dtype)
+
+    def decode(self, codes: ArrayLike) -> NDArray[np.float64]:
+        """Return the values of an integer array of codes, as float64. Exact.
+
+        Raises:
+            TypeError: codes are not integers. ValueError: a code outside 0 .. 2**bits - 1.
+        """
+        array = np.asarray(codes)
+        if array.size and array.dtype.kind not in "ui":
+            raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
+        if array.size and (int(array.min()) < 0 or int(array.max()) >> self.bits):
+            raise ValueError(f"codes of {self.name} lie in 0 .. {(1 << self.bits) - 1}, got {array.min()} .. {array.max()}")
+        if self.bits <= 16 and array.size > 1 << self.bits:
+            return self.table()[array]
+        return self._map(array, self.value_of, np.float64)
+
+    def table(self) -> NDArray[np.float64]:
+        """Return the value of every code, in code order, as float64 (formats of at most 16 bits)."""
+        if self.bits > 16:
+            raise ValueError(f"{self.name} has 2**{self.bits} codes; tables are made for at most 16 bits")
+        return np.array([self.value_of(code) for code in range(1 << self.bits)], dtype=np.float64)
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether some code means NaN."""
+        return True
+
+    @property
+    def code_dtype(self) -> np.dtype[Any]:
+        """Smallest unsigned integer type that holds a code."""
+        return np.dtype(next(f"u{n}" for n in (1, 2, 4, 8) if self.bits <= 8 * n))
+
+    def modes(self, rounding: str | None, overflow: str | None) -> tuple[str, str]:
+        """Fill in the defaults of a use and check it; ValueError names what is wrong."""
+        rounding = "rne" if rounding is None else rounding
+        overflow = self.default_overflow if overflow is None else overflow
+        if rounding not in ROUNDINGS:
+            raise ValueError(f"rounding {rounding!r} is unknown; expected one of {', '.join(ROUNDINGS)}")
+        if overflow not in OVERFLOWS:
+            raise ValueError(f"overflow {overflow!r} is unknown; expected one of {', '.join(OVERFLOWS)}")
+        if overflow == "nan" and not self.has_nan:
+            raise ValueError(f"overflow 'nan' needs a NaN, and {self.name} has none; use 'sat'")
+        return rounding, overflow
+
+    @staticmethod
+    def _map(array: NDArray[Any], function: Callable[[Any], Any], dtype: Any) -> NDArray[Any]:
+        mapped = np.fromiter((function(v) for v in array.ravel().tolist()), dtype=dtype, count=array.size)
+        return mapped.reshape(array.shape)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def as_float64(x: ArrayLike) -> NDArray[np.float64]:
+    """Convert an array to float64, exactly, or say why that is impossible."""
+    array = np.asarray(x)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
+        if max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
+            raise TypeError("64-bit integers beyond 2**53 are not exact in float64; convert them yourself")
+    elif array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and array.dtype.itemsize <= 8):
+        raise TypeError(f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}")
+    return array.astype(np.float64)

@@ -1,0 +1,132 @@
+"""From a name to a format: named formats, the eXmY grammar with its modifiers, registered formats and plug-ins.
+
+    format   := named | "e" X "m" Y (":" modifier)* | named (":" modifier)* | registered name
+    modifier := "ftz" (no subnormals) | "b" BIAS | "ieee" | "fn" | "fnuz" | "finite"
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import replace
+from importlib.metadata import entry_points
+
+from .catalogue import ALIASES, AMBIGUOUS, FLOATS
+from .floats import DIALECTS, FloatFormat
+from .format import Format
+
+ENTRY_POINT_GROUP = "ulpsim.formats"
+
+_named: dict[str, Format] = {fmt.name: fmt for fmt in FLOATS}
+_registered: dict[str, Format] = {}
+
+
+def available() -> list[str]:
+    """Return the names of all named, registered and plugged-in formats; eXmY names come on top of these."""
+    plugged = [entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)]
+    return [*_named, *_registered, *(name for name in plugged if name not in _registered)]
+
+
+def register(name: str, fmt: Format) -> None:
+    """Make a format available under a name of its own.
+
+    Args:
+        name: lower-case identifier, free so far.
+        fmt: the format.
+    Raises:
+        ValueError: the name is malformed or taken.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"format name {name!r}: expected a lower-case identifier such as 'mine8'")
+    taken = _registered.get(name)
+    if taken == fmt:
+        return
+    if name in _named or name in ALIASES or taken is not None or re.fullmatch(r"e\d+m\d+", name):
+        raise ValueError(f"format name {name!r} is taken; choose another")
+    _registered[name] = replace(fmt, name=name) if isinstance(fmt, FloatFormat) else fmt
+
+
+def get(name: str | Format) -> Format:
+    """Return the format of a name.
+
+    Args:
+        name: a name of the grammar above, or a format, which is returned as it is.
+    Raises:
+        ValueError: the name is unknown (the nearest known ones are suggested), ambiguous or impossible.
+    """
+    if isinstance(name, Format):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"expected a format name, got {type(name).__name__}")
+    base, *modifiers = name.strip().split(":")
+    if base in AMBIGUOUS and not any(m in DIALECTS for m in modifiers):
+        raise ValueError(f"format {name!r} is ambiguous; write one of: {AMBIGUOUS[base]}")
+    found = _base(base)
+    if found is None:
+        raise ValueError(f"format {name!r} is unknown; {_suggestion(base)}")
+    if not modifiers:
+        return found
+    if not isinstance(found, FloatFormat):
+        raise ValueError(f"format {name!r}: modifiers apply to floats, and {base} is none")
+    return _canonical(_modified(name, found, modifiers))
+
+
+def _base(base: str) -> Format | None:
+    base = ALIASES.get(base, base)
+    known = _named.get(base) or _registered.get(base)
+    if known is not None:
+        return known
+    match = re.fullmatch(r"e(\d+)m(\d+)", base)
+    if match:
+        return _canonical(FloatFormat(base, int(match[1]), int(match[2])))
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == base:
+            register(base, entry.load())
+            return _registered[base]
+    return None
+
+
+def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
+    fields: dict[str, object] = {}
+    for modifier in modifiers:
+        if modifier == "ftz":
+            change: tuple[str, object] = ("subnormals", False)
+        elif modifier in DIALECTS:
+            change = ("dialect", modifier)
+        elif re.fullmatch(r"b-?\d+", modifier):
+            change = ("bias", int(modifier[1:]))
+        else:
+            raise ValueError(f"format {name!r}: modifier {modifier!r} is unknown; expected ftz, bBIAS, {', '.join(DIALECTS)}")
+        if change[0] in fields:
+            raise ValueError(f"format {name!r}: {change[0]} is given twice")
+        fields[change[0]] = change[1]
+    if "dialect" in fields and "bias" not in fields and fmt.bias == _default_bias(fmt.exponent_bits, fmt.dialect):
+        fields["bias"] = None  # the default bias follows the dialect
+    return replace(fmt, name=name, **fields)  # type: ignore[arg-type]
+
+
+def _default_bias(exponent_bits: int, dialect: str) -> int:
+    return (1 << (exponent_bits - 1)) - 1 + (dialect == "fnuz")
+
+
+def _canonical(fmt: FloatFormat) -> FloatFormat:
+    """Give a format its one name: that of the catalogue if it has one, else eXmY with the modifiers it needs."""
+    for named in FLOATS:
+        if named == fmt:
+            return named
+    base = f"e{fmt.exponent_bits}m{fmt.fraction_bits}"
+    parts = [base]
+    if fmt.dialect != "ieee" or base in AMBIGUOUS:
+        parts.append(fmt.dialect)
+    if fmt.bias != _default_bias(fmt.exponent_bits, fmt.dialect):
+        parts.append(f"b{fmt.bias}")
+    if not fmt.subnormals:
+        parts.append("ftz")
+    return replace(fmt, name=":".join(parts))
+
+
+def _suggestion(base: str) -> str:
+    near = difflib.get_close_matches(base, [*available(), *ALIASES], n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known are {', '.join(available())}, and any eXmY such as e5m7"

@@ -1,0 +1,134 @@
+"""Numpy in, numpy out: one call of the engine's matmul."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats import Use
+
+from . import ffi, isa_index, kernel_index, lib
+from .twins import check, use_fields
+
+MAX_NODES = 15
+MAX_JOINS = 7
+
+
+class Profile(NamedTuple):
+    """What the finite, non-zero elements of an operand are like.
+
+    Args:
+        max_exponent: largest floor(log2|x|).
+        min_last_bit: smallest exponent of a last significant bit.
+        significant_bits: most significant bits of any element.
+        finite: whether no element is infinite or NaN.
+        nonzero: whether there is such an element; if not, the first three are 0.
+    """
+
+    max_exponent: int
+    min_last_bit: int
+    significant_bits: int
+    finite: bool
+    nonzero: bool
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of an accumulator tree; node 0 is the root. kind: "fma", "seq", "chunk" or "exact"."""
+
+    kind: str
+    sum: Use | None = None
+    product: Use | None = None
+    length: int = 0
+    inner: int = 0
+    outer: int = 0
+
+
+@dataclass(frozen=True)
+class Join:
+    """Runs of `length` terms of the level below, each added with one rounding."""
+
+    length: int
+    sum: Use
+
+
+_KINDS = {"fma": lib.ULP_FMA, "seq": lib.ULP_SEQ, "chunk": lib.ULP_CHUNK, "exact": lib.ULP_EXACT}
+
+
+def profile(x: NDArray[Any]) -> Profile:
+    """Profile a float32 or float64 matrix. Exact."""
+    record = ffi.new("ulp_profile *")
+    matrix = ffi.new("ulp_matrix *", _matrix(x))
+    check(lib.ulp_profile_of(matrix, x.shape[0], x.shape[1], record))
+    return Profile(
+        record.max_exponent, record.min_last_bit, record.significant_bits, bool(record.finite), bool(record.nonzero)
+    )
+
+
+def matmul(
+    kernel: str,
+    nodes: Sequence[Node],
+    joins: Sequence[Join],
+    leaf: int,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    c: NDArray[Any] | None,
+    out: NDArray[Any],
+    overflow: NDArray[np.bool_] | None = None,
+    outputs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    threads: int = 1,
+    isa: str | None = None,
+) -> None:
+    """Fill `out` with the products of a and b, accumulated as the nodes say.
+
+    Args:
+        kernel: name of a kernel whose condition holds for these operands; the caller answers for that.
+        nodes, joins, leaf: the accumulator as a tree, and as a leaf with runs of runs (innermost first).
+        a, b: (M, K) and (K, N) of float32 or float64, any strides.
+        c: (M, N), values of the outermost state's format, any strides (0 for a broadcast bias); None for +0.
+        out: float32 or float64, (M, N) with a contiguous last axis, or one-dimensional if `outputs` is given.
+        overflow: boolean, like out, or None.
+        outputs: (rows, columns) of the only outputs to compute, in the order of `out`; None for all.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    job = ffi.new("ulp_job *")
+    job.m, job.n, job.k = m, n, k
+    job.a, job.b = _matrix(a), _matrix(b)
+    if c is not None:
+        job.c = _matrix(c)
+    job.out = ffi.cast("void *", out.ctypes.data)
+    job.out_stride = out.strides[0] // out.itemsize
+    job.out_is_double = out.dtype == np.float64
+    if overflow is not None:
+        job.overflow = ffi.cast("uint8_t *", overflow.ctypes.data)
+    if outputs is not None:
+        rows, columns = (np.ascontiguousarray(index, np.int64) for index in outputs)
+        job.rows, job.columns = (ffi.cast("int64_t *", index.ctypes.data) for index in (rows, columns))
+        job.count = rows.size
+    job.threads = threads
+    for i, node in enumerate(nodes):
+        fields = {"kind": _KINDS[node.kind], "length": node.length, "inner": node.inner, "outer": node.outer}
+        if node.sum:
+            fields["sum"] = use_fields(node.sum)
+        if node.product:
+            fields["product"] = use_fields(node.product)
+        job.nodes[i] = fields
+    job.join_count = len(joins)
+    for i, join in enumerate(joins):
+        job.join_length[i] = join.length
+        job.join[i] = use_fields(join.sum)
+    job.leaf = leaf
+    check(lib.ulp_matmul(kernel_index(kernel), isa_index(isa), job))
+
+
+def _matrix(x: NDArray[Any]) -> dict[str, Any]:
+    return {
+        "data": ffi.cast("void *", x.ctypes.data),
+        "row_stride": x.strides[0] // x.itemsize,
+        "column_stride": x.strides[1] // x.itemsize,
+        "is_double": x.dtype == np.float64,
+    }

@@ -1,0 +1,237 @@
+/* From a kernel's index and an instruction set to the function that runs; and the threads that run it. */
+#include <fenv.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "kernel.h"
+#include "roundpack.h"
+
+enum { PORTABLE, AVX2, AVX512, NEON, ISAS };
+
+static const char *const isa_names[ISAS] = {"portable", "avx2", "avx512", "neon"};
+
+static const char *const kernel_names[] = {
+#define LANES(name) #name,
+#define SCALAR(name) #name,
+#include "kernels.def"
+#undef LANES
+#undef SCALAR
+};
+
+enum { KERNELS = sizeof kernel_names / sizeof *kernel_names };
+
+/* The portable kernels first; an instruction set overrides those that it has. NULL: take the portable one. */
+static const ulp_kernel *const table[ISAS][KERNELS] = {
+    [PORTABLE] = {
+#define LANES(name) &ulp_##name##_portable,
+#define SCALAR(name) &ulp_##name,
+#include "kernels.def"
+#undef LANES
+#undef SCALAR
+    },
+#ifdef ULP_X86
+    [AVX2] = {
+#define LANES(name) &ulp_##name##_avx2,
+#define SCALAR(name) NULL,
+#include "kernels.def"
+#undef LANES
+#undef SCALAR
+    },
+    [AVX512] = {
+#define LANES(name) &ulp_##name##_avx512,
+#define SCALAR(name) NULL,
+#include "kernels.def"
+#undef LANES
+#undef SCALAR
+    },
+#endif
+};
+
+int ulp_kernel_count(void) { return KERNELS; }
+const char *ulp_kernel_name(int kernel) { return kernel >= 0 && kernel < KERNELS ? kernel_names[kernel] : NULL; }
+int ulp_isa_count(void) { return ISAS; }
+const char *ulp_isa_name(int isa) { return isa >= 0 && isa < ISAS ? isa_names[isa] : NULL; }
+
+int ulp_isa_supported(int isa)
+{
+    switch (isa) {
+    case PORTABLE:
+        return 1;
+#ifdef ULP_X86
+    case AVX2:
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case AVX512:
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+    default:
+        return 0;
+    }
+}
+
+const char *ulp_status_text(int status)
+{
+    switch (status) {
+    case ULP_OK:
+        return "done";
+    case ULP_NO_MEMORY:
+        return "out of memory; use fewer threads or smaller matrices";
+    case ULP_BAD_ISA:
+        return "this build or this processor lacks the instruction set; see native.available_isas()";
+    case ULP_BAD_KERNEL:
+        return "no such kernel; see native.kernels()";
+    case ULP_NO_THREAD:
+        return "the system refused a thread; use fewer threads";
+    default:
+        return "unknown status";
+    }
+}
+
+/* Work is cut into items, which the threads take one after the other; an item's result does not depend on who runs it. */
+typedef struct {
+    const ulp_job *job;
+    const ulp_kernel *kernel;
+    int64_t items, row_items, row_span, column_span, list_span;
+    atomic_llong next;
+    atomic_int status;
+} work;
+
+static void *run(void *argument)
+{
+    work *w = argument;
+    const ulp_job *job = w->job;
+    size_t bytes = w->kernel->scratch_bytes(job);
+    void *scratch = NULL;
+    fenv_t environment;
+    if (bytes && posix_memalign(&scratch, 64, bytes)) {
+        atomic_store(&w->status, ULP_NO_MEMORY);
+        return NULL;
+    }
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    for (;;) {
+        int64_t item = atomic_fetch_add(&w->next, 1);
+        if (item >= w->items)
+            break;
+        if (job->rows) {
+            int64_t first = item * w->list_span, last = first + w->list_span;
+            w->kernel->listed(job, first, last < job->count ? last : job->count, scratch);
+        } else {
+            int64_t row0 = item % w->row_items * w->row_span, row1 = row0 + w->row_span;
+            int64_t col0 = item / w->row_items * w->column_span, col1 = col0 + w->column_span;
+            w->kernel->dense(job, row0, row1 < job->m ? row1 : job->m, col0, col1 < job->n ? col1 : job->n, scratch);
+        }
+    }
+    fesetenv(&environment);
+    free(scratch);
+    return NULL;
+}
+
+int ulp_matmul(int kernel, int isa, const ulp_job *job)
+{
+    if (kernel < 0 || kernel >= KERNELS)
+        return ULP_BAD_KERNEL;
+    if (isa < 0 || isa >= ISAS || !ulp_isa_supported(isa))
+        return ULP_BAD_ISA;
+    if (job->m <= 0 || job->n <= 0 || (job->rows && job->count <= 0))
+        return ULP_OK;
+    int threads = job->threads < 1 ? 1 : job->threads > 256 ? 256 : job->threads;
+    work w = {.job = job, .kernel = table[isa][kernel] ? table[isa][kernel] : table[PORTABLE][kernel]};
+    if (job->rows) {
+        w.list_span = 1024;
+        w.items = (job->count + w.list_span - 1) / w.list_span;
+    } else {
+        int64_t steps = (job->m + w.kernel->row_step - 1) / w.kernel->row_step;
+        int64_t columns = (job->n + w.kernel->column_step - 1) / w.kernel->column_step;
+        /* Enough items to keep all threads busy to the end, but rows are cut only if the columns do not suffice. */
+        int64_t cuts = threads == 1 ? 1 : (8 * threads + columns - 1) / columns;
+        cuts = cuts > steps ? steps : cuts;
+        w.row_span = (steps + cuts - 1) / cuts * w.kernel->row_step;
+        w.row_items = (job->m + w.row_span - 1) / w.row_span;
+        w.column_span = w.kernel->column_step;
+        w.items = w.row_items * columns;
+    }
+    if (threads > w.items)
+        threads = (int)w.items;
+    pthread_t others[256];
+    int started = 0, status = ULP_OK;
+    while (started < threads - 1 && !pthread_create(&others[started], NULL, run, &w))
+        started++;
+    run(&w); /* should the system refuse threads, this one does all the work */
+    for (int i = 0; i < started; i++)
+        pthread_join(others[i], NULL);
+    if (atomic_load(&w.status) != ULP_OK && atomic_load(&w.next) < w.items)
+        status = atomic_load(&w.status);
+    return status;
+}
+
+int ulp_quantize(int isa, const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
+                 uint8_t *overflow)
+{
+    ulp_quantize_fn function = ulp_quantize_portable;
+    fenv_t environment;
+    if (isa < 0 || isa >= ISAS || !ulp_isa_supported(isa))
+        return ULP_BAD_ISA;
+#ifdef ULP_X86
+    if (isa == AVX2)
+        function = ulp_quantize_avx2;
+    if (isa == AVX512)
+        function = ulp_quantize_avx512;
+#endif
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    function(x, x_is_double, y, y_is_double, n, use, overflow);
+    fesetenv(&environment);
+    return ULP_OK;
+}
+
+int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, uint8_t *overflow)
+{
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    for (int64_t i = 0; i < n; i++) {
+        int overflowed = 0;
+        double sum = ulp_sum(x[i], c[i], use, &overflowed);
+        y[i] = sum != sum ? __builtin_nan("") : sum;
+        if (overflowed && overflow)
+            overflow[i] = 1;
+    }
+    fesetenv(&environment);
+    return ULP_OK;
+}
+
+int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile)
+{
+    ulp_profile p = {-4096, 4096, 0, 1, 0};
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t column = 0; column < columns; column++) {
+            double value = ulp_element(x, row, column);
+            uint64_t bits;
+            memcpy(&bits, &value, sizeof bits);
+            int field = (int)(bits >> 52) & 0x7FF;
+            uint64_t fraction = bits & 0xFFFFFFFFFFFFFull;
+            if (field == 0x7FF) {
+                p.finite = 0;
+                continue;
+            }
+            if (field)
+                fraction |= 1ull << 52;
+            if (!fraction)
+                continue;
+            int exponent = (field ? field : 1) - 1075, length = 64 - __builtin_clzll(fraction);
+            int trailing = __builtin_ctzll(fraction);
+            p.nonzero = 1;
+            if (exponent + length - 1 > p.max_exponent)
+                p.max_exponent = exponent + length - 1;
+            if (exponent + trailing < p.min_last_bit)
+                p.min_last_bit = exponent + trailing;
+            if (length - trailing > p.significant_bits)
+                p.significant_bits = length - trailing;
+        }
+    if (!p.nonzero)
+        p.max_exponent = p.min_last_bit = p.significant_bits = 0;
+    *profile = p;
+    return ULP_OK;
+}

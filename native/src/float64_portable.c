@@ -1,0 +1,3 @@
+#define REAL_IS_DOUBLE 1
+#define ISA_PORTABLE
+#include "lanes_kernels.inc.h"

@@ -1,0 +1,58 @@
+/* What a kernel is to the dispatcher. */
+#ifndef ULPSIM_KERNEL_H
+#define ULPSIM_KERNEL_H
+
+#include <stddef.h>
+
+#include "../include/engine.h"
+
+/* A kernel computes a rectangle of outputs, or a stretch of the list of outputs, in scratch memory of its own. */
+typedef struct {
+    void (*dense)(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch);
+    void (*listed)(const ulp_job *job, int64_t first, int64_t last, void *scratch);
+    size_t (*scratch_bytes)(const ulp_job *job);
+    int row_step, column_step; /* rectangles are cut at multiples of these */
+} ulp_kernel;
+
+#define LANES(name) extern const ulp_kernel ulp_##name##_portable;
+#define SCALAR(name) extern const ulp_kernel ulp_##name;
+#include "kernels.def"
+#undef LANES
+#undef SCALAR
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define ULP_X86 1
+#define LANES(name) extern const ulp_kernel ulp_##name##_avx2, ulp_##name##_avx512;
+#define SCALAR(name)
+#include "kernels.def"
+#undef LANES
+#undef SCALAR
+#endif
+
+/* Elementwise twins, one per instruction set. */
+typedef void (*ulp_quantize_fn)(const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
+                                uint8_t *overflow);
+void ulp_quantize_portable(const void *, int, void *, int, int64_t, const ulp_use *, uint8_t *);
+void ulp_quantize_avx2(const void *, int, void *, int, int64_t, const ulp_use *, uint8_t *);
+void ulp_quantize_avx512(const void *, int, void *, int, int64_t, const ulp_use *, uint8_t *);
+
+static inline double ulp_element(const ulp_matrix *x, int64_t row, int64_t column)
+{
+    int64_t at = row * x->row_stride + column * x->column_stride;
+    return x->is_double ? ((const double *)x->data)[at] : (double)((const float *)x->data)[at];
+}
+
+/* Store one result at its place; a NaN becomes the positive quiet NaN, the same on every instruction set. */
+static inline void ulp_store(const ulp_job *job, int64_t at, double value, int overflowed)
+{
+    if (value != value)
+        value = __builtin_nan("");
+    if (job->out_is_double)
+        ((double *)job->out)[at] = value;
+    else
+        ((float *)job->out)[at] = (float)value;
+    if (overflowed && job->overflow)
+        job->overflow[at] = 1;
+}
+
+#endif

@@ -1,0 +1,228 @@
+/* SIMD lanes: one vector type V of WIDTH elements of REAL, and the few operations that the kernels need.
+ *
+ * Included with REAL_IS_DOUBLE (0 or 1) and one of ISA_PORTABLE, ISA_AVX2, ISA_AVX512 defined, once per source file.
+ * Written with the compiler's vector extensions, which exist on every target; where these miss a good instruction an
+ * instruction set overrides the operation below. All operations are exact or correctly rounded: same bits everywhere. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include <math.h>
+#include <string.h>
+
+#include "kernel.h"
+
+#if defined(ISA_AVX512)
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#define ISA_NAME(name) name##_avx512
+#define VECTOR_BYTES 64
+#elif defined(ISA_AVX2)
+#pragma GCC target("avx2,fma")
+#define ISA_NAME(name) name##_avx2
+#define VECTOR_BYTES 32
+#else
+#define ISA_NAME(name) name##_portable
+#define VECTOR_BYTES 16
+#endif
+
+#if REAL_IS_DOUBLE
+typedef double REAL;
+typedef int64_t INTEGER;
+#define MANTISSA_BITS 52
+#define EXPONENT_BIAS 1023
+#define EXPONENT_MASK 0x7FF0000000000000ll
+#define SIGN_BIT INT64_MIN
+#else
+typedef float REAL;
+typedef int32_t INTEGER;
+#define MANTISSA_BITS 23
+#define EXPONENT_BIAS 127
+#define EXPONENT_MASK 0x7F800000
+#define SIGN_BIT INT32_MIN
+#endif
+
+#define WIDTH (VECTOR_BYTES / (int)sizeof(REAL))
+
+typedef REAL V __attribute__((vector_size(VECTOR_BYTES)));
+typedef INTEGER B __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+#define INLINE static inline __attribute__((always_inline, unused))
+
+INLINE V load(const REAL *p) { return *(const unaligned *)p; }
+INLINE void save(REAL *p, V x) { *(unaligned *)p = x; }
+INLINE V broadcast(REAL x) { return x - (V){0}; }
+
+/* x > limit ? instead : x, elementwise; a NaN x stays. */
+INLINE V replace_above(V x, V limit, V instead)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    return _mm512_mask_mov_pd(x, _mm512_cmp_pd_mask(x, limit, _CMP_GT_OQ), instead);
+#elif defined(ISA_AVX512)
+    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, limit, _CMP_GT_OQ), instead);
+#elif defined(ISA_AVX2) && REAL_IS_DOUBLE
+    return _mm256_blendv_pd(x, instead, _mm256_cmp_pd(x, limit, _CMP_GT_OQ));
+#elif defined(ISA_AVX2)
+    return _mm256_blendv_ps(x, instead, _mm256_cmp_ps(x, limit, _CMP_GT_OQ));
+#else
+    B above = x > limit;
+    return (V)((above & (B)instead) | (~above & (B)x));
+#endif
+}
+
+/* The larger of two; y where x is NaN. */
+INLINE V maximum(V x, V y)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    return _mm512_max_pd(x, y);
+#elif defined(ISA_AVX512)
+    return _mm512_max_ps(x, y);
+#elif defined(ISA_AVX2) && REAL_IS_DOUBLE
+    return _mm256_max_pd(x, y);
+#elif defined(ISA_AVX2)
+    return _mm256_max_ps(x, y);
+#elif defined(__SSE2__) && REAL_IS_DOUBLE
+    return _mm_max_pd(x, y);
+#elif defined(__SSE2__)
+    return _mm_max_ps(x, y);
+#else
+    B above = x > y;
+    return (V)((above & (B)x) | (~above & (B)y));
+#endif
+}
+
+/* -limit where x < -limit, limit where x > limit, else x; a NaN x stays. */
+INLINE V clamp(V x, V limit)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    return _mm512_max_pd(-limit, _mm512_min_pd(limit, x));
+#elif defined(ISA_AVX512)
+    return _mm512_max_ps(-limit, _mm512_min_ps(limit, x));
+#elif defined(ISA_AVX2) && REAL_IS_DOUBLE
+    return _mm256_max_pd(-limit, _mm256_min_pd(limit, x));
+#elif defined(ISA_AVX2)
+    return _mm256_max_ps(-limit, _mm256_min_ps(limit, x));
+#elif defined(__SSE2__) && REAL_IS_DOUBLE
+    return _mm_max_pd(-limit, _mm_min_pd(limit, x));
+#elif defined(__SSE2__)
+    return _mm_max_ps(-limit, _mm_min_ps(limit, x));
+#else
+    B above = x > limit, below = x < -limit;
+    x = (V)((above & (B)limit) | (~above & (B)x));
+    return (V)((below & (B)-limit) | (~below & (B)x));
+#endif
+}
+
+INLINE V absolute(V x) { return (V)((B)x & ~((B){0} + SIGN_BIT)); }
+
+/* s + t rounded to odd: the exact sum if it is representable, else that one of its two neighbours with an odd last
+ * bit. Nothing may overflow or be NaN in disguise; infinities and NaNs pass as in IEEE addition. */
+INLINE V odd_sum(V s, V t)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    __m512i down = _mm512_castpd_si512(_mm512_add_round_pd(s, t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    __m512d up = _mm512_add_round_pd(s, t, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    return _mm512_mask_mov_pd(up, _mm512_test_epi64_mask(down, _mm512_set1_epi64(1)), _mm512_castsi512_pd(down));
+#elif defined(ISA_AVX512)
+    __m512i down = _mm512_castps_si512(_mm512_add_round_ps(s, t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    __m512 up = _mm512_add_round_ps(s, t, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    return _mm512_mask_mov_ps(up, _mm512_test_epi32_mask(down, _mm512_set1_epi32(1)), _mm512_castsi512_ps(down));
+#else
+    V sum = s + t, part = sum - s;
+    V error = (s - (sum - part)) + (t - part); /* TwoSum: sum + error == s + t */
+    B inexact = (B)(error < (V){0}) | (B)(error > (V){0}), even = ((B)sum & 1) - 1;
+    B step = (((B)sum ^ (B)error) >> (8 * (int)sizeof(REAL) - 1)) | 1; /* toward the error: away from zero is +1 */
+    return (V)((B)sum + (step & inexact & even));
+#endif
+}
+
+/* s + a*b rounded to odd, where a*b is exact in a lane; other conditions as for odd_sum. */
+INLINE V odd_fma(V s, V a, V b)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    __m512i down = _mm512_castpd_si512(_mm512_fmadd_round_pd(a, b, s, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    __m512d up = _mm512_fmadd_round_pd(a, b, s, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    return _mm512_mask_mov_pd(up, _mm512_test_epi64_mask(down, _mm512_set1_epi64(1)), _mm512_castsi512_pd(down));
+#elif defined(ISA_AVX512)
+    __m512i down = _mm512_castps_si512(_mm512_fmadd_round_ps(a, b, s, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    __m512 up = _mm512_fmadd_round_ps(a, b, s, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    return _mm512_mask_mov_ps(up, _mm512_test_epi32_mask(down, _mm512_set1_epi32(1)), _mm512_castsi512_ps(down));
+#else
+    return odd_sum(s, a * b);
+#endif
+}
+
+/* s + a*b where both a*b and the result's rounding allow it: the product is exact in a lane, so that fusing is free. */
+INLINE V plain_fma(V s, V a, V b)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    return _mm512_fmadd_pd(a, b, s);
+#elif defined(ISA_AVX512)
+    return _mm512_fmadd_ps(a, b, s);
+#elif defined(ISA_AVX2) && REAL_IS_DOUBLE
+    return _mm256_fmadd_pd(a, b, s);
+#elif defined(ISA_AVX2)
+    return _mm256_fmadd_ps(a, b, s);
+#else
+    return s + a * b;
+#endif
+}
+
+/* Constants that round a lane into a use. */
+typedef struct {
+    V smallest_normal, max, overflowed;
+    B key;
+} rounder;
+
+INLINE rounder make_rounder(const ulp_use *use)
+{
+    rounder r;
+    INTEGER key = ((INTEGER)(MANTISSA_BITS + 1 - use->precision) << MANTISSA_BITS) | ((INTEGER)1 << (MANTISSA_BITS - 1));
+    int lowest = 1 - EXPONENT_BIAS; /* a lane's own smallest normal exponent */
+    int exponent = use->min_exponent > lowest ? use->min_exponent : lowest;
+    r.smallest_normal = broadcast((REAL)ldexp(1.0, exponent));
+    r.max = broadcast((REAL)use->max);
+    r.overflowed = broadcast((REAL)use->overflowed);
+    r.key = (B){0} + key;
+    return r;
+}
+
+/* Round to nearest even at p bits, or at the quantum of the subnormals, by adding and subtracting
+ * 1.5 * 2^(max(exponent(x), emin) + lane precision - p). Holds for p at most two bits below the lane's precision and
+ * |x| far enough below the lane's largest value; infinities and NaNs stay; zeros keep the sign of x. Then whatever
+ * exceeds max becomes `overflowed`; `clamps` says that this is max itself. `peak` collects the largest magnitude. */
+INLINE V round_lane(V x, const rounder *r, int clamps, V *peak)
+{
+    B sign = (B)x & ((B){0} + SIGN_BIT);
+    V power = maximum((V)((B)x & ((B){0} + EXPONENT_MASK)), r->smallest_normal);
+    V m = (V)((B)power + r->key);
+    V y = (V)((B)((x + m) - m) | sign);
+    if (peak)
+        *peak = maximum(absolute(y), *peak);
+    if (clamps)
+        return clamp(y, r->max);
+    V magnitude = replace_above(absolute(y), r->max, r->overflowed);
+    return (V)((B)magnitude | sign);
+}
+
+/* The elements of x and y by turns: the first WIDTH of them, or the others. */
+INLINE V interleave(V x, V y, int others)
+{
+    B turns;
+    for (int i = 0; i < WIDTH; i++)
+        turns[i] = (INTEGER)((i & 1) * WIDTH + i / 2 + (others ? WIDTH / 2 : 0));
+    return __builtin_shuffle(x, y, turns);
+}
+
+/* Transpose WIDTH vectors: log2(WIDTH) perfect shuffles. */
+INLINE void transpose(V x[WIDTH])
+{
+    V y[WIDTH];
+    for (int stage = 1; stage < WIDTH; stage *= 2) {
+        for (int i = 0; i < WIDTH / 2; i++) {
+            y[2 * i] = interleave(x[i], x[i + WIDTH / 2], 0);
+            y[2 * i + 1] = interleave(x[i], x[i + WIDTH / 2], 1);
+        }
+        for (int i = 0; i < WIDTH; i++)
+            x[i] = y[i];
+    }
+}

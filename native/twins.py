@@ -1,0 +1,76 @@
+"""Fast twins of the methods of `formats`: the same results, code for code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats import FloatFormat, Format, Use
+
+from . import ffi, isa_index, lib
+
+
+class EngineError(RuntimeError):
+    """The C engine refused or failed; the message is the engine's."""
+
+
+def check(status: int) -> None:
+    """Turn a status code of the engine into an exception."""
+    if status:
+        raise EngineError(ffi.string(lib.ulp_status_text(status)).decode())
+
+
+def use_fields(use: Use) -> dict[str, Any]:
+    """Return the fields of the C record of a use of a float format."""
+    fmt = use.format
+    if not isinstance(fmt, FloatFormat):
+        raise TypeError(f"the engine takes float formats; {fmt.name} is none")
+    return {
+        "precision": fmt.precision,
+        "min_exponent": fmt.min_exponent,
+        "flush_subnormals": not fmt.subnormals,
+        "unsigned_zero": not fmt.has_negative_zero,
+        "max": fmt.max,
+        "overflowed": fmt.overflowed(use.overflow),
+    }
+
+
+def quantize(
+    x: NDArray[Any], use: Use, dtype: Any = np.float64, overflow: NDArray[np.bool_] | None = None
+) -> NDArray[Any]:
+    """Round a float32 or float64 array into a use. Correctly rounded, in one rounding.
+
+    Args:
+        dtype: of the result, float64 or (if it holds the format) float32.
+        overflow: boolean array of the shape of x, set where the rounded value lies beyond the largest finite one.
+    """
+    x = np.ascontiguousarray(x)
+    y = np.empty(x.shape, dtype)
+    record = ffi.new("ulp_use *", use_fields(use))
+    flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
+    check(
+        lib.ulp_quantize(
+            isa_index(), ffi.cast("void *", x.ctypes.data), x.dtype == np.float64,
+            ffi.cast("void *", y.ctypes.data), y.dtype == np.float64, x.size, record, flags,
+        )  # fmt: skip
+    )
+    return y
+
+
+def add(x: NDArray[Any], c: NDArray[Any], use: Use, overflow: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Return R(x + c) elementwise, one rounding of each exact sum; `overflow` as for quantize."""
+    x, c = np.ascontiguousarray(x, np.float64), np.ascontiguousarray(c, np.float64)
+    y = np.empty(x.shape)
+    flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
+    pointers = [ffi.cast("double *", array.ctypes.data) for array in (x, c, y)]
+    check(lib.ulp_add(*pointers, x.size, ffi.new("ulp_use *", use_fields(use)), flags))
+    return y
+
+
+def _quantize_twin(fmt: FloatFormat, x: NDArray[Any], rounding: str, overflow: str) -> NDArray[np.float64]:
+    return quantize(x, Use(fmt, rounding, overflow))
+
+
+Format.fast_twins[FloatFormat, "quantize"] = _quantize_twin

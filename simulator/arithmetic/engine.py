@@ -1,0 +1,206 @@
+"""matmul and dot as a MAC unit computes them: quantise, choose a kernel, accumulate, finish.
+
+The results equal those of `reference.dot`, bit for bit, whatever kernel runs (NaNs come out as the positive quiet NaN).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from formats import Use
+from formats.format import as_float64
+from native import matmul as engine
+from native.twins import add, quantize
+
+from .accumulators import Accumulator, Exact, Late, result_use
+from .kernels import Kernel, Situation, choose
+from .lowering import Lowered, lower
+from .spec import MacSpec, float32_holds, mac
+
+Outputs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What was counted on the way; counting changes no bit.
+
+    Args:
+        kernel: the kernel that ran.
+        overflowed: boolean array like the result: whether a rounding of that output met a value beyond the largest
+            finite one (it overflowed or saturated). Exact.
+    """
+
+    kernel: str
+    overflowed: NDArray[np.bool_]
+
+    @property
+    def overflows(self) -> int:
+        """How many outputs overflowed at least once."""
+        return int(np.count_nonzero(self.overflowed))
+
+
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike,
+    mac: str | Mapping[str, Any] | MacSpec | Accumulator,  # noqa: A002 - the public name
+    c: ArrayLike | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    stats: bool = False,
+) -> Any:
+    """Multiply two matrices as a MAC unit does.
+
+    Args:
+        a, b: (M, K) and (K, N), floats or integers that float64 holds; quantised first if the spec names operands.
+        mac: MacSpec or its string or YAML form.
+        c: addend, broadcastable to (M, N), or None.
+        seed: key of stochastic roundings; has no effect on the others.
+        threads: at most so many; None for all processors available. The result does not depend on it.
+        stats: also return a Stats.
+    Returns:
+        (M, N), float32 if that holds the output format, else float64; with stats a pair. Exact definition:
+        simulator.arithmetic.reference.
+    Raises:
+        ValueError: shapes or formats that do not fit, with what was found. TypeError: operands that are not numbers.
+    """
+    a, b = _numbers(a, "a"), _numbers(b, "b")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ValueError(f"matmul: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
+    y, counted = Accumulation(_spec(mac), a, b, c, threads).dense(stats)
+    return (y, counted) if stats else y
+
+
+def dot(
+    a: ArrayLike,
+    b: ArrayLike,
+    mac: str | Mapping[str, Any] | MacSpec | Accumulator,  # noqa: A002 - the public name
+    c: ArrayLike | None = None,
+    threads: int | None = None,
+) -> NDArray[Any]:
+    """Row-wise inner products as a MAC unit computes them.
+
+    Args:
+        a, b: (..., K) and (..., K), leading axes broadcast against each other.
+        c: addend, broadcastable to the leading axes, or None. The rest as for matmul.
+    Returns:
+        (...), float32 if that holds the output format, else float64.
+    """
+    a, b = np.broadcast_arrays(_numbers(a, "a"), _numbers(b, "b"))
+    if a.ndim < 1:
+        raise ValueError("dot: expected arrays of shape (..., K), got scalars")
+    shape, k = a.shape[:-1], a.shape[-1]
+    rows = np.arange(int(np.prod(shape)), dtype=np.int64)
+    addend = None if c is None else np.broadcast_to(as_float64(c), shape).reshape(-1, 1)
+    work = Accumulation(_spec(mac), a.reshape(-1, k), b.reshape(-1, k).T, addend, threads)
+    return work.listed((rows, rows))[0].reshape(shape)
+
+
+class Accumulation:
+    """Operands made ready for one MAC unit: quantised, profiled, with the kernel chosen.
+
+    Args:
+        spec: the unit. a, b: (M, K) and (K, N) of float32 or float64. c: addend broadcastable to (M, N), or None.
+        threads: at most so many; None for all processors available.
+    """
+
+    def __init__(
+        self, spec: MacSpec, a: NDArray[Any], b: NDArray[Any], c: ArrayLike | None, threads: int | None = None
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        self.spec = spec
+        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        self.shape = (a.shape[0], b.shape[1])
+        uses = spec.operands or (None, None)
+        self.a, self.b = _operand(a, uses[0]), _operand(b, uses[1])
+        self.late = isinstance(spec.accumulator, Late)
+        self.c = None if c is None else _addend(as_float64(c), self.shape, self._addend_use())
+        self.lowered: Lowered = lower(spec.accumulator)
+        self.kernel: Kernel = choose(self.situation())[0]
+
+    def _addend_use(self) -> Use | None:
+        """Return the use into which the addend is rounded before it joins; None for an exact sum."""
+        if self.late:
+            return self.spec.result
+        return None if isinstance(self.spec.accumulator, Exact) else result_use(self.spec.accumulator)
+
+    def situation(self) -> Situation:
+        """Return what the choice of a kernel depends on."""
+        starts = None if self.late or self.c is None else engine.profile(self.c)
+        wide = self.a.dtype == np.float64 or self.b.dtype == np.float64
+        return Situation(
+            self.lowered, engine.profile(self.a), engine.profile(self.b), starts, self.a.shape[1], wide
+        )
+
+    def dense(self, stats: bool = False) -> tuple[NDArray[Any], Stats | None]:
+        """Compute all outputs, (M, N)."""
+        return self._run(np.empty(self.shape, self._dtype()), self.c if self.late else None, None, stats)
+
+    def listed(self, outputs: Outputs, stats: bool = False) -> tuple[NDArray[Any], Stats | None]:
+        """Compute the outputs (rows[i], columns[i]) only; the result has the shape of `rows`."""
+        rows, columns = outputs
+        y = np.empty(rows.shape, self._dtype())
+        late_c = self.c[rows, columns] if self.late and self.c is not None else None
+        return self._run(y, late_c, outputs, stats)
+
+    def _dtype(self) -> Any:
+        exact = not self.kernel.rounds
+        return np.float64 if exact or not float32_holds(result_use(self.spec.accumulator).format) else np.float32
+
+    def _run(
+        self, y: NDArray[Any], late_c: NDArray[Any] | None, outputs: Outputs | None, stats: bool
+    ) -> tuple[NDArray[Any], Stats | None]:
+        spec, lowered = self.spec, self.lowered
+        overflowed = np.zeros(y.shape, np.bool_) if stats else None
+        engine.matmul(
+            self.kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, self.a, self.b,
+            None if self.late else self.c, y, overflowed, outputs, self.threads,
+        )  # fmt: skip
+        if not self.kernel.rounds:
+            y = quantize(y, result_use(spec.accumulator), overflow=overflowed)
+        if late_c is not None:
+            y = add(y, late_c, spec.result, overflowed)
+        elif spec.output:
+            y = quantize(y, spec.output, overflow=overflowed)
+        y = y.astype(spec.dtype, copy=False)
+        return y, None if overflowed is None else Stats(self.kernel.name, overflowed)
+
+
+def _spec(form: str | Mapping[str, Any] | MacSpec | Accumulator) -> MacSpec:
+    return mac(form)
+
+
+def _numbers(x: ArrayLike, name: str) -> NDArray[Any]:
+    array = np.asarray(x)
+    if array.dtype in (np.float32, np.float64) and array.dtype.isnative and array.flags.aligned:
+        return array
+    try:
+        return as_float64(array)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
+def _operand(x: NDArray[Any], use: Use | None) -> NDArray[Any]:
+    """Quantise an operand, and hold it as float32 if that is exact."""
+    if use is not None:
+        if not use.format.has_nan and np.isnan(x).any():
+            raise ValueError(f"{use.format.name} has no NaN, and an operand holds one")
+        return quantize(x, use, np.float32 if float32_holds(use.format) else np.float64)
+    if x.dtype == np.float64:
+        p = engine.profile(x)
+        if p.significant_bits <= 24 and p.max_exponent < 128 and p.min_last_bit >= -149:
+            return x.astype(np.float32)
+    return x
+
+
+def _addend(c: NDArray[np.float64], shape: tuple[int, int], use: Use | None) -> NDArray[np.float64]:
+    try:
+        return np.broadcast_to(c if use is None else quantize(c, use), shape)
+    except ValueError:
+        raise ValueError(f"c {c.shape} does not broadcast to the output's shape {shape}") from None

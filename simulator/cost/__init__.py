@@ -1,0 +1,6 @@
+"""Cycles, traffic and energy of one operation on one machine, the second pass included."""
+
+from .estimate import Estimate, accumulation_cost, break_even, estimate, waste_factor
+from .price import Cost, Gemm, price
+
+__all__ = ["Cost", "Estimate", "Gemm", "accumulation_cost", "break_even", "estimate", "price", "waste_factor"]

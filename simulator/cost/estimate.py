@@ -1,0 +1,114 @@
+"""What an operation would cost in each mode, without values; break-even of the two-pass policy."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+from simulator.errors import InputError
+from simulator.hardware import Machine, load_hardware
+
+from .energy import mac_energy
+from .price import Cost, Gemm, price
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The three modes of one operation side by side.
+
+    Args:
+        hardware: name of the machine. gemm: the operation. flagged: fraction of outputs flagged.
+        low, high, two_pass: costs; None for a mode that the machine lacks.
+        accumulation_cost: by mode, see `accumulation_cost`.
+        break_even_flagged: fraction of flags at which the MACs of two passes cost the energy of one in the high mode,
+            memory not counted (estimate); None without a two-pass policy.
+    """
+
+    hardware: str
+    gemm: Gemm
+    flagged: float
+    low: Cost
+    high: Cost | None
+    two_pass: Cost | None
+    accumulation_cost: dict[str, float | None]
+    break_even_flagged: float | None
+
+
+def estimate(hw: Machine | str | os.PathLike[str], gemm: tuple[int, int, int] | Gemm, flagged: float = 0.0) -> Estimate:
+    """Price an operation in every mode of a machine, with flags taken as independent.
+
+    Args:
+        hw: a machine, the path of its file, or the name of a bundled one. gemm: (M, N, K). flagged: fraction in 0..1.
+    Raises:
+        InputError: bad machine, shape or fraction.
+    """
+    machine = hw if isinstance(hw, Machine) else load_hardware(hw)
+    if not isinstance(gemm, Gemm):
+        if not isinstance(gemm, tuple | list) or len(gemm) != 3:
+            raise InputError(f"gemm: got {gemm!r}; expected three whole numbers (M, N, K); give e.g. (64, 64, 64)")
+        gemm = Gemm(*gemm)
+    two_pass = None if machine.policy is None else price(machine, gemm, "two_pass", flagged)
+    share = 0.0 if two_pass is None else two_pass.flagged_outputs / (gemm.gemms * gemm.m * gemm.n)
+    return Estimate(
+        hardware=machine.name,
+        gemm=gemm,
+        flagged=flagged,
+        low=price(machine, gemm, "low"),
+        high=None if machine.mac.high is None else price(machine, gemm, "high"),
+        two_pass=two_pass,
+        accumulation_cost=accumulation_cost(machine, share),
+        break_even_flagged=None if machine.policy is None else _break_even(machine, gemm),
+    )
+
+
+def accumulation_cost(machine: Machine, recomputed_share: float) -> dict[str, float | None]:
+    """Return C/C_high of equation (10): a(1 + e) + rho_MAC + sigma for two_pass, a for low, 1 for high.
+
+    a is the ratio of accumulator widths in bits, low over high. kappa_prime is computed beside the output, so e = 0,
+    and its cost per output is far below a MAC, sigma = 0.
+
+    Args:
+        machine: the accelerator. recomputed_share: rho_MAC, MACs of flagged outputs over all MACs of the first pass.
+    Returns:
+        By mode; with one MAC that MAC is the measure (low: 1) and the others are None.
+    Source: arXiv 2503.15568 for the policy.
+    """
+    high = machine.mac.high
+    if high is None:
+        return {"low": 1.0, "high": None, "two_pass": None}
+    a = machine.mac.low.accumulator_bits / high.accumulator_bits
+    return {"low": a, "high": 1.0, "two_pass": None if machine.policy is None else a + recomputed_share}
+
+
+def waste_factor(flagged: float, group: int) -> float:
+    """Return gamma, outputs recomputed over outputs flagged, for independent flags recomputed in groups of `group`."""
+    return (
+        -math.expm1(group * math.log1p(-flagged)) / flagged
+        if 0.0 < flagged < 1.0
+        else (group if flagged == 0.0 else 1.0)
+    )
+
+
+def break_even(low_j: float, side_j: float, high_j: float, group: int = 1) -> float:
+    """Return the fraction of independent flags at which two passes cost as much as one in the high mode.
+
+    Args:
+        low_j, side_j, high_j: energy per MAC of the first pass, of its scoring, of the high mode.
+        group: outputs recomputed together.
+    Returns:
+        f with gamma(f) * f = x, x = 1 - (low + side)/high; 0 where the first pass alone costs more.
+    """
+    x = 1.0 - (low_j + side_j) / high_j
+    return 1.0 - (1.0 - x) ** (1.0 / group) if x > 0.0 else 0.0
+
+
+def _break_even(machine: Machine, gemm: Gemm) -> float:
+    policy, high, array = machine.policy, machine.mac.high, machine.array
+    assert policy is not None and high is not None
+    table, further = machine.technology.table, 1 if machine.mac.datapath == "multi_mode" else 0
+    group = {"element": 1, "row": gemm.n, "coltile": array.columns, "tile": array.rows * array.columns}[policy.gather]
+    low_j = mac_energy(table, machine.mac.low, further).mac_j
+    high_j = mac_energy(table, high, 0 if machine.side_engine else further).mac_j
+    side_j = table.adder_j_per_bit.value * machine.mac.low.output_bits / gemm.k
+    return break_even(low_j, side_j, high_j, group) if high_j else 0.0

@@ -1,0 +1,175 @@
+"""Counts of flagged outputs, from a measured mask or from a fraction of independent flags."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import InputError
+
+from .folds import ceil_div
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rectangles of outputs: (how many, rows, columns) each, and the distinct rows and columns that they touch."""
+
+    pieces: list[tuple[int, int, int]]
+    rows: int
+    columns: int
+
+    @property
+    def outputs(self) -> int:
+        return sum(count * rows * columns for count, rows, columns in self.pieces)
+
+
+class Flags(Protocol):
+    """Which outputs of `gemms` GEMMs of M x N are recomputed; all counts are over all GEMMs."""
+
+    independent: bool
+
+    def count(self) -> int:
+        """Flagged outputs."""
+
+    def rows(self) -> int:
+        """Rows that hold a flag."""
+
+    def columns(self) -> int:
+        """Columns that hold a flag."""
+
+    def bands(self, width: int) -> Blocks:
+        """Per band of `width` columns, the rows that hold a flag in it."""
+
+    def tiles(self, height: int, width: int) -> Blocks:
+        """Tiles that hold a flag."""
+
+    def per_tile(self, height: int, width: int) -> NDArray[Any]:
+        """Flags in each tile, shape (gemms, tiles along M, tiles along N)."""
+
+
+def read_flags(flags: NDArray[Any] | float, gemms: int, m: int, n: int) -> Flags:
+    """Return the counts of a bool array of shape (gemms, M, N) or (M, N), or of a fraction in 0..1.
+
+    Raises:
+        InputError: another shape or type, or a fraction outside 0..1.
+    """
+    if isinstance(flags, np.ndarray) and flags.ndim:
+        shapes = [(gemms, m, n), (m, n)] if gemms == 1 else [(gemms, m, n)]
+        if flags.dtype != np.bool_ or flags.shape not in shapes:
+            raise InputError(
+                f"flags: got an array of {flags.dtype} of shape {flags.shape}; expected bool of shape "
+                f"{' or '.join(map(str, shapes))}; pass the mask of the GEMM"
+            )
+        return MaskFlags(flags.reshape(gemms, m, n))
+    if isinstance(flags, bool) or not isinstance(flags, int | float | np.floating) or not 0.0 <= flags <= 1.0:
+        raise InputError(f"flags: got {flags!r}; expected a fraction from 0 to 1, or a bool array; give e.g. 0.02")
+    return IndependentFlags(float(flags), gemms, m, n)
+
+
+class MaskFlags:
+    """Counts measured on a mask of shape (gemms, M, N). Exact."""
+
+    independent = False
+
+    def __init__(self, mask: NDArray[Any]) -> None:
+        self.mask = mask
+
+    def count(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+    def rows(self) -> int:
+        return int(np.count_nonzero(self.mask.any(axis=2)))
+
+    def columns(self) -> int:
+        return int(np.count_nonzero(self.mask.any(axis=1)))
+
+    def bands(self, width: int) -> Blocks:
+        n = self.mask.shape[2]
+        held = np.logical_or.reduceat(self.mask, np.arange(0, n, width), axis=2)
+        rows = np.count_nonzero(held, axis=1)  # (gemms, bands)
+        widths = np.minimum(width, n - np.arange(0, n, width))
+        pairs, counts = np.unique(
+            np.stack([rows, np.broadcast_to(widths, rows.shape)]).reshape(2, -1), axis=1, return_counts=True
+        )
+        pieces = [(int(c), int(r), int(w)) for (r, w), c in zip(pairs.T, counts, strict=True) if r]
+        return Blocks(pieces, self.rows(), sum(c * w for c, _, w in pieces))
+
+    def tiles(self, height: int, width: int) -> Blocks:
+        held = self.per_tile(height, width) > 0
+        _, m, n = self.mask.shape
+        heights = np.minimum(height, m - np.arange(0, m, height))
+        widths = np.minimum(width, n - np.arange(0, n, width))
+        pieces = []
+        for h in np.unique(heights):
+            for w in np.unique(widths):
+                count = int(np.count_nonzero(held[:, heights == h][:, :, widths == w]))
+                if count:
+                    pieces.append((count, int(h), int(w)))
+        rows = int((held.any(axis=2) * heights).sum())
+        columns = int((held.any(axis=1) * widths).sum())
+        return Blocks(pieces, rows, columns)
+
+    def per_tile(self, height: int, width: int) -> NDArray[Any]:
+        _, m, n = self.mask.shape
+        along_n = np.add.reduceat(self.mask, np.arange(0, n, width), axis=2, dtype=np.int64)
+        return np.add.reduceat(along_n, np.arange(0, m, height), axis=1)
+
+
+class IndependentFlags:
+    """Expected counts of flags that are set independently with one probability, rounded up (estimate)."""
+
+    independent = True
+
+    def __init__(self, fraction: float, gemms: int, m: int, n: int) -> None:
+        self.fraction, self.gemms, self.m, self.n = fraction, gemms, m, n
+
+    def count(self) -> int:
+        return round(self.fraction * self.gemms * self.m * self.n)
+
+    def rows(self) -> int:
+        return self._expected(self.gemms * self.m, self.n)
+
+    def columns(self) -> int:
+        return self._expected(self.gemms * self.n, self.m)
+
+    def bands(self, width: int) -> Blocks:
+        pieces = []
+        for w, times in _cut(self.n, width):
+            rows = self._expected(self.m, w)
+            if rows:
+                pieces.append((self.gemms * times, rows, w))
+        return Blocks(pieces, self.rows(), sum(c * w for c, _, w in pieces))
+
+    def tiles(self, height: int, width: int) -> Blocks:
+        pieces = []
+        for h, down in _cut(self.m, height):
+            for w, across in _cut(self.n, width):
+                count = self._expected(self.gemms * down * across, h * w)
+                if count:
+                    pieces.append((count, h, w))
+        rows = min(self.gemms * self.m, height * self._expected(self.gemms * ceil_div(self.m, height), height * self.n))
+        columns = min(self.gemms * self.n, width * self._expected(self.gemms * ceil_div(self.n, width), width * self.m))
+        return Blocks(pieces, rows, columns)
+
+    def per_tile(self, height: int, width: int) -> NDArray[Any]:
+        heights = np.minimum(height, self.m - np.arange(0, self.m, height))
+        widths = np.minimum(width, self.n - np.arange(0, self.n, width))
+        one = self.fraction * np.outer(heights, widths)
+        return np.broadcast_to(one, (self.gemms, *one.shape))
+
+    def _expected(self, groups: int, size: int) -> int:
+        """Groups of `size` outputs that hold a flag."""
+        if self.fraction == 1.0:
+            return groups
+        held = -math.expm1(size * math.log1p(-self.fraction))
+        # The tolerance keeps an exact product such as 1.0 * groups from being rounded up by one.
+        return math.ceil(groups * held - 1e-9)
+
+
+def _cut(length: int, size: int) -> list[tuple[int, int]]:
+    full, rest = divmod(length, size)
+    return [(part, times) for part, times in ((size, full), (rest, 1)) if part and times]

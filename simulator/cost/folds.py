@@ -1,0 +1,129 @@
+"""Closed forms of a systolic array: cycles of a run of folds, words moved by the array, register writes.
+
+A GEMM O[MxN] = A[MxK] W[KxN] is cut into folds of the array's size. With `rate` MACs per PE and cycle the array sees
+K' = ceil(K/rate). A partial fold takes as long as a full one. Input-stationary is weight-stationary with the operands
+exchanged: callers exchange M with N and A with W, so that only ws and os appear here.
+Source: Samajdar et al., "A systematic methodology for characterizing scalability of DNN accelerators using SCALE-Sim",
+ISPASS 2020; the overlapped forms follow the shadow registers of the TPU (Jouppi et al., ISCA 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from simulator.hardware import Array
+
+
+class RunCycles(NamedTuple):
+    """Cycles of one run of folds, by cause: operands streaming, stationary load, skew in, results out."""
+
+    compute: int
+    load: int
+    fill: int
+    drain: int
+
+    @property
+    def total(self) -> int:
+        return self.compute + self.load + self.fill + self.drain
+
+
+class ArrayWords(NamedTuple):
+    """Words between the array and on-chip memory."""
+
+    a_reads: int
+    w_reads: int
+    psum_writes: int
+    psum_reads: int
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a/b rounded up, for b > 0."""
+    return -(-a // b)
+
+
+def streamed_cycles(length: int, latency: int, interleave: int) -> int:
+    """Return T', the cycles in which one output-stationary PE takes `length` products.
+
+    Args:
+        length: T >= 1 products. latency: p cycles of a MAC. interleave: q partial sums in turns; q > 1 are merged
+            pairwise by one adder at the end, p*ceil(log2 q) more.
+    """
+    turns = min(interleave, latency)
+    merge = latency * (interleave - 1).bit_length()
+    return (length - 1) // turns * latency + (length - 1) % turns + latency + merge
+
+
+def run_cycles(array: Array, dataflow: str, folds: Iterable[tuple[int, int]]) -> RunCycles:
+    """Return the cycles of folds that follow one another, operands on chip. Exact for the array as modelled.
+
+    Args:
+        array: rows, columns, latency p, load and drain. dataflow: ws | os.
+        folds: (how many, T): streamed length M for ws, K' for os; at least one.
+    """
+    folds = [(count, t) for count, t in folds if count and t]
+    rows, columns, p = array.rows, array.columns, array.latency_cycles
+    if dataflow == "os":
+        return _output_stationary(array, [(count, streamed_cycles(t, p, array.interleave)) for count, t in folds])
+    number = sum(count for count, _ in folds)
+    compute = sum(count * t for count, t in folds)
+    # The first result leaves a column after p cycles in each row; the last column starts C-1 cycles later.
+    skews = number if array.drain == "exposed" else 1
+    fill, drain = skews * (p * rows - 1), skews * (columns - 1)
+    if array.load == "exposed":
+        load = number * rows
+    elif array.drain == "exposed":
+        load = rows
+    else:
+        load = rows + _shortfall(folds, rows)
+    return RunCycles(compute, load, fill, drain)
+
+
+def _output_stationary(array: Array, folds: list[tuple[int, int]]) -> RunCycles:
+    rows, skew = array.rows, array.rows + array.columns - 2
+    number = sum(count for count, _ in folds)
+    compute = sum(count * t for count, t in folds)
+    if array.drain == "none":
+        return RunCycles(compute, 0, number * skew, 0)
+    if array.drain == "exposed":
+        return RunCycles(compute, 0, number * skew, number * rows)
+    return RunCycles(compute, 0, skew, rows + _shortfall(folds, rows))
+
+
+def _shortfall(folds: list[tuple[int, int]], rows: int) -> int:
+    """Cycles in which all folds but the last are shorter than the R cycles of the next load or the last drain."""
+    short = sum(count * max(rows - t, 0) for count, t in folds)
+    return short - max(rows - folds[-1][1], 0)
+
+
+def fold_grid(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) -> tuple[int, int, int]:
+    """Return (Fr, Fc, T): folds along rows and columns, and the streamed length."""
+    inner = ceil_div(k, rate)
+    if dataflow == "os":
+        return ceil_div(m, array.rows), ceil_div(n, array.columns), inner
+    return ceil_div(inner, array.rows), ceil_div(n, array.columns), m
+
+
+def array_words(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) -> ArrayWords:
+    """Return the words that the array reads and writes for one GEMM. Exact for the array as modelled."""
+    rows, columns, _ = fold_grid(array, dataflow, m, n, k, rate)
+    if dataflow == "os":
+        return ArrayWords(columns * m * k, rows * k * n, m * n, 0)
+    return ArrayWords(columns * m * k, k * n, rows * m * n, (rows - 1) * m * n)
+
+
+def register_bits(
+    array: Array, dataflow: str, m: int, n: int, k: int, rate: int, a_bits: int, w_bits: int, state_bits: int
+) -> int:
+    """Return the register bits written inside the array for one GEMM (estimate).
+
+    Operands move one PE a cycle, `rate` of them side by side; sums move down (ws) or stay (os); the stationary values
+    are shifted in (ws: weights) or out (os: sums).
+    """
+    inner = ceil_div(k, rate)
+    shift = array.rows * (array.rows + 1) // 2
+    rows, _, _ = fold_grid(array, dataflow, m, n, k, rate)
+    if dataflow == "os":
+        return inner * m * n * (rate * (a_bits + w_bits) + state_bits) + rows * n * shift * state_bits
+    sums = m * array.rows * rows * n * state_bits
+    return inner * m * n * rate * a_bits + sums + rows * n * shift * rate * w_bits

@@ -1,0 +1,315 @@
+"""The price of one operation on one machine: cycles, latency, traffic, energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from simulator.errors import InputError
+from simulator.hardware import Machine, MacMode
+from simulator.hardware.technology import Entry
+
+from .energy import Ledger, MacEnergy, mac_energy
+from .flags import Flags, read_flags
+from .pipeline import Pass, uniform_pass
+from .second_pass import Work, combined_roofline, recompute_j, second_work, total_cycles
+from .tiling import Widths
+
+MODES = ("low", "high", "two_pass")
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """`gemms` matrix products O[MxN] = A[MxK] W[KxN] of one shape (groups or batch entries), one after another."""
+
+    m: int
+    n: int
+    k: int
+    gemms: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("m", "n", "k", "gemms"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"gemm: {name}: got {value!r}; expected a whole number from 1; give e.g. 64")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one pass."""
+        return self.gemms * self.m * self.n * self.k
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one operation costs on one machine. Estimates of a stated model, not measurements.
+
+    Args:
+        mode: low | high | two_pass. dataflow: that ran.
+        cycles: an integer count. cycle_parts: compute, load (stationary operands), fill (skew in), drain (results out),
+            memory_stall (waiting for DRAM or SRAM ports), gather and switch (second pass beyond the first, and the
+            refill of the array for it); they sum to cycles.
+        utilisation: MACs of the first pass over those that the array could do in all cycles at the rate of its mode.
+        latency_s: cycles over the clock.
+        energy_j: sum of energy_parts_j: mul, acc, side (scoring), register, idle, sram (with the accumulator buffer),
+            dram, gather (on-chip operands of the second pass), leak.
+        energy_low_j, energy_high_j: bounds by the bands of the classes, all parts off in the same direction.
+        energy_basis: class and band of each part, in words.
+        roofline_cycles: lower bound of cycles from peak MACs and bits moved by this schedule.
+        traffic_bits: bits per level: dram, sram_reads, sram_writes, psum (accumulator buffer).
+        flagged_outputs, recomputed_outputs: outputs flagged, and those recomputed for them.
+        warnings: assumptions that this figure rests on beyond those of the model.
+    """
+
+    mode: str
+    dataflow: str
+    cycles: int
+    cycle_parts: Mapping[str, int]
+    utilisation: float
+    latency_s: float
+    energy_j: float
+    energy_parts_j: Mapping[str, float]
+    energy_low_j: float
+    energy_high_j: float
+    energy_basis: str
+    roofline_cycles: int
+    traffic_bits: Mapping[str, int]
+    flagged_outputs: int
+    recomputed_outputs: int
+    warnings: tuple[str, ...]
+
+    @property
+    def waste_factor(self) -> float:
+        """gamma: outputs recomputed over outputs flagged; 1 without flags."""
+        return self.recomputed_outputs / self.flagged_outputs if self.flagged_outputs else 1.0
+
+
+def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float | None = None) -> Cost:
+    """Price one operation in one mode.
+
+    Args:
+        machine: the accelerator. gemm: the operation. mode: low | high (uniform) | two_pass.
+        flags: for two_pass, a bool array of shape (gemms, M, N), or (M, N) for one GEMM (the measured mask), or the
+            fraction of outputs flagged, 0..1, taken as independent.
+    Returns:
+        The cost; estimates. Cycles are exact for the array as modelled.
+    Raises:
+        InputError: a mode that the machine lacks, flags of the wrong kind, or a memory too small for one fold.
+    """
+    _check_mode(machine, mode, flags)
+    two_pass = mode == "two_pass"
+    chosen = machine.mac.high if mode == "high" else machine.mac.low
+    assert chosen is not None
+    widths = _widths(machine, chosen, two_pass)
+    first = uniform_pass(
+        machine.array, machine.memory, machine.array.dataflow, gemm.m, gemm.n, gemm.k, chosen.rate, widths
+    )
+    work: Work | None = None
+    found: Flags | None = None
+    cycles, roofline = gemm.gemms * first.cycles, gemm.gemms * first.roofline
+    if two_pass:
+        assert flags is not None
+        found = read_flags(flags, gemm.gemms, gemm.m, gemm.n)
+        work = second_work(machine, (gemm.gemms, gemm.m, gemm.n, gemm.k), first, found)
+        cycles = total_cycles(machine, gemm.gemms, first, work, found, gemm.k)
+        roofline = combined_roofline(machine, gemm.gemms, first, work)
+    parts = _cycle_parts(gemm, first, work, cycles)
+    ledger = Ledger()
+    _first_pass_energy(machine, gemm, chosen, first, ledger, cycles if work is None or machine.side_engine else None)
+    if work is not None:
+        _second_pass_energy(machine, gemm, work, cycles - gemm.gemms * first.cycles, ledger)
+    _idle_neighbours(machine, mode, cycles, work, ledger)
+    latency_s = cycles / machine.technology.frequency_hz
+    ledger.add("leak", machine.technology.leakage_w * latency_s, "user")
+    array = machine.array
+    return Cost(
+        mode=mode,
+        dataflow=first.dataflow,
+        cycles=cycles,
+        cycle_parts=parts,
+        utilisation=gemm.macs / (array.rows * array.columns * chosen.rate * cycles),
+        latency_s=latency_s,
+        energy_j=sum(ledger.parts_j.values()),
+        energy_parts_j=ledger.parts_j,
+        energy_low_j=ledger.low_j,
+        energy_high_j=ledger.high_j,
+        energy_basis=ledger.basis(machine.technology.table, machine.technology.leakage_w),
+        roofline_cycles=roofline,
+        traffic_bits=_traffic(gemm, first, work),
+        flagged_outputs=0 if found is None else found.count(),
+        recomputed_outputs=0 if work is None else work.outputs,
+        warnings=_warnings(machine, chosen, found),
+    )
+
+
+def _check_mode(machine: Machine, mode: str, flags: object) -> None:
+    if mode not in MODES:
+        raise InputError(f"mode: got {mode!r}; expected one of {', '.join(MODES)}; choose one")
+    if mode == "high" and machine.mac.high is None:
+        raise InputError(
+            f"{machine.source}: mac.high: missing; expected a second MAC to price mode high; add it, or use low"
+        )
+    if mode == "two_pass" and machine.policy is None:
+        raise InputError(
+            f"{machine.source}: policy: got none; expected a two-pass policy to price two_pass; add one, or use low"
+        )
+    if (mode == "two_pass") != (flags is not None):
+        raise InputError(
+            f"flags: got {'some' if flags is not None else 'none'} for mode {mode}; expected them with two_pass only"
+        )
+
+
+def _widths(machine: Machine, mode: MacMode, two_pass: bool) -> Widths:
+    a, w = (fmt.bits for fmt in mode.operand_formats)
+    a_held, w_held = a, w
+    high = machine.mac.high
+    if two_pass and high is not None and high.operand_formats != mode.operand_formats:
+        a_high, w_high = (fmt.bits for fmt in high.operand_formats)
+        assert machine.policy is not None
+        if machine.policy.weights == "high_only":
+            a, w, a_held, w_held = a_high, w_high, a_high, w_high
+        else:
+            a_held, w_held = a + a_high, w + w_high
+    return Widths(a, w, mode.accumulator_bits, mode.partial_sum_bits, mode.output_bits, a_held, w_held)
+
+
+def _cycle_parts(gemm: Gemm, first: Pass, work: Work | None, cycles: int) -> dict[str, int]:
+    parts = {name: gemm.gemms * getattr(first.run, name) for name in ("compute", "load", "fill", "drain")}
+    parts["memory_stall"] = gemm.gemms * first.memory_stall
+    beyond = cycles - gemm.gemms * first.cycles
+    if work is not None:
+        parts["switch"] = min(work.switch, beyond)
+        parts["gather"] = beyond - parts["switch"]
+    return parts
+
+
+def _mode_energy(machine: Machine, mode: MacMode) -> MacEnergy:
+    shared = machine.mac.datapath == "multi_mode"
+    return mac_energy(machine.technology.table, mode, 1 if shared else 0)
+
+
+def _first_pass_energy(
+    machine: Machine, gemm: Gemm, mode: MacMode, first: Pass, ledger: Ledger, cycles: int | None
+) -> None:
+    """Add the first pass; `cycles` are those in which the array is in this mode, None for its own."""
+    table, energy, gemms = machine.technology.table, _mode_energy(machine, mode), gemm.gemms
+    ledger.add("mul", gemm.macs * energy.mul_j, energy.mul_class)
+    ledger.add("acc", gemm.macs * energy.acc_j + gemms * first.fold_adds * energy.fold_j, energy.acc_class)
+    ledger.add(
+        "register", gemms * first.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty
+    )
+    slots = (
+        machine.array.rows * machine.array.columns * mode.rate * (gemms * first.cycles if cycles is None else cycles)
+    )
+    ledger.add("idle", (slots - gemm.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
+    if machine.memory is None:
+        return
+    moved = first.traffic
+    read, write = _sram_energies(machine)
+    ledger.add("sram", gemms * (moved.sram_reads + moved.sram_stores) * read.value, read.uncertainty)
+    ledger.add("sram", gemms * (moved.sram_writes + moved.sram_fills) * write.value, write.uncertainty)
+    psum_read, psum_write = _psum_energies(machine)
+    ledger.add("sram", gemms * moved.psum_reads * psum_read.value, psum_read.uncertainty)
+    ledger.add("sram", gemms * moved.psum_writes * psum_write.value, psum_write.uncertainty)
+    dram = _dram_energy(machine)
+    ledger.add("dram", gemms * moved.dram * dram.value, dram.uncertainty)
+
+
+def _second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, ledger: Ledger) -> None:
+    """Add scoring and the second pass; `beyond` are the cycles after the first pass."""
+    table, high = machine.technology.table, machine.mac.high
+    assert high is not None
+    outputs = gemm.gemms * gemm.m * gemm.n
+    compare_j = table.adder_j_per_bit.value * machine.mac.low.output_bits
+    ledger.add("side", outputs * compare_j, table.adder_j_per_bit.uncertainty)
+    on_array = machine.side_engine is None
+    energy = _mode_energy(machine, high) if on_array else mac_energy(table, high, 0)
+    mul_j, acc_j = recompute_j(work, energy)
+    ledger.add("mul", mul_j, energy.mul_class)
+    ledger.add("acc", acc_j, energy.acc_class)
+    ledger.add("register", work.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty)
+    if on_array:
+        slots = machine.array.rows * machine.array.columns * high.rate * beyond
+        ledger.add("idle", (slots - work.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
+    if machine.memory is None:
+        return
+    read, write = _sram_energies(machine)
+    ledger.add("sram", outputs * read.value, read.uncertainty)  # the mask, one bit an output
+    ledger.add("sram", outputs * write.value, write.uncertainty)
+    psum_read, psum_write = _psum_energies(machine)
+    ledger.add("gather", work.sram_reads * read.value, read.uncertainty)
+    ledger.add("gather", work.sram_writes * write.value, write.uncertainty)
+    ledger.add("gather", work.psum_bits * (psum_read.value + psum_write.value) / 2, psum_read.uncertainty)
+    dram = _dram_energy(machine)
+    ledger.add("dram", work.dram * dram.value, dram.uncertainty)
+
+
+def _idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None, ledger: Ledger) -> None:
+    """Add what stands beside the active datapath: a side engine between its MACs, the other of two datapaths."""
+    table, high = machine.technology.table, machine.mac.high
+    if high is None:
+        return
+    if machine.side_engine is not None:
+        slots = machine.side_engine.lanes * cycles - (0 if work is None else work.macs)
+        engine_j = mac_energy(table, high, 0).mac_j
+        ledger.add("idle", slots * table.idle_factor.value * engine_j, table.idle_factor.uncertainty)
+    if machine.mac.datapath == "pair":
+        unused = machine.mac.low if mode == "high" else high
+        slots = machine.array.rows * machine.array.columns * unused.rate * cycles
+        unused_j = _mode_energy(machine, unused).mac_j
+        ledger.add("idle", slots * table.idle_factor.value * unused_j, table.idle_factor.uncertainty)
+
+
+def _sram_energies(machine: Machine) -> tuple[Entry, Entry]:
+    assert machine.memory is not None
+    sram = machine.memory.sram
+    auto = machine.technology.table.sram_energy(sram.size_bits)
+    return _or_given(sram.read_j_per_bit, auto), _or_given(sram.write_j_per_bit, auto)
+
+
+def _psum_energies(machine: Machine) -> tuple[Entry, Entry]:
+    assert machine.memory is not None
+    buffer = machine.memory.accumulators
+    if buffer is None:
+        return _sram_energies(machine)
+    auto = machine.technology.table.sram_energy(buffer.size_bits)
+    return _or_given(buffer.read_j_per_bit, auto), _or_given(buffer.write_j_per_bit, auto)
+
+
+def _dram_energy(machine: Machine) -> Entry:
+    assert machine.memory is not None
+    return _or_given(machine.memory.dram.energy_j_per_bit, machine.technology.table.dram_j_per_bit)
+
+
+def _or_given(given: float | None, auto: Entry) -> Entry:
+    return auto if given is None else Entry(given, "user", "machine file")
+
+
+def _traffic(gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
+    moved, gemms = first.traffic, gemm.gemms
+    bits = {
+        "dram": gemms * moved.dram,
+        "sram_reads": gemms * (moved.sram_reads + moved.sram_stores),
+        "sram_writes": gemms * (moved.sram_writes + moved.sram_fills),
+        "psum": gemms * (moved.psum_reads + moved.psum_writes),
+    }
+    if work is not None:
+        mask = gemm.gemms * gemm.m * gemm.n
+        bits["dram"] += work.dram
+        bits["sram_reads"] += work.sram_reads + mask
+        bits["sram_writes"] += work.sram_writes + mask
+        bits["psum"] += work.psum_bits
+    return bits
+
+
+def _warnings(machine: Machine, mode: MacMode, flags: Flags | None) -> tuple[str, ...]:
+    found = []
+    if mode.spec.operands is None:
+        found.append("the MAC names no operand formats: operands are priced as fp32, 32 bit each")
+    if machine.memory is None:
+        found.append("no memory described: operands are on chip, no stalls, no memory energy")
+    if flags is not None and flags.independent:
+        found.append("flags given as a fraction are taken as independent of each other")
+    return tuple(found)

@@ -1,0 +1,235 @@
+"""The second pass of the two-pass policy: flagged outputs again in the high mode, on the array or on a side engine.
+
+`element` recomputes exactly the flagged outputs on a dot engine of L lanes, ceil(K/L) cycles each. `row`, `coltile` and
+`tile` recompute every output of a row, of a row within a band of C columns, or of a tile of R x C, on the array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.hardware import Machine, MacMode, Policy, SideEngine
+
+from .energy import MacEnergy
+from .flags import Blocks, Flags
+from .folds import array_words, ceil_div, fold_grid, register_bits, run_cycles
+from .pipeline import Pass, memory_bound
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the second pass does, over all GEMMs.
+
+    Args:
+        outputs, macs: recomputed, unflagged neighbours included. busy: cycles of the array or engine.
+        switch: of these, those that fill and empty the array again.
+        sram_reads, sram_writes, psum_bits: bits moved on chip. dram: bits moved off chip.
+        register_bits: written. fold_adds: sums added to partial sums.
+    """
+
+    outputs: int
+    macs: int
+    busy: int
+    switch: int
+    sram_reads: int
+    sram_writes: int
+    psum_bits: int
+    dram: int
+    register_bits: int
+    fold_adds: int
+
+
+def second_work(machine: Machine, shape: tuple[int, int, int, int], first: Pass, flags: Flags) -> Work:
+    """Return the work of the second pass.
+
+    Args:
+        machine: with a policy and a high mode. shape: (gemms, M, N, K). first: the first pass of one GEMM.
+        flags: which outputs.
+    """
+    policy, high = machine.policy, machine.mac.high
+    assert policy is not None and high is not None
+    if not flags.count():
+        return Work(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    if policy.gather == "element":
+        assert machine.side_engine is not None
+        return _on_engine(machine, policy, high, machine.side_engine, shape, first, flags)
+    return _on_array(machine, policy, high, shape, first, flags)
+
+
+def _on_engine(
+    machine: Machine,
+    policy: Policy,
+    high: MacMode,
+    engine: SideEngine,
+    shape: tuple[int, int, int, int],
+    first: Pass,
+    flags: Flags,
+) -> Work:
+    k = shape[3]
+    count = flags.count()
+    a_bits, w_bits = (fmt.bits for fmt in high.operand_formats)
+    # Sorted by row, a row of A is fetched once for each tile (or band of all columns) that holds a flag in it.
+    bands = flags.bands(first.tile.n)
+    a_rows = sum(times * rows for times, rows, _ in bands.pieces)
+    runs = ceil_div(k, machine.array.rows * high.rate) if machine.array.dataflow != "os" else 1
+    return Work(
+        outputs=count,
+        macs=count * k,
+        busy=count * ceil_div(k, engine.lanes) + engine_fill(machine, engine),
+        switch=0,
+        sram_reads=a_rows * k * a_bits + count * k * w_bits,
+        sram_writes=count * high.output_bits,
+        psum_bits=0,
+        dram=_refetch_bits(machine, policy, high, shape, first, Blocks([], flags.rows(), flags.columns()), count),
+        register_bits=count * k * (a_bits + w_bits + high.accumulator_bits),
+        fold_adds=count * (runs - 1),
+    )
+
+
+def engine_fill(machine: Machine, engine: SideEngine) -> int:
+    """Return the cycles from the last operands to the last result of the dot engine: its tree of adders."""
+    return machine.array.latency_cycles * (engine.lanes - 1).bit_length()
+
+
+def _on_array(
+    machine: Machine,
+    policy: Policy,
+    high: MacMode,
+    shape: tuple[int, int, int, int],
+    first: Pass,
+    flags: Flags,
+) -> Work:
+    _, _, n, k = shape
+    array = machine.array
+    blocks = {"row": lambda: flags.bands(n), "coltile": lambda: flags.bands(array.columns)}.get(
+        policy.gather, lambda: _tiles(flags, machine, first.dataflow)
+    )()
+    a_bits, w_bits = (fmt.bits for fmt in high.operand_formats)
+    folds, reads, psum_words, registers, fold_adds = [], 0, 0, 0, 0
+    exchanged, flow = first.dataflow == "is", "os" if first.dataflow == "os" else "ws"
+    for times, rows, columns in blocks.pieces:
+        m, n = (columns, rows) if exchanged else (rows, columns)
+        a, w = (w_bits, a_bits) if exchanged else (a_bits, w_bits)
+        down, across, t = fold_grid(array, flow, m, n, k, high.rate)
+        folds.append((times * down * across, t))
+        words = array_words(array, flow, m, n, k, high.rate)
+        reads += times * (words.a_reads * a + words.w_reads * w)
+        if flow != "os":
+            psum_words += times * 2 * words.psum_reads
+            fold_adds += times * (down - 1) * m * n
+        registers += times * register_bits(array, flow, m, n, k, high.rate, a, w, high.accumulator_bits)
+    run = run_cycles(array, flow, folds)
+    psum_bits = psum_words * high.partial_sum_bits
+    writes = blocks.outputs * high.output_bits
+    if machine.memory is None or machine.memory.accumulators is None:
+        reads, writes, psum_bits = reads + psum_bits // 2, writes + psum_bits // 2, 0
+    return Work(
+        outputs=blocks.outputs,
+        macs=blocks.outputs * k,
+        busy=run.total,
+        switch=run.load + run.fill + run.drain,
+        sram_reads=reads,
+        sram_writes=writes,
+        psum_bits=psum_bits,
+        dram=_refetch_bits(machine, policy, high, shape, first, blocks, blocks.outputs),
+        register_bits=registers,
+        fold_adds=fold_adds,
+    )
+
+
+def _tiles(flags: Flags, machine: Machine, dataflow: str) -> Blocks:
+    array = machine.array
+    return flags.tiles(array.columns, array.rows) if dataflow == "is" else flags.tiles(array.rows, array.columns)
+
+
+def _refetch_bits(
+    machine: Machine,
+    policy: Policy,
+    high: MacMode,
+    shape: tuple[int, int, int, int],
+    first: Pass,
+    touched: Blocks,
+    outputs: int,
+) -> int:
+    """DRAM bits: operands that are no longer (or in their second format not yet) on chip, and changed outputs."""
+    if machine.memory is None:
+        return 0
+    gemms, m, n, k = shape
+    a_format, w_format = high.operand_formats
+    low = machine.mac.low
+    second_format = policy.weights == "both" and high.operand_formats != low.operand_formats
+    tiles = first.tile.counts(m, n, k)
+    if policy.overlap == "tile":
+        on_chip = tiles[2] == 1
+        stores = outputs * max(high.output_bits - low.output_bits, 0)
+    else:
+        on_chip = tiles == (1, 1, 1) and gemms == 1
+        stores = outputs * high.output_bits
+    if on_chip and not second_format:
+        return stores
+    a_bits = first.a_passes * touched.rows * k * a_format.bits
+    w_bits = first.w_passes * touched.columns * k * w_format.bits
+    return stores + a_bits + w_bits
+
+
+def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: Flags, k: int) -> int:
+    """Return the cycles of both passes over all GEMMs.
+
+    Without overlap they add. With overlap `tile` an in-order queue without limit feeds the engine tile by tile:
+    T = max_i (sum_{j<=i} low_j + sum_{j>=i} high_j), and the last store follows. In both cases no memory port moves
+    more bits than it can.
+    """
+    policy, engine = machine.policy, machine.side_engine
+    assert policy is not None
+    low = gemms * first.cycles
+    if not work.outputs:
+        return low
+    memory = machine.memory
+    if policy.overlap == "none":
+        return low + max(work.busy, memory_bound(memory, work.dram, work.sram_reads, work.sram_writes))
+    assert engine is not None
+    finish = first.finish()
+    last_store = first.cycles - int(finish[-1, -1])
+    per_tile = flags.per_tile(first.tile.m, first.tile.n)
+    if first.tile.outer == "n":
+        per_tile = per_tile.swapaxes(1, 2)
+    high = per_tile.reshape(-1) * ceil_div(k, engine.lanes)
+    done = (np.arange(gemms)[:, None, None] * first.cycles + finish).reshape(-1)
+    waiting = np.cumsum(high[::-1])[::-1]
+    engine_done = int(np.ceil((done + waiting)[waiting > 0].max() - 1e-9)) + engine_fill(machine, engine)
+    moved = first.traffic
+    return max(
+        low,
+        engine_done + last_store,
+        memory_bound(
+            memory,
+            gemms * moved.dram + work.dram,
+            gemms * moved.sram_reads + work.sram_reads,
+            gemms * moved.sram_writes + work.sram_writes,
+        ),
+    )
+
+
+def combined_roofline(machine: Machine, gemms: int, first: Pass, work: Work) -> int:
+    """Return a lower bound of the cycles of both passes."""
+    policy, array, high, engine = machine.policy, machine.array, machine.mac.high, machine.side_engine
+    assert policy is not None and high is not None
+    lanes = array.rows * array.columns * high.rate if engine is None else engine.lanes
+    compute, moved = ceil_div(work.macs, lanes), first.traffic
+    if policy.overlap == "none":
+        bound = memory_bound(machine.memory, work.dram, work.sram_reads, work.sram_writes)
+        return gemms * first.roofline + max(compute, bound)
+    together = memory_bound(
+        machine.memory,
+        gemms * moved.dram + work.dram,
+        gemms * moved.sram_reads + work.sram_reads,
+        gemms * moved.sram_writes + work.sram_writes,
+    )
+    return max(gemms * first.roofline, compute, together)
+
+
+def recompute_j(work: Work, energy: MacEnergy) -> tuple[float, float]:
+    """Return (multiplier, adder) energy of the second pass."""
+    return work.macs * energy.mul_j, work.macs * energy.acc_j + work.fold_adds * energy.fold_j

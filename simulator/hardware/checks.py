@@ -1,0 +1,158 @@
+"""What single keys of a machine file take: each check returns the value, or says what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from simulator.arithmetic.accumulators import Accumulator
+from simulator.arithmetic.spec import MacSpec, accumulator, mac
+from simulator.errors import InputError
+
+from .quantities import UNITS, Quantity, describe, parse_quantity
+from .technology import energy_table, table_names
+
+_LARGEST_COUNT = 2**20
+
+
+def count(example: int, most: int = _LARGEST_COUNT) -> Callable[[object], int]:
+    """Whole number from 1."""
+
+    def check(form: object) -> int:
+        if isinstance(form, bool) or not isinstance(form, int):
+            raise ValueError(f"got {describe(form)}; expected a whole number from 1 to {most}; write e.g. {example}")
+        if not 1 <= form <= most:
+            raise ValueError(f"got {form}; expected a whole number from 1 to {most}; write e.g. {example}")
+        return form
+
+    return check
+
+
+def quantity(
+    *dimensions: str, least: float, most: float, example: str, auto: bool = False, whole: bool = False
+) -> Callable[[object], Quantity | None]:
+    """Quantity between two bounds in the base unit; `auto` also takes that word and gives None."""
+
+    def check(form: object) -> Quantity | None:
+        if auto and form == "auto":
+            return None
+        shown = f'{example}" or "auto' if auto else example
+        found = parse_quantity(form, dimensions, shown)
+        if not least <= found.value <= most:
+            base = f"{_base(least, found.dimension)} to {_base(most, found.dimension)}"
+            raise ValueError(f'got {form!r}; expected a value from {base}; write e.g. "{shown}"')
+        if whole and found.value.denominator != 1:
+            raise ValueError(f'got {form!r}; expected a whole number; write e.g. "{shown}"')
+        return found
+
+    return check
+
+
+def _base(value: float, dimension: str) -> str:
+    unit = next(unit for unit, factor in UNITS[dimension].items() if factor == 1)
+    return f"{value:g} {unit}"
+
+
+def choice(*values: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    """One of some words; those of `later` belong to the model but are not priced."""
+
+    def check(form: object) -> str:
+        if isinstance(form, str) and form in values:
+            return form
+        known = ", ".join(values)
+        found = f"got {form}, which this version does not price" if form in later else f"got {describe(form)}"
+        raise ValueError(f"{found}; expected {'one of ' if len(values) > 1 else ''}{known}; write e.g. {values[0]}")
+
+    return check
+
+
+def switch(form: object) -> bool:
+    """true or false."""
+    if not isinstance(form, bool):
+        raise ValueError(f"got {describe(form)}; expected true or false; write one of them without quotes")
+    return form
+
+
+def name(form: object) -> str:
+    """Printable text."""
+    if not isinstance(form, str) or not form.strip() or not form.isprintable() or len(form) > 100:
+        raise ValueError(f"got {describe(form)}; expected a name of printable text; write e.g. npu")
+    return form
+
+
+def version(form: object) -> int:
+    """The version of the schema."""
+    if form != 1 or isinstance(form, bool):
+        raise ValueError(f"got {describe(form)}; expected 1, the only version so far; write 1")
+    return 1
+
+
+def tolerance(form: object) -> float:
+    """A number >= 0 or infinity."""
+    if isinstance(form, bool) or not isinstance(form, int | float) or math.isnan(form) or form < 0:
+        raise ValueError(f"got {describe(form)}; expected a plain number >= 0, or .inf; write e.g. 0.5")
+    return float(form)
+
+
+def table(form: object) -> str:
+    """The name of an energy table."""
+    if not isinstance(form, str) or form not in table_names():
+        raise ValueError(f"got {describe(form)}; expected one of {', '.join(table_names())}; write one of them")
+    try:
+        energy_table(form)
+    except InputError as error:
+        raise ValueError(f"got {form!r}, whose file is broken ({error}); expected a whole table; reinstall") from None
+    return form
+
+
+def read_accumulator(form: object) -> Accumulator:
+    """An accumulator in its string or YAML form."""
+    return _arithmetic(lambda: accumulator(_leaves_as_text(form)), "an accumulator", "fma(fp16)")
+
+
+def operands(form: object) -> str | list[str]:
+    """One format, or a list of two."""
+    text = _arithmetic(lambda: _leaves_as_text(form), "a format, or a list of two", "fp8_e4m3")
+    _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "operands": text}), "a format, or a list of two", "fp8_e4m3")
+    return text
+
+
+def output(form: object) -> str:
+    """A format with its modes."""
+    if not isinstance(form, str):
+        raise ValueError(f"got {describe(form)}; expected a format; write e.g. fp8_e4m3/sat")
+    _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "output": form}), "a format", "fp8_e4m3/sat")
+    return form
+
+
+def _arithmetic(read: Callable[[], Any], expected: str, example: str) -> Any:
+    try:
+        return read()
+    except ValueError as error:
+        raise ValueError(f"got {error}; expected {expected}; write e.g. {example}") from None
+
+
+def _leaves_as_text(form: Any) -> Any:
+    """Give the grammar of arithmetic what it reads: text, or lists and mappings of text; `128` becomes '128'."""
+    match form:
+        case bool() | float() | None:
+            raise ValueError(f"{describe(form)}, which is no arithmetic")
+        case dict():
+            return {key: _leaves_as_text(value) for key, value in form.items()}
+        case list():
+            return [_leaves_as_text(value) for value in form]
+    return str(form)
+
+
+def mode(form: object) -> object:
+    """Turn the one-line form of a MAC into its keys."""
+    if not isinstance(form, str):
+        return form
+    spec: MacSpec = _arithmetic(lambda: mac(form), "[OPERANDS ->] ACCUMULATOR [-> OUTPUT]", "fp8_e4m3 -> fma(fp16)")
+    keys: dict[str, Any] = {"accumulator": str(spec.accumulator)}
+    if spec.operands:
+        keys["operands"] = [str(use) for use in spec.operands]
+    if spec.output:
+        keys["output"] = str(spec.output)
+    return keys

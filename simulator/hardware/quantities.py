@@ -1,0 +1,113 @@
+"""Quantities: a number, a space and a unit, read exactly and checked against the dimension that a key expects."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_SI = {"": 0, "k": 3, "M": 6, "G": 9, "T": 12, "m": -3, "µ": -6, "u": -6, "n": -9, "p": -12, "f": -15, "a": -18}
+_BYTES = {"B": 8, "kB": 8 * 10**3, "MB": 8 * 10**6, "GB": 8 * 10**9, "TB": 8 * 10**12}
+_BYTES |= {"KiB": 8 * 2**10, "MiB": 8 * 2**20, "GiB": 8 * 2**30, "TiB": 8 * 2**40}
+_BITS = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9, "Tbit": 10**12, "Kibit": 2**10, "Mibit": 2**20}
+
+
+def _scaled(unit: str, prefixes: str, suffix: str = "") -> dict[str, Fraction]:
+    return {f"{p}{unit}{suffix}": Fraction(10) ** _SI[p] for p in ["", *prefixes]}
+
+
+# Dimension -> unit -> factor to the base unit of the dimension. Case matters: MB and Mbit are not mb.
+UNITS: dict[str, dict[str, Fraction]] = {
+    "length": _scaled("m", "muµn"),
+    "frequency": _scaled("Hz", "kMGT"),
+    "time": _scaled("s", "muµnp"),
+    "cycles": {"cycle": Fraction(1), "cycles": Fraction(1)},
+    "energy": _scaled("J", "muµnpfa"),
+    "energy per bit": _scaled("J", "muµnpfa", "/bit"),
+    "energy per square bit": _scaled("J", "pfa", "/bit²"),
+    "power": _scaled("W", "muµn"),
+    "size": {unit: Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
+    "bandwidth": {f"{unit}/s": Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
+    "bandwidth per cycle": {f"{unit}/cycle": Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
+    "MAC rate": {"MAC/cycle": Fraction(1)},
+}
+
+_NUMBER = re.compile(r"(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?)(?P<rest>.*)", re.DOTALL)
+_LONGEST = 40
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number in the base unit of its dimension (m, Hz, s, cycle, J, J/bit, W, bit, bit/s, bit/cycle, MAC/cycle)."""
+
+    value: Fraction
+    dimension: str
+
+
+def parse_quantity(form: object, dimensions: tuple[str, ...], example: str) -> Quantity:
+    """Read a quantity exactly.
+
+    Args:
+        form: what stands in the file, e.g. "25.6 GB/s".
+        dimensions: the dimensions that the key takes, keys of UNITS.
+        example: a good value, for the message.
+    Raises:
+        ValueError: what was found, what was expected and what to do.
+    """
+    expected = f"expected {' or '.join(_article(d) for d in dimensions)}"
+    if isinstance(form, int | float) and not isinstance(form, bool):
+        raise ValueError(f'got {form} without a unit; {expected}; write e.g. "{example}"')
+    if not isinstance(form, str):
+        raise ValueError(f'got {describe(form)}; {expected}; write e.g. "{example}"')
+    text = form.strip()
+    match = _NUMBER.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None:
+        raise ValueError(f'got {describe(form)}; {expected} as a number, a space and a unit; write e.g. "{example}"')
+    rest = match["rest"]
+    unit = rest.strip()
+    if not unit:
+        raise ValueError(f'got {text} without a unit; {expected}; write e.g. "{example}"')
+    for dimension in dimensions:
+        if unit in UNITS[dimension]:
+            if rest == unit:
+                raise ValueError(f'got {text!r}; expected a space before the unit; write "{match["number"]} {unit}"')
+            return Quantity(Fraction(match["number"]) * UNITS[dimension][unit], dimension)
+    raise ValueError(f"got {text!r}, {_what_unit(unit)}; {expected}; {_remedy(unit, dimensions, example)}")
+
+
+def describe(value: object) -> str:
+    """Return a short name of what was found, for messages."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str():
+            return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
+    return str(value)
+
+
+def _article(dimension: str) -> str:
+    return f"an {dimension}" if dimension[0] in "aeiou" else f"a {dimension}"
+
+
+def _what_unit(unit: str) -> str:
+    for dimension, units in UNITS.items():
+        if unit in units:
+            return f"which is {_article(dimension)}"
+    return f"and {unit!r} is no unit"
+
+
+def _remedy(unit: str, dimensions: tuple[str, ...], example: str) -> str:
+    known = [u for dimension in dimensions for u in UNITS[dimension]]
+    if not any(unit in units for units in UNITS.values()):
+        same = [u for u in known if u.lower() == unit.lower()]
+        near = same or difflib.get_close_matches(unit, known, n=1, cutoff=0.5)
+        if near:
+            return f'did you mean "{near[0]}"?'
+    return f'write e.g. "{example}"'

@@ -1,0 +1,220 @@
+"""The machine as frozen records; units are suffixes of the field names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from formats import Format, get
+from simulator.arithmetic.spec import MacSpec
+from simulator.errors import InputError
+
+from .order import partial_sum_bits, state_bits
+from .technology import EnergyTable
+
+GATHERS = ("element", "row", "coltile", "tile")
+
+
+@dataclass(frozen=True)
+class Technology:
+    """The process: energy table (with its node), clock and static power.
+
+    Args:
+        table: energies of the node, with source and class.
+        frequency_hz: clock of everything on chip. leakage_w: static power of the chip, 0 if the file gives none.
+    """
+
+    table: EnergyTable
+    frequency_hz: float
+    leakage_w: float
+
+
+@dataclass(frozen=True)
+class Array:
+    """A systolic array of rows x columns processing elements (PEs).
+
+    Args:
+        rows, columns: PEs. dataflow: ws | is | os | best (the least cycles per operation).
+        load: whether the load of stationary operands is overlapped | exposed. drain: overlapped | exposed | none (os only).
+        latency_cycles: p, of one MAC. interleave: q, partial sums that take turns in one PE.
+    """
+
+    rows: int
+    columns: int
+    dataflow: str = "ws"
+    load: str = "overlapped"
+    drain: str = "overlapped"
+    latency_cycles: int = 1
+    interleave: int = 1
+
+
+@dataclass(frozen=True)
+class MacMode:
+    """One mode of the MAC unit.
+
+    Args:
+        spec: its arithmetic, with the order of summation that follows from the array.
+        rate: MACs per PE and cycle. energy_j: of one MAC as the file gives it, None: from the energy table.
+    """
+
+    spec: MacSpec
+    rate: int = 1
+    energy_j: float | None = None
+
+    @property
+    def operand_formats(self) -> tuple[Format, Format]:
+        """Formats of activations and weights as stored; operands taken as given are priced as fp32."""
+        if self.spec.operands is None:
+            return get("fp32"), get("fp32")
+        return self.spec.operands[0].format, self.spec.operands[1].format
+
+    @property
+    def accumulator_bits(self) -> int:
+        """Width of the state to which a product is added."""
+        return state_bits(self.spec.accumulator, self.operand_formats)
+
+    @property
+    def partial_sum_bits(self) -> int:
+        """Width of the sums kept between the runs of a chunked order; the state itself otherwise."""
+        return partial_sum_bits(self.spec.accumulator, self.operand_formats)
+
+    @property
+    def output_bits(self) -> int:
+        """Width of a stored result."""
+        return self.spec.result.format.bits
+
+
+@dataclass(frozen=True)
+class Mac:
+    """The MAC unit of a PE: one mode, or two.
+
+    Args:
+        low, high: the modes; high is None for a machine with one MAC.
+        datapath: multi_mode (one datapath for both) | pair (two of them); None with one mode.
+    """
+
+    low: MacMode
+    high: MacMode | None
+    datapath: str | None
+
+
+@dataclass(frozen=True)
+class Dram:
+    """Off-chip memory on one channel shared by all transfers.
+
+    Args:
+        bandwidth_bits_per_cycle: of the channel, both directions together.
+        latency_cycles: of the first access. energy_j_per_bit: None: from the energy table.
+    """
+
+    bandwidth_bits_per_cycle: Fraction
+    latency_cycles: int
+    energy_j_per_bit: float | None
+
+
+@dataclass(frozen=True)
+class Sram:
+    """On-chip buffer of operands and outputs.
+
+    Args:
+        size_bits: capacity. buffers: copies of a tile held (2: double buffering).
+        read_bits_per_cycle, write_bits_per_cycle: ports to the array.
+        read_j_per_bit, write_j_per_bit: None: from the energy table, by size.
+    """
+
+    size_bits: int
+    buffers: int
+    read_bits_per_cycle: Fraction
+    write_bits_per_cycle: Fraction
+    read_j_per_bit: float | None
+    write_j_per_bit: float | None
+
+
+@dataclass(frozen=True)
+class AccumulatorBuffer:
+    """On-chip buffer of partial sums at the edge of the array, as wide as the array.
+
+    Args:
+        size_bits: capacity. read_j_per_bit, write_j_per_bit: None: from the energy table, by size.
+    """
+
+    size_bits: int
+    read_j_per_bit: float | None
+    write_j_per_bit: float | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory levels, outermost first; without an accumulator buffer partial sums live in the SRAM."""
+
+    dram: Dram
+    sram: Sram
+    accumulators: AccumulatorBuffer | None
+
+
+@dataclass(frozen=True)
+class SideEngine:
+    """A dot-product engine of `lanes` MACs per cycle in the high mode, beside the array."""
+
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The two-pass policy.
+
+    Args:
+        tolerance: largest score that is kept, >= 0, may be infinite.
+        gather: what is recomputed for a flag: element (on the side engine) | row | coltile | tile (on the array).
+        overlap: none (second pass after the first) | tile (the side engine follows the first pass tile by tile).
+        weights: operands of modes that differ in format: high_only (stored wide, rounded on load) | both.
+        recompute_nonfinite, recompute_saturated: whether such results of the first pass are flagged.
+        score: what decides; side_metric: the hardware it needs.
+    """
+
+    tolerance: float
+    gather: str
+    overlap: str
+    weights: str
+    recompute_nonfinite: bool
+    recompute_saturated: bool
+    score: str = "kappa_prime"
+    side_metric: str = "output"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One accelerator, as its file describes it.
+
+    Args:
+        name: of the machine. technology, array, mac: see their records.
+        memory: None where the file describes none: operands on chip, no stalls.
+        side_engine: None without one. policy: None: every layer runs uniformly in one mode.
+        source: path of the file.
+    """
+
+    name: str
+    technology: Technology
+    array: Array
+    mac: Mac
+    memory: Memory | None
+    side_engine: SideEngine | None
+    policy: Policy | None
+    source: str
+
+    def with_tolerance(self, tolerance: float) -> Machine:
+        """Return a copy with another tolerance (>= 0, may be infinite); InputError without a two-pass policy."""
+        if self.policy is None:
+            raise InputError(
+                f"{self.source}: policy: got tolerance {tolerance} for a machine without a two-pass policy; "
+                "expected a machine with mac.high; leave the tolerance out"
+            )
+        if (
+            isinstance(tolerance, bool)
+            or not isinstance(tolerance, int | float)
+            or math.isnan(tolerance)
+            or tolerance < 0
+        ):
+            raise InputError(f"tolerance: got {tolerance!r}; expected a number >= 0 or infinity; give e.g. 0.5")
+        return replace(self, policy=replace(self.policy, tolerance=float(tolerance)))

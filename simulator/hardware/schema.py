@@ -1,0 +1,200 @@
+"""The schema of a machine file, version 1: which keys there are and what each takes.
+
+Every field's description says what it is; its example is what a message proposes. Checks that concern several keys at
+once are in load.py.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from simulator.arithmetic.accumulators import Accumulator
+
+from . import checks
+from .quantities import Quantity
+
+
+class Section(BaseModel):
+    """A mapping of the file: frozen, and no other keys than its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+_EnergyPerBit = Annotated[
+    Quantity | None,
+    BeforeValidator(checks.quantity("energy per bit", least=0, most=1e-6, example="0.18 pJ/bit", auto=True)),
+]
+_Bandwidth = Annotated[
+    Quantity,
+    BeforeValidator(checks.quantity("bandwidth", "bandwidth per cycle", least=1e-3, most=1e18, example="25.6 GB/s")),
+]
+
+
+class TechnologySection(Section):
+    node: (
+        Annotated[Quantity, BeforeValidator(checks.quantity("length", least=1e-10, most=1e-5, example="7 nm"))] | None
+    ) = Field(default=None, description="process node; checked against the table, or picks it", examples=["7 nm"])
+    frequency: Annotated[
+        Quantity, BeforeValidator(checks.quantity("frequency", least=1e3, most=1e12, example="1 GHz"))
+    ] = Field(
+        default=Quantity(Fraction(10**9), "frequency"), description="clock of everything on chip", examples=["1 GHz"]
+    )
+    table: Annotated[str, BeforeValidator(checks.table)] | None = Field(
+        default=None, description="energy table", examples=["jouppi2021_7nm"]
+    )
+    leakage: Annotated[Quantity, BeforeValidator(checks.quantity("power", least=0, most=1e4, example="10 mW"))] = Field(
+        default=Quantity(Fraction(0), "power"), description="static power of the chip", examples=["10 mW"]
+    )
+
+
+class ArraySection(Section):
+    rows: Annotated[int, BeforeValidator(checks.count(16))] = Field(description="rows R of PEs", examples=[16])
+    columns: Annotated[int, BeforeValidator(checks.count(16))] = Field(description="columns C of PEs", examples=[16])
+    dataflow: Annotated[str, BeforeValidator(checks.choice("ws", "is", "os", "best"))] = Field(
+        default="ws", description="what stays in the PEs", examples=["ws"]
+    )
+    load: Annotated[str, BeforeValidator(checks.choice("overlapped", "exposed"))] | None = Field(
+        default=None, description="load of stationary operands (ws, is)", examples=["overlapped"]
+    )
+    drain: Annotated[str, BeforeValidator(checks.choice("overlapped", "exposed", "none"))] = Field(
+        default="overlapped", description="skew or drain at the end of a fold; none: os only", examples=["overlapped"]
+    )
+    latency: Annotated[
+        Quantity, BeforeValidator(checks.quantity("cycles", least=1, most=1024, example="1 cycle", whole=True))
+    ] = Field(default=Quantity(Fraction(1), "cycles"), description="latency p of one MAC", examples=["1 cycle"])
+    interleave: Annotated[int, BeforeValidator(checks.count(1))] = Field(
+        default=1, description="partial sums q that take turns in one PE", examples=[1]
+    )
+
+
+class ModeSection(Section):
+    accumulator: Annotated[Accumulator, BeforeValidator(checks.read_accumulator)] = Field(
+        description="what one PE does with a product", examples=["fma(fp16)"]
+    )
+    operands: Annotated[str | list[str], BeforeValidator(checks.operands)] | None = Field(
+        default=None, description="formats of activations and weights", examples=["fp8_e4m3"]
+    )
+    output: Annotated[str, BeforeValidator(checks.output)] | None = Field(
+        default=None, description="format of the stored result", examples=["fp8_e4m3/sat"]
+    )
+    rate: Annotated[
+        Quantity, BeforeValidator(checks.quantity("MAC rate", least=1, most=1024, example="4 MAC/cycle", whole=True))
+    ] = Field(default=Quantity(Fraction(1), "MAC rate"), description="MACs per PE and cycle", examples=["4 MAC/cycle"])
+    energy: Annotated[
+        Quantity | None, BeforeValidator(checks.quantity("energy", least=0, most=1e-6, example="0.40 pJ", auto=True))
+    ] = Field(default=None, description="energy of one MAC", examples=["auto"])
+
+
+class MacSection(Section):
+    low: Annotated[ModeSection, BeforeValidator(checks.mode)] = Field(
+        description="the only mode, or that of the first pass", examples=["fp8_e4m3 -> fma(fp16)"]
+    )
+    high: Annotated[ModeSection, BeforeValidator(checks.mode)] | None = Field(
+        default=None, description="mode of the second pass", examples=["fp8_e4m3 -> fma(fp16)"]
+    )
+    datapath: Annotated[str, BeforeValidator(checks.choice("multi_mode", "pair", later=("composed",)))] | None = Field(
+        default=None, description="one datapath for both modes, or two", examples=["multi_mode"]
+    )
+
+
+class DramSection(Section):
+    bandwidth: _Bandwidth = Field(description="of the channel, both directions together", examples=["25.6 GB/s"])
+    latency: Annotated[
+        Quantity, BeforeValidator(checks.quantity("time", "cycles", least=0, most=1e9, example="100 ns"))
+    ] = Field(default=Quantity(Fraction(0), "time"), description="of the first access", examples=["100 ns"])
+    energy: _EnergyPerBit = Field(default=None, description="energy per bit moved", examples=["auto"])
+
+
+class SramSection(Section):
+    size: Annotated[
+        Quantity, BeforeValidator(checks.quantity("size", least=8, most=2**50, example="256 KiB", whole=True))
+    ] = Field(description="capacity", examples=["256 KiB"])
+    read: _Bandwidth = Field(description="bandwidth to the array", examples=["1024 bit/cycle"])
+    write: _Bandwidth = Field(description="bandwidth from the array", examples=["512 bit/cycle"])
+    buffers: Annotated[int, BeforeValidator(checks.count(2, most=16))] = Field(
+        default=2, description="copies of a tile; 2 is double buffering", examples=[2]
+    )
+    read_energy: _EnergyPerBit = Field(default=None, description="energy per bit read", examples=["auto"])
+    write_energy: _EnergyPerBit = Field(default=None, description="energy per bit written", examples=["auto"])
+
+
+class AccumulatorsSection(Section):
+    size: Annotated[
+        Quantity, BeforeValidator(checks.quantity("size", least=8, most=2**50, example="16 KiB", whole=True))
+    ] = Field(description="capacity", examples=["16 KiB"])
+    read_energy: _EnergyPerBit = Field(default=None, description="energy per bit read", examples=["auto"])
+    write_energy: _EnergyPerBit = Field(default=None, description="energy per bit written", examples=["auto"])
+
+
+class MemorySection(Section):
+    dram: DramSection = Field(description="off-chip memory", examples=["{bandwidth: 25.6 GB/s}"])
+    sram: SramSection = Field(description="on-chip buffer", examples=["{size: 256 KiB, read: ..., write: ...}"])
+    accumulators: AccumulatorsSection | None = Field(
+        default=None,
+        description="buffer of partial sums; without it they live in the sram",
+        examples=["{size: 16 KiB}"],
+    )
+
+
+class SideEngineSection(Section):
+    kind: Annotated[str, BeforeValidator(checks.choice("dot"))] = Field(
+        default="dot", description="a dot-product engine", examples=["dot"]
+    )
+    lanes: Annotated[int, BeforeValidator(checks.count(64))] = Field(description="MACs per cycle", examples=[64])
+    mac: Annotated[str, BeforeValidator(checks.choice("high"))] = Field(
+        default="high", description="mode of its MACs", examples=["high"]
+    )
+
+
+class PolicySection(Section):
+    kind: Annotated[str, BeforeValidator(checks.choice("two_pass", "uniform"))] = Field(
+        default="two_pass", description="what runs", examples=["two_pass"]
+    )
+    score: Annotated[str, BeforeValidator(checks.choice("kappa_prime"))] = Field(
+        default="kappa_prime", description="what decides", examples=["kappa_prime"]
+    )
+    side_metric: Annotated[
+        str, BeforeValidator(checks.choice("output", later=("abs_sum", "norm_bound", "second_pass")))
+    ] = Field(default="output", description="what the score is computed from", examples=["output"])
+    tolerance: Annotated[float, BeforeValidator(checks.tolerance)] = Field(
+        default=0.5, description="largest score kept", examples=[0.5]
+    )
+    gather: Annotated[str, BeforeValidator(checks.choice("element", "row", "coltile", "tile"))] | None = Field(
+        default=None, description="what is recomputed for a flag", examples=["element"]
+    )
+    overlap: Annotated[str, BeforeValidator(checks.choice("none", "tile"))] | None = Field(
+        default=None, description="when the second pass runs", examples=["none"]
+    )
+    weights: Annotated[str, BeforeValidator(checks.choice("both", "high_only", later=("sliced",)))] = Field(
+        default="both", description="how operands of two formats are stored", examples=["both"]
+    )
+    recompute_nonfinite: Annotated[bool, BeforeValidator(checks.switch)] = Field(
+        default=True, description="whether infinities and NaN of the first pass are flagged", examples=["true"]
+    )
+    recompute_saturated: Annotated[bool, BeforeValidator(checks.switch)] = Field(
+        default=True, description="whether saturated results of the first pass are flagged", examples=["true"]
+    )
+
+
+class MachineFile(Section):
+    """A machine file; only array.rows, array.columns and one MAC have no default."""
+
+    version: Annotated[int, BeforeValidator(checks.version)] = Field(
+        default=1, alias="schema", description="version of the schema", examples=[1]
+    )
+    name: Annotated[str, BeforeValidator(checks.name)] | None = Field(
+        default=None, description="name of the machine", examples=["npu"]
+    )
+    technology: TechnologySection = Field(
+        default=TechnologySection(), description="process and clock", examples=["{frequency: 1 GHz}"]
+    )
+    array: ArraySection = Field(description="the PEs", examples=["{rows: 16, columns: 16}"])
+    mac: MacSection = Field(description="the MAC unit of a PE", examples=["{low: fp8_e4m3 -> fma(fp16)}"])
+    memory: MemorySection | None = Field(default=None, description="memory levels", examples=["{dram: ..., sram: ...}"])
+    side_engine: SideEngineSection | None = Field(
+        default=None, description="engine of the second pass", examples=["{lanes: 64}"]
+    )
+    policy: PolicySection | None = Field(default=None, description="which MAC runs", examples=["{kind: two_pass}"])

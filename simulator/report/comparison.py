@@ -1,0 +1,190 @@
+"""What a run says: its modes side by side, the arithmetic of each, and sentences made from the numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from simulator.report.quantities import count, quantity, score, shorten, significant
+from simulator.result import MODES, LayerResult, RunResult
+
+MODE_LABELS = {"exact": "exact", "low": "uniform low", "high": "uniform high", "two_pass": "two-pass"}
+
+
+@dataclass(frozen=True)
+class ModeRow:
+    """One mode of a run.
+
+    Args:
+        mode, label: key of the mode and its name for readers.
+        accuracy, agreement: shares of 1; forward_error: logit RMS error.
+        cycles, latency_s, energy_j, accumulation_cost: totals of the mode. None wherever the run does not know.
+    """
+
+    mode: str
+    label: str
+    accuracy: float | None
+    agreement: float | None
+    forward_error: float | None
+    cycles: float | None
+    latency_s: float | None
+    energy_j: float | None
+    accumulation_cost: float | None
+
+
+def mode_rows(run: RunResult) -> list[ModeRow]:
+    """Return one row for each mode of which the run knows anything, in the order exact, low, high, two-pass."""
+    rows = []
+    for mode in MODES:
+        totals = run.totals.get(mode) or {}
+        accuracy = run.accuracy.get(mode) if run.accuracy else None
+        costs = [totals.get(name) for name in ("cycles", "latency_s", "energy_j", "accumulation_cost")]
+        figures = [accuracy, run.agreement.get(mode), run.forward_error.get(mode), *costs]
+        if any(figure is not None for figure in figures):
+            rows.append(ModeRow(mode, MODE_LABELS[mode], *figures))
+    return rows
+
+
+def shown_mode(run: RunResult) -> str:
+    """Return the mode that `run.layers` describes: two_pass, or low on a machine with one MAC."""
+    return "two_pass" if run.totals.get("two_pass") is not None else "low"
+
+
+def layers_by_mode(run: RunResult) -> dict[str, tuple[LayerResult, ...]]:
+    """Return the layer records of every priced mode, in the order low, high, two-pass."""
+    known = {**run.baseline_layers, shown_mode(run): run.layers}
+    return {mode: known[mode] for mode in MODES if known.get(mode)}
+
+
+def sum_parts(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sums by name of several splits of a quantity, names in the order of their first appearance."""
+    sums: dict[str, float] = {}
+    for split in parts:
+        for name, value in split.items():
+            sums[name] = sums.get(name, 0) + value
+    return sums
+
+
+def arithmetic(run: RunResult) -> list[tuple[str, str]]:
+    """Return (mode, MAC) pairs that name each MAC of the run once.
+
+    Where the layers of a mode differ, a MAC is followed by the names of its layers, at most three of them.
+    """
+    modes = {mode: layers for mode, layers in layers_by_mode(run).items() if mode in ("low", "high")}
+    pairs = []
+    for mode, layers in (modes or {shown_mode(run): run.layers}).items():
+        users: dict[str, list[str]] = {}
+        for layer in layers:
+            users.setdefault(layer.mac, []).append(shorten(layer.name, 32))
+        for mac, names in users.items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            where = f"  in {', '.join(names[:3])}{more}" if len(users) > 1 else ""
+            pairs.append((MODE_LABELS[mode].removeprefix("uniform "), f"{mac}{where}"))
+    return pairs
+
+
+def one_mac(run: RunResult) -> bool:
+    """Whether all layers of the run use the same arithmetic."""
+    return len({layer.mac for layer in run.layers}) <= 1
+
+
+def recomputed_share(layers: Iterable[LayerResult]) -> float | None:
+    """Return the share of multiply-accumulates that were done again, weighted by MACs; None without any MAC."""
+    once = again = 0
+    for layer in layers:
+        once += layer.macs
+        again += layer.recomputed_macs
+    return again / once if once else None
+
+
+def mean_utilisation(layers: Iterable[LayerResult]) -> float | None:
+    """Return the utilisation of a run of layers one after the other: the mean weighted by cycles; None if unpriced."""
+    priced = [(layer.cycles, layer.utilisation) for layer in layers if layer.cycles and layer.utilisation is not None]
+    cycles = sum(weight for weight, _ in priced)
+    return sum(weight * use for weight, use in priced) / cycles if cycles else None
+
+
+def summary(run: RunResult) -> list[str]:
+    """Return one to three plain sentences about the run, each written from its comparison and true either way."""
+    rows = {row.mode: row for row in mode_rows(run)}
+    shown = rows.get(shown_mode(run))
+    if shown is None:
+        return [f"{run.model} ran on {run.hardware} over {count(run.samples)} samples."]
+    sentences = [_scores(run, rows, shown)]
+    if shown.mode == "two_pass":
+        sentences += [_against(shown, rows[mode]) for mode in ("low", "high") if mode in rows]
+    elif "high" in run.totals and run.totals["high"] is None:
+        sentences.append(f"{run.hardware} has one MAC, so there is no uniform high or two-pass run to compare with.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def largest_energy(run: RunResult) -> str:
+    """Return a sentence that names the largest part of the energy; an empty text where nothing is priced."""
+    parts = sum_parts(layer.energy_parts_j for layer in run.layers)
+    energy = sum(parts.values())
+    if not (math.isfinite(energy) and energy > 0):
+        return ""
+    largest = max(parts, key=lambda name: parts[name])
+    share = f"{100 * parts[largest] / energy:.0f} % of {quantity(energy, 'J')}"
+    return f"The largest part of the {MODE_LABELS[shown_mode(run)]} energy is {largest}: {share} ({run.energy_basis})."
+
+
+def _scores(run: RunResult, rows: Mapping[str, ModeRow], shown: ModeRow) -> str:
+    tolerance = f" at tolerance {run.tolerance:g}" if shown.mode == "two_pass" and run.tolerance is not None else ""
+    opening = f"Over {count(run.samples)} samples, {shown.label}{tolerance}"
+    others = [row for mode, row in rows.items() if mode != shown.mode]
+    if shown.accuracy is not None:
+        rest = [f"{row.label} {score(row.accuracy)}" for row in others if row.accuracy is not None]
+        return f"{opening} reaches a top-1 accuracy of {score(shown.accuracy)}{_bracket(rest)}."
+    if shown.agreement is not None:
+        rest = [f"{row.label} {score(row.agreement)}" for row in others if row.agreement not in (None, 1.0)]
+        return f"{opening} gives the top-1 answer of the exact run on {score(shown.agreement)}{_bracket(rest)}."
+    return f"{opening} ran {run.model} on {run.hardware}."
+
+
+def _bracket(items: list[str]) -> str:
+    return f" ({', '.join(items)})" if items else ""
+
+
+def _against(row: ModeRow, base: ModeRow) -> str:
+    """Say how `row` differs from `base` in error and cost; an empty text where the two share no figure."""
+    phrases = [
+        _relation(row.forward_error, base.forward_error, "logit RMS error"),
+        _relation(row.energy_j, base.energy_j, "energy"),
+        _relation(row.latency_s, base.latency_s, "latency"),
+        _relation(row.accumulation_cost, base.accumulation_cost, "accumulation cost"),
+    ]
+    known = [phrase for phrase in phrases if phrase]
+    if not known:
+        return ""
+    listed = f"{', '.join(known[:-1])} and {known[-1]}" if len(known) > 1 else known[0]
+    what = "accuracy" if row.accuracy is not None else "agreement"
+    verdict = (
+        f"; {base.label} is at least as good in {what}, error, energy and latency" if _no_better(row, base) else ""
+    )
+    return f"Against {base.label}, {listed}{verdict}."
+
+
+def _relation(value: float | None, base: float | None, what: str) -> str:
+    if value is None or base is None or not (math.isfinite(value) and math.isfinite(base)):
+        return ""
+    if base == 0:
+        return f"the {what} is 0 as well" if value == 0 else f"the {what} is {significant(value)} and not 0"
+    ratio = value / base
+    if abs(ratio - 1) < 0.0005:
+        return f"the {what} is the same"
+    if ratio >= 2 or ratio <= 0.1:
+        return f"the {what} is {significant(ratio)} times as large"
+    return f"the {what} is {significant(100 * abs(ratio - 1))} % {'higher' if ratio > 1 else 'lower'}"
+
+
+def _no_better(row: ModeRow, base: ModeRow) -> bool:
+    """Whether `base` is at least as good as `row` in score, error, energy and latency, all four known."""
+    at_least = [
+        (base.accuracy, row.accuracy) if row.accuracy is not None else (base.agreement, row.agreement),
+        (row.forward_error, base.forward_error),
+        (row.energy_j, base.energy_j),
+        (row.latency_s, base.latency_s),
+    ]
+    return all(left is not None and right is not None and left >= right for left, right in at_least)

@@ -1,0 +1,70 @@
+"""A run as one HTML file that loads nothing: styles, data and plotly.js are inside it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from simulator.report import comparison, quantities
+from simulator.report.plots import MODE_COLOURS, Figure, energy_figures, part_colours, tradeoff_figures
+from simulator.result import RunResult
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+# Characters with which a text inside a script element could end it or open a comment.
+SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
+GLYPHS = {"low": "●", "high": "■", "two_pass": "◆"}
+
+
+def render(run: RunResult) -> str:
+    """Return the report of a run as one self-contained HTML document.
+
+    Tables and text need no script. Figures are drawn by plotly.js, which the optional package plotly carries (about
+    5 MB); without that package the report has none and says so.
+    """
+    library = _plotly_js()
+    figures = {"energy": energy_figures(run), "tradeoff": tradeoff_figures(run)} if library else {}
+    template = _environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        run=run,
+        summary=comparison.summary(run),
+        largest_energy=comparison.largest_energy(run),
+        modes=comparison.mode_rows(run),
+        shown=comparison.MODE_LABELS[comparison.shown_mode(run)],
+        totals=run.totals.get(comparison.shown_mode(run)) or {},
+        arithmetic=comparison.arithmetic(run),
+        one_mac=comparison.one_mac(run),
+        recomputed=comparison.recomputed_share,
+        utilisation=comparison.mean_utilisation(run.layers),
+        figures=figures,
+        data=_embed([figure for group in figures.values() for figure in group]),
+        parts=part_colours(run),
+        colours=MODE_COLOURS,
+        glyphs=GLYPHS,
+        library=library,
+        q=quantities,
+    )
+
+
+def _plotly_js() -> Markup | None:
+    """Return the text of plotly.js, or None where plotly is not installed."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        return None
+    # Written by plotly's authors to stand inside a script element; everything else on the page is escaped.
+    return Markup(get_plotlyjs())
+
+
+def _embed(figures: list[Figure]) -> Markup:
+    record = {figure.key: {"data": figure.data, "layout": figure.layout} for figure in figures}
+    text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(SCRIPT_ESCAPES))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -1,0 +1,97 @@
+"""Numbers as people read them: SI prefixes, sensible digits, an en dash for what is not known."""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "–"
+PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
+
+
+def significant(value: float | None) -> str:
+    """Return a pure number with three significant digits, e.g. `0.155`, `12.3`, `1.23e-5`; an en dash for None."""
+    if value is None:
+        return MISSING
+    if not math.isfinite(value):
+        return _not_finite(value)
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 999.5:
+        return f"{value:#.3g}".rstrip(".")
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def prefix_of(value: float) -> int:
+    """Return the power of ten (a multiple of three) of the SI prefix that shows `value` as 1 to 999."""
+    if value == 0 or not math.isfinite(value):
+        return 0
+    # The exponent is taken after rounding to three digits, so that 999.6 becomes 1.00 k and not 1000.
+    exponent = int(f"{abs(value):.2e}".split("e")[1])
+    return min(max(exponent // 3 * 3, min(PREFIXES)), max(PREFIXES))
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """Return a value in its SI base unit with prefix and three digits, e.g. `quantity(1.5e-6, "J")` is `1.50 µJ`."""
+    if value is None:
+        return MISSING
+    if value == 0 or not math.isfinite(value):
+        return f"{significant(value)} {unit}".rstrip()
+    power = prefix_of(value)
+    return f"{significant(value / 10.0**power)} {PREFIXES[power]}{unit}".rstrip()
+
+
+def count(value: float | None) -> str:
+    """Return a count with thousands separated, e.g. `1,500`."""
+    return MISSING if value is None else f"{value:,.0f}" if math.isfinite(value) else _not_finite(value)
+
+
+def short_count(value: float | None) -> str:
+    """Return a count in at most seven characters: as it is below 10,000, with an SI prefix and three digits above."""
+    if value is None or not math.isfinite(value) or abs(value) < 10_000:
+        return count(value)
+    return quantity(value, "")
+
+
+def percent(share: float | None) -> str:
+    """Return a share of 1 in percent; two decimals below ten percent, one above, and never a false zero."""
+    if share is None:
+        return MISSING
+    if not math.isfinite(share):
+        return _not_finite(share)
+    value = 100 * share
+    if value == 0:
+        return "0 %"
+    if abs(value) < 0.01:
+        return "<0.01 %" if value > 0 else ">-0.01 %"
+    return f"{value:.1f} %" if abs(value) >= 9.995 else f"{value:.2f} %"
+
+
+def score(share: float | None) -> str:
+    """Return an accuracy or agreement in percent with two decimals, so that one sample in 10,000 shows."""
+    if share is None:
+        return MISSING
+    return f"{100 * share:.2f} %" if math.isfinite(share) else _not_finite(share)
+
+
+def shorten(path: str, length: int) -> str:
+    """Return the dotted path of a layer in at most `length` characters (at least 3).
+
+    Words but the last are cut to their first letter, from the left and no more than needed, and numbers stay, so that
+    the layers of a network remain distinct: `model.layers.11.attention.query` in 24 is `m.l.11.attention.query`. What
+    is too long even so gets an ellipsis before its last few characters.
+    """
+    words = path.split(".")
+    for index, word in enumerate(words[:-1]):
+        if len(".".join(words)) <= length:
+            break
+        words[index] = word if word.isdigit() else word[:1]
+    short = ".".join(words)
+    if len(short) <= length:
+        return short
+    tail = length // 4
+    return f"{short[: length - 1 - tail]}…{short[len(short) - tail :]}"
+
+
+def _not_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"

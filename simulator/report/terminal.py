@@ -1,0 +1,197 @@
+"""A run as tables in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.box import SIMPLE
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from simulator.report.comparison import arithmetic, mean_utilisation, mode_rows, recomputed_share, shown_mode
+from simulator.report.quantities import count, percent, quantity, score, short_count, shorten, significant
+from simulator.result import LayerResult, RunResult
+
+WIDTH_OF_FILES = 100
+SHORTEST_NAME = 12
+# Left out in this order where the columns do not fit.
+DISPENSABLE = ("op", "util.", "over-\nflows", "cycles", "max\nerror", "latency", "M × N × K", "accumulation\ncost")
+ASCII = str.maketrans({"µ": "u", "×": "x", "–": "-", "…": "~", "·": "|", "∞": "inf", "•": "*", "─": "-", "÷": "/"})
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of text: heading, one cell a row, and the cell of the total."""
+
+    heading: str
+    cells: list[str]
+    total: str = ""
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(line) for text in (self.heading, self.total, *self.cells) for line in text.split("\n"))
+
+
+def print_run(run: RunResult, console: Console | None = None) -> None:
+    """Print a run: heading, one row a layer with totals, the modes side by side, and the warnings.
+
+    Args:
+        run: the record of the run.
+        console: where to print. By default standard output, 100 columns wide where that is not a terminal. Colours
+            follow the console: none in a file or a pipe, none where NO_COLOR is set. An output that is not Unicode gets
+            ASCII in place of signs such as µ.
+    """
+    if console is None:
+        console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, highlight=False)
+    view = Group(*_heading(run), _layer_table(run, console.width), *_mode_table(run, console.width), *_warnings(run))
+    if console.is_terminal:
+        console.print(view)
+        return
+    # A file keeps what is printed, so the blanks with which tables fill their lines are taken off.
+    with console.capture() as captured:
+        console.print(view)
+    text = "\n".join(line.rstrip() for line in captured.get().split("\n"))
+    if not console.encoding.lower().startswith("utf"):
+        text = text.translate(ASCII).encode(console.encoding, "replace").decode(console.encoding)
+    console.print(Text(text), end="", soft_wrap=True)
+
+
+def _heading(run: RunResult) -> list[Text | Table]:
+    facts = [f"{count(run.samples)} samples"]
+    if run.tolerance is not None:
+        facts.append(f"tolerance {run.tolerance:g}")
+    facts.append(f"seed {run.seed}")
+    title = Text.assemble((f"{run.model} on {run.hardware}", "bold"), f" · {' · '.join(facts)}")
+    return [Text(), title, _named([*arithmetic(run), ("energy", run.energy_basis)]), Text()]
+
+
+def _named(pairs: Sequence[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in pairs:
+        grid.add_row(Text(name), Text(text))
+    return grid
+
+
+def _layer_table(run: RunResult, width: int) -> Group:
+    layers = run.layers
+    totals = run.totals.get(shown_mode(run)) or {}
+    errors = [layer.max_rel_error for layer in layers if layer.max_rel_error is not None]
+    columns = [
+        _Column("layer", [layer.name for layer in layers], "total", left=True),
+        _Column("op", [layer.op for layer in layers], left=True),
+        _Column("M × N × K", [_shape(layer) for layer in layers]),
+        _Column(
+            "recom-\nputed", [percent(recomputed_share([layer])) for layer in layers], percent(recomputed_share(layers))
+        ),
+        _Column("cycles", [short_count(layer.cycles) for layer in layers], short_count(totals.get("cycles"))),
+        _Column("util.", [percent(layer.utilisation) for layer in layers], percent(mean_utilisation(layers))),
+        _Column(
+            "latency", [quantity(layer.latency_s, "s") for layer in layers], quantity(totals.get("latency_s"), "s")
+        ),
+        _Column("energy", [quantity(layer.energy_j, "J") for layer in layers], quantity(totals.get("energy_j"), "J")),
+        _Column("median\nerror", [significant(layer.median_rel_error) for layer in layers]),
+        _Column(
+            "max\nerror", [significant(layer.max_rel_error) for layer in layers], significant(max(errors, default=None))
+        ),
+        _Column(
+            "over-\nflows",
+            [short_count(layer.overflows) for layer in layers],
+            short_count(sum(layer.overflows for layer in layers)),
+        ),
+    ]
+    columns, left_out = _fit(columns, width)
+    notes = ["Error: relative to the exact run. Recomputed: share of the MACs."]
+    if left_out:
+        notes.append(f"Left out for want of width: {left_out}; layers.csv has them.")
+    return Group(_table(columns, width), *(Text(note, style="dim") for note in notes), Text())
+
+
+def _mode_table(run: RunResult, width: int) -> list[Table | Text]:
+    rows = mode_rows(run)
+    if not rows:
+        return []
+    if run.accuracy is not None:
+        scores = _Column("accuracy", [score(row.accuracy) for row in rows])
+    else:
+        scores = _Column("agrees\nwith exact", [score(row.agreement) for row in rows])
+    columns = [
+        _Column("mode", [row.label for row in rows], left=True),
+        scores,
+        _Column("logit RMS\nerror", [significant(row.forward_error) for row in rows]),
+        _Column("cycles", [short_count(row.cycles) for row in rows]),
+        _Column("latency", [quantity(row.latency_s, "s") for row in rows]),
+        _Column("energy", [quantity(row.energy_j, "J") for row in rows]),
+        _Column("accumulation\ncost", [significant(row.accumulation_cost) for row in rows]),
+    ]
+    columns, left_out = _fit(columns, width)
+    notes = [Text(f"Left out for want of width: {left_out}; summary.json has them.", style="dim")] if left_out else []
+    return [_table(columns, width), *notes]
+
+
+def _warnings(run: RunResult) -> list[Table | Text]:
+    if not run.warnings:
+        return []
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="yellow")
+    grid.add_column(overflow="fold")
+    for warning in run.warnings:
+        grid.add_row(Text("•"), Text(warning))
+    return [Text(), Text("Warnings", style="bold yellow"), grid]
+
+
+def _shape(layer: LayerResult) -> str:
+    shape = f"{layer.m}×{layer.n}×{layer.k}"
+    return shape if layer.gemms == 1 else f"{layer.gemms} of {shape}"
+
+
+def _fit(columns: list[_Column], width: int) -> tuple[list[_Column], str]:
+    """Return the columns that fit, the first one (names) shortened, and the headings of those left out."""
+    left_out: list[str] = []
+    for heading in (None, *DISPENSABLE):
+        if heading is not None:
+            left_out += [column.heading for column in columns if column.heading == heading]
+            columns = [column for column in columns if column.heading != heading]
+        # Names keep what the others leave, with one blank between columns if two would cut a name.
+        space = width - _width(columns[1:], 1) - 1
+        names = columns[0]
+        if space >= min(SHORTEST_NAME, names.width):
+            break
+    space = max(space, 3)
+    columns = [replace(names, cells=[shorten(name, space) for name in names.cells]), *columns[1:]]
+    return columns, ", ".join(left_out).replace("-\n", "").replace("\n", " ")
+
+
+def _width(columns: Sequence[_Column], gap: int) -> int:
+    return sum(column.width for column in columns) + gap * (len(columns) - 1)
+
+
+def _table(columns: list[_Column], width: int) -> Table:
+    gap = 2 if _width(columns, 2) <= width else 1
+    table = Table(
+        box=SIMPLE,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, gap - 1, 0, 0),
+        show_footer=any(column.total for column in columns),
+        header_style="bold",
+        footer_style="bold",
+    )
+    for column in columns:
+        table.add_column(
+            Text(column.heading),
+            Text(column.total),
+            justify="left" if column.left else "right",
+            vertical="bottom",
+            no_wrap=True,
+            min_width=column.width,
+        )
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell) for cell in cells))
+    return table

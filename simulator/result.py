@@ -1,0 +1,100 @@
+"""Results: one record per layer and one per run, with units in the field names.
+
+Every reporter, store and plot reads these and nothing else. Field names are part of the public surface: fields may be
+added, never renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+MODES = ("exact", "low", "high", "two_pass")
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One MAC-bearing operation of the network, over all samples of a run.
+
+    Args:
+        name: path of the module; a second call of the same module is `path#2`.
+        op: aten operation, e.g. "linear", "conv2d", "mm", "bmm".
+        m, n, k: rows, columns and inner length of one GEMM, all samples in one batch.
+        gemms: how many GEMMs of that shape (groups, batch entries).
+        mac: the arithmetic, in the string form of MacSpec; both passes where there are two.
+        macs: multiply-accumulates of the first pass, gemms * m * n * k.
+        recomputed_outputs, recomputed_macs: flagged outputs, and those times k.
+        cycles, utilisation, latency_s, energy_j: the bill on the machine; None where nothing prices the layer.
+        energy_parts_j, cycle_parts: parts that sum to energy_j and cycles.
+        roofline_cycles: lower bound of cycles.
+        activation: activation whose condition number the score used.
+        max_rel_error, mean_rel_error, median_rel_error: of |v - v*| / |v*| over outputs with v* not 0, v* from the
+            exact run; the median is of a histogram of relative width 2**-12. None without an exact run.
+        overflows: outputs with at least one overflowed or saturated step, in the first pass.
+    """
+
+    name: str
+    op: str
+    m: int
+    n: int
+    k: int
+    mac: str
+    macs: int
+    recomputed_outputs: int
+    recomputed_macs: int
+    cycles: int | None
+    utilisation: float | None
+    latency_s: float | None
+    energy_j: float | None
+    energy_parts_j: Mapping[str, float]
+    max_rel_error: float | None
+    mean_rel_error: float | None
+    median_rel_error: float | None
+    overflows: int
+    gemms: int = 1
+    activation: str = "identity"
+    cycle_parts: Mapping[str, int] = field(default_factory=dict)
+    roofline_cycles: int | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run of the main job.
+
+    Args:
+        hardware, model: names of the machine and of the network.
+        samples: how many samples were run.
+        accuracy: share of right top-1 answers by mode (exact, low, high, two_pass); None without labels.
+        agreement: share of samples whose top-1 answer is that of the exact run, by mode.
+        forward_error: root mean square over samples and outputs of computed minus exact logit, by mode.
+        totals: by mode (low, high, two_pass): cycles, latency_s, energy_j, accumulation_cost (C/C_high, equation (10) of
+            the two-pass notes, with a = accumulator bits low over high). None for a mode that the machine lacks.
+        layers: the two-pass run (the low run on a machine with one MAC).
+        baseline_layers: the same records for the uniform modes, by mode.
+        tolerance: of the two-pass policy, None without one.
+        energy_basis: class and band of the energy figures, in words.
+        versions: of ulpsim and what it stood on. seed: of every random choice. warnings: what the reader must know.
+    """
+
+    hardware: str
+    model: str
+    samples: int
+    accuracy: Mapping[str, float | None] | None
+    agreement: Mapping[str, float | None]
+    forward_error: Mapping[str, float | None]
+    totals: Mapping[str, Mapping[str, float] | None]
+    layers: tuple[LayerResult, ...]
+    baseline_layers: Mapping[str, tuple[LayerResult, ...]]
+    tolerance: float | None
+    energy_basis: str
+    versions: Mapping[str, str]
+    seed: int
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""
+        record = asdict(self)
+        record["layers"] = [asdict(layer) for layer in self.layers]
+        record["baseline_layers"] = {mode: [asdict(layer) for layer in rows] for mode, rows in self.baseline_layers.items()}
+        return record

@@ -1,0 +1,773 @@
+"""Reports: the terminal view, the files and how they are replaced, the HTML page."""
+
+from __future__ import annotations
+
+import builtins
+import csv
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from simulator.errors import InputError
+from simulator.report import (
+    check_directory,
+    comparison,
+    files,
+    layers_frame,
+    plots,
+    print_run,
+    quantities,
+    render,
+    save,
+    to_json,
+)
+from simulator.result import LayerResult, RunResult
+
+LOW = "chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
+HIGH = "chunk(16, fma(fp16/sat), seq(fp16/sat))"
+MICROJOULE = 1e-6
+
+
+def layer(name, m, n, k, *, flagged=0.0, mac=LOW, picojoule=0.1, median=0.1, largest=1.0, **other):
+    """A layer whose parts sum to its totals, with costs of a plausible size."""
+    macs = m * n * k
+    outputs = round(m * n * flagged)
+    compute, gather = macs // 1024, outputs * k // 64
+    parts = {
+        "mul": 0.02e-12 * macs,
+        "acc": picojoule * 1e-12 * macs,
+        "register": 0.05e-12 * macs,
+        "sram": 0.03e-12 * macs,
+        "dram": 20.3e-12 * 8 * (n * k + m * k + m * n),
+        "gather": 1.2e-12 * outputs * k,
+    }
+    cycles = compute + gather
+    record = LayerResult(
+        name=name,
+        op="linear",
+        m=m,
+        n=n,
+        k=k,
+        mac=mac,
+        macs=macs,
+        recomputed_outputs=outputs,
+        recomputed_macs=outputs * k,
+        cycles=cycles,
+        utilisation=0.931,
+        latency_s=cycles * 1e-9,
+        energy_j=sum(parts.values()),
+        energy_parts_j=parts,
+        max_rel_error=largest,
+        mean_rel_error=2 * median,
+        median_rel_error=median,
+        overflows=0,
+        activation="relu",
+        cycle_parts={"compute": compute, "gather": gather},
+        roofline_cycles=compute,
+    )
+    return replace(record, **other)
+
+
+def network(mac, picojoule, flagged=(0, 0, 0), medians=(0.155, 0.21, 0.083)):
+    shapes = [("fc1", 1500, 784, 784), ("fc2", 1500, 128, 784), ("fc3", 1500, 10, 128)]
+    layers = [
+        layer(name, m, n, k, flagged=share, mac=mac, picojoule=picojoule, median=median, largest=40 * median)
+        for (name, m, n, k), share, median in zip(shapes, flagged, medians, strict=True)
+    ]
+    return (*layers[:-1], replace(layers[-1], activation="identity", overflows=3))
+
+
+def totals_of(layers, accumulation_cost):
+    sums = {name: sum(getattr(one, name) for one in layers) for name in ("cycles", "latency_s", "energy_j")}
+    return {**sums, "accumulation_cost": accumulation_cost}
+
+
+def example(**other):
+    """The bundled perceptron on the edge NPU, with figures of a plausible size."""
+    low = network(LOW, 0.06)
+    high = network(HIGH, 0.18, medians=(0.0004, 0.0006, 0.0003))
+    high = tuple(replace(one, cycles=4 * one.cycles, latency_s=4 * one.latency_s) for one in high)
+    both = network(f"{LOW} then {HIGH}", 0.06, flagged=(0.31, 0.28, 0.9), medians=(0.01, 0.02, 0.004))
+    record = RunResult(
+        hardware="npu",
+        model="mlp",
+        samples=1500,
+        accuracy={"exact": 0.986, "low": 0.962, "high": 0.986, "two_pass": 0.9793},
+        agreement={"exact": 1.0, "low": 0.968, "high": 0.9993, "two_pass": 0.984},
+        forward_error={"exact": 0.0, "low": 2.79, "high": 0.008, "two_pass": 1.21},
+        totals={
+            "low": totals_of(low, 0.5),
+            "high": totals_of(high, 1.0),
+            "two_pass": totals_of(both, 0.807),
+        },
+        layers=both,
+        baseline_layers={"low": low, "high": high},
+        tolerance=0.3,
+        energy_basis="class fit, within a factor of 2",
+        versions={"ulpsim": "0.1.0", "numpy": "2.3.4", "python": "3.11.7"},
+        seed=0,
+        warnings=("memory.leakage: no figure for 7 nm, taken as 0",),
+    )
+    return replace(record, **other)
+
+
+def one_mac(**other):
+    run = example()
+    return example(
+        accuracy={"exact": 0.986, "low": 0.962, "high": None, "two_pass": None},
+        agreement={"exact": 1.0, "low": 0.968, "high": None, "two_pass": None},
+        forward_error={"exact": 0.0, "low": 2.79, "high": None, "two_pass": None},
+        totals={"low": run.totals["low"], "high": None, "two_pass": None},
+        layers=run.baseline_layers["low"],
+        baseline_layers={"low": run.baseline_layers["low"]},
+        tolerance=None,
+        **other,
+    )
+
+
+def printed(run, width=100, **console):
+    out = io.StringIO()
+    print_run(run, Console(file=out, width=width, highlight=False, **console))
+    return out.getvalue()
+
+
+class Page(HTMLParser):
+    """The elements of a page, the addresses it names, and the text that a reader sees."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.text, self._inside = [], [], "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside not in ("script", "style"):
+            self.text += data
+
+
+def without(monkeypatch, package):
+    """Make `import package` fail as if it were not installed."""
+    real = builtins.__import__
+
+    def refuse(name, *arguments, **keywords):
+        if name.split(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+# Quantities
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0 J"),
+        (1.5e-6, "1.50 µJ"),
+        (999.4e-6, "999 µJ"),
+        (999.6e-6, "1.00 mJ"),
+        (-2.5e-9, "-2.50 nJ"),
+        (12.0, "12.0 J"),
+        (1e-20, "1.00e-5 fJ"),
+        (math.inf, "∞ J"),
+    ],
+)
+def test_a_quantity_has_a_prefix_and_three_digits(value, text):
+    assert quantities.quantity(value, "J") == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (None, "–"),
+        (0, "0 %"),
+        (1e-6, "<0.01 %"),
+        (0.0312, "3.12 %"),
+        (0.09996, "10.0 %"),
+        (0.931, "93.1 %"),
+        (1, "100.0 %"),
+    ],
+)
+def test_a_share_is_never_a_false_zero(share, text):
+    assert quantities.percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (0.155, "0.155"),
+        (0.00012345, "1.23e-4"),
+        (151.25, "151"),
+        (123456.0, "1.23e5"),
+        (math.nan, "NaN"),
+    ],
+)
+def test_a_pure_number_has_three_significant_digits(value, text):
+    assert quantities.significant(value) == text
+
+
+def test_shortened_paths_keep_numbers_and_the_last_word():
+    path = "model.layers.11.attention.query"
+    assert quantities.shorten(path, 31) == path
+    assert quantities.shorten(path, 24) == "m.l.11.attention.query"
+    assert quantities.shorten(path, 14) == "m.l.11.a.query"
+    assert quantities.shorten(path, 12) == "m.l.11.a…ery"
+    assert quantities.shorten("convolution", 3) == "co…"
+
+
+# Sentences
+
+
+def test_the_summary_tells_what_two_pass_bought_and_cost():
+    assert comparison.summary(example()) == [
+        "Over 1,500 samples, two-pass at tolerance 0.3 reaches a top-1 accuracy of 97.93 % (exact 98.60 %, "
+        "uniform low 96.20 %, uniform high 98.60 %).",
+        "Against uniform low, the logit RMS error is 56.6 % lower, the energy is 42.7 % higher, the latency is 5.91 "
+        "times as large and the accumulation cost is 61.4 % higher.",
+        "Against uniform high, the logit RMS error is 151 times as large, the energy is 25.3 % higher, the latency is "
+        "47.7 % higher and the accumulation cost is 19.3 % lower; uniform high is at least as good in accuracy, error, "
+        "energy and latency.",
+    ]
+
+
+def test_the_summary_does_not_call_uniform_high_better_when_two_pass_saves_energy():
+    run = example()
+    totals = {**run.totals, "two_pass": {**run.totals["two_pass"], "energy_j": run.totals["high"]["energy_j"] / 2}}
+    against_high = comparison.summary(replace(run, totals=totals))[-1]
+    assert "the energy is 50.0 % lower" in against_high
+    assert "at least as good" not in against_high
+
+
+def test_the_summary_of_one_mac_says_so():
+    assert comparison.summary(one_mac()) == [
+        "Over 1,500 samples, uniform low reaches a top-1 accuracy of 96.20 % (exact 98.60 %).",
+        "npu has one MAC, so there is no uniform high or two-pass run to compare with.",
+    ]
+
+
+def test_a_total_without_a_number_leaves_its_clause_out():
+    run = example()
+    totals = {mode: {**figures, "energy_j": None, "latency_s": math.nan} for mode, figures in run.totals.items()}
+    sentence = comparison.summary(replace(run, totals=totals))[1]
+    assert sentence == (
+        "Against uniform low, the logit RMS error is 56.6 % lower and the accumulation cost is 61.4 % higher."
+    )
+
+
+def test_recomputed_share_is_weighted_by_macs():
+    light, heavy = layer("a", 10, 10, 10, flagged=1.0), layer("b", 10, 10, 90)
+    assert comparison.recomputed_share([light, heavy]) == 0.1
+    assert comparison.recomputed_share([]) is None
+
+
+# Terminal
+
+
+def test_the_terminal_view_at_100_columns():
+    lines = printed(example()).split("\n")
+    expected = """\
+mlp on npu · 1,500 samples · tolerance 0.3 · seed 0
+low     chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))
+high    chunk(16, fma(fp16/sat), seq(fp16/sat))
+energy  class fit, within a factor of 2
+                             recom-                                     median    max  over-
+layer  op         M × N × K   puted  cycles   util.  latency   energy    error  error  flows
+fc1    linear  1500×784×784  31.0 %  5.37 M  93.1 %  5.37 ms   972 µJ   0.0100  0.400      0
+fc3    linear   1500×10×128  90.0 %  28.9 k  93.1 %  28.9 µs  36.2 µJ  0.00400  0.160      3
+total                        30.7 %  6.20 M  93.1 %  6.20 ms  1.32 mJ           0.800      3
+                        logit RMS                            accumulation
+mode          accuracy      error  cycles  latency   energy          cost
+exact          98.60 %          0       –        –        –             –
+uniform low    96.20 %       2.79  1.05 M  1.05 ms   926 µJ         0.500
+two-pass       97.93 %       1.21  6.20 M  6.20 ms  1.32 mJ         0.807
+• memory.leakage: no figure for 7 nm, taken as 0""".splitlines()
+    assert [line for line in expected if line not in lines] == []
+    assert all(line == line.rstrip() and len(line) <= 100 for line in lines)
+    assert sum(LOW in line for line in lines) == 1
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_long_names_and_big_shapes_keep_to_the_width(width):
+    layers = tuple(
+        layer(
+            f"model.layers.{i}.attention.query", 100864, 12800, 76800, gemms=12, op="convolution", overflows=10**7 * i
+        )
+        for i in range(12)
+    )
+    text = printed(example(layers=layers, warnings=("x" * 300,)), width)
+    assert max(map(len, text.split("\n"))) <= width
+    rows = re.findall(r"^m\w*\.l\w*\.(\d+)\.", text, re.MULTILINE)
+    assert rows == [str(i) for i in range(12)], "each layer is on one line and can be told from the others"
+
+
+def test_a_column_that_does_not_fit_is_left_out_and_named():
+    narrow = printed(example(), 70)
+    assert "Left out for want of width: op" in narrow
+    assert "linear" not in narrow
+
+
+def test_macs_that_differ_are_named_with_their_layers():
+    run = example()
+    low = (replace(run.baseline_layers["low"][0], mac="exact(fp32)"), *run.baseline_layers["low"][1:])
+    text = printed(replace(run, baseline_layers={**run.baseline_layers, "low": low}))
+    assert "low     exact(fp32)  in fc1\n" in text
+    assert f"low     {LOW}  in fc2, fc3\n" in text
+
+
+def test_without_labels_agreement_stands_in_for_accuracy():
+    text = printed(example(accuracy=None))
+    assert "with exact" in text
+    assert "accuracy" not in text
+    assert "uniform low      96.80 %" in text
+
+
+def test_one_mac_shows_no_rows_for_the_other_modes():
+    text = printed(one_mac())
+    assert "uniform low" in text
+    assert "uniform high" not in text
+    assert "two-pass" not in text
+
+
+def test_what_is_not_known_is_an_en_dash():
+    bare = layer("fc1", 4, 4, 4, cycles=None, utilisation=None, latency_s=None, energy_j=None, energy_parts_j={},
+                 max_rel_error=None, mean_rel_error=None, median_rel_error=None)  # fmt: skip
+    run = example(layers=(bare,), totals={}, accuracy=None, agreement={}, forward_error={}, baseline_layers={})
+    row = next(line for line in printed(run).split("\n") if line.startswith("fc1"))
+    assert row.split() == ["fc1", "linear", "4×4×4", "0", "%", *"––––––", "0"]
+
+
+def test_markup_in_names_is_printed_as_it_is():
+    assert "[bold red]fc1[/]" in printed(example(layers=(layer("[bold red]fc1[/]", 8, 8, 8),)))
+
+
+def test_standard_output_that_is_a_pipe_is_100_columns_wide(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    print_run(example())
+    text = capsys.readouterr().out
+    assert text == printed(example())
+
+
+def test_no_color_prints_no_colour_in_a_terminal(monkeypatch):
+    colour = re.compile(r"\x1b\[(?:\d+;)*3\d")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = {"force_terminal": True, "color_system": "truecolor"}
+    assert colour.search(printed(example(), **terminal))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colour.search(printed(example(), **terminal))
+
+
+def test_an_output_that_is_not_unicode_gets_ascii_signs():
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding="ascii") as out:
+        print_run(example(model="größe"), Console(file=out, width=100))
+        out.flush()
+        text = raw.getvalue().decode("ascii")
+    assert "972 uJ" in text
+    assert "1500x784x784" in text
+    assert "gr??e on npu" in text
+
+
+# JSON and CSV
+
+
+def test_summary_json_has_the_fields_of_the_public_surface():
+    record = json.loads(to_json(example()))
+    assert {
+        "hardware", "model", "samples", "accuracy", "forward_error", "totals", "layers", "versions", "seed", "warnings",
+    } <= record.keys()  # fmt: skip
+    modes = {"exact", "low", "high", "two_pass"}
+    assert record["accuracy"].keys() == record["forward_error"].keys() == modes
+    assert record["totals"].keys() == modes - {"exact"}
+    for totals in record["totals"].values():
+        assert totals.keys() >= {"cycles", "latency_s", "energy_j", "accumulation_cost"}
+    for row in record["layers"]:
+        assert row.keys() >= {
+            "name", "op", "m", "n", "k", "mac", "macs", "recomputed_outputs", "recomputed_macs", "cycles",
+            "utilisation", "latency_s", "energy_j", "energy_parts_j", "max_rel_error", "mean_rel_error",
+            "median_rel_error", "overflows",
+        }  # fmt: skip
+    assert record == json.loads(json.dumps(example().to_dict()))
+
+
+def test_json_of_one_mac_has_null_for_the_modes_it_lacks():
+    record = json.loads(to_json(one_mac()))
+    assert record["totals"]["high"] is None
+    assert record["totals"]["two_pass"] is None
+    assert record["accuracy"]["two_pass"] is None
+    assert json.loads(to_json(example(accuracy=None)))["accuracy"] is None
+
+
+def test_numbers_that_are_not_finite_become_null_and_a_warning():
+    run = example(forward_error={"exact": 0.0, "low": math.inf, "high": 0.0, "two_pass": math.nan})
+    run = replace(run, layers=(replace(run.layers[0], max_rel_error=-math.inf), *run.layers[1:]))
+    text = to_json(run)
+    record = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert record["forward_error"] == {"exact": 0.0, "low": None, "high": 0.0, "two_pass": None}
+    assert record["layers"][0]["max_rel_error"] is None
+    assert record["warnings"] == [
+        "memory.leakage: no figure for 7 nm, taken as 0",
+        "forward_error.low is inf and was written as null: JSON has only finite numbers",
+        "forward_error.two_pass is nan and was written as null: JSON has only finite numbers",
+        "layers[0].max_rel_error is -inf and was written as null: JSON has only finite numbers",
+    ]
+    assert run.warnings == example().warnings
+
+
+def test_numpy_numbers_are_written_as_numbers():
+    numpy = pytest.importorskip("numpy")
+    record = json.loads(to_json(example(samples=numpy.int64(7), forward_error={"low": numpy.float32(0.5)})))
+    assert record["samples"] == 7
+    assert record["forward_error"] == {"low": 0.5}
+
+
+def test_a_value_that_json_cannot_hold_is_named():
+    with pytest.raises(TypeError, match=r"versions\.made: a run record holds .* not bytes"):
+        to_json(example(versions={"made": b"x"}))
+
+
+def test_layers_csv_has_the_fields_of_layers_with_the_parts_spread(tmp_path):
+    run = example()
+    with (save(run, tmp_path / "out") / "layers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = [f"energy_{part}_j" for part in run.layers[0].energy_parts_j]
+    plain = [field.name for field in fields(LayerResult) if field.name not in ("energy_parts_j", "cycle_parts")]
+    assert set(rows[0]) == {*plain, *parts, "cycles_compute", "cycles_gather"}
+    assert [row["name"] for row in rows] == ["fc1", "fc2", "fc3"]
+    for row, one in zip(rows, run.layers, strict=True):
+        assert float(row["energy_j"]) == one.energy_j, "written so that it reads back as the same number"
+        assert math.isclose(sum(float(row[part]) for part in parts), one.energy_j)
+        assert int(row["cycles_compute"]) + int(row["cycles_gather"]) == one.cycles
+
+
+def test_a_part_or_figure_that_a_layer_lacks_is_an_empty_cell(tmp_path):
+    run = example(layers=(layer("a", 2, 2, 2), layer('b,\n"c"', 2, 2, 2, energy_parts_j={}, energy_j=None)))
+    with (save(run, tmp_path / "out") / "layers.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["energy_mul_j"] != ""
+    assert (second["name"], second["energy_mul_j"], second["energy_j"]) == ('b,\n"c"', "", "")
+
+
+def test_a_frame_has_the_columns_and_numbers_of_the_csv(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = layers_frame(example())
+    read = pandas.read_csv(save(example(), tmp_path / "out") / "layers.csv")
+    pandas.testing.assert_frame_equal(frame, read)
+
+
+def test_without_pandas_a_frame_says_what_to_install(monkeypatch):
+    without(monkeypatch, "pandas")
+    with pytest.raises(ImportError, match=r'needs pandas; install it with: pip install "ulpsim\[report\]"'):
+        layers_frame(example())
+
+
+# Replacing a directory
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_save_makes_three_files_and_missing_parents(tmp_path):
+    target = save(example(), tmp_path / "a" / "b")
+    assert target == tmp_path / "a" / "b"
+    assert sorted(contents(target)) == ["layers.csv", "report.html", "summary.json"]
+    assert json.loads((target / "summary.json").read_text())["model"] == "mlp"
+    assert target.stat().st_mode & 0o777 == (tmp_path / "a").stat().st_mode & 0o777
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_save_replaces_earlier_results_whole(tmp_path):
+    target = save(example(), tmp_path / "out")
+    (target / "left-over.txt").write_text("of an earlier run")
+    save(example(model="cnn"), target)
+    assert sorted(contents(target)) == ["layers.csv", "report.html", "summary.json"]
+    assert json.loads((target / "summary.json").read_text())["model"] == "cnn"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_save_follows_a_link(tmp_path):
+    save(example(), tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    save(example(model="cnn"), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "real" / "summary.json").read_text())["model"] == "cnn"
+
+
+@pytest.mark.parametrize("writer", ["to_json", "_layers_csv", "render"])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_writer_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, writer, earlier):
+    target = tmp_path / "new" / "out"
+    before = contents(save(example(), target)) if earlier else None
+
+    def fail(run):
+        raise RuntimeError("broken writer")
+
+    monkeypatch.setattr(files, writer, fail)
+    with pytest.raises(RuntimeError, match="broken writer"):
+        save(example(model="cnn"), target)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_dir()] == (["new", "out"] if earlier else [])
+    if earlier:
+        assert contents(target) == before
+
+
+def test_a_full_disk_leaves_everything_as_it_was_and_is_told_in_one_message(tmp_path, monkeypatch):
+    target = save(example(), tmp_path / "out")
+    before = contents(target)
+    real = os.fsync
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        InputError, match=r"out: results could not be written there \(No space left on device\)"
+    ) as caught:
+        save(example(model="cnn"), target)
+    assert "Nothing was changed; free some space or choose another directory." in str(caught.value)
+    assert contents(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", [OSError(16, "Device or resource busy"), KeyboardInterrupt()])
+def test_a_failure_between_the_two_renames_puts_the_earlier_results_back(tmp_path, monkeypatch, error):
+    target = save(example(), tmp_path / "out")
+    before = contents(target)
+    real = type(target).rename
+
+    def rename(self, to):
+        if ".new-" in self.name:
+            raise error
+        return real(self, to)
+
+    monkeypatch.setattr(type(target), "rename", rename)
+    with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
+        save(example(model="cnn"), target)
+    assert contents(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_directory_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert check_directory(tmp_path / "out") == tmp_path / "out"
+    save(example(), tmp_path / "out")
+
+
+def refusal(path):
+    """The message with which both the check and the writer refuse `path`."""
+    with pytest.raises(InputError) as checked:
+        check_directory(path)
+    with pytest.raises(InputError) as saved:
+        save(example(), path)
+    assert str(checked.value) == str(saved.value)
+    return str(checked.value)
+
+
+def test_a_directory_with_something_else_is_refused(tmp_path):
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    for name in ("a.tex", "b.tex", "c.tex", "d.tex"):
+        (thesis / name).write_text("years of work")
+    assert refusal(thesis) == (
+        f"{thesis}: found a.tex, b.tex, c.tex and 1 more, which is not an earlier run; expected a new or empty "
+        "directory, or one with summary.json and layers.csv, which is replaced whole. Choose another name."
+    )
+    assert len(contents(thesis)) == 4
+
+
+def test_a_file_in_that_place_is_refused(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("mine")
+    assert (
+        refusal(path) == f"{path}: found a file; expected a directory for results or a new name. Choose another name."
+    )
+    assert path.read_text() == "mine"
+
+
+def test_a_parent_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    path = tmp_path / "file" / "out"
+    assert refusal(path) == f"{path}: {tmp_path / 'file'} is a file; expected a directory. Choose another place."
+
+
+def test_the_current_directory_and_those_above_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", "..", "/"):
+        assert refusal(path).startswith(
+            f"{path}: found the current directory or one above it; expected one that can be"
+        )
+
+
+def test_a_parent_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
+    # The superuser may write anywhere, so the answer of the system is put in.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    path = tmp_path / "out"
+    assert refusal(path) == (
+        f"{path}: {tmp_path} cannot be written to; expected a directory in which results can be made. "
+        "Choose another place or change its permissions."
+    )
+
+
+# HTML
+
+
+def test_the_page_loads_nothing():
+    page = Page(render(example()))
+    assert page.addresses == ["data:,"]
+    assert not {"iframe", "object", "embed", "img", "audio", "video"} & set(page.tags)
+    style = re.search(r"<style>(.*?)</style>", render(example()), re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_plotly_is_inlined_once_and_the_data_of_the_figures_stay_small():
+    from plotly.offline import get_plotlyjs
+
+    text = render(example())
+    assert text.count(get_plotlyjs()[:2000]) == 1
+    data = re.search(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)[1]
+    assert len(data) < 10_000
+    places = re.findall(r'data-figure="([\w-]+)"', text)
+    assert sorted(json.loads(data)) == sorted(places)
+    assert sorted(places) == [
+        "energy-layers", "energy-modes", "error-accumulation", "error-energy", "score-accumulation", "score-energy",
+    ]  # fmt: skip
+
+
+def test_figures_are_records_that_plotly_accepts():
+    graph_objects = pytest.importorskip("plotly.graph_objects")
+    for figure in plots.energy_figures(example()) + plots.tradeoff_figures(example()):
+        # The page puts a colour in the place of each custom property.
+        record = re.sub(r'"--[\w-]+"', '"#123456"', json.dumps({"data": figure.data, "layout": figure.layout}))
+        graph_objects.Figure(json.loads(record))
+
+
+def test_energy_bars_sum_to_the_energy_of_their_mode():
+    run = example()
+    modes = plots.energy_figures(run)[0]
+    assert modes.layout["xaxis"]["title"]["text"] == "energy, mJ"
+    for index, mode in enumerate(("low", "high", "two_pass")):
+        total = sum(trace["x"][index] for trace in modes.data)
+        assert math.isclose(total, run.totals[mode]["energy_j"] * 1e3, rel_tol=1e-3)
+
+
+def test_only_the_dearest_layers_are_drawn_and_the_title_says_so():
+    layers = tuple(layer(f"fc{i}", 8, 8, 8 + i) for i in range(100))
+    figure = plots.energy_figures(example(layers=layers))[1]
+    assert figure.title == "Energy by layer, two-pass, the 40 that take most of 100"
+    assert figure.data[0]["customdata"] == [f"fc{i}" for i in range(60, 100)]
+
+
+def test_points_that_are_not_finite_are_left_out():
+    run = example(forward_error={"exact": 0.0, "low": math.inf, "high": 0.008, "two_pass": None})
+    figures = {figure.key: figure for figure in plots.tradeoff_figures(run)}
+    assert [trace["name"] for trace in figures["error-energy"].data] == ["uniform high"]
+    assert len(figures["score-energy"].data) == 3
+    render(run)
+
+
+def test_names_of_a_model_cannot_become_markup():
+    hostile = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
+    named = tuple(replace(one, name=f"{hostile}{one.name}", op=hostile, mac=hostile) for one in example().layers)
+    run = example(
+        layers=named,
+        model=hostile,
+        hardware=hostile,
+        warnings=(hostile,),
+        versions={hostile: hostile},
+        energy_basis=hostile,
+    )
+    text, plain = render(run), render(example())
+    page = Page(text)
+    assert page.tags.count("script") == Page(plain).tags.count("script")
+    assert page.tags.count("img") == 0
+    assert page.text.count('alert("x")') >= 9
+    data = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.DOTALL)[1])
+    shown = data["energy-layers"]["data"][0]["customdata"][0]
+    assert shown.startswith("&lt;/script&gt;"), "plotly.js reads HTML in texts"
+
+
+def test_without_plotly_the_page_has_its_tables_and_says_how_to_get_figures(monkeypatch):
+    without(monkeypatch, "plotly")
+    text = render(example())
+    page = Page(text)
+    assert "script" not in page.tags
+    assert page.tags.count("table") == 2
+    assert 'has no figures because plotly is not installed; pip install "ulpsim[report]" adds it' in page.text
+    assert len(text) < 30_000
+
+
+def test_the_page_tells_what_the_run_found():
+    text = Page(render(example())).text
+    for sentence in comparison.summary(example()):
+        assert sentence in text
+    for words in (
+        "uniform high",
+        "6,200,670",
+        "1.32 mJ",
+        LOW,
+        HIGH,
+        "fc2",
+        "97.93 %",
+        "linear, relu",
+        "numpy",
+        "2.3.4",
+    ):
+        assert words in text
+    assert "The largest part of the two-pass energy is dram: 57 % of 1.32 mJ" in text
+    assert text.count("class fit, within a factor of 2") == 5, "beside every table, figure and sentence with an energy"
+    assert "memory.leakage: no figure for 7 nm" in text
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        one_mac(),
+        example(accuracy=None),
+        example(layers=(), baseline_layers={}),
+        example(totals={}, accuracy=None, agreement={}, forward_error={}, baseline_layers={}, tolerance=None),
+    ],
+    ids=["one mac", "no labels", "no layers", "nothing known"],
+)
+def test_every_reporter_takes_a_run_with_gaps(run, tmp_path):
+    save(run, tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert "None" not in page.text
+    assert "None" not in printed(run)
+
+
+def test_reports_are_the_same_every_time():
+    assert render(example()) == render(example())
+    assert to_json(example()) == to_json(example())
+
+
+def test_importing_the_reports_loads_no_heavy_package():
+    heavy = "{'torch', 'pandas', 'plotly', 'numpy'}"
+    code = f"import sys, simulator.report; print(sorted({heavy} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded == "[]\n"
