@@ -94,7 +94,4 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""
-        record = asdict(self)
-        record["layers"] = [asdict(layer) for layer in self.layers]
-        record["baseline_layers"] = {mode: [asdict(layer) for layer in rows] for mode, rows in self.baseline_layers.items()}
-        return record
+        return asdict(self)

@@ -69,7 +69,7 @@ def matmul(
     Raises:
         ValueError: shapes or formats that do not fit, with what was found. TypeError: operands that are not numbers.
     """
-    a, b = _numbers(a, "a"), _numbers(b, "b")
+    a, b = numbers(a, "a"), numbers(b, "b")
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"matmul: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
     y, counted = Accumulation(_spec(mac), a, b, c, threads).dense(stats)
@@ -91,7 +91,7 @@ def dot(
     Returns:
         (...), float32 if that holds the output format, else float64.
     """
-    a, b = np.broadcast_arrays(_numbers(a, "a"), _numbers(b, "b"))
+    a, b = np.broadcast_arrays(numbers(a, "a"), numbers(b, "b"))
     if a.ndim < 1:
         raise ValueError("dot: expected arrays of shape (..., K), got scalars")
     shape, k = a.shape[:-1], a.shape[-1]
@@ -144,9 +144,11 @@ class Accumulation:
 
     def listed(self, outputs: Outputs, stats: bool = False) -> tuple[NDArray[Any], Stats | None]:
         """Compute the outputs (rows[i], columns[i]) only; the result has the shape of `rows`."""
-        rows, columns = outputs
+        rows = outputs[0]
+        if self.b.strides[0] != self.b.itemsize:
+            self.b = np.asfortranarray(self.b)  # gathering columns is fast where k is contiguous
         y = np.empty(rows.shape, self._dtype())
-        late_c = self.c[rows, columns] if self.late and self.c is not None else None
+        late_c = self.c[outputs] if self.late and self.c is not None else None
         return self._run(y, late_c, outputs, stats)
 
     def _dtype(self) -> Any:
@@ -176,7 +178,8 @@ def _spec(form: str | Mapping[str, Any] | MacSpec | Accumulator) -> MacSpec:
     return mac(form)
 
 
-def _numbers(x: ArrayLike, name: str) -> NDArray[Any]:
+def numbers(x: ArrayLike, name: str) -> NDArray[Any]:
+    """Return an operand as float32 or float64, exactly, or raise TypeError naming it."""
     array = np.asarray(x)
     if array.dtype in (np.float32, np.float64) and array.dtype.isnative and array.flags.aligned:
         return array
@@ -191,7 +194,9 @@ def _operand(x: NDArray[Any], use: Use | None) -> NDArray[Any]:
     if use is not None:
         if not use.format.has_nan and np.isnan(x).any():
             raise ValueError(f"{use.format.name} has no NaN, and an operand holds one")
-        return quantize(x, use, np.float32 if float32_holds(use.format) else np.float64)
+        dtype = np.float32 if float32_holds(use.format) else np.float64
+        # Keep the layout: a transposed view stays one, so that k stays contiguous for weights that hold it so.
+        return quantize(x.T, use, dtype).T if x.flags.f_contiguous else quantize(x, use, dtype)
     if x.dtype == np.float64:
         p = engine.profile(x)
         if p.significant_bits <= 24 and p.max_exponent < 128 and p.min_last_bit >= -149:

@@ -14,6 +14,7 @@ from formats import FloatFormat, Format
 from simulator.arithmetic.accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq
 from simulator.errors import InputError
 from simulator.hardware import MacMode
+from simulator.hardware.order import innermost
 from simulator.hardware.technology import BANDS, EnergyTable
 
 PARTS = ("mul", "acc", "side", "register", "idle", "sram", "dram", "gather", "leak")
@@ -47,7 +48,7 @@ def mac_energy(table: EnergyTable, mode: MacMode, further_modes: int) -> MacEner
     fold_j = factor * _fold_adder_j(table, mode)
     if mode.energy_j is not None:
         return MacEnergy(mode.energy_j, 0.0, fold_j, "user", "user")
-    state = _state(mode.spec.accumulator)
+    state = innermost(mode.spec.accumulator)
     acc_class = "assumed" if isinstance(state, Exact) else table.float_adder_j_per_bit.uncertainty
     return MacEnergy(
         factor * multiplier_j(table, *mode.operand_formats, state),
@@ -90,12 +91,6 @@ def _fold_adder_j(table: EnergyTable, mode: MacMode) -> float:
     while isinstance(outer, Late | Chunk):
         outer = outer.inner if isinstance(outer, Late) else outer.outer
     return adder_j(table, outer, mode.partial_sum_bits, aligned=False)
-
-
-def _state(accumulator: Accumulator) -> Fma | Seq | Exact:
-    while isinstance(accumulator, Late | Chunk):
-        accumulator = accumulator.inner
-    return accumulator
 
 
 def _priced(fmt: Format) -> FloatFormat:

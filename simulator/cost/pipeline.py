@@ -29,7 +29,7 @@ class Traffic:
 
     Args:
         dram: in and out. sram_reads, sram_writes: ports to the array. sram_fills, sram_stores: port to the DRAM.
-        psum_reads, psum_writes: of the accumulator buffer (or of the SRAM, then they are in its counts and these are 0).
+        psum_reads, psum_writes: of the accumulator buffer; without one they are in the SRAM's counts and these are 0.
     """
 
     dram: int
@@ -46,11 +46,11 @@ class Pass:
     """One pass over one GEMM.
 
     Args:
-        dataflow: ws | is | os. tile: None without a memory description. a_passes, w_passes: DRAM reads of A and W.
+        dataflow: ws | is | os. tile: all of the GEMM without a memory. a_passes, w_passes: DRAM reads of A and W.
         run: cycles by cause. memory_stall: all others; cycles: their sum. roofline: lower bound of cycles.
         traffic: bits moved. register_bits: written inside the array. fold_adds: sums added to partial sums.
-        row_of_tiles: whether output tiles follow one another along N ("m" is the outer loop).
-        finish: cycles up to the end of each output tile, in the order of the loops; the last store comes after.
+        start: cycles before the first tile. steps: cycles of an output tile, by class along the outer and the inner
+        loop. step_counts: how many tiles are in each class, in the order of the loops.
     """
 
     dataflow: str
@@ -63,8 +63,8 @@ class Pass:
     traffic: Traffic
     register_bits: int
     fold_adds: int
-    finish_counts: tuple[tuple[int, ...], tuple[int, ...]]
-    finish_steps: tuple[tuple[int, ...], ...]
+    step_counts: tuple[tuple[int, ...], tuple[int, ...]]
+    steps: tuple[tuple[int, ...], ...]
     start: int
 
     @property
@@ -73,9 +73,8 @@ class Pass:
 
     def finish(self) -> NDArray[Any]:
         """Return the cycle at which each output tile is computed, shape (outer tiles, inner tiles)."""
-        outer, inner = self.finish_counts
-        steps = np.array(self.finish_steps, dtype=np.int64)
-        steps = np.repeat(np.repeat(steps, outer, axis=0), inner, axis=1)
+        outer, inner = self.step_counts
+        steps = np.repeat(np.repeat(np.array(self.steps, dtype=np.int64), outer, axis=0), inner, axis=1)
         return self.start + np.cumsum(steps).reshape(steps.shape)
 
 
@@ -96,10 +95,7 @@ def uniform_pass(
     flow = "os" if dataflow == "os" else "ws"
     if dataflow == "is":
         m, n, widths = n, m, widths.exchanged()
-    if memory is None:
-        tile = Tile(m, n, k, "m")
-    else:
-        tile = choose_tile(array, memory, flow, m, n, k, rate, widths)
+    tile = Tile(m, n, k, "m") if memory is None else choose_tile(array, memory, flow, m, n, k, rate, widths)
     return tiled_pass(array, memory, dataflow, m, n, k, rate, widths, tile)
 
 
@@ -190,8 +186,8 @@ class _Pipeline:
                 self.array, self.flow, self.m, self.n, self.k, self.rate, widths.a, widths.w, widths.state
             ),
             fold_adds=0 if self.flow == "os" else (fold_rows - 1) * self.m * self.n,
-            finish_counts=(tuple(outer_weight), tuple(inner_weight)),
-            finish_steps=tuple(tuple(row) for row in steps),
+            step_counts=(tuple(outer_weight), tuple(inner_weight)),
+            steps=tuple(tuple(row) for row in steps),
             start=first,
         )
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from simulator.arithmetic.accumulators import Exact
 from simulator.errors import InputError
 from simulator.hardware import Machine, MacMode
+from simulator.hardware.order import GUARD_BITS, innermost
 from simulator.hardware.technology import Entry
 
 from .energy import Ledger, MacEnergy, mac_energy
@@ -103,9 +105,11 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
     widths = _widths(machine, chosen, two_pass)
-    first = uniform_pass(
-        machine.array, machine.memory, machine.array.dataflow, gemm.m, gemm.n, gemm.k, chosen.rate, widths
-    )
+    array = machine.array
+    try:
+        first = uniform_pass(array, machine.memory, array.dataflow, gemm.m, gemm.n, gemm.k, chosen.rate, widths)
+    except InputError as error:
+        raise InputError(f"{machine.source}: {error}") from None
     work: Work | None = None
     found: Flags | None = None
     cycles, roofline = gemm.gemms * first.cycles, gemm.gemms * first.roofline
@@ -123,7 +127,6 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
     _idle_neighbours(machine, mode, cycles, work, ledger)
     latency_s = cycles / machine.technology.frequency_hz
     ledger.add("leak", machine.technology.leakage_w * latency_s, "user")
-    array = machine.array
     return Cost(
         mode=mode,
         dataflow=first.dataflow,
@@ -140,7 +143,7 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
         traffic_bits=_traffic(gemm, first, work),
         flagged_outputs=0 if found is None else found.count(),
         recomputed_outputs=0 if work is None else work.outputs,
-        warnings=_warnings(machine, chosen, found),
+        warnings=_warnings(machine, gemm, chosen, found),
     )
 
 
@@ -304,12 +307,14 @@ def _traffic(gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
     return bits
 
 
-def _warnings(machine: Machine, mode: MacMode, flags: Flags | None) -> tuple[str, ...]:
+def _warnings(machine: Machine, gemm: Gemm, mode: MacMode, flags: Flags | None) -> tuple[str, ...]:
     found = []
     if mode.spec.operands is None:
         found.append("the MAC names no operand formats: operands are priced as fp32, 32 bit each")
     if machine.memory is None:
         found.append("no memory described: operands are on chip, no stalls, no memory energy")
+    if isinstance(innermost(mode.spec.accumulator), Exact) and gemm.k > 2**GUARD_BITS:
+        found.append(f"the exact accumulator is priced with room for 2**{GUARD_BITS} products, and K is {gemm.k}")
     if flags is not None and flags.independent:
         found.append("flags given as a fraction are taken as independent of each other")
     return tuple(found)

@@ -73,7 +73,7 @@ def _on_engine(
     # Sorted by row, a row of A is fetched once for each tile (or band of all columns) that holds a flag in it.
     bands = flags.bands(first.tile.n)
     a_rows = sum(times * rows for times, rows, _ in bands.pieces)
-    runs = ceil_div(k, machine.array.rows * high.rate) if machine.array.dataflow != "os" else 1
+    runs = ceil_div(k, machine.array.rows * high.rate) if first.dataflow != "os" else 1
     return Work(
         outputs=count,
         macs=count * k,

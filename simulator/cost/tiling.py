@@ -127,8 +127,8 @@ def _too_small(array: Array, memory: Memory, dataflow: str, m: int, n: int, k: i
     fold = f"one {mt}x{nt}x{kt} fold of the {m}x{n}x{k} GEMM"
     if buffer is not None and dataflow != "os" and sums > buffer.size_bits:
         return (
-            f"memory.accumulators: the partial sums of {fold} need {sums} bit; expected at most the {buffer.size_bits} bit "
-            "of the level; raise memory.accumulators.size"
+            f"memory.accumulators: the partial sums of {fold} need {sums} bit; expected at most the "
+            f"{buffer.size_bits} bit of the level; raise memory.accumulators.size"
         )
     needs = {
         "a": mt * kt * widths.a_held,

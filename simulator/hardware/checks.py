@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from formats import Use
 from simulator.arithmetic.accumulators import Accumulator
 from simulator.arithmetic.spec import MacSpec, accumulator, mac
 from simulator.errors import InputError
@@ -108,21 +109,23 @@ def table(form: object) -> str:
 
 def read_accumulator(form: object) -> Accumulator:
     """An accumulator in its string or YAML form."""
-    return _arithmetic(lambda: accumulator(_leaves_as_text(form)), "an accumulator", "fma(fp16)")
+    return _arithmetic(lambda: accumulator(_accumulator_form(form)), "an accumulator", "fma(fp16)")
 
 
 def operands(form: object) -> str | list[str]:
     """One format, or a list of two."""
-    text = _arithmetic(lambda: _leaves_as_text(form), "a format, or a list of two", "fp8_e4m3")
-    _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "operands": text}), "a format, or a list of two", "fp8_e4m3")
-    return text
+    uses = form if isinstance(form, list) else [form]
+    if not all(isinstance(use, str) for use in uses):
+        raise ValueError(f"got {describe(form)}; expected a format, or a list of two; write e.g. fp8_e4m3")
+    _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "operands": form}), "a format, or a list of two", "fp8_e4m3")
+    return form  # type: ignore[return-value]  # checked above
 
 
 def output(form: object) -> str:
     """A format with its modes."""
     if not isinstance(form, str):
         raise ValueError(f"got {describe(form)}; expected a format; write e.g. fp8_e4m3/sat")
-    _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "output": form}), "a format", "fp8_e4m3/sat")
+    _arithmetic(lambda: Use.parse(form), "a format", "fp8_e4m3/sat")
     return form
 
 
@@ -130,19 +133,19 @@ def _arithmetic(read: Callable[[], Any], expected: str, example: str) -> Any:
     try:
         return read()
     except ValueError as error:
-        raise ValueError(f"got {error}; expected {expected}; write e.g. {example}") from None
+        raise ValueError(f"got what is no arithmetic: {error}; expected {expected}; write e.g. {example}") from None
 
 
-def _leaves_as_text(form: Any) -> Any:
-    """Give the grammar of arithmetic what it reads: text, or lists and mappings of text; `128` becomes '128'."""
+def _accumulator_form(form: Any) -> Any:
+    """Check what the grammar of accumulators takes for granted: text and mappings; the number 128 becomes '128'."""
     match form:
-        case bool() | float() | None:
-            raise ValueError(f"{describe(form)}, which is no arithmetic")
+        case str():
+            return form
+        case int() if not isinstance(form, bool):
+            return str(form)
         case dict():
-            return {key: _leaves_as_text(value) for key, value in form.items()}
-        case list():
-            return [_leaves_as_text(value) for value in form]
-    return str(form)
+            return {key: _accumulator_form(value) for key, value in form.items()}
+    raise ValueError(f"{describe(form)} instead of text or a mapping")
 
 
 def mode(form: object) -> object:

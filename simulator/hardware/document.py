@@ -73,25 +73,23 @@ def read_document(path: Path, shown: str) -> Document:
     Args:
         path: the file. shown: its name in messages.
     Raises:
-        InputError: the file cannot be read, is no UTF-8, no YAML or no mapping; all problems of its syntax in one message.
+        InputError: the file cannot be read, is no UTF-8, no YAML or no mapping.
     """
-    text = _text(path, shown)
-    document = Document(shown)
-    loader = _Composer(text, document)
+    document, text = Document(shown), _text(path, shown)
     try:
+        loader = _Composer(text, document)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         document._note(_place(error.problem_mark or error.context_mark), _syntax(error))
         document.check()
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{shown}: not readable as YAML: {reason}; expected plain text; remove the character"
-        ) from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        where = before.count("\n") + 1, error.position - before.rfind("\n")
+        found = f"U+{ord(text[error.position]):04X}"
+        document._note(where, f"got the character {found}, which YAML forbids; expected plain text; remove it")
+        document.check()
     except RecursionError:
         raise InputError(f"{shown}: nested too deeply; expected a few levels; flatten it") from None
-    finally:
-        loader.dispose()
     if node is None:
         raise InputError(f"{shown}:1:1: the file is empty; expected a mapping of keys; start with e.g. 'array: ...'")
     document.data = _plain(node, (), document)
@@ -119,7 +117,7 @@ def _text(path: Path, shown: str) -> str:
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
         raise InputError(
-            f"{shown}:{line}:{column}: byte 0x{content[error.start]:02x} is no UTF-8; expected UTF-8 text; save the file as UTF-8"
+            f"{shown}:{line}:{column}: got byte 0x{content[error.start]:02x}; expected UTF-8; save the file as UTF-8"
         ) from None
 
 
@@ -135,13 +133,14 @@ class _Composer(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             self.get_event()
             self._refuse(event, f"alias *{event.anchor}")
-            return yaml.ScalarNode("", "", event.start_mark, event.end_mark, style='"')
+            mark: Any = event.start_mark
+            return yaml.ScalarNode("", "", mark, mark, style='"')
         if event.anchor is not None:
             self._refuse(event, f"anchor &{event.anchor}")
             event.anchor = None
         if event.tag is not None:
             self._refuse(event, f"tag {event.tag}")
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
     def _refuse(self, event: Any, what: str) -> None:
         self._document._note(_place(event.start_mark), f"got the {what}; expected plain values; write the value out")
@@ -169,7 +168,10 @@ def _plain(node: Any, at: Keys, document: Document) -> Any:
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*at, index), document) for index, item in enumerate(node.value)]
-    return _scalar(node)
+    value = _scalar(node)
+    if value is None and at:
+        document.problem(at, "got nothing; expected a value; write one, or remove the key")
+    return value
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:

@@ -50,9 +50,14 @@ def load_hardware(path_or_name: str | os.PathLike[str]) -> Machine:
     shown = os.fspath(path_or_name)
     if not isinstance(shown, str) or not shown.strip():
         raise InputError(f"hardware: got {describe(shown)}; expected a path or a name; give e.g. npu")
-    if Path(shown).name == shown and not Path(shown).suffix and not Path(shown).exists():
+    if Path(shown).name == shown and not Path(shown).suffix and not Path(shown).is_file():
         return _load_bundled(shown)
-    return _load(Path(shown), shown)
+    path = Path(shown)
+    if path.stem in bundled_names() and not os.path.lexists(shown):
+        raise InputError(
+            f"{shown}: no such file; expected a YAML file; write {path.stem} for the bundled machine of that name"
+        )
+    return _load(path, shown)
 
 
 def bundled_names() -> list[str]:
@@ -66,7 +71,7 @@ def _load_bundled(name: str) -> Machine:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f'did you mean "{near[0]}"?' if near else "name one of them, or give the path of a YAML file"
         raise InputError(
-            f"hardware: got {name!r}, which is no file and no bundled machine; expected one of {', '.join(known)}; {hint}"
+            f"hardware: got {name!r}, no file and no bundled machine; expected one of {', '.join(known)}; {hint}"
         )
     with as_file(files("hwconfigs") / f"{name}.yaml") as path:
         return _load(path, f"hwconfigs/{name}.yaml")
@@ -187,8 +192,8 @@ class _Builder:
             if form.node is not None and table.node_nm != node_nm:
                 self._problem(
                     ("technology", "node"),
-                    f"got {node_nm:g} nm, but technology.table: {table.name} is of {table.node_nm:g} nm; expected the same node; "
-                    "change one of the two",
+                    f"got {node_nm:g} nm, but technology.table: {table.name} is of {table.node_nm:g} nm; "
+                    "expected the same node; change one of the two",
                 )
         else:
             of_node = [t for t in tables if t.node_nm == node_nm]
@@ -206,17 +211,18 @@ class _Builder:
         if form.dataflow == "os" and form.load is not None:
             self._problem(
                 ("array", "load"),
-                "got a load mode with array.dataflow: os; expected none, as os has no stationary load; remove it",
+                "got a load mode with array.dataflow: os, which has no stationary load; expected none; remove it",
             )
         if form.dataflow != "os" and form.drain == "none":
             self._problem(
                 ("array", "drain"),
-                f"got none with array.dataflow: {form.dataflow}; expected overlapped or exposed; none goes with os only",
+                f"got none with array.dataflow: {form.dataflow}; expected overlapped or exposed; write one of them",
             )
         if form.interleave != 1:
             self._problem(
                 ("array", "interleave"),
-                f"got {form.interleave}, which changes the order of summation, and no accumulator of mac.low can say so yet; expected 1; write 1",
+                f"got {form.interleave}, which changes the order of summation in a way that mac.low.accumulator cannot "
+                "express; expected 1; write 1",
             )
         return Array(
             form.rows,
@@ -261,7 +267,7 @@ class _Builder:
         if self.form.array.dataflow == "os":
             self._problem(
                 ("memory", "accumulators"),
-                "got a buffer of partial sums with array.dataflow: os; expected none, as os keeps them in the PEs; remove it",
+                "got a buffer of partial sums with array.dataflow: os, which sums in the PEs; expected none; remove it",
             )
         return Memory(
             dram,
@@ -287,8 +293,11 @@ class _Builder:
             self._refuse_side_engine("policy.kind: uniform")
             return None
         if not two_modes:
-            message = "got a two-pass policy for a machine with one MAC; expected mac.high beside mac.low; add mac.high, or write kind: uniform"
-            self._problem(("policy", "kind") if self._given("policy", "kind") else ("policy",), message)
+            self._problem(
+                ("policy", "kind") if self._given("policy", "kind") else ("policy",),
+                "got a two-pass policy for a machine with one MAC; expected mac.high beside mac.low; "
+                "add mac.high, or write kind: uniform",
+            )
             return None
         form = form or schema.PolicySection()
         engine = self.form.side_engine is not None
@@ -302,7 +311,7 @@ class _Builder:
         if gather != "element" and engine:
             self._problem(
                 ("side_engine",),
-                f"got an engine that policy.gather: {gather} does not use; expected none; remove it, or gather: element",
+                f"got an engine that policy.gather: {gather} does not use; expected none; remove it",
             )
         if gather != "element" and overlap == "tile":
             self._problem(

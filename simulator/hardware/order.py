@@ -35,7 +35,8 @@ def array_order(written: Accumulator, dataflow: str, rows: int, rate: int) -> Ac
     if dataflow == "best":
         raise ValueError(
             f"got {written}, whose order of summation would change with the dataflow that array.dataflow: best picks "
-            "for each operation; expected an accumulator without order; set array.dataflow to ws, is or os, or write exact(FORMAT)"
+            "for each operation; expected an accumulator without order; set array.dataflow to ws, is or os, or write "
+            "exact(FORMAT)"
         )
     if dataflow == "os":
         return written
@@ -51,8 +52,8 @@ def _check_composition(written: Chunk, dataflow: str, rows: int, rate: int) -> N
         )
     if isinstance(written.inner, Chunk) or isinstance(written.outer, Chunk):
         raise ValueError(
-            f"got the nested {written}; expected chunk({rows * rate}, inner, outer), which is the order of array.rows times rate; "
-            "write what one PE does, e.g. fma(fp16)"
+            f"got the nested {written}; expected chunk({rows * rate}, inner, outer), the order of "
+            "array.rows times rate; write what one PE does, e.g. fma(fp16)"
         )
     if written.length != rows * rate:
         raise ValueError(
@@ -61,15 +62,17 @@ def _check_composition(written: Chunk, dataflow: str, rows: int, rate: int) -> N
         )
 
 
+def innermost(accumulator: Accumulator) -> Fma | Seq | Exact:
+    """Return what adds each product."""
+    while isinstance(accumulator, Late | Chunk):
+        accumulator = accumulator.inner
+    return accumulator
+
+
 def state_bits(accumulator: Accumulator, operands: tuple[Format, Format]) -> int:
     """Return the width of the state to which each product is added."""
-    match accumulator:
-        case Fma() | Seq():
-            return accumulator.sum.format.bits
-        case Chunk() | Late():
-            return state_bits(accumulator.inner, operands)
-        case Exact():
-            return exact_product_bits(*operands) + GUARD_BITS
+    state = innermost(accumulator)
+    return exact_product_bits(*operands) + GUARD_BITS if isinstance(state, Exact) else state.sum.format.bits
 
 
 def partial_sum_bits(accumulator: Accumulator, operands: tuple[Format, Format]) -> int:

@@ -33,7 +33,7 @@ UNITS: dict[str, dict[str, Fraction]] = {
     "MAC rate": {"MAC/cycle": Fraction(1)},
 }
 
-_NUMBER = re.compile(r"(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?)(?P<rest>.*)", re.DOTALL)
+_NUMBER = re.compile(r"(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?)(?![\d.])(?P<rest>.*)", re.DOTALL)
 _LONGEST = 40
 
 

@@ -36,7 +36,7 @@ class Array:
 
     Args:
         rows, columns: PEs. dataflow: ws | is | os | best (the least cycles per operation).
-        load: whether the load of stationary operands is overlapped | exposed. drain: overlapped | exposed | none (os only).
+        load: of stationary operands, overlapped | exposed. drain: overlapped | exposed | none (os only).
         latency_cycles: p, of one MAC. interleave: q, partial sums that take turns in one PE.
     """
 

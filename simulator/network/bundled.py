@@ -44,8 +44,8 @@ class LeNet5(nn.Module):
 
     The original has tanh-like units and trained average pooling; ReLU and max pooling are today's usual reading of it.
 
-    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11),
-    1998, section II.B.
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proceedings of
+    the IEEE 86(11), 1998, section II.B.
     """
 
     weights_file: ClassVar[str] = "lenet5.npz"

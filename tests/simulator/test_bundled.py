@@ -175,6 +175,28 @@ def test_training_refuses_a_missing_data_file_with_exit_code_2():
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        (None, "cannot read arrays x and y"),
+        ({"x": np.zeros((8000, 28, 28), np.uint8)}, "cannot read arrays x and y"),
+        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(5, np.uint8)}, r"got x uint8 \(5, 28, 28\) and y \(5,\)"),
+    ],
+    ids=["not an npz", "no classes", "too few digits"],
+)
+def test_training_refuses_other_data_and_says_what_it_found(tmp_path, arrays, complaint):
+    typer = pytest.importorskip("typer")
+    from simulator.network.train_bundled import read_digits
+
+    path = tmp_path / "data.npz"
+    if arrays is None:
+        path.write_text("digits")
+    else:
+        np.savez(path, **arrays)
+    with pytest.raises(typer.BadParameter, match=complaint):
+        read_digits(path)
+
+
 @pytest.mark.full
 def test_training_reproduces_the_shipped_weights_or_their_accuracy():
     run = train_bundled("--check", "--data", str(DIGITS))

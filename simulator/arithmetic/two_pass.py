@@ -1,0 +1,162 @@
+"""Two-pass adaptive accumulation: everything in low precision, then again in high precision what is badly conditioned.
+
+The score of an output v is kappa'(v) = kappa_phi(v) / |v|, kappa_phi the condition number of the activation that
+consumes it; an output is kept if its score is at most the tolerance. Source: arXiv 2503.15568 and its public code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .accumulators import Accumulator, result_use
+from .engine import Accumulation, numbers
+from .spec import MacSpec, mac
+
+# kappa_phi(v) / |v| for each activation, on float64 v of any sign; +inf at a zero that the activation does not forgive.
+KAPPA_PRIME: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "identity": lambda v: 1.0 / np.abs(v),
+    "relu": lambda v: np.where(v < 0, 0.0, 1.0 / np.abs(v)),  # a NaN is not below zero and stays NaN
+    "tanh": lambda v: 2.0 / np.abs(np.sinh(2.0 * v)),
+}
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """When an output of the low pass is kept.
+
+    Args:
+        tolerance: largest score that is kept, in [0, inf].
+        score: "kappa_prime".
+        recompute_nonfinite: recompute infinities and NaNs whatever their score.
+        recompute_saturated: recompute outputs that overflowed or saturated on the way, whatever their score.
+    """
+
+    tolerance: float = 0.5
+    score: str = "kappa_prime"
+    recompute_nonfinite: bool = True
+    recompute_saturated: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.tolerance >= 0:
+            raise ValueError(f"tolerance: expected a number in [0, inf], got {self.tolerance}")
+        if self.score != "kappa_prime":
+            raise ValueError(f"score {self.score!r} is unknown; expected kappa_prime")
+
+    def keep(
+        self, v: NDArray[Any], scores: NDArray[np.float64], saturated: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Return which outputs of the low pass are kept."""
+        keep = scores <= self.tolerance  # false for NaN; +inf is kept by an infinite tolerance only
+        if self.recompute_nonfinite:
+            keep &= np.isfinite(v)
+        elif math.isinf(self.tolerance):
+            keep &= ~np.isnan(v)
+        if self.recompute_saturated:
+            keep &= ~saturated
+        return keep
+
+
+@dataclass(frozen=True)
+class TwoPassCost:
+    """Accumulation cost relative to the uniform modes, with a = accumulator bits low / high (equations (9), (10)).
+
+    Args:
+        ratio: a. recomputed: share of outputs (and of MACs) that were recomputed.
+    """
+
+    ratio: float
+    recomputed: float
+
+    @property
+    def relative_to_high(self) -> float:
+        """C / C_high = a + rho."""
+        return self.ratio + self.recomputed
+
+    @property
+    def relative_to_low(self) -> float:
+        """C / C_low = 1 + rho / a."""
+        return 1.0 + self.recomputed / self.ratio
+
+
+@dataclass(frozen=True)
+class TwoPassResult:
+    """What a two-pass matmul gives.
+
+    Args:
+        output: (M, N), before the activation; kept outputs are those of the uniform low pass, the others those of the
+            uniform high pass, bit for bit.
+        recomputed: (M, N) boolean. scores: (M, N) float64. saturated: (M, N) boolean, overflow in the low pass.
+        cost: relative accumulation cost.
+    """
+
+    output: NDArray[Any]
+    recomputed: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    saturated: NDArray[np.bool_]
+    cost: TwoPassCost
+
+
+def score(v: NDArray[Any], activation: str, scale: ArrayLike = 1.0, shift: ArrayLike = 0.0) -> NDArray[np.float64]:
+    """Return kappa' of outputs v.
+
+    Args:
+        activation: key of KAPPA_PRIME.
+        scale, shift: of an affine map between v and the activation (a folded batch normalisation), broadcast to v.
+    """
+    if activation not in KAPPA_PRIME:
+        raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return KAPPA_PRIME[activation](np.asarray(v, np.float64) * scale + shift)
+
+
+def two_pass(
+    a: ArrayLike,
+    b: ArrayLike,
+    low: str | Mapping[str, Any] | MacSpec | Accumulator,
+    high: str | Mapping[str, Any] | MacSpec | Accumulator,
+    tolerance: float = 0.5,
+    activation: str = "identity",
+    c: ArrayLike | None = None,
+    score: str = "kappa_prime",
+    seed: int = 0,
+    threads: int | None = None,
+    criterion: Criterion | None = None,
+    scale: ArrayLike = 1.0,
+    shift: ArrayLike = 0.0,
+) -> TwoPassResult:
+    """Multiply two matrices in two passes; the second computes the flagged outputs only.
+
+    Args:
+        a, b, c, seed, threads: as for matmul.
+        low, high: MAC units of the two passes.
+        tolerance, score: of the criterion, unless one is given whole.
+        activation: what consumes the output: identity, relu or tanh.
+        scale, shift: of an affine map between the output and the activation, broadcast to (M, N).
+    Raises:
+        ValueError: shapes, formats, tolerance or activation that do not fit.
+    """
+    rule = Criterion(tolerance, score) if criterion is None else criterion
+    low, high = mac(low), mac(high)
+    a, b = numbers(a, "a"), numbers(b, "b")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ValueError(f"two_pass: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
+    first, counted = Accumulation(low, a, b, c, threads).dense(stats=True)
+    assert counted is not None
+    scores = _scores(first, activation, scale, shift)
+    recomputed = ~rule.keep(first, scores, counted.overflowed)
+    output = first.astype(np.result_type(low.dtype, high.dtype), copy=True)
+    outputs = np.nonzero(recomputed)
+    if outputs[0].size:
+        output[outputs] = Accumulation(high, a, b, c, threads).listed(outputs)[0]
+    ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits
+    share = outputs[0].size / recomputed.size if recomputed.size else 0.0
+    return TwoPassResult(output, recomputed, scores, counted.overflowed, TwoPassCost(ratio, share))
+
+
+_scores = score  # the argument `score` of two_pass, a fixed name, hides the function

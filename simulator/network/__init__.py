@@ -1,0 +1,10 @@
+"""Networks: the tap on PyTorch, the emulation of a model on a machine, the bundled models and data. Needs torch."""
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("networks need torch; install it with `pip install 'ulpsim[torch]'`") from error
+
+from .emulation import Emulation, emulate
+
+__all__ = ["Emulation", "emulate"]

@@ -1,0 +1,293 @@
+"""emulate: run any torch model with its matrix products on the MAC units of a machine."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+
+from formats import Use
+from simulator.arithmetic.accumulators import Exact
+from simulator.arithmetic.engine import Accumulation
+from simulator.arithmetic.spec import MacSpec, mac
+from simulator.arithmetic.two_pass import Criterion, two_pass
+from simulator.cost import Cost, Gemm, accumulation_cost, price
+from simulator.errors import InputError
+from simulator.hardware import Machine, load_hardware
+from simulator.result import MODES, LayerResult, RunResult
+from simulator.versions import versions
+
+from .consumers import Consumer, record
+from .ops import Op
+from .tally import LayerTally
+from .tap import Tap
+
+Observer = Callable[[Op, NDArray[Any], LayerTally], None]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How the products of a layer are computed.
+
+    Args:
+        label: "low", "high", "two_pass", "exact", "float32", or "custom" for a spec of the user's.
+        low: the MAC unit, of the first pass if there are two; None for float32.
+        high: the MAC unit of the second pass. criterion: what it recomputes.
+    """
+
+    label: str
+    low: MacSpec | None = None
+    high: MacSpec | None = None
+    criterion: Criterion | None = None
+
+    def __str__(self) -> str:
+        if self.high is not None:
+            return f"{self.low}; {self.high}"
+        return self.label if self.low is None else str(self.low)
+
+
+def arithmetic(machine: Machine, name: str) -> Arithmetic:
+    """Return the arithmetic that a name means on a machine: a mode of it, "exact", "float32", or a MAC string.
+
+    "exact" takes the operands of the low mode and rounds each exact inner product once, to float32.
+
+    Raises:
+        InputError: the machine has no such mode, or the string is no MAC.
+    """
+    low, high, policy = machine.mac.low, machine.mac.high, machine.policy
+    if name == "float32":
+        return Arithmetic(name)
+    if name == "exact":
+        return Arithmetic(name, MacSpec(Exact(Use.parse("fp32")), low.spec.operands))
+    if name == "low":
+        return Arithmetic(name, low.spec)
+    if name == "high" and high is not None:
+        return Arithmetic(name, high.spec)
+    if name == "two_pass" and high is not None and policy is not None:
+        criterion = Criterion(policy.tolerance, policy.score, policy.recompute_nonfinite, policy.recompute_saturated)
+        return Arithmetic(name, low.spec, high.spec, criterion)
+    if name in ("high", "two_pass"):
+        raise InputError(f"{machine.source}: mode {name!r}: the machine has one MAC; use low, exact or float32")
+    try:
+        return Arithmetic("custom", mac(name))
+    except ValueError as error:
+        raise InputError(f"arithmetic {name!r}: {error}; or use low, high, two_pass, exact or float32") from None
+
+
+class Emulation:
+    """A model on a machine; a context manager, within which the model's forward passes are emulated.
+
+    Args:
+        model: any torch module on the CPU. machine: the hardware.
+        layers: which arithmetic a layer has, by glob pattern on its path; the first pattern that fits counts.
+        default: arithmetic of all other layers; None for the machine's policy.
+        observers: called after each Op with (op, outputs of shape (gemms, M, N), tally of the layer).
+        seed: key of stochastic roundings. threads: at most so many; None for all processors.
+        consumers: of a recording pass made before; None to make one at the first forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        machine: Machine,
+        layers: Mapping[str, str] | None = None,
+        default: str | None = None,
+        observers: tuple[Observer, ...] = (),
+        seed: int = 0,
+        threads: int | None = None,
+        consumers: Mapping[str, Consumer] | None = None,
+    ) -> None:
+        self.model, self.machine, self.observers, self.seed, self.threads = model, machine, observers, seed, threads
+        if default is None:
+            default = "low" if machine.policy is None else "two_pass"
+        paths = [path for path, _ in model.named_modules()]
+        for pattern in layers or {}:
+            if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+                raise InputError(f"layers: pattern {pattern!r} fits no module; paths are e.g. {', '.join(paths[1:5])}")
+        self._rules = [(pattern, arithmetic(machine, name)) for pattern, name in (layers or {}).items()]
+        self._default = arithmetic(machine, default)
+        self.consumers: Mapping[str, Consumer] = consumers or {}
+        self._recorded = consumers is not None or all(
+            rule.label != "two_pass" for rule in (self._default, *(rule for _, rule in self._rules))
+        )
+        self.tallies: dict[str, LayerTally] = {}
+        self.samples = 0
+        self._tap = Tap(model, self._execute)
+        self._hook: Any = None
+
+    def __enter__(self) -> Emulation:
+        self._hook = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
+        self._tap.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._tap.__exit__(*exception)
+        self._hook.remove()
+
+    @property
+    def result(self) -> RunResult:
+        """The run so far, without accuracy and errors, which need labels and an exact run."""
+        priced = [self._layer(name, tally) for name, tally in self.tallies.items()]
+        layers = tuple(layer for layer, _ in priced)
+        costs = [cost for _, cost in priced if cost is not None]
+        label = self._default.label
+        totals: dict[str, Any] = dict.fromkeys(("low", "high", "two_pass"))
+        if label in totals and len(costs) == len(layers):
+            totals[label] = self._total(label, layers, costs)
+        criterion = self._default.criterion
+        return RunResult(
+            hardware=self.machine.name, model=type(self.model).__name__, samples=self.samples, accuracy=None,
+            agreement=dict.fromkeys(MODES), forward_error=dict.fromkeys(MODES), totals=totals, layers=layers,
+            baseline_layers={}, tolerance=criterion and criterion.tolerance,
+            energy_basis=costs[0].energy_basis if costs else "", versions=versions(), seed=self.seed,
+            warnings=(*self.warnings(), *dict.fromkeys(text for cost in costs for text in cost.warnings)),
+        )  # fmt: skip
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what was not emulated, and where the score had no rule."""
+        listed = [
+            f"{name}: {count} calls ran in torch's own arithmetic and are not priced"
+            for name, count in sorted(self._tap.not_emulated.items())
+        ]
+        notes = [self.consumers[n].note for n in self.tallies if n in self.consumers and self.consumers[n].note]
+        return (*notes, *listed)
+
+    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._recorded:
+            self._recorded = True
+            with _disable_current_modes():
+                self.consumers = record_first_sample(model, args, kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
+        self.samples += tensors[0].shape[0] if tensors else 1
+
+    def _arithmetic(self, name: str) -> Arithmetic:
+        path = name.split("#")[0]
+        for pattern, rule in self._rules:
+            if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(name, pattern):
+                return rule
+        return self._default
+
+    def _execute(self, op: Op) -> Tensor | None:
+        rule = self._arithmetic(op.name)
+        if rule.low is None or op.m == 0 or op.n == 0:
+            return None
+        consumer = self.consumers.get(op.name, Consumer())
+        tally = self.tallies.get(op.name)
+        if tally is None:
+            tally = self.tallies[op.name] = LayerTally(op, rule.label, str(rule), consumer.activation)
+        elif not tally.accepts(op):
+            raise InputError(
+                f"{op.name}: its shape changed between forward passes, to {op.gemms} x ({op.m}, {op.k}) x ({op.k}, {op.n}); "
+                "expected the same shape but for the number of samples; emulate each shape in a run of its own"
+            )
+        out, overflows, flags = self._compute(op, rule, consumer)
+        tally.add(op, overflows, flags)
+        for observe in self.observers:
+            observe(op, out, tally)
+        return op.tensor(out)
+
+    def _compute(
+        self, op: Op, rule: Arithmetic, consumer: Consumer
+    ) -> tuple[NDArray[Any], int, NDArray[np.bool_] | None]:
+        """Run an Op: outputs (gemms, M, N), how many overflowed in the first pass, flags of the second."""
+        assert rule.low is not None
+        dtype = rule.low.dtype if rule.high is None else np.result_type(rule.low.dtype, rule.high.dtype)
+        out = np.empty((op.gemms, op.m, op.n), dtype)
+        flags = np.zeros(out.shape, np.bool_) if rule.criterion else None
+        overflows = 0
+        for gemm, rows, a, b, c in op.blocks():
+            if rule.criterion is None:
+                y, stats = Accumulation(rule.low, a, b, c, self.threads).dense(stats=True)
+                assert stats is not None
+                overflows += stats.overflows
+            else:
+                assert rule.high is not None and flags is not None
+                affine = {}
+                if consumer.scale is not None:
+                    affine = {"scale": op.columns(consumer.scale, gemm), "shift": op.columns(consumer.shift, gemm)}
+                r = two_pass(
+                    a, b, rule.low, rule.high, activation=consumer.activation, c=c, seed=self.seed,
+                    threads=self.threads, criterion=rule.criterion, **affine,
+                )  # fmt: skip
+                y = r.output
+                flags[gemm, rows] = r.recomputed
+                overflows += int(np.count_nonzero(r.saturated))
+            out[gemm, rows] = y
+        return out, overflows, flags
+
+    def _total(self, label: str, layers: tuple[LayerResult, ...], costs: list[Cost]) -> dict[str, float]:
+        macs = sum(layer.macs for layer in layers)
+        share = sum(layer.recomputed_macs for layer in layers) / macs if macs else 0.0
+        accumulation = accumulation_cost(self.machine, share)[label]
+        assert accumulation is not None
+        return {
+            "cycles": sum(cost.cycles for cost in costs),
+            "latency_s": sum(cost.latency_s for cost in costs),
+            "energy_j": sum(cost.energy_j for cost in costs),
+            "energy_low_j": sum(cost.energy_low_j for cost in costs),
+            "energy_high_j": sum(cost.energy_high_j for cost in costs),
+            "accumulation_cost": accumulation,
+        }
+
+    def _layer(self, name: str, tally: LayerTally) -> tuple[LayerResult, Cost | None]:
+        flags = tally.flags()
+        recomputed = 0 if flags is None else int(np.count_nonzero(flags))
+        largest, mean, median = tally.errors.summary()
+        gemm = Gemm(tally.m, tally.n, tally.k, tally.gemms)
+        priced = tally.label in ("low", "high", "two_pass")
+        cost = price(self.machine, gemm, tally.label, flags) if priced else None  # type: ignore[arg-type]
+        layer = LayerResult(
+            name=name, op=tally.kind, m=tally.m, n=tally.n, k=tally.k, gemms=tally.gemms, mac=tally.mac,
+            activation=tally.activation, macs=gemm.macs,
+            recomputed_outputs=recomputed, recomputed_macs=recomputed * tally.k,
+            cycles=cost and cost.cycles, utilisation=cost and cost.utilisation, latency_s=cost and cost.latency_s,
+            energy_j=cost and cost.energy_j, energy_parts_j=dict(cost.energy_parts_j) if cost else {},
+            cycle_parts=dict(cost.cycle_parts) if cost else {}, roofline_cycles=cost and cost.roofline_cycles,
+            max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, overflows=tally.overflows,
+        )  # fmt: skip
+        return layer, cost
+
+
+def record_first_sample(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Consumer]:
+    """Make the recording pass on the first sample, or on all where the first axis does not count samples."""
+    sizes = {leaf.shape[0] for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()}
+    if len(sizes) == 1 and sizes != {1}:
+        first = tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf, (args, kwargs))
+        try:
+            return record(model, *first)
+        except RuntimeError:
+            pass  # a model that needs its whole input, for example one that reshapes to a fixed batch
+    return record(model, args, kwargs)
+
+
+def emulate(
+    model: nn.Module,
+    hw: Machine | str,
+    layers: Mapping[str, str] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Emulation:
+    """Emulate a model's forward passes on a machine, within a `with` block.
+
+    Args:
+        model: any torch module on the CPU.
+        hw: a machine, or what load_hardware takes.
+        layers: glob pattern on module paths -> "low", "high", "two_pass", "exact", "float32" or a MAC string; the first
+            pattern that fits counts, layers that none fits follow the machine's policy.
+        seed: key of stochastic roundings. threads: at most so many; None for all processors available.
+    Returns:
+        The Emulation; after a forward pass its `result` has one record per layer.
+    Raises:
+        InputError: a pattern that fits nothing, or an arithmetic that the machine does not have.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"emulate: expected a torch.nn.Module, got {type(model).__name__}")
+    return Emulation(model, load_hardware(hw) if isinstance(hw, str) else hw, layers, seed=seed, threads=threads)

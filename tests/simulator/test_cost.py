@@ -1,0 +1,640 @@
+"""Cycles and traffic against closed forms, a wavefront simulation and SCALE-Sim; invariants on random machines."""
+
+import csv
+import itertools
+import math
+from collections import deque
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.arithmetic.spec import mac
+from simulator.cost import Gemm, accumulation_cost, break_even, estimate, price, waste_factor
+from simulator.cost.energy import PARTS, adder_j, multiplier_j
+from simulator.cost.flags import IndependentFlags, MaskFlags
+from simulator.cost.folds import array_words, run_cycles, streamed_cycles
+from simulator.cost.pipeline import tiled_pass, uniform_pass
+from simulator.cost.second_pass import second_work, total_cycles
+from simulator.cost.tiling import Tile, Widths, choose_tile
+from simulator.errors import InputError
+from simulator.hardware import AccumulatorBuffer, Array, Dram, MacMode, Memory, Sram, load_hardware
+from simulator.hardware.order import array_order, exact_product_bits, innermost
+from simulator.hardware.technology import energy_table
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+GOLDEN = list(csv.DictReader((VECTORS / "scalesim" / "scalesim_gemm.csv").read_text().splitlines()))
+NPU = load_hardware("npu")
+BYTES = Widths(8, 8, 8, 8, 8, 8, 8)
+
+
+def cycles(array: Array, m: int, n: int, k: int) -> int:
+    return uniform_pass(array, None, array.dataflow, m, n, k, 1, BYTES).cycles
+
+
+# --- closed forms -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("array", "first", "second"),
+    [
+        (Array(16, 16, "ws", "exposed", "exposed"), 1760, 2920),
+        (Array(16, 16, "ws", "exposed", "overlapped"), 1310, 2350),
+        (Array(16, 16, "ws", "overlapped", "exposed"), 1520, 2616),
+        (Array(16, 16, "ws", "overlapped", "overlapped"), 1070, 2046),
+        (Array(16, 16, "os", drain="none"), 1504, 2800),
+        (Array(16, 16, "os", drain="exposed"), 1760, 3248),
+        (Array(16, 16, "os", drain="overlapped"), 1070, 2006),
+        (Array(16, 16, "ws", latency_cycles=4), 1118, 2094),
+        (Array(16, 16, "os", latency_cycles=4), 4142, 7886),
+        (Array(16, 16, "os", latency_cycles=4, interleave=4), 1246, 2314),
+    ],
+    ids=str,
+)
+def test_worked_values_of_the_closed_forms(array, first, second):
+    assert cycles(array, 64, 64, 64) == first
+    assert cycles(array, 100, 50, 70) == second
+
+
+def test_best_takes_the_least_cycles_and_names_the_dataflow():
+    chosen = uniform_pass(Array(16, 16, "best"), None, "best", 100, 50, 70, 1, BYTES)
+    # ws 2046, os 2006; is has ceil(70/16) * ceil(100/16) folds of 50 cycles, and 16 + 30 at its ends
+    assert (chosen.dataflow, chosen.cycles) == ("is", 35 * 50 + 46)
+
+
+def test_rate_shortens_the_inner_dimension():
+    assert uniform_pass(Array(16, 16), None, "ws", 64, 64, 256, 4, BYTES).cycles == cycles(Array(16, 16), 64, 64, 64)
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=lambda r: f"{r['run']}-{r['layer']}")
+def test_cycles_and_sram_words_are_those_of_scalesim(row):
+    m, n, k, rows, columns = (int(row[name]) for name in ("M", "N", "K", "rows", "cols"))
+    flow = row["dataflow"]
+    array = Array(rows, columns, flow, "exposed", "none" if flow == "os" else "exposed")
+    assert cycles(array, m, n, k) == int(row["total_cycles"]) + 1
+    words = array_words(array, flow, m, n, k, 1)
+    # SCALE-Sim counts rows + columns words too many in each output-stationary fold.
+    surplus = math.ceil(m / rows) * math.ceil(n / columns) * (rows + columns) if flow == "os" else 0
+    assert words.a_reads == int(row["sram_a_reads"])
+    assert words.w_reads == int(row["sram_w_reads"])
+    assert words.psum_writes + surplus == int(row["sram_o_writes"])
+
+
+# --- wavefront simulation of one fold, cycle by cycle -----------------------------------------------------------------
+
+
+def weight_stationary_wavefront(rows: int, columns: int, length: int, latency: int) -> int:
+    """Cycles from the first operand to the last sum at the foot of the last column; every meeting is checked."""
+    moving = [[None] * columns for _ in range(rows)]  # the activation held in each PE, as its index
+    pipes = [[deque([None] * latency) for _ in range(columns)] for _ in range(rows)]
+    done, cycle = 0, 0
+    while done < length * columns:
+        leaving = [[pipes[r][c][0] for c in range(columns)] for r in range(rows)]
+        for r in range(rows):
+            entering = cycle - r * latency  # each row starts when the sum of the row above reaches it
+            moving[r] = [entering if 0 <= entering < length else None, *moving[r][:-1]]
+            for c in range(columns):
+                above = leaving[r - 1][c] if r else moving[r][c]
+                assert above == moving[r][c], "a sum met another activation than its own"
+                pipes[r][c].popleft()
+                pipes[r][c].append(moving[r][c])
+        cycle += 1
+        done += sum(pipes[rows - 1][c][0] is not None for c in range(columns))
+    return cycle
+
+
+def output_stationary_wavefront(rows: int, columns: int, length: int, latency: int, interleave: int) -> tuple[int, int]:
+    """Cycles until one PE has its sum, and until the last result has left the array downwards."""
+    lanes_ready = [0] * interleave
+    issue, cycle = [], 0
+    for index in range(length):  # the corner PE sets the pace: a lane takes a product once its last sum is there
+        cycle = max(cycle, lanes_ready[index % interleave])
+        issue.append(cycle)
+        lanes_ready[index % interleave] = cycle + latency
+        cycle += 1
+    sums, merge = interleave, 0
+    while sums > 1:
+        sums, merge = (sums + 1) // 2, merge + latency
+    finished = issue[-1] + latency + merge
+    # operands move one PE a cycle, so PE (r, c) runs r + c cycles late; then sums shift down a row a cycle
+    ready = {(r, c): finished + r + c for r, c in itertools.product(range(rows), range(columns))}
+    cycle, left = max(ready.values()), 0
+    held = [rows] * columns
+    while left < rows * columns:
+        cycle += 1
+        for c in range(columns):
+            if held[c]:
+                held[c] -= 1
+                left += 1
+    return finished, cycle
+
+
+SMALL = st.integers(1, 6)
+
+
+@given(SMALL, SMALL, st.integers(1, 20), st.integers(1, 4))
+def test_skew_of_a_weight_stationary_fold_is_that_of_the_wavefront(rows, columns, length, latency):
+    run = run_cycles(Array(rows, columns, latency_cycles=latency), "ws", [(1, length)])
+    assert run.compute + run.fill + run.drain == weight_stationary_wavefront(rows, columns, length, latency)
+    assert run.load == rows
+
+
+@given(SMALL, SMALL, st.integers(1, 40), st.integers(1, 4), st.integers(1, 6))
+def test_an_output_stationary_fold_is_that_of_the_wavefront(rows, columns, length, latency, interleave):
+    pe, total = output_stationary_wavefront(rows, columns, length, latency, interleave)
+    array = Array(rows, columns, "os", latency_cycles=latency, interleave=interleave)
+    if interleave <= latency:
+        assert streamed_cycles(length, latency, interleave) == pe
+        assert run_cycles(array, "os", [(1, length)]).total == total
+    else:  # more turns than stages bring nothing
+        assert pe == length - 1 + latency + latency * (interleave - 1).bit_length()
+        assert streamed_cycles(length, latency, interleave) == pe
+
+
+# --- tiles and the pipeline over memory -------------------------------------------------------------------------------
+
+
+def memory(size_kib=32, bandwidth="204.8", latency=7, accumulators_kib=4, buffers=2, ports=256) -> Memory:
+    accumulators = AccumulatorBuffer(accumulators_kib * 8192, None, None) if accumulators_kib else None
+    sram = Sram(int(size_kib * 8192), buffers, Fraction(ports), Fraction(ports), None, None)
+    return Memory(Dram(Fraction(bandwidth), latency, None), sram, accumulators)
+
+
+def walk(array: Array, level: Memory, m: int, n: int, k: int, rate: int, widths: Widths, tile: Tile) -> int:
+    """T = L_0 + sum max(C_t, L_{t+1} + S_{t-1}) + S_{n-1}, tile by tile (ws with an accumulator buffer)."""
+    starts_m, starts_n = range(0, m, tile.m), range(0, n, tile.n)
+    outer, inner = (starts_m, starts_n) if tile.outer == "m" else (starts_n, starts_m)
+    loads, computes, stores, held = [], [], [], {}
+    for x, y, z in itertools.product(outer, inner, range(0, k, tile.k)):
+        i, j = (x, y) if tile.outer == "m" else (y, x)
+        mt, nt, kt = min(tile.m, m - i), min(tile.n, n - j), min(tile.k, k - z)
+        load = 0
+        for name, key, bits in (("a", (i, z), mt * kt * widths.a), ("w", (j, z), kt * nt * widths.w)):
+            if held.get(name) != key or tile.k < k:
+                load += bits
+            held[name] = key
+        words = array_words(array, "ws", mt, nt, kt, rate)
+        run = run_cycles(array, "ws", [(math.ceil(math.ceil(kt / rate) / array.rows) * math.ceil(nt / array.columns), mt)])
+        last = z + tile.k >= k
+        reads = words.a_reads * widths.a + words.w_reads * widths.w
+        port = level.sram.read_bits_per_cycle
+        computes.append(max(run.total, math.ceil(reads / port), math.ceil(mt * nt * widths.out * last / port)))
+        channel = min(level.dram.bandwidth_bits_per_cycle, port)
+        loads.append(math.ceil(load / channel))
+        stores.append(math.ceil(mt * nt * widths.out / channel) if last else 0)
+    middle = sum(
+        max(c, (loads[t + 1] if t + 1 < len(loads) else 0) + (stores[t - 1] if t else 0)) for t, c in enumerate(computes)
+    )
+    return loads[0] + middle + stores[-1] + 2 * level.dram.latency_cycles
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9),
+    st.sampled_from("mn"), st.integers(1, 2),
+)
+def test_the_pipeline_is_the_sum_over_its_tiles(m, n, k, mt, nt, kt, outer, rate):
+    array, level = Array(4, 4), memory(bandwidth="37.5")
+    tile = Tile(min(4 * mt, m), min(4 * nt, n), min(4 * rate * kt, k), outer)
+    widths = Widths(8, 4, 16, 16, 8, 8, 4)
+    found = tiled_pass(array, level, "ws", m, n, k, rate, widths, tile)
+    assert found.cycles == walk(array, level, m, n, k, rate, widths, tile)
+    finish = found.finish()
+    assert finish.size == math.ceil(m / tile.m) * math.ceil(n / tile.n)
+    assert finish[-1, -1] <= found.cycles
+
+
+def test_a_tensor_that_fits_is_read_once():
+    found = uniform_pass(Array(16, 16), memory(size_kib=1024, accumulators_kib=64), "ws", 64, 64, 64, 1, BYTES)
+    assert found.traffic.dram == 3 * 64 * 64 * 8
+    assert found.tile == Tile(64, 64, 64, "m")
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 400), st.sampled_from([2, 4, 16]), st.sampled_from([1, 4]))
+def test_the_tile_has_the_least_dram_bits_of_all_tiles_that_fit(m, n, k, size_kib, accumulators_kib):
+    array, level = Array(8, 8), memory(size_kib, accumulators_kib=accumulators_kib)
+    tile = choose_tile(array, level, "ws", m, n, k, 1, BYTES)
+
+    def bits(t: Tile) -> int:
+        a, w = t.passes(m, n, k)
+        return a * m * k * 8 + w * k * n * 8
+
+    def fits(t: Tile) -> bool:
+        held = 2 * 8 * (t.m * t.k + t.k * t.n + t.m * t.n)
+        return held <= level.sram.size_bits and t.m * t.n * 8 <= level.accumulators.size_bits
+
+    assert fits(tile)
+    sizes = [[min(g * 8, x) for g in range(1, math.ceil(x / 8) + 1)] for x in (m, n, k)]
+    best = min(bits(t) for t in (Tile(*s, o) for s in itertools.product(*sizes) for o in "mn") if fits(t))
+    assert bits(tile) == best
+
+
+def test_a_memory_too_small_for_one_fold_is_named_with_tensors_and_bits():
+    small = replace(NPU, memory=memory(size_kib=1), source="tiny.yaml")
+    with pytest.raises(InputError) as caught:
+        price(small, Gemm(64, 64, 64), "low")
+    assert str(caught.value) == (
+        "tiny.yaml: memory.sram: one 16x16x64 fold of the 64x64x64 GEMM needs 36864 bit (a 8192 bit, w 8192 bit, outputs "
+        "2048 bit, times 2 buffers); expected at most the 8192 bit of the level; raise memory.sram.size or lower "
+        "memory.sram.buffers"
+    )
+
+
+def test_partial_sums_too_wide_for_their_buffer_are_named():
+    level = replace(memory(), accumulators=AccumulatorBuffer(1000, None, None))
+    with pytest.raises(InputError, match=r"memory.accumulators: the partial sums of one 16x16x64 fold .* need 2048 bit"):
+        price(replace(NPU, memory=level), Gemm(64, 64, 64), "low")
+
+
+# --- invariants on random machines ------------------------------------------------------------------------------------
+
+DIMENSION = st.one_of(st.integers(1, 40), st.integers(41, 500))
+
+
+@st.composite
+def machines(draw):
+    flow = draw(st.sampled_from(["ws", "is", "os"]))
+    rows, columns = draw(st.sampled_from([(4, 4), (8, 16), (16, 8), (5, 3)]))
+    gather = draw(st.sampled_from(["element", "row", "coltile", "tile"]))
+    array = Array(
+        rows,
+        columns,
+        flow,
+        draw(st.sampled_from(["overlapped", "exposed"])),
+        draw(st.sampled_from(["overlapped", "exposed", *(["none"] if flow == "os" else [])])),
+        draw(st.integers(1, 3)),
+    )
+    level = draw(
+        st.one_of(
+            st.none(),
+            st.builds(
+                memory,
+                size_kib=st.sampled_from([8, 32, 256]),
+                bandwidth=st.sampled_from(["3.7", "64", "1024"]),
+                latency=st.integers(0, 50),
+                accumulators_kib=st.sampled_from([0, 2, 16]),
+                buffers=st.integers(1, 2),
+                ports=st.sampled_from([16, 256, 4096]),
+            ),
+        )
+    )
+    operands = draw(st.sampled_from(["fp8_e4m3", "fp16"]))
+    low = replace(NPU.mac.low, rate=draw(st.sampled_from([1, 4])))
+    high_spec = replace(NPU.mac.high.spec, operands=mac(f"{operands} -> fma(fp16)").operands)
+    overlap = draw(st.sampled_from(["none", "tile"])) if gather == "element" else "none"
+    policy = replace(NPU.policy, gather=gather, overlap=overlap, weights=draw(st.sampled_from(["both", "high_only"])))
+    mac_unit = replace(NPU.mac, low=low, high=replace(NPU.mac.high, spec=high_spec), datapath=draw(st.sampled_from(["pair", "multi_mode"])))
+    engine = replace(NPU.side_engine, lanes=draw(st.sampled_from([1, 16, 64]))) if gather == "element" else None
+    return replace(NPU, array=array, memory=level, mac=mac_unit, policy=policy, side_engine=engine)
+
+
+@settings(max_examples=150, deadline=None)
+@given(machines(), DIMENSION, DIMENSION, DIMENSION, st.integers(1, 3), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_invariants_of_every_cost(machine, m, n, k, gemms, fraction, seed):
+    gemm = Gemm(m, n, k, gemms)
+    mask = np.random.default_rng(seed).random((gemms, m, n)) < fraction
+    low, high = price(machine, gemm, "low"), price(machine, gemm, "high")
+    two_pass = [price(machine, gemm, "two_pass", flags) for flags in (mask, fraction)]
+    for cost in (low, high, *two_pass):
+        assert isinstance(cost.cycles, int)
+        assert cost.roofline_cycles <= cost.cycles
+        assert sum(cost.cycle_parts.values()) == cost.cycles
+        assert all(part >= 0 for part in cost.cycle_parts.values())
+        assert tuple(cost.energy_parts_j) == PARTS
+        assert sum(cost.energy_parts_j.values()) == pytest.approx(cost.energy_j, rel=1e-12)
+        assert all(part >= 0 for part in cost.energy_parts_j.values())
+        assert cost.energy_low_j <= cost.energy_j <= cost.energy_high_j
+        assert 0 < cost.utilisation <= 1
+        assert cost.latency_s == cost.cycles / 1e9
+    assert two_pass[0].flagged_outputs == np.count_nonzero(mask)
+    assert two_pass[0].recomputed_outputs >= two_pass[0].flagged_outputs
+    if machine.mac.high.operand_formats == machine.mac.low.operand_formats:
+        assert all(cost.cycles >= low.cycles and cost.energy_j > low.energy_j for cost in two_pass)
+
+
+@settings(max_examples=60, deadline=None)
+@given(machines(), DIMENSION, DIMENSION, DIMENSION)
+def test_an_empty_mask_costs_the_low_pass_and_the_scoring(machine, m, n, k):
+    high_operands = replace(machine.mac.high, spec=replace(machine.mac.high.spec, operands=machine.mac.low.spec.operands))
+    machine = replace(machine, mac=replace(machine.mac, high=high_operands))
+    gemm = Gemm(m, n, k)
+    low = price(machine, gemm, "low")
+    for none in (np.zeros((m, n), bool), 0.0):
+        two_pass = price(machine, gemm, "two_pass", none)
+        assert two_pass.cycles == low.cycles
+        assert two_pass.traffic_bits["dram"] == low.traffic_bits["dram"]
+        more = {part: two_pass.energy_parts_j[part] - low.energy_parts_j[part] for part in PARTS}
+        assert more["side"] == pytest.approx(m * n * 8 * machine.technology.table.adder_j_per_bit.value)
+        assert all(more[part] == pytest.approx(0, abs=1e-18) for part in PARTS if part not in ("side", "sram"))
+        assert two_pass.traffic_bits["sram_reads"] == low.traffic_bits["sram_reads"] + m * n
+
+
+@settings(max_examples=80, deadline=None)
+@given(DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["3.7", "64", "1024"]), st.integers(1, 8), st.sampled_from([0, 16]))
+def test_more_bandwidth_is_never_slower_for_a_fixed_tile(m, n, k, bandwidth, factor, accumulators_kib):
+    array, level = Array(8, 8), memory(bandwidth=bandwidth, ports=32, accumulators_kib=accumulators_kib)
+    tile = choose_tile(array, level, "ws", m, n, k, 1, BYTES)
+    slow = tiled_pass(array, level, "ws", m, n, k, 1, BYTES, tile)
+    dram = replace(level.dram, bandwidth_bits_per_cycle=level.dram.bandwidth_bits_per_cycle * factor)
+    sram = replace(level.sram, read_bits_per_cycle=Fraction(32 * factor), size_bits=level.sram.size_bits * factor)
+    for faster in (replace(level, dram=dram), replace(level, sram=sram), replace(level, dram=dram, sram=sram)):
+        assert tiled_pass(array, faster, "ws", m, n, k, 1, BYTES, tile).cycles <= slow.cycles
+
+
+@given(DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["ws", "os"]))
+def test_twice_the_bits_are_twice_the_traffic(m, n, k, flow):
+    array, level, tile = Array(8, 8), memory(), Tile(min(8, m), min(8, n), min(8, k), "m")
+    one = tiled_pass(array, level, flow, m, n, k, 1, BYTES, tile).traffic
+    two = tiled_pass(array, level, flow, m, n, k, 1, Widths(16, 16, 16, 16, 16, 16, 16), tile).traffic
+    assert two == type(one)(*(2 * bits for bits in (getattr(one, name) for name in one.__dataclass_fields__)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(machines(), DIMENSION, DIMENSION, DIMENSION, st.integers(0, 2**32 - 1))
+def test_input_stationary_is_weight_stationary_with_the_operands_exchanged(machine, m, n, k, seed):
+    mask = np.random.default_rng(seed).random((m, n)) < 0.05
+
+    def with_flow(flow, forward):
+        uses = mac("fp8_e4m3*fp16 -> fma(fp16)" if forward else "fp16*fp8_e4m3 -> fma(fp16)").operands
+        low = replace(machine.mac.low, spec=replace(machine.mac.low.spec, operands=uses))
+        high = replace(machine.mac.high, spec=replace(machine.mac.high.spec, operands=uses))
+        drain = "exposed" if machine.array.drain == "none" else machine.array.drain
+        array = replace(machine.array, dataflow=flow, drain=drain)
+        return replace(machine, array=array, mac=replace(machine.mac, low=low, high=high))
+
+    stationary_in, stationary_w = with_flow("is", True), with_flow("ws", False)
+    for mode in ("low", "high"):
+        one, other = price(stationary_in, Gemm(m, n, k), mode), price(stationary_w, Gemm(n, m, k), mode)
+        assert (one.cycles, one.roofline_cycles, one.traffic_bits) == (other.cycles, other.roofline_cycles, other.traffic_bits)
+        assert one.energy_j == pytest.approx(other.energy_j, rel=1e-12)
+    if machine.policy.gather == "tile":  # the other kinds take rows of A, which are columns of W
+        one = price(stationary_in, Gemm(m, n, k), "two_pass", mask)
+        other = price(stationary_w, Gemm(n, m, k), "two_pass", np.ascontiguousarray(mask.T))
+        assert (one.cycles, one.recomputed_outputs) == (other.cycles, other.recomputed_outputs)
+
+
+# --- energy -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "expected_pj"),
+    [("horowitz2014_45nm", (0.18, 0.47, 0.95, 1.11, 0.80, 1.28, 2.70)), ("jouppi2021_7nm", (0.06, 0.18, 0.37, 0.43, 0.30, 0.49, 0.99))],
+)
+def test_default_mac_energies(table, expected_pj):
+    table = energy_table(table)
+    units = [
+        ("fp8_e4m3", "exact(fp32)"), ("fp8_e4m3", "fma(fp16)"), ("fp8_e4m3", "fma(fp32)"), ("bf16", "fma(fp32)"),
+        ("fp16", "fma(fp16)"), ("fp16", "fma(fp32)"), ("fp32", "fma(fp32)"),
+    ]  # fmt: skip
+    for (operands, accumulator), expected in zip(units, expected_pj, strict=True):
+        spec = mac(f"{operands} -> {accumulator}")
+        formats = tuple(use.format for use in spec.operands)
+        state = innermost(spec.accumulator)
+        width = exact_product_bits(*formats)  # one product: the column int37, without the shift
+        total = multiplier_j(table, *formats, state) + adder_j(table, state, width, aligned=False)
+        assert round(total * 1e12, 2) == expected, (operands, accumulator)
+
+
+def test_a_rounded_product_is_priced_as_a_multiplier_of_its_own():
+    table = energy_table("jouppi2021_7nm")
+    for operands, expected_pj in (("fp16", 0.34), ("fp32", 1.31), ("bf16", 0.232)):
+        spec = mac(f"{operands} -> seq({operands})")
+        product_j = multiplier_j(table, *(use.format for use in spec.operands), innermost(spec.accumulator))
+        assert product_j * 1e12 == pytest.approx(expected_pj, abs=0.005)
+
+
+def test_an_exact_e4m3_product_needs_37_bits_and_its_alignment_0_22_pj():
+    spec = mac("fp8_e4m3 -> exact(fp32)")
+    width = exact_product_bits(*(use.format for use in spec.operands))
+    assert width == 37
+    table, state = energy_table("horowitz2014_45nm"), innermost(spec.accumulator)
+    shift = adder_j(table, state, width) - adder_j(table, state, width, aligned=False)
+    assert shift * 1e12 == pytest.approx(0.222, abs=1e-3)
+
+
+def test_sram_energy_goes_through_the_points_of_the_table():
+    table = energy_table("jouppi2021_7nm")
+    energies = [table.sram_energy(kib * 8192).value * 1e15 for kib in (8, 32, 256, 1024)]
+    assert energies == pytest.approx([117, 133, 179, 219], abs=0.5)
+    old = energy_table("horowitz2014_45nm")
+    assert old.sram_energy(1024 * 8192).value * 1e15 == pytest.approx(156 * math.sqrt(128))
+
+
+def test_energies_of_the_file_replace_those_of_the_table():
+    low = replace(NPU.mac.low, energy_j=1e-12)
+    level = replace(NPU.memory, dram=replace(NPU.memory.dram, energy_j_per_bit=1e-12))
+    machine = replace(NPU, mac=replace(NPU.mac, low=low), memory=level)
+    cost = price(machine, Gemm(16, 16, 64), "low")
+    assert cost.energy_parts_j["mul"] == pytest.approx(16 * 16 * 64 * 1e-12)
+    assert cost.energy_parts_j["acc"] == 0
+    assert cost.energy_parts_j["dram"] == cost.traffic_bits["dram"] * 1e-12
+    assert "mul user x/÷ 1" in cost.energy_basis and "dram user x/÷ 1" in cost.energy_basis
+
+
+def test_static_power_is_counted_over_the_latency():
+    machine = replace(NPU, technology=replace(NPU.technology, leakage_w=0.01))
+    cost = price(machine, Gemm(16, 16, 64), "low")
+    assert cost.energy_parts_j["leak"] == pytest.approx(0.01 * cost.latency_s)
+    assert "static power" not in cost.energy_basis
+
+
+def test_the_basis_of_the_energy_names_table_class_and_band():
+    assert price(NPU, Gemm(64, 64, 64), "low").energy_basis == (
+        "estimate, table jouppi2021_7nm (7 nm): mul fit x/÷ 2, acc fit x/÷ 2, register scaled x/÷ 4, idle assumed x/÷ 4, "
+        "sram fit x/÷ 2, dram table x/÷ 1.3; static power not given, counted as 0"
+    )
+
+
+# --- the second pass --------------------------------------------------------------------------------------------------
+
+
+def test_waste_factors_of_independent_flags():
+    expected = {256: (226, 92, 20, 10), 64: (62, 47, 19, 10), 16: (15.9, 14.9, 11.2, 8.1), 8: (8.0, 7.7, 6.7, 5.7), 4: (4.0, 3.9, 3.7, 3.4)}
+    for group, row in expected.items():
+        for flagged, gamma in zip((0.001, 0.01, 0.05, 0.1), row, strict=True):
+            assert waste_factor(flagged, group) == pytest.approx(gamma, abs=0.06 if group <= 16 else 0.8)
+    assert [waste_factor(f, 16) for f in (0.0, 1.0)] == [16, 1]
+
+
+def test_energy_and_break_even_of_the_worked_example():
+    macs, low, side, high, flagged = 2**24, 0.10e-12, 0.015e-12, 0.72e-12, 0.02
+    assert macs * high * 1e6 == pytest.approx(12.08, abs=0.005)
+    for group, microjoules, even in ((1, 2.17, 0.84), (16, 5.27, 0.108)):
+        energy = macs * (low + side + waste_factor(flagged, group) * flagged * high)
+        assert energy * 1e6 == pytest.approx(microjoules, abs=0.005)
+        assert break_even(low, side, high, group) == pytest.approx(even, abs=0.0005)
+    assert [round(break_even(low, side, 0.49e-12, g), 3) for g in (1, 16)] == [0.765, 0.087]
+    assert break_even(1.0, 0.0, 0.5) == 0.0
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 7), st.integers(1, 7), st.floats(0, 1), st.integers(0, 99))
+def test_counts_of_a_mask_are_those_of_its_elements(m, n, height, width, fraction, seed):
+    mask = np.random.default_rng(seed).random((2, m, n)) < fraction
+    flags = MaskFlags(mask)
+    assert flags.count() == mask.sum()
+    bands = [(g, i, j) for g in range(2) for i in range(m) for j in range(0, n, width) if mask[g, i, j : j + width].any()]
+    assert flags.bands(width).outputs == sum(min(width, n - j) for _, _, j in bands)
+    tiles = [
+        (g, i, j)
+        for g in range(2)
+        for i in range(0, m, height)
+        for j in range(0, n, width)
+        if mask[g, i : i + height, j : j + width].any()
+    ]
+    found = flags.tiles(height, width)
+    assert found.outputs == sum(min(height, m - i) * min(width, n - j) for _, i, j in tiles)
+    assert found.rows == sum(min(height, m - i) for _, i in {(g, i) for g, i, _ in tiles})
+    assert found.columns == sum(min(width, n - j) for _, j in {(g, j) for g, _, j in tiles})
+    assert flags.per_tile(height, width).sum() == flags.count()
+
+
+def test_expected_counts_are_near_those_of_random_masks():
+    mask = np.random.default_rng(1).random((4, 200, 96)) < 0.02
+    measured, expected = MaskFlags(mask), IndependentFlags(0.02, 4, 200, 96)
+    for call in (lambda f: f.count(), lambda f: f.rows(), lambda f: f.bands(16).outputs, lambda f: f.tiles(16, 16).outputs):
+        assert call(expected) == pytest.approx(call(measured), rel=0.08)
+    assert expected.per_tile(16, 16).sum() == pytest.approx(expected.count())
+
+
+def test_overlap_by_tile_is_the_longest_path_through_the_queue():
+    machine = replace(NPU, memory=memory(size_kib=24, accumulators_kib=2, ports=10**6), array=Array(8, 8))
+    m, n, k, gemms = 70, 50, 90, 2
+    mask = np.random.default_rng(3).random((gemms, m, n)) < np.linspace(0, 0.6, n)
+    first = uniform_pass(machine.array, machine.memory, "ws", m, n, k, 4, BYTES)
+    assert first.tile.counts(m, n, k)[:2] != (1, 1)
+    work = second_work(machine, (gemms, m, n, k), first, MaskFlags(mask))
+    free, per_output = 0.0, math.ceil(k / 64)
+    tile, finish = first.tile, first.finish()
+    outer, inner = range(0, m, tile.m), range(0, n, tile.n)
+    if tile.outer == "n":
+        outer, inner = inner, outer
+    for g, (x, i), (y, j) in itertools.product(range(gemms), enumerate(outer), enumerate(inner)):
+        r, c = (i, j) if tile.outer == "m" else (j, i)
+        flags = int(mask[g, r : r + tile.m, c : c + tile.n].sum())
+        ready = g * first.cycles + int(finish[x, y])
+        free = max(free, ready) + flags * per_output if flags else free  # in order, each tile when it is ready
+    expected = max(gemms * first.cycles, int(free) + 6 + first.cycles - int(finish[-1, -1]))
+    assert total_cycles(machine, gemms, first, work, MaskFlags(mask), k) == expected
+
+
+def test_flags_up_to_the_ratio_of_lanes_to_peak_stay_hidden():
+    level = replace(NPU.memory, sram=replace(NPU.memory.sram, read_bits_per_cycle=Fraction(10**6)))
+    machine = replace(NPU, memory=level)
+    gemm, ratio = Gemm(2048, 1024, 1024), 64 / (16 * 16 * 4)
+    low = price(machine, gemm, "low").cycles
+    assert price(machine, gemm, "two_pass", 0.9 * ratio).cycles < 1.01 * low
+    assert price(machine, gemm, "two_pass", 1.3 * ratio).cycles > 1.1 * low
+
+
+def test_the_array_recomputes_rows_bands_and_tiles_in_the_high_mode():
+    mask = np.zeros((64, 64), bool)
+    mask[3, 5] = mask[40, 60] = True
+    recomputed, high_folds = {}, {"row": (16, 2), "coltile": (8, 1), "tile": (8, 16)}
+    for gather, (folds, streamed) in high_folds.items():
+        policy = replace(NPU.policy, gather=gather, overlap="none")
+        machine = replace(NPU, policy=policy, side_engine=None, memory=None)
+        cost = price(machine, Gemm(64, 64, 64), "two_pass", mask)
+        recomputed[gather] = cost.recomputed_outputs
+        run = run_cycles(machine.array, "ws", [(folds, streamed)])
+        assert cost.cycles - price(machine, Gemm(64, 64, 64), "low").cycles == run.total
+        assert cost.cycle_parts["switch"] == run.total - run.compute
+    assert recomputed == {"row": 128, "coltile": 32, "tile": 512}
+
+
+def test_weights_in_two_formats_are_moved_as_the_policy_says():
+    low = replace(NPU.mac.low, spec=mac("fp8_e4m3 -> chunk(64, fma(fp8_e4m3), seq(fp8_e4m3))"))
+    high = replace(NPU.mac.high, spec=mac("fp16 -> chunk(16, fma(fp16), seq(fp16))"))
+    base = replace(NPU, mac=replace(NPU.mac, low=low, high=high))
+    gemm, mask = Gemm(32, 32, 64), np.zeros((32, 32), bool)
+    mask[1, 2] = mask[1, 3] = True
+    moved = {}
+    for weights in ("both", "high_only"):
+        machine = replace(base, policy=replace(NPU.policy, weights=weights))
+        moved[weights] = price(machine, gemm, "two_pass", mask).traffic_bits["dram"]
+    outputs = 32 * 32 * 8 + 2 * 8  # two of them are stored in 16 bits
+    assert moved["both"] == 2 * 32 * 64 * 8 + (1 + 2) * 64 * 16 + outputs
+    assert moved["high_only"] == 2 * 32 * 64 * 16 + outputs
+
+
+def test_scattered_flags_cost_more_than_clustered_ones_on_the_array():
+    machine = replace(NPU, policy=replace(NPU.policy, gather="tile", overlap="none"), side_engine=None)
+    clustered, scattered = np.zeros((2, 128, 128), bool)
+    clustered[:16, :16] = True
+    scattered[::8, ::8] = True
+    assert clustered.sum() == scattered.sum()
+    one, other = (price(machine, Gemm(128, 128, 128), "two_pass", flags) for flags in (clustered, scattered))
+    assert one.waste_factor == 1 and other.waste_factor == 64
+    assert one.cycles < other.cycles and one.energy_j < other.energy_j
+
+
+# --- the public surface -----------------------------------------------------------------------------------------------
+
+
+def test_accumulation_cost_is_the_ratio_of_widths_plus_the_recomputed_share():
+    assert accumulation_cost(NPU, 0.3) == {"low": 0.5, "high": 1.0, "two_pass": 0.8}
+    single = replace(NPU, mac=replace(NPU.mac, high=None, datapath=None), policy=None, side_engine=None)
+    assert accumulation_cost(single, 0.0) == {"low": 1.0, "high": None, "two_pass": None}
+
+
+def test_estimate_shows_three_modes_and_says_what_it_assumes():
+    found = estimate("npu", gemm=(64, 64, 64), flagged=0.02)
+    assert found.accumulation_cost["two_pass"] == pytest.approx(0.5 + 82 / 4096)
+    assert found.two_pass.warnings == ("flags given as a fraction are taken as independent of each other",)
+    assert found.low.warnings == ()
+    assert 0 < found.break_even_flagged < 1
+    single = replace(NPU, mac=replace(NPU.mac, high=None, datapath=None), policy=None, side_engine=None)
+    found = estimate(single, gemm=(64, 64, 64))
+    assert (found.high, found.two_pass, found.break_even_flagged) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: price(NPU, Gemm(2, 2, 2), "middle"), "mode: got 'middle'; expected one of low, high, two_pass; choose one"),
+        (lambda: price(NPU, Gemm(2, 2, 2), "two_pass"), "flags: got none for mode two_pass; expected them with two_pass only"),
+        (lambda: price(NPU, Gemm(2, 2, 2), "low", 0.5), "flags: got some for mode low; expected them with two_pass only"),
+        (lambda: price(NPU, Gemm(2, 2, 2), "two_pass", 1.5), "flags: got 1.5; expected a fraction from 0 to 1, or a bool array; give e.g. 0.02"),
+        (
+            lambda: price(NPU, Gemm(2, 3, 2), "two_pass", np.zeros((3, 2), bool)),
+            "flags: got an array of bool of shape (3, 2); expected bool of shape (1, 2, 3) or (2, 3); pass the mask of the GEMM",
+        ),
+        (
+            lambda: price(NPU, Gemm(2, 3, 2), "two_pass", np.zeros((2, 3))),
+            "flags: got an array of float64 of shape (2, 3); expected bool of shape (1, 2, 3) or (2, 3); pass the mask of the GEMM",
+        ),
+        (lambda: Gemm(0, 1, 1), "gemm: m: got 0; expected a whole number from 1; give e.g. 64"),
+        (lambda: estimate(NPU, gemm=(1, 2)), "gemm: got (1, 2); expected three whole numbers (M, N, K); give e.g. (64, 64, 64)"),
+    ],
+)
+def test_bad_calls_are_refused_with_what_was_expected(call, message):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_operands_without_a_format_are_priced_as_fp32_and_said_so():
+    low = MacMode(replace(NPU.mac.low.spec, operands=None), 4)
+    cost = price(replace(NPU, mac=replace(NPU.mac, low=low)), Gemm(16, 16, 64), "low")
+    assert cost.warnings == ("the MAC names no operand formats: operands are priced as fp32, 32 bit each",)
+    assert cost.traffic_bits["dram"] == 2 * 16 * 64 * 32 + 16 * 16 * 8
+
+
+def test_an_exact_accumulator_says_when_a_sum_may_outgrow_it():
+    low = MacMode(mac("fp8_e4m3 -> exact(fp16)"), 4)
+    machine = replace(NPU, mac=replace(NPU.mac, low=low))
+    assert low.accumulator_bits == 37 + 16
+    assert price(machine, Gemm(4, 4, 2**16), "low").warnings == ()
+    assert price(machine, Gemm(4, 4, 2**16 + 1), "low").warnings == (
+        "the exact accumulator is priced with room for 2**16 products, and K is 65537",
+    )
+
+
+def test_the_order_of_the_array_is_idempotent():
+    once = array_order(mac("fma(fp16/sat)").accumulator, "ws", 16, 4)
+    assert str(once) == "chunk(64, fma(fp16/sat), seq(fp16/sat))"
+    assert array_order(once, "ws", 16, 4) == once
