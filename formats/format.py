@@ -106,8 +106,8 @@ class Format(ABC):
         """
         rounding, overflow = self.modes(rounding, overflow)
         twin = self.fast_twins.get((type(self), "quantize"))
-        narrow = isinstance(x, np.ndarray) and x.dtype == np.float32  # the twin takes these as they are
-        values = x if twin and narrow else as_float64(x)
+        # The twin takes float32 as it is.
+        values = x if twin and isinstance(x, np.ndarray) and x.dtype == np.float32 else as_float64(x)
         if not self.has_nan and np.isnan(values).any():
             raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
         if twin:
@@ -134,7 +134,9 @@ class Format(ABC):
         if array.size and array.dtype.kind not in "ui":
             raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
         if array.size and (int(array.min()) < 0 or int(array.max()) >> self.bits):
-            raise ValueError(f"codes of {self.name} lie in 0 .. {(1 << self.bits) - 1}, got {array.min()} .. {array.max()}")
+            raise ValueError(
+                f"codes of {self.name} lie in 0 .. {(1 << self.bits) - 1}, got {array.min()} .. {array.max()}"
+            )
         if self.bits <= 16 and array.size > 1 << self.bits:
             return self.table()[array]
         return self._map(array, self.value_of, np.float64)

@@ -1,7 +1,7 @@
 """From a name to a format: named formats, the eXmY grammar with its modifiers, registered formats and plug-ins.
 
-    format   := named | "e" X "m" Y (":" modifier)* | named (":" modifier)* | registered name
-    modifier := "ftz" (no subnormals) | "b" BIAS | "ieee" | "fn" | "fnuz" | "finite"
+format   := named | "e" X "m" Y (":" modifier)* | named (":" modifier)* | registered name
+modifier := "ftz" (no subnormals) | "b" BIAS | "ieee" | "fn" | "fnuz" | "finite"
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import replace
-from importlib.metadata import entry_points
 
 from .catalogue import ALIASES, AMBIGUOUS, FLOATS
 from .floats import DIALECTS, FloatFormat
@@ -21,9 +20,15 @@ _named: dict[str, Format] = {fmt.name: fmt for fmt in FLOATS}
 _registered: dict[str, Format] = {}
 
 
+def _plugged():
+    from importlib.metadata import entry_points  # slow to import, and needed only for names that are not built in
+
+    return entry_points(group=ENTRY_POINT_GROUP)
+
+
 def available() -> list[str]:
     """Return the names of all named, registered and plugged-in formats; eXmY names come on top of these."""
-    plugged = [entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)]
+    plugged = [entry.name for entry in _plugged()]
     return [*_named, *_registered, *(name for name in plugged if name not in _registered)]
 
 
@@ -79,7 +84,7 @@ def _base(base: str) -> Format | None:
     match = re.fullmatch(r"e(\d+)m(\d+)", base)
     if match:
         return _canonical(FloatFormat(base, int(match[1]), int(match[2])))
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    for entry in _plugged():
         if entry.name == base:
             register(base, entry.load())
             return _registered[base]
@@ -96,7 +101,9 @@ def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
         elif re.fullmatch(r"b-?\d+", modifier):
             change = ("bias", int(modifier[1:]))
         else:
-            raise ValueError(f"format {name!r}: modifier {modifier!r} is unknown; expected ftz, bBIAS, {', '.join(DIALECTS)}")
+            raise ValueError(
+                f"format {name!r}: modifier {modifier!r} is unknown; expected ftz, bBIAS, {', '.join(DIALECTS)}"
+            )
         if change[0] in fields:
             raise ValueError(f"format {name!r}: {change[0]} is given twice")
         fields[change[0]] = change[1]

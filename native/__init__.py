@@ -9,7 +9,9 @@ import os
 try:
     from ._engine import ffi, lib
 except ImportError as error:  # pragma: no cover - only in a checkout that was never built
-    raise ImportError("the C engine is not built; run `pip install -e .` in the checkout (needs a C compiler)") from error
+    raise ImportError(
+        "the C engine is not built; run `pip install -e .` in the checkout (needs a C compiler)"
+    ) from error
 
 __all__ = ["available_isas", "ffi", "isa", "kernels", "lib"]
 

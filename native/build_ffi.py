@@ -8,8 +8,10 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = [str(path.relative_to(HERE.parent)) for path in sorted((HERE / "src").glob("*.c"))]
-HEADERS = [str(path.relative_to(HERE.parent)) for path in sorted([*HERE.glob("src/*.h"), *HERE.glob("src/*.def"), *HERE.glob("include/*.h")])]
-
+HEADERS = [
+    str(path.relative_to(HERE.parent))
+    for path in sorted([*HERE.glob("src/*.h"), *HERE.glob("src/*.def"), *HERE.glob("include/*.h")])
+]
 
 
 def declarations(header: str) -> str:

@@ -79,7 +79,7 @@ def matmul(
     c: NDArray[Any] | None,
     out: NDArray[Any],
     overflow: NDArray[np.bool_] | None = None,
-    outputs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    outputs: tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]] | None = None,
     threads: int = 1,
     isa: str | None = None,
 ) -> None:

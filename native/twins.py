@@ -50,12 +50,9 @@ def quantize(
     y = np.empty(x.shape, dtype)
     record = ffi.new("ulp_use *", use_fields(use))
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
-    check(
-        lib.ulp_quantize(
-            isa_index(), ffi.cast("void *", x.ctypes.data), x.dtype == np.float64,
-            ffi.cast("void *", y.ctypes.data), y.dtype == np.float64, x.size, record, flags,
-        )  # fmt: skip
-    )
+    source, target = (ffi.cast("void *", array.ctypes.data) for array in (x, y))
+    wide = [array.dtype == np.float64 for array in (x, y)]
+    check(lib.ulp_quantize(isa_index(), source, wide[0], target, wide[1], x.size, record, flags))
     return y
 
 

@@ -68,8 +68,8 @@ class RunResult:
         accuracy: share of right top-1 answers by mode (exact, low, high, two_pass); None without labels.
         agreement: share of samples whose top-1 answer is that of the exact run, by mode.
         forward_error: root mean square over samples and outputs of computed minus exact logit, by mode.
-        totals: by mode (low, high, two_pass): cycles, latency_s, energy_j, accumulation_cost (C/C_high, equation (10) of
-            the two-pass notes, with a = accumulator bits low over high). None for a mode that the machine lacks.
+        totals: by mode (low, high, two_pass): cycles, latency_s, energy_j and its bounds energy_low_j, energy_high_j,
+            accumulation_cost (C/C_high with a = accumulator bits low over high). None: a mode that the machine lacks.
         layers: the two-pass run (the low run on a machine with one MAC).
         baseline_layers: the same records for the uniform modes, by mode.
         tolerance: of the two-pass policy, None without one.

@@ -2,8 +2,24 @@
 
 from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq
 from .engine import Accumulation, Stats, dot, matmul
-from .two_pass import Criterion, TwoPassResult, two_pass
 from .spec import MacSpec, accumulator, mac
+from .two_pass import Criterion, TwoPassResult, two_pass
 
-__all__ = ["Accumulation", "Accumulator", "Chunk", "Exact", "Fma", "Late", "MacSpec", "Criterion", "Seq", "Stats",
-           "TwoPassResult", "accumulator", "dot", "mac", "matmul", "two_pass"]  # fmt: skip
+__all__ = [
+           "Accumulation",
+           "Accumulator",
+           "Chunk",
+           "Criterion",
+           "Exact",
+           "Fma",
+           "Late",
+           "MacSpec",
+           "Seq",
+           "Stats",
+           "TwoPassResult",
+           "accumulator",
+           "dot",
+           "mac",
+           "matmul",
+           "two_pass",
+]  # fmt: skip

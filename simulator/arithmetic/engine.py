@@ -23,7 +23,7 @@ from .kernels import Kernel, Situation, choose
 from .lowering import Lowered, lower
 from .spec import MacSpec, float32_holds, mac
 
-Outputs = tuple[NDArray[np.int64], NDArray[np.int64]]
+Outputs = tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Stats:
 def matmul(
     a: ArrayLike,
     b: ArrayLike,
-    mac: str | Mapping[str, Any] | MacSpec | Accumulator,  # noqa: A002 - the public name
+    mac: str | Mapping[str, Any] | MacSpec | Accumulator,
     c: ArrayLike | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -79,7 +79,7 @@ def matmul(
 def dot(
     a: ArrayLike,
     b: ArrayLike,
-    mac: str | Mapping[str, Any] | MacSpec | Accumulator,  # noqa: A002 - the public name
+    mac: str | Mapping[str, Any] | MacSpec | Accumulator,
     c: ArrayLike | None = None,
     threads: int | None = None,
 ) -> NDArray[Any]:
@@ -134,9 +134,7 @@ class Accumulation:
         """Return what the choice of a kernel depends on."""
         starts = None if self.late or self.c is None else engine.profile(self.c)
         wide = self.a.dtype == np.float64 or self.b.dtype == np.float64
-        return Situation(
-            self.lowered, engine.profile(self.a), engine.profile(self.b), starts, self.a.shape[1], wide
-        )
+        return Situation(self.lowered, engine.profile(self.a), engine.profile(self.b), starts, self.a.shape[1], wide)
 
     def dense(self, stats: bool = False) -> tuple[NDArray[Any], Stats | None]:
         """Compute all outputs, (M, N)."""

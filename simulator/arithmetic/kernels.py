@@ -96,8 +96,8 @@ FLOAT32 = Lane("float32", 24, 128, -149, -126)
 FLOAT64 = Lane("float64", 53, 1024, -1074, -1022)
 
 
-def _float(use: Use | None) -> FloatFormat:
-    assert use is not None and isinstance(use.format, FloatFormat)
+def _float(use: Use) -> FloatFormat:
+    assert isinstance(use.format, FloatFormat)
     return use.format
 
 
@@ -145,7 +145,9 @@ class _Conditions:
         fmt, lane = _float(use), self.lane
         self.need(fmt.subnormals and fmt.has_negative_zero, f"{fmt.name} keeps subnormals and -0")
         self.need(
-            fmt.precision <= lane.precision - 2 and _quantum(fmt) >= lane.last and fmt.min_exponent >= lane.lowest_normal,
+            fmt.precision <= lane.precision - 2
+            and _quantum(fmt) >= lane.last
+            and fmt.min_exponent >= lane.lowest_normal,
             f"{fmt.name} in a {lane.name} lane: p = {fmt.precision} <= {lane.precision - 2}, "
             f"subnormals from 2^{_quantum(fmt)} >= 2^{lane.last}",
         )
@@ -156,7 +158,9 @@ class _Conditions:
         exponent = _log2_ceiling(bound)
         self.need(exponent <= limit, f"{what} below 2^{exponent} <= 2^{limit}, where the rounding constant works")
 
-    def single_rounding(self, use: Use, bits: int, last: int, bound: Fraction, start_last: int | None, odd: bool) -> None:
+    def single_rounding(
+        self, use: Use, bits: int, last: int, bound: Fraction, start_last: int | None, odd: bool
+    ) -> None:
         """s + t reaches the format with one rounding: t has `bits` bits, the last at 2^last; |s + t| <= bound."""
         fmt, lane = _float(use), self.lane
         w, p = lane.precision, fmt.precision
@@ -193,10 +197,12 @@ class _Conditions:
 def _lane_kernel(lane: Lane, odd: bool, situation: Situation) -> list[Clause]:
     c = _Conditions(lane, situation)
     s, leaf = situation, situation.leaf
+    assert leaf.sum is not None
     total = _float(leaf.sum)
     c.representable(leaf.sum)
     bits, last, largest = s.product_bits, s.product_last, TWO**s.product_high
     if leaf.kind == "seq":
+        assert leaf.product is not None
         product = _float(leaf.product)
         c.representable(leaf.product)
         c.roundable(leaf.product, largest, "product")

@@ -35,8 +35,8 @@ def lower(accumulator: Accumulator) -> Lowered:
     _append(accumulator, nodes)
     if len(nodes) > MAX_NODES:
         raise ValueError(f"{accumulator}: {len(nodes)} parts; the engine takes at most {MAX_NODES}")
-    leaf, joins = 0, []
-    linear = True
+    joins: list[Join] = []
+    leaf, linear = 0, True
     while nodes[leaf].kind == "chunk":
         outer = nodes[nodes[leaf].outer]
         linear &= outer.kind != "chunk"

@@ -1,7 +1,8 @@
 """MacSpec: the contract of a multiply-accumulate unit, in its string and its YAML form.
 
     mac := (format ("*" format)? "->")? acc ("->" use)?
-    acc := "fma(" use ")" | "seq(" (product ",")? use ")" | "chunk(" n "," acc "," acc ")" | "late(" acc ")" | "exact(" use ")"
+    acc := "fma(" use ")" | "seq(" (product ",")? use ")" | "chunk(" n "," acc "," acc ")" | "late(" acc ")"
+         | "exact(" use ")"
     YAML: this string, or {operands: ..., accumulator: ..., output: ...}, where an accumulator is its string or
           {NAME: first argument, other arguments by name}, for example {chunk: 128, inner: fma(fp16), outer: seq(fp32)}.
 
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from formats import FloatFormat, Format, Use, get
+from formats import FloatFormat, Format, Use
 
 from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq, result_use
 
@@ -98,7 +99,9 @@ def accumulator(form: str | Mapping[str, Any] | Accumulator) -> Accumulator:
     if isinstance(form, Mapping):
         names = [key for key in form if key in _ARGUMENTS]
         if len(names) != 1:
-            raise ValueError(f"accumulator: expected one of the keys {', '.join(_ARGUMENTS)}, got {', '.join(map(str, form))}")
+            raise ValueError(
+                f"accumulator: expected one of the keys {', '.join(_ARGUMENTS)}, got {', '.join(map(str, form))}"
+            )
         name = names[0]
         first, *others = _ARGUMENTS[name]
         unknown = [key for key in form if key != name and key not in others]
@@ -116,7 +119,10 @@ def _from_string(text: str) -> MacSpec:
     if len(parts) > 1:
         output = Use.parse(parts.pop())
     if len(parts) != 1 or not parts[0]:
-        raise ValueError(f"{text!r} is no MAC; write [OPERANDS ->] ACCUMULATOR [-> OUTPUT], e.g. 'fp8_e4m3 -> fma(fp16) -> fp8_e4m3/sat'")
+        raise ValueError(
+            f"{text!r} is no MAC; write [OPERANDS ->] ACCUMULATOR [-> OUTPUT], "
+            "e.g. 'fp8_e4m3 -> fma(fp16) -> fp8_e4m3/sat'"
+        )
     return MacSpec(accumulator(parts[0]), operands, output)
 
 
@@ -125,7 +131,9 @@ def _from_mapping(form: Mapping[str, Any]) -> MacSpec:
     for key in form:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            raise ValueError(f"{key}: unknown key; " + (f'did you mean "{near[0]}"?' if near else f"expected {', '.join(known)}"))
+            raise ValueError(
+                f"{key}: unknown key; " + (f'did you mean "{near[0]}"?' if near else f"expected {', '.join(known)}")
+            )
     if "accumulator" not in form:
         raise ValueError("accumulator: missing; a MAC needs one, e.g. fma(fp16)")
     operands, output = form.get("operands"), form.get("output")

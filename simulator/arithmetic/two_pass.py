@@ -48,9 +48,7 @@ class Criterion:
         if self.score != "kappa_prime":
             raise ValueError(f"score {self.score!r} is unknown; expected kappa_prime")
 
-    def keep(
-        self, v: NDArray[Any], scores: NDArray[np.float64], saturated: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def keep(self, v: NDArray[Any], scores: NDArray[np.float64], saturated: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which outputs of the low pass are kept."""
         keep = scores <= self.tolerance  # false for NaN; +inf is kept by an infinite tolerance only
         if self.recompute_nonfinite:
@@ -112,7 +110,8 @@ def score(v: NDArray[Any], activation: str, scale: ArrayLike = 1.0, shift: Array
     if activation not in KAPPA_PRIME:
         raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        return KAPPA_PRIME[activation](np.asarray(v, np.float64) * scale + shift)
+        affine = np.asarray(v, np.float64) * np.asarray(scale) + np.asarray(shift)
+        return KAPPA_PRIME[activation](affine)
 
 
 def two_pass(
@@ -151,11 +150,11 @@ def two_pass(
     scores = _scores(first, activation, scale, shift)
     recomputed = ~rule.keep(first, scores, counted.overflowed)
     output = first.astype(np.result_type(low.dtype, high.dtype), copy=True)
-    outputs = np.nonzero(recomputed)
-    if outputs[0].size:
-        output[outputs] = Accumulation(high, a, b, c, threads).listed(outputs)[0]
+    rows, columns = np.nonzero(recomputed)
+    if rows.size:
+        output[rows, columns] = Accumulation(high, a, b, c, threads).listed((rows, columns))[0]
     ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits
-    share = outputs[0].size / recomputed.size if recomputed.size else 0.0
+    share = rows.size / recomputed.size if recomputed.size else 0.0
     return TwoPassResult(output, recomputed, scores, counted.overflowed, TwoPassCost(ratio, share))
 
 

@@ -101,9 +101,8 @@ def read_document(path: Path, shown: str) -> Document:
 
 def _text(path: Path, shown: str) -> str:
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"{shown}: larger than 1 MiB; expected a short YAML file; is this the right file?")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
     except IsADirectoryError:
         raise InputError(f"{shown}: is a directory; expected a YAML file; name a file in it") from None
     except FileNotFoundError:
@@ -111,6 +110,8 @@ def _text(path: Path, shown: str) -> str:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"{shown}: cannot be read ({reason}); expected a readable YAML file; check it") from None
+    if len(content) > _LARGEST_FILE:
+        raise InputError(f"{shown}: got more than 1 MiB; expected a short YAML file; check that it is the right one")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -178,7 +178,9 @@ def walk(array: Array, level: Memory, m: int, n: int, k: int, rate: int, widths:
                 load += bits
             held[name] = key
         words = array_words(array, "ws", mt, nt, kt, rate)
-        run = run_cycles(array, "ws", [(math.ceil(math.ceil(kt / rate) / array.rows) * math.ceil(nt / array.columns), mt)])
+        run = run_cycles(
+            array, "ws", [(math.ceil(math.ceil(kt / rate) / array.rows) * math.ceil(nt / array.columns), mt)]
+        )
         last = z + tile.k >= k
         reads = words.a_reads * widths.a + words.w_reads * widths.w
         port = level.sram.read_bits_per_cycle
@@ -187,15 +189,22 @@ def walk(array: Array, level: Memory, m: int, n: int, k: int, rate: int, widths:
         loads.append(math.ceil(load / channel))
         stores.append(math.ceil(mt * nt * widths.out / channel) if last else 0)
     middle = sum(
-        max(c, (loads[t + 1] if t + 1 < len(loads) else 0) + (stores[t - 1] if t else 0)) for t, c in enumerate(computes)
+        max(c, (loads[t + 1] if t + 1 < len(loads) else 0) + (stores[t - 1] if t else 0))
+        for t, c in enumerate(computes)
     )
     return loads[0] + middle + stores[-1] + 2 * level.dram.latency_cycles
 
 
 @settings(max_examples=150)
 @given(
-    st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9),
-    st.sampled_from("mn"), st.integers(1, 2),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from("mn"),
+    st.integers(1, 2),
 )
 def test_the_pipeline_is_the_sum_over_its_tiles(m, n, k, mt, nt, kt, outer, rate):
     array, level = Array(4, 4), memory(bandwidth="37.5")
@@ -215,7 +224,9 @@ def test_a_tensor_that_fits_is_read_once():
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 400), st.sampled_from([2, 4, 16]), st.sampled_from([1, 4]))
+@given(
+    st.integers(1, 150), st.integers(1, 150), st.integers(1, 400), st.sampled_from([2, 4, 16]), st.sampled_from([1, 4])
+)
 def test_the_tile_has_the_least_dram_bits_of_all_tiles_that_fit(m, n, k, size_kib, accumulators_kib):
     array, level = Array(8, 8), memory(size_kib, accumulators_kib=accumulators_kib)
     tile = choose_tile(array, level, "ws", m, n, k, 1, BYTES)
@@ -247,7 +258,9 @@ def test_a_memory_too_small_for_one_fold_is_named_with_tensors_and_bits():
 
 def test_partial_sums_too_wide_for_their_buffer_are_named():
     level = replace(memory(), accumulators=AccumulatorBuffer(1000, None, None))
-    with pytest.raises(InputError, match=r"memory.accumulators: the partial sums of one 16x16x64 fold .* need 2048 bit"):
+    with pytest.raises(
+        InputError, match=r"memory.accumulators: the partial sums of one 16x16x64 fold .* need 2048 bit"
+    ):
         price(replace(NPU, memory=level), Gemm(64, 64, 64), "low")
 
 
@@ -288,7 +301,12 @@ def machines(draw):
     high_spec = replace(NPU.mac.high.spec, operands=mac(f"{operands} -> fma(fp16)").operands)
     overlap = draw(st.sampled_from(["none", "tile"])) if gather == "element" else "none"
     policy = replace(NPU.policy, gather=gather, overlap=overlap, weights=draw(st.sampled_from(["both", "high_only"])))
-    mac_unit = replace(NPU.mac, low=low, high=replace(NPU.mac.high, spec=high_spec), datapath=draw(st.sampled_from(["pair", "multi_mode"])))
+    mac_unit = replace(
+        NPU.mac,
+        low=low,
+        high=replace(NPU.mac.high, spec=high_spec),
+        datapath=draw(st.sampled_from(["pair", "multi_mode"])),
+    )
     engine = replace(NPU.side_engine, lanes=draw(st.sampled_from([1, 16, 64]))) if gather == "element" else None
     return replace(NPU, array=array, memory=level, mac=mac_unit, policy=policy, side_engine=engine)
 
@@ -320,7 +338,9 @@ def test_invariants_of_every_cost(machine, m, n, k, gemms, fraction, seed):
 @settings(max_examples=60, deadline=None)
 @given(machines(), DIMENSION, DIMENSION, DIMENSION)
 def test_an_empty_mask_costs_the_low_pass_and_the_scoring(machine, m, n, k):
-    high_operands = replace(machine.mac.high, spec=replace(machine.mac.high.spec, operands=machine.mac.low.spec.operands))
+    high_operands = replace(
+        machine.mac.high, spec=replace(machine.mac.high.spec, operands=machine.mac.low.spec.operands)
+    )
     machine = replace(machine, mac=replace(machine.mac, high=high_operands))
     gemm = Gemm(m, n, k)
     low = price(machine, gemm, "low")
@@ -335,7 +355,9 @@ def test_an_empty_mask_costs_the_low_pass_and_the_scoring(machine, m, n, k):
 
 
 @settings(max_examples=80, deadline=None)
-@given(DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["3.7", "64", "1024"]), st.integers(1, 8), st.sampled_from([0, 16]))
+@given(
+    DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["3.7", "64", "1024"]), st.integers(1, 8), st.sampled_from([0, 16])
+)
 def test_more_bandwidth_is_never_slower_for_a_fixed_tile(m, n, k, bandwidth, factor, accumulators_kib):
     array, level = Array(8, 8), memory(bandwidth=bandwidth, ports=32, accumulators_kib=accumulators_kib)
     tile = choose_tile(array, level, "ws", m, n, k, 1, BYTES)
@@ -370,7 +392,11 @@ def test_input_stationary_is_weight_stationary_with_the_operands_exchanged(machi
     stationary_in, stationary_w = with_flow("is", True), with_flow("ws", False)
     for mode in ("low", "high"):
         one, other = price(stationary_in, Gemm(m, n, k), mode), price(stationary_w, Gemm(n, m, k), mode)
-        assert (one.cycles, one.roofline_cycles, one.traffic_bits) == (other.cycles, other.roofline_cycles, other.traffic_bits)
+        assert (one.cycles, one.roofline_cycles, one.traffic_bits) == (
+            other.cycles,
+            other.roofline_cycles,
+            other.traffic_bits,
+        )
         assert one.energy_j == pytest.approx(other.energy_j, rel=1e-12)
     if machine.policy.gather == "tile":  # the other kinds take rows of A, which are columns of W
         one = price(stationary_in, Gemm(m, n, k), "two_pass", mask)
@@ -383,7 +409,10 @@ def test_input_stationary_is_weight_stationary_with_the_operands_exchanged(machi
 
 @pytest.mark.parametrize(
     ("table", "expected_pj"),
-    [("horowitz2014_45nm", (0.18, 0.47, 0.95, 1.11, 0.80, 1.28, 2.70)), ("jouppi2021_7nm", (0.06, 0.18, 0.37, 0.43, 0.30, 0.49, 0.99))],
+    [
+        ("horowitz2014_45nm", (0.18, 0.47, 0.95, 1.11, 0.80, 1.28, 2.70)),
+        ("jouppi2021_7nm", (0.06, 0.18, 0.37, 0.43, 0.30, 0.49, 0.99)),
+    ],
 )
 def test_default_mac_energies(table, expected_pj):
     table = energy_table(table)
@@ -454,7 +483,13 @@ def test_the_basis_of_the_energy_names_table_class_and_band():
 
 
 def test_waste_factors_of_independent_flags():
-    expected = {256: (226, 92, 20, 10), 64: (62, 47, 19, 10), 16: (15.9, 14.9, 11.2, 8.1), 8: (8.0, 7.7, 6.7, 5.7), 4: (4.0, 3.9, 3.7, 3.4)}
+    expected = {
+        256: (226, 92, 20, 10),
+        64: (62, 47, 19, 10),
+        16: (15.9, 14.9, 11.2, 8.1),
+        8: (8.0, 7.7, 6.7, 5.7),
+        4: (4.0, 3.9, 3.7, 3.4),
+    }
     for group, row in expected.items():
         for flagged, gamma in zip((0.001, 0.01, 0.05, 0.1), row, strict=True):
             assert waste_factor(flagged, group) == pytest.approx(gamma, abs=0.06 if group <= 16 else 0.8)
@@ -472,12 +507,16 @@ def test_energy_and_break_even_of_the_worked_example():
     assert break_even(1.0, 0.0, 0.5) == 0.0
 
 
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 7), st.integers(1, 7), st.floats(0, 1), st.integers(0, 99))
+@given(
+    st.integers(1, 20), st.integers(1, 20), st.integers(1, 7), st.integers(1, 7), st.floats(0, 1), st.integers(0, 99)
+)
 def test_counts_of_a_mask_are_those_of_its_elements(m, n, height, width, fraction, seed):
     mask = np.random.default_rng(seed).random((2, m, n)) < fraction
     flags = MaskFlags(mask)
     assert flags.count() == mask.sum()
-    bands = [(g, i, j) for g in range(2) for i in range(m) for j in range(0, n, width) if mask[g, i, j : j + width].any()]
+    bands = [
+        (g, i, j) for g in range(2) for i in range(m) for j in range(0, n, width) if mask[g, i, j : j + width].any()
+    ]
     assert flags.bands(width).outputs == sum(min(width, n - j) for _, _, j in bands)
     tiles = [
         (g, i, j)
@@ -496,7 +535,12 @@ def test_counts_of_a_mask_are_those_of_its_elements(m, n, height, width, fractio
 def test_expected_counts_are_near_those_of_random_masks():
     mask = np.random.default_rng(1).random((4, 200, 96)) < 0.02
     measured, expected = MaskFlags(mask), IndependentFlags(0.02, 4, 200, 96)
-    for call in (lambda f: f.count(), lambda f: f.rows(), lambda f: f.bands(16).outputs, lambda f: f.tiles(16, 16).outputs):
+    for call in (
+        lambda f: f.count(),
+        lambda f: f.rows(),
+        lambda f: f.bands(16).outputs,
+        lambda f: f.tiles(16, 16).outputs,
+    ):
         assert call(expected) == pytest.approx(call(measured), rel=0.08)
     assert expected.per_tile(16, 16).sum() == pytest.approx(expected.count())
 
@@ -595,10 +639,22 @@ def test_estimate_shows_three_modes_and_says_what_it_assumes():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: price(NPU, Gemm(2, 2, 2), "middle"), "mode: got 'middle'; expected one of low, high, two_pass; choose one"),
-        (lambda: price(NPU, Gemm(2, 2, 2), "two_pass"), "flags: got none for mode two_pass; expected them with two_pass only"),
-        (lambda: price(NPU, Gemm(2, 2, 2), "low", 0.5), "flags: got some for mode low; expected them with two_pass only"),
-        (lambda: price(NPU, Gemm(2, 2, 2), "two_pass", 1.5), "flags: got 1.5; expected a fraction from 0 to 1, or a bool array; give e.g. 0.02"),
+        (
+            lambda: price(NPU, Gemm(2, 2, 2), "middle"),
+            "mode: got 'middle'; expected one of low, high, two_pass; choose one",
+        ),
+        (
+            lambda: price(NPU, Gemm(2, 2, 2), "two_pass"),
+            "flags: got none for mode two_pass; expected them with two_pass only",
+        ),
+        (
+            lambda: price(NPU, Gemm(2, 2, 2), "low", 0.5),
+            "flags: got some for mode low; expected them with two_pass only",
+        ),
+        (
+            lambda: price(NPU, Gemm(2, 2, 2), "two_pass", 1.5),
+            "flags: got 1.5; expected a fraction from 0 to 1, or a bool array; give e.g. 0.02",
+        ),
         (
             lambda: price(NPU, Gemm(2, 3, 2), "two_pass", np.zeros((3, 2), bool)),
             "flags: got an array of bool of shape (3, 2); expected bool of shape (1, 2, 3) or (2, 3); pass the mask of the GEMM",
@@ -608,7 +664,10 @@ def test_estimate_shows_three_modes_and_says_what_it_assumes():
             "flags: got an array of float64 of shape (2, 3); expected bool of shape (1, 2, 3) or (2, 3); pass the mask of the GEMM",
         ),
         (lambda: Gemm(0, 1, 1), "gemm: m: got 0; expected a whole number from 1; give e.g. 64"),
-        (lambda: estimate(NPU, gemm=(1, 2)), "gemm: got (1, 2); expected three whole numbers (M, N, K); give e.g. (64, 64, 64)"),
+        (
+            lambda: estimate(NPU, gemm=(1, 2)),
+            "gemm: got (1, 2); expected three whole numbers (M, N, K); give e.g. (64, 64, 64)",
+        ),
     ],
 )
 def test_bad_calls_are_refused_with_what_was_expected(call, message):

@@ -1,0 +1,49 @@
+# What there is to type. The first two set everything up: python3, a C compiler and make are all they need.
+#   make run    the main job: the bundled network on hwconfigs/npu.yaml, results in out/
+#   make test   the fast tier of the tests
+#   make test-full, make bench, make lint, make format, make clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard native/*.py native/include/* native/src/*)
+
+.PHONY: run test test-full bench lint format clean
+
+run: $(VENV)/run.stamp
+	$(BIN)/python -m simulator --hw hwconfigs/npu.yaml
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-full: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m "full or not full"
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only --benchmark-disable-gc -q
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info native/*.so native/_engine.c out .pytest_cache .ruff_cache .mypy_cache
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and pinned: an unpinned one may pull gigabytes.
+$(VENV)/run.stamp: $(VENV)/bin/pip $(SOURCES)
+	$(PIP) torch
+	$(PIP) --editable '.[torch,report]'
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(PIP) --editable '.[test]'
+	touch $@

@@ -1,0 +1,383 @@
+"""Machine files: what is accepted, what is refused, and the text of each refusal."""
+# ruff: noqa: E501 - messages are asserted whole, one a line
+
+import math
+import re
+import shutil
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+import simulator.hardware.load as loader
+from simulator.errors import InputError
+from simulator.hardware import bundled_names, load_hardware, schema
+from simulator.hardware.quantities import parse_quantity
+from simulator.hardware.technology import BANDS, energy_table, table_names
+
+ROOT = Path(__file__).parent.parent.parent
+NPU = (ROOT / "hwconfigs" / "npu.yaml").read_text()
+SHORT = "array: {rows: 16, columns: 16}\nmac: {low: fma(fp8_e4m3)}\n"
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Load a text (or bytes) as m.yaml; return the message of the refusal as its lines."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(content):
+        Path("m.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(InputError) as caught:
+            load_hardware("m.yaml")
+        return str(caught.value).split("\n")
+
+    return load
+
+
+@pytest.fixture
+def accepted(tmp_path):
+    def load(content):
+        path = tmp_path / "m.yaml"
+        path.write_text(content)
+        return load_hardware(path)
+
+    return load
+
+
+def edited(old: str, new: str) -> str:
+    assert old in NPU
+    return NPU.replace(old, new, 1)
+
+
+# --- what is accepted -------------------------------------------------------------------------------------------------
+
+
+def test_npu_is_found_by_name_and_carries_the_order_of_its_array():
+    npu = load_hardware("npu")
+    assert npu.name == "npu"
+    assert str(npu.mac.low.spec) == "fp8_e4m3/sat -> chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
+    assert str(npu.mac.high.spec) == "fp8_e4m3/sat -> chunk(16, fma(fp16/sat), seq(fp16/sat))"
+    assert (npu.mac.low.accumulator_bits, npu.mac.high.accumulator_bits) == (8, 16)
+    assert npu.memory.dram.bandwidth_bits_per_cycle == Fraction(1024, 5)
+    assert (npu.memory.dram.latency_cycles, npu.memory.sram.size_bits) == (100, 256 * 8192)
+    assert (npu.policy.tolerance, npu.policy.gather, npu.policy.overlap) == (0.5, "element", "tile")
+    assert replace(load_hardware(ROOT / "hwconfigs" / "npu.yaml"), source=npu.source) == npu
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_every_bundled_machine_loads_and_every_quantity_has_a_comment(name):
+    load_hardware(name)
+    for line in (ROOT / "hwconfigs" / f"{name}.yaml").read_text().splitlines():
+        assert not re.search(r'"[\d.]+ \S+"', line) or "#" in line, f"no source: {line}"
+
+
+def test_the_shortest_file_gets_the_documented_defaults(accepted):
+    machine = accepted(SHORT)
+    assert machine.name == "m"
+    assert (machine.memory, machine.side_engine, machine.policy, machine.mac.high, machine.mac.datapath) == (None,) * 5
+    assert (machine.technology.table.name, machine.technology.frequency_hz) == ("jouppi2021_7nm", 1e9)
+    assert (machine.array.dataflow, machine.array.load, machine.array.drain) == ("ws", "overlapped", "overlapped")
+    assert str(machine.mac.low.spec) == "chunk(16, fma(fp8_e4m3), seq(fp8_e4m3))"
+
+
+def test_two_modes_default_to_two_passes_on_what_the_machine_has(accepted):
+    two = SHORT.replace("}\n", ", high: fma(fp16)}\n").replace("16, high: fma(fp16)}", "16}", 1)
+    machine = accepted(two)
+    assert (machine.policy.gather, machine.policy.overlap, machine.mac.datapath) == ("coltile", "none", "multi_mode")
+    machine = accepted(two + "side_engine: {lanes: 8}\n")
+    assert (machine.policy.gather, machine.policy.overlap) == ("element", "tile")
+    assert accepted(two + "policy: {kind: uniform}\n").policy is None
+
+
+@pytest.mark.parametrize(
+    ("dataflow", "written", "meant"),
+    [
+        ("ws", "seq(fp16, fp32)", "chunk(64, seq(fp16, fp32), seq(fp32))"),
+        ("is", "fma(fp16/sat)", "chunk(64, fma(fp16/sat), seq(fp16/sat))"),
+        ("ws", "late(fma(fp16))", "late(chunk(64, fma(fp16), seq(fp16)))"),
+        ("ws", "chunk(64, fma(fp16), seq(fp32))", "chunk(64, fma(fp16), seq(fp32))"),
+        ("ws", "{chunk: 64, inner: fma(fp16), outer: {seq: fp32}}", "chunk(64, fma(fp16), seq(fp32))"),
+        ("os", "fma(fp16)", "fma(fp16)"),
+        ("ws", "exact(fp16)", "exact(fp16)"),
+        ("best", "exact(fp16)", "exact(fp16)"),
+    ],
+)
+def test_the_order_follows_from_the_array(accepted, dataflow, written, meant):
+    machine = accepted(
+        f"array: {{rows: 16, columns: 8, dataflow: {dataflow}}}\n"
+        f"mac: {{low: {{operands: fp8_e4m3, accumulator: '{written}', rate: 4 MAC/cycle}}}}\n".replace("'{", "{").replace("}'", "}")
+    )
+    assert str(machine.mac.low.spec.accumulator) == meant
+
+
+def test_widths_of_states_partial_sums_and_outputs(accepted):
+    text = "array: {rows: 16, columns: 8}\nmac: {low: 'fp8_e4m3*fp16 -> chunk(16, fma(fp16), seq(fp32)) -> bf16'}\n"
+    low = accepted(text).mac.low
+    assert [fmt.name for fmt in low.operand_formats] == ["fp8_e4m3", "fp16"]
+    assert (low.accumulator_bits, low.partial_sum_bits, low.output_bits) == (16, 32, 16)
+
+
+def test_yaml_1_2_numbers_are_numbers(accepted):
+    assert accepted(edited("tolerance: 0.5", "tolerance: 1e-3")).policy.tolerance == 1e-3
+    assert accepted(edited("tolerance: 0.5", "tolerance: .inf")).policy.tolerance == math.inf
+    assert accepted("﻿" + SHORT).array.rows == 16
+
+
+def test_units_are_read_exactly():
+    cases = {
+        "25.6 GB/s": (Fraction("204.8e9"), "bandwidth"),
+        "0.5 B/cycle": (4, "bandwidth per cycle"),
+        "256 KiB": (256 * 8192, "size"),
+        "256 kB": (256 * 8000, "size"),
+        "0.179 pJ/bit": (Fraction("0.179e-12"), "energy per bit"),
+        "1.5e-3 µs": (Fraction("1.5e-9"), "time"),
+    }
+    for text, (value, dimension) in cases.items():
+        found = parse_quantity(text, (dimension,), "")
+        assert (found.value, found.dimension) == (value, dimension)
+
+
+def test_latency_and_bandwidth_follow_the_clock(accepted):
+    memory = accepted(edited('"1 GHz"', '"0.5 GHz"')).memory
+    assert (memory.dram.latency_cycles, memory.dram.bandwidth_bits_per_cycle) == (50, Fraction(2048, 5))
+    assert memory.sram.read_bits_per_cycle == 1024
+
+
+def test_with_tolerance_is_a_copy(accepted):
+    npu = load_hardware("npu")
+    assert npu.with_tolerance(0.25).policy.tolerance == 0.25
+    assert npu.policy.tolerance == 0.5
+    assert npu.with_tolerance(math.inf).mac is npu.mac
+    for bad in (-1, math.nan, True, "x"):
+        with pytest.raises(InputError, match=r"^tolerance: got .*; expected a number >= 0 or infinity; give e.g. 0.5$"):
+            npu.with_tolerance(bad)
+    with pytest.raises(InputError, match="without a two-pass policy; expected a machine with mac.high; leave the tolerance out"):
+        accepted(SHORT).with_tolerance(0.5)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+COUNT = "expected a whole number from 1 to 1048576; write e.g. 16"
+REFUSALS = [
+    ("dataflow: ws", "dataflw: ws", '13:3: array.dataflw: unknown key; did you mean "dataflow"?'),
+    ("rows: 16 ", "rows: 0 ", f"11:9: array.rows: got 0; {COUNT}"),
+    ("rows: 16 ", "rows: -16 ", f"11:9: array.rows: got -16; {COUNT}"),
+    ("rows: 16 ", "rows: 016 ", f"11:9: array.rows: got '016'; {COUNT}"),
+    ("rows: 16 ", "rows: 1:30 ", f"11:9: array.rows: got '1:30'; {COUNT}"),
+    ("rows: 16 ", "rows: 16.0 ", f"11:9: array.rows: got 16.0; {COUNT}"),
+    ("rows: 16 ", "rows: 9" + 30 * "9" + " ", f"11:9: array.rows: got '{31 * '9'}'; {COUNT}"),
+    ("rows: 16 ", "rows: yes ", f"11:9: array.rows: got 'yes'; {COUNT}"),
+    ("rows: 16 ", "rows: ", "11:8: array.rows: got nothing; expected a value; write one, or remove the key"),
+    ("rows: 16 ", "rows: 16\n  rows: 8 ", "12:3: array.rows: duplicate key; expected it once, and line 11 has it already; remove one"),
+    ('"1 GHz"', "1", '8:14: technology.frequency: got 1 without a unit; expected a frequency; write e.g. "1 GHz"'),
+    ('"1 GHz"', '"1"', '8:14: technology.frequency: got 1 without a unit; expected a frequency; write e.g. "1 GHz"'),
+    ('"1 GHz"', '"1 ghz"', "8:14: technology.frequency: got '1 ghz', and 'ghz' is no unit; expected a frequency; did you mean \"GHz\"?"),
+    ('"1 GHz"', '"1 ns"', "8:14: technology.frequency: got '1 ns', which is a time; expected a frequency; write e.g. \"1 GHz\""),
+    ('"1 GHz"', '"1GHz"', "8:14: technology.frequency: got '1GHz'; expected a space before the unit; write \"1 GHz\""),
+    ('"1 GHz"', "fast", "8:14: technology.frequency: got 'fast'; expected a frequency as a number, a space and a unit; write e.g. \"1 GHz\""),
+    ('"1 GHz"', '"-1 GHz"', "8:14: technology.frequency: got '-1 GHz'; expected a value from 1000 Hz to 1e+12 Hz; write e.g. \"1 GHz\""),
+    ('"1 GHz"', '"1e999999999 GHz"', "8:14: technology.frequency: got '1e999999999 GHz', and 'e999999999 GHz' is no unit; expected a frequency; write e.g. \"1 GHz\""),
+    ('"1 GHz"', ".nan", '8:14: technology.frequency: got nan without a unit; expected a frequency; write e.g. "1 GHz"'),
+    ('size: "256 KiB"', 'size: "0 KiB"', "35:11: memory.sram.size: got '0 KiB'; expected a value from 8 bit to 1.1259e+15 bit; write e.g. \"256 KiB\""),
+    ('size: "256 KiB"', 'size: "9999999 TiB"', "35:11: memory.sram.size: got '9999999 TiB'; expected a value from 8 bit to 1.1259e+15 bit; write e.g. \"256 KiB\""),
+    ('size: "256 KiB"', 'size: "1.03 B"', "35:11: memory.sram.size: got '1.03 B'; expected a whole number; write e.g. \"256 KiB\""),
+    ('size: "256 KiB"', 'size: "256 kib"', "35:11: memory.sram.size: got '256 kib', and 'kib' is no unit; expected a size; did you mean \"KiB\"?"),
+    ('"25.6 GB/s"', '"25.6 GB"', "31:16: memory.dram.bandwidth: got '25.6 GB', which is a size; expected a bandwidth or a bandwidth per cycle; write e.g. \"25.6 GB/s\""),
+    ("energy: auto              # 20.3", "energy: 0.40 ns # 20.3", "33:13: memory.dram.energy: got '0.40 ns', which is a time; expected an energy per bit; write e.g. \"0.18 pJ/bit\" or \"auto\""),
+    ("energy: auto              # 0.055", "energy: 0.4 # 0.055", '22:13: mac.low.energy: got 0.4 without a unit; expected an energy; write e.g. "0.40 pJ" or "auto"'),
+    ('"4 MAC/cycle"', '"1.5 MAC/cycle"', "21:11: mac.low.rate: got '1.5 MAC/cycle'; expected a whole number; write e.g. \"4 MAC/cycle\""),
+    ("buffers: 2", "buffers: true", "38:14: memory.sram.buffers: got true; expected a whole number from 1 to 16; write e.g. 2"),
+    ("overlap: tile", "overlap: off", "55:12: policy.overlap: got 'off'; expected one of none, tile; write e.g. none"),
+    ("tolerance: 0.5", "tolerance: -0.5", "53:14: policy.tolerance: got -0.5; expected a plain number >= 0, or .inf; write e.g. 0.5"),
+    ("tolerance: 0.5", "tolerance: .nan", "53:14: policy.tolerance: got nan; expected a plain number >= 0, or .inf; write e.g. 0.5"),
+    ("tolerance: 0.5", "tolerance: '0.5'", "53:14: policy.tolerance: got '0.5'; expected a plain number >= 0, or .inf; write e.g. 0.5"),
+    ("score: kappa_prime", "score: kappa_full", "51:10: policy.score: got 'kappa_full'; expected kappa_prime; write e.g. kappa_prime"),
+    ("side_metric: output", "side_metric: abs_sum", "52:16: policy.side_metric: got abs_sum, which this version does not price; expected output; write e.g. output"),
+    ("weights: both", "weights: sliced", "56:12: policy.weights: got sliced, which this version does not price; expected one of both, high_only; write e.g. both"),
+    ("datapath: multi_mode", "datapath: composed", "28:13: mac.datapath: got composed, which this version does not price; expected one of multi_mode, pair; write e.g. multi_mode"),
+    ("weights: both", "weights: both\n  recompute_nonfinite: off", "57:24: policy.recompute_nonfinite: got 'off'; expected true or false; write one of them without quotes"),
+    ("accumulator: fma(fp16/sat)", "accumulator: fma(fp61)", "25:18: mac.high.accumulator: got what is no arithmetic: format 'fp61' is unknown; did you mean fp64 or fp16 or fp6_e3m2?; expected an accumulator; write e.g. fma(fp16)"),
+    ("accumulator: fma(fp16/sat)", "accumulator: [fma]", "25:18: mac.high.accumulator: got what is no arithmetic: a list instead of text or a mapping; expected an accumulator; write e.g. fma(fp16)"),
+    ("accumulator: fma(fp16/sat)", "accumulator: {fma: true}", "25:18: mac.high.accumulator: got what is no arithmetic: true instead of text or a mapping; expected an accumulator; write e.g. fma(fp16)"),
+    ("accumulator: fma(fp16/sat)", "accumulator: chunk(8, fma(fp16), seq(fp16))", "25:18: mac.high.accumulator: got runs of 8; expected 16 = array.rows (16) times rate (1); write fma(fp16) and let the order follow from the array, or change array.rows or rate"),
+    ("accumulator: fma(fp16/sat)", "accumulator: chunk(16, chunk(4, fma(fp16), seq(fp16)), seq(fp16))", "25:18: mac.high.accumulator: got the nested chunk(16, chunk(4, fma(fp16), seq(fp16)), seq(fp16)); expected chunk(16, inner, outer), the order of array.rows times rate; write what one PE does, e.g. fma(fp16)"),
+    ("operands: fp8_e4m3/sat    # OCP", "operands: 8 # OCP", "19:15: mac.low.operands: got 8; expected a format, or a list of two; write e.g. fp8_e4m3"),
+    ("operands: fp8_e4m3/sat    # OCP", "operands: e4m3 # OCP", "19:15: mac.low.operands: got what is no arithmetic: format 'e4m3' is ambiguous; write one of: fp8_e4m3 (OCP, largest 448), e4m3:ieee (largest 240), fp8_e4m3fnuz (largest 240, bias 8); expected a format, or a list of two; write e.g. fp8_e4m3"),
+    ("schema: 1", "schema: 2", "4:9: schema: got 2; expected 1, the only version so far; write 1"),
+    ("schema: 1", "schema: true", "4:9: schema: got true; expected 1, the only version so far; write 1"),
+    ("name: npu", "name: [npu]", "5:7: name: got a list; expected a name of printable text; write e.g. npu"),
+    ("table: jouppi2021_7nm", "table: jouppi", "9:10: technology.table: got 'jouppi'; expected one of horowitz2014_45nm, jouppi2021_7nm; write one of them"),
+    ('node: "7 nm"', 'node: "45 nm"', "7:9: technology.node: got 45 nm, but technology.table: jouppi2021_7nm is of 7 nm; expected the same node; change one of the two"),
+    ("drain: overlapped", "drain: none", "15:10: array.drain: got none with array.dataflow: ws; expected overlapped or exposed; write one of them"),
+    ("dataflow: ws", "interleave: 2", "13:15: array.interleave: got 2, which changes the order of summation in a way that mac.low.accumulator cannot express; expected 1; write 1"),
+    ("lanes: 64", "lanes: 64\n  queue: 64", "48:3: side_engine.queue: unknown key; expected one of kind, lanes, mac; remove it"),
+    ("array:\n", "array: &a\n", "10:8: got the anchor &a; expected plain values; write the value out"),
+    ("dataflow: ws", "dataflow: *a", "13:13: got the alias *a; expected plain values; write the value out"),
+    ("dataflow: ws", "dataflow: !!python/name:os.system ws", "13:13: got the tag tag:yaml.org,2002:python/name:os.system; expected plain values; write the value out"),
+    ("  rows: 16", "\trows: 16", "11:1: got a tab; expected spaces as indentation; replace it by spaces"),
+    ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, tolerance, gather, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), REFUSALS, ids=[f"{new[:40]!r}" for _, new, _ in REFUSALS])
+def test_a_wrong_value_is_refused_with_place_value_expectation_and_remedy(refused, old, new, message):
+    assert f"m.yaml:{message}" in refused(edited(old, new))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "m.yaml:1:1: the file is empty; expected a mapping of keys; start with e.g. 'array: ...'"),
+        ("# nothing\n", "m.yaml:1:1: the file is empty; expected a mapping of keys; start with e.g. 'array: ...'"),
+        ("- a\n", "m.yaml:1:1: got a list at the top; expected a mapping; write 'key: value' lines"),
+        ("npu", "m.yaml:1:1: got 'npu' at the top; expected a mapping; write 'key: value' lines"),
+        (SHORT + "---\n" + SHORT, "m.yaml:3:1: got a second document; expected one per file; remove the '---'"),
+        (
+            "a: [1, 2\n",
+            "m.yaml:2:1: YAML syntax while parsing a flow sequence: expected ',' or ']', but got '<stream end>'; "
+            "expected 'key: value' lines; check indentation, quotes and brackets",
+        ),
+        ("? [a]\n: 1\n", "m.yaml:1:3: got a list or mapping as key; expected a name; write 'name: value'"),
+        ("a: 1\nb: '\x01'\n", "m.yaml:2:5: got the character U+0001, which YAML forbids; expected plain text; remove it"),
+        (b"a: 1\nb: \xff\n", "m.yaml:2:4: got byte 0xff; expected UTF-8; save the file as UTF-8"),
+        (SHORT.encode("utf-16"), "m.yaml:1:1: got byte 0xff; expected UTF-8; save the file as UTF-8"),
+        ("[" * 5000, "m.yaml: nested too deeply; expected a few levels; flatten it"),
+        (b"#" * (1 << 21), "m.yaml: got more than 1 MiB; expected a short YAML file; check that it is the right one"),
+    ],
+    ids=range(12),
+)
+def test_a_file_that_is_no_mapping_is_refused(refused, content, message):
+    assert refused(content) == [message]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("policy: {}\n", "3:9: policy: got a two-pass policy for a machine with one MAC; expected mac.high beside mac.low; add mac.high, or write kind: uniform"),
+        ("policy: {kind: two_pass}\n", "3:16: policy.kind: got a two-pass policy for a machine with one MAC; expected mac.high beside mac.low; add mac.high, or write kind: uniform"),
+        ("policy: {kind: uniform, tolerance: 1}\n", "3:36: policy.tolerance: got a key of a two-pass policy with policy.kind: uniform; expected kind alone; remove it"),
+        ("side_engine: {lanes: 4}\n", "3:14: side_engine: got an engine that a machine with one MAC does not use; expected none; remove it"),
+        ("memory: {dram: {bandwidth: 1 GB/s}}\n", "3:9: memory.sram: missing; expected on-chip buffer; add e.g. 'sram: {size: 256 KiB, read: ..., write: ...}'"),
+        ("technology: {node: 5 nm}\n", "3:20: technology.node: got 5 nm; expected a node with an energy table: 45 nm (horowitz2014_45nm), 7 nm (jouppi2021_7nm); write one of them"),
+    ],
+)  # fmt: skip
+def test_keys_that_do_not_go_together_are_named(refused, more, message):
+    assert refused(SHORT + more) == [f"m.yaml:{message}"]
+
+
+def test_datapath_belongs_to_two_modes(refused):
+    text = "array: {rows: 16, columns: 16}\nmac: {low: fma(fp16), datapath: pair}\n"
+    message = "got a datapath of two modes; expected mac.high beside it; remove it, or add mac.high"
+    assert refused(text) == [f"m.yaml:2:33: mac.datapath: {message}"]
+
+
+def test_an_array_gather_uses_neither_engine_nor_overlap(refused):
+    assert refused(edited("gather: element", "gather: row")) == [
+        "m.yaml:46:3: side_engine: got an engine that policy.gather: row does not use; expected none; remove it",
+        "m.yaml:55:12: policy.overlap: got tile, but policy.gather: row runs on the array itself; expected none; write none",
+    ]
+
+
+def test_output_stationary_has_no_stationary_load_and_no_buffer_of_partial_sums(refused):
+    assert refused(edited("dataflow: ws", "dataflow: os")) == [
+        "m.yaml:14:9: array.load: got a load mode with array.dataflow: os, which has no stationary load; expected none; remove it",
+        "m.yaml:42:5: memory.accumulators: got a buffer of partial sums with array.dataflow: os, which sums in the PEs; "
+        "expected none; remove it",
+    ]
+
+
+def test_a_composition_that_an_output_stationary_array_does_not_perform(refused):
+    text = "array: {rows: 4, columns: 4, dataflow: os}\nmac: {low: 'chunk(8, fma(fp16), seq(fp16))'}\n"
+    assert refused(text) == [
+        "m.yaml:2:12: mac.low: got chunk(8, fma(fp16), seq(fp16)), but array.dataflow: os does not sum in runs; expected what "
+        "one PE does; write fma(fp16), or set array.dataflow to ws"
+    ]
+
+
+def test_best_refuses_an_accumulator_with_an_order(refused):
+    lines = refused("array: {rows: 4, columns: 4, dataflow: best}\nmac: {low: fma(fp16)}\n")
+    assert lines == [
+        "m.yaml:2:12: mac.low: got fma(fp16), whose order of summation would change with the dataflow that array.dataflow: best "
+        "picks for each operation; expected an accumulator without order; set array.dataflow to ws, is or os, or write "
+        "exact(FORMAT)"
+    ]
+
+
+def test_all_problems_of_a_file_come_at_once_in_its_order(refused):
+    text = "arry: 1\narray: {rows: 0, columns: x}\nmac: {low: {rate: 4}}\nmemory: {dram: {bandwidth: 1 W}, sram: 5}\n"
+    assert [re.match(r"m\.yaml:(\d+):(\d+): ([\w.]+): ", line).groups() for line in refused(text)] == [
+        ("1", "1", "arry"),
+        ("2", "15", "array.rows"),
+        ("2", "27", "array.columns"),
+        ("3", "12", "mac.low.accumulator"),
+        ("3", "19", "mac.low.rate"),
+        ("4", "28", "memory.dram.bandwidth"),
+        ("4", "40", "memory.sram"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("npo", "hardware: got 'npo', no file and no bundled machine; expected one of npu; did you mean \"npu\"?"),
+        (
+            "zzz",
+            "hardware: got 'zzz', no file and no bundled machine; expected one of npu; name one of them, or give the path of "
+            "a YAML file",
+        ),
+        ("lost/mine.yaml", "lost/mine.yaml: no such file; expected a YAML file; check the path"),
+        ("lost/npu.yaml", "lost/npu.yaml: no such file; expected a YAML file; write npu for the bundled machine of that name"),
+        ("./folder", "./folder: is a directory; expected a YAML file; name a file in it"),
+        ("", "hardware: got ''; expected a path or a name; give e.g. npu"),
+        ("a\0b.yaml", "a\0b.yaml: cannot be read (embedded null byte); expected a readable YAML file; check it"),
+    ],
+)
+def test_a_missing_machine_says_what_there_is(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loader, "bundled_names", lambda: ["npu"])
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError) as caught:
+        load_hardware(name)
+    assert str(caught.value) == message
+
+
+def test_a_file_comes_before_a_bundled_machine_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "hwconfigs" / "npu.yaml", tmp_path / "mine")
+    assert load_hardware("mine").source == "mine"
+    (tmp_path / "npu").mkdir()
+    assert load_hardware("npu").source == "hwconfigs/npu.yaml"
+
+
+# --- tables and documentation -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_entry_of_an_energy_table_has_a_source_and_a_class(name):
+    table = energy_table(name)
+    entries = [value for value in vars(table).values() if hasattr(value, "source")] + [e for _, e in table.sram_j_per_bit]
+    assert len(entries) >= 12
+    assert all(entry.source and entry.uncertainty in BANDS and entry.value > 0 for entry in entries)
+
+
+def schema_keys(model: type[BaseModel], prefix: str = ""):
+    for name, field in loader._fields(model).items():
+        yield prefix + name, field.is_required()
+        inner = [t for t in loader._types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if inner and name != "high":  # as mac.low
+            yield from schema_keys(inner[0], f"{prefix}{name}.")
+
+
+def test_the_readme_lists_every_key_and_which_are_required():
+    text = (ROOT / "hwconfigs" / "README.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
+    listed = {key: "required" in default for key, default in rows if not key.endswith(".yaml")}
+    assert listed == dict(schema_keys(schema.MachineFile))
+
+
+def test_the_example_of_the_readme_loads(accepted):
+    text = (ROOT / "hwconfigs" / "README.md").read_text()
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        accepted(block)
