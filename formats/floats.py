@@ -134,7 +134,9 @@ class FloatFormat(Format):
         magnitude = abs(integer)
         leading = magnitude.bit_length() - 1 + exponent
         quantum = max(leading, self.min_exponent) - self.fraction_bits
-        rounded = round_magnitude(magnitude, quantum - exponent, rounding)
+        # Every normal significand of one bit is 1: evenness is that of the code, which is the exponent field.
+        one_is_odd = self.precision > 1 or (quantum + self.bias) % 2 == 1
+        rounded = round_magnitude(magnitude, quantum - exponent, rounding, one_is_odd)
         top, top_quantum = dyadic.from_float(self.max)
         return rounded, quantum, dyadic.add((rounded, quantum), (-top, top_quantum))[0] > 0
 

@@ -8,13 +8,14 @@ Source: number-format notes in docs/guarantees.md; IEEE 754-2019 section 4.3.
 ROUNDINGS = ("rne",)
 
 
-def round_magnitude(magnitude: int, shift: int, rounding: str) -> int:
+def round_magnitude(magnitude: int, shift: int, rounding: str, one_is_odd: bool = True) -> int:
     """Drop the `shift` lowest bits of a non-negative integer, rounding to an integer.
 
     Args:
         magnitude: non-negative integer.
         shift: number of low bits to drop; a value <= 0 multiplies by 2**-shift instead, exactly.
         rounding: one of ROUNDINGS.
+        one_is_odd: whether a kept 1 counts as odd in a tie; where a significand has one bit only, its code decides.
     Returns:
         The rounded quotient magnitude / 2**shift. Correctly rounded.
     """
@@ -25,6 +26,6 @@ def round_magnitude(magnitude: int, shift: int, rounding: str) -> int:
     kept = magnitude >> shift
     dropped = magnitude & ((1 << shift) - 1)
     half = 1 << (shift - 1)
-    if dropped > half or (dropped == half and kept & 1):
+    if dropped > half or (dropped == half and kept & one_is_odd):
         kept += 1
     return kept

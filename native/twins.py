@@ -11,6 +11,8 @@ from formats import FloatFormat, Format, Use
 
 from . import ffi, isa_index, lib
 
+_FP32 = Use.parse("fp32")
+
 
 class EngineError(RuntimeError):
     """The C engine refused or failed; the message is the engine's."""
@@ -46,8 +48,8 @@ def quantize(
         dtype: of the result, float64 or (if it holds the format) float32.
         overflow: boolean array of the shape of x, set where the rounded value lies beyond the largest finite one.
     """
-    x = np.ascontiguousarray(x)
     y = np.empty(x.shape, dtype)
+    x = np.ascontiguousarray(x)
     record = ffi.new("ulp_use *", use_fields(use))
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
     source, target = (ffi.cast("void *", array.ctypes.data) for array in (x, y))
@@ -56,10 +58,23 @@ def quantize(
     return y
 
 
+def convert(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Return an array of float32 values as float32 or float64, in the same layout; itself if it is that already.
+
+    Exact whatever the caller's floating-point environment; numpy's conversion follows it, and a flush-to-zero mode
+    would cost subnormals.
+    """
+    if x.dtype == dtype:
+        return x
+    if x.flags.f_contiguous:
+        return quantize(x.T, _FP32, dtype).T
+    return quantize(x, _FP32, dtype)
+
+
 def add(x: NDArray[Any], c: NDArray[Any], use: Use, overflow: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Return R(x + c) elementwise, one rounding of each exact sum; `overflow` as for quantize."""
-    x, c = np.ascontiguousarray(x, np.float64), np.ascontiguousarray(c, np.float64)
     y = np.empty(x.shape)
+    x, c = (np.ascontiguousarray(convert(array, np.float64)) for array in (x, c))
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
     pointers = [ffi.cast("double *", array.ctypes.data) for array in (x, c, y)]
     check(lib.ulp_add(*pointers, x.size, ffi.new("ulp_use *", use_fields(use)), flags))

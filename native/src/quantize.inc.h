@@ -11,7 +11,8 @@ static void stretch(const double *x, double *y, int n, const ulp_use *use, uint8
 {
     const rounder r = make_rounder(use);
     double padded[STRETCH] __attribute__((aligned(64))) = {0};
-    int in_lanes = use->precision <= 51 && !use->flush_subnormals && !use->unsigned_zero;
+    int in_lanes = use->precision >= 2 && use->precision <= 51 && use->min_exponent >= -1022 &&
+                   !use->flush_subnormals && !use->unsigned_zero;
     for (int i = 0; in_lanes && i < n; i++)
         in_lanes = !(fabs(x[i]) >= LIMIT) || isinf(x[i]);
     if (!in_lanes) {

@@ -113,8 +113,10 @@ static inline double ulp_round_exact(ulp_exact x, const ulp_use *use, int *overf
             kept = 0; /* below half of the smallest value: significands stay below 2^127 */
         } else {
             ulp_u128 dropped = x.significand & (((ulp_u128)1 << shift) - 1), half = (ulp_u128)1 << (shift - 1);
+            /* Where significands have one bit only, the code decides what is even: the exponent field. */
+            int one_is_odd = use->precision > 1 || ((quantum - use->min_exponent + 1) & 1);
             kept = (uint64_t)(x.significand >> shift);
-            kept += dropped > half || (dropped == half && (kept & 1));
+            kept += dropped > half || (dropped == half && (kept & (uint64_t)one_is_odd));
         }
         value = ldexp((double)kept, quantum);
         if (value > use->max) {

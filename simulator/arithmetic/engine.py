@@ -5,6 +5,7 @@ The results equal those of `reference.dot`, bit for bit, whatever kernel runs (N
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from formats import Use
 from formats.format import as_float64
 from native import matmul as engine
-from native.twins import add, quantize
+from native.twins import add, convert, quantize
 
 from .accumulators import Accumulator, Exact, Late, result_use
 from .kernels import Kernel, Situation, choose
@@ -91,13 +92,15 @@ def dot(
     Returns:
         (...), float32 if that holds the output format, else float64.
     """
-    a, b = np.broadcast_arrays(numbers(a, "a"), numbers(b, "b"))
-    if a.ndim < 1:
-        raise ValueError("dot: expected arrays of shape (..., K), got scalars")
+    a, b = numbers(a, "a"), numbers(b, "b")
+    if a.ndim < 1 or b.ndim < 1 or a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"dot: a {a.shape} and b {b.shape} do not fit; expected (..., K) and (..., K)")
+    a, b = np.broadcast_arrays(a, b)
     shape, k = a.shape[:-1], a.shape[-1]
-    rows = np.arange(int(np.prod(shape)), dtype=np.int64)
-    addend = None if c is None else np.broadcast_to(as_float64(c), shape).reshape(-1, 1)
-    work = Accumulation(_spec(mac), a.reshape(-1, k), b.reshape(-1, k).T, addend, threads)
+    count = math.prod(shape)
+    rows = np.arange(count, dtype=np.int64)
+    addend = None if c is None else np.broadcast_to(numbers(c, "c"), shape).reshape(count, 1)
+    work = Accumulation(_spec(mac), a.reshape(count, k), b.reshape(count, k).T, addend, threads)
     return work.listed((rows, rows))[0].reshape(shape)
 
 
@@ -120,7 +123,7 @@ class Accumulation:
         uses = spec.operands or (None, None)
         self.a, self.b = _operand(a, uses[0]), _operand(b, uses[1])
         self.late = isinstance(spec.accumulator, Late)
-        self.c = None if c is None else _addend(as_float64(c), self.shape, self._addend_use())
+        self.c = None if c is None else _addend(numbers(c, "c"), self.shape, self._addend_use())
         self.lowered: Lowered = lower(spec.accumulator)
         self.kernel: Kernel = choose(self.situation())[0]
 
@@ -168,7 +171,7 @@ class Accumulation:
             y = add(y, late_c, spec.result, overflowed)
         elif spec.output:
             y = quantize(y, spec.output, overflow=overflowed)
-        y = y.astype(spec.dtype, copy=False)
+        y = convert(y, spec.dtype)
         return y, None if overflowed is None else Stats(self.kernel.name, overflowed)
 
 
@@ -198,11 +201,11 @@ def _operand(x: NDArray[Any], use: Use | None) -> NDArray[Any]:
     if x.dtype == np.float64:
         p = engine.profile(x)
         if p.significant_bits <= 24 and p.max_exponent < 128 and p.min_last_bit >= -149:
-            return x.astype(np.float32)
+            return convert(x, np.float32)
     return x
 
 
-def _addend(c: NDArray[np.float64], shape: tuple[int, int], use: Use | None) -> NDArray[np.float64]:
+def _addend(c: NDArray[Any], shape: tuple[int, int], use: Use | None) -> NDArray[Any]:
     try:
         return np.broadcast_to(c if use is None else quantize(c, use), shape)
     except ValueError:

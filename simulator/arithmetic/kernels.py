@@ -19,12 +19,13 @@ Facts used
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from formats import FloatFormat, Use
+from formats import FloatFormat, Use, dyadic
 from native.matmul import Join, Node, Profile
 
 from .lowering import Lowered
@@ -144,16 +145,18 @@ class _Conditions:
         """The lane holds the format with two bits to spare, and zero signs and subnormals as IEEE has them."""
         fmt, lane = _float(use), self.lane
         self.need(fmt.subnormals and fmt.has_negative_zero, f"{fmt.name} keeps subnormals and -0")
+        # With a single significand bit the parity of the code decides ties, which the rounding constant cannot see.
         self.need(
-            fmt.precision <= lane.precision - 2
+            2 <= fmt.precision <= lane.precision - 2
             and _quantum(fmt) >= lane.last
-            and fmt.min_exponent >= lane.lowest_normal,
-            f"{fmt.name} in a {lane.name} lane: p = {fmt.precision} <= {lane.precision - 2}, "
-            f"subnormals from 2^{_quantum(fmt)} >= 2^{lane.last}",
+            and fmt.min_exponent >= lane.lowest_normal
+            and Fraction(fmt.max) < TWO**lane.top,
+            f"{fmt.name} in a {lane.name} lane: 2 <= p = {fmt.precision} <= {lane.precision - 2}, "
+            f"subnormals from 2^{_quantum(fmt)} >= 2^{lane.last}, largest {fmt.max:g} < 2^{lane.top}",
         )
 
     def roundable(self, use: Use, bound: Fraction, what: str) -> None:
-        """Fact 5."""
+        """Fact 5, for |x| < bound."""
         limit = self.lane.top - self.lane.precision + _float(use).precision
         exponent = _log2_ceiling(bound)
         self.need(exponent <= limit, f"{what} below 2^{exponent} <= 2^{limit}, where the rounding constant works")
@@ -190,7 +193,7 @@ class _Conditions:
             runs = -(-terms // join.length)
             begin = start if level == len(joins) - 1 else Fraction(0)
             bound = _sum_bound(_float(join.sum), begin, runs, run_bound)
-            self.roundable(join.sum, bound + run_bound, f"joined runs of {join.length}")
+            self.roundable(join.sum, bound + 2 * run_bound, f"joined runs of {join.length}")
             run_bound = bound
 
 
@@ -207,10 +210,15 @@ def _lane_kernel(lane: Lane, odd: bool, situation: Situation) -> list[Clause]:
         c.representable(leaf.product)
         c.roundable(leaf.product, largest, "product")
         bits, last = min(bits, product.precision), max(last, _quantum(product))
+        if largest > product.max and math.isfinite(product.overflowed(leaf.product.overflow)):
+            # A product that saturates becomes the largest value, which has bits of its own.
+            top, top_last = dyadic.from_float(product.max)
+            bits, last = max(bits, top.bit_length()), min(last, top_last)
     start_here = not s.lowered.joins
     start = s.addend if start_here else Fraction(0)
     bound = _sum_bound(total, start, s.k, largest)
-    c.roundable(leaf.sum, bound + largest, "sum")
+    # An exact product stays below `largest`; a rounded one may reach it.
+    c.roundable(leaf.sum, bound + (2 * largest if leaf.kind == "seq" else largest), "sum")
     start_last = s.c.min_last_bit if start_here and s.c and s.c.nonzero else None
     c.single_rounding(leaf.sum, bits, last, bound + largest, start_last, odd)
     c.joins(s.lowered.joins or (), bound, s.addend)

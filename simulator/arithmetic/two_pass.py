@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from native.twins import convert
+
 from .accumulators import Accumulator, result_use
 from .engine import Accumulation, numbers
 from .spec import MacSpec, mac
@@ -149,7 +151,7 @@ def two_pass(
     assert counted is not None
     scores = _scores(first, activation, scale, shift)
     recomputed = ~rule.keep(first, scores, counted.overflowed)
-    output = first.astype(np.result_type(low.dtype, high.dtype), copy=True)
+    output = convert(first, np.result_type(low.dtype, high.dtype)).copy()
     rows, columns = np.nonzero(recomputed)
     if rows.size:
         output[rows, columns] = Accumulation(high, a, b, c, threads).listed((rows, columns))[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from numpy.typing import NDArray
@@ -35,8 +36,9 @@ class Gemm:
     def __post_init__(self) -> None:
         for name in ("m", "n", "k", "gemms"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise InputError(f"gemm: {name}: got {value!r}; expected a whole number from 1; give e.g. 64")
+            object.__setattr__(self, name, int(value))  # a numpy integer would overflow in products
 
     @property
     def macs(self) -> int:

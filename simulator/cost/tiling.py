@@ -49,10 +49,16 @@ class Tile:
     def passes(self, m: int, n: int, k: int) -> tuple[int, int]:
         """Return how often A and W are read from DRAM."""
         along_m, along_n, along_k = self.counts(m, n, k)
-        a, w = along_n, along_m
-        if along_k == 1:
-            a, w = (1, w if along_n > 1 else 1) if self.outer == "m" else (a if along_m > 1 else 1, 1)
-        return a, w
+        return _passes(along_m, along_n, along_k == 1, self.outer)
+
+
+def _passes(along_m: int, along_n: int, whole_k: bool, outer: str) -> tuple[int, int]:
+    """DRAM reads of A and W: with all of K on chip the outer operand stays, and the inner one if it is one tile."""
+    if not whole_k:
+        return along_n, along_m
+    if outer == "m":
+        return 1, along_m if along_n > 1 else 1
+    return along_n if along_m > 1 else 1, 1
 
 
 @lru_cache(maxsize=1 << 16)
@@ -75,12 +81,10 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, m: int, n: int, k: 
             if kt == 0 or (dataflow == "os" and kt < k and (mt > array.rows or nt > array.columns)):
                 continue
             for outer in ("m", "n"):
-                tile = Tile(mt, nt, kt, outer)
-                a_passes, w_passes = tile.passes(m, n, k)
-                bits = a_passes * m * k * widths.a + w_passes * k * n * widths.w
-                key = (bits, -kt, -nt, -mt)
+                a_passes, w_passes = _passes(ceil_div(m, mt), ceil_div(n, nt), kt == k, outer)
+                key = (a_passes * m * k * widths.a + w_passes * k * n * widths.w, -kt, -nt, -mt)
                 if best is None or key < best[0]:
-                    best = key, tile
+                    best = key, Tile(mt, nt, kt, outer)
     if best is None:
         raise InputError(_too_small(array, memory, dataflow, m, n, k, rate, widths))
     return best[1]

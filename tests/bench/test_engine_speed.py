@@ -1,0 +1,81 @@
+"""matmul, quantise and two-pass against torch and numpy, one thread, operands already quantised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import formats
+from simulator.arithmetic import Accumulation, mac, two_pass
+
+torch = pytest.importorskip("torch")
+
+SHAPES = [(512, 512, 512), (1500, 784, 784)]
+CASES = [
+    ("fp8_e4m3", "fma(fp16)", "5 with AVX-512, 9 with AVX2"),
+    ("fp8_e4m3", "fma(bf16)", "5 with AVX-512, 9 with AVX2"),
+    ("fp16", "fma(fp16)", "8 with AVX-512, 18 with AVX2"),
+    ("bf16", "fma(bf16)", "8 with AVX-512, 18 with AVX2"),
+    ("fp8_e4m3", "fma(fp8_e4m3)", "8 with AVX-512, 18 with AVX2"),
+    ("fp8_e4m3", "seq(fp16)", "9 with AVX-512, 16 with AVX2"),
+    ("fp32", "fma(fp16)", "20 with AVX-512, 40 with AVX2"),
+    ("fp8_e4m3", "exact(fp32)", "4"),
+]
+
+
+def _operands(shape: tuple[int, int, int], fmt: str):
+    m, n, k = shape
+    rng = np.random.default_rng(0)
+    a = formats.get(fmt).quantize(rng.standard_normal((m, k))).astype(np.float32)
+    weights = formats.get("fp8_e4m3" if fmt == "fp32" else fmt)
+    return a, weights.quantize(rng.standard_normal((k, n)) / 16).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("fmt", "spec", "reach"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
+def test_matmul(against, shape, fmt, spec, reach):
+    a, b = _operands(shape, fmt)
+    work = Accumulation(mac(spec), a, b, None, threads=1)
+    theirs = torch.from_numpy(a), torch.from_numpy(b)
+    name = f"{fmt} {spec} {'x'.join(map(str, shape))} ({work.kernel.name})"
+    against(name, work.dense, "torch float32 matmul", lambda: torch.mm(*theirs), reach)
+
+
+def test_two_threads(against):
+    a, b = _operands(SHAPES[1], "fp8_e4m3")
+    one, two = (Accumulation(mac("fma(fp16)"), a, b, None, threads=t) for t in (1, 2))
+    against("one thread, fp8_e4m3 fma(fp16)", one.dense, "two threads", two.dense, "at least 1.85")
+
+
+def test_two_pass_with_a_tenth_recomputed(against):
+    a, b = _operands(SHAPES[1], "fp8_e4m3")
+    b = np.asfortranarray(b)  # weights as a network holds them, k contiguous
+    low = "chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
+    high = "chunk(16, fma(fp16/sat), seq(fp16/sat))"
+    first = Accumulation(mac(low), a, b, None, threads=1)
+    tolerance = float(1 / np.quantile(np.abs(first.dense()[0]), 0.1))
+    share = two_pass(a, b, low, high, tolerance, threads=1).recomputed.mean()
+    against(
+        f"two-pass, {share:.1%} recomputed",
+        lambda: two_pass(a, b, low, high, tolerance, threads=1),
+        "its low pass with flags",
+        lambda: Accumulation(mac(low), a, b, None, threads=1).dense(stats=True),
+        "1.35",
+    )
+
+
+@pytest.mark.parametrize("fmt", ["fp8_e4m3", "fp16", "bf16"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_quantize(against, fmt, dtype):
+    x = np.random.default_rng(0).standard_normal(1 << 22).astype(dtype)
+    wide = x.astype(np.float64)  # what comes out is float64
+    f = formats.get(fmt)
+    against(f"quantise {fmt} from {x.dtype}", lambda: f.quantize(x), "numpy copy of the result", wide.copy, "3")

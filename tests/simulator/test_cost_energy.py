@@ -1,0 +1,190 @@
+"""Energies against the published operations, and what the file or the table says about them."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.arithmetic.spec import mac
+from simulator.cost import Gemm, price
+from simulator.cost.energy import adder_j, multiplier_j
+from simulator.cost.folds import register_bits
+from simulator.hardware import Array, load_hardware
+from simulator.hardware.order import exact_product_bits, innermost
+from simulator.hardware.technology import energy_table
+
+NPU = load_hardware("npu")
+
+
+@pytest.mark.parametrize(
+    ("table", "expected_pj"),
+    [
+        ("horowitz2014_45nm", (0.18, 0.47, 0.95, 1.11, 0.80, 1.28, 2.70)),
+        ("jouppi2021_7nm", (0.06, 0.18, 0.37, 0.43, 0.30, 0.49, 0.99)),
+    ],
+)
+def test_default_mac_energies(table, expected_pj):
+    table = energy_table(table)
+    units = [
+        ("fp8_e4m3", "exact(fp32)"), ("fp8_e4m3", "fma(fp16)"), ("fp8_e4m3", "fma(fp32)"), ("bf16", "fma(fp32)"),
+        ("fp16", "fma(fp16)"), ("fp16", "fma(fp32)"), ("fp32", "fma(fp32)"),
+    ]  # fmt: skip
+    for (operands, accumulator), expected in zip(units, expected_pj, strict=True):
+        spec = mac(f"{operands} -> {accumulator}")
+        formats = tuple(use.format for use in spec.operands)
+        state = innermost(spec.accumulator)
+        width = exact_product_bits(*formats)  # one product: the column int37, without the shift
+        total = multiplier_j(table, *formats, state) + adder_j(table, state, width, aligned=False)
+        assert round(total * 1e12, 2) == expected, (operands, accumulator)
+
+
+def test_a_rounded_product_is_priced_as_a_multiplier_of_its_own():
+    table = energy_table("jouppi2021_7nm")
+    for operands, expected_pj in (("fp16", 0.34), ("fp32", 1.31), ("bf16", 0.232)):
+        spec = mac(f"{operands} -> seq({operands})")
+        product_j = multiplier_j(table, *(use.format for use in spec.operands), innermost(spec.accumulator))
+        assert product_j * 1e12 == pytest.approx(expected_pj, abs=0.005)
+
+
+def test_an_exact_e4m3_product_needs_37_bits_and_its_alignment_0_22_pj():
+    spec = mac("fp8_e4m3 -> exact(fp32)")
+    width = exact_product_bits(*(use.format for use in spec.operands))
+    assert width == 37
+    table, state = energy_table("horowitz2014_45nm"), innermost(spec.accumulator)
+    shift = adder_j(table, state, width) - adder_j(table, state, width, aligned=False)
+    assert shift * 1e12 == pytest.approx(0.222, abs=1e-3)
+
+
+def test_sram_energy_goes_through_the_points_of_the_table():
+    table = energy_table("jouppi2021_7nm")
+    energies = [table.sram_energy(kib * 8192).value * 1e15 for kib in (8, 32, 256, 1024)]
+    assert energies == pytest.approx([117, 133, 179, 219], abs=0.5)
+    old = energy_table("horowitz2014_45nm")
+    assert old.sram_energy(1024 * 8192).value * 1e15 == pytest.approx(156 * math.sqrt(128))
+
+
+def test_energies_of_the_file_replace_those_of_the_table():
+    low = replace(NPU.mac.low, energy_j=1e-12)
+    level = replace(NPU.memory, dram=replace(NPU.memory.dram, energy_j_per_bit=1e-12))
+    machine = replace(NPU, mac=replace(NPU.mac, low=low), memory=level)
+    cost = price(machine, Gemm(16, 16, 64), "low")
+    assert cost.energy_parts_j["mul"] == pytest.approx(16 * 16 * 64 * 1e-12)
+    assert cost.energy_parts_j["acc"] == 0
+    assert cost.energy_parts_j["dram"] == cost.traffic_bits["dram"] * 1e-12
+    assert "mul user x/÷ 1" in cost.energy_basis and "dram user x/÷ 1" in cost.energy_basis
+
+
+def test_static_power_is_counted_over_the_latency():
+    machine = replace(NPU, technology=replace(NPU.technology, leakage_w=0.01))
+    cost = price(machine, Gemm(16, 16, 64), "low")
+    assert cost.energy_parts_j["leak"] == pytest.approx(0.01 * cost.latency_s)
+    assert "static power" not in cost.energy_basis
+
+
+def test_the_basis_of_the_energy_names_table_class_and_band():
+    assert price(NPU, Gemm(64, 64, 64), "low").energy_basis == (
+        "estimate, table jouppi2021_7nm (7 nm): mul fit x/÷ 2, acc fit x/÷ 2, register scaled x/÷ 4, idle assumed "
+        "x/÷ 4, sram fit x/÷ 2, dram table x/÷ 1.3; static power not given, counted as 0"
+    )
+
+
+# --- parts of a whole operation, derived beside the assertion ---------------------------------------------------------
+
+SMALL = st.integers(1, 40)
+
+
+@given(SMALL, SMALL, SMALL, st.sampled_from([1, 4]), st.sampled_from(["ws", "os"]))
+def test_register_writes_are_the_sum_over_folds(m, n, k, rate, flow):
+    rows, columns, a, w, acc = 4, 3, 8, 16, 32
+    inner = math.ceil(k / rate)
+    high, wide, t = (inner, n, m) if flow == "ws" else (m, n, inner)
+    bits = 0
+    for i, j in itertools.product(range(0, high, rows), range(0, wide, columns)):
+        r, c = min(rows, high - i), min(columns, wide - j)
+        if flow == "ws":
+            bits += t * r * c * a * rate + t * rows * c * acc + c * rows * (rows + 1) // 2 * w * rate
+        else:
+            bits += t * r * c * (a * rate + w * rate + acc) + c * rows * (rows + 1) // 2 * acc
+    assert register_bits(Array(rows, columns, flow), flow, m, n, k, rate, a, w, acc) == bits
+
+
+def test_every_part_of_a_uniform_pass():
+    m, n, k = 20, 24, 150  # ceil(150/64) = 3 folds along K, 2 along N, one tile
+    cost, table = price(NPU, Gemm(m, n, k), "low"), NPU.technology.table
+    pj = {part: joules * 1e12 for part, joules in cost.energy_parts_j.items()}
+    mul, acc = 1.08 * (1.1 * 16 + 0.9 * 5) * 1e-3, 1.08 * 14.5 * 4 * 1e-3  # one of two modes: 8 % more
+    assert pj["mul"] == pytest.approx(m * n * k * mul)
+    assert pj["acc"] == pytest.approx((m * n * k + 2 * m * n) * acc)  # two of three folds add to a partial sum
+    high = 22.1e-3 + 14.5 * 11 * 1e-3
+    idle_slots, engine_slots = 16 * 16 * 4 * cost.cycles - m * n * k, 64 * cost.cycles
+    assert pj["idle"] == pytest.approx(0.1 * (idle_slots * (mul + acc) + engine_slots * high))
+    bits = {
+        "dram": 8 * (m * k + k * n + m * n),
+        "sram_reads": 8 * (2 * m * k + k * n + m * n),  # A once per fold along N; outputs on their way to DRAM
+        "sram_writes": 8 * (m * n + m * k + k * n),
+        "psum": 8 * 2 * 2 * m * n,  # two sums written and two read back for each output
+    }
+    assert cost.traffic_bits == bits
+    sram, psum = (table.sram_energy(kib * 8192).value * 1e12 for kib in (256, 16))
+    assert pj["sram"] == pytest.approx((bits["sram_reads"] + bits["sram_writes"]) * sram + bits["psum"] * psum)
+    assert pj["dram"] == pytest.approx(bits["dram"] * 20.3)
+    assert pj["side"] == pj["gather"] == pj["leak"] == 0
+
+
+def test_partial_sums_without_a_buffer_are_in_the_traffic_of_the_sram():
+    machine = replace(NPU, memory=replace(NPU.memory, accumulators=None))
+    gemm = Gemm(20, 24, 150)
+    with_buffer, without = price(NPU, gemm, "low").traffic_bits, price(machine, gemm, "low").traffic_bits
+    sums = 8 * 2 * 20 * 24
+    assert without["sram_reads"] == with_buffer["sram_reads"] + sums
+    assert without["sram_writes"] == with_buffer["sram_writes"] + sums
+    assert without["psum"] == 0
+
+
+def test_every_part_of_a_second_pass_on_the_engine():
+    m, n, k = 20, 24, 150
+    mask = np.zeros((m, n), bool)
+    mask[3, [1, 2, 20]] = mask[7, 5] = True
+    gemm = Gemm(m, n, k)
+    low, both = price(NPU, gemm, "low"), price(NPU, gemm, "two_pass", mask)
+    more = {part: (both.energy_parts_j[part] - low.energy_parts_j[part]) * 1e12 for part in low.energy_parts_j}
+    sram = NPU.technology.table.sram_energy(256 * 8192).value * 1e12
+    assert more["mul"] == pytest.approx(4 * k * 22.1e-3)
+    assert more["acc"] == pytest.approx((4 * k + 4 * 9) * 14.5 * 11 * 1e-3)  # ceil(150/16) = 10 runs, 9 joins
+    assert more["register"] == pytest.approx(4 * k * (8 + 8 + 16) * 2.4e-3)
+    assert more["gather"] == pytest.approx(8 * (2 * k + 4 * k + 2 * 4) * sram)  # two rows of A, four columns of W
+    assert more["sram"] == pytest.approx(2 * m * n * sram)  # the mask
+    assert more["side"] == pytest.approx(m * n * 0.9e-3 * 8)
+    assert more["dram"] == pytest.approx(4 * 8 * 20.3)  # changed outputs are wider by 8 bit
+    assert both.cycles - low.cycles == 4 * 3 + 6  # ceil(150/64) cycles each, and the tree of 64 lanes
+
+
+def test_every_part_of_a_second_pass_on_the_array():
+    m, n, k = 20, 24, 150
+    mask = np.zeros((m, n), bool)
+    mask[3, [1, 2, 20]] = True
+    policy = replace(NPU.policy, gather="row", overlap="none")
+    machine, gemm = replace(NPU, policy=policy, side_engine=None), Gemm(m, n, k)
+    low, both = price(machine, gemm, "low"), price(machine, gemm, "two_pass", mask)
+    more = {part: (both.energy_parts_j[part] - low.energy_parts_j[part]) * 1e12 for part in low.energy_parts_j}
+    mul, acc = 1.08 * 22.1e-3, 1.08 * 14.5 * 11 * 1e-3
+    macs, joins = n * k, 9 * n
+    assert more["mul"] == pytest.approx(macs * mul)
+    assert more["acc"] == pytest.approx((macs + joins) * acc)
+    assert more["idle"] == pytest.approx(0.1 * (256 * (both.cycles - low.cycles) - macs) * (mul + acc))
+    assert more["register"] == pytest.approx(2.4e-3 * register_bits(machine.array, "ws", 1, n, k, 1, 8, 8, 16))
+    sram, psum = (machine.technology.table.sram_energy(kib * 8192).value * 1e12 for kib in (256, 16))
+    assert more["gather"] == pytest.approx((8 * (2 * k + k * n) + 16 * n) * sram + 16 * 2 * joins * psum)
+    assert more["dram"] == pytest.approx(16 * n * 20.3)  # a row stored again, in the format of the high MAC
+
+
+def test_two_datapaths_pay_for_the_one_that_rests():
+    pair = replace(NPU, mac=replace(NPU.mac, datapath="pair"), side_engine=None, policy=None)
+    cost = price(pair, Gemm(20, 24, 150), "low")
+    low, high = 22.1e-3 + 58e-3, 22.1e-3 + 159.5e-3
+    slots = 256 * 4 * cost.cycles - 20 * 24 * 150
+    assert cost.energy_parts_j["idle"] * 1e12 == pytest.approx(0.1 * (slots * low + 256 * cost.cycles * high))
