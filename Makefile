@@ -1,7 +1,7 @@
 # What there is to type. The first two set everything up: python3, a C compiler and make are all they need.
 #   make run    the main job: the bundled network on hwconfigs/npu.yaml, results in out/
 #   make test   the fast tier of the tests
-#   make test-full, make bench, make lint, make format, make clean
+#   make test-full, make bench, make docs, make lint, make format, make clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard native/*.py native/include/* native/src/*)
 
-.PHONY: run test test-full bench lint format clean
+.PHONY: run test test-full bench docs lint format clean
 
 run: $(VENV)/run.stamp
 	$(BIN)/python -m simulator --hw hwconfigs/npu.yaml
@@ -23,6 +23,9 @@ test-full: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only --benchmark-disable-gc -q
 
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +36,7 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info native/*.so native/_engine.c out .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build site *.egg-info native/*.so native/_engine.c out .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +47,12 @@ $(VENV)/run.stamp: $(VENV)/bin/pip $(SOURCES)
 	$(PIP) --editable '.[torch,report]'
 	touch $@
 
-$(VENV)/test.stamp: $(VENV)/run.stamp
+# The test extra contains what `make run` needs, so that one build serves both.
+$(VENV)/test.stamp: $(VENV)/bin/pip $(SOURCES)
+	$(PIP) torch
 	$(PIP) --editable '.[test]'
+	touch $@ $(VENV)/run.stamp
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(PIP) mkdocs mkdocs-material
 	touch $@
