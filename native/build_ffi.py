@@ -31,6 +31,14 @@ ffibuilder.set_source(
     libraries=["m"],
     # Strict C, no contraction of a*b+c and no reassociation: the bits are the product. Not trapping is what lets
     # the compiler turn branches into blends. Instruction sets are chosen per source file and at run time.
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O3", "-fno-trapping-math", "-ffp-contract=off", "-pthread"],
+    extra_compile_args=[
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-O3",
+        "-fno-trapping-math",
+        "-ffp-contract=off",
+        "-fwrapv",
+        "-pthread",
+    ],
     extra_link_args=["-pthread"] if sys.platform != "darwin" else [],
 )

@@ -21,18 +21,16 @@ if TYPE_CHECKING:
     from .cost import estimate
     from .hardware import load_hardware
     from .network import emulate
-    from .run import run
 
 # Public names behind heavier imports: pydantic for machines, torch for networks.
 _LAZY = {
     "estimate": "simulator.cost",
     "load_hardware": "simulator.hardware",
     "emulate": "simulator.network",
-    "run": "simulator.run",
 }
 
 __all__ = ["Accumulator", "Chunk", "Exact", "Fma", "InputError", "Late", "MacSpec", "Seq", "dot", "emulate", "estimate",
-           "load_hardware", "mac", "matmul", "run", "two_pass"]  # fmt: skip
+           "load_hardware", "mac", "matmul", "two_pass"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -11,20 +12,34 @@ import typer
 
 from .errors import InputError
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
 def simulate(
-    hw: Annotated[str, typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one such as npu.")],
+    hw: Annotated[
+        str, typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one such as npu.")
+    ],
     model: Annotated[str, typer.Option(metavar="mlp|cnn", help="Network.")] = "mlp",
-    data: Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y. Default: 1,500 real digits.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y. Default: 1,500 real digits.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(metavar="N", help="Run only the first N samples.")] = None,
-    out: Annotated[str, typer.Option(metavar="DIR", help="Where the results go; an earlier run there is replaced.")] = "out",
-    tolerance: Annotated[float | None, typer.Option(metavar="T", help="Of the two-pass policy: keep scores up to T.")] = None,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where the results go; an earlier run there is replaced.")
+    ] = "out",
+    tolerance: Annotated[
+        float | None, typer.Option(metavar="T", help="Of the two-pass policy: keep scores up to T.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of every random choice.")] = 0,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the run record, and only that, to standard output.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the run record, and only that, to standard output.")
+    ] = False,
 ) -> None:
     """Run a network on the MAC array of a YAML file: its bits and its bill, per layer.
 
@@ -34,20 +49,26 @@ def simulate(
     from .report import check_directory, print_run, save, to_json
 
     check_directory(out)
-    from .run import run
+    try:
+        from . import network  # noqa: F401  (says what to install where torch is missing)
+        from .run import run
 
-    with _progress() as progress:
-        result = run(hw, model, data, samples, tolerance, seed, threads, progress)
-    where = save(result, out)
-    if json:
-        sys.stdout.write(to_json(result))
-    else:
-        print_run(result)
-        print(f"\nResults in {out}: {', '.join(sorted(path.name for path in where.iterdir()))}")
+        with _progress() as progress:
+            result = run(hw, model, data, samples, tolerance, seed, threads, progress)
+        where = save(result, out)
+    except KeyboardInterrupt:
+        print("ulpsim: interrupted; no results were written", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    with _to_a_reader():
+        if json:
+            sys.stdout.write(to_json(result))
+        else:
+            print_run(result)
+            print(f"\nResults in {out}: {', '.join(sorted(path.name for path in where.iterdir()))}")
 
 
 @contextmanager
-def _progress() -> Iterator:
+def _progress() -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -57,6 +78,16 @@ def _progress() -> Iterator:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def _to_a_reader() -> Iterator[None]:
+    """Print to a reader that may go before the end, as `head` does; the results are in their files all the same."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
@@ -64,11 +95,8 @@ def main() -> None:
     except InputError as error:
         print(f"ulpsim: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except ImportError as error:
-        if "pip install" not in str(error):
-            raise
-        print(f"ulpsim: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one exception type for input that the user can put right."""
+"""The exceptions for what the user can put right."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints the message without a traceback and ends with exit code 2.
     """
+
+
+class MissingLibraryError(InputError, ImportError):
+    """A library of an optional extra is not installed: the message says how to install it."""

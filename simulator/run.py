@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .hardware import Machine, load_hardware
-from .network.consumers import Consumer
-from .network.emulation import Emulation, record_first_sample
+from .network.consumers import Consumer, record_first_sample
+from .network.emulation import Emulation
 from .network.ops import Op
 from .network.samples import Samples, load_model, load_samples
 from .network.tally import LayerTally
@@ -49,14 +49,16 @@ def run(
         InputError: input that the user can put right.
     """
     if threads is not None and threads < 1:
-        raise InputError(f"--threads: got {threads}; expected at least 1; leave it out for all processors")
+        raise InputError(
+            f"--threads: got {threads}; expected at least 1; give more, or leave it out for all processors"
+        )
     machine = load_hardware(hw)
     if tolerance is not None:
         machine = machine.with_tolerance(tolerance)
     network = load_model(model)
     inputs = load_samples(data, samples, network)
     with torch.no_grad():
-        consumers = record_first_sample(network, (inputs.x[:1],), {})
+        consumers = record_first_sample(network, network, (inputs.x[:1],), {})
     modes = ("exact", "low") if machine.mac.high is None else MODES if machine.policy else ("exact", "low", "high")
     passes = {mode: _Pass(machine, network, mode, consumers, seed, threads) for mode in modes}
     size = _batch_size(consumers)
@@ -67,7 +69,7 @@ def run(
             passes[mode].forward(batch, exact)
             if progress is not None:
                 progress(first * len(modes) + (i + 1) * len(batch), len(inputs.x) * len(modes))
-    return _summary(model, inputs, {mode: p for mode, p in passes.items()})
+    return _summary(model, inputs, passes)
 
 
 class _Pass:
@@ -92,7 +94,7 @@ class _Pass:
 
     def _observe(self, op: Op, outputs: NDArray[Any], tally: LayerTally) -> None:
         if self.mode == "exact":
-            self._exact[op.name] = outputs
+            self._exact[op.name] = outputs.copy()
         else:
             tally.errors.add(outputs, self._exact[op.name])
 

@@ -1,28 +1,33 @@
 """The recording pass: what consumes each Op, so that the score can use the condition number of its activation.
 
-The dispatcher shows a product before its activation; so the first sample runs once in float32 with every tensor
-followed from the Op that made it, through views, to the operations that read it.
+The dispatcher shows a product before its activation; so the first sample runs once in torch's own arithmetic with every
+tensor followed from the Op that made it, through views and folded batch normalisation, to the operations that read it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from .ops import Op, array
+from .ops import Convolution, Op, array
 from .tap import Tap
 
-aten = torch.ops.aten
+Affine = tuple[NDArray[Any], NDArray[Any]]  # scale and shift
 
+# Operations with a rule -> activation, a key of simulator.arithmetic.two_pass.KAPPA_PRIME.
 RULES = {"relu": "relu", "relu_": "relu", "tanh": "tanh", "tanh_": "tanh"}
 
 # Operations that hand the same values on, beside those that the dispatcher itself marks as views.
-_SAME_VALUES = {"clone", "_to_copy", "contiguous", "_unsafe_view", "reshape", "copy", "lift_fresh"}
-_BATCH_NORM = {"_native_batch_norm_legit_no_training", "native_batch_norm", "cudnn_batch_norm", "batch_norm"}
+_SAME_VALUES = frozenset({"clone", "_to_copy", "_unsafe_view", "_reshape_copy", "lift_fresh"})
+
+# Batch normalisations -> position of epsilon among their arguments; the ones with a flag have it behind the statistics.
+_BATCH_NORMS = {"native_batch_norm": 7, "_native_batch_norm_legit_no_training": 6}
 
 
 @dataclass(frozen=True)
@@ -31,90 +36,168 @@ class Consumer:
 
     Args:
         activation: key of simulator.arithmetic.two_pass.KAPPA_PRIME.
-        scale, shift: per output channel, of a batch normalisation in between (folded for the score), or None.
+        affine: (scale, shift) per output channel of a batch normalisation in between, folded for the score; or None.
         note: why the identity had to be used, empty if there was no need.
         outputs: how many outputs the Op has in the recording pass.
     """
 
     activation: str = "identity"
-    scale: Any = None
-    shift: Any = None
+    affine: Affine | None = None
     note: str = ""
     outputs: int = 0
 
 
-@dataclass
-class _Followed:
-    op: Op
-    consumers: list[str] = field(default_factory=list)
-    scale: Any = None
-    shift: Any = None
+def record_first_sample(
+    model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Consumer]:
+    """Make the recording pass on the first sample, or on all where the model does not take one sample alone.
+
+    Args:
+        model: any torch module; its buffers and torch's random state are left as they were.
+        module: the model itself or a module of it.
+        args, kwargs: of a forward pass of that module; samples are counted by the first axis of all tensors.
+    Returns:
+        The consumer of each Op, by its name.
+    """
+    sizes = {leaf.shape[0] for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()}
+    if len(sizes) == 1 and max(sizes) > 1:
+        first = tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf, (args, kwargs))
+        try:
+            return record(model, module, *first)
+        except Exception:  # whatever a model raises that needs its whole input; if it is a real fault, it raises again
+            pass
+    return record(model, module, args, kwargs)
 
 
-def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Consumer]:
-    """Run the model once in float32 and return the consumer of each Op by its name.
+def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Consumer]:
+    """Run a module of a model once and return the consumer of each Op by its name in the model.
 
     The model's buffers and torch's random state are left as they were.
     """
-    followed: dict[int, _Followed] = {}
-    found: dict[str, _Followed] = {}
-    alive: list[Any] = []  # keeps tensors, so that an id means one tensor
+    recorder = _Recorder()
+    copies: dict[int, Tensor] = {}
+    buffers = [
+        (owner, name, buffer)
+        for owner in model.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        for owner, name, buffer in buffers:
+            owner._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), Tap(model, lambda op: None, recorder.observe):
+            output = module(*args, **kwargs)
+    finally:
+        for owner, name, buffer in buffers:
+            owner._buffers[name] = buffer
+    return recorder.consumers(output)
 
-    def observe(func: Any, inputs: tuple[Any, ...], result: Any, op: Op | None) -> None:
-        alive.append((inputs, result))
-        name = func.overloadpacket.__name__
-        sources = {id(t): followed[id(t)] for t in tree_leaves(inputs) if isinstance(t, Tensor) and id(t) in followed}
-        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        for source in {id(s): s for s in sources.values()}.values():
-            if func.is_view or name in _SAME_VALUES:
+
+@dataclass
+class _Value:
+    """A value of the network on its way: the outputs of an Op, or what a batch normalisation made of them.
+
+    Args:
+        op: where it comes from. shape: of the tensor that the Op made.
+        affine: of the batch normalisation, or None. consumers: names of the operations that read it.
+        normalised: what a batch normalisation made of it, if one reads it.
+    """
+
+    op: Op
+    shape: torch.Size
+    affine: Affine | None = None
+    consumers: list[str] = field(default_factory=list)
+    normalised: _Value | None = None
+
+
+class _Recorder:
+    """Follows the outputs of all Ops through one forward pass."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, _Value] = {}
+        self._carriers: dict[int, tuple[Tensor, _Value]] = {}  # by id of a tensor that holds the value
+        self._alive: list[Any] = []  # keeps tensors, so that an id means one tensor
+
+    def observe(self, func: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any], result: Any, op: Op | None) -> None:
+        """Take note of one operation."""
+        self._alive.append((inputs, kwargs, result))
+        name = func.__name__.split(".")[0]
+        read = {id(value): (tensor, value) for tensor, value in self._read((inputs, kwargs))}
+        for tensor, value in read.values():
+            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            if name in _SAME_VALUES or getattr(func, "is_view", False):
                 for output in outputs:
-                    followed[id(output)] = source
-            elif name in _BATCH_NORM and source.scale is None and _follow_batch_norm(name, inputs, source, outputs, followed):
-                continue
+                    self._carriers[id(output)] = output, value
+            elif name in _BATCH_NORMS and value.affine is None and tensor is inputs[0] and _folds(name, inputs, value):
+                value.consumers.append(name)
+                value.normalised = _normalised(name, inputs, value)
+                self._carriers[id(outputs[0])] = outputs[0], value.normalised
             else:
-                source.consumers.append(name)
+                whole = tensor.numel() >= value.shape.numel()
+                value.consumers.append(name if whole else f"{name} (of a part)")
+        self._forget_overwritten(func, inputs, kwargs)
         if op is not None:
-            found[op.name] = followed[id(result)] = _Followed(op)
+            self.values[op.name] = _Value(op, result.shape)
+            self._carriers[id(result)] = result, self.values[op.name]
 
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), Tap(model, lambda op: None, observe):
-        output = model(*args, **kwargs)
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
-    for leaf in tree_leaves(output):
-        if id(leaf) in followed:
-            followed[id(leaf)].consumers.append("output")
-    return {name: _judge(source) for name, source in found.items()}
+    def consumers(self, output: Any) -> dict[str, Consumer]:
+        """Return the consumer of each Op, given what the model returned."""
+        for _, value in self._read(output):
+            value.consumers.append("output")
+        return {name: _judge(value) for name, value in self.values.items()}
+
+    def _read(self, inputs: Any) -> Iterator[tuple[Tensor, _Value]]:
+        for leaf in tree_leaves(inputs):
+            if id(leaf) in self._carriers:
+                yield self._carriers[id(leaf)]
+
+    def _forget_overwritten(self, func: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Drop what an operation in place has changed: who reads those tensors afterwards reads something else."""
+        if not isinstance(func, torch._ops.OpOverload) or not func._schema.is_mutable:
+            return
+        given = {**dict(zip((x.name for x in func._schema.arguments), inputs, strict=False)), **kwargs}
+        written = [given.get(argument.name) for argument in func._schema.arguments if argument.is_write]
+        for x in tree_leaves(written):
+            if not isinstance(x, Tensor) or x.layout is not torch.strided:
+                continue
+            memory = x.untyped_storage().data_ptr()
+            for key, (tensor, value) in list(self._carriers.items()):
+                if tensor.untyped_storage().data_ptr() == memory and x.numel() >= value.shape.numel():
+                    del self._carriers[key]
 
 
-def _follow_batch_norm(
-    name: str, inputs: tuple[Any, ...], source: _Followed, outputs: list[Tensor], followed: dict[int, _Followed]
-) -> bool:
-    """Fold a batch normalisation in eval mode into the score; False if it is in training mode."""
-    weight, bias, mean, variance = inputs[1:5]
-    training = name != "_native_batch_norm_legit_no_training" and bool(inputs[5])
-    if training or mean is None or variance is None:
+def _folds(name: str, inputs: tuple[Any, ...], value: _Value) -> bool:
+    """Whether a batch normalisation is an affine map per column of the Op: in eval mode, its channels the columns."""
+    x, mean, variance = inputs[0], inputs[3], inputs[4]
+    training = name == "native_batch_norm" and inputs[5]
+    if training or mean is None or variance is None or x.shape[1] != value.op.channels:
         return False
-    epsilon = inputs[6] if name == "_native_batch_norm_legit_no_training" else inputs[7]
-    scale = torch.rsqrt(variance.double() + epsilon) * (1.0 if weight is None else weight.double())
-    shift = -mean.double() * scale + (0.0 if bias is None else bias.double())
-    source.scale, source.shift = array(scale), array(shift)
-    followed[id(outputs[0])] = source
-    return True
+    # As the Op made it, or with one axis only that can be the channels.
+    untouched = x.shape == value.shape and (isinstance(value.op, Convolution) or x.dim() == 2)
+    return untouched or list(x.shape[1:]).count(value.op.channels) == 1
 
 
-def _judge(source: _Followed) -> Consumer:
-    consumers, scale, shift = source.consumers, source.scale, source.shift
-    note = ""
-    if scale is not None and scale.size != source.op.channels:
-        scale = shift = None
-        note = "the channels of its batch normalisation are not its columns"
-    elif len(consumers) > 1:
+def _normalised(name: str, inputs: tuple[Any, ...], value: _Value) -> _Value:
+    _, weight, bias, mean, variance = inputs[:5]
+    scale = torch.rsqrt(variance.double() + inputs[_BATCH_NORMS[name]])
+    if weight is not None:
+        scale = scale * weight.double()
+    shift = -mean.double() * scale
+    if bias is not None:
+        shift = shift + bias.double()
+    return _Value(value.op, value.shape, (array(scale), array(shift)))
+
+
+def _judge(value: _Value) -> Consumer:
+    if value.normalised is not None and len(value.consumers) == 1:
+        return _judge(value.normalised)
+    consumers, note = value.consumers, ""
+    if len(consumers) > 1:
         note = f"{len(consumers)} consumers ({', '.join(consumers)})"
     elif consumers and consumers[0] != "output" and consumers[0] not in RULES:
         note = f"consumed by {consumers[0]}, for which there is no rule"
     if note:
-        note = f"{source.op.name}: {note}; scored as identity"
+        note = f"{value.op.name}: {note}; scored as identity"
     activation = "identity" if note or not consumers else RULES.get(consumers[0], "identity")
-    return Consumer(activation, scale, shift, note, source.op.gemms * source.op.m * source.op.n)
+    outputs = value.op.gemms * value.op.m * value.op.n
+    return Consumer(activation, value.affine, note, outputs)

@@ -14,6 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simulator.errors import InputError
+
 # A convolution is unfolded in strips of about so many elements, never as a whole.
 STRIP_ELEMENTS = 1 << 21
 
@@ -54,6 +56,11 @@ class Op(ABC):
     phase: str = field(default="forward", init=False)
 
     @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one pass."""
+        return self.gemms * self.m * self.n * self.k
+
+    @property
     def channels(self) -> int:
         """Output channels: the columns of all products side by side."""
         return self.n
@@ -68,12 +75,12 @@ class Op(ABC):
 
     @abstractmethod
     def tensor(self, out: NDArray[Any]) -> Tensor:
-        """Return outputs of shape (gemms, M, N) as the tensor that the network expects."""
+        """Return outputs of shape (gemms, M, N) as the tensor that the network expects; it may share their memory."""
 
 
 @dataclass
 class MatrixProduct(Op):
-    """mm, addmm, linear and bmm."""
+    """mm, addmm and bmm."""
 
     a: NDArray[Any] = field(kw_only=True)
     b: NDArray[Any] = field(kw_only=True)
@@ -103,6 +110,7 @@ class Convolution(Op):
     padding: tuple[int, ...] = field(kw_only=True)
     dilation: tuple[int, ...] = field(kw_only=True)
     spatial: tuple[int, ...] = field(kw_only=True)
+    layout: torch.memory_format = field(kw_only=True)
 
     @property
     def channels(self) -> int:
@@ -112,82 +120,111 @@ class Convolution(Op):
         return channel[gemm * self.n : (gemm + 1) * self.n]
 
     def blocks(self) -> Iterator[Block]:
-        positions = math.prod(self.spatial)
-        channels = self.weight.shape[1]
-        images = max(1, STRIP_ELEMENTS // max(1, positions * self.k))
+        positions, channels = math.prod(self.spatial), self.weight.shape[1]
+        rows_of_a_strip = max(1, STRIP_ELEMENTS // self.k)
+        images = max(1, rows_of_a_strip // positions)
+        border = [(0, 0), (0, 0), *((p, p) for p in self.padding)]
         for first in range(0, self.x.shape[0], images):
-            strip = self.x[first : first + images]
+            padded = np.pad(self.x[first : first + images], border)
             for gemm in range(self.gemms):
-                unfolded = self._unfold(strip[:, gemm * channels : (gemm + 1) * channels])
+                windows = self._windows(padded[:, gemm * channels : (gemm + 1) * channels])
                 weight = self.weight[gemm * self.n : (gemm + 1) * self.n].reshape(self.n, self.k)
                 c = None if self.bias is None else self.bias[gemm * self.n : (gemm + 1) * self.n]
-                rows = slice(first * positions, (first + strip.shape[0]) * positions)
-                yield Block(gemm, rows, unfolded, weight.T, c)
+                for start, strip in _strips(windows, 1 + len(self.spatial), rows_of_a_strip):
+                    unfolded = strip.reshape(-1, self.k)
+                    start += first * positions
+                    yield Block(gemm, slice(start, start + len(unfolded)), unfolded, weight.T, c)
 
-    def _unfold(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return (samples * positions, K): the window under each output position."""
+    def _windows(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the window under each output position as a view: (samples, *spatial, channels, *kernel)."""
         dims = len(self.spatial)
-        padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in self.padding)])
         kernel = self.weight.shape[2:]
         reach = [(size - 1) * d + 1 for size, d in zip(kernel, self.dilation, strict=True)]
-        windows = sliding_window_view(padded, reach, axis=tuple(range(2, 2 + dims)))  # type: ignore[call-overload]
+        windows = sliding_window_view(x, reach, axis=tuple(range(2, 2 + dims)))
         steps = (slice(None), slice(None), *(slice(None, None, s) for s in self.stride))
         windows = windows[(*steps, *(slice(None, None, d) for d in self.dilation))]
-        order = (0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims))
-        return windows.transpose(order).reshape(-1, self.k)
+        return windows.transpose(0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims))
 
     def tensor(self, out: NDArray[Any]) -> Tensor:
-        # (groups, samples, positions, channels of the group) to (samples, groups, channels, positions)
-        shaped = out.reshape(self.gemms, self.x.shape[0], -1, self.n).transpose(1, 0, 3, 2)
-        image = np.ascontiguousarray(shaped).reshape(self.x.shape[0], self.gemms * self.n, *self.spatial)
-        return torch.from_numpy(image).to(self.dtype)
+        samples = self.x.shape[0]
+        image = torch.from_numpy(out).reshape(self.gemms, samples, *self.spatial, self.n).movedim(-1, 1).movedim(2, 0)
+        return image.flatten(1, 2).to(self.dtype).contiguous(memory_format=self.layout)
+
+
+def _strips(windows: NDArray[Any], axes: int, rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Cut the first `axes` axes into pieces of at most `rows` entries, in C order: (index of its first, piece)."""
+    lead = windows.shape[:axes]
+    axis = next(axis for axis in range(axes) if math.prod(lead[axis + 1 :]) <= rows)
+    inner = math.prod(lead[axis + 1 :])
+    step = max(1, rows // inner)
+    start = 0
+    for outer in np.ndindex(lead[:axis]):
+        for first in range(0, lead[axis], step):
+            piece = windows[(*outer, slice(first, first + step))]
+            yield start, piece
+            start += piece.shape[0] * inner
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
-    """Return a CPU tensor as float32 or float64, without a copy where it is one already."""
+    """Return a CPU tensor as float32 or float64, without a copy where it is one already.
+
+    Raises:
+        InputError: the tensor is on another device.
+    """
     tensor = tensor.detach()
     if tensor.device.type != "cpu":
-        raise ValueError(f"emulation runs on the CPU, got a tensor on {tensor.device}; move the model with .cpu()")
+        raise InputError(f"got a tensor on {tensor.device}; expected the CPU; move model and inputs there with .cpu()")
     return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).numpy()
 
 
-def matrix_product(kind: str, a: Tensor, b: Tensor, c: Tensor | None) -> MatrixProduct:
-    """Build the Op of a (M, K) x (K, N) or (batch, M, K) x (batch, K, N) product."""
+def matrix_product(kind: str, a: Tensor, b: Tensor, c: Tensor | None) -> MatrixProduct | None:
+    """Build the Op of a (M, K) x (K, N) or (batch, M, K) x (batch, K, N) product; None where shapes do not fit.
+
+    Args:
+        c: addend that broadcasts to (M, N), or None.
+    """
+    dims = 3 if kind == "bmm" else 2
+    if a.dim() != dims or b.dim() != dims or a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
+        return None
     left, right = array(a), array(b)
-    shape = (*left.shape[:-1], right.shape[-1])
-    batched = left.ndim == 3
-    if not batched:
+    if dims == 2:
         left, right = left[None], right[None]
     gemms, m, k = left.shape
     return MatrixProduct(
-        kind, m, right.shape[2], k, gemms, a.dtype, batched,
-        a=left, b=right, c=None if c is None else array(c), shape=shape,
-    )  # fmt: skip
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> MatrixProduct:
-    """Build the Op of aten.linear: (..., K) x (N, K) transposed."""
-    flat = array(x).reshape(-1, x.shape[-1])
-    n, k = weight.shape
-    return MatrixProduct(
-        "linear", flat.shape[0], n, k, 1, x.dtype,
-        a=flat[None], b=array(weight).T[None], c=None if bias is None else array(bias), shape=(*x.shape[:-1], n),
+        kind, m, right.shape[2], k, gemms, a.dtype, batched=dims == 3,
+        a=left, b=right, c=None if c is None else array(c), shape=(*a.shape[:-1], b.shape[-1]),
     )  # fmt: skip
 
 
 def convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
     groups: int,
-) -> Convolution:  # fmt: skip
-    """Build the Op of aten.convolution, not transposed."""
+) -> Convolution | None:  # fmt: skip
+    """Build the Op of aten.convolution, not transposed; None where shapes or settings do not fit."""
     dims = weight.dim() - 2
-    stride, padding, dilation = ((v * dims if len(v) == 1 else v) for v in (list(stride), list(padding), list(dilation)))
-    spatial = tuple(
-        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1
-        for i in range(dims)
-    )
+    if x.dim() != dims + 2 or dims < 1 or groups < 1 or weight.shape[0] % groups:
+        return None
+    if x.shape[1] != groups * weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    stride, padding, dilation = (list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation))
+    if min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
+        return None
+    room = [x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1 for i in range(dims)]
+    if min(room) < 0:
+        return None
+    spatial = tuple(extent // step + 1 for extent, step in zip(room, stride, strict=True))
     return Convolution(
         f"conv{dims}d", x.shape[0] * math.prod(spatial), weight.shape[0] // groups, math.prod(weight.shape[1:]), groups,
         x.dtype, x=array(x), weight=array(weight), bias=None if bias is None else array(bias),
         stride=tuple(stride), padding=tuple(padding), dilation=tuple(dilation), spatial=spatial,
+        layout=_layout(x, weight),
     )  # fmt: skip
+
+
+def _layout(x: Tensor, weight: Tensor) -> torch.memory_format:
+    """Return the memory layout that torch gives to the result of a convolution: channels last if one operand has it."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    for operand in (x, weight):
+        if last is not None and operand.is_contiguous(memory_format=last) and not operand.is_contiguous():
+            return last
+    return torch.contiguous_format

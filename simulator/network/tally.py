@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,27 +15,35 @@ from .ops import Op
 class RelativeErrors:
     """Largest, mean and median of |v - v*| / |v*| over the outputs with v* not 0, in bounded memory.
 
-    The median is that of a histogram whose bins are 2**-12 wide, relative to the value.
+    Largest and mean are exact (the mean rounded once, at the end), so that no order of summation and no division into
+    batches shows. The median is the middle of a bin of a histogram, at most 2**-12 wide relative to the value.
     """
 
     _DROPPED_BITS = 11  # of a float32: 8 exponent and 12 fraction bits are left
+    _INFINITE = 0x7F800000 >> _DROPPED_BITS
 
     def __init__(self) -> None:
-        self._bins = np.zeros(1 << (31 - self._DROPPED_BITS), np.int64)
-        self._sum, self._count, self._max = 0.0, 0, 0.0
+        self._zeros = 0
+        self._first, self._bins = 0, np.zeros(0, np.int64)  # counts of the keys from _first on, as far as they occur
+        self._sum, self._count, self._max = 0, 0, 0.0  # the sum in units of 2**-_UNIT
 
     def add(self, v: NDArray[Any], exact: NDArray[Any]) -> None:
-        """Take outputs and what they would be exactly, of the same shape; a NaN counts as infinitely wrong."""
+        """Take outputs and what they would be exactly, of the same shape.
+
+        A NaN counts as infinitely wrong, and so does whatever else is not the infinity that it should be.
+        """
         wanted = exact != 0
-        reference = exact[wanted].astype(np.float64)
+        values, reference = v[wanted].astype(np.float64), exact[wanted].astype(np.float64)
         if not reference.size:
             return
         with np.errstate(invalid="ignore", over="ignore"):
-            errors = np.abs(v[wanted] - reference) / np.abs(reference)
+            errors = np.abs(values - reference) / np.abs(reference)
             errors[np.isnan(errors)] = np.inf
-            keys = errors.astype(np.float32).view(np.uint32) >> self._DROPPED_BITS
-        self._bins += np.bincount(keys, minlength=self._bins.size)
-        self._sum += float(errors.sum())
+            errors[values == reference] = 0.0
+            keys = (errors.astype(np.float32).view(np.uint32) >> self._DROPPED_BITS).astype(np.int64)
+        self._zeros += int(np.count_nonzero(keys == 0))
+        self._add_to_bins(keys[(keys > 0) & (keys < self._INFINITE)])
+        self._sum += _exact_sum(errors[np.isfinite(errors)])
         self._count += errors.size
         self._max = max(self._max, float(errors.max()))
 
@@ -41,11 +51,40 @@ class RelativeErrors:
         """Return (max, mean, median), None each if nothing was added."""
         if not self._count:
             return None, None, None
-        middle = int(np.searchsorted(np.cumsum(self._bins), (self._count + 1) // 2))
-        edges = np.array([middle, middle + 1], np.uint32) << self._DROPPED_BITS
-        low, high = edges.view(np.float32).astype(np.float64)
-        median = 0.0 if middle == 0 else float(low if np.isinf(low) or np.isinf(high) else (low + high) / 2)
-        return self._max, self._sum / self._count, median
+        mean = math.inf if math.isinf(self._max) else float(Fraction(self._sum, self._count << _UNIT))
+        below = np.cumsum(self._bins)
+        rank = (self._count + 1) // 2 - self._zeros
+        if rank <= 0:
+            return self._max, mean, 0.0
+        if not below.size or rank > below[-1]:
+            return self._max, mean, math.inf
+        middle = self._first + int(np.searchsorted(below, rank))
+        low, high = (np.array([middle, middle + 1], np.uint32) << self._DROPPED_BITS).view(np.float32).tolist()
+        return self._max, mean, low if math.isinf(high) else (low + high) / 2
+
+    def _add_to_bins(self, keys: NDArray[np.int64]) -> None:
+        if not keys.size:
+            return
+        first, last = int(keys.min()), int(keys.max())
+        if self._bins.size:
+            first, last = min(first, self._first), max(last, self._first + self._bins.size - 1)
+        if last - first + 1 > self._bins.size:
+            grown = np.zeros(last - first + 1, np.int64)
+            if self._bins.size:
+                grown[self._first - first :][: self._bins.size] = self._bins
+            self._first, self._bins = first, grown
+        self._bins += np.bincount(keys - self._first, minlength=self._bins.size)
+
+
+_UNIT = 1074 + 53  # the significand of a float64 is a multiple of 2**-53, its exponent at least -1074
+
+
+def _exact_sum(x: NDArray[np.float64]) -> int:
+    """Return the sum of finite, non-negative numbers in units of 2**-_UNIT; exact for fewer than 2**26 of them."""
+    significands, exponents = np.frexp(x)
+    whole = np.ldexp(significands, 53).astype(np.int64)
+    upper, lower = (np.bincount(exponents + 1074, part) for part in (whole >> 27, whole & (2**27 - 1)))
+    return sum(((int(u) << 27) + int(w)) << i for i, (u, w) in enumerate(zip(upper, lower, strict=True)) if u or w)
 
 
 class LayerTally:
@@ -53,11 +92,11 @@ class LayerTally:
 
     Args:
         op: the layer's first Op; later ones add rows (or products, where these count samples).
-        label: "low", "high", "two_pass", or None for arithmetic that the machine does not price.
+        label: of the arithmetic; "low", "high" and "two_pass" are priced.
         mac: the arithmetic in words. activation: that the score used.
     """
 
-    def __init__(self, op: Op, label: str | None, mac: str, activation: str) -> None:
+    def __init__(self, op: Op, label: str, mac: str, activation: str) -> None:
         self.kind, self.n, self.k, self.batched = op.kind, op.n, op.k, op.batched
         self.m, self.gemms = (op.m, 0) if op.batched else (0, op.gemms)
         self.label, self.mac, self.activation = label, mac, activation
@@ -85,6 +124,6 @@ class LayerTally:
         if not self._flags:
             return None
         unpacked = [
-            np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(np.bool_) for bits, shape in self._flags
+            np.unpackbits(bits, count=math.prod(shape)).view(np.bool_).reshape(shape) for bits, shape in self._flags
         ]
         return np.concatenate(unpacked, axis=0 if self.batched else 1)

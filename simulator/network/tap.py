@@ -1,7 +1,8 @@
 """The tap: PyTorch's dispatcher shows every aten operation of any model; those that multiply and add become Ops.
 
 No model is rewritten. The tap knows which module an operation belongs to, gives it a name that is the same in every
-forward pass, and hands it to an executor; everything else runs as it is and is counted.
+forward pass, and hands it to an executor. Everything else runs as it is; what multiplies and adds without being an Op
+is listed.
 """
 
 from __future__ import annotations
@@ -13,91 +14,144 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+
+from simulator.errors import InputError
 
 from . import ops
 from .ops import Op
 
 aten = torch.ops.aten
 
-# Operations that multiply and add, but are not turned into Ops: they run in float32 and are listed.
-NOT_EMULATED = (
-    "baddbmm", "addbmm", "addmv", "addr", "mv", "dot", "vdot", "convolution_backward", "_convolution", "bilinear",
-    "_trilinear", "cdist", "_cdist_forward", "scaled_dot_product", "_scaled_dot_product", "lstm", "gru", "mkldnn",
-    "_embedding_bag", "native_multi_head_attention", "_int_mm", "_scaled_mm", "linear_backward", "mkldnn_rnn_layer",
-)  # fmt: skip
+# Words in the names of the operations that multiply and add. An operation of torch is decomposed as far as torch can;
+# one that is left, has such a word in its name and is no Op is listed.
+MAC_WORDS = frozenset({
+    "mm", "addmm", "bmm", "baddbmm", "addbmm", "hspmm", "sspaddmm", "mv", "addmv", "addr", "dot", "vdot", "matmul",
+    "linear", "trilinear", "matrix", "conv", "conv2d", "conv3d", "convolution", "attention", "transformer", "rnn",
+    "lstm", "gru", "cdist", "pdist", "euclidean", "bag",
+})  # fmt: skip
+
+# Operations with such a kernel are made of others.
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+# Where a listed operation ran, if not in a module.
+BACKWARD, OUTSIDE = "the backward pass", "no forward pass of the model"
 
 Execute = Callable[[Op], Tensor | None]
-Observe = Callable[[Any, tuple[Any, ...], Any, Op | None], None]
+Observe = Callable[[Any, tuple[Any, ...], dict[str, Any], Any, Op | None], None]
+Begin = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
 
-class Tap(TorchDispatchMode):
-    """Watches a model; use as a context manager around its forward passes.
+class Tap:
+    """Watches a model; a context manager around its forward passes, to be entered as often as needed.
+
+    Within it attention takes its decomposed path and a linear layer is one matrix product whatever the shape of its
+    input, so that both are seen as Ops. Operations of the backward pass are listed, not handed over: gradients are
+    those of torch's formulas at the emulated values.
 
     Args:
-        model: whose modules give the names.
+        model: whose modules give the names; a module called again has `#2` and so on behind its name.
         execute: returns the result of an Op, or None to let torch compute it.
-        observe: called after every operation with (function, arguments, result, Op or None).
+        observe: called after every operation with (function, arguments, keyword arguments, result, Op or None).
+        begin: called with (module, arguments, keyword arguments) before each forward pass, of the model or of a module
+            of it that is called directly.
+        emulates: whether the operations of a module, by its path, are to be seen as Ops in the sense above; if that is
+            false for all, torch's own results come out bit for bit.
     """
 
-    def __init__(self, model: nn.Module, execute: Execute, observe: Observe | None = None) -> None:
-        super().__init__()
-        self.model, self.execute, self.observe = model, execute, observe
-        self.not_emulated: Counter[str] = Counter()
+    def __init__(
+        self,
+        model: nn.Module,
+        execute: Execute,
+        observe: Observe | None = None,
+        begin: Begin | None = None,
+        emulates: Callable[[str], bool] = lambda path: True,
+    ) -> None:
+        self.model, self.execute, self.observe, self.begin, self.emulates = model, execute, observe, begin, emulates
+        self.not_emulated: Counter[tuple[str, str]] = Counter()  # by operation and by where it ran
         self._path: list[str] = []
         self._calls: Counter[str] = Counter()
-        self._hooks = ExitStack()
+        self._dispatcher = _Dispatcher(self)
+        self._entered = ExitStack()
 
     def __enter__(self) -> Tap:
-        for path, module in self.model.named_modules():
-            enter = module.register_forward_pre_hook(self._entering(path))
-            leave = module.register_forward_hook(self._leaving, always_call=True)
-            self._hooks.callback(enter.remove)
-            self._hooks.callback(leave.remove)
-        super().__enter__()
+        _refuse_hidden(self.model)
+        for mode in _get_current_dispatch_mode_stack():
+            if isinstance(mode, _Dispatcher) and not _modules(mode.tap.model).isdisjoint(_modules(self.model)):
+                raise InputError(
+                    f"{type(self.model).__name__}: being emulated already; expected one emulation of a model at a "
+                    "time; leave the first one, or emulate a copy of the model"
+                )
+        with ExitStack() as entered:
+            modules = [(path or type(self.model).__name__, module) for path, module in self.model.named_modules()]
+            for path, module in modules:
+                # First before the hooks of the user, which may change the arguments, and last behind them.
+                enter = module.register_forward_pre_hook(self._entering(path), prepend=True, with_kwargs=True)
+                entered.callback(enter.remove)
+                leave = module.register_forward_hook(self._leaving, always_call=True)
+                entered.callback(leave.remove)
+            entered.callback(self._path.clear)
+            if any(self.emulates(path) for path, _ in modules):
+                entered.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+                torch.backends.mha.set_fastpath_enabled(False)
+                entered.enter_context(sdpa_kernel(SDPBackend.MATH))
+                entered.enter_context(_WholeLinear(self))
+            entered.enter_context(self._dispatcher)
+            self._entered = entered.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        try:
-            super().__exit__(*exception)
-        finally:
-            self._hooks.close()
-            self._path.clear()
-            self._calls.clear()
+        self._entered.close()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        try:
-            op = as_op(func, args, kwargs)
-        except _NotEmulated as reason:
-            op = None
-            self.not_emulated[f"{func.overloadpacket.__name__}{reason}"] += 1
-        if op is None and func not in _OPS and func._can_decompose():
+    @property
+    def path(self) -> str | None:
+        """Path of the module whose forward pass runs, that of the model itself being the name of its class; or None."""
+        return self._path[-1] if self._path else None
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        known = isinstance(func, torch._ops.OpOverload)
+        if known and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
             # In inference mode compound operations arrive whole; their parts are what we look for.
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-        result = None
-        if op is not None:
-            op.name = self._name()
-            result = self.execute(op)
+            with self._dispatcher:
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
+        found = as_op(func, args, kwargs) if known else func.__name__
+        op = result = None
+        if found is not None:
+            elsewhere = self._elsewhere()
+            if isinstance(found, Op) and not elsewhere:
+                op = found
+                op.name = self._name()
+                result = self.execute(op)
+            else:
+                what = func.overloadpacket.__name__ if isinstance(found, Op) else found
+                self.not_emulated[what, elsewhere or self.path or ""] += 1
         if result is None:
             result = func(*args, **kwargs)
         if self.observe is not None:
-            self.observe(func, (*args, *kwargs.values()), result, op)
+            self.observe(func, args, kwargs, result, op)
         return result
 
+    def _elsewhere(self) -> str:
+        """Return where an operation runs that is not in a forward pass, else an empty string."""
+        if torch._C._current_graph_task_id() != -1:
+            return BACKWARD
+        return "" if self._path else OUTSIDE
+
     def _name(self) -> str:
-        path = self._path[-1] if self._path and self._path[-1] else type(self.model).__name__
+        path = self.path or ""
         self._calls[path] += 1
         return path if self._calls[path] == 1 else f"{path}#{self._calls[path]}"
 
     def _entering(self, path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any) -> None:
-            if not self._path:
-                self._calls.clear()  # a new forward pass: the same names again
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._path.append(path)
+            if len(self._path) == 1:
+                self._calls.clear()  # a new forward pass: the same names again
+                if self.begin is not None:
+                    self.begin(module, args, kwargs)
 
         return hook
 
@@ -106,48 +160,105 @@ class Tap(TorchDispatchMode):
             self._path.pop()
 
 
-class _NotEmulated(Exception):
-    """An operation that multiplies and adds, but in a form that no Op covers; the text says which form."""
+class _Dispatcher(TorchDispatchMode):
+    """Hands what reaches the dispatcher to a tap."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, tap: Tap) -> None:
+        super().__init__()
+        self.tap = tap
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # By default torch imports its compiler, seconds of work, to keep it away from this method; compiled modules are
+        # refused when the tap is entered.
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        return self.tap._run(func, args, kwargs or {})
 
 
-def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | None:
-    """Return the Op of an aten call, or None if the call bears no MACs.
+class _WholeLinear(TorchFunctionMode):
+    """Keeps a linear layer one product of two matrices with its bias.
 
-    Raises:
-        _NotEmulated: it bears MACs, but is not covered.
+    Of an input that is one vector or not contiguous, torch makes a product, with the weight repeated for every sample
+    at times, and a separate addition of the bias; an array has the weight once and the bias in its accumulators.
     """
+
+    def __init__(self, tap: Tap) -> None:
+        super().__init__()
+        self.tap = tap
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        path = self.tap.path
+        if path is not None and self.tap.emulates(path):
+            if func is functional.linear:
+                return _linear(*args, **kwargs)
+            if func is functional.multi_head_attention_forward:
+                # What it calls is not seen here, but of contiguous inputs its projections stay whole.
+                same = {id(x): x.contiguous() for x in args[:3]}
+                args = (*(same[id(x)] for x in args[:3]), *args[3:])
+        return func(*args, **kwargs)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    plain = input.layout is torch.strided and not input.is_nested and input.numel() > 0
+    if input.dim() == 2 or weight.dim() != 2 or not plain or input.shape[-1] != weight.shape[1]:
+        return functional.linear(input, weight, bias)
+    flat = functional.linear(input.reshape(-1, weight.shape[1]), weight, bias)
+    return flat.reshape(*input.shape[:-1], weight.shape[0])
+
+
+def _modules(model: nn.Module) -> set[int]:
+    return {id(module) for module in model.modules()}
+
+
+def _refuse_hidden(model: nn.Module) -> None:
+    """Raise InputError for a model whose operations do not reach the dispatcher one by one."""
+    for path, module in model.named_modules():
+        shown = path.removesuffix("_orig_mod").rstrip(".") or type(model).__name__
+        if path.split(".")[-1] == "_orig_mod" or module._compiled_call_impl is not None:
+            raise InputError(
+                f"{shown}: compiled by torch.compile; expected a plain module; give the one it was made of"
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(f"{shown}: a TorchScript module; expected a plain module; give the one it was made of")
+
+
+def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str | None:
+    """Return the Op of an operation; its name and form if no Op covers it; None if it bears no MACs.
+
+    Operations from outside of torch count as bearing MACs, since nothing is known of them. Operands that do not fit
+    give None too, so that torch refuses them in its own words.
+    """
+    name = func.overloadpacket.__name__
+    if func.namespace not in ("aten", "prim", "prims"):
+        return f"{func.namespace}.{name}"
     build = _OPS.get(func)
     if build is None:
-        name = func.overloadpacket.__name__
-        if any(name == known or (known in ("mkldnn", "scaled_dot_product", "_scaled_dot_product") and known in name)
-               for known in NOT_EMULATED):  # fmt: skip
-            raise _NotEmulated("")
-        return None
-    bound = [*args, *(kwargs[key] for key in kwargs if key not in ("beta", "alpha"))]
-    if not bound[0].is_floating_point():
-        raise _NotEmulated(f" on {bound[0].dtype}")
+        return None if MAC_WORDS.isdisjoint(name.split("_")) else name.rstrip("_")
+    tensors = [x for x in args if isinstance(x, Tensor)]
+    types = {x.dtype for x in tensors}
+    if len(types) > 1 or any(x.layout is not torch.strided or x.is_nested for x in tensors):
+        return f"{name} on mixed types or layouts"
+    if not tensors[0].is_floating_point():
+        return f"{name} on {str(tensors[0].dtype).removeprefix('torch.')}"
     if kwargs.get("beta", 1) != 1 or kwargs.get("alpha", 1) != 1:
-        raise _NotEmulated(" with beta or alpha")
-    return build(*bound)
+        return f"{name} with beta or alpha"
+    if func is aten.convolution.default and args[6]:
+        return f"{name}, transposed"
+    return build(*args)
 
 
-def _addmm(c: Tensor, a: Tensor, b: Tensor) -> Op:
-    return ops.matrix_product("linear", a, b, c)
-
-
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    transposed: bool, output_padding: list[int], groups: int,
-) -> Op:  # fmt: skip
-    if transposed:
-        raise _NotEmulated(" transposed")
-    return ops.convolution(x, weight, bias, stride, padding, dilation, groups)
-
-
-_OPS: dict[Any, Callable[..., Op]] = {
+_OPS: dict[Any, Callable[..., Op | None]] = {
     aten.mm.default: lambda a, b: ops.matrix_product("mm", a, b, None),
-    aten.addmm.default: _addmm,
+    aten.addmm.default: lambda c, a, b: ops.matrix_product("linear", a, b, c),
     aten.bmm.default: lambda a, b: ops.matrix_product("bmm", a, b, None),
-    aten.linear.default: lambda x, weight, bias=None: ops.linear(x, weight, bias),
-    aten.convolution.default: _convolution,
+    aten.convolution.default: (
+        lambda x, weight, bias, stride, padding, dilation, transposed, output_padding, groups: ops.convolution(
+            x, weight, bias, stride, padding, dilation, groups
+        )
+    ),
 }

@@ -1,0 +1,350 @@
+"""The command line: what it prints where, its exit codes, and nothing half written."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import simulator.__main__ as command_line  # noqa: E402
+import simulator.run  # noqa: E402
+from simulator.hardware import load  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+FILES = ["layers.csv", "report.html", "summary.json"]
+NPU = Path(load.__file__).parents[2] / "hwconfigs" / "npu.yaml"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Call the command line in an empty directory: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ulpsim", *map(str, arguments)])
+        code = 0
+        try:
+            command_line.main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def process(*arguments, cwd, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "simulator", *map(str, arguments)], cwd=cwd, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+# --- what it does ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_prints_tables_and_writes_its_files(command, tmp_path):
+    code, out, err = command("--hw", "npu", "--samples", 3)
+    assert (code, err) == (0, "")
+    assert "mlp on npu · 3 samples · tolerance 0.5 · seed 0" in out
+    assert out.endswith("\nResults in out: layers.csv, report.html, summary.json\n")
+    assert "\x1b" not in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_json_prints_the_record_and_only_that(command, tmp_path):
+    code, out, err = command(
+        "--hw", NPU, "--samples", 3, "--json", "--tolerance", "0.25", "--seed", 7, "--model", "cnn"
+    )
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    assert out == (tmp_path / "out" / "summary.json").read_text()
+    assert (record["model"], record["samples"], record["tolerance"], record["seed"]) == ("cnn", 3, 0.25, 7)
+
+
+def test_options_reach_the_run(command, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(simulator.run, "run", lambda *args: given.append(args) or exit(7))
+    options = {
+        "model": "cnn",
+        "data": "x.npz",
+        "samples": 4,
+        "tolerance": "inf",
+        "seed": 5,
+        "threads": 2,
+        "out": "there",
+    }
+    assert command("--hw", "a.yaml", *(text for key, value in options.items() for text in (f"--{key}", value)))[0] == 7
+    assert given[0][:-1] == ("a.yaml", "cnn", "x.npz", 4, float("inf"), 5, 2)
+
+
+def test_results_are_replaced_whole(command, tmp_path):
+    out = tmp_path / "deep" / "results"
+    assert command("--hw", "npu", "--samples", 2, "--out", out)[0] == 0
+    (out / "notes.txt").write_text("mine")
+    assert command("--hw", "npu", "--samples", 3, "--out", out, "--json")[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert json.loads((out / "summary.json").read_text())["samples"] == 3
+    assert [path.name for path in out.parent.iterdir()] == ["results"]
+
+
+def test_help_names_every_option(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    for option in ("--hw", "--model", "--data", "--samples", "--out", "--tolerance", "--seed", "--threads", "--json"):
+        assert option in out
+
+
+# --- bad input: exit code 2, one message on standard error, nothing written -----------------------------------------
+
+
+def refused(command, tmp_path, message, *arguments):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, out, err = command(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err and "\x1b" not in err
+    assert re.search(message, err), err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    return err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], r"Missing option '--hw'"),
+        (["--hw"], r"'--hw' requires an argument"),
+        (["--hw", "npu", "--samples", "many"], r"'--samples'.*integer"),
+        (["--hw", "npu", "--tolerance", "abc"], r"'--tolerance'.*(number|float)"),
+        (["--hw", "npu", "--threads", "1.5"], r"'--threads'.*integer"),
+        (["--hw", "npu", "--tolerence", "1"], r"No such option: --tolerence"),
+        (["--hw", "npu", "extra"], r"extra"),
+    ],
+)
+def test_arguments_that_make_no_sense(command, tmp_path, arguments, message):
+    refused(command, tmp_path, message, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--hw", ""], r"hardware: got ''; expected a path or a name"),
+        (
+            ["--hw", "npv"],
+            r"got 'npv', no file and no bundled machine; .*; did you mean \"npu\"\?",
+        ),
+        (["--hw", "none.yaml"], r"none\.yaml: .*no such file"),
+        (["--hw", "."], r"\.: .*directory"),
+        (["--hw", "npu", "--model", "vgg"], r"--model: got 'vgg'; expected one of mlp, cnn; choose one"),
+        (["--hw", "npu", "--samples", "0"], r"--samples: got 0; expected 1 to 1500, the samples of bundled digits"),
+        (["--hw", "npu", "--samples", "-1"], r"--samples: got -1; expected 1 to 1500"),
+        (["--hw", "npu", "--samples", "1501"], r"--samples: got 1501; expected 1 to 1500"),
+        (["--hw", "npu", "--threads", "0"], r"--threads: got 0; expected at least 1"),
+        (["--hw", "npu", "--threads", "-2"], r"--threads: got -2; expected at least 1"),
+        (["--hw", "npu", "--tolerance", "-1"], r"tolerance: got -1\.0; expected a number >= 0"),
+        (["--hw", "npu", "--tolerance", "nan"], r"tolerance: got nan; expected a number >= 0"),
+        (["--hw", "npu", "--data", "none.npz"], r"none\.npz: no such file; expected an \.npz file with x and y"),
+        (["--hw", "npu", "--data", "."], r"\.: a directory; expected an \.npz file"),
+    ],
+)
+def test_values_that_do_not_fit(command, tmp_path, arguments, message):
+    err = refused(command, tmp_path, r"^ulpsim: error: .*" + message, *arguments)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda text: text.replace("rows: 16", "rows: [16"), r"bad\.yaml:\d+:\d+: "),
+        (lambda text: text.replace("  rows:", "  rowz:"), r":\d+:3: array\.rowz: unknown key; did you mean \"rows\"\?"),
+        (lambda text: text.replace("rows: 16", "rows: -16"), r"bad\.yaml:\d+:\d+: array\.rows: got -16"),
+        (lambda text: text.replace("fma(fp16/sat)", "fma(fp61)"), r":\d+:\d+: mac\.high\.accumulator: .*fp61"),
+        (lambda text: text.replace("operands: fp8_e4m3/sat", "operands: fp8_e4m4", 1), r"mac\.low\.operands: "),
+        (lambda text: text.replace('"1 GHz"', "1000000000"), r"technology\.frequency: "),
+        (lambda text: "", r"bad\.yaml"),
+        (lambda text: "\x00", r"bad\.yaml"),
+        (lambda text: text + "schema: 1\n", r"bad\.yaml:\d+:1: .*schema"),
+    ],
+)  # fmt: skip
+def test_machines_that_cannot_be_read(command, tmp_path, change, message):
+    (tmp_path / "bad.yaml").write_text(change(NPU.read_text()))
+    refused(command, tmp_path, r"^ulpsim: error: " + r"[\s\S]*" + message, "--hw", "bad.yaml")
+
+
+X = np.zeros((4, 1, 28, 28), np.float32)
+Y = np.array([1, 2, 3, 4])
+
+ARRAYS = {
+    "no x": ({"a": X}, r"data\.npz: holds a; expected x"),
+    "nothing": ({}, r"data\.npz: holds nothing; expected x"),
+    "scalar x": ({"x": np.float32(1)}, r"x has shape \(\); expected \(N, \.\.\.\)"),
+    "one axis": ({"x": X.ravel()}, r"x has shape \(3136,\); expected \(N, \.\.\.\)"),
+    "no samples": ({"x": X[:0]}, r"x has shape \(0, 1, 28, 28\); expected \(N, \.\.\.\) with at least one"),
+    "wrong shape": ({"x": X[..., 1:]}, r"x of shape \(4, 1, 28, 27\) does not fit the network Mlp "),
+    "wrong size of grey levels": ({"x": np.zeros((4, 9, 9), np.uint8)}, r"x of shape \(4, 1, 9, 9\) does not fit"),
+    "flat grey levels": ({"x": np.zeros((4, 784), np.uint8)}, r"x of uint8 has shape \(4, 784\); expected grey images"),
+    "integers": ({"x": X.astype(int)}, r"x has dtype int64; expected floats, or uint8"),
+    "complex": ({"x": X.astype(complex)}, r"x has dtype complex128; expected floats"),
+    "text": ({"x": np.full((4, 2), "a")}, r"x has dtype <U1; expected floats"),
+    "objects": ({"x": np.full((4, 2), None)}, r"x or y cannot be read \(.*pickle.*\); expected plain numeric arrays"),
+    "NaN": ({"x": X * np.nan}, r"x holds NaN, infinities or numbers beyond float32"),
+    "infinity": ({"x": X + np.inf}, r"x holds NaN, infinities or numbers beyond float32"),
+    "too large": ({"x": X.astype(float) + 1e300}, r"x holds NaN, infinities or numbers beyond float32"),
+    "fewer labels": ({"x": X, "y": Y[:3]}, r"y is int64 of shape \(3,\); expected integer classes of shape \(4,\)"),
+    "labels in two axes": ({"x": X, "y": Y[:, None]}, r"y is int64 of shape \(4, 1\); expected integer classes"),
+    "labels as floats": ({"x": X, "y": Y / 2}, r"y is float64 of shape \(4,\); expected integer classes"),
+    "negative class": ({"x": X, "y": Y - 2}, r"y holds -1; expected classes from 0"),
+    "class beyond": ({"x": X, "y": Y + 6}, r"y holds class 10, and Mlp has 10 outputs; expected classes 0 to 9"),
+    "huge class": ({"x": X, "y": np.full(4, 2**64 - 1, np.uint64)}, r"y holds 18446744073709551615; expected classes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arrays, message", ARRAYS.values(), ids=ARRAYS)
+def test_data_that_does_not_fit(command, tmp_path, arrays, message):
+    np.savez(tmp_path / "data.npz", **arrays)
+    err = refused(command, tmp_path, r"^ulpsim: error: data\.npz: .*", "--hw", "npu", "--data", "data.npz")
+    assert re.search(message, err)
+    assert err.count("\n") == 1
+
+
+def test_a_single_image_is_not_a_batch(command, tmp_path):
+    np.savez(tmp_path / "data.npz", x=X[:, 0])
+    refused(
+        command, tmp_path, r"does not fit the network LeNet5", "--hw", "npu", "--data", "data.npz", "--model", "cnn"
+    )
+
+
+def truncated(path):
+    np.savez(path, x=X, y=Y)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def damaged(path):
+    np.savez_compressed(path, x=np.random.default_rng(0).standard_normal(X.shape), y=Y)
+    content = bytearray(path.read_bytes())
+    content[1000:1100] = bytes(100)
+    path.write_bytes(content)
+
+
+def not_arrays(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x", "hello")
+
+
+def lying_header(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4, 100000000000000), }\n"
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+KINDS = {
+    "text": (lambda path: path.write_text("hello"), "cannot be read"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({"x": 1})), "cannot be read"),
+    "npy": (lambda path: np.save(path.open("wb"), X), "a single array; expected an .npz file"),
+    "truncated": (truncated, "cannot be read"),
+    "damaged": (damaged, "cannot be read"),
+    "zip of something else": (not_arrays, "x has shape ()"),
+    "header that lies": (lying_header, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("write, message", KINDS.values(), ids=KINDS)
+def test_data_of_another_kind(command, tmp_path, write, message):
+    write(tmp_path / "data.npz")
+    err = refused(command, tmp_path, r"^ulpsim: error: data\.npz: ", "--hw", "npu", "--data", "data.npz")
+    assert message in err and err.count("\n") == 1
+
+
+def test_out_is_not_to_be_replaced(command, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    for out, message in [
+        ("file", "file: found a file"), ("full", "full: found thesis.tex"), (".", "current directory"),
+        ("file/below", "is a file"),
+    ]:  # fmt: skip
+        refused(command, tmp_path, message, "--hw", "npu", "--samples", 1, "--out", out)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_out_cannot_be_written(command, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    refused(command, tmp_path, "cannot be written to", "--hw", "npu", "--samples", 1, "--out", "locked/out")
+
+
+def test_a_failure_leaves_the_earlier_results(command, tmp_path, monkeypatch):
+    assert command("--hw", "npu", "--samples", 1)[0] == 0
+    refused(command, tmp_path, "--samples: got 0", "--hw", "npu", "--samples", 0)
+    monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    refused(command, tmp_path, "No space left on device", "--hw", "npu", "--samples", 1)
+
+
+def test_torch_is_missing(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith(("simulator.network", "simulator.run"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(simulator, "network")
+    refused(command, tmp_path, r"networks need torch; install it with: pip install 'ulpsim\[torch\]'", "--hw", "npu")
+
+
+def test_a_fault_of_ours_shows_itself(command, monkeypatch):
+    def fail(*args):
+        raise AssertionError("ours")
+
+    monkeypatch.setattr(simulator.run, "run", fail)
+    with pytest.raises(AssertionError, match="ours"):
+        command("--hw", "npu")
+
+
+# --- interruptions and readers, in processes of their own -----------------------------------------------------------
+
+
+def test_an_interruption_in_the_middle(command, monkeypatch, tmp_path):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulator.run, "run", interrupt)
+    assert command("--hw", "npu") == (130, "", "ulpsim: interrupted; no results were written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.full
+def test_a_signal_in_the_middle(tmp_path):
+    job = process("--hw", "npu", cwd=tmp_path)
+    time.sleep(8)
+    job.send_signal(signal.SIGINT)
+    out, err = job.communicate(timeout=60)
+    if job.returncode:  # a fast machine may have been done
+        assert (job.returncode, out) == (130, "")
+        assert "Traceback" not in err
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [(), pytest.param(("--json",), marks=pytest.mark.full)])
+def test_a_reader_that_goes_early(tmp_path, options):
+    job = process("--hw", "npu", "--samples", 1, *options, cwd=tmp_path)
+    job.stdout.close()
+    _, err = job.communicate(timeout=120)
+    assert (job.returncode, err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_the_command_line_as_it_is_typed(tmp_path):
+    arguments = ("--hw", "hwconfigs/npu.yaml", "--samples", 2, "--out", tmp_path / "out")
+    job = process(*arguments, cwd=ROOT, env={"NO_COLOR": "1"})
+    out, err = job.communicate(timeout=120)
+    assert (job.returncode, err) == (0, "")
+    assert "uniform low" in out and "\x1b" not in out

@@ -1,0 +1,351 @@
+"""Emulation: every Op comes out as the MAC unit computes it, bit for bit, whatever the layer and its input."""
+
+import contextlib
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from simulator.arithmetic import reference  # noqa: E402
+from simulator.network import ops  # noqa: E402
+from simulator.network.emulation import Emulation, arithmetic  # noqa: E402
+from tests.oracles.layers import NPU, product, unfolded  # noqa: E402
+
+CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
+ARITHMETIC = ["low", "high", "exact", "two_pass", "fp8_e4m3 -> seq(bf16)", "fma(fp16)"]
+
+in_each_grad_mode = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
+in_each_arithmetic = pytest.mark.parametrize("name", ARITHMETIC)
+
+
+def rand(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def emulated(model, *args, name=None, machine=NPU, **options):
+    """Run a model emulated: (output, result)."""
+    with Emulation(model, machine, default=name, **options) as run:
+        output = model(*args)
+    return output, run.result
+
+
+def same(tensor, values, dtype=torch.float32):
+    return torch.equal(tensor, torch.from_numpy(np.ascontiguousarray(values)).to(dtype).reshape(tensor.shape))
+
+
+# --- linear layers and products ---------------------------------------------------------------------------------------
+
+
+@in_each_grad_mode
+@in_each_arithmetic
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 40), (40,), (2, 3, 40), (2, 2, 3, 40), (1, 40)])
+def test_linear(shape, bias, name, context):
+    layer, x = nn.Linear(40, 7, bias=bias), rand(*shape)
+    with context():
+        output, result = emulated(layer, x, name=name)
+    w, c = layer.weight.detach().numpy().T, layer.bias.detach().numpy() if bias else None
+    values, mask = product(name, x.reshape(-1, 40).numpy(), w, c)
+    assert output.dtype == torch.float32 and output.shape == layer(x).shape
+    assert same(output, values)
+    (record,) = result.layers
+    assert (record.gemms, record.m, record.n, record.k) == (1, math.prod(shape[:-1]), 7, 40)
+    assert record.recomputed_outputs == (0 if mask is None else np.count_nonzero(mask))
+
+
+def test_linear_equals_the_exact_reference():
+    layer, x = nn.Linear(70, 3), rand(2, 70)
+    for name in ("low", "high", "exact"):
+        output, _ = emulated(layer, x, name=name)
+        spec = arithmetic(NPU, name).low
+        w, c = layer.weight.tolist(), layer.bias.tolist()
+        wanted = [[reference.dot(spec, row, w[n], c[n])[0] for n in range(3)] for row in x.tolist()]
+        assert output.tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.transpose(0, 1),
+        lambda x: x[::2],
+        lambda x: x[..., ::2],
+        lambda x: x.flip(1),
+        lambda x: x.expand(2, 4, 6, 40),
+    ],
+)
+def test_linear_of_strided_inputs(change):
+    x = change(rand(4, 6, 40))
+    layer = nn.Linear(x.shape[-1], 7)
+    output, result = emulated(layer, x, name="low")
+    values, _ = product(
+        "low", x.reshape(-1, x.shape[-1]).numpy(), layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+    )
+    assert same(output, values)
+    assert [record.op for record in result.layers] == ["linear"]
+
+
+@in_each_arithmetic
+def test_products_of_functions(name):
+    class Products(nn.Module):
+        def forward(self, a, b):
+            return a @ b, torch.addmm(torch.ones(4, 1), a, b), torch.bmm(a.view(2, 2, 30), b.view(2, 30, 3))
+
+    a, b = rand(4, 30), rand(30, 6, seed=1)
+    (mm, addmm, _), result = emulated(Products(), a, b[:, :6], name=name)
+    assert same(mm, product(name, a, b)[0])
+    assert same(addmm, product(name, a, b, np.ones((4, 1)))[0])
+    assert [(r.name, r.op, r.gemms) for r in result.layers] == [
+        ("Products", "mm", 1), ("Products#2", "linear", 1), ("Products#3", "bmm", 2),
+    ]  # fmt: skip
+
+
+@in_each_arithmetic
+def test_batched_products(name):
+    class Batched(nn.Module):
+        def forward(self, a, b):
+            return torch.matmul(a, b)
+
+    a, b = rand(2, 3, 5, 20), rand(2, 3, 20, 4, seed=1)
+    output, _ = emulated(Batched(), a, b, name=name)
+    for i, j in itertools.product(range(2), range(3)):
+        assert same(output[i, j], product(name, a[i, j], b[i, j])[0])
+
+
+# --- convolutions -----------------------------------------------------------------------------------------------------
+
+
+def convolved(name, x, layer):
+    """What a convolution layer computes: (samples, channels, positions)."""
+    padding = layer.padding
+    if padding == "same":
+        padding = [d * (k - 1) // 2 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+    weight = layer.weight.detach().numpy()
+    bias = None if layer.bias is None else layer.bias.detach().numpy()
+    groups, channels, outputs = layer.groups, weight.shape[1], weight.shape[0] // layer.groups
+    parts = []
+    for group in range(groups):
+        rows = unfolded(
+            x[:, group * channels : (group + 1) * channels], layer.kernel_size, layer.stride, padding, layer.dilation
+        )
+        own = slice(group * outputs, (group + 1) * outputs)
+        c = None if bias is None else bias[own]
+        values, _ = product(name, rows.reshape(-1, rows.shape[2]), weight[own].reshape(outputs, -1).T, c)
+        parts.append(values.reshape(len(x), -1, outputs))
+    return np.concatenate(parts, axis=2).transpose(0, 2, 1)
+
+
+CONVOLUTIONS = {
+    "1d": (nn.Conv1d, (4, 6, 3), {}, (2, 4, 11)),
+    "1d, all settings": (nn.Conv1d, (4, 6, 3), {"stride": 2, "padding": 3, "dilation": 2, "groups": 2}, (2, 4, 11)),
+    "2d": (nn.Conv2d, (4, 6, 3), {}, (2, 4, 6, 7)),
+    "2d without bias": (nn.Conv2d, (4, 6, 3), {"bias": False}, (2, 4, 6, 7)),
+    "2d, one sample": (nn.Conv2d, (4, 6, 3), {}, (1, 4, 6, 7)),
+    "2d, one position": (nn.Conv2d, (4, 6, (6, 7)), {}, (2, 4, 6, 7)),
+    "2d, 1x1": (nn.Conv2d, (4, 6, 1), {}, (2, 4, 6, 7)),
+    "2d, uneven": (
+        nn.Conv2d, (4, 6, (2, 3)), {"stride": (2, 1), "padding": (0, 2), "dilation": (1, 3)}, (2, 4, 6, 7),
+    ),
+    "2d, same": (nn.Conv2d, (4, 6, 3), {"padding": "same", "dilation": 2}, (2, 4, 6, 7)),
+    "2d, groups": (nn.Conv2d, (4, 6, 3), {"groups": 2, "padding": 1}, (2, 4, 6, 7)),
+    "2d, depthwise": (nn.Conv2d, (4, 4, 3), {"groups": 4}, (2, 4, 6, 7)),
+    "2d, depthwise with two each": (nn.Conv2d, (4, 8, 3), {"groups": 4, "stride": 2}, (2, 4, 6, 7)),
+    "3d": (nn.Conv3d, (2, 3, 2), {}, (2, 2, 3, 4, 5)),
+    "3d, all settings": (
+        nn.Conv3d, (2, 4, (2, 1, 3)), {"stride": (1, 2, 1), "padding": 1, "dilation": (2, 1, 1), "groups": 2},
+        (1, 2, 4, 4, 5),
+    ),
+}  # fmt: skip
+
+in_each_shape = pytest.mark.parametrize("kind, sizes, settings, shape", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+
+
+@in_each_shape
+@in_each_arithmetic
+def test_convolution(kind, sizes, settings, shape, name):
+    layer, x = kind(*sizes, **settings), rand(*shape)
+    output, result = emulated(layer, x, name=name)
+    plain = layer(x)
+    assert output.shape == plain.shape and output.is_contiguous()
+    assert same(output, convolved(name, x.numpy(), layer))
+    (record,) = result.layers
+    positions = math.prod(output.shape[2:])
+    assert record.op == f"conv{len(shape) - 2}d"
+    assert (record.gemms, record.m, record.n) == (layer.groups, len(x) * positions, sizes[1] // layer.groups)
+    assert record.macs == plain.numel() * math.prod(layer.weight.shape[1:])
+
+
+@in_each_shape
+def test_convolution_does_not_depend_on_how_it_is_cut(kind, sizes, settings, shape, monkeypatch):
+    layer, x = kind(*sizes, **settings), rand(*shape)
+    whole, _ = emulated(layer, x, name="two_pass")
+    for elements in (1, 100, 500, 1500):
+        monkeypatch.setattr(ops, "STRIP_ELEMENTS", elements)
+        assert torch.equal(emulated(layer, x, name="two_pass")[0], whole)
+
+
+@in_each_grad_mode
+@pytest.mark.parametrize("padding", ["same", 1])
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_convolution_in_each_grad_mode(padding, context):
+    layer, x = nn.Conv2d(4, 6, 3, padding=padding), rand(2, 4, 6, 7)
+    with context():
+        output, _ = emulated(layer, x, name="high")
+    assert same(output, convolved("high", x.numpy(), layer))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.transpose(2, 3),
+        lambda x: x[:, :, ::2, 1:],
+        lambda x: x.flip(0),
+        lambda x: x[:1].expand(2, -1, -1, -1),
+    ],
+)
+def test_convolution_of_strided_inputs(change):
+    x = change(rand(2, 4, 8, 7))
+    for layer in (nn.Conv2d(4, 6, 3), nn.Conv2d(4, 6, 3, groups=2).to(memory_format=torch.channels_last)):
+        output, _ = emulated(layer, x, name="low")
+        assert same(output, convolved("low", x.numpy(), layer))
+        assert output.stride() == layer(x).stride()
+
+
+def test_an_image_without_batch():
+    layer, x = nn.Conv2d(4, 6, 3), rand(4, 6, 7)
+    assert same(emulated(layer, x, name="low")[0], convolved("low", x[None].numpy(), layer))
+
+
+@pytest.mark.parametrize(
+    "layer, shape", [(nn.Linear(4, 3), (0, 4)), (nn.Linear(4, 3), (2, 0, 4)), (nn.Conv2d(4, 3, 3), (0, 4, 5, 5))]
+)
+def test_an_empty_batch_gives_an_empty_output_and_no_record(layer, shape):
+    output, result = emulated(layer, torch.zeros(shape))
+    assert output.shape == layer(torch.zeros(shape)).shape
+    assert result.layers == ()
+
+
+def test_products_without_terms_are_torchs_own():
+    layer = nn.Linear(4, 3)
+    layer.weight = nn.Parameter(torch.zeros(3, 0))
+    output, result = emulated(layer, torch.zeros(2, 0))
+    assert torch.equal(output, layer.bias.expand(2, 3))
+    assert result.layers == ()
+
+
+# --- types, sharing, attention, gradients -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.float32])
+@in_each_arithmetic
+def test_models_of_every_float_type(dtype, name):
+    layer, x = nn.Linear(40, 7).to(dtype), rand(5, 40).to(dtype)
+    output, _ = emulated(layer, x, name=name)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    w, c = layer.weight.detach().to(wide).numpy().T, layer.bias.detach().to(wide).numpy()
+    assert output.dtype == dtype
+    assert same(output, product(name, x.to(wide).numpy(), w, c)[0], dtype)
+
+
+def test_autocast_decides_on_the_operands():
+    layer, x = nn.Linear(40, 7), rand(5, 40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, _ = emulated(layer, x, name="exact")
+    half = copy.deepcopy(layer).bfloat16()
+    assert torch.equal(output, emulated(half, x.bfloat16(), name="exact")[0])
+
+
+def test_shared_modules_and_parameters():
+    class Shares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(self.a(x)))
+
+    model, x = Shares(), rand(5, 8)
+    output, result = emulated(model, x, name="low")
+    w = model.a.weight.detach().numpy().T
+    y = x.numpy()
+    for bias in (model.a.bias, model.a.bias, model.b.bias):
+        y = product("low", y, w, bias.detach().numpy())[0]
+    assert same(output, y)
+    assert [layer.name for layer in result.layers] == ["a", "a#2", "b"]
+
+
+@in_each_grad_mode
+def test_attention_equals_its_formula(context):
+    layer, x = nn.MultiheadAttention(8, 2, batch_first=True).eval(), rand(2, 5, 8)
+    with context():
+        (output, weights), _ = emulated(layer, x, x, x, name="high")
+    flat = lambda t: t.reshape(-1, t.shape[-1]).numpy()  # noqa: E731
+    with torch.no_grad():
+        projected = product("high", flat(x), layer.in_proj_weight.T.numpy(), layer.in_proj_bias.numpy())[0]
+        q, k, v = torch.from_numpy(projected).view(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        heads = torch.empty(2, 2, 5, 4)
+        attention = torch.empty(2, 2, 5, 5)
+        for i, j in itertools.product(range(2), range(2)):
+            scaled = product("high", (q[i, j] * math.sqrt(1 / 4)).numpy(), k[i, j].T.numpy())[0]
+            attention[i, j] = torch.from_numpy(scaled).softmax(-1)
+            heads[i, j] = torch.from_numpy(product("high", attention[i, j].numpy(), v[i, j].numpy())[0])
+        joined = heads.transpose(1, 2).reshape(10, 8)
+        wanted = product("high", joined.numpy(), layer.out_proj.weight.T.numpy(), layer.out_proj.bias.numpy())[0]
+    assert same(output, wanted)
+    assert torch.equal(weights, attention.mean(1))
+
+
+def test_gradients_are_torchs_formulas_at_the_emulated_values():
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    x = rand(3, 6).requires_grad_()
+    with Emulation(model, NPU, default="low") as run:
+        y = model(x)
+        y.square().sum().backward()
+    first, last = model[0], model[2]
+    with torch.no_grad():
+        h = torch.from_numpy(product("low", x, first.weight.T, first.bias)[0]).tanh()
+        out = torch.from_numpy(product("low", h, last.weight.T, last.bias)[0])
+        assert torch.equal(y, out)
+        g = 2 * out
+        assert torch.equal(last.weight.grad, g.T @ h)
+        assert torch.equal(last.bias.grad, g.sum(0))
+        g = torch.ops.aten.tanh_backward(g @ last.weight, h)
+        assert torch.equal(first.weight.grad, g.T @ x)
+        assert torch.equal(x.grad, g @ first.weight)
+    assert run.result.warnings[-1] == "mm in the backward pass: not emulated and not priced; torch computed it"
+
+
+def test_gradients_of_a_convolution():
+    layer, x = nn.Conv2d(2, 3, 3), rand(2, 2, 5, 5).requires_grad_()
+    layer(x).sum().backward()
+    wanted = [x.grad.clone(), *(p.grad.clone() for p in layer.parameters())]
+    x.grad = None
+    layer.zero_grad()
+    emulated(layer, x, name="low")[0].sum().backward()  # the gradient of a sum does not depend on the outputs
+    assert all(torch.equal(a, b) for a, b in zip([x.grad, *(p.grad for p in layer.parameters())], wanted, strict=True))
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_a_convolution_never_unfolds_its_whole_input():
+    """64 channels of 224 x 224 unfold to 116 MB; input, output and their padded copies take 13 MB each."""
+    import tracemalloc
+
+    layer, x = nn.Conv2d(64, 64, 3, padding=1, bias=False), rand(1, 64, 224, 224)
+    with torch.no_grad():
+        tracemalloc.start()
+        emulated(layer, x, name="low")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 80e6
+    assert functional.conv2d(x, layer.weight).shape[1] == 64

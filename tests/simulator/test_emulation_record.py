@@ -1,0 +1,355 @@
+"""Emulation: which arithmetic a layer has, what is recorded and priced, and that batches and threads change nothing."""
+
+import copy
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+import simulator  # noqa: E402
+from simulator.cost import Gemm, price  # noqa: E402
+from simulator.errors import InputError  # noqa: E402
+from simulator.network.emulation import Emulation  # noqa: E402
+from tests.oracles.layers import NPU, product, unfolded  # noqa: E402
+
+
+def rand(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def emulated(model, *args, name=None, machine=NPU, **options):
+    """Run a model emulated: (output, result)."""
+    with Emulation(model, machine, default=name, **options) as run:
+        output = model(*args)
+    return output, run.result
+
+
+def same(tensor, values, dtype=torch.float32):
+    return torch.equal(tensor, torch.from_numpy(np.ascontiguousarray(values)).to(dtype).reshape(tensor.shape))
+
+
+# --- which arithmetic a layer has -------------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.body = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU())
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def test_the_first_pattern_that_fits_counts():
+    layers = {"body.2": "high", "body*": "fp8_e4m3 -> fma(bf16)", "head": "float32", "*": "exact"}
+    _, result = emulated(Net(), rand(3, 20), layers=layers)
+    assert [layer.mac for layer in result.layers] == [
+        "fp8_e4m3 -> fma(bf16)", str(NPU.mac.high.spec), "float32",
+    ]  # fmt: skip
+
+
+def test_layers_that_no_pattern_fits_follow_the_policy():
+    _, result = emulated(Net(), rand(3, 20), layers={"head": "low"})
+    both = f"{NPU.mac.low.spec}; {NPU.mac.high.spec}"
+    assert [layer.mac for layer in result.layers] == [both, both, str(NPU.mac.low.spec)]
+    assert [layer.activation for layer in result.layers] == ["relu", "relu", "identity"]
+
+
+def test_patterns_name_the_calls_of_a_module_and_the_model_itself():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(self.layer(x)) @ torch.ones(4, 4)
+
+    layers = {"layer#2": "exact", "Model": "float32"}
+    _, result = emulated(Model(), rand(2, 4), name="low", layers=layers)
+    assert [layer.mac.split()[-1] for layer in result.layers] == [
+        str(NPU.mac.low.spec).split()[-1],
+        "exact(fp32)",
+        "float32",
+    ]
+    _, result = emulated(nn.Linear(4, 4), rand(2, 4), layers={"Linear": "float32"})
+    assert result.layers[0].mac == "float32"
+
+
+def test_float32_leaves_torchs_own_result():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    x = rand(4, 3, 8, 8)
+    output, result = emulated(model, x, layers={"*": "float32"})
+    assert torch.equal(output, model(x))
+    assert [(layer.mac, layer.cycles, layer.macs) for layer in result.layers] == [
+        ("float32", None, 4 * 36 * 8 * 27), ("float32", None, 4 * 10 * 8 * 36),
+    ]  # fmt: skip
+    assert result.totals == {"low": None, "high": None, "two_pass": None}
+
+
+def test_float32_layers_among_others():
+    model = Net()
+    x = rand(3, 20)
+    output, _ = emulated(model, x, name="low", layers={"body.*": "float32"})
+    with torch.no_grad():
+        wanted = product("low", model.body(x), model.head.weight.T, model.head.bias)[0]
+    assert same(output, wanted)
+
+
+@pytest.mark.parametrize(
+    "layers, message",
+    [
+        (
+            {"boddy*": "low"},
+            "layers: pattern 'boddy*' fits no module; expected a glob on Net, body, body.0, body.1, body.2,",
+        ),
+        (
+            {"body*": "lowest"},
+            "arithmetic 'lowest': accumulator 'lowest' is unknown; .*; or use low, high, two_pass, exact",
+        ),
+        ({"body*": "fma(fp61)"}, "arithmetic 'fma\\(fp61\\)': .*fp61.*"),
+        ({"body*": ""}, "arithmetic ''"),
+    ],
+)
+def test_wrong_layers_are_refused(layers, message):
+    with pytest.raises(InputError, match=message.replace("*'", "\\*'")):
+        simulator.emulate(Net(), NPU, layers=layers)
+
+
+def test_emulate_takes_names_and_refuses_what_is_no_module():
+    with simulator.emulate(Net(), "npu") as run:
+        pass
+    assert run.result.hardware == "npu" and run.result.layers == ()
+    with pytest.raises(TypeError, match=r"expected a torch.nn.Module, got function"):
+        simulator.emulate(rand, "npu")
+    with pytest.raises(InputError, match="no file and no bundled machine"):
+        simulator.emulate(Net(), "npv")
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_what_the_two_passes_did_and_what_they_cost():
+    model, x = Net(), rand(33, 20)
+    output, result = emulated(model, x)
+    h = x.numpy()
+    for record, layer, activation in zip(
+        result.layers, (model.body[0], model.body[2], model.head), ("relu", "relu", "identity"), strict=True
+    ):
+        w, c = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+        values, mask = product("two_pass", h, w, c, activation)
+        cost = price(NPU, Gemm(33, w.shape[1], w.shape[0]), "two_pass", mask)
+        assert record.activation == activation
+        assert (record.m, record.n, record.k, record.gemms) == (33, w.shape[1], w.shape[0], 1)
+        assert record.macs == 33 * w.size
+        assert record.recomputed_outputs == np.count_nonzero(mask) > 0
+        assert record.recomputed_macs == np.count_nonzero(mask) * w.shape[0]
+        for name in (
+            "cycles",
+            "utilisation",
+            "latency_s",
+            "energy_j",
+            "energy_parts_j",
+            "cycle_parts",
+            "roofline_cycles",
+        ):
+            assert getattr(record, name) == getattr(cost, name)
+        assert record.max_rel_error is record.mean_rel_error is record.median_rel_error is None  # no exact run
+        h = np.maximum(values, 0)
+    assert same(output, values)
+    total = result.totals["two_pass"]
+    for name in ("cycles", "latency_s", "energy_j"):
+        assert total[name] == pytest.approx(sum(getattr(layer, name) for layer in result.layers), rel=1e-12)
+    share = sum(layer.recomputed_macs for layer in result.layers) / sum(layer.macs for layer in result.layers)
+    assert total["accumulation_cost"] == 8 / 16 + share
+    assert result.samples == 33 and result.hardware == "npu" and result.model == "Net"
+    assert result.tolerance == 0.5 and result.seed == 0 and result.warnings == ()
+
+
+def test_the_accumulation_cost_of_mixed_modes_is_the_mean_over_the_macs():
+    _, result = emulated(Net(), rand(3, 20), layers={"body.0": "high", "body.2": "low"})
+    high, low, two_pass = result.layers
+    macs = high.macs + low.macs + two_pass.macs
+    wanted = (high.macs + 0.5 * low.macs + 0.5 * two_pass.macs + two_pass.recomputed_macs) / macs
+    assert result.totals["two_pass"]["accumulation_cost"] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_overflows_are_those_of_the_first_pass():
+    layer, x = nn.Linear(64, 5, bias=False), 100 * rand(6, 64)
+    with torch.no_grad():
+        layer.weight *= 10
+    _, stats = simulator.matmul(x.numpy(), layer.weight.detach().numpy().T, mac=NPU.mac.low.spec, stats=True)
+    assert 0 < stats.overflows < 30
+    for name in ("low", "two_pass"):
+        assert emulated(layer, x, name=name)[1].layers[0].overflows == stats.overflows
+
+
+def test_what_is_not_emulated_is_in_the_warnings():
+    model = nn.Sequential(nn.LSTM(4, 4))
+    for _ in range(2):
+        _, result = emulated(model, rand(3, 2, 4))
+        assert result.warnings == ("mkldnn_rnn_layer in 0: not emulated and not priced; torch computed it",)
+
+
+def test_a_long_list_of_places_is_cut():
+    model = nn.Sequential(*(nn.ConvTranspose1d(2, 2, 1) for _ in range(6)))
+    _, result = emulated(model, rand(1, 2, 4))
+    assert result.warnings == (
+        "convolution, transposed in 0, 1, 2, 3 and 2 more: not emulated and not priced; torch computed it",
+    )
+
+
+def test_a_score_without_a_rule_is_in_the_warnings():
+    _, result = emulated(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), rand(3, 4))
+    assert result.warnings == ("0: consumed by sigmoid, for which there is no rule; scored as identity",)
+
+
+# --- batches, threads, observers --------------------------------------------------------------------------------------
+
+
+class Mixed(nn.Module):
+    """Convolutions with groups, attention products and linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(4)
+        self.conv = nn.Conv2d(2, 6, 3, padding=1, groups=2)
+        self.norm = nn.BatchNorm2d(6)
+        self.norm.running_mean.normal_()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.norm(self.conv(x))).flatten(2)
+        return self.head((x @ x.transpose(1, 2)).relu())
+
+
+@pytest.mark.parametrize("name", ["low", "two_pass"])
+@pytest.mark.parametrize("sizes", [(7,), (1, 6), (4, 3), (1,) * 7])
+def test_batches_change_nothing(sizes, name):
+    model, x = Mixed().eval(), rand(7, 2, 5, 5)
+    whole, wanted = emulated(model, x, name=name)
+    with Emulation(model, NPU, default=name) as run:
+        outputs = [model(batch) for batch in x.split(sizes)]
+    assert torch.equal(torch.cat(outputs), whole)
+    assert run.result == wanted
+    assert wanted.samples == 7
+    assert [(r.name, r.gemms, r.m) for r in wanted.layers] == [("conv", 2, 175), ("Mixed", 7, 6), ("head", 1, 42)]
+
+
+def test_an_emulation_can_be_entered_again():
+    model, x = Net(), rand(4, 20)
+    _, wanted = emulated(model, x)
+    run = simulator.emulate(model, NPU)
+    for batch in x.split(2):
+        with run:
+            model(batch)
+    assert run.result == wanted
+
+
+def test_threads_change_nothing():
+    model, x = Mixed().eval(), rand(7, 2, 5, 5)
+    results = [emulated(model, x, threads=threads) for threads in (1, 2, 5, None)]
+    assert all(torch.equal(output, results[0][0]) and result == results[0][1] for output, result in results)
+
+
+def test_the_recording_pass_changes_no_result_and_counts_no_sample():
+    model, x = Mixed().train(), rand(7, 2, 5, 5)
+    twin = copy.deepcopy(model)
+    output, result = emulated(model, x, name="two_pass")
+    recorded = Emulation(twin, NPU, default="two_pass", consumers={})
+    with recorded:
+        twin(x)
+    assert result.samples == 7 and output.shape == (7, 6, 3)
+    assert model.norm.num_batches_tracked == 1
+    assert torch.equal(model.norm.running_mean, twin.norm.running_mean)
+
+
+def test_batch_normalisation_is_folded_into_the_score():
+    conv, norm = nn.Conv2d(2, 6, 3, groups=2), nn.BatchNorm2d(6).eval()
+    with torch.no_grad():
+        norm.running_var.copy_(rand(6).abs() + 0.1)
+        norm.bias.copy_(rand(6, seed=1))
+    x = rand(3, 2, 5, 5)
+    _, result = emulated(nn.Sequential(conv, norm, nn.ReLU()), x, name="two_pass")
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double().numpy()
+    shift = (
+        (norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double().numpy()
+    )
+    count, unfolded_count = 0, 0
+    for group in range(2):
+        rows = unfolded(x[:, group : group + 1].numpy(), (3, 3), (1, 1), (0, 0), (1, 1)).reshape(-1, 9)
+        own = slice(3 * group, 3 * group + 3)
+        w, c = conv.weight.detach()[own].reshape(3, 9).numpy().T, conv.bias.detach()[own].numpy()
+        count += np.count_nonzero(product("two_pass", rows, w, c, "relu", scale[own], shift[own])[1])
+        unfolded_count += np.count_nonzero(product("two_pass", rows, w, c, "relu")[1])
+    assert result.layers[0].recomputed_outputs == count != unfolded_count
+
+
+def test_observers_see_the_outputs_before_the_network_changes_them():
+    model, x, seen = nn.Sequential(nn.Linear(20, 8), nn.ReLU(inplace=True)), rand(3, 20), []
+    with Emulation(
+        model, NPU, default="low", observers=(lambda op, out, tally: seen.append((op, out.copy(), tally)),)
+    ) as run:
+        model(x)
+    ((op, out, tally),) = seen
+    assert op.name == "0" and tally is run.tallies["0"]
+    assert out.shape == (1, 3, 8)
+    assert np.array_equal(
+        out[0], product("low", x.numpy(), model[0].weight.detach().numpy().T, model[0].bias.detach().numpy())[0]
+    )
+
+
+def test_a_layer_whose_shape_changes_is_refused():
+    model = nn.Conv1d(2, 3, 2)
+    with Emulation(model, NPU, default="low") as run:
+        model(rand(2, 2, 5))
+        model(rand(2, 2, 9))  # more positions: more rows
+    assert run.result.layers[0].m == 2 * 4 + 2 * 8
+
+    class Gram(nn.Module):
+        def forward(self, x):
+            return x @ x.T
+
+    model = Gram()
+    with (
+        pytest.raises(InputError, match=r"Gram: its shape changed .* to 1 x \(3, 4\) x \(4, 3\)"),
+        Emulation(model, NPU) as run,
+    ):
+        model(rand(2, 4))
+        model(rand(3, 4))
+
+
+def test_a_module_called_directly_is_emulated_with_its_consumer():
+    model, x = Net(), rand(5, 20)
+    with simulator.emulate(model, NPU) as run:
+        y = model.body(x)
+    w, c = model.body[0].weight.detach().numpy().T, model.body[0].bias.detach().numpy()
+    h = np.maximum(product("two_pass", x.numpy(), w, c, "relu")[0], 0)
+    w, c = model.body[2].weight.detach().numpy().T, model.body[2].bias.detach().numpy()
+    assert same(y, np.maximum(product("two_pass", h, w, c, "relu")[0], 0))
+    assert [(layer.name, layer.activation) for layer in run.result.layers] == [("body.0", "relu"), ("body.2", "relu")]
+    assert run.result.samples == 5
+
+
+def test_two_models_at_once_and_the_same_one_not():
+    model, other, x = Net(), Net(), rand(3, 20)
+    wanted, _ = emulated(model, x, name="two_pass")
+    with Emulation(model, NPU) as outer, Emulation(other, NPU) as inner:
+        assert torch.equal(model(x), wanted)
+        assert torch.equal(other(x), wanted)
+    assert outer.result.layers == inner.result.layers
+    with Emulation(model, NPU), pytest.raises(InputError, match="being emulated already"), Emulation(model, NPU):
+        pass
+
+
+def test_dropout_and_training_mode_use_the_same_random_numbers():
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).train(), rand(3, 4)
+    torch.manual_seed(9)
+    plain_output = model(x)
+    torch.manual_seed(9)
+    output, _ = emulated(model, x, name="two_pass")
+    assert torch.equal(output == 0, plain_output == 0)

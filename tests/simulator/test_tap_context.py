@@ -1,0 +1,265 @@
+"""The tap in its surroundings: names, the backward pass, hooks, exceptions, and a model that is left as it was."""
+
+import contextlib
+import re
+import threading
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from simulator.errors import InputError  # noqa: E402
+from simulator.network.tap import BACKWARD, OUTSIDE, Tap  # noqa: E402
+
+CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
+
+in_each_grad_mode = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
+
+
+class Ops(list):
+    """Collects Ops and lets torch compute them."""
+
+    def __call__(self, op):
+        self.append(op)
+
+    @property
+    def seen(self):
+        return [(op.name, op.kind, op.gemms, op.m, op.n, op.k) for op in self]
+
+
+def tapped(model, *args, **kwargs):
+    """Run a model under the tap: (Ops as tuples, what was listed as (operation, place), output)."""
+    found = Ops()
+    tap = Tap(model, found)
+    with tap:
+        output = model(*args, **kwargs)
+    return found.seen, sorted(tap.not_emulated), output
+
+
+def rand(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+class Twice(nn.Module):
+    """Shares a module, shares a parameter, has a product of its own and nested modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Linear(4, 4)
+        self.tied = nn.Linear(4, 4)
+        self.tied.weight = self.shared.weight
+        self.nested = nn.Sequential(nn.ReLU(inplace=True), nn.Sequential(nn.Linear(4, 4)))
+
+    def forward(self, x):
+        x = self.shared(self.tied(self.shared(x)))
+        return self.nested(x) @ self.shared.weight
+
+
+TWICE = ["shared", "tied", "shared#2", "nested.1.0", "Twice"]
+
+
+def test_names_are_those_of_the_modules_and_the_same_in_every_pass():
+    model, found = Twice(), Ops()
+    tap = Tap(model, found)
+    for _ in range(2):
+        with tap:
+            model(rand(2, 4))
+            model(rand(3, 4))
+    assert [op.name for op in found] == TWICE * 4
+
+
+def test_a_module_called_directly_keeps_its_name():
+    model, found = Twice(), Ops()
+    with Tap(model, found):
+        model.shared(rand(2, 4))
+        model.nested(rand(2, 4))
+        model.nested(rand(2, 4))
+    assert [op.name for op in found] == ["shared", "nested.1.0", "nested.1.0"]
+
+
+def test_a_module_under_two_paths_has_the_name_of_the_first():
+    layer = nn.Linear(4, 4)
+    seen, _, _ = tapped(nn.ModuleDict({"a": nn.Sequential(layer, layer)})["a"], rand(2, 4))
+    assert [name for name, *_ in seen] == ["0", "0#2"]
+
+
+def test_products_outside_of_a_forward_pass_are_listed():
+    model, found = nn.Linear(4, 4), Ops()
+    with Tap(model, found) as tap:
+        model(rand(2, 4)) @ rand(4, 4)
+    assert [op.name for op in found] == ["Linear"]
+    assert dict(tap.not_emulated) == {("mm", OUTSIDE): 1}
+
+
+# --- the backward pass ------------------------------------------------------------------------------------------------
+
+
+def test_the_backward_pass_is_listed_and_torchs_own():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    x = rand(2, 1, 4, 4)
+    model(x).square().sum().backward()
+    wanted = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    found = Ops()
+    with Tap(model, found) as tap:
+        model(x).square().sum().backward()
+    assert [op.name for op in found] == ["0", "2"]
+    assert dict(tap.not_emulated) == {("mm", BACKWARD): 2, ("convolution_backward", BACKWARD): 1}
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), wanted, strict=True))
+
+
+# --- the model is left as it was --------------------------------------------------------------------------------------
+
+
+def hooks_of(model):
+    return [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._forward_hooks_always_called)) for m in model.modules()
+    ]
+
+
+@in_each_grad_mode
+def test_no_hook_and_no_setting_is_left(context):
+    model, found = Twice(), Ops()
+    before, fast = hooks_of(model), torch.backends.mha.get_fastpath_enabled()
+    flash = torch.backends.cuda.flash_sdp_enabled()
+    tap = Tap(model, found)
+    with context(), tap:
+        assert hooks_of(model) != before
+        model(rand(2, 4))
+        assert tap.path is None
+    assert hooks_of(model) == before
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    assert torch.backends.cuda.flash_sdp_enabled() == flash
+    count = len(found)
+    model(rand(2, 4))
+    assert len(found) == count
+
+
+class Fails(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        if x.shape[0] == 3:
+            raise KeyError("three")
+        return self.first(x)
+
+
+def test_a_model_that_raises_is_left_clean_and_can_go_on():
+    model, found = nn.Sequential(Fails()), Ops()
+    before = hooks_of(model)
+    tap = Tap(model, found)
+    with pytest.raises(KeyError, match="three"), tap:
+        model(rand(3, 4))
+    assert hooks_of(model) == before
+    found.clear()
+    with tap:
+        with pytest.raises(KeyError, match="three"):
+            model(rand(3, 4))
+        model(rand(2, 4))
+    assert [op.name for op in found] == ["0.first", "0.first", "0.first#2"]
+
+
+def test_an_executor_that_raises_leaves_the_model_clean():
+    def execute(op):
+        raise InputError("no")
+
+    model = nn.Linear(4, 4)
+    with pytest.raises(InputError, match="no"), Tap(model, execute):
+        model(rand(2, 4))
+    assert hooks_of(model) == [(0, 0, 0)]
+    assert torch.equal(model(rand(2, 4)), functional.linear(rand(2, 4), model.weight, model.bias))
+
+
+def test_hooks_of_the_user_run_as_ever():
+    model, seen = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), []
+    model[0].register_forward_pre_hook(lambda m, args: seen.append("pre") or (args[0] * 2,))
+    model[0].register_forward_hook(lambda m, args, out: seen.append("post") or out + 1)
+    x = rand(2, 4)
+    wanted = model(x)
+    _, _, output = tapped(model, x)
+    assert torch.equal(output, wanted)
+    assert seen == ["pre", "post"] * 2
+    assert hooks_of(model)[1] == (1, 1, 0)
+
+
+def test_a_product_in_a_hook_of_the_user_belongs_to_the_module():
+    model, w = nn.Sequential(nn.Identity()), rand(4, 4)
+    model[0].register_forward_hook(lambda m, args, out: out @ w)
+    model[0].register_forward_pre_hook(lambda m, args: (args[0] @ w,))
+    assert [op[0] for op in tapped(model, rand(2, 4))[0]] == ["0", "0#2"]
+
+
+def test_begin_is_called_once_a_pass_with_the_arguments_as_given():
+    model, begun = nn.Sequential(nn.Linear(4, 4)), []
+    model.register_forward_pre_hook(lambda m, args: (args[0] * 2,))
+    x = rand(2, 4)
+    with Tap(model, lambda op: None, begin=lambda *what: begun.append(what)):
+        model(x)
+        model[0](input=x)
+    assert [(module, len(args), list(kwargs)) for module, args, kwargs in begun] == [
+        (model, 1, []),
+        (model[0], 0, ["input"]),
+    ]
+    assert begun[0][1][0] is x
+
+
+def test_other_threads_are_left_alone():
+    model, found = nn.Linear(4, 4), Ops()
+    other = nn.Linear(4, 4)
+    with Tap(model, found) as tap:
+        thread = threading.Thread(target=lambda: other(rand(2, 4)))
+        thread.start()
+        thread.join()
+    assert found == [] and not tap.not_emulated
+
+
+# --- one emulation at a time, of plain modules ------------------------------------------------------------------------
+
+
+def test_the_same_model_twice_is_refused_and_another_one_is_not():
+    model, other, found = nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 4), Ops()
+    tap = Tap(model, lambda op: None)
+    with tap:
+        for again in (tap, Tap(model, found), Tap(model[0], found)):
+            with pytest.raises(InputError, match=r"being emulated already; .* emulate a copy of the model"), again:
+                pass
+        with Tap(other, found):
+            other(rand(2, 4))
+        assert len(hooks_of(model)) == 2 and hooks_of(model)[1] == (1, 1, 1)
+    assert [op.name for op in found] == ["Linear"]
+    assert hooks_of(model) == [(0, 0, 0)] * 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_models_that_hide_their_operations_are_refused():
+    plain = nn.Linear(4, 4)
+    compiled = nn.Linear(4, 4)
+    compiled.compile()
+    for model, message in [
+        (nn.Sequential(torch.compile(plain)), "0: compiled by torch.compile; expected a plain module"),
+        (torch.compile(plain), "OptimizedModule: compiled by torch.compile"),
+        (nn.Sequential(compiled), "0: compiled by torch.compile"),
+        (nn.Sequential(torch.jit.script(plain)), "0: a TorchScript module; expected a plain module"),
+    ]:
+        with pytest.raises(InputError, match=re.escape(message)), Tap(model, lambda op: None):
+            pass
+    assert hooks_of(plain) == [(0, 0, 0)]
+
+
+def test_what_is_not_to_be_emulated_is_torchs_own_bit_for_bit():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, dropout=0.0).eval()
+    x = rand(2, 33, 64)
+    with torch.no_grad():
+        wanted = layer(x)
+        with Tap(layer, lambda op: None, emulates=lambda path: False):
+            assert torch.equal(layer(x), wanted)
