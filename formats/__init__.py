@@ -11,4 +11,15 @@ from .registry import available, get, register
 from .rounding import ROUNDINGS, Rounding
 from .use import Use
 
-__all__ = ["OVERFLOWS", "ROUNDINGS", "FloatFormat", "Format", "Rounding", "Use", "available", "dyadic", "get", "register"]
+__all__ = [
+    "OVERFLOWS",
+    "ROUNDINGS",
+    "FloatFormat",
+    "Format",
+    "Rounding",
+    "Use",
+    "available",
+    "dyadic",
+    "get",
+    "register",
+]

@@ -245,7 +245,8 @@ class FloatFormat(Format):
 
     def _below_zero(self, integer: int, exponent: int, rounding: Rounding, overflow: str) -> float:
         """A negative value in a format without sign: the smallest value where saturation is asked for, else NaN."""
-        if overflow in ("sat", "satprop") or rounding.mode in ("rz", "ru") or not self.has_nan:
+        inwards = overflow == "ieee" and rounding.mode in ("rz", "ru")
+        if overflow in ("sat", "satprop") or inwards or not self.has_nan:
             return 0.0 if self.has_zero else self.smallest_normal
         return math.nan
 

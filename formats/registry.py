@@ -99,7 +99,9 @@ def _p3109(name: str, bits: int, precision: int, kind: str) -> FloatFormat:
     """IEEE P3109 interim report v4.0 (a draft): BinaryKpP, signed or unsigned, extended (with infinities) or finite."""
     widest = bits - 1 if kind[0] == "s" else bits
     if not (3 <= bits <= 16 and 1 <= precision <= widest):
-        raise ValueError(f"format {name!r}: expected K from 3 to 16 and P from 1 to {widest}, got K = {bits}, P = {precision}")
+        raise ValueError(
+            f"format {name!r}: expected K from 3 to 16 and P from 1 to {widest}, got K = {bits}, P = {precision}"
+        )
     exponent_bits = bits - precision + (kind[0] == "u")
     return FloatFormat(name, exponent_bits, precision - 1, dialect=kind)
 

@@ -56,16 +56,18 @@ class Rounding:
         return "sr" if self.random_bits == RANDOM_BITS else f"sr:{self.random_bits}"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def parse_rounding(text: str) -> Rounding:
     """Read a rounding mode of the grammar above; ValueError says what is wrong."""
     if text in ROUNDINGS:
         return Rounding("sr", RANDOM_BITS, "a") if text == "sr" else Rounding(text)
     match = re.fullmatch(r"sr:(\d+)(?::([abc]))?", text)
-    if match and 1 <= int(match[1]) <= RANDOM_BITS:
-        return Rounding("sr", int(match[1]), match[2] or "a")
     if match:
-        raise ValueError(f"rounding {text!r}: {match[1]} random bits; expected 1 to {RANDOM_BITS}")
+        bits, variant = int(match[1]), match[2] or "a"
+        most = RANDOM_BITS if variant == "a" else RANDOM_BITS - 1  # b and c look one bit further
+        if not 1 <= bits <= most:
+            raise ValueError(f"rounding {text!r}: {bits} random bits; expected 1 to {most} for variant {variant}")
+        return Rounding("sr", bits, variant)
     raise ValueError(f"rounding {text!r} is unknown; expected one of {', '.join(ROUNDINGS)}, sr:N or sr:N:a|b|c")
 
 

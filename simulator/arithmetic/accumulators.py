@@ -91,3 +91,16 @@ def result_use(accumulator: Accumulator) -> Use:
             return result_use(accumulator.inner)
         case _:
             return accumulator.sum
+
+
+def uses(accumulator: Accumulator) -> tuple[Use, ...]:
+    """Return every use in which something is rounded on the way."""
+    match accumulator:
+        case Chunk():
+            return (*uses(accumulator.inner), *uses(accumulator.outer))
+        case Late():
+            return uses(accumulator.inner)
+        case Seq():
+            return (accumulator.product, accumulator.sum)
+        case _:
+            return (accumulator.sum,)

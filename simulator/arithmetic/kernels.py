@@ -144,7 +144,11 @@ class _Conditions:
     def representable(self, use: Use) -> None:
         """The lane holds the format with two bits to spare, and zero signs and subnormals as IEEE has them."""
         fmt, lane = _float(use), self.lane
-        self.need(fmt.subnormals and fmt.has_negative_zero, f"{fmt.name} keeps subnormals and -0")
+        ieee_like = fmt.rules.signed and fmt.rules.field_zero == "subnormal" and fmt.precision > 1
+        self.need(ieee_like and fmt.subnormals and fmt.has_negative_zero, f"{fmt.name} keeps a sign, subnormals and -0")
+        self.need(use.rounding == "rne", f"{use} rounds to nearest, ties to even")
+        same = math.isnan(fmt.infinite(use.overflow)) or fmt.infinite(use.overflow) == fmt.overflowed(use.overflow)
+        self.need(same, f"{use} treats infinities as overflow")
         # With a single significand bit the parity of the code decides ties, which the rounding constant cannot see.
         self.need(
             2 <= fmt.precision <= lane.precision - 2

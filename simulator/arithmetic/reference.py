@@ -121,9 +121,9 @@ def rounded_sum(use: Use, terms: Sequence[Term], overflowed: list[bool] | None =
     if total[0] == 0:
         zero = -0.0 if all(math.copysign(1.0, p) < 0 and p == 0 for p in products) else 0.0
         return use.format.project_special(zero, use.overflow)
-    if overflowed is not None and use.format.overflows(*total, use.rounding):
+    if overflowed is not None and use.format.overflows(*total, use.mode):
         overflowed[0] = True
-    return use.format.project_finite(*total, use.rounding, use.overflow)
+    return use.format.project_finite(*total, use.mode, use.overflow)
 
 
 def _special(term: Term) -> float:

@@ -20,7 +20,7 @@ import numpy as np
 
 from formats import FloatFormat, Format, Use
 
-from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq, result_use
+from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq, result_use, uses
 
 _ARGUMENTS = {  # name -> names of the arguments, the first of which is the value of the key in YAML
     "fma": ("sum",),
@@ -44,6 +44,11 @@ class MacSpec:
     accumulator: Accumulator
     operands: tuple[Use, Use] | None = None
     output: Use | None = None
+
+    def __post_init__(self) -> None:
+        for use in (*(self.operands or ()), *uses(self.accumulator), *([self.output] if self.output else [])):
+            if use.mode.stochastic:
+                raise ValueError(f"{use}: stochastic rounding is for quantising arrays, not for a MAC unit; take another mode")
 
     @property
     def result(self) -> Use:
