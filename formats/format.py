@@ -115,8 +115,7 @@ class Format(ABC):
         mode, overflow = self.modes(rounding, overflow)
         seed = check_seed(seed)
         twin = self.fast_twins.get((type(self), "quantize"))
-        # The twin takes float32 as it is.
-        values = x if twin and isinstance(x, np.ndarray) and x.dtype == np.float32 else as_float64(x)
+        values = as_floats(x)
         if not self.has_nan and np.isnan(values).any():
             raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
         if twin:
@@ -200,12 +199,23 @@ class Format(ABC):
         return self.name
 
 
-def as_float64(x: ArrayLike) -> NDArray[np.float64]:
-    """Convert an array to float64, exactly, or say why that is impossible."""
+def as_floats(x: ArrayLike) -> NDArray[Any]:
+    """Return an array as native, aligned float32 or float64, exactly, or say why that is impossible.
+
+    float32 stays float32: what widens it later does so whatever the caller's floating-point environment.
+    """
     array = np.asarray(x)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind in "iu" and size == 8 and array.size:
         if max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
             raise TypeError("64-bit integers beyond 2**53 are not exact in float64; convert them yourself")
-    elif array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and array.dtype.itemsize <= 8):
+    elif kind not in "iub" and not (kind == "f" and size <= 8):
         raise TypeError(f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}")
+    if kind == "f" and size >= 4:
+        return np.require(array, array.dtype.newbyteorder("="), "A")
     return array.astype(np.float64)
+
+
+def as_float64(x: ArrayLike) -> NDArray[np.float64]:
+    """Return an array as float64, exactly, or say why that is impossible."""
+    return as_floats(x).astype(np.float64)

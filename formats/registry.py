@@ -82,10 +82,10 @@ def _base(base: str) -> Format | None:
     known = _named.get(base) or _registered.get(base)
     if known is not None:
         return known
-    match = re.fullmatch(r"e(\d+)m(\d+)", base)
+    match = re.fullmatch(r"e([1-9]\d?)m(0|[1-9]\d?)", base, re.ASCII)
     if match:
         return _canonical(FloatFormat(base, int(match[1]), int(match[2])))
-    match = re.fullmatch(r"binary(\d+)p(\d+)([su][ef])", base)
+    match = re.fullmatch(r"binary([1-9]\d?)p([1-9]\d?)([su][ef])", base, re.ASCII)
     if match:
         return _p3109(base, int(match[1]), int(match[2]), match[3])
     for entry in _plugged():
@@ -113,7 +113,7 @@ def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
             change: tuple[str, object] = ("subnormals", False)
         elif modifier in MODIFIER_DIALECTS:
             change = ("dialect", modifier)
-        elif re.fullmatch(r"b-?\d+", modifier):
+        elif re.fullmatch(r"b-?\d{1,5}", modifier, re.ASCII):
             change = ("bias", int(modifier[1:]))
         else:
             raise ValueError(

@@ -205,6 +205,9 @@ int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_us
 int ulp_search(const double *x, int64_t n, const double *thresholds, const uint32_t *starts, uint16_t nan_code,
                uint16_t *codes)
 {
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
     for (int64_t i = 0; i < n; i++) {
         uint64_t bits;
         double value = x[i] + 0.0; /* -0 becomes +0 */
@@ -224,12 +227,16 @@ int ulp_search(const double *x, int64_t n, const double *thresholds, const uint3
         }
         codes[i] = (uint16_t)low;
     }
+    fesetenv(&environment);
     return ULP_OK;
 }
 
 int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile)
 {
     ulp_profile p = {-4096, 4096, 0, 1, 0};
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV); /* widening a float must not flush it */
     for (int64_t row = 0; row < rows; row++)
         for (int64_t column = 0; column < columns; column++) {
             double value = ulp_element(x, row, column);
@@ -258,5 +265,6 @@ int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profi
     if (!p.nonzero)
         p.max_exponent = p.min_last_bit = p.significant_bits = 0;
     *profile = p;
+    fesetenv(&environment);
     return ULP_OK;
 }

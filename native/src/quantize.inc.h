@@ -83,7 +83,7 @@ static void in_lanes(const double *x, double *y, int n, const ulp_use *use, cons
 
 static void stretch(const double *x, double *y, int n, const ulp_use *use, const ulp_place *place, uint8_t *overflow)
 {
-    int regular = use->precision >= 2 && use->precision <= 51 && use->min_exponent >= -900 && !use->flush_subnormals &&
+    int regular = use->precision >= 2 && use->precision <= 51 && use->min_exponent >= -900 && use->min_exponent <= 900 && !use->flush_subnormals &&
                   !use->unsigned_zero && use->is_signed && !use->gap;
     for (int i = 0; regular && i < n; i++)
         regular = !(fabs(x[i]) >= LIMIT) || isinf(x[i]);

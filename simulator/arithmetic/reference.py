@@ -30,8 +30,7 @@ def dot(spec: MacSpec, a: Sequence[float], b: Sequence[float], c: float | None =
         the conversions of a, b and c not counted). Exact definition.
     """
     if spec.operands:
-        a = spec.operands[0].quantize(list(a)).tolist()
-        b = spec.operands[1].quantize(list(b)).tolist()
+        a, b = (_quantized(use, values) for use, values in zip(spec.operands, (a, b), strict=True))
     overflowed = [False]
     accumulator = spec.accumulator
     late = isinstance(accumulator, Late)
@@ -44,6 +43,13 @@ def dot(spec: MacSpec, a: Sequence[float], b: Sequence[float], c: float | None =
     elif spec.output:
         result = rounded_sum(spec.output, [(result,)], overflowed)
     return result, overflowed[0]
+
+
+def _quantized(use: Use, values: Sequence[float]) -> list[float]:
+    """Round operands by the definition of the format, not by its fast twin."""
+    if not use.format.has_nan and any(math.isnan(x) for x in values):
+        raise ValueError(f"{use.format.name} has no NaN, and an operand holds one")
+    return [use.format.project(float(x), use.mode, use.overflow) for x in values]
 
 
 class _State:
