@@ -16,27 +16,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.callback(invoke_without_command=True)
 def simulate(
-    hw: Annotated[
-        str, typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one such as npu.")
-    ],
+    hw: Annotated[str, typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one such as npu.")],
     model: Annotated[str, typer.Option(metavar="mlp|cnn", help="Network.")] = "mlp",
-    data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y. Default: 1,500 real digits.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y. Default: 1,500 real digits.")] = None,
     samples: Annotated[int | None, typer.Option(metavar="N", help="Run only the first N samples.")] = None,
-    out: Annotated[
-        str, typer.Option(metavar="DIR", help="Where the results go; an earlier run there is replaced.")
-    ] = "out",
-    tolerance: Annotated[
-        float | None, typer.Option(metavar="T", help="Of the two-pass policy: keep scores up to T.")
-    ] = None,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where the results go; an earlier run there is replaced.")] = "out",
+    tolerance: Annotated[float | None, typer.Option(metavar="T", help="Of the two-pass policy: keep scores up to T.")] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of every random choice.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the run record, and only that, to standard output.")
-    ] = False,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the run record, and only that, to standard output.")] = False,
 ) -> None:
     """Run a network on the MAC array of a YAML file: its bits and its bill, per layer.
 

@@ -69,11 +69,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
             if func.is_view or name in _SAME_VALUES:
                 for output in outputs:
                     followed[id(output)] = source
-            elif (
-                name in _BATCH_NORM
-                and source.scale is None
-                and _follow_batch_norm(name, inputs, source, outputs, followed)
-            ):
+            elif name in _BATCH_NORM and source.scale is None and _follow_batch_norm(name, inputs, source, outputs, followed):
                 continue
             else:
                 source.consumers.append(name)

@@ -181,9 +181,7 @@ def convolution(
 ) -> Convolution:  # fmt: skip
     """Build the Op of aten.convolution, not transposed."""
     dims = weight.dim() - 2
-    stride, padding, dilation = (
-        (v * dims if len(v) == 1 else v) for v in (list(stride), list(padding), list(dilation))
-    )
+    stride, padding, dilation = ((v * dims if len(v) == 1 else v) for v in (list(stride), list(padding), list(dilation)))
     spatial = tuple(
         (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1
         for i in range(dims)

@@ -48,9 +48,7 @@ def load_samples(path: str | None, count: int | None, model: nn.Module) -> Sampl
     x, y = bundled.digits() if path is None else _read(path)
     source = "bundled digits" if path is None else path
     if count is not None and not 1 <= count <= len(x):
-        raise InputError(
-            f"--samples: got {count}; expected 1 to {len(x)}, the samples of {source}; give fewer or leave it out"
-        )
+        raise InputError(f"--samples: got {count}; expected 1 to {len(x)}, the samples of {source}; give fewer or leave it out")
     samples = Samples(x[:count], None if y is None else y[:count], source)
     _check_fit(samples, model)
     return samples
@@ -63,22 +61,16 @@ def _read(path: str) -> tuple[Tensor, Tensor | None]:
     try:
         data: Any = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: cannot be read as .npz ({error}); expected what numpy.savez(path, x=..., y=...) writes"
-        ) from None
+        raise InputError(f"{path}: cannot be read as .npz ({error}); expected what numpy.savez(path, x=..., y=...) writes") from None
     if not isinstance(data, np.lib.npyio.NpzFile):
         raise InputError(f"{path}: holds a single array; expected an .npz file with x and y, as numpy.savez writes it")
     with data:
         if "x" not in data:
-            raise InputError(
-                f"{path}: holds {', '.join(data) or 'nothing'}; expected x (and y, if there are labels); rename the arrays"
-            )
+            raise InputError(f"{path}: holds {', '.join(data) or 'nothing'}; expected x (and y, if there are labels); rename the arrays")
         try:
             x, y = data["x"], data["y"] if "y" in data else None
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{path}: x or y cannot be read ({error}); expected plain numeric arrays; write the file anew"
-            ) from None
+            raise InputError(f"{path}: x or y cannot be read ({error}); expected plain numeric arrays; write the file anew") from None
     return _inputs(path, x), None if y is None else _labels(path, y, len(x) if x.ndim else 0)
 
 
@@ -88,9 +80,7 @@ def _inputs(path: str, x: NDArray[Any]) -> Tensor:
     if x.dtype == np.uint8:
         images = x[:, 0] if x.ndim == 4 and x.shape[1] == 1 else x
         if images.ndim != 3:
-            raise InputError(
-                f"{path}: x of uint8 has shape {x.shape}; expected grey images (N, height, width); give floats otherwise"
-            )
+            raise InputError(f"{path}: x of uint8 has shape {x.shape}; expected grey images (N, height, width); give floats otherwise")
         return bundled.normalise(np.ascontiguousarray(images))
     if x.dtype.kind != "f":
         raise InputError(f"{path}: x has dtype {x.dtype}; expected floats, or uint8 grey levels; convert it")
@@ -101,9 +91,7 @@ def _inputs(path: str, x: NDArray[Any]) -> Tensor:
 
 def _labels(path: str, y: NDArray[Any], samples: int) -> Tensor:
     if y.dtype.kind not in "iu" or y.shape != (samples,):
-        raise InputError(
-            f"{path}: y is {y.dtype} of shape {y.shape}; expected integer classes of shape ({samples},), one for each x"
-        )
+        raise InputError(f"{path}: y is {y.dtype} of shape {y.shape}; expected integer classes of shape ({samples},), one for each x")
     if y.size and int(y.min()) < 0:
         raise InputError(f"{path}: y holds {y.min()}; expected classes from 0; relabel the data")
     return torch.from_numpy(y.astype(np.int64))

@@ -85,7 +85,6 @@ class LayerTally:
         if not self._flags:
             return None
         unpacked = [
-            np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
-            for bits, shape in self._flags
+            np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(np.bool_) for bits, shape in self._flags
         ]
         return np.concatenate(unpacked, axis=0 if self.batched else 1)
