@@ -72,7 +72,7 @@ class FloatFormat(Format):
 
     Args:
         name: canonical name; not part of the identity.
-        exponent_bits: width X of the exponent field, 1 to 16.
+        exponent_bits: width X of the exponent field, 1 to 11.
         fraction_bits: width Y of the stored fraction, 0 to 52; the precision is Y + 1.
         bias: exponent bias; None for the dialect's default.
         dialect: key of DIALECTS.
@@ -88,10 +88,10 @@ class FloatFormat(Format):
 
     def __post_init__(self) -> None:
         x, y = self.exponent_bits, self.fraction_bits
-        if not (1 <= x <= 16 and 0 <= y <= 52):
-            raise ValueError(f"{self.name}: e{x}m{y} is out of range; expected e1..e16 and m0..m52")
         if self.dialect not in DIALECTS:
             raise ValueError(f"{self.name}: dialect {self.dialect!r} is unknown; expected {', '.join(DIALECTS)}")
+        if not (1 <= x <= 11 and 0 <= y <= 52):
+            raise ValueError(f"{self.name}: e{x}m{y} is out of range; expected e1..e11 and m0..m52")
         if self.bias is None:
             object.__setattr__(self, "bias", default_bias(x, self.dialect))
         if not self.subnormals and self.rules.field_zero != "subnormal":
@@ -99,10 +99,9 @@ class FloatFormat(Format):
         if self._top_code < 1 << y and not (self.subnormals and self._top_code > 0):
             raise ValueError(f"{self.name}: no finite normal value is left beside the special codes")
         if not (self._max_exponent <= 1023 and self.min_exponent - y >= -1074):
-            low, high = self.min_exponent - y, self._max_exponent
             raise ValueError(
-                f"{self.name}: values from 2^{low} to 2^{high} leave the range of float64, 2^-1074 to 2^1023, "
-                "in which arrays are kept; use fewer exponent bits or another bias"
+                f"{self.name}: with bias {self.bias} the values leave the range of float64, in which arrays are kept: "
+                f"2^{self.min_exponent - y} to 2^{self._max_exponent}"
             )
 
     # --- derived numbers -------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def _base(base: str) -> Format | None:
     known = _named.get(base) or _registered.get(base)
     if known is not None:
         return known
-    match = re.fullmatch(r"e([1-9]\d?)m(0|[1-9]\d?)", base, re.ASCII)
+    match = re.fullmatch(r"e(0|[1-9]\d?)m(0|[1-9]\d?)", base, re.ASCII)
     if match:
         return _canonical(FloatFormat(base, int(match[1]), int(match[2])))
     match = re.fullmatch(r"binary([1-9]\d?)p([1-9]\d?)([su][ef])", base, re.ASCII)
@@ -103,6 +103,10 @@ def _p3109(name: str, bits: int, precision: int, kind: str) -> FloatFormat:
             f"format {name!r}: expected K from 3 to 16 and P from 1 to {widest}, got K = {bits}, P = {precision}"
         )
     exponent_bits = bits - precision + (kind[0] == "u")
+    if exponent_bits > 11:
+        raise ValueError(
+            f"format {name!r}: its values leave the range of float64, in which arrays are kept; take a larger P"
+        )
     return FloatFormat(name, exponent_bits, precision - 1, dialect=kind)
 
 
