@@ -8,7 +8,18 @@ from . import dyadic
 from .floats import FloatFormat
 from .format import OVERFLOWS, Format
 from .registry import available, get, register
-from .rounding import ROUNDINGS
+from .rounding import ROUNDINGS, Rounding
 from .use import Use
 
-__all__ = ["OVERFLOWS", "ROUNDINGS", "FloatFormat", "Format", "Use", "available", "dyadic", "get", "register"]
+__all__ = [
+    "OVERFLOWS",
+    "ROUNDINGS",
+    "FloatFormat",
+    "Format",
+    "Rounding",
+    "Use",
+    "available",
+    "dyadic",
+    "get",
+    "register",
+]

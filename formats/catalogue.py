@@ -21,6 +21,9 @@ FLOATS: dict[FloatFormat, str] = {
     FloatFormat("fp6_e3m2", 3, 2, dialect="finite"): _OCP_MX,
     FloatFormat("fp6_e2m3", 2, 3, dialect="finite"): _OCP_MX,
     FloatFormat("fp4_e2m1", 2, 1, dialect="finite"): _OCP_MX,
+    FloatFormat("e8m0", 8, 0, dialect="scale"): _OCP_MX,
+    FloatFormat("ue4m3", 4, 3, dialect="ufn"): "scale of NVFP4, NVIDIA PTX ISA 8.7",
+    FloatFormat("dlfloat16", 6, 9, dialect="dlfloat"): "Agrawal et al., DLFloat, ARITH 2019",
     FloatFormat("e8m13", 8, 13): "accumulator of FP8 tensor cores, arXiv 2412.19437",
 }
 

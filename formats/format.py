@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import dyadic
-from .rounding import ROUNDINGS
+from .philox import check_seed, word
+from .rounding import Rounding, parse_rounding
 
-OVERFLOWS = ("ieee", "sat", "nan")
+OVERFLOWS = ("ieee", "sat", "satprop", "nan", "wrap")
 
 
 class Format(ABC):
@@ -56,12 +57,15 @@ class Format(ABC):
         """Overflow mode of a use that names none."""
 
     @abstractmethod
-    def project_finite(self, integer: int, exponent: int, rounding: str, overflow: str) -> float:
-        """Round integer * 2**exponent (integer not zero), then apply the overflow mode. Correctly rounded."""
+    def project_finite(self, integer: int, exponent: int, rounding: Rounding, overflow: str, word: int = 0) -> float:
+        """Round integer * 2**exponent (integer not zero), then apply the overflow mode. Correctly rounded.
+
+        `word` holds the 64 random bits of a stochastic rounding.
+        """
 
     @abstractmethod
-    def overflows(self, integer: int, exponent: int, rounding: str) -> bool:
-        """Whether integer * 2**exponent (not zero), once rounded, lies beyond the largest finite value."""
+    def overflows(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> bool:
+        """Whether integer * 2**exponent (not zero), once rounded, lies beyond the finite values."""
 
     @abstractmethod
     def project_special(self, x: float, overflow: str) -> float:
@@ -77,11 +81,12 @@ class Format(ABC):
 
     # --- what all families share -----------------------------------------------------------------------------------
 
-    def project(self, x: float, rounding: str, overflow: str) -> float:
+    def project(self, x: float, rounding: str | Rounding, overflow: str, word: int = 0) -> float:
         """Quantise one float64: the definition to which everything faster must be equal. Correctly rounded."""
         if x == 0.0 or not math.isfinite(x):
             return self.project_special(x, overflow)
-        return self.project_finite(*dyadic.from_float(x), rounding, overflow)
+        mode = parse_rounding(rounding) if isinstance(rounding, str) else rounding
+        return self.project_finite(*dyadic.from_float(x), mode, overflow, word)
 
     def quantize(
         self,
@@ -90,38 +95,49 @@ class Format(ABC):
         overflow: str | None = None,
         seed: int | None = None,
         axis: int = -1,
+        offset: int = 0,
     ) -> NDArray[np.float64]:
         """Round an array to values of this format.
 
         Args:
             x: array of any shape, of a floating-point or integer type that float64 holds exactly.
-            rounding: one of formats.ROUNDINGS; None for round to nearest, ties to even.
+            rounding: of the grammar in formats.rounding; None for round to nearest, ties to even.
             overflow: one of formats.OVERFLOWS; None for the format's default.
-            seed: key of the random words of stochastic roundings; has no effect on the others.
+            seed: key of the random words of stochastic roundings, 32 bits; has no effect on the others.
             axis: axis along which blocks lie in block-scaled formats; has no effect on the others.
+            offset: index of the first element in the array that x is a part of, in C order: parts of an array rounded
+                stochastically with their offsets give what the whole gives.
         Returns:
             float64 array of the shape of x holding representable values. Correctly rounded, in one rounding.
         Raises:
             TypeError: x is not numeric. ValueError: unknown mode, or a NaN for a format that has none.
         """
-        rounding, overflow = self.modes(rounding, overflow)
+        mode, overflow = self.modes(rounding, overflow)
+        seed = check_seed(seed)
         twin = self.fast_twins.get((type(self), "quantize"))
-        # The twin takes float32 as it is.
-        values = x if twin and isinstance(x, np.ndarray) and x.dtype == np.float32 else as_float64(x)
+        values = as_floats(x)
         if not self.has_nan and np.isnan(values).any():
             raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
         if twin:
-            return twin(self, values, rounding, overflow)
-        return self._map(values, lambda v: self.project(v, rounding, overflow), np.float64)
+            return twin(self, values, mode, overflow, seed, offset)
+        flat = values.ravel().tolist()
+        words = (word(seed, offset + i) if mode.stochastic else 0 for i in range(len(flat)))
+        rounded = [self.project(v, mode, overflow, w) for v, w in zip(flat, words, strict=True)]
+        return np.array(rounded, np.float64).reshape(values.shape)
 
     def encode(
-        self, x: ArrayLike, rounding: str | None = None, overflow: str | None = None, seed: int | None = None
+        self,
+        x: ArrayLike,
+        rounding: str | None = None,
+        overflow: str | None = None,
+        seed: int | None = None,
+        offset: int = 0,
     ) -> NDArray[Any]:
         """Quantise an array and return the codes, in the smallest unsigned integer type that holds them.
 
         Arguments and errors as for `quantize`.
         """
-        quantised = self.quantize(x, rounding, overflow, seed)
+        quantised = self.quantize(x, rounding, overflow, seed, offset=offset)
         return self._map(quantised, self.code_of, self.code_dtype)
 
     def decode(self, codes: ArrayLike) -> NDArray[np.float64]:
@@ -157,17 +173,22 @@ class Format(ABC):
         """Smallest unsigned integer type that holds a code."""
         return np.dtype(next(f"u{n}" for n in (1, 2, 4, 8) if self.bits <= 8 * n))
 
-    def modes(self, rounding: str | None, overflow: str | None) -> tuple[str, str]:
+    def modes(self, rounding: str | None, overflow: str | None) -> tuple[Rounding, str]:
         """Fill in the defaults of a use and check it; ValueError names what is wrong."""
-        rounding = "rne" if rounding is None else rounding
+        mode = parse_rounding("rne" if rounding is None else rounding)
         overflow = self.default_overflow if overflow is None else overflow
-        if rounding not in ROUNDINGS:
-            raise ValueError(f"rounding {rounding!r} is unknown; expected one of {', '.join(ROUNDINGS)}")
         if overflow not in OVERFLOWS:
             raise ValueError(f"overflow {overflow!r} is unknown; expected one of {', '.join(OVERFLOWS)}")
         if overflow == "nan" and not self.has_nan:
             raise ValueError(f"overflow 'nan' needs a NaN, and {self.name} has none; use 'sat'")
-        return rounding, overflow
+        if overflow == "wrap" and not self.wraps:
+            raise ValueError(f"overflow 'wrap' is for fixed point and integers, and {self.name} is neither; use 'sat'")
+        return mode, overflow
+
+    @property
+    def wraps(self) -> bool:
+        """Whether values beyond the range can wrap around."""
+        return False
 
     @staticmethod
     def _map(array: NDArray[Any], function: Callable[[Any], Any], dtype: Any) -> NDArray[Any]:
@@ -178,12 +199,23 @@ class Format(ABC):
         return self.name
 
 
-def as_float64(x: ArrayLike) -> NDArray[np.float64]:
-    """Convert an array to float64, exactly, or say why that is impossible."""
+def as_floats(x: ArrayLike) -> NDArray[Any]:
+    """Return an array as native, aligned float32 or float64, exactly, or say why that is impossible.
+
+    float32 stays float32: what widens it later does so whatever the caller's floating-point environment.
+    """
     array = np.asarray(x)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind in "iu" and size == 8 and array.size:
         if max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
             raise TypeError("64-bit integers beyond 2**53 are not exact in float64; convert them yourself")
-    elif array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and array.dtype.itemsize <= 8):
+    elif kind not in "iub" and not (kind == "f" and size <= 8):
         raise TypeError(f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}")
+    if kind == "f" and size >= 4:
+        return np.require(array, array.dtype.newbyteorder("="), "A")
     return array.astype(np.float64)
+
+
+def as_float64(x: ArrayLike) -> NDArray[np.float64]:
+    """Return an array as float64, exactly, or say why that is impossible."""
+    return as_floats(x).astype(np.float64)

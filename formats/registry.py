@@ -11,10 +11,11 @@ import re
 from dataclasses import replace
 
 from .catalogue import ALIASES, AMBIGUOUS, FLOATS
-from .floats import DIALECTS, FloatFormat
+from .floats import FloatFormat, default_bias
 from .format import Format
 
 ENTRY_POINT_GROUP = "ulpsim.formats"
+MODIFIER_DIALECTS = ("ieee", "fn", "fnuz", "finite")
 
 _named: dict[str, Format] = {fmt.name: fmt for fmt in FLOATS}
 _registered: dict[str, Format] = {}
@@ -64,7 +65,7 @@ def get(name: str | Format) -> Format:
     if not isinstance(name, str):
         raise TypeError(f"expected a format name, got {type(name).__name__}")
     base, *modifiers = name.strip().split(":")
-    if base in AMBIGUOUS and not any(m in DIALECTS for m in modifiers):
+    if base in AMBIGUOUS and not any(m in MODIFIER_DIALECTS for m in modifiers):
         raise ValueError(f"format {name!r} is ambiguous; write one of: {AMBIGUOUS[base]}")
     found = _base(base)
     if found is None:
@@ -81,9 +82,12 @@ def _base(base: str) -> Format | None:
     known = _named.get(base) or _registered.get(base)
     if known is not None:
         return known
-    match = re.fullmatch(r"e(\d+)m(\d+)", base)
+    match = re.fullmatch(r"e(0|[1-9]\d?)m(0|[1-9]\d?)", base, re.ASCII)
     if match:
         return _canonical(FloatFormat(base, int(match[1]), int(match[2])))
+    match = re.fullmatch(r"binary([1-9]\d?)p([1-9]\d?)([su][ef])", base, re.ASCII)
+    if match:
+        return _p3109(base, int(match[1]), int(match[2]), match[3])
     for entry in _plugged():
         if entry.name == base:
             register(base, entry.load())
@@ -91,29 +95,40 @@ def _base(base: str) -> Format | None:
     return None
 
 
+def _p3109(name: str, bits: int, precision: int, kind: str) -> FloatFormat:
+    """IEEE P3109 interim report v4.0 (a draft): BinaryKpP, signed or unsigned, extended (with infinities) or finite."""
+    widest = bits - 1 if kind[0] == "s" else bits
+    if not (3 <= bits <= 16 and 1 <= precision <= widest):
+        raise ValueError(
+            f"format {name!r}: expected K from 3 to 16 and P from 1 to {widest}, got K = {bits}, P = {precision}"
+        )
+    exponent_bits = bits - precision + (kind[0] == "u")
+    if exponent_bits > 11:
+        raise ValueError(
+            f"format {name!r}: its values leave the range of float64, in which arrays are kept; take a larger P"
+        )
+    return FloatFormat(name, exponent_bits, precision - 1, dialect=kind)
+
+
 def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
     fields: dict[str, object] = {}
     for modifier in modifiers:
         if modifier == "ftz":
             change: tuple[str, object] = ("subnormals", False)
-        elif modifier in DIALECTS:
+        elif modifier in MODIFIER_DIALECTS:
             change = ("dialect", modifier)
-        elif re.fullmatch(r"b-?\d+", modifier):
+        elif re.fullmatch(r"b-?\d{1,5}", modifier, re.ASCII):
             change = ("bias", int(modifier[1:]))
         else:
             raise ValueError(
-                f"format {name!r}: modifier {modifier!r} is unknown; expected ftz, bBIAS, {', '.join(DIALECTS)}"
+                f"format {name!r}: modifier {modifier!r} is unknown; expected ftz, bBIAS, {', '.join(MODIFIER_DIALECTS)}"
             )
         if change[0] in fields:
             raise ValueError(f"format {name!r}: {change[0]} is given twice")
         fields[change[0]] = change[1]
-    if "dialect" in fields and "bias" not in fields and fmt.bias == _default_bias(fmt.exponent_bits, fmt.dialect):
+    if "dialect" in fields and "bias" not in fields and fmt.bias == default_bias(fmt.exponent_bits, fmt.dialect):
         fields["bias"] = None  # the default bias follows the dialect
     return replace(fmt, name=name, **fields)  # type: ignore[arg-type]
-
-
-def _default_bias(exponent_bits: int, dialect: str) -> int:
-    return (1 << (exponent_bits - 1)) - 1 + (dialect == "fnuz")
 
 
 def _canonical(fmt: FloatFormat) -> FloatFormat:
@@ -125,7 +140,7 @@ def _canonical(fmt: FloatFormat) -> FloatFormat:
     parts = [base]
     if fmt.dialect != "ieee" or base in AMBIGUOUS:
         parts.append(fmt.dialect)
-    if fmt.bias != _default_bias(fmt.exponent_bits, fmt.dialect):
+    if fmt.bias != default_bias(fmt.exponent_bits, fmt.dialect):
         parts.append(f"b{fmt.bias}")
     if not fmt.subnormals:
         parts.append("ftz")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .format import OVERFLOWS, Format
 from .registry import get
-from .rounding import ROUNDINGS
+from .rounding import ROUNDINGS, Rounding, parse_rounding
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Use:
 
     Args:
         format: the number system.
-        rounding: one of formats.ROUNDINGS.
+        rounding: of the grammar in formats.rounding, kept in its canonical form.
         overflow: one of formats.OVERFLOWS; None for the format's default.
     """
 
@@ -24,8 +24,14 @@ class Use:
     overflow: str = None  # type: ignore[assignment]  # always a str once built
 
     def __post_init__(self) -> None:
-        _, overflow = self.format.modes(self.rounding, self.overflow)
+        mode, overflow = self.format.modes(self.rounding, self.overflow)
+        object.__setattr__(self, "rounding", str(mode))
         object.__setattr__(self, "overflow", overflow)
+
+    @property
+    def mode(self) -> Rounding:
+        """The rounding mode as a record."""
+        return parse_rounding(self.rounding)
 
     @classmethod
     def parse(cls, text: str | Use | Format) -> Use:
@@ -37,7 +43,7 @@ class Use:
         name, *modes = text.strip().split("/")
         rounding, overflow = None, None
         for mode in modes:
-            if mode in ROUNDINGS and rounding is None and overflow is None:
+            if mode.split(":")[0] in ROUNDINGS and rounding is None and overflow is None:
                 rounding = mode
             elif mode in OVERFLOWS and overflow is None:
                 overflow = mode

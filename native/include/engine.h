@@ -15,15 +15,38 @@
 
 typedef enum { ULP_OK = 0, ULP_NO_MEMORY = 1, ULP_BAD_ISA = 2, ULP_BAD_KERNEL = 3, ULP_NO_THREAD = 4 } ulp_status;
 
-/* A use of a float format: how a real number is rounded (to nearest, ties to even) and what becomes of overflow. */
+/* Rounding modes, as formats/rounding.py defines them. */
+enum { ULP_RNE = 0, ULP_RNA, ULP_RNZ, ULP_RZ, ULP_RU, ULP_RD, ULP_ODD, ULP_SR };
+
+/* A use of a float format: how a real number is rounded and what becomes of overflow. */
 typedef struct {
     int32_t precision;        /* p, hidden bit included, 1..53 */
     int32_t min_exponent;     /* exponent of the smallest normal value */
+    int32_t rounding;         /* ULP_RNE .. ULP_SR */
+    int32_t random_bits;      /* N of ULP_SR, 1..64 */
+    int32_t variant;          /* of ULP_SR: 0, 1, 2 for a, b, c */
     int32_t flush_subnormals; /* results below the smallest normal become zero, after rounding */
     int32_t unsigned_zero;    /* no -0 */
+    int32_t is_signed;        /* 0: negative values become `below_zero` */
+    int32_t gap;              /* 1: no subnormals, magnitudes below `smallest` round to zero or to it */
+    int32_t bias;             /* exponent bias, which decides what is even where p = 1 */
+    double smallest;          /* smallest positive value */
     double max;               /* largest finite value */
-    double overflowed;        /* magnitude that replaces whatever lies beyond max: max, Inf or NaN */
+    double overflowed;        /* magnitude that replaces positive finite results beyond max: max, Inf or NaN */
+    double overflowed_below;  /* the same for negative ones */
+    double infinite;          /* what +Inf becomes */
+    double infinite_below;    /* what -Inf becomes */
+    double below_zero;        /* what finite negative values become where there is no sign */
+    double zero;              /* what +0 becomes: 0, or in formats without zero the smallest value or NaN */
 } ulp_use;
+
+/* Where a rounding happens: the key of its random word (formats/philox.py). `which` is 0 or 1. */
+typedef struct {
+    uint32_t seed, step;
+    uint64_t index;
+    uint32_t k, site;
+    int32_t which;
+} ulp_place;
 
 /* An accumulator as a tree, for the integer kernel; node 0 is the root. */
 enum { ULP_FMA = 0, ULP_SEQ = 1, ULP_CHUNK = 2, ULP_EXACT = 3 };
@@ -80,9 +103,14 @@ int ulp_isa_supported(int isa);      /* 1 if this build and this processor have 
 const char *ulp_status_text(int status);
 
 /* y[i] = R(x[i]); in and out float or double; overflow NULL or n bytes, set to 1 where |R| lies beyond max.
- * x and y may be the same array of the same type. Correctly rounded. */
+ * x and y may be the same array of the same type. Correctly rounded; element i is rounded at place->index + i. */
 int ulp_quantize(int isa, const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
-                 uint8_t *overflow);
+                 const ulp_place *place, uint8_t *overflow);
+
+/* codes[i]: the number of thresholds <= x[i], NaN as `nan_code`; thresholds ascend. `starts` has 2^15 + 1 entries: how many
+ * thresholds lie below each of 2^15 equal parts of the order of doubles. codes of 2 bytes. */
+int ulp_search(const double *x, int64_t n, const double *thresholds, const uint32_t *starts, uint16_t nan_code,
+               uint16_t *codes);
 
 /* y[i] = R(x[i] + c[i]) with one rounding of the exact sum; otherwise as ulp_quantize. All arrays double. */
 int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, uint8_t *overflow);

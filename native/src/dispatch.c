@@ -167,9 +167,9 @@ int ulp_matmul(int kernel, int isa, const ulp_job *job)
 }
 
 int ulp_quantize(int isa, const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
-                 uint8_t *overflow)
+                 const ulp_place *place, uint8_t *overflow)
 {
-    ulp_quantize_fn function = ulp_quantize_portable;
+    ulp_quantize_fn *function = ulp_quantize_portable;
     fenv_t environment;
     if (isa < 0 || isa >= ISAS || !ulp_isa_supported(isa))
         return ULP_BAD_ISA;
@@ -181,7 +181,7 @@ int ulp_quantize(int isa, const void *x, int x_is_double, void *y, int y_is_doub
 #endif
     fegetenv(&environment);
     fesetenv(FE_DFL_ENV);
-    function(x, x_is_double, y, y_is_double, n, use, overflow);
+    function(x, x_is_double, y, y_is_double, n, use, place, overflow);
     fesetenv(&environment);
     return ULP_OK;
 }
@@ -193,7 +193,7 @@ int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_us
     fesetenv(FE_DFL_ENV);
     for (int64_t i = 0; i < n; i++) {
         int overflowed = 0;
-        double sum = ulp_sum(x[i], c[i], use, &overflowed);
+        double sum = ulp_sum(x[i], c[i], use, NULL, &overflowed);
         y[i] = sum != sum ? __builtin_nan("") : sum;
         if (overflowed && overflow)
             overflow[i] = 1;
@@ -202,9 +202,41 @@ int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_us
     return ULP_OK;
 }
 
+int ulp_search(const double *x, int64_t n, const double *thresholds, const uint32_t *starts, uint16_t nan_code,
+               uint16_t *codes)
+{
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t bits;
+        double value = x[i] + 0.0; /* -0 becomes +0 */
+        memcpy(&bits, &value, sizeof bits);
+        if (value != value) {
+            codes[i] = nan_code;
+            continue;
+        }
+        bits ^= (uint64_t)-(int64_t)(bits >> 63) | 1ull << 63; /* in the order of the values */
+        uint32_t low = starts[bits >> 49], high = starts[(bits >> 49) + 1];
+        while (low < high) { /* the first threshold above value */
+            uint32_t middle = (low + high) / 2;
+            if (thresholds[middle] <= value)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        codes[i] = (uint16_t)low;
+    }
+    fesetenv(&environment);
+    return ULP_OK;
+}
+
 int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile)
 {
     ulp_profile p = {-4096, 4096, 0, 1, 0};
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV); /* widening a float must not flush it */
     for (int64_t row = 0; row < rows; row++)
         for (int64_t column = 0; column < columns; column++) {
             double value = ulp_element(x, row, column);
@@ -233,5 +265,6 @@ int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profi
     if (!p.nonzero)
         p.max_exponent = p.min_last_bit = p.significant_bits = 0;
     *profile = p;
+    fesetenv(&environment);
     return ULP_OK;
 }

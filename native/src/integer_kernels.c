@@ -35,10 +35,10 @@ static void push(const ulp_node *nodes, int node, node_state *state, double a, d
             mine->count = 0;
         }
     } else if (self->kind == ULP_SEQ && !is_value) {
-        double product = ulp_product(a, b, &self->product, overflowed);
-        mine->value = ulp_sum(mine->value, product, &self->sum, overflowed);
+        double product = ulp_product(a, b, &self->product, NULL, overflowed);
+        mine->value = ulp_sum(mine->value, product, &self->sum, NULL, overflowed);
     } else {
-        mine->value = ulp_fma(mine->value, a, b, &self->sum, overflowed);
+        mine->value = ulp_fma(mine->value, a, b, &self->sum, NULL, overflowed);
     }
 }
 
@@ -159,7 +159,7 @@ static void exact_output(const ulp_job *job, int64_t row, int64_t column, int64_
         value = ulp_special(special, use, &overflowed);
     } else {
         ulp_exact total = collect(limbs);
-        value = total.significand ? ulp_round_exact(total, use, &overflowed)
+        value = total.significand ? ulp_round_exact(total, use, NULL, &overflowed)
                                   : ulp_special(minus_zero ? -0.0 : 0.0, use, &overflowed);
     }
     ulp_store(job, at, value, overflowed);

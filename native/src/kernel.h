@@ -30,11 +30,9 @@ typedef struct {
 #endif
 
 /* Elementwise twins, one per instruction set. */
-typedef void (*ulp_quantize_fn)(const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
-                                uint8_t *overflow);
-void ulp_quantize_portable(const void *, int, void *, int, int64_t, const ulp_use *, uint8_t *);
-void ulp_quantize_avx2(const void *, int, void *, int, int64_t, const ulp_use *, uint8_t *);
-void ulp_quantize_avx512(const void *, int, void *, int, int64_t, const ulp_use *, uint8_t *);
+typedef void ulp_quantize_fn(const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
+                             const ulp_place *place, uint8_t *overflow);
+ulp_quantize_fn ulp_quantize_portable, ulp_quantize_avx2, ulp_quantize_avx512;
 
 static inline double ulp_element(const ulp_matrix *x, int64_t row, int64_t column)
 {

@@ -14,7 +14,8 @@ enum {
     COLUMNS = COLUMN_VECTORS * WIDTH,
     VECTORS = ROWS * COLUMN_VECTORS,
     LISTED = VECTORS * WIDTH,
-    BLOCK = 64 /* k's gathered at a time */
+    BLOCK = 64,        /* k's gathered at a time */
+    PANEL = 1 << 13    /* k's of b packed at a time for a dense tile */
 };
 
 enum { STEP_EXACT, STEP_FMA, STEP_FMA_ODD, STEP_SEQ, STEP_SEQ_ODD };
@@ -48,7 +49,9 @@ typedef struct {
     V peak[ULP_MAX_JOINS + 1][VECTORS];     /* largest magnitude of the sums of a level */
     V product_peak[VECTORS];
     REAL a_panel[BLOCK * LISTED];           /* listed only */
-    REAL b_panel[];                         /* dense: k * COLUMNS; listed: BLOCK * LISTED */
+    int64_t column, columns;                /* dense: of b, that the panel holds */
+    int64_t packed, packed_end;             /* dense: the k's that the panel holds */
+    REAL b_panel[];                         /* dense: [k - packed][COLUMNS]; listed: [k][LISTED] */
 } context_t;
 
 /* The tile under way. */
@@ -72,9 +75,23 @@ static void start(context_t *context, const ulp_job *job)
 
 static size_t scratch_bytes(const ulp_job *job)
 {
-    int64_t panel = job->rows ? (int64_t)BLOCK * LISTED : job->k * COLUMNS;
+    int64_t panel = job->rows ? (int64_t)BLOCK * LISTED : (job->k < PANEL ? job->k : PANEL) * COLUMNS;
     size_t bytes = sizeof(context_t) + (size_t)panel * sizeof(REAL);
     return (bytes + 63) / 64 * 64;
+}
+
+/* Have the panel hold k, with as many k's behind it as fit; a short inner product is packed once for all rows. */
+static void pack(context_t *context, int64_t k)
+{
+    const ulp_job *job = context->job;
+    if (k >= context->packed && k < context->packed_end)
+        return;
+    context->packed = k;
+    context->packed_end = job->k - k < PANEL ? job->k : k + PANEL;
+    for (; k < context->packed_end; k++)
+        for (int64_t j = 0; j < COLUMNS; j++)
+            context->b_panel[(k - context->packed) * COLUMNS + j] =
+                j < context->columns ? (REAL)ulp_element(&job->b, k, context->column + j) : 0;
 }
 
 /* Run the leaf over k0 <= k < k1 of a dense tile. */
@@ -83,23 +100,26 @@ INLINE void dense_leaf(context_t *context, const tile_t *tile, int64_t k0, int64
 {
     V s[VECTORS], peak[VECTORS], product_peak[VECTORS];
     const rounder product = context->product, sum = context->sum;
-    const REAL *b = context->b_panel + k0 * COLUMNS;
-    int64_t offset = k0 * tile->stride;
     for (int i = 0; i < VECTORS; i++) {
         s[i] = context->state[0][i];
         peak[i] = context->peak[0][i];
         product_peak[i] = context->product_peak[i];
     }
-    for (int64_t k = k0; k < k1; k++, b += COLUMNS, offset += tile->stride) {
-        V bs[COLUMN_VECTORS];
-        for (int j = 0; j < COLUMN_VECTORS; j++)
-            bs[j] = load(b + j * WIDTH);
-        for (int i = 0; i < ROWS; i++) {
-            V a = broadcast(narrow ? (REAL)tile->narrow_rows[i][offset] : tile->rows[i][offset]);
-            for (int j = 0; j < COLUMN_VECTORS; j++) {
-                int v = i * COLUMN_VECTORS + j;
-                s[v] = step(s[v], a, bs[j], kind, &product, &sum, clamps, track ? &peak[v] : NULL,
+    while (k0 < k1) {
+        pack(context, k0);
+        int64_t end = context->packed_end < k1 ? context->packed_end : k1, offset = k0 * tile->stride;
+        const REAL *b = context->b_panel + (k0 - context->packed) * COLUMNS;
+        for (; k0 < end; k0++, b += COLUMNS, offset += tile->stride) {
+            V bs[COLUMN_VECTORS];
+            for (int j = 0; j < COLUMN_VECTORS; j++)
+                bs[j] = load(b + j * WIDTH);
+            for (int i = 0; i < ROWS; i++) {
+                V a = broadcast(narrow ? (REAL)tile->narrow_rows[i][offset] : tile->rows[i][offset]);
+                for (int j = 0; j < COLUMN_VECTORS; j++) {
+                    int v = i * COLUMN_VECTORS + j;
+                    s[v] = step(s[v], a, bs[j], kind, &product, &sum, clamps, track ? &peak[v] : NULL,
                                 track ? &product_peak[v] : NULL);
+                }
             }
         }
     }
@@ -255,9 +275,9 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
 {
     context_t *context = scratch;
     start(context, job);
-    for (int64_t k = 0; k < job->k; k++)
-        for (int64_t j = 0; j < COLUMNS; j++)
-            context->b_panel[k * COLUMNS + j] = col0 + j < col1 ? (REAL)ulp_element(&job->b, k, col0 + j) : 0;
+    context->column = col0;
+    context->columns = col1 - col0;
+    context->packed = context->packed_end = 0; /* nothing yet */
     for (int64_t row = row0; row < row1; row += ROWS) {
         tile_t tile = {.stride = job->a.column_stride};
         places_t places;

@@ -44,8 +44,10 @@ class Chunk:
     outer: Accumulator
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"chunk: the length of a run must be at least 1, got {self.length}")
+        if not isinstance(self.length, int) or isinstance(self.length, bool) or not 1 <= self.length < 1 << 63:
+            raise ValueError(
+                f"chunk: the length of a run must be a whole number from 1 to 2**63 - 1, got {self.length!r}"
+            )
         if isinstance(self.inner, Late) or isinstance(self.outer, Late):
             raise ValueError("chunk: write late(chunk(...)); the addend joins the whole accumulation, not a part of it")
         if isinstance(self.inner, Exact) or isinstance(self.outer, Exact):
@@ -91,3 +93,16 @@ def result_use(accumulator: Accumulator) -> Use:
             return result_use(accumulator.inner)
         case _:
             return accumulator.sum
+
+
+def uses(accumulator: Accumulator) -> tuple[Use, ...]:
+    """Return every use in which something is rounded on the way."""
+    match accumulator:
+        case Chunk():
+            return (*uses(accumulator.inner), *uses(accumulator.outer))
+        case Late():
+            return uses(accumulator.inner)
+        case Seq():
+            return (accumulator.product, accumulator.sum)
+        case _:
+            return (accumulator.sum,)

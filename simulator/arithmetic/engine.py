@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from formats import Use
-from formats.format import as_float64
+from formats.format import as_floats
 from native import matmul as engine
 from native.twins import add, convert, quantize
 
 from .accumulators import Accumulator, Exact, Late, result_use
 from .kernels import Kernel, Situation, choose
 from .lowering import Lowered, lower
-from .spec import MacSpec, float32_holds, mac
+from .spec import MacSpec, float32_holds
+from .spec import mac as make_spec  # `mac` is the public name of an argument
+
+MAX_THREADS = 256  # of the engine
 
 Outputs = tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]
 
@@ -71,9 +74,8 @@ def matmul(
         ValueError: shapes or formats that do not fit, with what was found. TypeError: operands that are not numbers.
     """
     a, b = numbers(a, "a"), numbers(b, "b")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise ValueError(f"matmul: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
-    y, counted = Accumulation(_spec(mac), a, b, c, threads).dense(stats)
+    check_shapes("matmul", a, b)
+    y, counted = Accumulation(make_spec(mac), a, b, c, threads).dense(stats)
     return (y, counted) if stats else y
 
 
@@ -100,7 +102,7 @@ def dot(
     count = math.prod(shape)
     rows = np.arange(count, dtype=np.int64)
     addend = None if c is None else np.broadcast_to(numbers(c, "c"), shape).reshape(count, 1)
-    work = Accumulation(_spec(mac), a.reshape(count, k), b.reshape(count, k).T, addend, threads)
+    work = Accumulation(make_spec(mac), a.reshape(count, k), b.reshape(count, k).T, addend, threads)
     return work.listed((rows, rows))[0].reshape(shape)
 
 
@@ -115,10 +117,10 @@ class Accumulation:
     def __init__(
         self, spec: MacSpec, a: NDArray[Any], b: NDArray[Any], c: ArrayLike | None, threads: int | None = None
     ) -> None:
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise ValueError(f"threads: expected a whole number from 1, got {threads!r}")
         self.spec = spec
-        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        self.threads = available_processors() if threads is None else min(threads, MAX_THREADS)
         self.shape = (a.shape[0], b.shape[1])
         uses = spec.operands or (None, None)
         self.a, self.b = _operand(a, uses[0]), _operand(b, uses[1])
@@ -175,19 +177,25 @@ class Accumulation:
         return y, None if overflowed is None else Stats(self.kernel.name, overflowed)
 
 
-def _spec(form: str | Mapping[str, Any] | MacSpec | Accumulator) -> MacSpec:
-    return mac(form)
-
-
 def numbers(x: ArrayLike, name: str) -> NDArray[Any]:
     """Return an operand as float32 or float64, exactly, or raise TypeError naming it."""
-    array = np.asarray(x)
-    if array.dtype in (np.float32, np.float64) and array.dtype.isnative and array.flags.aligned:
-        return array
     try:
-        return as_float64(array)
-    except TypeError as error:
+        return as_floats(x)
+    except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: {error}") from None
+
+
+def available_processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_shapes(name: str, a: NDArray[Any], b: NDArray[Any]) -> None:
+    """Raise ValueError unless a and b are (M, K) and (K, N)."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ValueError(f"{name}: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
 
 
 def _operand(x: NDArray[Any], use: Use | None) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Which kernel may run: each fast kernel's condition, checked against the accumulator and the operands at hand.
 
 A kernel equals the definition only under its condition. `choose` takes the first kernel, in order of cost, whose
-clauses all hold; the integer kernels hold always. The clauses keep their numbers, so that `explain` can show the proof.
+clauses all hold; the integer kernels hold always. The clauses keep their numbers, which are the proof.
 
 Notation: W lane precision, p precision of a use, q exponent of its smallest subnormal, e_min that of its smallest
 normal; a product a*b has at most n_ab significant bits, its last at 2^l_ab or above, and |a*b| < 2^h_ab.
@@ -14,7 +14,8 @@ Facts used
    Melquiond, 2008).
 4. Rounding to nearest moves s + t by at most |t|, since s is representable: |R(s + t)| <= |s| + 2|t|. So K steps from c
    stay below |c| + 2K max|t|.
-5. Adding and subtracting 1.5 * 2^(e + W - p) rounds to p bits while |x| < 2^(E - W + p), 2^E the lane's overflow bound.
+5. Adding and subtracting 1.5 * 2^(max(e, e_min) + W - p), e the exponent of x, rounds to p bits as long as that constant is
+   finite: |x| < 2^(E - W + p) and e_min < E - W + p, 2^E the lane's overflow bound.
 """
 
 from __future__ import annotations
@@ -138,21 +139,27 @@ class _Conditions:
     def need(self, holds: bool, text: str) -> None:
         self.clauses.append(Clause(text, bool(holds)))
 
-    def holds(self) -> bool:
-        return all(clause.holds for clause in self.clauses)
-
     def representable(self, use: Use) -> None:
         """The lane holds the format with two bits to spare, and zero signs and subnormals as IEEE has them."""
         fmt, lane = _float(use), self.lane
-        self.need(fmt.subnormals and fmt.has_negative_zero, f"{fmt.name} keeps subnormals and -0")
         # With a single significand bit the parity of the code decides ties, which the rounding constant cannot see.
+        ieee_like = fmt.rules.signed and fmt.rules.field_zero == "subnormal" and fmt.precision > 1
         self.need(
-            2 <= fmt.precision <= lane.precision - 2
+            ieee_like and fmt.subnormals and fmt.has_negative_zero,
+            f"{fmt.name} keeps a sign, subnormals and -0, p >= 2",
+        )
+        self.need(use.rounding == "rne", f"{use} rounds to nearest, ties to even")
+        same = math.isnan(fmt.infinite(use.overflow)) or fmt.infinite(use.overflow) == fmt.overflowed(use.overflow)
+        self.need(same, f"{use} treats infinities as overflow")
+        limit = lane.top - lane.precision + fmt.precision  # fact 5
+        self.need(
+            fmt.precision <= lane.precision - 2
             and _quantum(fmt) >= lane.last
-            and fmt.min_exponent >= lane.lowest_normal
+            and lane.lowest_normal <= fmt.min_exponent < limit
             and Fraction(fmt.max) < TWO**lane.top,
-            f"{fmt.name} in a {lane.name} lane: 2 <= p = {fmt.precision} <= {lane.precision - 2}, "
-            f"subnormals from 2^{_quantum(fmt)} >= 2^{lane.last}, largest {fmt.max:g} < 2^{lane.top}",
+            f"{fmt.name} in a {lane.name} lane: p = {fmt.precision} <= {lane.precision - 2}, "
+            f"subnormals from 2^{_quantum(fmt)} >= 2^{lane.last}, normals from 2^{fmt.min_exponent} < 2^{limit}, "
+            f"largest {fmt.max:g} < 2^{lane.top}",
         )
 
     def roundable(self, use: Use, bound: Fraction, what: str) -> None:
@@ -230,7 +237,9 @@ def _float64_exact(situation: Situation) -> list[Clause]:
     c = _Conditions(FLOAT64, s)
     last = min([s.product_last] + ([s.c.min_last_bit] if s.c and s.c.nonzero else []))
     high = _log2_ceiling(s.addend + s.k * TWO**s.product_high)
-    c.need(high - last <= 53, f"all partial sums exact: 2^{high} down to 2^{last} is {high - last} bits <= 53")
+    exact = high - last <= 53 and high <= FLOAT64.top
+    text = f"2^{high} down to 2^{last} is {high - last} bits <= 53, below 2^{FLOAT64.top}"
+    c.need(exact, f"all partial sums exact: {text}")
     return c.clauses
 
 

@@ -30,8 +30,7 @@ def dot(spec: MacSpec, a: Sequence[float], b: Sequence[float], c: float | None =
         the conversions of a, b and c not counted). Exact definition.
     """
     if spec.operands:
-        a = spec.operands[0].quantize(list(a)).tolist()
-        b = spec.operands[1].quantize(list(b)).tolist()
+        a, b = (_quantized(use, values) for use, values in zip(spec.operands, (a, b), strict=True))
     overflowed = [False]
     accumulator = spec.accumulator
     late = isinstance(accumulator, Late)
@@ -44,6 +43,13 @@ def dot(spec: MacSpec, a: Sequence[float], b: Sequence[float], c: float | None =
     elif spec.output:
         result = rounded_sum(spec.output, [(result,)], overflowed)
     return result, overflowed[0]
+
+
+def _quantized(use: Use, values: Sequence[float]) -> list[float]:
+    """Round operands by the definition of the format, not by its fast twin."""
+    if not use.format.has_nan and any(math.isnan(x) for x in values):
+        raise ValueError(f"{use.format.name} has no NaN, and an operand holds one")
+    return [use.format.project(float(x), use.mode, use.overflow) for x in values]
 
 
 class _State:
@@ -121,9 +127,9 @@ def rounded_sum(use: Use, terms: Sequence[Term], overflowed: list[bool] | None =
     if total[0] == 0:
         zero = -0.0 if all(math.copysign(1.0, p) < 0 and p == 0 for p in products) else 0.0
         return use.format.project_special(zero, use.overflow)
-    if overflowed is not None and use.format.overflows(*total, use.rounding):
+    if overflowed is not None and use.format.overflows(*total, use.mode):
         overflowed[0] = True
-    return use.format.project_finite(*total, use.rounding, use.overflow)
+    return use.format.project_finite(*total, use.mode, use.overflow)
 
 
 def _special(term: Term) -> float:

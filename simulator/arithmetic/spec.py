@@ -20,7 +20,9 @@ import numpy as np
 
 from formats import FloatFormat, Format, Use
 
-from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq, result_use
+from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq, result_use, uses
+
+MAX_TEXT = 1000  # characters of a MAC in one line; no real unit comes near, and nesting stays bounded with it
 
 _ARGUMENTS = {  # name -> names of the arguments, the first of which is the value of the key in YAML
     "fma": ("sum",),
@@ -44,6 +46,13 @@ class MacSpec:
     accumulator: Accumulator
     operands: tuple[Use, Use] | None = None
     output: Use | None = None
+
+    def __post_init__(self) -> None:
+        for use in (*(self.operands or ()), *uses(self.accumulator), *([self.output] if self.output else [])):
+            if use.mode.stochastic:
+                raise ValueError(
+                    f"{use}: stochastic rounding is for quantising arrays, not for a MAC unit; take another mode"
+                )
 
     @property
     def result(self) -> Use:
@@ -145,14 +154,16 @@ def _from_mapping(form: Mapping[str, Any]) -> MacSpec:
 
 
 def _operands(form: str | list[str]) -> tuple[Use, Use]:
-    parts = [part.strip() for part in form.split("*")] if isinstance(form, str) else list(form)
-    if len(parts) not in (1, 2):
+    parts = [part.strip() for part in form.split("*")] if isinstance(form, str) else form
+    if not isinstance(parts, list | tuple) or len(parts) not in (1, 2):
         raise ValueError(f"operands: expected one format, or two for a and b, got {form!r}")
     return Use.parse(parts[0]), Use.parse(parts[-1])
 
 
 def _call(text: str) -> tuple[str, list[str]]:
     """Split `name(argument, ...)`, arguments at the top level only."""
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"accumulator of {len(text)} characters; expected at most {MAX_TEXT}")
     text = text.strip()
     name, bracket, rest = text.partition("(")
     name = name.strip()
@@ -206,6 +217,6 @@ def _build(name: str, arguments: dict[str, Any]) -> Accumulator:
 def _length(form: Any) -> int:
     if isinstance(form, int) and not isinstance(form, bool):
         return form
-    if isinstance(form, str) and form.isascii() and form.isdigit():
+    if isinstance(form, str) and form.isascii() and form.isdigit() and len(form) < 20:
         return int(form)
     raise ValueError(f"chunk: the length of a run must be a whole number, got {form!r}")

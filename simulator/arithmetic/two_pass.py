@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from native.twins import convert
 
 from .accumulators import Accumulator, result_use
-from .engine import Accumulation, numbers
+from .engine import Accumulation, check_shapes, numbers
 from .spec import MacSpec, mac
 
 # kappa_phi(v) / |v| for each activation, on float64 v of any sign; +inf at a zero that the activation does not forgive.
@@ -45,8 +45,8 @@ class Criterion:
     recompute_saturated: bool = True
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
-            raise ValueError(f"tolerance: expected a number in [0, inf], got {self.tolerance}")
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance >= 0:
+            raise ValueError(f"tolerance: expected a number in [0, inf], got {self.tolerance!r}")
         if self.score != "kappa_prime":
             raise ValueError(f"score {self.score!r} is unknown; expected kappa_prime")
 
@@ -102,7 +102,9 @@ class TwoPassResult:
     cost: TwoPassCost
 
 
-def score(v: NDArray[Any], activation: str, scale: ArrayLike = 1.0, shift: ArrayLike = 0.0) -> NDArray[np.float64]:
+def kappa_prime(
+    v: NDArray[Any], activation: str, scale: ArrayLike = 1.0, shift: ArrayLike = 0.0
+) -> NDArray[np.float64]:
     """Return kappa' of outputs v.
 
     Args:
@@ -112,7 +114,7 @@ def score(v: NDArray[Any], activation: str, scale: ArrayLike = 1.0, shift: Array
     if activation not in KAPPA_PRIME:
         raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        affine = np.asarray(v, np.float64) * np.asarray(scale) + np.asarray(shift)
+        affine = convert(v, np.float64) * np.asarray(scale) + np.asarray(shift)
         return KAPPA_PRIME[activation](affine)
 
 
@@ -145,11 +147,10 @@ def two_pass(
     rule = Criterion(tolerance, score) if criterion is None else criterion
     low, high = mac(low), mac(high)
     a, b = numbers(a, "a"), numbers(b, "b")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise ValueError(f"two_pass: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
+    check_shapes("two_pass", a, b)
     first, counted = Accumulation(low, a, b, c, threads).dense(stats=True)
     assert counted is not None
-    scores = _scores(first, activation, scale, shift)
+    scores = kappa_prime(first, activation, scale, shift)
     recomputed = ~rule.keep(first, scores, counted.overflowed)
     output = convert(first, np.result_type(low.dtype, high.dtype)).copy()
     rows, columns = np.nonzero(recomputed)
@@ -158,6 +159,3 @@ def two_pass(
     ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits
     share = rows.size / recomputed.size if recomputed.size else 0.0
     return TwoPassResult(output, recomputed, scores, counted.overflowed, TwoPassCost(ratio, share))
-
-
-_scores = score  # the argument `score` of two_pass, a fixed name, hides the function

@@ -1,0 +1,44 @@
+"""Random words for stochastic rounding: Philox4x32-10, a function of a key and a counter and of nothing else.
+
+key = (seed, training step); counter = (index of the output in C order, 64 bits; k; site). So a result does not depend on
+threads, tiles or the order of work. Each call gives 128 bits, two 64-bit words: word 0 for the first rounding of a step
+(the product's, or that of a quantisation), word 1 for the second (the sum's).
+
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+_ROUNDS = 10
+
+
+def philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Return four random 32-bit words of a key and a counter of 32-bit words."""
+    (k0, k1), (c0, c1, c2, c3) = key, counter
+    for _ in range(_ROUNDS):
+        first, second = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (second >> 32) ^ c1 ^ k0, second & _MASK, (first >> 32) ^ c3 ^ k1, first & _MASK
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+def word(seed: int, index: int, k: int = 0, site: int = 0, which: int = 0, step: int = 0) -> int:
+    """Return the 64-bit word `which` (0 or 1) of output `index`.
+
+    Args:
+        seed, step: 32 bits each. index: 64 bits. k, site: 32 bits each.
+    """
+    words = philox((seed, step), (index & _MASK, index >> 32, k, site))
+    return words[2 * which] << 32 | words[2 * which + 1]
+
+
+def check_seed(seed: int | None) -> int:
+    """Return a seed of 32 bits, 0 for None; ValueError otherwise."""
+    if seed is None:
+        return 0
+    if not 0 <= seed <= _MASK:
+        raise ValueError(f"seed: got {seed}; expected a whole number from 0 to 2**32 - 1")
+    return int(seed)
