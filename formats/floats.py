@@ -52,13 +52,14 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType({
         signed=False, negative_zero=False, reserved=("nan", "inf"), bias_above=1, overflow="ieee",
     ),
     "uf": Dialect(
-        "P3109 unsigned, finite: the top code is NaN", signed=False, negative_zero=False, reserved=("nan",), bias_above=1
+        "P3109 unsigned, finite: the top code is NaN",
+        signed=False, negative_zero=False, reserved=("nan",), bias_above=1,
     ),
     "scale": Dialect(
         "powers of two without sign and zero; the top code is NaN",
         signed=False, negative_zero=False, reserved=("nan",), field_zero="no zero",
     ),
-    "ufn": Dialect("no sign and no infinities; the top code is NaN", signed=False, negative_zero=False, reserved=("nan",)),
+    "ufn": Dialect("no sign, no infinities; the top code is NaN", signed=False, negative_zero=False, reserved=("nan",)),
     "dlfloat": Dialect(
         "no subnormals: exponent field 0 is normal, but for zero; the code of all ones is infinity and NaN in one",
         reserved=("nan",), field_zero="normal",
@@ -260,7 +261,7 @@ class FloatFormat(Format):
         if not self.has_zero:
             return self.smallest_normal
         smallest, quantum = dyadic.from_float(self.smallest_normal)
-        # The fraction magnitude / smallest as a quotient by a power of two, good enough to decide any mode: jammed bits.
+        # The fraction magnitude / smallest to 256 bits, with a jammed bit below: enough to decide any mode.
         shifted = magnitude << (256 + max(0, exponent - quantum))
         fraction, rest = divmod(shifted, smallest << max(0, quantum - exponent))
         up = round_magnitude(2 * fraction | bool(rest), 257, rounding, negative, word, odd=False)

@@ -1,8 +1,8 @@
 """Random words for stochastic rounding: Philox4x32-10, a function of a key and a counter and of nothing else.
 
-key = (seed, training step); counter = (index of the output in C order, 64 bits; k; site). So a result does not depend on
-threads, tiles or the order of work. Each call gives 128 bits, two 64-bit words: word 0 for the first rounding of a step
-(the product's, or that of a quantisation), word 1 for the second (the sum's).
+key = (seed, training step); counter = (index of the output in C order, 64 bits; k; site). So a result does not depend
+on threads, tiles or the order of work. Each call gives 128 bits, two 64-bit words: word 0 for the first rounding of a
+step (the product's, or that of a quantisation), word 1 for the second (the sum's).
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """

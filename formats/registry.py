@@ -121,7 +121,8 @@ def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
             change = ("bias", int(modifier[1:]))
         else:
             raise ValueError(
-                f"format {name!r}: modifier {modifier!r} is unknown; expected ftz, bBIAS, {', '.join(MODIFIER_DIALECTS)}"
+                f"format {name!r}: modifier {modifier!r} is unknown; "
+                f"expected ftz, bBIAS, {', '.join(MODIFIER_DIALECTS)}"
             )
         if change[0] in fields:
             raise ValueError(f"format {name!r}: {change[0]} is given twice")

@@ -6,9 +6,14 @@ added, never renamed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
 
 MODES = ("exact", "low", "high", "two_pass")
 
@@ -95,3 +100,15 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""
         return asdict(self)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the layers as a DataFrame with the columns of `layers.csv`; needs pandas."""
+        from .report import layers_frame
+
+        return layers_frame(self)
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write `summary.json`, `layers.csv`, `report.html`, replacing an earlier run there whole; see report.save."""
+        from .report import save
+
+        return save(self, directory)

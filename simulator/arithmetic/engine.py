@@ -119,6 +119,7 @@ class Accumulation:
     ) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads: expected a whole number from 1, got {threads!r}")
+        check_shapes("accumulation", a, b)
         self.spec = spec
         self.threads = available_processors() if threads is None else min(threads, MAX_THREADS)
         self.shape = (a.shape[0], b.shape[1])

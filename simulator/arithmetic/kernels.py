@@ -14,8 +14,8 @@ Facts used
    Melquiond, 2008).
 4. Rounding to nearest moves s + t by at most |t|, since s is representable: |R(s + t)| <= |s| + 2|t|. So K steps from c
    stay below |c| + 2K max|t|.
-5. Adding and subtracting 1.5 * 2^(max(e, e_min) + W - p), e the exponent of x, rounds to p bits as long as that constant is
-   finite: |x| < 2^(E - W + p) and e_min < E - W + p, 2^E the lane's overflow bound.
+5. Adding and subtracting 1.5 * 2^(max(e, e_min) + W - p), e the exponent of x, rounds to p bits as long as that
+   constant is finite: |x| < 2^(E - W + p) and e_min < E - W + p, 2^E the lane's overflow bound.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,9 +47,6 @@ class Flags(Protocol):
 
     def tiles(self, height: int, width: int) -> Blocks:
         """Tiles that hold a flag."""
-
-    def per_tile(self, height: int, width: int) -> NDArray[Any]:
-        """Flags in each tile, shape (gemms, tiles along M, tiles along N)."""
 
 
 def read_flags(flags: NDArray[Any] | float, gemms: int, m: int, n: int) -> Flags:
@@ -114,6 +112,7 @@ class MaskFlags:
         return Blocks(pieces, rows, columns)
 
     def per_tile(self, height: int, width: int) -> NDArray[Any]:
+        """Return the flags in each tile, shape (gemms, tiles along M, tiles along N)."""
         _, m, n = self.mask.shape
         along_n = np.add.reduceat(self.mask, np.arange(0, n, width), axis=2, dtype=np.int64)
         return np.add.reduceat(along_n, np.arange(0, m, height), axis=1)
@@ -128,7 +127,7 @@ class IndependentFlags:
         self.fraction, self.gemms, self.m, self.n = fraction, gemms, m, n
 
     def count(self) -> int:
-        return round(self.fraction * self.gemms * self.m * self.n)
+        return self._expected(self.gemms * self.m * self.n, 1)
 
     def rows(self) -> int:
         return self._expected(self.gemms * self.m, self.n)
@@ -155,19 +154,20 @@ class IndependentFlags:
         columns = min(self.gemms * self.n, width * self._expected(self.gemms * ceil_div(self.n, width), width * self.m))
         return Blocks(pieces, rows, columns)
 
-    def per_tile(self, height: int, width: int) -> NDArray[Any]:
-        heights = np.minimum(height, self.m - np.arange(0, self.m, height))
-        widths = np.minimum(width, self.n - np.arange(0, self.n, width))
-        one = self.fraction * np.outer(heights, widths)
-        return np.broadcast_to(one, (self.gemms, *one.shape))
+    def expected_per_tile(self, height: int, width: int, outer: str) -> Callable[[bool, bool], float]:
+        """Return the flags of a tile, by whether it is the last along the outer and the inner loop."""
+        heights = height, (self.m - 1) % height + 1
+        widths = width, (self.n - 1) % width + 1
+        outer_sizes, inner_sizes = (heights, widths) if outer == "m" else (widths, heights)
+        return lambda last_outer, last_inner: self.fraction * outer_sizes[last_outer] * inner_sizes[last_inner]
 
     def _expected(self, groups: int, size: int) -> int:
         """Groups of `size` outputs that hold a flag."""
         if self.fraction == 1.0:
             return groups
-        held = -math.expm1(size * math.log1p(-self.fraction))
-        # The tolerance keeps an exact product such as 1.0 * groups from being rounded up by one.
-        return math.ceil(groups * held - 1e-9)
+        held = self.fraction if size == 1 else -math.expm1(size * math.log1p(-self.fraction))
+        # A few units in the last place keep a product such as 0.07 * 100 from being rounded up by one; 0 stays 0.
+        return math.ceil(groups * held * (1 - 2.0**-50))
 
 
 def _cut(length: int, size: int) -> list[tuple[int, int]]:

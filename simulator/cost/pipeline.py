@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simulator.hardware import Array, Memory
 
 from .folds import RunCycles, array_words, ceil_div, fold_grid, register_bits, run_cycles
-from .tiling import Tile, Widths, choose_tile
+from .tiling import Problem, Tile, choose_tile
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,13 @@ class Pass:
     def cycles(self) -> int:
         return self.run.total + self.memory_stall
 
+    @property
+    def last_store(self) -> int:
+        """Cycles from the end of the last computation to that of the pass."""
+        outer, inner = self.step_counts
+        steps = sum(x * y * self.steps[i][j] for i, x in enumerate(outer) for j, y in enumerate(inner))
+        return self.cycles - self.start - steps
+
     def finish(self) -> NDArray[Any]:
         """Return the cycle at which each output tile is computed, shape (outer tiles, inner tiles)."""
         outer, inner = self.step_counts
@@ -79,31 +86,28 @@ class Pass:
 
 
 @lru_cache(maxsize=1 << 14)
-def uniform_pass(
-    array: Array, memory: Memory | None, dataflow: str, m: int, n: int, k: int, rate: int, widths: Widths
-) -> Pass:
+def uniform_pass(array: Array, memory: Memory | None, dataflow: str, problem: Problem) -> Pass:
     """Return the pass with the tile of least DRAM traffic; dataflow ws | is | os | best (least cycles).
 
     Args:
-        array, memory: of the machine. m, n, k: the GEMM. rate: MACs per PE and cycle. widths: bits per element.
+        array, memory: of the machine. problem: the GEMM.
     Raises:
         InputError: not even one fold fits the memory.
     """
     if dataflow == "best":
-        passes = [uniform_pass(array, memory, kind, m, n, k, rate, widths) for kind in ("ws", "is", "os")]
+        passes = [uniform_pass(array, memory, kind, problem) for kind in ("ws", "is", "os")]
         return min(passes, key=lambda p: p.cycles)
     flow = "os" if dataflow == "os" else "ws"
     if dataflow == "is":
-        m, n, widths = n, m, widths.exchanged()
-    tile = Tile(m, n, k, "m") if memory is None else choose_tile(array, memory, flow, m, n, k, rate, widths)
-    return tiled_pass(array, memory, dataflow, m, n, k, rate, widths, tile)
+        problem = problem.exchanged()
+    whole = Tile(problem.m, problem.n, problem.k, "m")
+    tile = whole if memory is None else choose_tile(array, memory, flow, problem)
+    return tiled_pass(array, memory, dataflow, problem, tile)
 
 
-def tiled_pass(
-    array: Array, memory: Memory | None, dataflow: str, m: int, n: int, k: int, rate: int, widths: Widths, tile: Tile
-) -> Pass:
-    """Return the pass with a given tile; for is, m, n, widths and tile are already exchanged."""
-    return _Pipeline(array, memory, dataflow, (m, n, k), rate, widths, tile).result()
+def tiled_pass(array: Array, memory: Memory | None, dataflow: str, problem: Problem, tile: Tile) -> Pass:
+    """Return the pass with a given tile; for is, problem and tile are already exchanged."""
+    return _Pipeline(array, memory, dataflow, problem, tile).result()
 
 
 def transfer_cycles(bits: int, bits_per_cycle: Fraction) -> int:
@@ -114,27 +118,12 @@ def transfer_cycles(bits: int, bits_per_cycle: Fraction) -> int:
 class _Pipeline:
     """The walk over the tiles of one pass."""
 
-    def __init__(
-        self,
-        array: Array,
-        memory: Memory | None,
-        dataflow: str,
-        shape: tuple[int, int, int],
-        rate: int,
-        widths: Widths,
-        tile: Tile,
-    ) -> None:
-        self.array, self.memory, self.dataflow, self.rate, self.widths, self.tile = (
-            array,
-            memory,
-            dataflow,
-            rate,
-            widths,
-            tile,
-        )
+    def __init__(self, array: Array, memory: Memory | None, dataflow: str, problem: Problem, tile: Tile) -> None:
+        self.array, self.memory, self.dataflow, self.tile = array, memory, dataflow, tile
+        self.rate, self.widths = problem.rate, problem.widths
         self.flow = "os" if dataflow == "os" else "ws"
-        self.m, self.n, self.k = shape
-        counts = tile.counts(*shape)
+        self.m, self.n, self.k = problem.m, problem.n, problem.k
+        counts = tile.counts(self.m, self.n, self.k)
         self.along_m, self.along_n, self.along_k = counts
         self.outer_count, self.inner_count = counts[:2] if tile.outer == "m" else (counts[1], counts[0])
         self.runs: dict[tuple[int, int, int, bool], tuple[RunCycles, int]] = {}

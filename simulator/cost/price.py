@@ -19,14 +19,18 @@ from .energy import Ledger, MacEnergy, mac_energy
 from .flags import Flags, read_flags
 from .pipeline import Pass, uniform_pass
 from .second_pass import Work, combined_roofline, recompute_j, second_work, total_cycles
-from .tiling import Widths
+from .tiling import Problem, Widths
 
 MODES = ("low", "high", "two_pass")
+LARGEST_DIMENSION = 2**30
 
 
 @dataclass(frozen=True)
 class Gemm:
-    """`gemms` matrix products O[MxN] = A[MxK] W[KxN] of one shape (groups or batch entries), one after another."""
+    """`gemms` matrix products O[MxN] = A[MxK] W[KxN] of one shape (groups or batch entries), one after another.
+
+    All four are from 1 to 2**30.
+    """
 
     m: int
     n: int
@@ -36,8 +40,10 @@ class Gemm:
     def __post_init__(self) -> None:
         for name in ("m", "n", "k", "gemms"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise InputError(f"gemm: {name}: got {value!r}; expected a whole number from 1; give e.g. 64")
+            if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= LARGEST_DIMENSION:
+                raise InputError(
+                    f"gemm: {name}: got {value!r}; expected a whole number from 1 to {LARGEST_DIMENSION}; give e.g. 64"
+                )
             object.__setattr__(self, name, int(value))  # a numpy integer would overflow in products
 
     @property
@@ -106,10 +112,10 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
     two_pass = mode == "two_pass"
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
-    widths = _widths(machine, chosen, two_pass)
+    problem = Problem(gemm.m, gemm.n, gemm.k, chosen.rate, _widths(machine, chosen, two_pass))
     array = machine.array
     try:
-        first = uniform_pass(array, machine.memory, array.dataflow, gemm.m, gemm.n, gemm.k, chosen.rate, widths)
+        first = uniform_pass(array, machine.memory, array.dataflow, problem)
     except InputError as error:
         raise InputError(f"{machine.source}: {error}") from None
     work: Work | None = None

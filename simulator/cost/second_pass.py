@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from simulator.hardware import Machine, MacMode, Policy, SideEngine
 
 from .energy import MacEnergy
-from .flags import Blocks, Flags
+from .flags import Blocks, Flags, IndependentFlags, MaskFlags
 from .folds import array_words, ceil_div, fold_grid, register_bits, run_cycles
 from .pipeline import Pass, memory_bound
 
@@ -190,19 +192,16 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
     if policy.overlap == "none":
         return low + max(work.busy, memory_bound(memory, work.dram, work.sram_reads, work.sram_writes))
     assert engine is not None
-    finish = first.finish()
-    last_store = first.cycles - int(finish[-1, -1])
-    per_tile = flags.per_tile(first.tile.m, first.tile.n)
-    if first.tile.outer == "n":
-        per_tile = per_tile.swapaxes(1, 2)
-    high = per_tile.reshape(-1) * ceil_div(k, engine.lanes)
-    done = (np.arange(gemms)[:, None, None] * first.cycles + finish).reshape(-1)
-    waiting = np.cumsum(high[::-1])[::-1]
-    engine_done = int(np.ceil((done + waiting)[waiting > 0].max() - 1e-9)) + engine_fill(machine, engine)
+    per_output = ceil_div(k, engine.lanes)
+    if isinstance(flags, MaskFlags):
+        served = _measured_queue(first, flags, per_output)
+    else:
+        assert isinstance(flags, IndependentFlags)
+        served = _expected_queue(first, flags, per_output)
     moved = first.traffic
     return max(
         low,
-        engine_done + last_store,
+        served + engine_fill(machine, engine) + first.last_store,
         memory_bound(
             memory,
             gemms * moved.dram + work.dram,
@@ -210,6 +209,43 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
             gemms * moved.sram_writes + work.sram_writes,
         ),
     )
+
+
+def _measured_queue(first: Pass, flags: MaskFlags, per_output: int) -> int:
+    """Return the cycle at which the engine has taken the last flag of a mask, `per_output` cycles each."""
+    finish, per_tile = first.finish(), flags.per_tile(first.tile.m, first.tile.n)
+    if first.tile.outer == "n":
+        per_tile = per_tile.swapaxes(1, 2)
+    high = per_tile.reshape(-1) * per_output
+    done = (np.arange(len(per_tile))[:, None, None] * first.cycles + finish).reshape(-1)
+    waiting = np.cumsum(high[::-1])[::-1]
+    return int((done + waiting)[waiting > 0].max())
+
+
+def _expected_queue(first: Pass, flags: IndependentFlags, per_output: int) -> int:
+    """Return the same for independent flags, from the classes of tiles.
+
+    Over the tiles of a class, over its rows of tiles and over the GEMMs, what is done and what waits change linearly:
+    the maximum is at a first or last one.
+    """
+    outer, inner = first.step_counts
+    per_tile = flags.expected_per_tile(first.tile.m, first.tile.n, first.tile.outer)
+    gemm_high = flags.fraction * flags.m * flags.n * per_output
+    latest, row_done, row_high = 0.0, first.start, 0.0  # when a class of rows begins, and what came before it
+    for x, rows in enumerate(outer):
+        steps = first.steps[x]
+        high = [per_tile(x == len(outer) - 1, y == len(inner) - 1) * per_output for y in range(len(inner))]
+        row_steps = sum(times * step for times, step in zip(inner, steps, strict=True))
+        row_flags = sum(times * one for times, one in zip(inner, high, strict=True))
+        done, before = row_done, row_high
+        for times, step, one in zip(inner, steps, high, strict=True):
+            for gemm, row, tile in itertools.product({0, flags.gemms - 1}, {0, rows - 1}, {0, times - 1}):
+                at = gemm * first.cycles + row * row_steps + done + (tile + 1) * step
+                waiting = (flags.gemms - gemm) * gemm_high - (row * row_flags + before + tile * one)
+                latest = max(latest, at + waiting)
+            done, before = done + times * step, before + times * one
+        row_done, row_high = row_done + rows * row_steps, row_high + rows * row_flags
+    return math.ceil(latest - 1e-9)
 
 
 def combined_roofline(machine: Machine, gemms: int, first: Pass, work: Work) -> int:

@@ -132,6 +132,8 @@ def output(form: object) -> str:
 def _arithmetic(read: Callable[[], Any], expected: str, example: str) -> Any:
     try:
         return read()
+    except RecursionError:
+        raise ValueError(f"got what is nested too deeply; expected {expected}; write e.g. {example}") from None
     except ValueError as error:
         raise ValueError(f"got what is no arithmetic: {error}; expected {expected}; write e.g. {example}") from None
 

@@ -76,6 +76,7 @@ def read_document(path: Path, shown: str) -> Document:
         InputError: the file cannot be read, is no UTF-8, no YAML or no mapping.
     """
     document, text = Document(shown), _text(path, shown)
+    loader: Any = None
     try:
         loader = _Composer(text, document)
         node = loader.get_single_node()
@@ -89,7 +90,11 @@ def read_document(path: Path, shown: str) -> Document:
         document._note(where, f"got the character {found}, which YAML forbids; expected plain text; remove it")
         document.check()
     except RecursionError:
-        raise InputError(f"{shown}: nested too deeply; expected a few levels; flatten it") from None
+        raise too_deep(shown) from None
+    except (ValueError, OverflowError) as error:  # an escape such as \UFFFFFFFF in a quoted text
+        where = (loader.line + 1, loader.column + 1) if loader else (1, 1)
+        document._note(where, f"got what YAML cannot read ({error}); expected plain text; write the characters out")
+        document.check()
     if node is None:
         raise InputError(f"{shown}:1:1: the file is empty; expected a mapping of keys; start with e.g. 'array: ...'")
     document.data = _plain(node, (), document)
@@ -97,6 +102,11 @@ def read_document(path: Path, shown: str) -> Document:
         document.problem((), f"got {describe(document.data)} at the top; expected a mapping; write 'key: value' lines")
     document.check()
     return document
+
+
+def too_deep(shown: str) -> InputError:
+    """Return the error of a file whose nesting exhausts the stack."""
+    return InputError(f"{shown}: nested too deeply; expected a few levels; flatten it")
 
 
 def _text(path: Path, shown: str) -> str:

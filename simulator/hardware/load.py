@@ -17,7 +17,7 @@ from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
 from . import schema
-from .document import Document, Keys, read_document
+from .document import Document, Keys, read_document, too_deep
 from .order import array_order
 from .quantities import Quantity, describe
 from .records import (
@@ -86,6 +86,8 @@ def _load(path: Path, shown: str) -> Machine:
             _explain(document, problem)
         document.check()
         raise
+    except RecursionError:
+        raise too_deep(shown) from None
     machine = _Builder(document, form).machine(path.stem)
     document.check()
     return machine

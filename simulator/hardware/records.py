@@ -13,8 +13,6 @@ from simulator.errors import InputError
 from .order import partial_sum_bits, state_bits
 from .technology import EnergyTable
 
-GATHERS = ("element", "row", "coltile", "tile")
-
 
 @dataclass(frozen=True)
 class Technology:

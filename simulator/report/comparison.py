@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from simulator.report.quantities import count, quantity, score, shorten, significant
+from simulator.report.figures import count, quantity, score, shorten, significant
 from simulator.result import MODES, LayerResult, RunResult
 
 MODE_LABELS = {"exact": "exact", "low": "uniform low", "high": "uniform high", "two_pass": "two-pass"}
@@ -127,7 +127,7 @@ def largest_energy(run: RunResult) -> str:
         return ""
     largest = max(parts, key=lambda name: parts[name])
     share = f"{100 * parts[largest] / energy:.0f} % of {quantity(energy, 'J')}"
-    return f"The largest part of the {MODE_LABELS[shown_mode(run)]} energy is {largest}: {share} ({run.energy_basis})."
+    return f"The largest part of the {MODE_LABELS[shown_mode(run)]} energy is {largest}: {share} (estimate)."
 
 
 def _scores(run: RunResult, rows: Mapping[str, ModeRow], shown: ModeRow) -> str:

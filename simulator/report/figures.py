@@ -74,14 +74,19 @@ def score(share: float | None) -> str:
     return f"{100 * share:.2f} %" if math.isfinite(share) else _not_finite(share)
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, with line breaks, control characters and what else has no sign as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def shorten(path: str, length: int) -> str:
-    """Return the dotted path of a layer in at most `length` characters (at least 3).
+    """Return the dotted path of a layer, made printable, in at most `length` characters (at least 3).
 
     Words but the last are cut to their first letter, from the left and no more than needed, and numbers stay, so that
     the layers of a network remain distinct: `model.layers.11.attention.query` in 24 is `m.l.11.attention.query`. What
     is too long even so gets an ellipsis before its last few characters.
     """
-    words = path.split(".")
+    words = printable(path).split(".")
     for index, word in enumerate(words[:-1]):
         if len(".".join(words)) <= length:
             break

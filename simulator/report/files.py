@@ -33,7 +33,8 @@ def save(run: RunResult, directory: str | os.PathLike[str]) -> Path:
     """Write `summary.json`, `layers.csv` and `report.html`, replacing an earlier run in `directory` whole.
 
     The files are written to a new directory beside the target, which then takes its place; parents are created where
-    missing. Whatever fails before that leaves the earlier results as they were and nothing else behind.
+    missing. Whatever fails before that leaves the earlier results as they were and nothing else behind; a process that
+    is killed may leave more, see `_take_place`.
 
     Returns:
         The absolute path of the directory.
@@ -72,7 +73,7 @@ def check_directory(directory: str | os.PathLike[str]) -> Path:
     """Return the absolute path of `directory` if results may be saved there, without changing anything.
 
     That is so for a path that does not exist, an empty directory, and a directory with earlier results (one that holds
-    `summary.json` and `layers.csv`), in a parent that can be written to.
+    `summary.json` and `layers.csv` and nothing that `save` does not write), in a parent that can be written to.
 
     Raises:
         InputError: any other path.
@@ -96,12 +97,15 @@ def check_directory(directory: str | os.PathLike[str]) -> Path:
             "Choose another place or change its permissions."
         )
     if target.is_dir():
-        found = sorted(entry.name for entry in target.iterdir())
-        if found and not {SUMMARY, LAYERS} <= set(found):
-            listed = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        found = {entry.name for entry in target.iterdir()}
+        strangers = sorted(found - {SUMMARY, LAYERS, REPORT})
+        if strangers or (found and not {SUMMARY, LAYERS} <= found):
+            listed = strangers or sorted(found)
+            shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
             raise InputError(
-                f"{directory}: found {listed}, which is not an earlier run; expected a new or empty directory, or one "
-                f"with {SUMMARY} and {LAYERS}, which is replaced whole. Choose another name."
+                f"{directory}: found {shown}, which is not an earlier run; expected a new or empty directory, or one "
+                f"with {SUMMARY}, {LAYERS} and {REPORT} alone, which is replaced whole. Move what is yours out of it, "
+                "or choose another name."
             )
     return target
 
@@ -183,15 +187,24 @@ def _layers_csv(run: RunResult) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file through to the disk, so that a full disk shows here and not after the earlier results are gone."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    """Write a file through to the disk, so that a full disk shows here and not after the earlier results are gone.
+
+    Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
+    """
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _take_place(fresh: Path, target: Path, previous: Path) -> None:
-    """Rename `fresh` to `target`; what was there goes to `previous` until then, and back if that fails."""
+    """Rename `fresh` to `target`; what was there goes to `previous` until then, and back if that fails.
+
+    A process killed outright (SIGKILL, loss of power) between the two renames leaves no `target`: the earlier results
+    are whole in `.<name>.previous-<tag>` and the new ones whole in `.<name>.new-<tag>`, to be renamed by hand. Killed
+    before, it leaves the earlier results in place and an unfinished `.new-<tag>`; after, the new ones in place and some
+    of `.previous-<tag>`.
+    """
     if not target.exists():
         fresh.rename(target)
         return

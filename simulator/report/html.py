@@ -9,7 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from simulator.report import comparison, quantities
+from simulator.report import comparison
+from simulator.report import figures as signs
 from simulator.report.plots import MODE_COLOURS, Figure, energy_figures, part_colours, tradeoff_figures
 from simulator.result import RunResult
 
@@ -45,7 +46,7 @@ def render(run: RunResult) -> str:
         colours=MODE_COLOURS,
         glyphs=GLYPHS,
         library=library,
-        q=quantities,
+        q=signs,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from simulator.report.comparison import MODE_LABELS, ModeRow, layers_by_mode, mode_rows, shown_mode, sum_parts
-from simulator.report.quantities import PREFIXES, prefix_of, quantity, score, shorten, significant
+from simulator.report.figures import PREFIXES, prefix_of, quantity, score, shorten, significant
 from simulator.result import RunResult
 
 LAYERS_SHOWN = 40

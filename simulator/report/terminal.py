@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.report.comparison import arithmetic, mean_utilisation, mode_rows, recomputed_share, shown_mode
-from simulator.report.quantities import count, percent, quantity, score, short_count, shorten, significant
+from simulator.report.figures import count, percent, printable, quantity, score, short_count, shorten, significant
 from simulator.result import LayerResult, RunResult
 
 WIDTH_OF_FILES = 100
 SHORTEST_NAME = 12
 # Left out in this order where the columns do not fit.
 DISPENSABLE = ("op", "util.", "over-\nflows", "cycles", "max\nerror", "latency", "M × N × K", "accumulation\ncost")
-ASCII = str.maketrans({"µ": "u", "×": "x", "–": "-", "…": "~", "·": "|", "∞": "inf", "•": "*", "─": "-", "÷": "/"})
+ASCII = str.maketrans("µ×–…·•─÷", "ux-~|*-/") | str.maketrans({"∞": "inf"})
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _heading(run: RunResult) -> list[Text | Table]:
     if run.tolerance is not None:
         facts.append(f"tolerance {run.tolerance:g}")
     facts.append(f"seed {run.seed}")
-    title = Text.assemble((f"{run.model} on {run.hardware}", "bold"), f" · {' · '.join(facts)}")
+    title = Text.assemble((printable(f"{run.model} on {run.hardware}"), "bold"), f" · {' · '.join(facts)}")
     return [Text(), title, _named([*arithmetic(run), ("energy", run.energy_basis)]), Text()]
 
 
@@ -75,7 +75,7 @@ def _named(pairs: Sequence[tuple[str, str]]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, text in pairs:
-        grid.add_row(Text(name), Text(text))
+        grid.add_row(Text(name), Text(printable(text)))
     return grid
 
 
@@ -84,8 +84,8 @@ def _layer_table(run: RunResult, width: int) -> Group:
     totals = run.totals.get(shown_mode(run)) or {}
     errors = [layer.max_rel_error for layer in layers if layer.max_rel_error is not None]
     columns = [
-        _Column("layer", [layer.name for layer in layers], "total", left=True),
-        _Column("op", [layer.op for layer in layers], left=True),
+        _Column("layer", [printable(layer.name) for layer in layers], "total", left=True),
+        _Column("op", [printable(layer.op) for layer in layers], left=True),
         _Column("M × N × K", [_shape(layer) for layer in layers]),
         _Column(
             "recom-\nputed", [percent(recomputed_share([layer])) for layer in layers], percent(recomputed_share(layers))
@@ -142,7 +142,7 @@ def _warnings(run: RunResult) -> list[Table | Text]:
     grid.add_column(style="yellow")
     grid.add_column(overflow="fold")
     for warning in run.warnings:
-        grid.add_row(Text("•"), Text(warning))
+        grid.add_row(Text("•"), Text(printable(warning)))
     return [Text(), Text("Warnings", style="bold yellow"), grid]
 
 

@@ -12,7 +12,7 @@ ROUNDS = 7
 
 
 class Ratio(NamedTuple):
-    """One line of the table: what was measured, against what, the ratio of the best times, and what is to be reached."""
+    """One line of the table: what was measured, against what, the ratio of the best times, what is to be reached."""
 
     work: str
     peer: str

@@ -9,11 +9,10 @@ import pytest
 from gfloat.types import Domain
 
 import formats
-from formats.catalogue import FLOATS
 from tests.oracles.bits import assert_same_bits
-from tests.oracles.nearest import Magnitudes, top_code
+from tests.oracles.nearest import CATALOGUE, Magnitudes, top_code
 
-NARROW = [fmt for fmt in FLOATS if fmt.bits <= 16]
+NARROW = [fmt for fmt in CATALOGUE if fmt.bits <= 16]
 
 # Catalogue name -> the dtype of ml_dtypes or numpy that has the same codes, right-aligned in its storage.
 DTYPES = {
@@ -97,7 +96,8 @@ def test_wide_formats_are_the_upper_bits_of_float32(name):
     rng = np.random.default_rng(11)
     fractions = rng.integers(0, 1 << fmt.fraction_bits, (512, 20))
     codes = ((np.arange(512)[:, None] << fmt.fraction_bits) | fractions).astype(np.uint32).ravel()
-    expected = (codes << np.uint32(dropped)).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        expected = (codes << np.uint32(dropped)).view(np.float32).astype(np.float64)
     assert_same_bits(fmt.decode(codes), expected, codes, f"{name} seed 11")
     numbers = ~np.isnan(expected)
     assert fmt.encode(expected[numbers]).tolist() == codes[numbers].tolist()
@@ -117,10 +117,10 @@ def test_fp64_codes_are_the_bits_of_a_double():
 DOMAINS = {"ieee": Domain.Extended, "fn": Domain.Finite, "fnuz": Domain.Finite, "finite": Domain.Finite}
 
 
-def grid():
+def _grid():
     """Names of small formats of every dialect, with and without subnormals, with biases other than the default."""
     for x in range(1, 7):
-        for y in range(0, 8 - x):
+        for y in range(x == 1, 7 - x):  # e1m0 alone has no finite value, so its modifiers have nothing to start from
             for dialect in DOMAINS:
                 for modifiers in ("", ":ftz", ":b3", ":b-2:ftz"):
                     name = f"e{x}m{y}:{dialect}{modifiers}"
@@ -130,7 +130,10 @@ def grid():
                         yield pytest.param(name, x, y, dialect, id=name)
 
 
-@pytest.mark.parametrize(("name", "x", "y", "dialect"), grid())
+GRID = list(_grid())
+
+
+@pytest.mark.parametrize(("name", "x", "y", "dialect"), GRID)
 def test_grid_decodes_as_the_definition_of_a_float_and_as_gfloat(name, x, y, dialect):
     fmt = formats.get(name)
     top = top_code(x, y, dialect)
@@ -156,7 +159,7 @@ def test_grid_decodes_as_the_definition_of_a_float_and_as_gfloat(name, x, y, dia
         assert_same_bits(table, expected, note=f"{name}, gfloat")
 
 
-@pytest.mark.parametrize(("name", "x", "y", "dialect"), grid())
+@pytest.mark.parametrize(("name", "x", "y", "dialect"), GRID)
 def test_grid_encode_inverts_decode_on_every_code(name, x, y, dialect):
     assert_encode_inverts_decode(formats.get(name))
 

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import cache
 
 import gmpy2
 import ml_dtypes
@@ -9,24 +10,25 @@ import numpy as np
 import pytest
 
 import formats
-from formats.catalogue import FLOATS
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.mpfr import FORMATS, Mpfr
-from tests.oracles.nearest import Magnitudes, quantized, special, top_code
+from tests.oracles.nearest import CATALOGUE, Magnitudes, quantized, special, top_code
 
-NARROW = [fmt for fmt in FLOATS if fmt.bits <= 8]
-SIXTEEN = [fmt for fmt in FLOATS if fmt.bits == 16]
+NARROW = [fmt for fmt in CATALOGUE if fmt.bits <= 8]
+SIXTEEN = [fmt for fmt in CATALOGUE if fmt.bits == 16]
 
 GRID = [
     f"e{x}m{y}:{dialect}{modifiers}"
     for x in range(1, 6)
-    for y in range(0, 6)
+    for y in range(6)
     for dialect in ("ieee", "fn", "fnuz", "finite")
     for modifiers in ("", ":ftz", ":b4")
-    if x + y <= 7 and (top_code(x, y, dialect) >= 1 << y)
+    # e1m0 alone has no finite value, so its modifiers have nothing to start from.
+    if 2 <= x + y <= 7 and (top_code(x, y, dialect) >= 1 << y)
 ]
 
 
+@cache
 def table_of(fmt):
     return Magnitudes(
         fmt.exponent_bits, fmt.fraction_bits, fmt.bias, top_code(fmt.exponent_bits, fmt.fraction_bits, fmt.dialect)
@@ -41,11 +43,7 @@ def assert_nearest_everywhere(fmt):
         if overflow == "nan" and not fmt.has_nan:
             continue
         beyond = special(fmt.dialect, overflow, table.values[table.top])
-        if fmt.dialect == "ieee" and fmt.fraction_bits == 0 and overflow == "nan":
-            continue
-        expected = quantized(
-            table, x, beyond, 0.0 if fmt.subnormals else 2.0 ** (1 - fmt.bias), fmt.dialect == "fnuz"
-        )
+        expected = quantized(table, x, beyond, 0.0 if fmt.subnormals else 2.0 ** (1 - fmt.bias), fmt.dialect == "fnuz")
         assert_same_bits(fmt.quantize(x, "rne", overflow), expected, x, f"{fmt.name}/{overflow}")
 
 
@@ -142,7 +140,6 @@ def test_random_float64_round_as_in_mpfr(name, path):
     oracle = Mpfr(name)
     expected = [oracle.fma(-0.0, v, 1.0) for v in x.tolist()]
     assert_same_bits(formats.get(name).quantize(x), expected, x, f"{name} seed 22")
-    assert gmpy2.version() >= "2"
 
 
 def test_fp64_leaves_every_double_alone(path):
@@ -159,8 +156,10 @@ def test_formats_nearly_as_wide_as_double_round_as_in_mpfr(name, path):
     x = np.concatenate([x[np.isfinite(x)], np.ldexp(rng.random(500), -1022), [1.7976931348623157e308]])
     p, emin, emax = fmt.fraction_bits + 1, 1 - fmt.bias, fmt.bias
     context = gmpy2.context(precision=p, emin=emin - p + 2, emax=emax + 1, subnormalize=True)
+    # Made outside the context, which would round them to its own subnormals.
+    exact, one, zero = [gmpy2.mpfr(v, 53) for v in x.tolist()], gmpy2.mpfr(1), gmpy2.mpfr(-0.0)
     with context:
-        expected = np.array([float(gmpy2.fma(gmpy2.mpfr(v, 53), 1, gmpy2.mpfr(-0.0))) for v in x.tolist()])
+        expected = np.array([float(gmpy2.fma(v, one, zero)) for v in exact])
     if not fmt.subnormals:
         expected[np.abs(expected) < 2.0**emin] *= 0.0
     assert_same_bits(fmt.quantize(x), expected, x, f"{name} seed 24")

@@ -1,4 +1,4 @@
-"""Accumulation steps by MPFR (through gmpy2): an oracle that shares neither code nor representation with the project."""
+"""Accumulation steps by MPFR (through gmpy2), which shares neither code nor representation with the project."""
 
 from __future__ import annotations
 

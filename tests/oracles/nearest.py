@@ -14,6 +14,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.catalogue import FLOATS
+
 
 class Magnitudes:
     """The table of one format of at most 16 bits.
@@ -62,7 +64,7 @@ class Magnitudes:
         return np.where(tie & (code % 2 == 1), code + 1, code)
 
     def probes(self) -> NDArray[np.float64]:
-        """All values, the middle of each adjacent pair and its float64 neighbours, beyond the largest too; both signs."""
+        """All values and the middles of adjacent pairs, their float64 neighbours, and values beyond; both signs."""
         last = self.values[self.top]
         ulp = last - self.values[self.top - 1]
         middles = self.middles[: self.top + 1]
@@ -88,6 +90,11 @@ def quantized(
     if unsigned_zero:
         signed[signed == 0] = 0.0
     return signed
+
+
+# Dialects that this oracle knows, and the catalogue's formats that have them.
+DIALECTS = ("ieee", "fn", "fnuz", "finite")
+CATALOGUE = [fmt for fmt in FLOATS if fmt.dialect in DIALECTS]
 
 
 def top_code(exponent_bits: int, fraction_bits: int, dialect: str) -> int:

@@ -18,7 +18,7 @@ from simulator.cost import Gemm, price
 from simulator.cost.energy import PARTS
 from simulator.cost.folds import array_words, run_cycles, streamed_cycles
 from simulator.cost.pipeline import tiled_pass, uniform_pass
-from simulator.cost.tiling import Tile, Widths, choose_tile
+from simulator.cost.tiling import Problem, Tile, Widths, choose_tile
 from simulator.errors import InputError
 from simulator.hardware import AccumulatorBuffer, Array, Dram, Memory, Sram, load_hardware
 
@@ -29,7 +29,7 @@ BYTES = Widths(8, 8, 8, 8, 8, 8, 8)
 
 
 def cycles(array: Array, m: int, n: int, k: int) -> int:
-    return uniform_pass(array, None, array.dataflow, m, n, k, 1, BYTES).cycles
+    return uniform_pass(array, None, array.dataflow, Problem(m, n, k, 1, BYTES)).cycles
 
 
 # --- closed forms -----------------------------------------------------------------------------------------------------
@@ -57,13 +57,15 @@ def test_worked_values_of_the_closed_forms(array, first, second):
 
 
 def test_best_takes_the_least_cycles_and_names_the_dataflow():
-    chosen = uniform_pass(Array(16, 16, "best"), None, "best", 100, 50, 70, 1, BYTES)
+    chosen = uniform_pass(Array(16, 16, "best"), None, "best", Problem(100, 50, 70, 1, BYTES))
     # ws 2046, os 2006; is has ceil(70/16) * ceil(100/16) folds of 50 cycles, and 16 + 30 at its ends
     assert (chosen.dataflow, chosen.cycles) == ("is", 35 * 50 + 46)
 
 
 def test_rate_shortens_the_inner_dimension():
-    assert uniform_pass(Array(16, 16), None, "ws", 64, 64, 256, 4, BYTES).cycles == cycles(Array(16, 16), 64, 64, 64)
+    assert uniform_pass(Array(16, 16), None, "ws", Problem(64, 64, 256, 4, BYTES)).cycles == cycles(
+        Array(16, 16), 64, 64, 64
+    )
 
 
 @pytest.mark.parametrize("row", GOLDEN, ids=lambda r: f"{r['run']}-{r['layer']}")
@@ -130,8 +132,10 @@ def output_stationary_wavefront(rows: int, columns: int, length: int, latency: i
 
 
 SMALL = st.integers(1, 6)
+DIMENSION = st.one_of(st.integers(1, 40), st.integers(41, 500))
 
 
+@settings(deadline=None)
 @given(SMALL, SMALL, st.integers(1, 20), st.integers(1, 4))
 def test_skew_of_a_weight_stationary_fold_is_that_of_the_wavefront(rows, columns, length, latency):
     run = run_cycles(Array(rows, columns, latency_cycles=latency), "ws", [(1, length)])
@@ -139,6 +143,7 @@ def test_skew_of_a_weight_stationary_fold_is_that_of_the_wavefront(rows, columns
     assert run.load == rows
 
 
+@settings(deadline=None)
 @given(SMALL, SMALL, st.integers(1, 40), st.integers(1, 4), st.integers(1, 6))
 def test_an_output_stationary_fold_is_that_of_the_wavefront(rows, columns, length, latency, interleave):
     pe, total = output_stationary_wavefront(rows, columns, length, latency, interleave)
@@ -191,7 +196,7 @@ def walk(array: Array, level: Memory, m: int, n: int, k: int, rate: int, widths:
     return loads[0] + middle + stores[-1] + 2 * level.dram.latency_cycles
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     st.integers(1, 60),
     st.integers(1, 60),
@@ -206,7 +211,7 @@ def test_the_pipeline_is_the_sum_over_its_tiles(m, n, k, mt, nt, kt, outer, rate
     array, level = Array(4, 4), memory(bandwidth="37.5")
     tile = Tile(min(4 * mt, m), min(4 * nt, n), min(4 * rate * kt, k), outer)
     widths = Widths(8, 4, 16, 16, 8, 8, 4)
-    found = tiled_pass(array, level, "ws", m, n, k, rate, widths, tile)
+    found = tiled_pass(array, level, "ws", Problem(m, n, k, rate, widths), tile)
     assert found.cycles == walk(array, level, m, n, k, rate, widths, tile)
     finish = found.finish()
     assert finish.size == math.ceil(m / tile.m) * math.ceil(n / tile.n)
@@ -214,18 +219,18 @@ def test_the_pipeline_is_the_sum_over_its_tiles(m, n, k, mt, nt, kt, outer, rate
 
 
 def test_a_tensor_that_fits_is_read_once():
-    found = uniform_pass(Array(16, 16), memory(size_kib=1024, accumulators_kib=64), "ws", 64, 64, 64, 1, BYTES)
+    found = uniform_pass(Array(16, 16), memory(size_kib=1024, accumulators_kib=64), "ws", Problem(64, 64, 64, 1, BYTES))
     assert found.traffic.dram == 3 * 64 * 64 * 8
     assert found.tile == Tile(64, 64, 64, "m")
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 150), st.integers(1, 150), st.integers(1, 400), st.sampled_from([2, 4, 16]), st.sampled_from([1, 4])
 )
 def test_the_tile_has_the_least_dram_bits_of_all_tiles_that_fit(m, n, k, size_kib, accumulators_kib):
     array, level = Array(8, 8), memory(size_kib, accumulators_kib=accumulators_kib)
-    tile = choose_tile(array, level, "ws", m, n, k, 1, BYTES)
+    tile = choose_tile(array, level, "ws", Problem(m, n, k, 1, BYTES))
 
     def bits(t: Tile) -> int:
         a, w = t.passes(m, n, k)
@@ -239,6 +244,46 @@ def test_the_tile_has_the_least_dram_bits_of_all_tiles_that_fit(m, n, k, size_ki
     sizes = [[min(g * 8, x) for g in range(1, math.ceil(x / 8) + 1)] for x in (m, n, k)]
     best = min(bits(t) for t in (Tile(*s, o) for s in itertools.product(*sizes) for o in "mn") if fits(t))
     assert bits(tile) == best
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    DIMENSION, DIMENSION, DIMENSION, st.sampled_from([1, 4, 16]), st.sampled_from([0, 1, 4]), st.sampled_from([1, 4])
+)
+@pytest.mark.parametrize("dataflow", ["ws", "os"])
+def test_the_tile_is_the_first_of_all_by_the_documented_rule(dataflow, m, n, k, size_kib, accumulators_kib, rate):
+    array, level, widths = (
+        Array(8, 4),
+        memory(size_kib, accumulators_kib=accumulators_kib),
+        Widths(8, 4, 16, 16, 8, 8, 12),
+    )
+    fold = (min(8, m), min(4, n), min(8 * rate, k))
+
+    def sizes(length, grain):  # the balanced ones
+        units = math.ceil(length / grain)
+        return {min(math.ceil(units / parts) * grain, length) for parts in range(1, units + 1)}
+
+    def fits(mt, nt, kt):
+        on_chip = accumulators_kib and dataflow == "ws"
+        output = 16 if not accumulators_kib and dataflow == "ws" else 8
+        if on_chip and mt * nt * 16 > level.accumulators.size_bits:
+            return False
+        return 2 * (8 * mt * kt + 12 * kt * nt + output * mt * nt) <= level.sram.size_bits
+
+    def key(tile):
+        a, w = tile.passes(m, n, k)
+        return a * m * k * 8 + w * k * n * 4, -tile.k, -tile.n, -tile.m, tile.outer
+
+    grains = zip((m, n, k), (8, 4, 8 * rate), strict=True)
+    tiles = [t for t in itertools.product(*(sizes(*x) for x in grains)) if fits(*t)]
+    if dataflow == "os":
+        tiles = [t for t in tiles if t[2] == k or (t[0] <= fold[0] and t[1] <= fold[1])]
+    if not tiles:
+        with pytest.raises(InputError, match="expected at most"):
+            choose_tile(array, level, dataflow, Problem(m, n, k, rate, widths))
+        return
+    best = min((Tile(*t, outer) for t in tiles for outer in "mn"), key=key)
+    assert choose_tile(array, level, dataflow, Problem(m, n, k, rate, widths)) == best
 
 
 def test_a_memory_too_small_for_one_fold_is_named_with_tensors_and_bits():
@@ -261,8 +306,6 @@ def test_partial_sums_too_wide_for_their_buffer_are_named():
 
 
 # --- invariants on random machines ------------------------------------------------------------------------------------
-
-DIMENSION = st.one_of(st.integers(1, 40), st.integers(41, 500))
 
 
 @st.composite
@@ -356,19 +399,20 @@ def test_an_empty_mask_costs_the_low_pass_and_the_scoring(machine, m, n, k):
 )
 def test_more_bandwidth_is_never_slower_for_a_fixed_tile(m, n, k, bandwidth, factor, accumulators_kib):
     array, level = Array(8, 8), memory(bandwidth=bandwidth, ports=32, accumulators_kib=accumulators_kib)
-    tile = choose_tile(array, level, "ws", m, n, k, 1, BYTES)
-    slow = tiled_pass(array, level, "ws", m, n, k, 1, BYTES, tile)
+    tile = choose_tile(array, level, "ws", Problem(m, n, k, 1, BYTES))
+    slow = tiled_pass(array, level, "ws", Problem(m, n, k, 1, BYTES), tile)
     dram = replace(level.dram, bandwidth_bits_per_cycle=level.dram.bandwidth_bits_per_cycle * factor)
     sram = replace(level.sram, read_bits_per_cycle=Fraction(32 * factor), size_bits=level.sram.size_bits * factor)
     for faster in (replace(level, dram=dram), replace(level, sram=sram), replace(level, dram=dram, sram=sram)):
-        assert tiled_pass(array, faster, "ws", m, n, k, 1, BYTES, tile).cycles <= slow.cycles
+        assert tiled_pass(array, faster, "ws", Problem(m, n, k, 1, BYTES), tile).cycles <= slow.cycles
 
 
+@settings(deadline=None)
 @given(DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["ws", "os"]))
 def test_twice_the_bits_are_twice_the_traffic(m, n, k, flow):
     array, level, tile = Array(8, 8), memory(), Tile(min(8, m), min(8, n), min(8, k), "m")
-    one = tiled_pass(array, level, flow, m, n, k, 1, BYTES, tile).traffic
-    two = tiled_pass(array, level, flow, m, n, k, 1, Widths(16, 16, 16, 16, 16, 16, 16), tile).traffic
+    one = tiled_pass(array, level, flow, Problem(m, n, k, 1, BYTES), tile).traffic
+    two = tiled_pass(array, level, flow, Problem(m, n, k, 1, Widths(16, 16, 16, 16, 16, 16, 16)), tile).traffic
     assert two == type(one)(*(2 * bits for bits in (getattr(one, name) for name in one.__dataclass_fields__)))
 
 

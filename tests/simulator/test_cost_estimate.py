@@ -1,5 +1,7 @@
 """The public surface of the cost model: modes, estimates, refusals, warnings."""
 
+import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -60,7 +62,11 @@ def test_estimate_shows_three_modes_and_says_what_it_assumes():
             "flags: got an array of float64 of shape (2, 3); expected bool of shape (1, 2, 3) or (2, 3); "
             "pass the mask of the GEMM",
         ),
-        (lambda: Gemm(0, 1, 1), "gemm: m: got 0; expected a whole number from 1; give e.g. 64"),
+        (lambda: Gemm(0, 1, 1), "gemm: m: got 0; expected a whole number from 1 to 1073741824; give e.g. 64"),
+        (
+            lambda: estimate(NPU, gemm=(2**40, 64, 64)),
+            "gemm: m: got 1099511627776; expected a whole number from 1 to 1073741824; give e.g. 64",
+        ),
         (
             lambda: estimate(NPU, gemm=(1, 2)),
             "gemm: got (1, 2); expected three whole numbers (M, N, K); give e.g. (64, 64, 64)",
@@ -88,6 +94,19 @@ def test_an_exact_accumulator_says_when_a_sum_may_outgrow_it():
     assert price(machine, Gemm(4, 4, 2**16 + 1), "low").warnings == (
         "the exact accumulator is priced with room for 2**16 products, and K is 65537",
     )
+
+
+@pytest.mark.parametrize("shape", [(10**7, 10**7, 64), (10**5, 10**5, 10**5), (2**30, 2**30, 2**30)])
+def test_a_large_product_is_priced_without_a_walk_over_its_tiles(shape):
+    tracemalloc.start()
+    try:
+        found = estimate("npu", gemm=shape, flagged=0.1)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+    assert found.low.cycles >= math.prod(shape) / 1024
+    assert found.two_pass.flagged_outputs == pytest.approx(0.1 * shape[0] * shape[1])
+    assert found.two_pass.cycles >= found.low.cycles
 
 
 def test_the_order_of_the_array_is_idempotent():

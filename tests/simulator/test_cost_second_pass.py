@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.arithmetic.spec import mac
@@ -15,8 +15,8 @@ from simulator.cost import Gemm, break_even, price, waste_factor
 from simulator.cost.flags import IndependentFlags, MaskFlags
 from simulator.cost.folds import run_cycles
 from simulator.cost.pipeline import uniform_pass
-from simulator.cost.second_pass import second_work, total_cycles
-from simulator.cost.tiling import Widths
+from simulator.cost.second_pass import _expected_queue, second_work, total_cycles
+from simulator.cost.tiling import Problem, Widths
 from simulator.hardware import AccumulatorBuffer, Array, load_hardware
 
 NPU = load_hardware("npu")
@@ -48,6 +48,7 @@ def test_energy_and_break_even_of_the_worked_example():
     assert break_even(1.0, 0.0, 0.5) == 0.0
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 20), st.integers(1, 20), st.integers(1, 7), st.integers(1, 7), st.floats(0, 1), st.integers(0, 99)
 )
@@ -83,7 +84,39 @@ def test_expected_counts_are_near_those_of_random_masks():
         lambda f: f.tiles(16, 16).outputs,
     ):
         assert call(expected) == pytest.approx(call(measured), rel=0.08)
-    assert expected.per_tile(16, 16).sum() == pytest.approx(expected.count())
+
+
+@given(st.floats(0, 1, exclude_min=True), st.integers(1, 3), st.integers(1, 10**6), st.integers(1, 10**6))
+def test_a_fraction_above_zero_is_at_least_one_flag_of_whatever_holds_it(fraction, gemms, m, n):
+    flags = IndependentFlags(fraction, gemms, m, n)
+    assert 1 <= flags.rows() <= flags.count() <= gemms * m * n
+    assert 1 <= flags.columns() <= flags.count()
+    assert flags.bands(16).outputs >= 1 and flags.tiles(16, 16).outputs >= 1
+
+
+def test_expected_counts_are_rounded_up_and_products_are_not():
+    assert [IndependentFlags(f, 1, 10, 10).count() for f in (0.0, 1e-9, 0.07, 0.071, 1.0)] == [0, 1, 7, 8, 100]
+    tiny = price(NPU, Gemm(64, 64, 64), "two_pass", 1e-9)
+    assert (tiny.flagged_outputs, tiny.recomputed_outputs) == (1, 1)
+    assert tiny.cycles > price(NPU, Gemm(64, 64, 64), "two_pass", 0.0).cycles
+
+
+@settings(deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 3), st.floats(1e-6, 1))
+def test_the_queue_of_expected_flags_is_that_over_all_tiles(m, n, k, gemms, fraction):
+    sram = replace(NPU.memory.sram, size_bits=8 * 8192)
+    level = replace(NPU.memory, sram=sram, accumulators=AccumulatorBuffer(2048, None, None))
+    first = uniform_pass(Array(4, 4), level, "best", Problem(m, n, k, 4, BYTES))
+    tile, per_output = first.tile, math.ceil(k / 16)
+    sizes = np.outer(*(np.minimum(size, x - np.arange(0, x, size)) for x, size in ((m, tile.m), (n, tile.n))))
+    high = np.tile((sizes if tile.outer == "m" else sizes.T).ravel() * fraction * per_output, gemms)
+    done = (np.arange(gemms)[:, None] * first.cycles + first.finish().ravel()).ravel()
+    expected = (done + np.cumsum(high[::-1])[::-1]).max()
+    assert _expected_queue(first, IndependentFlags(fraction, gemms, m, n), per_output) - expected in (
+        pytest.approx(0, abs=1e-6),
+        pytest.approx(0.5, abs=0.5 + 1e-6),
+    )
+    assert first.last_store == first.cycles - first.finish()[-1, -1]
 
 
 def test_overlap_by_tile_is_the_longest_path_through_the_queue():
@@ -93,7 +126,7 @@ def test_overlap_by_tile_is_the_longest_path_through_the_queue():
     machine = replace(NPU, memory=level, array=Array(8, 8))
     m, n, k, gemms = 70, 50, 90, 2
     mask = np.random.default_rng(3).random((gemms, m, n)) < np.linspace(0, 0.6, n)
-    first = uniform_pass(machine.array, machine.memory, "ws", m, n, k, 4, BYTES)
+    first = uniform_pass(machine.array, machine.memory, "ws", Problem(m, n, k, 4, BYTES))
     assert first.tile.counts(m, n, k)[:2] != (1, 1)
     work = second_work(machine, (gemms, m, n, k), first, MaskFlags(mask))
     free, per_output = 0.0, math.ceil(k / 64)

@@ -107,7 +107,9 @@ def test_two_modes_default_to_two_passes_on_what_the_machine_has(accepted):
 def test_the_order_follows_from_the_array(accepted, dataflow, written, meant):
     machine = accepted(
         f"array: {{rows: 16, columns: 8, dataflow: {dataflow}}}\n"
-        f"mac: {{low: {{operands: fp8_e4m3, accumulator: '{written}', rate: 4 MAC/cycle}}}}\n".replace("'{", "{").replace("}'", "}")
+        f"mac: {{low: {{operands: fp8_e4m3, accumulator: '{written}', rate: 4 MAC/cycle}}}}\n".replace(
+            "'{", "{"
+        ).replace("}'", "}")
     )
     assert str(machine.mac.low.spec.accumulator) == meant
 
@@ -153,7 +155,9 @@ def test_with_tolerance_is_a_copy(accepted):
     for bad in (-1, math.nan, True, "x"):
         with pytest.raises(InputError, match=r"^tolerance: got .*; expected a number >= 0 or infinity; give e.g. 0.5$"):
             npu.with_tolerance(bad)
-    with pytest.raises(InputError, match=r"without a two-pass policy; expected a machine with mac\.high; leave the tolerance out"):
+    with pytest.raises(
+        InputError, match=r"without a two-pass policy; expected a machine with mac\.high; leave the tolerance out"
+    ):
         accepted(SHORT).with_tolerance(0.5)
 
 
@@ -240,16 +244,40 @@ def test_a_wrong_value_is_refused_with_place_value_expectation_and_remedy(refuse
             "expected 'key: value' lines; check indentation, quotes and brackets",
         ),
         ("? [a]\n: 1\n", "m.yaml:1:3: got a list or mapping as key; expected a name; write 'name: value'"),
-        ("a: 1\nb: '\x01'\n", "m.yaml:2:5: got the character U+0001, which YAML forbids; expected plain text; remove it"),
+        (
+            "a: 1\nb: '\x01'\n",
+            "m.yaml:2:5: got the character U+0001, which YAML forbids; expected plain text; remove it",
+        ),
         (b"a: 1\nb: \xff\n", "m.yaml:2:4: got byte 0xff; expected UTF-8; save the file as UTF-8"),
         (SHORT.encode("utf-16"), "m.yaml:1:1: got byte 0xff; expected UTF-8; save the file as UTF-8"),
+        (
+            'a: 1\nname: "\\UFFFFFFFF"\n',
+            "m.yaml:2:10: got what YAML cannot read (Python int too large to convert to C int); expected plain text; "
+            "write the characters out",
+        ),
         ("[" * 5000, "m.yaml: nested too deeply; expected a few levels; flatten it"),
         (b"#" * (1 << 21), "m.yaml: got more than 1 MiB; expected a short YAML file; check that it is the right one"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_file_that_is_no_mapping_is_refused(refused, content, message):
     assert refused(content) == [message]
+
+
+@pytest.mark.parametrize("form", ["{}", "fp8_e4m3 -> {}"])
+@pytest.mark.parametrize("depth", [3000])
+def test_a_mac_nested_too_deeply_is_refused_with_its_place(refused, form, depth):
+    deep = "late(" * depth + "fma(fp16)" + ")" * depth
+    (line,) = refused(f"array: {{rows: 16, columns: 16}}\nmac:\n  low: '{form.format(deep)}'\n")
+    assert line.startswith("m.yaml:3:8: mac.low: got what is ")
+    assert line.endswith("expected [OPERANDS ->] ACCUMULATOR [-> OUTPUT]; write e.g. fp8_e4m3 -> fma(fp16)")
+
+
+@pytest.mark.parametrize("depth", [100, 300, 3000])
+def test_an_accumulator_nested_too_deeply_as_a_mapping_is_refused(refused, depth):
+    deep = "{late: " * depth + "fma(fp16)" + "}" * depth
+    (line,) = refused(f"array: {{rows: 16, columns: 16}}\nmac: {{low: {{accumulator: {deep}}}}}\n")
+    assert line.startswith("m.yaml") and len(line) < 2000
 
 
 @pytest.mark.parametrize(
@@ -328,7 +356,10 @@ def test_all_problems_of_a_file_come_at_once_in_its_order(refused):
             "a YAML file",
         ),
         ("lost/mine.yaml", "lost/mine.yaml: no such file; expected a YAML file; check the path"),
-        ("lost/npu.yaml", "lost/npu.yaml: no such file; expected a YAML file; write npu for the bundled machine of that name"),
+        (
+            "lost/npu.yaml",
+            "lost/npu.yaml: no such file; expected a YAML file; write npu for the bundled machine of that name",
+        ),
         ("./folder", "./folder: is a directory; expected a YAML file; name a file in it"),
         ("", "hardware: got ''; expected a path or a name; give e.g. npu"),
         ("a\0b.yaml", "a\0b.yaml: cannot be read (embedded null byte); expected a readable YAML file; check it"),
@@ -357,7 +388,9 @@ def test_a_file_comes_before_a_bundled_machine_of_its_name(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", table_names())
 def test_every_entry_of_an_energy_table_has_a_source_and_a_class(name):
     table = energy_table(name)
-    entries = [value for value in vars(table).values() if hasattr(value, "source")] + [e for _, e in table.sram_j_per_bit]
+    entries = [value for value in vars(table).values() if hasattr(value, "source")] + [
+        e for _, e in table.sram_j_per_bit
+    ]
     assert len(entries) >= 12
     assert all(entry.source and entry.uncertainty in BANDS and entry.value > 0 for entry in entries)
 

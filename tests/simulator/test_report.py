@@ -21,11 +21,11 @@ from simulator.errors import InputError
 from simulator.report import (
     check_directory,
     comparison,
+    figures,
     files,
     layers_frame,
     plots,
     print_run,
-    quantities,
     render,
     save,
     to_json,
@@ -191,7 +191,7 @@ def without(monkeypatch, package):
     ],
 )
 def test_a_quantity_has_a_prefix_and_three_digits(value, text):
-    assert quantities.quantity(value, "J") == text
+    assert figures.quantity(value, "J") == text
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_quantity_has_a_prefix_and_three_digits(value, text):
     ],
 )
 def test_a_share_is_never_a_false_zero(share, text):
-    assert quantities.percent(share) == text
+    assert figures.percent(share) == text
 
 
 @pytest.mark.parametrize(
@@ -223,16 +223,16 @@ def test_a_share_is_never_a_false_zero(share, text):
     ],
 )
 def test_a_pure_number_has_three_significant_digits(value, text):
-    assert quantities.significant(value) == text
+    assert figures.significant(value) == text
 
 
 def test_shortened_paths_keep_numbers_and_the_last_word():
     path = "model.layers.11.attention.query"
-    assert quantities.shorten(path, 31) == path
-    assert quantities.shorten(path, 24) == "m.l.11.attention.query"
-    assert quantities.shorten(path, 14) == "m.l.11.a.query"
-    assert quantities.shorten(path, 12) == "m.l.11.a…ery"
-    assert quantities.shorten("convolution", 3) == "co…"
+    assert figures.shorten(path, 31) == path
+    assert figures.shorten(path, 24) == "m.l.11.attention.query"
+    assert figures.shorten(path, 14) == "m.l.11.a.query"
+    assert figures.shorten(path, 12) == "m.l.11.a…ery"
+    assert figures.shorten("convolution", 3) == "co…"
 
 
 # Sentences
@@ -355,6 +355,16 @@ def test_what_is_not_known_is_an_en_dash():
     run = example(layers=(bare,), totals={}, accuracy=None, agreement={}, forward_error={}, baseline_layers={})
     row = next(line for line in printed(run).split("\n") if line.startswith("fc1"))
     assert row.split() == ["fc1", "linear", "4×4×4", "0", "%", *"––––––", "0"]
+
+
+def test_line_breaks_and_control_characters_are_printed_as_escapes():
+    assert figures.shorten("fc\n1\x1b[31m", 40) == r"fc\n1\x1b[31m"
+    run = example(model="m\nlp", warnings=("one\rtwo",))
+    run = replace(run, layers=(replace(run.layers[0], name="fc1\n\x1b[2J"), *run.layers[1:]))
+    text = printed(run)
+    assert r"fc1\n\x1b[2J" in text and r"m\nlp on npu" in text and r"one\rtwo" in text
+    assert len(text.splitlines()) == len(printed(example()).splitlines())
+    assert "\x1b" not in text and "\r" not in text
 
 
 def test_markup_in_names_is_printed_as_it_is():
@@ -499,7 +509,6 @@ def test_save_makes_three_files_and_missing_parents(tmp_path):
 
 def test_save_replaces_earlier_results_whole(tmp_path):
     target = save(example(), tmp_path / "out")
-    (target / "left-over.txt").write_text("of an earlier run")
     save(example(model="cnn"), target)
     assert sorted(contents(target)) == ["layers.csv", "report.html", "summary.json"]
     assert json.loads((target / "summary.json").read_text())["model"] == "cnn"
@@ -594,9 +603,28 @@ def test_a_directory_with_something_else_is_refused(tmp_path):
         (thesis / name).write_text("years of work")
     assert refusal(thesis) == (
         f"{thesis}: found a.tex, b.tex, c.tex and 1 more, which is not an earlier run; expected a new or empty "
-        "directory, or one with summary.json and layers.csv, which is replaced whole. Choose another name."
+        "directory, or one with summary.json, layers.csv and report.html alone, which is replaced whole. Move what is "
+        "yours out of it, or choose another name."
     )
     assert len(contents(thesis)) == 4
+
+
+def test_results_among_other_files_are_not_replaced(tmp_path):
+    target = save(example(), tmp_path / "out")
+    (target / "thesis.tex").write_text("years of work")
+    (target / "notes").mkdir()
+    before = sorted(path.name for path in target.iterdir())
+    assert f"{target}: found notes, thesis.tex, which is not an earlier run" in refusal(target)
+    assert sorted(path.name for path in target.iterdir()) == before
+
+
+def test_half_of_a_surrogate_pair_is_written_as_its_escape(tmp_path):
+    run = example(model="a\ud800b", warnings=("c\udfffd",))
+    run = replace(run, layers=(replace(run.layers[0], name="fc\ud800"), *run.layers[1:]))
+    target = save(run, tmp_path / "out")
+    for name, text in (("layers.csv", "fc\\ud800"), ("report.html", "a\\ud800b on npu"), ("summary.json", "a\\ud800b")):
+        assert text in (target / name).read_text(encoding="utf-8")
+    assert "a\\ud800b on npu" in printed(run)
 
 
 def test_a_file_in_that_place_is_refused(tmp_path):
@@ -740,7 +768,9 @@ def test_the_page_tells_what_the_run_found():
     ):
         assert words in text
     assert "The largest part of the two-pass energy is dram: 57 % of 1.32 mJ" in text
-    assert text.count("class fit, within a factor of 2") == 5, "beside every table, figure and sentence with an energy"
+    assert "of 1.32 mJ (estimate)." in text
+    assert text.count("class fit, within a factor of 2") == 1, "beside the modes"
+    assert text.count("Energy: estimate, as under Modes.") == 3, "beside both groups of figures and the layers"
     assert "memory.leakage: no figure for 7 nm" in text
 
 
@@ -767,7 +797,7 @@ def test_reports_are_the_same_every_time():
 
 
 def test_importing_the_reports_loads_no_heavy_package():
-    heavy = "{'torch', 'pandas', 'plotly', 'numpy'}"
+    heavy = "{'torch', 'pandas', 'plotly'}"
     code = f"import sys, simulator.report; print(sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded == "[]\n"

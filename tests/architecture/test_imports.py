@@ -1,0 +1,174 @@
+"""Who may import whom. The house is read from its source, so that an import inside a function counts too."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("formats", "native", "simulator", "hwconfigs")
+
+
+class Room(NamedTuple):
+    """What a part of the house may import besides itself and the standard library."""
+
+    house: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+
+
+TOP = ("simulator.errors", "simulator.result", "simulator.versions")
+
+# The longest matching prefix of a module's name is its room.
+ROOMS = {
+    "formats": Room(libraries=("numpy",)),
+    "native": Room(("formats",), ("numpy", "cffi")),
+    "hwconfigs": Room(),
+    "simulator.arithmetic": Room(("formats", "native"), ("numpy",)),
+    "simulator.errors": Room(),
+    "simulator.result": Room(("simulator.errors",), ("numpy", "pandas")),
+    "simulator.versions": Room(("native",)),
+    "simulator.hardware": Room(("formats", "simulator.arithmetic", *TOP), ("yaml", "pydantic", "pydantic_core")),
+    "simulator.cost": Room(("formats", "simulator.arithmetic", "simulator.hardware", *TOP), ("numpy",)),
+    "simulator.report": Room(TOP, ("numpy", "pandas", "rich", "jinja2", "markupsafe", "plotly")),
+    "simulator.network": Room(
+        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP), ("numpy", "torch", "typer")
+    ),
+    "simulator.run": Room(
+        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),
+        ("numpy", "torch"),
+    ),
+    "simulator.__main__": Room(("simulator",), ("typer", "click", "rich")),
+    "simulator": Room(("simulator",)),  # the front door: names only, the heavy ones on demand
+}
+
+
+def modules():
+    """Yield (module name, path) of every Python file of the packages."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+ALL = list(modules())
+KNOWN = {name for name, _ in ALL}
+
+
+def imports(name, path):
+    """Yield (line, imported module); `from package import name` counts as package.name if that is a module."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                parents = parents[: len(parents) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            submodules = [f"{base}.{alias.name}" for alias in node.names]
+            yield from ((node.lineno, one if one in KNOWN else base) for one in submodules)
+
+
+def within(module, prefixes):
+    return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
+
+
+def room_of(name):
+    return max((room for room in ROOMS if within(name, (room,))), key=len)
+
+
+def allowed(name, imported):
+    room = room_of(name)
+    if room == "simulator":
+        # Not everything below `simulator` is the front door: only its own module is.
+        front_door = name == "simulator" and within(imported, ("simulator",))
+        return front_door or imported.split(".")[0] in sys.stdlib_module_names
+    if within(imported, (room, *ROOMS[room].house)):
+        return True
+    top = imported.split(".")[0]
+    return top in sys.stdlib_module_names or top in ROOMS[room].libraries
+
+
+@pytest.mark.parametrize(("name", "path"), ALL, ids=[name for name, _ in ALL])
+def test_a_module_imports_only_what_its_room_may(name, path):
+    wrong = [f"{path.relative_to(ROOT)}:{line}: {room_of(name)} may not import {imported}"
+             for line, imported in imports(name, path) if not allowed(name, imported)]  # fmt: skip
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_part_of_the_simulator_has_a_room_of_its_own():
+    parts = {name.split(".")[1] for name, _ in ALL if name.count(".") and name.startswith("simulator.")}
+    missing = sorted(part for part in parts if f"simulator.{part}" not in ROOMS)
+    assert not missing, f"say in ROOMS what {missing} may import"
+
+
+@pytest.mark.parametrize("library", ["torch", "onnx", "keras"])
+def test_frameworks_are_imported_in_network_and_run_only(library):
+    where = {name for name, path in ALL for _, imported in imports(name, path) if imported.split(".")[0] == library}
+    assert {room_of(name) for name in where} <= {"simulator.network", "simulator.run"}
+
+
+def test_hardware_and_cost_never_reach_networks():
+    for name, path in ALL:
+        if within(name, ("simulator.hardware", "simulator.cost", "simulator.arithmetic", "formats", "native")):
+            reached = [m for _, m in imports(name, path) if within(m, ("torch", "simulator.network", "simulator.run"))]
+            assert not reached, f"{name}: {reached}"
+
+
+def test_nothing_imports_the_tests():
+    for name, path in ALL:
+        assert not [m for _, m in imports(name, path) if within(m, ("tests", "pytest", "hypothesis"))], name
+
+
+def test_the_rules_see_relative_absolute_and_nested_imports(tmp_path):
+    """The scanner itself: what it must notice in a file that breaks every rule."""
+    path = tmp_path / "breaker.py"
+    path.write_text(
+        "from . import spec\nfrom .engine import add\nfrom .. import report\nfrom ..cost.price import price\n"
+        "import native.matmul\nimport torch.nn as nn\n"
+        "def f():\n    from simulator import network\n    import pydantic\n"
+    )
+    name = "simulator.arithmetic.breaker"
+    found = {imported for _, imported in imports(name, path)}
+    assert {one for one in found if allowed(name, one)} == {
+        "native.matmul", "simulator.arithmetic.engine", "simulator.arithmetic.spec",
+    }  # fmt: skip
+    assert {one for one in found if not allowed(name, one)} == {
+        "simulator.report", "simulator.cost.price", "simulator.network", "torch.nn", "pydantic",
+    }  # fmt: skip
+
+
+def loaded(statement):
+    """Return the modules that a fresh interpreter holds after a statement."""
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+HEAVY = ("torch", "pydantic", "pandas", "plotly", "jinja2", "rich", "typer", "yaml", "onnx", "keras")
+
+
+@pytest.mark.parametrize("statement", ["import formats", "import simulator"])
+def test_the_front_doors_load_nothing_heavy(statement):
+    names = loaded(statement)
+    assert not [library for library in HEAVY if library in names]
+
+
+def test_formats_does_not_load_the_engine():
+    names = loaded("import formats\nformats.get('fp8_e4m3').quantize([1.0])")
+    assert not [name for name in names if within(name, ("native", "simulator", "cffi"))]
+
+
+def test_the_engine_loads_no_simulator():
+    assert not [name for name in loaded("import native") if within(name, ("simulator", "torch"))]
+
+
+def test_estimating_cost_loads_no_framework():
+    names = loaded("import simulator\nsimulator.estimate, simulator.load_hardware")
+    assert not [name for name in names if within(name, ("torch", "simulator.network", "simulator.run"))]

@@ -1,0 +1,122 @@
+"""Beyond the largest value, infinities, zeros and NaN under every overflow mode: round first, then compare."""
+
+import math
+
+import numpy as np
+import pytest
+
+import formats
+from tests.oracles.bits import assert_same_bits
+
+INF, NAN = math.inf, math.nan
+
+# format, mode -> what +beyond and +Inf become; None: the mode needs a NaN and the format has none.
+BEYOND = {
+    ("fp16", "ieee"): INF,
+    ("fp16", "sat"): 65504.0,
+    ("fp16", "nan"): NAN,
+    ("bf16", "sat"): math.ldexp(255, 120),
+    ("bf16", "ieee"): INF,
+    ("fp8_e5m2", "ieee"): INF,
+    ("fp8_e5m2", "sat"): 57344.0,
+    ("fp8_e5m2", "nan"): NAN,
+    ("fp8_e4m3", "ieee"): NAN,
+    ("fp8_e4m3", "sat"): 448.0,
+    ("fp8_e4m3", "nan"): NAN,
+    ("e4m3:ieee", "ieee"): INF,
+    ("e4m3:ieee", "sat"): 240.0,
+    ("fp8_e4m3fnuz", "ieee"): NAN,
+    ("fp8_e4m3fnuz", "sat"): 240.0,
+    ("fp8_e5m2fnuz", "nan"): NAN,
+    ("fp6_e3m2", "ieee"): 28.0,
+    ("fp6_e3m2", "sat"): 28.0,
+    ("fp4_e2m1", "sat"): 6.0,
+    ("e5m0", "ieee"): INF,
+    ("fp16:ftz", "sat"): 65504.0,
+    ("fp32", "ieee"): INF,
+    ("fp64", "sat"): 1.7976931348623157e308,
+}
+
+
+@pytest.mark.parametrize(("name", "mode"), sorted(BEYOND))
+def test_infinity_becomes_what_the_mode_says(name, mode, path):
+    instead = BEYOND[name, mode]
+    assert_same_bits(formats.get(name).quantize([INF, -INF], overflow=mode), [instead, -instead], note=f"{name}/{mode}")
+
+
+@pytest.mark.parametrize(("name", "mode"), sorted(key for key in BEYOND if key[0] != "fp64"))
+def test_only_what_rounds_beyond_the_largest_overflows(name, mode, path):
+    fmt, instead = formats.get(name), BEYOND[name, mode]
+    largest = fmt.max
+    # The largest value of fp8_e4m3 has an even significand, those of all others an odd one: the tie goes the other way.
+    ulp = 2.0 ** (math.floor(math.log2(largest)) - fmt.fraction_bits)
+    tie = largest if fmt.encode([largest])[0] % 2 == 0 else instead
+    inside = math.nextafter(largest + ulp / 2, 0)
+    outside = math.nextafter(largest + ulp / 2, INF)
+    x = np.array([largest, inside, largest + ulp / 2, outside, largest + ulp, 2 * largest, 1e308])
+    expected = np.array([largest, largest, tie, instead, instead, instead, instead])
+    assert_same_bits(fmt.quantize(x, overflow=mode), expected, x, f"{name}/{mode}")
+    assert_same_bits(fmt.quantize(-x, overflow=mode), -expected, -x, f"{name}/{mode}")
+
+
+@pytest.mark.parametrize(
+    "name", ["fp16", "fp8_e4m3", "fp6_e3m2", "fp4_e2m1", "e5m2:ftz", "fp8_e5m2fnuz", "e4m3:fnuz:b3"]
+)
+def test_zero_keeps_its_sign_where_the_format_has_two(name, path):
+    fmt = formats.get(name)
+    tiny = fmt.smallest_subnormal / 2
+    x = np.array([0.0, -0.0, tiny, -tiny, 5e-324, -5e-324])
+    zeros = np.copysign(0.0, x) if "fnuz" not in name else np.zeros(6)
+    assert_same_bits(fmt.quantize(x), zeros, x, name)
+
+
+@pytest.mark.parametrize("mode", ["ieee", "sat", "nan"])
+def test_nan_stays_nan_in_every_mode(mode, path):
+    for name in ("fp16", "bf16", "fp8_e4m3", "fp8_e4m3fnuz", "e5m2:ftz", "fp64"):
+        assert np.isnan(formats.get(name).quantize([NAN, -NAN], overflow=mode)).all(), f"{name}/{mode}"
+
+
+@pytest.mark.parametrize("name", ["fp6_e3m2", "fp6_e2m3", "fp4_e2m1", "e5m0"])
+def test_nan_is_refused_by_a_format_without_one(name, path):
+    fmt = formats.get(name)
+    with pytest.raises(ValueError, match=f"{name} has no NaN, and the array holds one; replace it before quantising"):
+        fmt.quantize([1.0, NAN])
+    with pytest.raises(ValueError, match="has no NaN"):
+        fmt.encode(np.array([NAN], np.float32))
+    with pytest.raises(ValueError, match=f"overflow 'nan' needs a NaN, and {name} has none; use 'sat'"):
+        fmt.quantize([1.0], overflow="nan")
+
+
+def test_flushing_happens_after_rounding(path):
+    """What rounds up to the smallest normal value is kept; what stays below it becomes zero of the same sign."""
+    fmt = formats.get("fp16:ftz")
+    normal = 2.0**-14
+    below = math.nextafter(normal, 0)
+    x = np.array([normal, below, normal * (1 - 2.0**-12), normal * (1 - 2.0**-10), normal / 2, 2.0**-24])
+    expected = np.array([normal, normal, normal, 0.0, 0.0, 0.0])
+    assert_same_bits(fmt.quantize(x), expected, x)
+    assert_same_bits(fmt.quantize(-x), -expected, -x)
+
+
+def test_defaults_are_ieee_nan_and_sat_by_dialect():
+    expected = {"fp16": "ieee", "fp8_e4m3": "nan", "fp8_e5m2fnuz": "nan", "fp4_e2m1": "sat", "e4m3:ieee": "ieee"}
+    assert {name: formats.get(name).default_overflow for name in expected} == expected
+    for name, mode in expected.items():
+        fmt = formats.get(name)
+        assert_same_bits(fmt.quantize([1e9, -INF]), fmt.quantize([1e9, -INF], overflow=mode))
+
+
+def test_unknown_modes_are_refused_with_the_known_ones(path):
+    fmt = formats.get("fp16")
+    with pytest.raises(ValueError, match="rounding 'up' is unknown; expected one of rne"):
+        fmt.quantize([1.0], rounding="up")
+    with pytest.raises(ValueError, match="overflow 'clip' is unknown; expected one of ieee, sat, satprop, nan, wrap"):
+        fmt.encode([1.0], overflow="clip")
+
+
+def test_no_overflow_mode_changes_a_value_inside_the_range(path):
+    x = np.random.default_rng(31).uniform(-448, 448, 500)
+    fmt = formats.get("fp8_e4m3")
+    modes = [fmt.quantize(x, overflow=mode) for mode in ("ieee", "sat", "nan")]
+    assert_same_bits(modes[0], modes[1], x, "seed 31")
+    assert_same_bits(modes[0], modes[2], x, "seed 31")

@@ -1,0 +1,297 @@
+"""The kernels' conditions: each clause holds at its bound and refuses one step beyond it."""
+
+from dataclasses import replace
+
+import pytest
+
+import simulator
+from native.matmul import Profile
+from simulator.arithmetic.kernels import KERNELS, Situation, choose
+from simulator.arithmetic.lowering import lower
+from tests.oracles.kernel_cases import kernel_named
+
+
+def operand(high=0, last=0, bits=1, finite=True):
+    """Profile of an operand: largest exponent, smallest last bit, most significant bits."""
+    return Profile(high, last, bits, finite, True)
+
+
+def situation(accumulator, a, b=None, c=None, k=1, wide=False):
+    return Situation(lower(simulator.mac(accumulator).accumulator), a, a if b is None else b, c, k, wide)
+
+
+def failing(kernel, where):
+    return [clause.text for clause in kernel_named(kernel).condition(where) if not clause.holds]
+
+
+ONE = operand()
+# Products down to 2^-40: sums are never exact in float32 lanes, so that the other clauses decide.
+DEEP = operand(3, -20, 4)
+DEEPER = operand(3, -60, 4)
+
+# id: kernel, situation just inside, situation just outside, part of the clause that then fails
+BOUNDS = {
+    "float32_fma: p = 11": (
+        "float32_fma",
+        situation("fma(e8m10)", DEEP, k=999),
+        situation("fma(e8m11)", DEEP, k=999),
+        "or term fits, 8 <= p = 12, and 24 >= 2*12 + 2",
+    ),
+    "float32_fma: product fits p bits": (
+        "float32_fma",
+        situation("fma(e8m10)", operand(3, -20, 6), operand(3, -20, 5), k=999),
+        situation("fma(e8m10)", operand(3, -20, 6), operand(3, -20, 6), k=999),
+        "term fits, 12 <= p = 11",
+    ),
+    "float32_fma: sums of subnormals exact": (
+        "float32_fma",
+        situation("fma(fp16)", operand(3, -19, 4), k=999),  # last bits at 2^-38 = 2^(-14 - 24)
+        situation("fma(fp16)", operand(3, -20, 4), operand(3, -19, 4), k=999),
+        "or term fits, 8 <= p = 11",
+    ),
+    "float32_fma: exact sums need no other clause": (
+        "float32_fma",
+        situation("fma(e8m20)", operand(3, 0, 4), k=2**14),  # 2^(8+1+14), doubled: 2^24
+        situation("fma(e8m20)", operand(3, 0, 4), k=2**15),
+        "bits <= 24",
+    ),
+    "float32_fma: rounding constant": (
+        "float32_fma",
+        situation("fma(bf16)", operand(54, 51, 4), operand(54, 51, 4)),  # |s + t| < 3 * 2^110
+        situation("fma(bf16)", operand(55, 51, 4), operand(54, 51, 4)),
+        "sum below 2^113 <= 2^112, where the rounding constant works",
+    ),
+    "float32_fma: last product bit": (
+        "float32_fma",
+        situation("fma(tf32)", operand(-70, -75, 3), operand(-70, -74, 3)),
+        situation("fma(tf32)", operand(-70, -75, 3)),
+        "last bit 2^-150 >= 2^-149",
+    ),
+    "float32_fma: addend": (
+        "float32_fma",
+        situation("fma(e8m11)", ONE, c=operand(22, 20, 3)),
+        situation("fma(e8m11)", ONE, c=operand(25, 20, 3)),
+        "sum exact",
+    ),
+    "float32_fma: operands of float32": (
+        "float32_fma",
+        situation("fma(fp16)", ONE),
+        situation("fma(fp16)", ONE, wide=True),
+        "operands are float32 values",
+    ),
+    "float32_fma: subnormals": (
+        "float32_fma",
+        situation("fma(fp16)", ONE),
+        situation("fma(fp16:ftz)", ONE),
+        "e5m10:ftz keeps subnormals and -0",
+    ),
+    "float32_fma: signed zero": (
+        "float32_fma",
+        situation("fma(fp8_e4m3)", ONE),
+        situation("fma(fp8_e4m3fnuz)", ONE),
+        "fp8_e4m3fnuz keeps subnormals and -0",
+    ),
+    "float32_fma: two significand bits": (
+        "float32_fma",
+        situation("fma(e5m1)", ONE),
+        situation("fma(e5m0)", ONE),
+        "2 <= p = 1 <= 22",
+    ),
+    "float32_fma: normal values are normal in float32": (
+        "float32_fma",
+        situation("fma(e8m7)", ONE),
+        situation("fma(e8m7:b128)", ONE),
+        "e8m7:b128 in a float32 lane",
+    ),
+    "float32_fma: the largest value is a float32": (
+        "float32_fma",
+        situation("fma(e8m5)", ONE),
+        situation("fma(e9m5:b127)", ONE),
+        "< 2^128",
+    ),
+    "float32_fma: leaf with runs of runs": (
+        "float32_fma",
+        situation("chunk(2, chunk(2, fma(fp16), seq(fp16)), seq(fp16))", ONE),
+        situation("chunk(2, fma(fp16), chunk(2, fma(fp16), seq(fp16)))", ONE),
+        "the accumulator is a leaf with runs of runs",
+    ),
+    "float32_fma: joined runs": (
+        "float32_fma",
+        situation("chunk(2, fma(bf16), fma(bf16))", operand(53, 50, 4), k=2),
+        situation("chunk(2, fma(bf16), fma(bf16))", operand(54, 50, 4), operand(53, 50, 4), k=2),
+        "joined runs of 2 below",
+    ),
+    "float32_seq: exact product": (
+        "float32_seq",
+        situation("seq(fp16)", operand(0, -11, 12)),
+        situation("seq(fp16)", operand(0, -12, 13), operand(0, -11, 12)),
+        "product exact: 25 bits <= 24",
+    ),
+    "float32_seq: p = 11": (
+        "float32_seq",
+        situation("seq(e8m10)", operand(3, -20, 12), k=999),
+        situation("seq(e8m11)", operand(3, -20, 12), k=999),
+        "24 >= 2*12 + 2",
+    ),
+    "float32_seq: product format no wider than the sum": (
+        "float32_seq",
+        situation("seq(e8m10, e8m10)", operand(3, -20, 12), k=999),
+        situation("seq(e8m10, e8m9)", operand(3, -20, 12), k=999),
+        "term fits, 11 <= p = 10",
+    ),
+    "float32_seq: a saturated product has the bits of the largest value": (
+        "float32_seq",
+        situation("seq(fp8_e5m2/sat, e8m2)", operand(8, 8, 1), c=operand(0, -20, 1)),
+        situation("seq(fp8_e5m2/sat, e8m1)", operand(8, 8, 1), c=operand(0, -20, 1)),
+        "term fits, 3 <= p = 2",
+    ),
+    "float32_seq: a rounded product may reach its bound": (
+        "float32_seq",
+        situation("seq(e8m1, e7m7:b16)", operand(50, 46, 6), c=operand(110, 103, 8)),
+        situation("seq(e8m1, e7m7:b15)", operand(51, 46, 6), c=operand(111, 104, 8)),
+        "where the rounding constant works",
+    ),
+    "float32_fma_odd: p = 22": (
+        "float32_fma_odd",
+        situation("fma(e8m21)", DEEP, k=999),
+        situation("fma(e8m22)", DEEP, k=999),
+        "sum rounded to odd first: 24 >= 23 + 2",
+    ),
+    "float32_fma_odd: exact product": (
+        "float32_fma_odd",
+        situation("fma(fp16)", operand(0, -11, 12)),
+        situation("fma(fp16)", operand(0, -12, 13), operand(0, -11, 12)),
+        "product exact: 25 bits <= 24",
+    ),
+    "float64_fma: p = 25": (
+        "float64_fma",
+        situation("fma(e8m24)", DEEPER, k=999),
+        situation("fma(e8m25)", DEEPER, k=999),
+        "53 >= 2*26 + 2",
+    ),
+    "float64_fma: product fits p bits": (
+        "float64_fma",
+        situation("fma(fp32)", operand(0, -60, 12), k=9),
+        situation("fma(fp32)", operand(0, -60, 13), operand(0, -60, 12), k=9),
+        "term fits, 25 <= p = 24",
+    ),
+    "float64_fma_odd: p = 51": (
+        "float64_fma_odd",
+        situation("fma(e10m50)", DEEPER, k=999),
+        situation("fma(e10m51)", DEEPER, k=999),
+        "2 <= p = 52 <= 51",
+    ),
+    "float64_fma_odd: exact product": (
+        "float64_fma_odd",
+        situation("fma(fp32)", operand(0, -26, 27), operand(0, -25, 26)),
+        situation("fma(fp32)", operand(0, -26, 27)),
+        "product exact: 54 bits <= 53",
+    ),
+    "float64_seq: p = 25": (
+        "float64_seq",
+        situation("seq(e8m24)", operand(3, -60, 24), k=999),
+        situation("seq(e8m25)", operand(3, -60, 24), k=999),
+        "53 >= 2*26 + 2",
+    ),
+    "float64_seq_odd: p = 51": (
+        "float64_seq_odd",
+        situation("seq(e10m50)", DEEPER, k=999),
+        situation("seq(e10m51)", DEEPER, k=999),
+        "2 <= p = 52 <= 51",
+    ),
+    "float64_exact: K = 2^17 for E4M3": (
+        "float64_exact",
+        situation("exact(fp16)", operand(8, -9, 4), k=2**17),
+        situation("exact(fp16)", operand(8, -9, 4), k=2**17 + 1),
+        "all partial sums exact: 2^36 down to 2^-18 is 54 bits <= 53",
+    ),
+    "float64_exact: K = 8 for E4M3 by E5M2": (
+        "float64_exact",
+        situation("exact(fp16)", operand(8, -9, 4), operand(15, -16, 3), k=2**3),
+        situation("exact(fp16)", operand(8, -9, 4), operand(15, -16, 3), k=2**3 + 1),
+        "is 54 bits <= 53",
+    ),
+    "float64_exact: addend": (
+        "float64_exact",
+        situation("exact(fp16)", ONE, c=operand(0, -50, 51)),
+        situation("exact(fp16)", ONE, c=operand(0, -51, 52)),
+        "is 54 bits <= 53",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_condition_holds_just_inside_its_bound(name):
+    kernel, inside, _, _ = BOUNDS[name]
+    assert failing(kernel, inside) == []
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_condition_refuses_just_outside_its_bound_and_says_why(name):
+    kernel, _, outside, text = BOUNDS[name]
+    refused = failing(kernel, outside)
+    assert refused
+    assert any(text in clause for clause in refused), refused
+
+
+def test_every_lane_kernel_has_a_bound_here():
+    lanes = {kernel.name for kernel in KERNELS if not kernel.name.startswith("integer")}
+    assert {bound[0] for bound in BOUNDS.values()} == lanes
+
+
+def test_products_that_may_overflow_float32_are_refused_whatever_else_holds():
+    text = "below 2^128 <= 2^128"
+    clauses = kernel_named("float32_fma").condition(situation("fma(fp16)", operand(63, 60, 4)))
+    assert any(clause.holds and text in clause.text for clause in clauses)
+    refused = failing("float32_fma", situation("fma(fp16)", operand(63, 60, 4), operand(64, 60, 4)))
+    assert any("below 2^129 <= 2^128" in clause for clause in refused)
+
+
+def test_e5m2_times_e5m2_is_never_exact_in_float64():
+    e5m2 = operand(15, -16, 3)
+    assert failing("float64_exact", situation("exact(fp32)", e5m2, k=1))
+
+
+@pytest.mark.parametrize(
+    ("accumulator", "kernel"),
+    [
+        ("fma(fp16)", "float32_fma"),
+        ("seq(fp16)", "float32_seq"),
+        ("exact(fp16)", "float64_exact"),
+        ("fma(fp64)", "integer_tree"),
+        ("fma(e4m3:fnuz)", "integer_tree"),
+        ("late(fma(fp16))", "float32_fma"),
+    ],
+)
+def test_the_cheapest_kernel_that_holds_is_chosen_and_the_refused_ones_say_why(accumulator, kernel):
+    where = situation(accumulator, operand(0, -3, 4), k=10)
+    chosen, tried = choose(where)
+    assert chosen.name == kernel
+    names = [one.name for one in KERNELS]
+    assert [one.name for one, _ in tried] == names[: names.index(kernel) + 1]
+    for refused, clauses in tried[:-1]:
+        assert any(not clause.holds for clause in clauses), refused.name
+    assert all(clause.holds and clause.text for clause in tried[-1][1])
+
+
+def test_an_exact_accumulator_is_never_given_to_a_kernel_that_rounds():
+    where = situation("exact(fp16)", operand(500, -500, 53), k=10)
+    for kernel in KERNELS:
+        holds = not failing(kernel.name, where)
+        assert holds == (kernel.name == "integer_exact"), kernel.name
+
+
+def test_a_kernel_for_another_step_is_refused_by_kind():
+    assert failing("float32_seq", situation("fma(fp16)", ONE)) == [
+        "this kernel runs seq, and the accumulator's leaf is fma"
+    ]
+    assert failing("integer_tree", situation("exact(fp16)", ONE)) == [
+        "this kernel rounds at every step, and the accumulator only once"
+    ]
+
+
+def test_operands_without_a_non_zero_element_are_no_problem():
+    nothing = Profile(0, 0, 0, True, False)
+    where = situation("fma(bf16)", nothing, nothing, nothing, k=100)
+    assert failing("float32_fma", where) == []
+    assert failing("float32_fma", replace(where, k=0)) == []

@@ -1,0 +1,189 @@
+"""Every kernel equals the definition on every instruction set, dense and listed, with and without counting."""
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import formats
+import native
+from simulator.arithmetic.kernels import KERNELS
+from tests.oracles.bits import assert_same_bits, digest, operands_of
+from tests.oracles.kernel_cases import CASES, Case, expected, forced
+
+SEED = 100
+# Beyond a tile in every direction; a long inner product, longer than the blocks in which listed operands are gathered.
+SHAPES = [(3, 37, 9), (2, 3, 130), (5, 1, 1)]
+
+ids = {"ids": str}
+
+
+def note(case, *rest):
+    return f"{case} seed {SEED} {rest}"
+
+
+def test_there_are_cases_for_every_kernel():
+    assert {case.kernel for case in CASES} == {kernel.name for kernel in KERNELS}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("case", CASES, **ids)
+def test_dense_equals_the_definition(case, shape, isa):
+    a, b, c = case.arrays(*shape, SEED)
+    values, flags = expected(case, *shape, SEED)
+    work = forced(case.kernel, case.spec, a, b, c)
+    plain, none = work.dense()
+    counted, stats = work.dense(stats=True)
+    of = operands_of(a, b, c)
+    assert none is None
+    assert_same_bits(plain, values, of, note(case, isa))
+    assert_same_bits(counted, values, of, note(case, isa, "stats"))
+    assert_same_bits(stats.overflowed, flags, of, note(case, isa, "overflow flags"))
+    assert stats.kernel == case.kernel
+    assert stats.overflows == int(flags.sum())
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
+@pytest.mark.parametrize("case", CASES, **ids)
+def test_listed_equals_the_definition(case, shape, isa):
+    """Outputs in a random order, some of them twice, in runs of one row and scattered."""
+    a, b, c = case.arrays(*shape, SEED)
+    values, flags = expected(case, *shape, SEED)
+    rng = np.random.default_rng(SEED)
+    picked = np.concatenate([rng.integers(0, values.size, 150), np.arange(values.size)])
+    outputs = rows, columns = np.unravel_index(picked, values.shape)
+    work = forced(case.kernel, case.spec, a, b, c)
+    plain, none = work.listed(outputs)
+    counted, stats = work.listed(outputs, stats=True)
+    text = operands_of(a, b, c)
+
+    def of(place):
+        return text((rows[place[0]], columns[place[0]]))
+
+    assert none is None
+    assert_same_bits(plain, values[outputs], of, note(case, isa))
+    assert_same_bits(counted, values[outputs], of, note(case, isa, "stats"))
+    assert_same_bits(stats.overflowed, flags[outputs], of, note(case, isa, "overflow flags"))
+
+
+WIDE = [case for case in CASES if case.kernel.startswith(("float64", "integer"))]
+
+
+@pytest.mark.parametrize("case", WIDE, **ids)
+def test_double_and_float_storage_of_the_operands_give_the_same_bits(case, isa):
+    a, b, c = case.arrays(*SHAPES[0], SEED)
+    values, _ = expected(case, *SHAPES[0], SEED)
+    every = np.indices(values.shape).reshape(2, -1)
+    for wide_a, wide_b in ((True, False), (False, True), (True, True)):
+        work = forced(case.kernel, case.spec, a, b, c)
+        work.a = work.a.astype(np.float64) if wide_a else work.a
+        work.b = work.b.astype(np.float64) if wide_b else work.b
+        assert_same_bits(work.dense()[0], values, operands_of(a, b, c), note(case, isa, wide_a, wide_b))
+        assert_same_bits(work.listed(tuple(every))[0], values.ravel(), note=note(case, isa, wide_a, wide_b))
+
+
+@pytest.mark.parametrize("case", CASES, **ids)
+def test_strides_of_the_operands_do_not_matter(case, isa):
+    """Transposed, reversed, sparse and repeated views against the same values in memory order."""
+    m, n, k = SHAPES[0]
+    a, b, c = case.arrays(m, n, k, SEED)
+    values, _ = expected(case, m, n, k, SEED)
+    padded = np.full((2 * m, 3 * k), np.nan)
+    padded[::2, ::3] = a
+    work = forced(case.kernel, case.spec, a, b, c)
+    work.a = padded.astype(work.a.dtype)[::2, ::3]
+    work.b = np.ascontiguousarray(work.b[::-1, ::-1])[::-1, ::-1]
+    assert_same_bits(work.dense()[0], values, note=note(case, isa))
+    work.b = np.asfortranarray(work.b)
+    work.a = np.asfortranarray(work.a)
+    assert_same_bits(work.dense()[0], values, note=note(case, isa))
+    every = np.indices(values.shape).reshape(2, -1)
+    assert_same_bits(work.listed(tuple(every))[0], values.ravel(), note=note(case, isa))
+
+
+# --- the same bits everywhere ----------------------------------------------------------------------------------------
+
+FIRST = {case.kernel: case for case in reversed(CASES)}  # the first case of each kernel
+
+# SHA-256 of the results and of the overflow flags. A change of one of these is a change of numerics, to be announced.
+PINS = {
+    "float32_fma": "09f9cfd8d33658e4ecec25c3ff5625bb19cbc5f7ab51ed547bbaf1c4512c0564",
+    "float32_fma_odd": "d6baafc8e6f5644fd745c2f5d647f26dd0d2be643229f86c1ce3e3a4f4e3c728",
+    "float32_seq": "cd88de4918bf402b67ef761608f8d0fa39b66eeb983c075203b18bc6d001bac8",
+    "float64_exact": "8575a2042fba94a11f91738fde19b04292e2833c951538f18e824e0090b89ec5",
+    "float64_fma": "09cd7bc8c9cf26cd9bef9ccbe5b590f886cdd20939d4884f4bdf84060ee18dcd",
+    "float64_fma_odd": "09cd7bc8c9cf26cd9bef9ccbe5b590f886cdd20939d4884f4bdf84060ee18dcd",
+    "float64_seq": "09cd7bc8c9cf26cd9bef9ccbe5b590f886cdd20939d4884f4bdf84060ee18dcd",
+    "float64_seq_odd": "b6c1c888c1bfe90c5cfcd20b3cf50f170c20ab33a7a0d42421af57c8bda6e22e",
+    "integer_exact": "b6c1c888c1bfe90c5cfcd20b3cf50f170c20ab33a7a0d42421af57c8bda6e22e",
+    "integer_tree": "b6c1c888c1bfe90c5cfcd20b3cf50f170c20ab33a7a0d42421af57c8bda6e22e",
+}
+
+
+def pinned_operands(shape, seed):
+    """Numbers of 9 bits around 1 from the raw words of a bit generator, whose streams numpy promises to keep."""
+    raw = np.random.PCG64(seed).random_raw(int(np.prod(shape))).reshape(shape)
+    significands = 256 + (raw & 255).astype(np.float64)
+    exponents = ((raw >> 8) % 7).astype(np.int64) - 11
+    return np.ldexp(significands, exponents) * np.where(raw >> 63, -1.0, 1.0)
+
+
+@pytest.mark.parametrize("kernel", sorted(FIRST))
+def test_result_bytes_are_those_pinned(kernel, isa):
+    case = FIRST[kernel]
+    quantize = formats.get(case.operands).quantize
+    a, b = quantize(pinned_operands((33, 77), SEED)), quantize(pinned_operands((77, 41), SEED + 1))
+    c = None if case.c is None else pinned_operands((33, 41), SEED + 2)
+    y, stats = forced(kernel, case.spec, a, b, c).dense(stats=True)
+    both = hashlib.sha256((digest(y) + digest(stats.overflowed)).encode()).hexdigest()
+    assert both == PINS[kernel], f"{case} on {isa} seed {SEED}"
+
+
+@pytest.mark.parametrize("case", [FIRST[name] for name in sorted(FIRST)], **ids)
+def test_threads_change_no_bit(case, isa):
+    a, b, c = case.arrays(45, 150, 30, SEED)
+    every = np.indices((45, 150)).reshape(2, -1)
+    results = []
+    for threads in (1, 2, 3, 7):
+        work = forced(case.kernel, case.spec, a, b, c, threads)
+        y, stats = work.dense(stats=True)
+        z, listed = work.listed(tuple(every), stats=True)
+        assert_same_bits(z.reshape(y.shape), y, note=note(case, isa, threads))
+        results.append((digest(y), digest(stats.overflowed), digest(z), digest(listed.overflowed)))
+    assert len(set(results)) == 1, note(case, isa)
+
+
+@pytest.mark.parametrize("case", [FIRST[name] for name in sorted(FIRST)], **ids)
+def test_splitting_rows_and_columns_changes_no_bit(case, isa):
+    m, n, k = 23, 71, 20
+    a, b, c = case.arrays(m, n, k, SEED)
+    whole, stats = forced(case.kernel, case.spec, a, b, c).dense(stats=True)
+    for rows, columns in (([0, 1, 7, m], [0, n]), ([0, m], [0, 1, 33, 70, n]), ([0, 11, m], [0, 32, n])):
+        parts, flags = np.empty((m, n)), np.empty((m, n), bool)
+        for top, bottom in pairwise(rows):
+            for left, right in pairwise(columns):
+                addend = None if c is None else c[top:bottom, left:right]
+                work = forced(case.kernel, case.spec, a[top:bottom], b[:, left:right], addend)
+                y, counted = work.dense(stats=True)
+                parts[top:bottom, left:right], flags[top:bottom, left:right] = y, counted.overflowed
+        assert_same_bits(parts, whole, note=note(case, isa, rows, columns))
+        assert_same_bits(flags, stats.overflowed, note=note(case, isa, rows, columns))
+
+
+def test_no_nan_leaves_with_a_sign_or_a_payload(isa):
+    """NaNs come out as the positive quiet NaN, so that bytes can be compared."""
+    case = Case("float32_fma", "fma(fp16)", "fp8_e4m3")
+    quiet = np.array([np.nan], np.float32).tobytes()
+    a, b = np.array([[-np.nan, 1.0]]), np.array([[1.0], [2.0]])
+    for kernel in ("float32_fma", "float32_fma_odd", "integer_tree"):
+        assert forced(kernel, case.spec, a, b).dense()[0].tobytes() == quiet, f"{kernel} {isa}"
+    a, b = np.array([[np.inf, -np.inf]]), np.array([[1.0], [1.0]])
+    for kernel in ("float32_fma", "float32_fma_odd", "integer_tree"):
+        assert forced(kernel, case.spec, a, b).dense()[0].tobytes() == quiet, f"{kernel} {isa}"
+    x = np.array([0xFFF8000000000001, 0x7FF8000000000123], np.uint64).view(np.float64)
+    assert formats.get("fp16").quantize(x).tobytes() == np.array([np.nan, np.nan]).tobytes()
+
+
+def test_pins_cover_every_kernel():
+    assert sorted(PINS) == sorted(native.kernels())

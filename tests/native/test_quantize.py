@@ -1,0 +1,118 @@
+"""The elementwise twins below the arithmetic: overflow flags, output types, one rounding of a sum."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from formats import Use
+from native.matmul import profile
+from native.twins import add, convert, quantize
+from tests.oracles.bits import assert_same_bits
+
+SEED = 400
+USES = ["fp16", "fp16/sat", "bf16", "fp8_e4m3", "fp8_e4m3/sat", "e5m2:ftz", "fp8_e4m3fnuz/sat", "fp64", "e5m0"]
+
+
+def sample(use, count=700):
+    rng = np.random.default_rng(SEED)
+    fmt = use.format
+    near = fmt.max * rng.choice([0.5, 0.99, 1, 1.01, 1.05, 2], count) * rng.choice([-1.0, 1.0], count)
+    return np.concatenate([near[np.isfinite(near)], rng.standard_normal(count), [math.inf, -math.inf, 0.0, -0.0]])
+
+
+@pytest.mark.parametrize("text", USES)
+def test_overflow_flags_are_those_of_the_definition(text, isa):
+    use = Use.parse(text)
+    with np.errstate(over="ignore"):
+        x = sample(use)
+    flags = np.zeros(x.shape, bool)
+    quantize(x, use, overflow=flags)
+
+    def overflows(v):
+        return math.isinf(v) or (v != 0 and use.format.overflows(*exact_pair(Fraction(v)), use.rounding))
+
+    expected = [overflows(v) for v in x.tolist()]
+    assert flags.tolist() == expected, f"{text} {isa} seed {SEED}"
+    assert any(expected)
+    assert not all(expected)
+
+
+def test_flags_that_are_already_set_stay_set(isa):
+    flags = np.array([True, False, False])
+    quantize(np.array([1.0, 1.0, 1e9]), Use.parse("fp16"), overflow=flags)
+    assert flags.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("text", ["fp16", "bf16/sat", "fp8_e4m3", "e5m2:ftz", "e8m13"])
+def test_float32_output_holds_the_same_values(text, isa):
+    use = Use.parse(text)
+    x = sample(use)
+    assert_same_bits(quantize(x, use, np.float32), quantize(x, use), x, f"{text} {isa}")
+    assert quantize(x, use, np.float32).dtype == np.float32
+
+
+@pytest.mark.parametrize("text", ["fp16", "fp32", "fp8_e4m3/sat", "e5m2:ftz", "fp64"])
+def test_add_rounds_the_exact_sum_once(text, isa):
+    """Sums that float64 cannot hold: a tie of the format and a crumb far below decide together."""
+    use = Use.parse(text)
+    x = np.array([1.0, 1 + use.format.unit_roundoff, 1 + use.format.unit_roundoff, 1.5, -0.0, 0.0])
+    c = np.array([1e-30, 1e-300, -1e-300, -1.5, -0.0, -0.0])
+    y = add(x, c, use)
+    for i in range(4):
+        total = Fraction(float(x[i])) + Fraction(float(c[i]))
+        expected = use.format.project_finite(*exact_pair(total), "rne", use.overflow) if total else 0.0
+        assert y[i].hex() == float(expected).hex(), f"{text}: {x[i].hex()} + {c[i].hex()}"
+    assert [math.copysign(1, v) for v in y[4:]] == [-1.0, 1.0]
+
+
+def exact_pair(total):
+    numerator, denominator = total.as_integer_ratio()
+    return numerator, 1 - denominator.bit_length()
+
+
+def test_convert_keeps_layout_values_and_identity(isa):
+    x = np.asfortranarray(np.ldexp(np.arange(6.0).reshape(2, 3), -149))
+    narrow = convert(x, np.float32)
+    assert narrow.dtype == np.float32
+    assert narrow.flags.f_contiguous
+    assert_same_bits(narrow, x)
+    assert_same_bits(convert(narrow, np.float64), x)
+    assert convert(narrow, np.float32) is narrow
+
+
+def brute_profile(x):
+    values = [abs(v) for v in np.asarray(x, np.float64).ravel().tolist() if v != 0 and math.isfinite(v)]
+    if not values:
+        return (0, 0, 0)
+    numerators = [Fraction(v).as_integer_ratio() for v in values]
+    high = max(math.frexp(v)[1] - 1 for v in values)
+    lasts, widths = [], []
+    for (numerator, denominator), v in zip(numerators, values, strict=True):
+        trailing = (numerator & -numerator).bit_length() - 1
+        last = trailing - (denominator.bit_length() - 1)
+        lasts.append(last)
+        widths.append(math.frexp(v)[1] - 1 - last + 1)
+    return high, min(lasts), max(widths)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_profile_is_that_of_exact_fractions(dtype):
+    rng = np.random.default_rng(SEED)
+    for _ in range(40):
+        x = np.ldexp(rng.integers(-300, 300, (4, 5)), rng.integers(-150, 100, (4, 5))).astype(dtype)
+        x[rng.random((4, 5)) < 0.2] = 0
+        x[rng.random((4, 5)) < 0.1] = np.inf
+        found = profile(x)
+        assert tuple(found[:3]) == brute_profile(x), f"seed {SEED}: {x.tolist()}"
+        assert found.finite == bool(np.isfinite(x).all())
+        assert found.nonzero == bool((x[np.isfinite(x)] != 0).any())
+
+
+def test_profile_of_a_broadcast_matrix_is_that_of_what_is_repeated():
+    row = np.array([[1.5, 0.0, -0.25]])
+    big = np.broadcast_to(row, (10**9, 3))
+    assert profile(big) == profile(row)
+    assert profile(np.broadcast_to(np.array([[3.0]]), (10**6, 10**6))) == profile(np.array([[3.0]]))
+    assert profile(np.zeros((0, 3))).nonzero is False

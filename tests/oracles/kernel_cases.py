@@ -1,0 +1,128 @@
+"""For each kernel accumulators and operands under which its condition holds, and how to make it run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+import simulator
+from simulator.arithmetic import reference
+from simulator.arithmetic.engine import Accumulation
+from simulator.arithmetic.kernels import KERNELS, Kernel
+from tests.oracles.operands import addend, anything, finite, structured
+
+
+@dataclass(frozen=True)
+class Case:
+    """One accumulator with operands.
+
+    Args:
+        kernel: whose condition holds. spec: string form. operands: format of both. kind: of tests.oracles.operands.
+        c: format around which the addends lie, or None.
+    """
+
+    kernel: str
+    spec: str
+    operands: str
+    kind: str = "random"
+    c: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kernel}: {self.operands} {self.kind} {self.spec}" + (" +c" if self.c else "")
+
+    def arrays(self, m: int, n: int, k: int, seed: int):
+        """Return a (m, k), b (k, n) and c (m, n) or None."""
+        total = simulator.mac(self.spec).result.format
+        a, b = structured(self.kind, self.operands, total, m, n, k, seed)
+        c = None if self.c is None else addend(self.c, (m, n), seed + 3)
+        if c is not None and self.kernel == "float64_exact":
+            c = simulator.mac(self.spec).result.format.quantize(c)  # 53 random bits would not leave float64 room
+        return a, b, c
+
+
+CASES = [
+    Case("float32_fma", "fma(fp16)", "fp8_e4m3", c="fp16"),
+    Case("float32_fma", "fma(fp16/sat)", "fp8_e4m3", "large"),
+    Case("float32_fma", "fma(fp16)", "fp8_e4m3", "special", c="fp16"),
+    Case("float32_fma", "fma(bf16)", "fp8_e4m3", "cancellation"),
+    Case("float32_fma", "chunk(4, fma(fp16), seq(fp16))", "fp8_e4m3", c="fp16"),
+    Case("float32_fma", "chunk(6, chunk(2, fma(fp16), seq(bf16)), seq(fp16/sat))", "fp8_e4m3", "large", c="fp16"),
+    Case("float32_fma", "fma(fp8_e4m3)", "fp4_e2m1", c="fp8_e4m3"),
+    Case("float32_fma_odd", "fma(fp16)", "fp16", "large", c="fp16"),
+    Case("float32_fma_odd", "fma(fp16)", "fp16", "subnormal"),
+    Case("float32_fma_odd", "fma(bf16/sat)", "bf16", c="fp16"),
+    Case("float32_fma_odd", "fma(fp8_e4m3)", "fp8_e4m3", "large"),
+    Case("float32_fma_odd", "fma(fp8_e4m3/sat)", "fp8_e4m3", "large", c="fp8_e4m3"),
+    Case("float32_fma_odd", "fma(fp8_e5m2)", "fp8_e5m2", "special"),
+    Case("float32_fma_odd", "chunk(3, fma(tf32), seq(e8m20))", "fp16", c="fp16"),
+    Case("float32_seq", "seq(fp16)", "fp16", "large", c="fp16"),
+    Case("float32_seq", "seq(fp16)", "fp16", "subnormal"),
+    Case("float32_seq", "seq(bf16/sat)", "bf16", "special", c="fp16"),
+    Case("float32_seq", "seq(fp8_e5m2, fp16)", "fp8_e4m3", "large"),
+    Case("float32_seq", "seq(fp8_e4m3/sat, fp16/sat)", "fp8_e5m2", "large", c="fp16"),
+    Case("float32_seq", "chunk(5, seq(fp16), seq(bf16))", "fp16", "cancellation"),
+    Case("float64_exact", "exact(fp16)", "fp8_e4m3", "large", c="fp16"),
+    Case("float64_exact", "exact(fp32)", "fp16"),
+    Case("float64_exact", "exact(fp8_e4m3/sat)", "fp8_e4m3", "special"),
+    Case("float64_fma", "fma(fp32)", "fp16", "cancellation", c="fp32"),
+    Case("float64_fma", "fma(fp32)", "bf16", "special"),
+    Case("float64_fma", "chunk(4, fma(e8m13), seq(fp32))", "fp8_e5m2", "large"),
+    Case("float64_seq", "seq(fp32)", "fp32", c="fp32"),
+    Case("float64_seq", "seq(fp32/sat)", "fp32", "large"),
+    Case("float64_seq", "seq(bf16, fp32)", "fp32", "special"),
+    Case("float64_fma_odd", "fma(fp32)", "fp32", c="fp32"),
+    Case("float64_fma_odd", "fma(fp32)", "fp32", "cancellation"),
+    Case("float64_fma_odd", "fma(e11m40)", "fp32", "special"),
+    Case("float64_seq_odd", "seq(e11m40)", "fp32", c="fp32"),
+    Case("float64_seq_odd", "seq(e9m28)", "fp32", "cancellation"),
+    Case("integer_exact", "exact(fp64)", "fp32", "wide", c="fp32"),
+    Case("integer_exact", "exact(fp16/sat)", "fp64", "special"),
+    Case("integer_exact", "exact(bf16)", "fp8_e5m2", "cancellation", c="bf16"),
+    Case("integer_tree", "fma(fp64)", "fp64", c="fp64"),
+    Case("integer_tree", "seq(e5m2:ftz)", "fp16", "subnormal"),
+    Case("integer_tree", "fma(fp8_e4m3fnuz)", "fp8_e4m3fnuz", "large", c="fp8_e4m3fnuz"),
+    Case("integer_tree", "chunk(6, fma(fp16), chunk(2, seq(bf16), seq(fp32)))", "fp8_e4m3", c="fp32"),
+    Case("integer_tree", "chunk(2, chunk(3, seq(fp16), fma(bf16)), seq(tf32/sat))", "fp16", "large"),
+]
+
+
+def kernel_named(name: str) -> Kernel:
+    return next(kernel for kernel in KERNELS if kernel.name == name)
+
+
+def forced(kernel: str, spec: str, a: NDArray, b: NDArray, c=None, threads: int = 1, check=True) -> Accumulation:
+    """Return an accumulation that runs on the named kernel; `check`: whose condition must hold."""
+    work = Accumulation(simulator.mac(spec), a, b, c, threads)
+    chosen = kernel_named(kernel)
+    if check:
+        failed = [clause.text for clause in chosen.condition(work.situation()) if not clause.holds]
+        assert not failed, f"{kernel} does not hold for {spec}: {failed}"
+    work.kernel = chosen
+    return work
+
+
+def definition(spec: str, a: NDArray, b: NDArray, c=None):
+    """Return (values, overflow flags) of a matrix product by the pure Python reference."""
+    mac = simulator.mac(spec)
+    m, n = a.shape[0], b.shape[1]
+    addends = None if c is None else np.broadcast_to(c, (m, n))
+    rows, columns = a.tolist(), b.T.tolist()
+    results = [
+        reference.dot(mac, rows[i], columns[j], None if addends is None else float(addends[i, j]))
+        for i in range(m)
+        for j in range(n)
+    ]
+    values, flags = zip(*results, strict=True) if results else ((), ())
+    return np.array(values, float).reshape(m, n), np.array(flags, bool).reshape(m, n)
+
+
+@cache
+def expected(case: Case, m: int, n: int, k: int, seed: int):
+    """The definition's values and flags of a case."""
+    return definition(case.spec, *case.arrays(m, n, k, seed))
+
+
+__all__ = ["CASES", "Case", "addend", "anything", "definition", "expected", "finite", "forced", "kernel_named"]
