@@ -20,17 +20,17 @@ that gives zero, the smallest positive scale is taken instead.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .floats import FloatFormat
 from .format import Format
+from .rounding import ROUNDINGS
 from .scaling import Array, quantize_quotient
 
 POWER_MODES = ("floor", "ceil", "rceil", "even", "rne")
-SIGNIFICAND_MODES = ("rne", "rna", "rnz", "rz", "ru", "rd", "odd")
+SIGNIFICAND_MODES = tuple(mode for mode in ROUNDINGS if mode != "sr")
 
 
 def modes_of(scale: FloatFormat) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def tensor_scale(amax: Array, element: Format, scale: FloatFormat) -> np.float32
     Args:
         amax: float32 values, largest magnitudes of the blocks; empty or all zero gives s = 1.
     Returns:
-        s; where the quotient overflows (amax below 2**-116), the largest float32.
+        s; where the quotient overflows (amax below 2688 / 2**128 in NVFP4), the largest float32.
     """
     largest = np.float32(amax.max(initial=0.0))
     if largest == 0:
@@ -114,11 +114,3 @@ def scales_under(s: np.float32, amax: Array, element: Format, scale: FloatFormat
     """
     ratio = (amax.astype(np.float32) / np.float32(element.max)) * s
     return np.maximum(scale.quantize(ratio.astype(np.float64), "rne", "sat"), scale.smallest_subnormal)
-
-
-def is_float64(value: Fraction) -> bool:
-    """Whether float64 holds a value exactly."""
-    try:
-        return Fraction(float(value)) == value
-    except OverflowError:
-        return False

@@ -44,8 +44,8 @@ class PositFormat(TaperedFormat):
         most = max(es for es in range(10) if (self.n - 2) << es <= MAX_SCALE)
         if not 0 <= self.es <= most:
             raise ValueError(
-                f"{self.name}: es = {self.es} is out of range for n = {self.n}; expected es from 0 to {most}, for which "
-                f"maxpos = 2^((n-2)*2^es) stays within 2^{MAX_SCALE}, the range of float64, in which arrays are kept"
+                f"{self.name}: es = {self.es} is out of range for n = {self.n}; expected es from 0 to {most}, "
+                f"so that maxpos = 2^((n-2)*2^es) does not exceed 2^{MAX_SCALE}: arrays are kept in float64"
             )
 
     @classmethod

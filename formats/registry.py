@@ -1,23 +1,31 @@
-"""From a name to a format: named formats, the eXmY grammar with its modifiers, registered formats and plug-ins.
+"""From a name to a format: named formats, the grammars of the families, registered formats and plug-ins.
 
-format   := named | "e" X "m" Y (":" modifier)* | named (":" modifier)* | registered name
-modifier := "ftz" (no subnormals) | "b" BIAS | "ieee" | "fn" | "fnuz" | "finite"
+format   := base (":" modifier)* | block
+base     := named | "e" X "m" Y | "binary" K "p" P ("s"|"u") ("e"|"f") | "posit" N ("e" ES)? | "takum" N
+          | "fix" N "." F | "ufix" N "." F | "int" N | "uint" N | "qtorch_" (a posit or eXmY) | registered name
+modifier := "ftz" (no subnormals) | "b" BIAS | "ieee" | "fn" | "fnuz" | "finite"                 of floats only
+block    := see block_names.py
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 
+from . import block_names
 from .catalogue import ALIASES, AMBIGUOUS, FLOATS
+from .fixed import FixedFormat
 from .floats import FloatFormat, default_bias
 from .format import Format
+from .posit import PositFormat
+from .takum import TakumFormat
 
 ENTRY_POINT_GROUP = "ulpsim.formats"
 MODIFIER_DIALECTS = ("ieee", "fn", "fnuz", "finite")
 
-_named: dict[str, Format] = {fmt.name: fmt for fmt in FLOATS}
+_named: dict[str, Format] = {fmt.name: fmt for fmt in (*FLOATS, *block_names.BLOCKS)}
+_FAMILIES = (PositFormat, TakumFormat, FixedFormat)  # each reads the names of its own grammar
 _registered: dict[str, Format] = {}
 
 
@@ -28,7 +36,7 @@ def _plugged():
 
 
 def available() -> list[str]:
-    """Return the names of all named, registered and plugged-in formats; eXmY names come on top of these."""
+    """Return the names of all named, registered and plugged-in formats; those of the grammars come on top."""
     plugged = [entry.name for entry in _plugged()]
     return [*_named, *_registered, *(name for name in plugged if name not in _registered)]
 
@@ -47,9 +55,15 @@ def register(name: str, fmt: Format) -> None:
     taken = _registered.get(name)
     if taken == fmt:
         return
-    if name in _named or name in ALIASES or taken is not None or re.fullmatch(r"e\d+m\d+", name):
+    if name in ALIASES or taken is not None or _is_built_in(name):
         raise ValueError(f"format name {name!r} is taken; choose another")
-    _registered[name] = replace(fmt, name=name) if isinstance(fmt, FloatFormat) else fmt
+    _registered[name] = replace(fmt, name=name) if is_dataclass(fmt) else fmt
+
+
+def _is_built_in(name: str) -> bool:
+    """Whether a name belongs to a grammar or a catalogue of ours, possible or not."""
+    grammars = r"(e\d+m\d+|binary\d.*|posit\d.*|takum\d.*|u?fix\d.*|u?int\d+|qtorch_.*|mx.*|nvfp.*)"
+    return name in _named or name in AMBIGUOUS or re.fullmatch(grammars, name) is not None
 
 
 def get(name: str | Format) -> Format:
@@ -64,6 +78,9 @@ def get(name: str | Format) -> Format:
         return name
     if not isinstance(name, str):
         raise TypeError(f"expected a format name, got {type(name).__name__}")
+    block = block_names.from_name(name)
+    if block is not None:
+        return block
     base, *modifiers = name.strip().split(":")
     if base in AMBIGUOUS and not any(m in MODIFIER_DIALECTS for m in modifiers):
         raise ValueError(f"format {name!r} is ambiguous; write one of: {AMBIGUOUS[base]}")
@@ -88,6 +105,14 @@ def _base(base: str) -> Format | None:
     match = re.fullmatch(r"binary([1-9]\d?)p([1-9]\d?)([su][ef])", base, re.ASCII)
     if match:
         return _p3109(base, int(match[1]), int(match[2]), match[3])
+    for family in _FAMILIES:
+        found = family.from_name(base)
+        if found is not None:
+            return found
+    if base.startswith("qtorch_"):
+        from . import qtorch  # the provider; torch comes in only when one of its formats is used
+
+        return qtorch.from_name(base)
     for entry in _plugged():
         if entry.name == base:
             register(base, entry.load())

@@ -18,8 +18,8 @@ from .rounding import Rounding, parse_rounding
 
 Array = NDArray[np.float64]
 
-# Quotient bits beyond the binary point and beyond the divisor's 53: more than any boundary between values of a format
-# (53 bits) and any random word (64 bits) can ask for; the rest is jammed into one bit below.
+# A quotient is cut after at least 203 significant bits. Decisions fall at numbers b of at most 53 + 65 bits (a boundary
+# between values, and a random word); n / d - b = (n - d b) / d is 0 or above 2**-172 of b, so no cut crosses one.
 _QUOTIENT_BITS = 256
 
 
@@ -71,8 +71,8 @@ def exact_product(x: Array, scale: Array, name: str) -> Array:
         place = tuple(np.argwhere(inexact)[0].tolist())
         factor = np.broadcast_to(scale, x.shape)[place]
         raise ValueError(
-            f"{name}: element {x[place]!r} times scale {factor!r} at {place} is not a float64, in which arrays are kept; "
-            "encode gives the codes, or take an element or a scale of fewer significand or exponent bits"
+            f"{name}: element {x[place]!r} times scale {factor!r} at {place} is not a float64, in which arrays are "
+            "kept; encode gives the codes, or take an element or a scale of fewer significand or exponent bits"
         )
     return np.where(np.isfinite(x), result, x)
 
@@ -95,10 +95,8 @@ def _bracket(x: Array, divisor: Array) -> tuple[Array, Array, NDArray[np.bool_]]
     product, error = _two_product(quotient, divisor_fraction)
     # The first difference is exact (Sterbenz), so the second has the sign of the remainder, and is 0 only if that is.
     remainder = (fraction - product) - error
-    with np.errstate(over="ignore", under="ignore"):
-        high = np.where(remainder == 0, low, np.nextafter(low, np.where(remainder > 0, math.inf, -math.inf)))
-    beyond = np.isinf(high)
-    return low, np.where(beyond, low, high), lost | beyond
+    # No step leads to infinity: x < divisor * 2**k makes x / divisor at most the float64 below 2**k.
+    return low, np.where(remainder == 0, low, np.nextafter(low, np.where(remainder > 0, math.inf, -math.inf))), lost
 
 
 def _two_product(a: Array, b: Array) -> tuple[Array, Array]:
@@ -124,6 +122,5 @@ def _project_quotient(fmt: Format, x: float, divisor: float, mode: Rounding, ove
     (numerator, exponent), (denominator, divisor_exponent) = dyadic.from_float(x), dyadic.from_float(divisor)
     exponent -= divisor_exponent
     shift = _QUOTIENT_BITS + max(0, exponent)
-    quotient, rest = divmod(abs(numerator) << shift, denominator)
-    jammed = 2 * quotient | bool(rest)
-    return fmt.project_finite(-jammed if x < 0 else jammed, exponent - shift - 1, mode, overflow, random)
+    quotient = (abs(numerator) << shift) // denominator
+    return fmt.project_finite(-quotient if x < 0 else quotient, exponent - shift, mode, overflow, random)

@@ -35,7 +35,11 @@ class TakumFormat(TaperedFormat):
 
     @classmethod
     def from_name(cls, base: str) -> TakumFormat | None:
-        """Return the format of `takum16`; None if the name is not of this kind, ValueError if its width is impossible."""
+        """Return the format of `takum16`; None if the name is not of this kind.
+
+        Raises:
+            ValueError: it is, but its width is impossible.
+        """
         match = re.fullmatch(r"takum([1-9]\d*)", base)
         return cls(base, int(match[1])) if match else None
 

@@ -84,7 +84,7 @@ class TaperedFormat(Format):
             if overflow in ("ieee", "nan"):
                 return math.nan
             code = self._top_code
-        value = dyadic.to_float(*self.magnitude_of(code))
+        value = self._magnitude_as_float(code)
         return -value if integer < 0 else value
 
     def overflows(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> bool:
@@ -103,8 +103,12 @@ class TaperedFormat(Format):
         if code == self._top_code + 1:
             return math.nan
         if code > self._top_code:
-            return -dyadic.to_float(*self.magnitude_of((1 << self.n) - code))
-        return dyadic.to_float(*self.magnitude_of(code))
+            return -self._magnitude_as_float((1 << self.n) - code)
+        return self._magnitude_as_float(code)
+
+    def _magnitude_as_float(self, code: int) -> float:
+        integer, exponent = self.magnitude_of(code)
+        return math.ldexp(integer, exponent)  # exact: 29 significant bits at most, and the families bound the exponent
 
     def code_of(self, value: float) -> int:
         if math.isnan(value):

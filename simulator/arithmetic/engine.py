@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from formats import Use
+from formats import FloatFormat, Use
 from formats.format import as_floats
 from native import matmul as engine
 from native.twins import add, convert, quantize
@@ -124,7 +124,7 @@ class Accumulation:
         self.threads = available_processors() if threads is None else min(threads, MAX_THREADS)
         self.shape = (a.shape[0], b.shape[1])
         uses = spec.operands or (None, None)
-        self.a, self.b = _operand(a, uses[0]), _operand(b, uses[1])
+        self.a, self.b = _operand(a, uses[0], axis=1), _operand(b, uses[1], axis=0)
         self.late = isinstance(spec.accumulator, Late)
         self.c = None if c is None else _addend(numbers(c, "c"), self.shape, self._addend_use())
         self.lowered: Lowered = lower(spec.accumulator)
@@ -199,9 +199,11 @@ def check_shapes(name: str, a: NDArray[Any], b: NDArray[Any]) -> None:
         raise ValueError(f"{name}: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
 
 
-def _operand(x: NDArray[Any], use: Use | None) -> NDArray[Any]:
-    """Quantise an operand, and hold it as float32 if that is exact."""
-    if use is not None:
+def _operand(x: NDArray[Any], use: Use | None, axis: int) -> NDArray[Any]:
+    """Quantise an operand, blocks along k, which is `axis`, and hold it as float32 if that is exact."""
+    if use is not None and not isinstance(use.format, FloatFormat):
+        x = use.quantize(x, axis=axis)
+    elif use is not None:
         if not use.format.has_nan and np.isnan(x).any():
             raise ValueError(f"{use.format.name} has no NaN, and an operand holds one")
         dtype = np.float32 if float32_holds(use.format) else np.float64

@@ -48,11 +48,15 @@ class MacSpec:
     output: Use | None = None
 
     def __post_init__(self) -> None:
-        for use in (*(self.operands or ()), *uses(self.accumulator), *([self.output] if self.output else [])):
+        inside = (*uses(self.accumulator), *([self.output] if self.output else []))
+        for use in (*(self.operands or ()), *inside):
             if use.mode.stochastic:
                 raise ValueError(
-                    f"{use}: stochastic rounding is for quantising arrays, not for a MAC unit; take another mode"
+                    f"{use}: stochastic rounding is for quantising arrays; a MAC unit takes the other modes"
                 )
+        for use in inside:
+            if not isinstance(use.format, FloatFormat):
+                raise ValueError(f"{use}: accumulators and outputs are floats; {use.format.name} can be an operand")
 
     @property
     def result(self) -> Use:

@@ -24,11 +24,12 @@ TOP = ("simulator.errors", "simulator.result", "simulator.versions")
 # The longest matching prefix of a module's name is its room.
 ROOMS = {
     "formats": Room(libraries=("numpy",)),
+    "formats.qtorch.extension": Room(("formats",), ("numpy", "torch")),  # and nothing imports it before it is asked for
     "native": Room(("formats",), ("numpy", "cffi")),
     "hwconfigs": Room(),
     "simulator.arithmetic": Room(("formats", "native"), ("numpy",)),
     "simulator.errors": Room(),
-    "simulator.result": Room(("simulator.errors",), ("numpy", "pandas")),
+    "simulator.result": Room(("simulator.errors", "simulator.report"), ("numpy", "pandas")),  # to save itself
     "simulator.versions": Room(("native",)),
     "simulator.hardware": Room(("formats", "simulator.arithmetic", *TOP), ("yaml", "pydantic", "pydantic_core")),
     "simulator.cost": Room(("formats", "simulator.arithmetic", "simulator.hardware", *TOP), ("numpy",)),

@@ -16,7 +16,7 @@ SEED = 700
 OPERANDS = ["fp8_e4m3", "fp8_e5m2", "fp16", "bf16", "fp32", "fp64"]
 STATES = [
     "fp8_e4m3", "fp8_e4m3/sat", "fp8_e5m2", "fp8_e5m2/sat", "fp16", "fp16/sat", "bf16", "tf32", "fp32", "e4m13",
-    "e5m10:ftz", "e4m3:fnuz", "fp64", "fp4_e2m1",
+    "e5m10:ftz", "e4m3:fnuz", "fp64", "fp4_e2m1", "fp16/rz", "fp8_e4m3/rna/sat", "fp16/odd", "bf16/ru", "fp8_e5m2/rd/satprop",
 ]  # fmt: skip
 SHAPES = [
     "fma({0})",

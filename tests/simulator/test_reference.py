@@ -93,7 +93,9 @@ def test_exact_is_one_rounding_of_the_sum_of_fractions():
             x, y = a[i].tolist(), b[:, i].tolist()
             total = sum((Fraction(p) * Fraction(q) for p, q in zip(x, y, strict=True)), Fraction(0))
             numerator, denominator = total.as_integer_ratio()
-            expected = fmt.project_finite(numerator, 1 - denominator.bit_length(), "rne", "ieee") if total else 0.0
+            expected = (
+                fmt.project_finite(numerator, 1 - denominator.bit_length(), Use(fmt).mode, "ieee") if total else 0.0
+            )
             got, _ = reference.dot(simulator.mac("exact(fp16)"), x, y)
             assert same(got, expected), f"a={hexes(x)} b={hexes(y)} seed {SEED}"
 
