@@ -3,6 +3,9 @@
  * Included with REAL_IS_DOUBLE (0 or 1) and one of ISA_PORTABLE, ISA_AVX2, ISA_AVX512 defined, once per source file.
  * Written with the compiler's vector extensions, which exist on every target; where these miss a good instruction an
  * instruction set overrides the operation below. All operations are exact or correctly rounded: same bits everywhere. */
+#if !defined(__GNUC__) || defined(__clang__)
+#error "the lane kernels need gcc: its vector extensions and its target pragma"
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

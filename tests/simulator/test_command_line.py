@@ -93,7 +93,7 @@ def test_options_reach_the_run(command, monkeypatch, tmp_path):
 def test_results_are_replaced_whole(command, tmp_path):
     out = tmp_path / "deep" / "results"
     assert command("--hw", "npu", "--samples", 2, "--out", out)[0] == 0
-    (out / "notes.txt").write_text("mine")
+    (out / "report.html").write_text("of an earlier version")
     assert command("--hw", "npu", "--samples", 3, "--out", out, "--json")[0] == 0
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert json.loads((out / "summary.json").read_text())["samples"] == 3

@@ -16,7 +16,8 @@ SEED = 700
 OPERANDS = ["fp8_e4m3", "fp8_e5m2", "fp16", "bf16", "fp32", "fp64"]
 STATES = [
     "fp8_e4m3", "fp8_e4m3/sat", "fp8_e5m2", "fp8_e5m2/sat", "fp16", "fp16/sat", "bf16", "tf32", "fp32", "e4m13",
-    "e5m10:ftz", "e4m3:fnuz", "fp64", "fp4_e2m1", "fp16/rz", "fp8_e4m3/rna/sat", "fp16/odd", "bf16/ru", "fp8_e5m2/rd/satprop",
+    "e5m10:ftz", "e4m3:fnuz", "fp64", "fp4_e2m1",
+    "fp16/rz", "fp8_e4m3/rna/sat", "fp16/odd", "bf16/ru", "fp8_e5m2/rd/satprop",
 ]  # fmt: skip
 SHAPES = [
     "fma({0})",
@@ -54,9 +55,9 @@ def test_engine_equals_the_reference(shape, state, monkeypatch):
     for i, operands in enumerate(OPERANDS):
         spec = shape.format(state, operands)
         for j, kind in enumerate(KINDS):
-            if (turn + i + j) % 2:
+            if (turn + i + j) % 3:
                 continue  # every situation meets every state and operand format, by turns of the accumulators
-            isa = isas[(i + j // 2) % len(isas)]
+            isa = isas[(i + j // 3) % len(isas)]
             monkeypatch.setenv("ULPSIM_ISA", isa)
             compare(spec, operands, total, kind, isa)
 
