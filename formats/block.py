@@ -166,6 +166,10 @@ class BlockFormat(Format):
         return self.scale.has_nan
 
     @property
+    def has_blocks(self) -> bool:
+        return True
+
+    @property
     def wraps(self) -> bool:
         return self.element.wraps
 

@@ -186,6 +186,11 @@ class Format(ABC):
         return mode, overflow
 
     @property
+    def has_blocks(self) -> bool:
+        """Whether values along an axis share a scale, so that none can be rounded alone."""
+        return False
+
+    @property
     def wraps(self) -> bool:
         """Whether values beyond the range can wrap around."""
         return False

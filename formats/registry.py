@@ -13,19 +13,18 @@ import difflib
 import re
 from dataclasses import is_dataclass, replace
 
-from . import block_names
 from .catalogue import ALIASES, AMBIGUOUS, FLOATS
 from .fixed import FixedFormat
 from .floats import FloatFormat, default_bias
 from .format import Format
 from .posit import PositFormat
-from .takum import TakumFormat
 
 ENTRY_POINT_GROUP = "ulpsim.formats"
 MODIFIER_DIALECTS = ("ieee", "fn", "fnuz", "finite")
 
-_named: dict[str, Format] = {fmt.name: fmt for fmt in (*FLOATS, *block_names.BLOCKS)}
-_FAMILIES = (PositFormat, TakumFormat, FixedFormat)  # each reads the names of its own grammar
+_named: dict[str, Format] = {fmt.name: fmt for fmt in FLOATS}
+_FAMILIES = (PositFormat, FixedFormat)  # each reads the names of its own grammar
+_BLOCKS = ("mx", "nvfp", "block")  # beginnings of the names of block-scaled formats
 _registered: dict[str, Format] = {}
 
 
@@ -37,8 +36,15 @@ def _plugged():
 
 def available() -> list[str]:
     """Return the names of all named, registered and plugged-in formats; those of the grammars come on top."""
+    from .block_names import BLOCKS
+
     plugged = [entry.name for entry in _plugged()]
-    return [*_named, *_registered, *(name for name in plugged if name not in _registered)]
+    return [
+        *_named,
+        *(fmt.name for fmt in BLOCKS),
+        *_registered,
+        *(name for name in plugged if name not in _registered),
+    ]
 
 
 def register(name: str, fmt: Format) -> None:
@@ -78,9 +84,12 @@ def get(name: str | Format) -> Format:
         return name
     if not isinstance(name, str):
         raise TypeError(f"expected a format name, got {type(name).__name__}")
-    block = block_names.from_name(name)
-    if block is not None:
-        return block
+    if name.strip().startswith(_BLOCKS):
+        from . import block_names  # few runs need these formats, and they take long to import
+
+        block = block_names.from_name(name)
+        if block is not None:
+            return block
     base, *modifiers = name.strip().split(":")
     if base in AMBIGUOUS and not any(m in MODIFIER_DIALECTS for m in modifiers):
         raise ValueError(f"format {name!r} is ambiguous; write one of: {AMBIGUOUS[base]}")
@@ -109,6 +118,10 @@ def _base(base: str) -> Format | None:
         found = family.from_name(base)
         if found is not None:
             return found
+    if base.startswith("takum"):
+        from .takum import TakumFormat
+
+        return TakumFormat.from_name(base)
     if base.startswith("qtorch_"):
         from . import qtorch  # the provider; torch comes in only when one of its formats is used
 

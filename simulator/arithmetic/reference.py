@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from formats import BlockFormat, Use, dyadic
+from formats import Use, dyadic
 
 from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq
 from .spec import MacSpec
@@ -47,7 +47,7 @@ def dot(spec: MacSpec, a: Sequence[float], b: Sequence[float], c: float | None =
 
 def _quantized(use: Use, values: Sequence[float]) -> list[float]:
     """Round operands by the definition of the format, not by its fast twin."""
-    if isinstance(use.format, BlockFormat):
+    if use.format.has_blocks:
         return use.quantize(list(values)).tolist()  # a block's values depend on each other
     if not use.format.has_nan and any(math.isnan(x) for x in values):
         raise ValueError(f"{use.format.name} has no NaN, and an operand holds one")
