@@ -6,7 +6,6 @@ consumes it; an output is kept if its score is at most the tolerance. Source: ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +54,6 @@ class Criterion:
         keep = scores <= self.tolerance  # false for NaN; +inf is kept by an infinite tolerance only
         if self.recompute_nonfinite:
             keep &= np.isfinite(v)
-        elif math.isinf(self.tolerance):
-            keep &= ~np.isnan(v)
         if self.recompute_saturated:
             keep &= ~saturated
         return keep
