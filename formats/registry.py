@@ -84,6 +84,10 @@ def get(name: str | Format) -> Format:
         return name
     if not isinstance(name, str):
         raise TypeError(f"expected a format name, got {type(name).__name__}")
+    if "/" in name:
+        raise ValueError(
+            f"{name!r} is a use of a format; expected a format, {name.split('/')[0]}; give the modes to quantize"
+        )
     if name.strip().startswith(_BLOCKS):
         from . import block_names  # few runs need these formats, and they take long to import
 
@@ -190,4 +194,5 @@ def _suggestion(base: str) -> str:
     near = difflib.get_close_matches(base, [*available(), *ALIASES], n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known are {', '.join(available())}, and any eXmY such as e5m7"
+    families = "e5m7, binary8p4se, posit16, takum16, fix8.4, int8, block(...)"
+    return f"known are {', '.join(available())}, and the families of {families}"

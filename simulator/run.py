@@ -69,7 +69,7 @@ def run(
             passes[mode].forward(batch, exact)
             if progress is not None:
                 progress(first * len(modes) + (i + 1) * len(batch), len(inputs.x) * len(modes))
-    return _summary(model, inputs, passes)
+    return _summary(model, inputs, passes, _notes(machine))
 
 
 class _Pass:
@@ -104,7 +104,18 @@ def _batch_size(consumers: Mapping[str, Consumer]) -> int:
     return max(1, min(256, OUTPUTS_PER_BATCH // max(1, per_sample)))
 
 
-def _summary(model: str, inputs: Samples, passes: Mapping[str, _Pass]) -> RunResult:
+def _notes(machine: Machine) -> tuple[str, ...]:
+    """What a reader must know of the comparison itself."""
+    low, high = machine.mac.low.spec, machine.mac.high.spec if machine.mac.high else None
+    if high is None or high.operands == low.operands:
+        return ()
+    return (
+        "exact has the operands of the low mode, and those of the high mode differ: "
+        "its errors include the difference of the operands",
+    )
+
+
+def _summary(model: str, inputs: Samples, passes: Mapping[str, _Pass], notes: tuple[str, ...]) -> RunResult:
     """Bring the modes together in one record; its layers are those of the most advanced mode."""
     results = {mode: p.emulation.result for mode, p in passes.items()}
     logits = {mode: torch.cat(p.logits).double() for mode, p in passes.items()}
@@ -124,7 +135,7 @@ def _summary(model: str, inputs: Samples, passes: Mapping[str, _Pass]) -> RunRes
         forward_error={mode: errors.get(mode) for mode in MODES},
         totals=totals,
         baseline_layers={mode: results[mode].layers for mode in ("low", "high") if mode in results},
-        warnings=tuple(dict.fromkeys(text for result in results.values() for text in result.warnings)),
+        warnings=(*notes, *dict.fromkeys(text for result in results.values() for text in result.warnings)),
     )
 
 

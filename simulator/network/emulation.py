@@ -183,9 +183,11 @@ class Emulation:
         self.samples += tensors[0].shape[0] if tensors else 1
 
     def _arithmetic(self, name: str) -> Arithmetic:
-        path = name.split("#")[0]
+        parts = name.split("#")[0].split(".")
+        # The operation's own name and path, then the modules around it: a pattern on a container holds for all in it.
+        paths = [name, *(".".join(parts[:end]) for end in range(len(parts), 0, -1))]
         for pattern, rule in self._rules:
-            if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(name, pattern):
+            if any(fnmatch.fnmatchcase(path, pattern) for path in paths):
                 return rule
         return self._default
 

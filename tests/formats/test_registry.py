@@ -116,3 +116,8 @@ def test_modifiers_on_a_plugged_in_family_that_is_no_float_are_refused(monkeypat
     assert formats.get("signs").encode([3.0, -0.5]).tolist() == [0, 1]
     with pytest.raises(ValueError, match="format 'signs:ftz': modifiers apply to floats, and signs is none"):
         formats.get("signs:ftz")
+
+
+def test_a_use_where_a_format_is_expected_is_named_as_such():
+    with pytest.raises(ValueError, match="'fp16/sat' is a use of a format; expected a format, fp16; give the modes to"):
+        formats.get("fp16/sat")

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+import simulator  # noqa: E402
 from simulator.arithmetic import reference  # noqa: E402
 from simulator.network import ops  # noqa: E402
 from simulator.network.emulation import Emulation, arithmetic  # noqa: E402
@@ -349,3 +350,13 @@ def test_a_convolution_never_unfolds_its_whole_input():
         tracemalloc.stop()
     assert peak < 80e6
     assert functional.conv2d(x, layer.weight).shape[1] == 64
+
+
+def test_a_pattern_on_a_container_holds_for_all_in_it():
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8)), nn.Linear(8, 2)).eval()
+    with simulator.emulate(model, "npu", layers={"0.0": "low", "0": "exact"}) as inner:
+        model(torch.ones(3, 8))
+    with simulator.emulate(model, "npu", layers={"0": "exact"}) as outer:
+        model(torch.ones(3, 8))
+    assert "exact(fp32)" in outer.result.layers[0].mac and "exact" not in outer.result.layers[1].mac
+    assert "exact" not in inner.result.layers[0].mac  # the first pattern that fits counts

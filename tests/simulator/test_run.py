@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,3 +296,16 @@ def test_relative_errors_do_not_depend_on_the_batches():
     assert tallied((values[order], exact[order])) == whole
     errors = np.abs(values.astype(np.float64) - exact) / np.abs(exact.astype(np.float64))
     assert whole[1] == float(sum(map(Fraction, errors)) / 300)
+
+
+def test_operands_that_differ_between_the_modes_are_warned_of(tmp_path):
+    text = (Path(__file__).parents[2] / "hwconfigs" / "npu.yaml").read_text()
+    low, high = text.split("  high:\n")
+    path = tmp_path / "mixed.yaml"
+    path.write_text(low + "  high:\n" + high.replace("operands: fp8_e4m3/sat", "operands: fp16", 1))
+    warned = [warning for warning in run(str(path), samples=2).warnings if "operands" in warning]
+    assert warned == [
+        "exact has the operands of the low mode, and those of the high mode differ: "
+        "its errors include the difference of the operands"
+    ]
+    assert not [warning for warning in run("npu", samples=2).warnings if "operands" in warning]
