@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .block_scales import modes_of, scales_of, scales_under, tensor_scale, tensor_unscale, top_precision
 from .floats import FloatFormat
-from .format import Format, as_float64
+from .format import Format, as_floats
+from .philox import check_seed
 from .rounding import Rounding
 from .scaling import Array, exact_product, quantize_quotient
 
@@ -45,6 +46,23 @@ class BlockCodes:
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
         return self.elements.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """An array on its way into a block-scaled format: the scales of its blocks are found.
+
+    Args:
+        values: float32 or float64; zeros in blocks that are broken.
+        scales: one a block, finite and positive. broken: whether the block holds a NaN or an infinity.
+        axis: counted from the front. tensor_scale: as in BlockCodes.
+    """
+
+    values: NDArray[Any]
+    scales: Array
+    broken: NDArray[np.bool_]
+    axis: int
+    tensor_scale: np.float32 | None
 
 
 @dataclass(frozen=True)
@@ -200,8 +218,14 @@ class BlockFormat(Format):
             TypeError: x is not numeric. ValueError: x has no axes, or an unknown mode, or a NaN or an infinity where
             the scale's format has no NaN, or a product that is not a float64.
         """
-        elements, scales, s, axis = self._quantized(x, rounding, overflow, seed, axis, offset)
-        return self._values(elements, scales, s, axis)
+        mode, overflow = self.modes(rounding, overflow)
+        blocks = self._scaled(x, axis)
+        twin = self.twin("quantize")
+        if twin:
+            values = twin(self, blocks, mode, overflow, check_seed(seed), offset)
+            if values is not None:
+                return values
+        return self._values(self._elements(blocks, mode, overflow, seed, offset), blocks)
 
     def encode(  # type: ignore[override]  # codes come in two arrays, and need the axis
         self,
@@ -216,8 +240,14 @@ class BlockFormat(Format):
 
         Arguments and errors as for `quantize`; products that are not float64 do not matter here.
         """
-        elements, scales, s, axis = self._quantized(x, rounding, overflow, seed, axis, offset)
-        return BlockCodes(self.scale.encode(scales), self.element.encode(elements), axis, s)
+        mode, overflow = self.modes(rounding, overflow)
+        blocks = self._scaled(x, axis)
+        twin = self.twin("encode")
+        codes = twin(self, blocks, mode, overflow, check_seed(seed), offset) if twin else None
+        if codes is None:
+            codes = self.element.encode(self._elements(blocks, mode, overflow, seed, offset))
+        scales = np.where(blocks.broken, np.nan, blocks.scales)
+        return BlockCodes(self.scale.encode(scales), codes, blocks.axis, blocks.tensor_scale)
 
     def decode(self, codes: BlockCodes) -> Array:  # type: ignore[override]  # see encode
         """Return the values of an array's codes, element times scale as float64. Exact.
@@ -238,9 +268,10 @@ class BlockFormat(Format):
             raise ValueError(
                 f"{self.name}: got tensor_scale={codes.tensor_scale}; it belongs to two-level formats only"
             )
-        return self._values(
-            self.element.decode(codes.elements), self.scale.decode(codes.scales), codes.tensor_scale, axis
-        )
+        scales = self.scale.decode(codes.scales)
+        broken = np.isnan(scales)
+        elements = self.element.decode(codes.elements)
+        return self._values(elements, Scaled(elements, np.where(broken, 1.0, scales), broken, axis, codes.tensor_scale))
 
     def table(self) -> Array:
         """Refuse: the values of a code depend on the scale of its block."""
@@ -249,51 +280,70 @@ class BlockFormat(Format):
             f"its elements have one, that of {self.element.name}, and its scales, that of {self.scale.name}"
         )
 
-    def _quantized(
-        self, x: ArrayLike, rounding: str | None, overflow: str | None, seed: int | None, axis: int, offset: int
-    ) -> tuple[Array, Array, np.float32 | None, int]:
-        """Return the values of elements and scales (NaN for blocks that are NaN), the tensor's scale, and the axis."""
-        mode, overflow = self.modes(rounding, overflow)
-        values = as_float64(x)
+    def _scaled(self, x: ArrayLike, axis: int) -> Scaled:
+        """Find the scales of an array's blocks."""
+        values = as_floats(x)
         axis = _checked_axis(values.shape, axis, self.name)
         if self.two_level:
             with np.errstate(over="ignore"):
-                values = values.astype(np.float32).astype(np.float64)
-        amax = self._amax(values, axis)
+                values = values.astype(np.float32)
+        twin = self.twin("amax")
+        amax = twin(self, values, axis) if twin else self._amax(values, axis)
         broken = ~np.isfinite(amax)
-        amax[broken] = 0.0
         if broken.any():
             if not self.has_nan:
                 raise ValueError(
                     f"{self.name}: a block holds a NaN or an infinity, and scales in {self.scale.name} have no NaN; "
                     "replace it before quantising"
                 )
-            values = np.where(self._spread(broken, values.shape, axis), 0.0, values)
+            amax[broken] = 0.0
+            values = np.where(self.spread(broken, values.shape, axis), values.dtype.type(0), values)
         s = None
         if self.two_level:
             s = tensor_scale(amax, self.element, self.scale)
             scales = scales_under(s, amax, self.element, self.scale)
-            divisor = self._spread(scales, values.shape, axis)
-            scaled = (values.astype(np.float32) * s) / divisor.astype(np.float32)
-            elements = self.element.quantize(scaled.astype(np.float64), str(mode), overflow, seed, offset=offset)
         else:
             if self.amax is not None:
                 amax = self.amax.quantize(amax, "rne", "sat")
             scales = scales_of(amax, self.element, self.scale, self.mode)
-            divisor = self._spread(scales, values.shape, axis)
-            elements = quantize_quotient(self.element, values, divisor, str(mode), overflow, seed, offset)
+        return Scaled(values, scales, broken, axis, s)
+
+    def dividends(self, blocks: Scaled) -> tuple[NDArray[Any], Array | None]:
+        """Return the array whose quotients by the divisors of their blocks are rounded to elements; None: as it is."""
+        if blocks.tensor_scale is None:
+            return blocks.values, blocks.scales
+        divisor = self.spread(blocks.scales, blocks.values.shape, blocks.axis).astype(np.float32)
+        return (blocks.values * blocks.tensor_scale) / divisor, None
+
+    def factors(self, blocks: Scaled) -> Array:
+        """Return what elements are multiplied by, block by block. Exact."""
+        if blocks.tensor_scale is None:
+            return blocks.scales
+        return blocks.scales * np.float64(tensor_unscale(blocks.tensor_scale))  # 24 significand bits and a scale's
+
+    def _elements(self, blocks: Scaled, mode: Rounding, overflow: str, seed: int | None, offset: int) -> Array:
+        """Return the values of the elements."""
+        x, divisors = self.dividends(blocks)
+        if divisors is None:
+            elements = self.element.quantize(x, str(mode), overflow, seed, offset=offset)
+        else:
+            divisor = self.spread(divisors, x.shape, blocks.axis)
+            x = x.astype(np.float64)
+            elements = quantize_quotient(self.element, x, divisor, str(mode), overflow, seed, offset)
         if self.symmetric and overflow != "wrap":
             elements = np.maximum(elements, -self.element.max)
-        return elements, np.where(broken, np.nan, scales), s, axis
+        return elements
 
-    def _values(self, elements: Array, scales: Array, s: np.float32 | None, axis: int) -> Array:
-        if s is not None:
-            scales = scales * np.float64(tensor_unscale(s))  # of 24 significand bits and those of the scale: exact
-        spread = self._spread(scales, elements.shape, axis)
-        broken = np.isnan(spread)
-        if not broken.any():
-            return exact_product(elements, spread, self.name)
-        return np.where(broken, np.nan, exact_product(elements, np.where(broken, 1.0, spread), self.name))
+    def _values(self, elements: Array, blocks: Scaled) -> Array:
+        """Return elements times scales, NaN in blocks that are NaN."""
+        twin = self.twin("values")
+        values = twin(self, elements, blocks) if twin else None
+        if values is None:
+            factor = self.spread(self.factors(blocks), elements.shape, blocks.axis)
+            values = exact_product(elements, factor, self.name)
+            if blocks.broken.any():
+                values[self.spread(blocks.broken, elements.shape, blocks.axis)] = np.nan
+        return values
 
     def _shape_of_scales(self, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
         return (*shape[:axis], -(-shape[axis] // self.size), *shape[axis + 1 :])
@@ -302,9 +352,10 @@ class BlockFormat(Format):
         """Return the largest magnitude of each block; NaN where it holds one."""
         if values.size == 0:
             return np.zeros(self._shape_of_scales(values.shape, axis))
-        return np.maximum.reduceat(np.abs(values), np.arange(0, values.shape[axis], self.size), axis=axis)
+        magnitudes = np.abs(values).astype(np.float64)
+        return np.maximum.reduceat(magnitudes, np.arange(0, values.shape[axis], self.size), axis=axis)
 
-    def _spread(self, blocks: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any]:
+    def spread(self, blocks: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any]:
         """Repeat what blocks have for each of their elements."""
         lengths = np.full(blocks.shape[axis], self.size)
         if lengths.size:

@@ -17,14 +17,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from . import dyadic
-from .format import Format, as_float64
-from .philox import check_seed
+from .format import Format
 from .rounding import RANDOM_BITS, Rounding, parse_rounding, round_magnitude
 
 MOST_VALUES = 1 << 16
@@ -126,6 +124,10 @@ class CodebookFormat(Format):
         return (len(self.values) - 1).bit_length()
 
     @property
+    def code_count(self) -> int:
+        return len(self.values)
+
+    @property
     def max(self) -> float:
         return self.values[-1]
 
@@ -218,64 +220,37 @@ class CodebookFormat(Format):
         up = round_magnitude(part, shift, rounding, x < 0, word, odd=bool(toward_zero & 1))
         return away if up else toward_zero
 
-    # --- arrays ----------------------------------------------------------------------------------------------------
+    # --- the same as thresholds, for searching ---------------------------------------------------------------------
 
-    def quantize(
-        self,
-        x: ArrayLike,
-        rounding: str | None = None,
-        overflow: str | None = None,
-        seed: int | None = None,
-        axis: int = -1,
-        offset: int = 0,
-    ) -> NDArray[np.float64]:
-        mode, overflow = self.modes(rounding, overflow)
-        values = as_float64(x)
-        if mode.stochastic or (type(self), "quantize") in self.fast_twins or np.isnan(values).any():
-            return super().quantize(x, rounding, overflow, seed, axis, offset)
-        check_seed(seed)
-        return np.asarray(self._array[self.indices_of(values, mode)])
+    def is_monotone(self, rounding: Rounding) -> bool:
+        """Whether larger numbers never get smaller codes: not where "rz" has no zero to round to."""
+        return rounding.mode != "rz" or 0.0 in self.values or self.min > 0 or self.max < 0
 
-    def encode(
-        self,
-        x: ArrayLike,
-        rounding: str | None = None,
-        overflow: str | None = None,
-        seed: int | None = None,
-        offset: int = 0,
-    ) -> NDArray[Any]:
-        quantised = self.quantize(x, rounding, overflow, seed, offset=offset)
-        return np.asarray(np.searchsorted(self._array, quantised), self.code_dtype)
+    def thresholds(self, rounding: Rounding) -> NDArray[np.float64]:
+        """Return for each code but the first the smallest float64 that is rounded to it or beyond, ascending. Exact.
 
-    def decode(self, codes: ArrayLike) -> NDArray[np.float64]:
-        array = np.asarray(codes)
-        if array.size and array.dtype.kind not in "ui":
-            raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) < len(self.values):
-            raise ValueError(
-                f"codes of {self.name} lie in 0 .. {len(self.values) - 1}, got {array.min()} .. {array.max()}"
-            )
-        return np.asarray(self._array[array.astype(np.intp)])
+        For "sr" that is the value itself, below which the code is left to chance.
+
+        Raises:
+            ValueError: the mode is not monotone for these values.
+        """
+        if not self.is_monotone(rounding):
+            raise ValueError(f"{self.name}: {rounding} is not monotone, because values of both signs lack a zero between")
+        low, high = self._array[:-1], self._array[1:]
+        above_low = np.nextafter(low, np.inf)
+        odd = np.arange(low.size) % 2 == 1
+        if rounding.mode in _NEAREST:
+            nearest, signs = self.changeovers
+            tie_up = {"rne": odd, "rna": nearest >= 0, "rnz": nearest < 0}[rounding.mode]
+            from_nearest = (signs < 0) | ((signs == 0) & tie_up)
+            found = np.where(from_nearest, nearest, np.nextafter(nearest, np.inf))
+            return np.clip(found, above_low, high) + 0.0  # values of the list stay
+        first = {"rz": high <= 0, "ru": True, "rd": False, "odd": ~odd, "sr": False}[rounding.mode]
+        return np.where(first, above_low, high) + 0.0
 
     def table(self) -> NDArray[np.float64]:
         """Return the values, in code order; their number need not be a power of two."""
         return self._array.copy()
-
-    def indices_of(self, x: NDArray[np.float64], rounding: Rounding) -> NDArray[np.intp]:
-        """Return the codes of a whole array without NaN: `index_of` for the modes that need no random bits. Exact."""
-        low = np.clip(np.searchsorted(self._array, x, side="right") - 1, 0, len(self.values) - 2)
-        odd, positive = low % 2 == 1, x >= 0
-        if rounding.mode in _NEAREST:
-            nearest, signs = (part[low] for part in self.changeovers)
-            at = x == nearest
-            tie_up = {"rne": odd, "rna": positive, "rnz": ~positive}[rounding.mode]
-            up = (x > nearest) | (at & (signs < 0)) | (at & (signs == 0) & tie_up)
-        else:
-            always = np.ones(x.shape, bool)
-            up = {"rz": ~positive, "ru": always, "rd": ~always, "odd": ~odd}[rounding.mode]
-        # A value of the list stays, and beyond the ends there is nothing to choose from.
-        up = (up & (x > self._array[low])) | (x >= self._array[low + 1])
-        return low + up
 
     # --- codes -----------------------------------------------------------------------------------------------------
 

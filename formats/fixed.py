@@ -69,12 +69,12 @@ class FixedFormat(Format):
         return self.total_bits
 
     @property
-    def _lowest(self) -> int:
+    def lowest(self) -> int:
         """Smallest value in units of the quantum."""
         return -(1 << (self.total_bits - 1)) if self.signed else 0
 
     @property
-    def _highest(self) -> int:
+    def highest(self) -> int:
         """Largest value in units of the quantum."""
         return (1 << (self.total_bits - self.signed)) - 1
 
@@ -85,12 +85,12 @@ class FixedFormat(Format):
 
     @property
     def max(self) -> float:
-        return self._scaled(self._highest)
+        return self._scaled(self.highest)
 
     @property
     def min(self) -> float:
         """Smallest value: negative with a sign, else zero."""
-        return self._scaled(self._lowest)
+        return self._scaled(self.lowest)
 
     @property
     def smallest_normal(self) -> float:
@@ -128,10 +128,10 @@ class FixedFormat(Format):
         rounded = self.round_unbounded(integer, exponent, rounding, word)
         if overflow == "wrap":
             return self._scaled(self._signed(rounded % (1 << self.total_bits)))
-        return self._scaled(min(max(rounded, self._lowest), self._highest))
+        return self._scaled(min(max(rounded, self.lowest), self.highest))
 
     def overflows(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> bool:
-        return not self._lowest <= self.round_unbounded(integer, exponent, rounding, word) <= self._highest
+        return not self.lowest <= self.round_unbounded(integer, exponent, rounding, word) <= self.highest
 
     def project_special(self, x: float, overflow: str) -> float:
         if math.isnan(x):
@@ -154,13 +154,13 @@ class FixedFormat(Format):
             raise ValueError(f"{self.name} has no {'negative zero' if value == 0.0 else value}")
         integer, exponent = dyadic.from_float(value)
         quanta = self.round_unbounded(integer, exponent, Rounding("rz"))
-        if not self._lowest <= quanta <= self._highest or self._scaled(quanta) != value:
+        if not self.lowest <= quanta <= self.highest or self._scaled(quanta) != value:
             raise ValueError(f"{value!r} is not a value of {self.name}")
         return quanta % (1 << self.total_bits)
 
     def _signed(self, code: int) -> int:
         """Read a code as a number of quanta."""
-        return code - (1 << self.total_bits) if code > self._highest else code
+        return code - (1 << self.total_bits) if code > self.highest else code
 
     def _scaled(self, quanta: int) -> float:
         return math.ldexp(quanta, -self.fraction_bits)  # exact: at most 53 significant bits, not below 2**-1074

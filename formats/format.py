@@ -24,8 +24,8 @@ OVERFLOWS = ("ieee", "sat", "satprop", "nan", "wrap")
 class Format(ABC):
     """A number system: a finite set of values, a code for each, and how a real number is projected onto it."""
 
-    # Fast twins by format class and operation, installed by the package `native`; each is equal to the definition here.
-    fast_twins: ClassVar[dict[tuple[type, str], Callable[..., NDArray[Any]]]] = {}
+    # Fast twins by family and operation, installed by the package `native`; each is equal to the definition here.
+    fast_twins: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {}
 
     name: str
 
@@ -114,10 +114,8 @@ class Format(ABC):
         """
         mode, overflow = self.modes(rounding, overflow)
         seed = check_seed(seed)
-        twin = self.fast_twins.get((type(self), "quantize"))
-        values = as_floats(x)
-        if not self.has_nan and np.isnan(values).any():
-            raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
+        values = self._numbers(x)
+        twin = self.twin("quantize")
         if twin:
             return twin(self, values, mode, overflow, seed, offset)
         flat = values.ravel().tolist()
@@ -137,6 +135,10 @@ class Format(ABC):
 
         Arguments and errors as for `quantize`.
         """
+        twin = self.twin("encode")
+        if twin:
+            mode, overflow = self.modes(rounding, overflow)
+            return twin(self, self._numbers(x), mode, overflow, check_seed(seed), offset)
         quantised = self.quantize(x, rounding, overflow, seed, offset=offset)
         return self._map(quantised, self.code_of, self.code_dtype)
 
@@ -149,11 +151,15 @@ class Format(ABC):
         array = np.asarray(codes)
         if array.size and array.dtype.kind not in "ui":
             raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
-        if array.size and (int(array.min()) < 0 or int(array.max()) >> self.bits):
+        every_code_fits = array.dtype == self.code_dtype and self.code_count == 1 << 8 * array.itemsize
+        if array.size and not every_code_fits and not 0 <= int(array.min()) <= int(array.max()) < self.code_count:
             raise ValueError(
-                f"codes of {self.name} lie in 0 .. {(1 << self.bits) - 1}, got {array.min()} .. {array.max()}"
+                f"codes of {self.name} lie in 0 .. {self.code_count - 1}, got {array.min()} .. {array.max()}"
             )
-        if self.bits <= 16 and array.size > 1 << self.bits:
+        twin = self.twin("decode")
+        if twin:
+            return twin(self, array)
+        if self.bits <= 16 and array.size > self.code_count:  # the scalar definition once a code, not once an element
             return self.table()[array]
         return self._map(array, self.value_of, np.float64)
 
@@ -161,12 +167,17 @@ class Format(ABC):
         """Return the value of every code, in code order, as float64 (formats of at most 16 bits)."""
         if self.bits > 16:
             raise ValueError(f"{self.name} has 2**{self.bits} codes; tables are made for at most 16 bits")
-        return np.array([self.value_of(code) for code in range(1 << self.bits)], dtype=np.float64)
+        return self.decode(np.arange(self.code_count))
 
     @property
     def has_nan(self) -> bool:
         """Whether some code means NaN."""
         return True
+
+    @property
+    def code_count(self) -> int:
+        """How many codes there are, from 0 on."""
+        return 1 << self.bits
 
     @property
     def code_dtype(self) -> np.dtype[Any]:
@@ -194,6 +205,22 @@ class Format(ABC):
     def wraps(self) -> bool:
         """Whether values beyond the range can wrap around."""
         return False
+
+    @property
+    def family(self) -> str:
+        """Name of the class with its module. A subclass is another family: it may mean something else."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def twin(self, operation: str) -> Callable[..., Any] | None:
+        """Return the fast twin of a method of this format's family, None if there is none."""
+        return self.fast_twins.get((self.family, operation))
+
+    def _numbers(self, x: ArrayLike) -> NDArray[Any]:
+        """Return an array as float32 or float64, exactly, checked for NaN where the format has none."""
+        values = as_floats(x)
+        if not self.has_nan and np.isnan(values).any():
+            raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
+        return values
 
     @staticmethod
     def _map(array: NDArray[Any], function: Callable[[Any], Any], dtype: Any) -> NDArray[Any]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from formats import Use
 
 from . import ffi, isa_index, kernel_index, lib
-from .twins import check, use_fields
+from .twins import check
+from .uses import use_fields
 
 MAX_NODES = 15
 MAX_JOINS = 7

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from formats import ROUNDINGS, FloatFormat, Format, Rounding, Use
+from formats import FixedFormat, Format, Rounding, Use
+from formats.philox import word
 
 from . import ffi, isa_index, lib
+from .uses import table_record, use_record
+
+if TYPE_CHECKING:
+    from formats import CodebookFormat
 
 _FP32 = Use.parse("fp32")
 
@@ -25,36 +30,6 @@ def check(status: int) -> None:
         raise EngineError(ffi.string(lib.ulp_status_text(status)).decode())
 
 
-_ROUNDINGS = {name: getattr(lib, f"ULP_{name.upper()}") for name in ROUNDINGS}
-
-
-def use_fields(use: Use) -> dict[str, Any]:
-    """Return the fields of the C record of a use of a float format."""
-    fmt, mode = use.format, use.mode
-    if not isinstance(fmt, FloatFormat):
-        raise TypeError(f"the engine takes float formats; {fmt.name} is none")
-    return {
-        "precision": fmt.precision,
-        "min_exponent": fmt.min_exponent,
-        "rounding": _ROUNDINGS[mode.mode],
-        "random_bits": mode.random_bits,
-        "variant": max("abc".find(mode.variant), 0) if mode.variant else 0,
-        "flush_subnormals": not fmt.subnormals,
-        "unsigned_zero": not fmt.has_negative_zero,
-        "is_signed": fmt.rules.signed,
-        "gap": fmt.rules.field_zero != "subnormal",
-        "bias": fmt.bias,
-        "smallest": fmt.smallest_subnormal,
-        "max": fmt.max,
-        "overflowed": fmt.overflowed(use.overflow, mode, False),
-        "overflowed_below": fmt.overflowed(use.overflow, mode, True),
-        "infinite": fmt.infinite(use.overflow),
-        "infinite_below": fmt.project_special(-math.inf, use.overflow),
-        "below_zero": fmt.project_finite(-1, 0, mode, use.overflow) if not fmt.rules.signed else 0.0,
-        "zero": fmt.project_special(0.0, use.overflow),
-    }
-
-
 def quantize(
     x: NDArray[Any],
     use: Use,
@@ -66,18 +41,27 @@ def quantize(
     """Round a float32 or float64 array into a use. Correctly rounded, in one rounding.
 
     Args:
-        dtype: of the result, float64 or (if it holds the format) float32.
+        dtype: of the result: float64, float32 (if that holds the format), or an unsigned integer type, for codes.
         overflow: boolean array of the shape of x, set where the rounded value lies beyond the largest finite one.
         seed, offset: of a stochastic rounding, as in Format.quantize.
+    Returns:
+        Array of the shape of x. Of a codebook under stochastic rounding NaN where the engine cannot decide.
     """
     y = np.empty(x.shape, dtype)
     x = np.ascontiguousarray(x)
-    record = ffi.new("ulp_use *", use_fields(use))
     place = ffi.new("ulp_place *", {"seed": seed, "index": offset})
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
-    source, target = (ffi.cast("void *", array.ctypes.data) for array in (x, y))
-    wide = [array.dtype == np.float64 for array in (x, y)]
-    check(lib.ulp_quantize(isa_index(), source, wide[0], target, wide[1], x.size, record, place, flags))
+    check(lib.ulp_quantize(isa_index(), array_record(x), array_record(y), x.size, use_record(use), place, flags, ffi.NULL))
+    return y
+
+
+def decode(codes: NDArray[Any], fmt: Format) -> NDArray[np.float64]:
+    """Return the values of an array of codes of a format, of any integer type. Exact."""
+    y = np.empty(codes.shape)
+    codes = np.ascontiguousarray(codes, fmt.code_dtype)
+    looked_up = fmt.bits <= 16 and (codes.size > fmt.code_count or fmt.code_count < 1 << fmt.bits)
+    record = table_record(fmt) if looked_up else use_record(Use(fmt))
+    check(lib.ulp_decode(isa_index(), array_record(codes), array_record(y), codes.size, record))
     return y
 
 
@@ -100,14 +84,89 @@ def add(x: NDArray[Any], c: NDArray[Any], use: Use, overflow: NDArray[np.bool_] 
     x, c = (np.ascontiguousarray(convert(array, np.float64)) for array in (x, c))
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
     pointers = [ffi.cast("double *", array.ctypes.data) for array in (x, c, y)]
-    check(lib.ulp_add(*pointers, x.size, ffi.new("ulp_use *", use_fields(use)), flags))
+    check(lib.ulp_add(*pointers, x.size, use_record(use), flags))
     return y
 
 
-def _quantize_twin(
-    fmt: FloatFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
+_TYPES = {
+    np.dtype(np.float64): lib.ULP_F64,
+    np.dtype(np.float32): lib.ULP_F32,
+    np.dtype(np.uint8): lib.ULP_U8,
+    np.dtype(np.uint16): lib.ULP_U16,
+    np.dtype(np.uint32): lib.ULP_U32,
+    np.dtype(np.uint64): lib.ULP_U64,
+}
+
+
+def array_record(x: NDArray[Any]) -> Any:
+    """Return the record of a contiguous array."""
+    return ffi.new("ulp_array *", {"data": ffi.cast("void *", x.ctypes.data), "type": _TYPES[x.dtype]})
+
+
+# --- the twins ---------------------------------------------------------------------------------------------------------
+
+
+def _quantize(
+    fmt: Format, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int, dtype: Any = np.float64
+) -> NDArray[Any]:
+    return quantize(x, Use(fmt, str(rounding), overflow), dtype, seed=seed, offset=offset)
+
+
+def _encode(
+    fmt: Format, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
+) -> NDArray[Any]:
+    return _quantize(fmt, x, rounding, overflow, seed, offset, fmt.code_dtype)
+
+
+def _decode(fmt: Format, codes: NDArray[Any]) -> NDArray[np.float64]:
+    return decode(codes, fmt)
+
+
+def _fixed_quantize(
+    fmt: FixedFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int, dtype: Any = np.float64
+) -> NDArray[Any]:
+    if overflow == "wrap" and np.isinf(x).any():
+        fmt.project_special(math.inf, overflow)  # which refuses
+    return _quantize(fmt, x, rounding, overflow, seed, offset, dtype)
+
+
+def _fixed_encode(
+    fmt: FixedFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
+) -> NDArray[Any]:
+    return _fixed_quantize(fmt, x, rounding, overflow, seed, offset, fmt.code_dtype)
+
+
+def _codebook_quantize(
+    fmt: CodebookFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
 ) -> NDArray[np.float64]:
-    return quantize(x, Use(fmt, str(rounding), overflow), seed=seed, offset=offset)
+    """Where no value is zero, rounding toward it is no step function: down above zero, up below."""
+    if rounding.mode == "rz" and not fmt.is_monotone(rounding):
+        down, up = (_quantize(fmt, x, Rounding(mode), overflow, seed, offset) for mode in ("rd", "ru"))
+        return np.where(x >= 0, down, up)
+    y = _quantize(fmt, x, rounding, overflow, seed, offset)
+    if rounding.stochastic:
+        flat, values = y.reshape(-1), x.reshape(-1)
+        for i in np.flatnonzero(np.isnan(flat)).tolist():
+            flat[i] = fmt.project(float(values[i]), rounding, overflow, word(seed, offset + i))
+    return y
 
 
-Format.fast_twins[FloatFormat, "quantize"] = _quantize_twin
+def _codebook_encode(
+    fmt: CodebookFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
+) -> NDArray[Any]:
+    quantised = _codebook_quantize(fmt, x, rounding, overflow, seed, offset)
+    return _encode(fmt, quantised, Rounding("rne"), overflow, seed, offset)
+
+
+for _family in ("formats.floats.FloatFormat", "formats.posit.PositFormat", "formats.takum.TakumFormat"):
+    Format.fast_twins.update({
+        (_family, "quantize"): _quantize, (_family, "encode"): _encode, (_family, "decode"): _decode,
+    })  # fmt: skip
+Format.fast_twins.update({
+    ("formats.fixed.FixedFormat", "quantize"): _fixed_quantize,
+    ("formats.fixed.FixedFormat", "encode"): _fixed_encode,
+    ("formats.fixed.FixedFormat", "decode"): _decode,
+    ("formats.codebook.CodebookFormat", "quantize"): _codebook_quantize,
+    ("formats.codebook.CodebookFormat", "encode"): _codebook_encode,
+    ("formats.codebook.CodebookFormat", "decode"): _decode,
+})

@@ -13,31 +13,62 @@
 #error "an emulator cannot be built with -ffast-math"
 #endif
 
-typedef enum { ULP_OK = 0, ULP_NO_MEMORY = 1, ULP_BAD_ISA = 2, ULP_BAD_KERNEL = 3, ULP_NO_THREAD = 4 } ulp_status;
+typedef enum { ULP_OK = 0, ULP_NO_MEMORY = 1, ULP_BAD_ISA = 2, ULP_BAD_KERNEL = 3, ULP_NO_THREAD = 4,
+               ULP_INEXACT = 5 } ulp_status;
 
 /* Rounding modes, as formats/rounding.py defines them. */
 enum { ULP_RNE = 0, ULP_RNA, ULP_RNZ, ULP_RZ, ULP_RU, ULP_RD, ULP_ODD, ULP_SR };
 
-/* A use of a float format: how a real number is rounded and what becomes of overflow. */
+/* The families of formats (formats/floats.py, posit.py, takum.py, fixed.py, codebook.py). */
+enum { ULP_FLOAT = 0, ULP_POSIT, ULP_TAKUM, ULP_FIXED, ULP_CODEBOOK };
+
+/* A codebook, with the thresholds of one rounding mode: the code of x is the number of thresholds <= x. They are found
+ * by buckets of the order of doubles: for each sign and exponent (the first 12 bits), by so many bits of the fraction that
+ * `shift` others are left; starts[offset + those bits] thresholds lie below that bucket. */
 typedef struct {
-    int32_t precision;        /* p, hidden bit included, 1..53 */
-    int32_t min_exponent;     /* exponent of the smallest normal value */
+    int32_t offset, shift;
+} ulp_bucket;
+typedef struct {
+    int64_t count;            /* of values, ascending */
+    const double *values;
+    const double *ladder;     /* the same with the thresholds between them, and NaN at the end */
+    const ulp_bucket *binades; /* 4096 */
+    const uint32_t *starts;   /* one more than there are buckets */
+} ulp_codebook;
+
+/* A use of a format: how a real number is rounded and what becomes of overflow. */
+typedef struct {
+    int32_t family;           /* ULP_FLOAT .. ULP_CODEBOOK */
+    int32_t code_bits;        /* width of a code */
     int32_t rounding;         /* ULP_RNE .. ULP_SR */
     int32_t random_bits;      /* N of ULP_SR, 1..64 */
     int32_t variant;          /* of ULP_SR: 0, 1, 2 for a, b, c */
-    int32_t flush_subnormals; /* results below the smallest normal become zero, after rounding */
-    int32_t unsigned_zero;    /* no -0 */
     int32_t is_signed;        /* 0: negative values become `below_zero` */
-    int32_t gap;              /* 1: no subnormals, magnitudes below `smallest` round to zero or to it */
-    int32_t bias;             /* exponent bias, which decides what is even where p = 1 */
-    double smallest;          /* smallest positive value */
+    int32_t unsigned_zero;    /* no -0 */
+    double smallest;          /* smallest positive value; of fixed point the quantum 2^-F */
     double max;               /* largest finite value */
     double overflowed;        /* magnitude that replaces positive finite results beyond max: max, Inf or NaN */
     double overflowed_below;  /* the same for negative ones */
     double infinite;          /* what +Inf becomes */
     double infinite_below;    /* what -Inf becomes */
+    double zero;              /* what +0 becomes: 0, or in floats without zero the smallest value or NaN */
+    /* floats */
+    int32_t precision;        /* p, hidden bit included, 1..53 */
+    int32_t min_exponent;     /* exponent of the smallest normal value */
+    int32_t bias;             /* exponent bias */
+    int32_t flush_subnormals; /* results below the smallest normal become zero, after rounding */
+    int32_t gap;              /* 1: no subnormals, magnitudes below `smallest` round to zero or to it */
     double below_zero;        /* what finite negative values become where there is no sign */
-    double zero;              /* what +0 becomes: 0, or in formats without zero the smallest value or NaN */
+    uint64_t top_code;        /* code of max; codes of magnitudes above are NaN or Inf */
+    uint64_t infinity_code, nan_code; /* all ones where there is none */
+    /* posits */
+    int32_t exponent_bits;    /* es */
+    /* fixed point */
+    int32_t fraction_bits;    /* F */
+    int32_t wraps;            /* overflow wraps around; else it goes to the nearer end */
+    int64_t lowest, highest;  /* ends of the range, in quanta */
+    /* codebooks */
+    const ulp_codebook *codebook;
 } ulp_use;
 
 /* Where a rounding happens: the key of its random word (formats/philox.py). `which` is 0 or 1. */
@@ -102,15 +133,34 @@ const char *ulp_isa_name(int isa);
 int ulp_isa_supported(int isa);      /* 1 if this build and this processor have it */
 const char *ulp_status_text(int status);
 
-/* y[i] = R(x[i]); in and out float or double; overflow NULL or n bytes, set to 1 where |R| lies beyond max.
- * x and y may be the same array of the same type. Correctly rounded; element i is rounded at place->index + i. */
-int ulp_quantize(int isa, const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
-                 const ulp_place *place, uint8_t *overflow);
+/* A contiguous array: of values (float or double), or of codes. */
+enum { ULP_F64 = 0, ULP_F32, ULP_U8, ULP_U16, ULP_U32, ULP_U64 };
+typedef struct {
+    void *data;
+    int32_t type;
+} ulp_array;
 
-/* codes[i]: the number of thresholds <= x[i], NaN as `nan_code`; thresholds ascend. `starts` has 2^15 + 1 entries: how many
- * thresholds lie below each of 2^15 equal parts of the order of doubles. codes of 2 bytes. */
-int ulp_search(const double *x, int64_t n, const double *thresholds, const uint32_t *starts, uint16_t nan_code,
-               uint16_t *codes);
+/* Blocks that share a scale: `size` neighbours (the last block may have fewer) along an axis of `length` elements whose
+ * steps are `inner` elements of the array, in C order. */
+typedef struct {
+    int64_t length, inner, size;
+    const double *divisors, *factors; /* one a block, finite and positive, in C order of the blocks; or NULL */
+} ulp_blocks;
+
+/* y[i] = R(x[i]) if y holds values, its code if y holds codes. overflow NULL or n bytes, set to 1 where |R| lies beyond
+ * max. x and y may be the same array of the same type. Correctly rounded; element i is rounded at place->index + i.
+ * A codebook's stochastic rounding gives NaN where 126 bits do not hold the distances of x and its neighbours.
+ * blocks NULL, or y[i] = R(x[i] / divisor) * factor, the quotient rounded once (codebooks take no divisors), the product
+ * exact if the significands of results and factors have 53 bits together. ULP_INEXACT: one left the normal range of doubles
+ * and may not be exact; y is written all the same. Codes are those of the quotients. */
+int ulp_quantize(int isa, const ulp_array *x, const ulp_array *y, int64_t n, const ulp_use *use, const ulp_place *place,
+                 uint8_t *overflow, const ulp_blocks *blocks);
+
+/* y[i] = the value of codes[i], which must be codes of the format. Exact. */
+int ulp_decode(int isa, const ulp_array *codes, const ulp_array *y, int64_t n, const ulp_use *use);
+
+/* The largest magnitude of each block, as the bits of doubles order them: infinity beats numbers, and NaN infinity. */
+int ulp_block_maxima(int isa, const ulp_array *x, int64_t n, const ulp_blocks *blocks, uint64_t *maxima);
 
 /* y[i] = R(x[i] + c[i]) with one rounding of the exact sum; otherwise as ulp_quantize. All arrays double. */
 int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, uint8_t *overflow);

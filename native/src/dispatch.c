@@ -3,13 +3,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernel.h"
-#include "roundpack.h"
 
-enum { PORTABLE, AVX2, AVX512, NEON, ISAS };
-
-static const char *const isa_names[ISAS] = {"portable", "avx2", "avx512", "neon"};
+static const char *const isa_names[ULP_ISAS] = {"portable", "avx2", "avx512", "neon"};
 
 static const char *const kernel_names[] = {
 #define LANES(name) #name,
@@ -22,8 +20,8 @@ static const char *const kernel_names[] = {
 enum { KERNELS = sizeof kernel_names / sizeof *kernel_names };
 
 /* The portable kernels first; an instruction set overrides those that it has. NULL: take the portable one. */
-static const ulp_kernel *const table[ISAS][KERNELS] = {
-    [PORTABLE] = {
+static const ulp_kernel *const table[ULP_ISAS][KERNELS] = {
+    [ULP_PORTABLE] = {
 #define LANES(name) &ulp_##name##_portable,
 #define SCALAR(name) &ulp_##name,
 #include "kernels.def"
@@ -31,14 +29,14 @@ static const ulp_kernel *const table[ISAS][KERNELS] = {
 #undef SCALAR
     },
 #ifdef ULP_X86
-    [AVX2] = {
+    [ULP_AVX2] = {
 #define LANES(name) &ulp_##name##_avx2,
 #define SCALAR(name) NULL,
 #include "kernels.def"
 #undef LANES
 #undef SCALAR
     },
-    [AVX512] = {
+    [ULP_AVX512] = {
 #define LANES(name) &ulp_##name##_avx512,
 #define SCALAR(name) NULL,
 #include "kernels.def"
@@ -50,18 +48,18 @@ static const ulp_kernel *const table[ISAS][KERNELS] = {
 
 int ulp_kernel_count(void) { return KERNELS; }
 const char *ulp_kernel_name(int kernel) { return kernel >= 0 && kernel < KERNELS ? kernel_names[kernel] : NULL; }
-int ulp_isa_count(void) { return ISAS; }
-const char *ulp_isa_name(int isa) { return isa >= 0 && isa < ISAS ? isa_names[isa] : NULL; }
+int ulp_isa_count(void) { return ULP_ISAS; }
+const char *ulp_isa_name(int isa) { return isa >= 0 && isa < ULP_ISAS ? isa_names[isa] : NULL; }
 
 int ulp_isa_supported(int isa)
 {
     switch (isa) {
-    case PORTABLE:
+    case ULP_PORTABLE:
         return 1;
 #ifdef ULP_X86
-    case AVX2:
+    case ULP_AVX2:
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    case AVX512:
+    case ULP_AVX512:
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 #endif
@@ -81,6 +79,8 @@ const char *ulp_status_text(int status)
         return "this build or this processor lacks the instruction set; see native.available_isas()";
     case ULP_BAD_KERNEL:
         return "no such kernel; see native.kernels()";
+    case ULP_INEXACT:
+        return "a result that float64 may not hold";
     case ULP_NO_THREAD:
         return "the system refused a thread; use fewer threads";
     default:
@@ -132,12 +132,12 @@ int ulp_matmul(int kernel, int isa, const ulp_job *job)
 {
     if (kernel < 0 || kernel >= KERNELS)
         return ULP_BAD_KERNEL;
-    if (isa < 0 || isa >= ISAS || !ulp_isa_supported(isa))
+    if (isa < 0 || isa >= ULP_ISAS || !ulp_isa_supported(isa))
         return ULP_BAD_ISA;
     if (job->m <= 0 || job->n <= 0 || (job->rows && job->count <= 0))
         return ULP_OK;
     int threads = job->threads < 1 ? 1 : job->threads > 256 ? 256 : job->threads;
-    work w = {.job = job, .kernel = table[isa][kernel] ? table[isa][kernel] : table[PORTABLE][kernel]};
+    work w = {.job = job, .kernel = table[isa][kernel] ? table[isa][kernel] : table[ULP_PORTABLE][kernel]};
     if (job->rows) {
         w.list_span = 1024;
         w.items = (job->count + w.list_span - 1) / w.list_span;
@@ -164,71 +164,6 @@ int ulp_matmul(int kernel, int isa, const ulp_job *job)
     if (atomic_load(&w.status) != ULP_OK && atomic_load(&w.next) < w.items)
         status = atomic_load(&w.status);
     return status;
-}
-
-int ulp_quantize(int isa, const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
-                 const ulp_place *place, uint8_t *overflow)
-{
-    ulp_quantize_fn *function = ulp_quantize_portable;
-    fenv_t environment;
-    if (isa < 0 || isa >= ISAS || !ulp_isa_supported(isa))
-        return ULP_BAD_ISA;
-#ifdef ULP_X86
-    if (isa == AVX2)
-        function = ulp_quantize_avx2;
-    if (isa == AVX512)
-        function = ulp_quantize_avx512;
-#endif
-    fegetenv(&environment);
-    fesetenv(FE_DFL_ENV);
-    function(x, x_is_double, y, y_is_double, n, use, place, overflow);
-    fesetenv(&environment);
-    return ULP_OK;
-}
-
-int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, uint8_t *overflow)
-{
-    fenv_t environment;
-    fegetenv(&environment);
-    fesetenv(FE_DFL_ENV);
-    for (int64_t i = 0; i < n; i++) {
-        int overflowed = 0;
-        double sum = ulp_sum(x[i], c[i], use, NULL, &overflowed);
-        y[i] = sum != sum ? __builtin_nan("") : sum;
-        if (overflowed && overflow)
-            overflow[i] = 1;
-    }
-    fesetenv(&environment);
-    return ULP_OK;
-}
-
-int ulp_search(const double *x, int64_t n, const double *thresholds, const uint32_t *starts, uint16_t nan_code,
-               uint16_t *codes)
-{
-    fenv_t environment;
-    fegetenv(&environment);
-    fesetenv(FE_DFL_ENV);
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t bits;
-        double value = x[i] + 0.0; /* -0 becomes +0 */
-        memcpy(&bits, &value, sizeof bits);
-        if (value != value) {
-            codes[i] = nan_code;
-            continue;
-        }
-        bits ^= (uint64_t)-(int64_t)(bits >> 63) | 1ull << 63; /* in the order of the values */
-        uint32_t low = starts[bits >> 49], high = starts[(bits >> 49) + 1];
-        while (low < high) { /* the first threshold above value */
-            uint32_t middle = (low + high) / 2;
-            if (thresholds[middle] <= value)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        codes[i] = (uint16_t)low;
-    }
-    fesetenv(&environment);
-    return ULP_OK;
 }
 
 int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile)

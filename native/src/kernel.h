@@ -6,6 +6,9 @@
 
 #include "../include/engine.h"
 
+/* Instruction sets, as engine.h numbers them. */
+enum { ULP_PORTABLE, ULP_AVX2, ULP_AVX512, ULP_NEON, ULP_ISAS };
+
 /* A kernel computes a rectangle of outputs, or a stretch of the list of outputs, in scratch memory of its own. */
 typedef struct {
     void (*dense)(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch);
@@ -29,10 +32,14 @@ typedef struct {
 #undef SCALAR
 #endif
 
-/* Elementwise twins, one per instruction set. */
-typedef void ulp_quantize_fn(const void *x, int x_is_double, void *y, int y_is_double, int64_t n, const ulp_use *use,
-                             const ulp_place *place, uint8_t *overflow);
+/* Elementwise functions, once per instruction set; contracts in engine.h. */
+typedef int ulp_quantize_fn(const ulp_array *x, const ulp_array *y, int64_t n, const ulp_use *use,
+                            const ulp_place *place, uint8_t *overflow, const ulp_blocks *blocks);
+typedef void ulp_decode_fn(const ulp_array *codes, const ulp_array *y, int64_t n, const ulp_use *use);
+typedef void ulp_block_maxima_fn(const ulp_array *x, int64_t n, const ulp_blocks *blocks, uint64_t *maxima);
 ulp_quantize_fn ulp_quantize_portable, ulp_quantize_avx2, ulp_quantize_avx512;
+ulp_decode_fn ulp_decode_portable, ulp_decode_avx2, ulp_decode_avx512;
+ulp_block_maxima_fn ulp_block_maxima_portable, ulp_block_maxima_avx2, ulp_block_maxima_avx512;
 
 static inline double ulp_element(const ulp_matrix *x, int64_t row, int64_t column)
 {

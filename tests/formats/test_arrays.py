@@ -130,4 +130,4 @@ def test_definition_and_fast_twin_agree_on_random_doubles(path):
 
 
 def test_the_fast_twin_is_installed_by_importing_native():
-    assert (formats.FloatFormat, "quantize") in Format.fast_twins
+    assert ("formats.floats.FloatFormat", "quantize") in Format.fast_twins

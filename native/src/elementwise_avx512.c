@@ -1,5 +1,5 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #define REAL_IS_DOUBLE 1
 #define ISA_AVX512
-#include "quantize.inc.h"
+#include "elementwise.inc.h"
 #endif

@@ -1,3 +1,3 @@
 #define REAL_IS_DOUBLE 1
 #define ISA_PORTABLE
-#include "quantize.inc.h"
+#include "elementwise.inc.h"

@@ -1,0 +1,72 @@
+/* Elementwise functions: the one of the instruction set, in the default floating-point environment. */
+#include <fenv.h>
+
+#include "kernel.h"
+#include "roundpack.h"
+
+typedef struct {
+    ulp_quantize_fn *quantize;
+    ulp_decode_fn *decode;
+    ulp_block_maxima_fn *block_maxima;
+} functions;
+
+static const functions table[ULP_ISAS] = {
+    [ULP_PORTABLE] = {ulp_quantize_portable, ulp_decode_portable, ulp_block_maxima_portable},
+#ifdef ULP_X86
+    [ULP_AVX2] = {ulp_quantize_avx2, ulp_decode_avx2, ulp_block_maxima_avx2},
+    [ULP_AVX512] = {ulp_quantize_avx512, ulp_decode_avx512, ulp_block_maxima_avx512},
+#endif
+};
+
+int ulp_quantize(int isa, const ulp_array *x, const ulp_array *y, int64_t n, const ulp_use *use, const ulp_place *place,
+                 uint8_t *overflow, const ulp_blocks *blocks)
+{
+    fenv_t environment;
+    if (!ulp_isa_supported(isa))
+        return ULP_BAD_ISA;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    int status = table[isa].quantize(x, y, n, use, place, overflow, blocks);
+    fesetenv(&environment);
+    return status;
+}
+
+int ulp_decode(int isa, const ulp_array *codes, const ulp_array *y, int64_t n, const ulp_use *use)
+{
+    fenv_t environment;
+    if (!ulp_isa_supported(isa))
+        return ULP_BAD_ISA;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    table[isa].decode(codes, y, n, use);
+    fesetenv(&environment);
+    return ULP_OK;
+}
+
+int ulp_block_maxima(int isa, const ulp_array *x, int64_t n, const ulp_blocks *blocks, uint64_t *maxima)
+{
+    fenv_t environment;
+    if (!ulp_isa_supported(isa))
+        return ULP_BAD_ISA;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV); /* widening a float must not flush it */
+    table[isa].block_maxima(x, n, blocks, maxima);
+    fesetenv(&environment);
+    return ULP_OK;
+}
+
+int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, uint8_t *overflow)
+{
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    for (int64_t i = 0; i < n; i++) {
+        int overflowed = 0;
+        double sum = ulp_sum(x[i], c[i], use, NULL, &overflowed);
+        y[i] = sum != sum ? __builtin_nan("") : sum;
+        if (overflowed && overflow)
+            overflow[i] = 1;
+    }
+    fesetenv(&environment);
+    return ULP_OK;
+}
