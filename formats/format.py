@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import dyadic
-from .philox import check_seed, word
+from .philox import check_offset, check_seed, word
 from .rounding import Rounding, parse_rounding
 
 OVERFLOWS = ("ieee", "sat", "satprop", "nan", "wrap")
@@ -88,6 +88,10 @@ class Format(ABC):
         mode = parse_rounding(rounding) if isinstance(rounding, str) else rounding
         return self.project_finite(*dyadic.from_float(x), mode, overflow, word)
 
+    def project_code(self, x: float, rounding: Rounding, overflow: str, word: int = 0) -> int:
+        """Encode one float64: the code of what `project` gives."""
+        return self.code_of(self.project(x, rounding, overflow, word))
+
     def quantize(
         self,
         x: ArrayLike,
@@ -112,18 +116,7 @@ class Format(ABC):
         Raises:
             TypeError: x is not numeric. ValueError: unknown mode, or a NaN for a format that has none.
         """
-        mode, overflow = self.modes(rounding, overflow)
-        seed = check_seed(seed)
-        twin = self.fast_twins.get((type(self), "quantize"))
-        values = as_floats(x)
-        if not self.has_nan and np.isnan(values).any():
-            raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
-        if twin:
-            return twin(self, values, mode, overflow, seed, offset)
-        flat = values.ravel().tolist()
-        words = (word(seed, offset + i) if mode.stochastic else 0 for i in range(len(flat)))
-        rounded = [self.project(v, mode, overflow, w) for v, w in zip(flat, words, strict=True)]
-        return np.array(rounded, np.float64).reshape(values.shape)
+        return self._rounded("quantize", self.project, np.float64, x, rounding, overflow, seed, offset)
 
     def encode(
         self,
@@ -137,8 +130,32 @@ class Format(ABC):
 
         Arguments and errors as for `quantize`.
         """
-        quantised = self.quantize(x, rounding, overflow, seed, offset=offset)
-        return self._map(quantised, self.code_of, self.code_dtype)
+        return self._rounded("encode", self.project_code, self.code_dtype, x, rounding, overflow, seed, offset)
+
+    def _rounded(
+        self,
+        operation: str,
+        definition: Callable[..., Any],
+        dtype: Any,
+        x: ArrayLike,
+        rounding: str | None,
+        overflow: str | None,
+        seed: int | None,
+        offset: int,
+    ) -> NDArray[Any]:
+        """Apply the fast twin of an operation to an array, or its definition to every element."""
+        mode, overflow = self.modes(rounding, overflow)
+        seed, offset = check_seed(seed), check_offset(offset)
+        twin = self.fast_twins.get((type(self), operation)) if self.has_twin else None
+        values = as_floats(x)
+        if not self.has_nan and np.isnan(values).any():
+            raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
+        if twin:
+            return twin(self, values, mode, overflow, seed, offset)
+        flat = values.ravel().tolist()
+        words = (word(seed, offset + i) if mode.stochastic else 0 for i in range(len(flat)))
+        results = [definition(v, mode, overflow, w) for v, w in zip(flat, words, strict=True)]
+        return np.array(results, dtype).reshape(values.shape)
 
     def decode(self, codes: ArrayLike) -> NDArray[np.float64]:
         """Return the values of an integer array of codes, as float64. Exact.
@@ -153,7 +170,7 @@ class Format(ABC):
             raise ValueError(
                 f"codes of {self.name} lie in 0 .. {(1 << self.bits) - 1}, got {array.min()} .. {array.max()}"
             )
-        if self.bits <= 16 and array.size > 1 << self.bits:
+        if self.bits <= 16 and array.size > 1 << self.bits and self.fits_float64:
             return self.table()[array]
         return self._map(array, self.value_of, np.float64)
 
@@ -184,6 +201,16 @@ class Format(ABC):
         if overflow == "wrap" and not self.wraps:
             raise ValueError(f"overflow 'wrap' is for fixed point and integers, and {self.name} is neither; use 'sat'")
         return mode, overflow
+
+    @property
+    def fits_float64(self) -> bool:
+        """Whether float64 holds every value."""
+        return True
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether fast twins, which compute in float64, hold for this format of their family."""
+        return self.fits_float64
 
     @property
     def has_blocks(self) -> bool:
