@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arguments import whole
 from .block_scales import modes_of, scales_of, scales_under, tensor_scale, tensor_unscale, top_precision
 from .floats import FloatFormat
 from .format import Format, as_float64
@@ -84,8 +85,11 @@ class BlockFormat(Format):
     two_level: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.element, Format):
+            raise TypeError(f"{self.name}: got {self.element!r} as the format of elements; expected a format")
         if isinstance(self.element, BlockFormat):
             raise ValueError(f"{self.name}: elements cannot be blocks themselves, got {self.element.name}")
+        object.__setattr__(self, "size", whole(f"{self.name}: size", self.size))
         if self.size < 1:
             raise ValueError(f"{self.name}: got a block size of {self.size}; expected at least 1")
         for role, fmt in (("scale", self.scale), ("amax", self.amax)):
@@ -347,6 +351,7 @@ def _checked_axis(shape: tuple[int, ...], axis: int, name: str) -> int:
     """Return the axis counted from the front."""
     if not shape:
         raise ValueError(f"{name} needs an array with an axis for its blocks to lie along, got a single number")
+    axis = whole(f"{name}: axis", axis)
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"{name}: got axis {axis}; expected {-len(shape)} to {len(shape) - 1} for shape {shape}")
     return axis % len(shape)

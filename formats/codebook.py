@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import dyadic
-from .format import Format, as_float64
-from .philox import check_seed
+from .arguments import code_of_format
+from .format import Format, as_array, as_float64
+from .philox import check_offset, check_seed
 from .rounding import RANDOM_BITS, Rounding, parse_rounding, round_magnitude
 
 MOST_VALUES = 1 << 16
@@ -234,6 +235,7 @@ class CodebookFormat(Format):
         if mode.stochastic or (type(self), "quantize") in self.fast_twins or np.isnan(values).any():
             return super().quantize(x, rounding, overflow, seed, axis, offset)
         check_seed(seed)
+        check_offset(offset)
         return np.asarray(self._array[self.indices_of(values, mode)])
 
     def encode(
@@ -248,7 +250,7 @@ class CodebookFormat(Format):
         return np.asarray(np.searchsorted(self._array, quantised), self.code_dtype)
 
     def decode(self, codes: ArrayLike) -> NDArray[np.float64]:
-        array = np.asarray(codes)
+        array = as_array(codes)
         if array.size and array.dtype.kind not in "ui":
             raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
         if array.size and not 0 <= int(array.min()) <= int(array.max()) < len(self.values):
@@ -280,9 +282,7 @@ class CodebookFormat(Format):
     # --- codes -----------------------------------------------------------------------------------------------------
 
     def value_of(self, code: int) -> float:
-        if not 0 <= code < len(self.values):
-            raise ValueError(f"code {code} of {self.name} lies outside 0 .. {len(self.values) - 1}")
-        return self.values[code]
+        return self.values[code_of_format(self.name, code, len(self.values))]
 
     def code_of(self, value: float) -> int:
         code = bisect_left(self.values, value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from . import dyadic
+from .arguments import code_of_format, whole
 from .dialects import DIALECTS, Dialect, default_bias
 from .format import Format
 from .rounding import Rounding, parse_rounding, round_magnitude
@@ -36,6 +37,9 @@ class FloatFormat(Format):
     subnormals: bool = True
 
     def __post_init__(self) -> None:
+        for what in ("exponent_bits", "fraction_bits", "bias"):
+            if what != "bias" or self.bias is not None:
+                object.__setattr__(self, what, whole(f"{self.name}: {what}", getattr(self, what)))
         x, y = self.exponent_bits, self.fraction_bits
         if self.dialect not in DIALECTS:
             raise ValueError(f"{self.name}: dialect {self.dialect!r} is unknown; expected {', '.join(DIALECTS)}")
@@ -325,8 +329,7 @@ class FloatFormat(Format):
 
     def _split(self, code: int) -> tuple[int, bool]:
         """Split a code into that of its magnitude and whether it is negative."""
-        if not 0 <= code < 1 << self.bits:
-            raise ValueError(f"code {code} of {self.name} lies outside 0 .. {(1 << self.bits) - 1}")
+        code = code_of_format(self.name, code, 1 << self.bits)
         return code & self._all_ones, code > self._all_ones
 
     @property

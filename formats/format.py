@@ -163,7 +163,7 @@ class Format(ABC):
         Raises:
             TypeError: codes are not integers. ValueError: a code outside 0 .. 2**bits - 1.
         """
-        array = np.asarray(codes)
+        array = as_array(codes)
         if array.size and array.dtype.kind not in "ui":
             raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
         if array.size and (int(array.min()) < 0 or int(array.max()) >> self.bits):
@@ -192,6 +192,8 @@ class Format(ABC):
 
     def modes(self, rounding: str | None, overflow: str | None) -> tuple[Rounding, str]:
         """Fill in the defaults of a use and check it; ValueError names what is wrong."""
+        if not isinstance(rounding, str | None):
+            raise TypeError(f"rounding: got {rounding!r} ({type(rounding).__name__}); expected a name such as 'rne'")
         mode = parse_rounding("rne" if rounding is None else rounding)
         overflow = self.default_overflow if overflow is None else overflow
         if overflow not in OVERFLOWS:
@@ -231,18 +233,34 @@ class Format(ABC):
         return self.name
 
 
+def as_array(x: ArrayLike) -> NDArray[Any]:
+    """Return what numpy takes for an array, or say why that is impossible."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            "expected an array, got a masked one, whose mask would be lost; fill it first, with x.filled(0)"
+        )
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"expected an array of numbers, got {type(x).__name__}, of which numpy says: {error}") from None
+
+
 def as_floats(x: ArrayLike) -> NDArray[Any]:
     """Return an array as native, aligned float32 or float64, exactly, or say why that is impossible.
 
     float32 stays float32: what widens it later does so whatever the caller's floating-point environment.
     """
-    array = np.asarray(x)
+    array = as_array(x)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind in "iu" and size == 8 and array.size:
         if max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
             raise TypeError("64-bit integers beyond 2**53 are not exact in float64; convert them yourself")
     elif kind not in "iub" and not (kind == "f" and size <= 8):
-        raise TypeError(f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}")
+        raise TypeError(
+            f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}; "
+            "convert it first, with astype(np.float64) if that is what you mean"
+        )
     if kind == "f" and size >= 4:
         return np.require(array, array.dtype.newbyteorder("="), "A")
     return array.astype(np.float64)

@@ -9,7 +9,7 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 
 from __future__ import annotations
 
-import operator
+from .arguments import whole_of_bits
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -39,19 +39,9 @@ def word(seed: int, index: int, k: int = 0, site: int = 0, which: int = 0, step:
 
 def check_seed(seed: int | None) -> int:
     """Return a seed of 32 bits, 0 for None; TypeError or ValueError otherwise."""
-    return 0 if seed is None else _whole("seed", seed, 32)
+    return 0 if seed is None else whole_of_bits("seed", seed, 32)
 
 
 def check_offset(offset: int) -> int:
     """Return the index of a first element, 64 bits; TypeError or ValueError otherwise."""
-    return _whole("offset", offset, 64)
-
-
-def _whole(name: str, number: object, bits: int) -> int:
-    expected = f"expected a whole number from 0 to 2**{bits} - 1"
-    if isinstance(number, bool) or not hasattr(number, "__index__"):
-        raise TypeError(f"{name}: got {number!r} ({type(number).__name__}); {expected}")
-    whole = operator.index(number)
-    if not 0 <= whole < 1 << bits:
-        raise ValueError(f"{name}: got {whole}; {expected}")
-    return whole
+    return whole_of_bits("offset", offset, 64)

@@ -10,7 +10,6 @@ block    := see block_names.py
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import is_dataclass, replace
 
@@ -20,6 +19,7 @@ from .fixed import FixedFormat
 from .floats import FloatFormat
 from .format import Format
 from .posit import PositFormat
+from .suggestions import suggestion
 
 ENTRY_POINT_GROUP = "ulpsim.formats"
 MODIFIER_DIALECTS = tuple(name for name, rules in DIALECTS.items() if not rules.p3109)
@@ -57,9 +57,13 @@ def register(name: str, fmt: Format) -> None:
         name: lower-case identifier, free so far.
         fmt: the format.
     Raises:
-        ValueError: the name is malformed or taken.
+        TypeError: fmt is no format. ValueError: the name is malformed or taken.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+    if not isinstance(fmt, Format):
+        raise TypeError(
+            f"format {name!r}: got {fmt!r} ({type(fmt).__name__}); expected a format, such as a FloatFormat"
+        )
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"format name {name!r}: expected a lower-case identifier such as 'mine8'")
     taken = _registered.get(name)
     if taken == fmt:
@@ -86,7 +90,7 @@ def get(name: str | Format) -> Format:
     if isinstance(name, Format):
         return name
     if not isinstance(name, str):
-        raise TypeError(f"expected a format name, got {type(name).__name__}")
+        raise TypeError(f"expected a format name, such as 'fp8_e4m3', got {type(name).__name__}")
     if "/" in name:
         raise ValueError(
             f"{name!r} is a use of a format; expected a format, {name.split('/')[0]}; give the modes to quantize"
@@ -102,12 +106,25 @@ def get(name: str | Format) -> Format:
         raise ValueError(f"format {name!r} is ambiguous; write one of: {AMBIGUOUS[base]}")
     found = _base(base)
     if found is None:
-        raise ValueError(f"format {name!r} is unknown; {_suggestion(base)}")
+        raise ValueError(f"format {name!r} is unknown; {_remedy(name, base)}")
     if not modifiers:
         return found
     if not isinstance(found, FloatFormat):
         raise ValueError(f"format {name!r}: modifiers apply to floats, and {base} is none")
     return _canonical(_modified(name, found, modifiers))
+
+
+def _remedy(name: str, base: str) -> str:
+    """What to say about an unknown name: its lower case if that is known, else what resembles it."""
+    lower = name.strip().lower()
+    if base.lower() in AMBIGUOUS:
+        return f"names are lower case; write one of: {AMBIGUOUS[base.lower()]}"
+    if lower != name.strip():
+        try:
+            return f"did you mean {get(lower).name}?"
+        except ValueError:
+            pass  # not known either; what resembles it is found below
+    return suggestion(base, [*available(), *ALIASES])
 
 
 def _base(base: str) -> Format | None:
@@ -195,11 +212,3 @@ def _canonical(fmt: FloatFormat) -> FloatFormat:
     if not fmt.subnormals:
         parts.append("ftz")
     return replace(fmt, name=":".join(parts))
-
-
-def _suggestion(base: str) -> str:
-    near = difflib.get_close_matches(base, [*available(), *ALIASES], n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    families = "e5m7, binary8p4se, posit16, takum16, fix8.4, int8, block(...)"
-    return f"known are {', '.join(available())}, and the families of {families}"
