@@ -18,20 +18,19 @@ FOREIGN = {
     "float6_e2m3fn": "fp6_e2m3", "float4_e2m1fn": "fp4_e2m1", "fp22": "e8m13", "mxfp4_e2m1": "mxfp4",
 }  # fmt: skip
 
-# By the letters in front: how the names of a family look.
+# By the letters in front of a name: how the names of a family are written, and one of them.
 FAMILIES = {
-    "e": "eXmY, such as e5m7",
-    "binary": "binaryKpP and se, sf, ue or uf, such as binary8p4se",
-    "posit": "positN or positNeES, such as posit16 or posit16e1",
-    "takum": "takumN, such as takum16",
-    "fix": "fixN.F, such as fix16.8",
-    "ufix": "ufixN.F, such as ufix16.8",
-    "int": "intN, such as int8",
-    "uint": "uintN, such as uint8",
-    "block": "block(ELEMENT,SIZE,scale=FORMAT,mode=MODE), such as block(fp4_e2m1,16,scale=e8m0,mode=floor)",
-    "qtorch": "qtorch_positN, qtorch_positNeES or qtorch_eXmY, such as qtorch_posit16e1",
+    "e": ("eXmY[:ieee|fn|fnuz|finite][:bBIAS][:ftz]", "e5m7"),
+    "binary": ("binaryKpP(s|u)(e|f)", "binary8p4se"),
+    "posit": ("positN[eES]", "posit16"),
+    "takum": ("takumN", "takum16"),
+    "fix": ("[u]fixN.F", "fix16.8"),
+    "ufix": ("[u]fixN.F", "fix16.8"),
+    "int": ("[u]intN", "int8"),
+    "uint": ("[u]intN", "int8"),
+    "block": ("block(ELEMENT,SIZE,scale=FORMAT,mode=MODE[,amax=FORMAT])", "block(int4,16,scale=e8m0,mode=ceil)"),
+    "qtorch": ("qtorch_positN[eES], qtorch_eXmY", "qtorch_posit16e1"),
 }
-_EXAMPLES = ("e5m7", "binary8p4se", "posit16", "takum16", "fix16.8", "ufix16.8", "int8", "uint8")
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
@@ -48,8 +47,10 @@ def suggestion(name: str, known: Sequence[str]) -> str:
         return f"did you mean {' or '.join(longer)}?"
     letters = re.match(r"[a-z]+", lower)
     if letters and letters[0] in FAMILIES:
-        return f"names of that family are {FAMILIES[letters[0]]}"
-    near = difflib.get_close_matches(lower, [*known, *_EXAMPLES], n=3, cutoff=0.5)
+        grammar, example = FAMILIES[letters[0]]
+        return f"names of this family are written {grammar}, such as {example}"
+    near = difflib.get_close_matches(lower, known, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known are {', '.join(known)}, and the families of {', '.join(_EXAMPLES)} and block(...)"
+    examples = dict.fromkeys(example for _, example in FAMILIES.values())
+    return f"known are {', '.join(known)}, and the families of {', '.join(examples)}"

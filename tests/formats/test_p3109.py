@@ -254,6 +254,9 @@ def test_stochastic_rounding_of_a_wide_format_counts_words_as_everywhere():
         ("binary8p4sf", 240.0, 2.0**-7, 2.0**-10),
         ("binary8p5se", 15.0, 2.0**-3, 2.0**-7),
         ("binary4p2sf", 3.0, 0.5, 0.25),
+        ("binary6p3se", 12.0, 2.0**-3, 2.0**-5),
+        ("binary6p4se", 3.5, 2.0**-1, 2.0**-4),
+        ("binary8p1ue", 2.0**125, 2.0**-127, 2.0**-127),  # with p = 1 the smallest value is normal
     ],
 )
 def test_constants_are_those_of_the_interim_report(name, largest, normal, subnormal):
