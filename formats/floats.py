@@ -158,7 +158,7 @@ class FloatFormat(Format):
         Correctly rounded. `word` holds the 64 random bits of a stochastic rounding.
         """
         negative = integer < 0
-        code = self.round_magnitude(integer, exponent, rounding, word)
+        code = self.rounded_code(integer, exponent, rounding, word)
         if negative and not self.rules.signed and (code or not self.has_zero):
             return self._code_below_zero(overflow, rounding)
         if code > self._top_code:
@@ -177,7 +177,7 @@ class FloatFormat(Format):
             return self._first_normal if overflow in ("sat", "satprop") else self._nan_code
         return self._sign(math.copysign(1.0, x) < 0) if self.has_negative_zero else 0
 
-    def round_magnitude(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> int:
+    def rounded_code(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> int:
         """Round integer * 2**exponent (not zero) as if there were no largest value.
 
         Returns:
@@ -252,7 +252,7 @@ class FloatFormat(Format):
         return self.value_of(self.code_of_special(x, overflow))
 
     def overflows(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> bool:
-        code = self.round_magnitude(integer, exponent, rounding, word)
+        code = self.rounded_code(integer, exponent, rounding, word)
         if integer < 0 and not self.rules.signed:
             return code > 0 or not self.has_zero
         return code > self._top_code
@@ -314,7 +314,7 @@ class FloatFormat(Format):
                 raise ValueError(f"{self.name} has no {'negative ' if negative else ''}zero")
             return self._sign(negative)
         integer, exponent = dyadic.from_float(abs(value))
-        code = self.round_magnitude(integer, exponent, Rounding("rz"))
+        code = self.rounded_code(integer, exponent, Rounding("rz"))
         if code > self._top_code or dyadic.normalised(*self._pair(code)) != (integer, exponent):
             raise ValueError(f"{value!r} is not a value of {self.name}")
         return self._sign(negative) | code

@@ -114,8 +114,8 @@ class Format(ABC):
         Returns:
             float64 array of the shape of x holding representable values. Correctly rounded, in one rounding.
         Raises:
-            TypeError: x is not numeric, or masked; an option of the wrong type. ValueError: an unknown mode, a seed or an
-            offset out of range, a NaN for a format that has none, or a result that float64 does not hold.
+            TypeError: x is not numeric, or masked; an option of the wrong type. ValueError: an unknown mode, a seed or
+            an offset out of range, a NaN for a format that has none, or a result that float64 does not hold.
         """
         return self._rounded("quantize", self.project, np.float64, x, rounding, overflow, seed, offset)
 
@@ -162,8 +162,8 @@ class Format(ABC):
         """Return the values of an integer array of codes, as float64. Exact.
 
         Raises:
-            TypeError: codes are not integers. ValueError: a code outside 0 .. 2**bits - 1, or of a value that float64 does
-            not hold.
+            TypeError: codes are not integers. ValueError: a code outside 0 .. 2**bits - 1, or of a value that float64
+            does not hold.
         """
         array = as_array(codes)
         if array.size and array.dtype.kind not in "ui":
