@@ -163,8 +163,6 @@ class FloatFormat(Format):
             return self._code_below_zero(overflow, rounding)
         if code > self._top_code:
             return self._code_beyond(overflow, rounding, negative)
-        if not self.subnormals and code < self._first_normal:
-            code = 0
         return code if code == 0 and not self.has_negative_zero else self._sign(negative) | code
 
     def code_of_special(self, x: float, overflow: str) -> int:
@@ -178,7 +176,7 @@ class FloatFormat(Format):
         return self._sign(math.copysign(1.0, x) < 0) if self.has_negative_zero else 0
 
     def rounded_code(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> int:
-        """Round integer * 2**exponent (not zero) as if there were no largest value.
+        """Round integer * 2**exponent (not zero) as if there were no largest value, then flush subnormals if need be.
 
         Returns:
             The code of the rounded magnitude; past that of the largest finite value, codes go on as if none had a
@@ -193,7 +191,8 @@ class FloatFormat(Format):
         binade = (quantum + self.fraction_bits + self.bias - 1) << self.fraction_bits
         # What is even is decided by the code: with one significand bit the floor itself is always odd.
         odd = bool((binade + (magnitude >> max(shift, 0))) & 1)
-        return binade + round_magnitude(magnitude, shift, rounding, integer < 0, word, odd)
+        code = binade + round_magnitude(magnitude, shift, rounding, integer < 0, word, odd)
+        return code if self.subnormals or code >= self._first_normal else 0
 
     def _below_smallest(self, magnitude: int, exponent: int) -> bool:
         smallest, quantum = self._pair(self._first_normal)

@@ -96,6 +96,12 @@ def test_a_negative_value_that_rounds_to_zero_is_zero_in_an_unsigned_format(name
             assert_same_bits(fmt.quantize([below, -tie, above], mode, overflow), [0.0] * 3, note=f"{name}/{mode}")
 
 
+def test_a_negative_value_that_is_flushed_is_zero_in_an_unsigned_format(path):
+    fmt = formats.get("ue4m3:ftz")
+    assert_same_bits(fmt.quantize([-(2.0**-7), -(2.0**-6), 2.0**-7]), [0.0, NAN, 0.0])
+    assert not fmt.overflows(-1, -7, parse_rounding("rne")) and fmt.overflows(-1, -6, parse_rounding("rne"))
+
+
 def float_pair(x):
     numerator, denominator = x.as_integer_ratio()
     return numerator, 1 - denominator.bit_length()
