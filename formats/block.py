@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arguments import whole
 from .block_scales import modes_of, scales_of, scales_under, tensor_scale, tensor_unscale, top_precision
 from .floats import FloatFormat
 from .format import Format, as_floats
-from .philox import check_seed
+from .philox import check_offset, check_seed
 from .rounding import Rounding
 from .scaling import Array, exact_product, quantize_quotient
 
@@ -102,8 +103,11 @@ class BlockFormat(Format):
     two_level: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.element, Format):
+            raise TypeError(f"{self.name}: got {self.element!r} as the format of elements; expected a format")
         if isinstance(self.element, BlockFormat):
             raise ValueError(f"{self.name}: elements cannot be blocks themselves, got {self.element.name}")
+        object.__setattr__(self, "size", whole(f"{self.name}: size", self.size))
         if self.size < 1:
             raise ValueError(f"{self.name}: got a block size of {self.size}; expected at least 1")
         for role, fmt in (("scale", self.scale), ("amax", self.amax)):
@@ -219,10 +223,11 @@ class BlockFormat(Format):
             the scale's format has no NaN, or a product that is not a float64.
         """
         mode, overflow = self.modes(rounding, overflow)
+        seed, offset = check_seed(seed), check_offset(offset)
         blocks = self._scaled(x, axis)
         twin = self.twin("quantize")
         if twin:
-            values = twin(self, blocks, mode, overflow, check_seed(seed), offset)
+            values = twin(self, blocks, mode, overflow, seed, offset)
             if values is not None:
                 return values
         return self._values(self._elements(blocks, mode, overflow, seed, offset), blocks)
@@ -241,9 +246,10 @@ class BlockFormat(Format):
         Arguments and errors as for `quantize`; products that are not float64 do not matter here.
         """
         mode, overflow = self.modes(rounding, overflow)
+        seed, offset = check_seed(seed), check_offset(offset)
         blocks = self._scaled(x, axis)
         twin = self.twin("encode")
-        codes = twin(self, blocks, mode, overflow, check_seed(seed), offset) if twin else None
+        codes = twin(self, blocks, mode, overflow, seed, offset) if twin else None
         if codes is None:
             codes = self.element.encode(self._elements(blocks, mode, overflow, seed, offset))
         scales = np.where(blocks.broken, np.nan, blocks.scales)
@@ -321,7 +327,7 @@ class BlockFormat(Format):
             return blocks.scales
         return blocks.scales * np.float64(tensor_unscale(blocks.tensor_scale))  # 24 significand bits and a scale's
 
-    def _elements(self, blocks: Scaled, mode: Rounding, overflow: str, seed: int | None, offset: int) -> Array:
+    def _elements(self, blocks: Scaled, mode: Rounding, overflow: str, seed: int, offset: int) -> Array:
         """Return the values of the elements."""
         x, divisors = self.dividends(blocks)
         if divisors is None:
@@ -398,6 +404,7 @@ def _checked_axis(shape: tuple[int, ...], axis: int, name: str) -> int:
     """Return the axis counted from the front."""
     if not shape:
         raise ValueError(f"{name} needs an array with an axis for its blocks to lie along, got a single number")
+    axis = whole(f"{name}: axis", axis)
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"{name}: got axis {axis}; expected {-len(shape)} to {len(shape) - 1} for shape {shape}")
     return axis % len(shape)

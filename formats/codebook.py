@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import dyadic
+from .arguments import code_of_format
 from .format import Format
 from .rounding import RANDOM_BITS, Rounding, parse_rounding, round_magnitude
 
@@ -235,7 +236,7 @@ class CodebookFormat(Format):
             ValueError: the mode is not monotone for these values.
         """
         if not self.is_monotone(rounding):
-            raise ValueError(f"{self.name}: {rounding} is not monotone, because values of both signs lack a zero between")
+            raise ValueError(f"{self.name}: {rounding} is not monotone where values of both signs have no zero between")
         low, high = self._array[:-1], self._array[1:]
         above_low = np.nextafter(low, np.inf)
         odd = np.arange(low.size) % 2 == 1
@@ -255,9 +256,7 @@ class CodebookFormat(Format):
     # --- codes -----------------------------------------------------------------------------------------------------
 
     def value_of(self, code: int) -> float:
-        if not 0 <= code < len(self.values):
-            raise ValueError(f"code {code} of {self.name} lies outside 0 .. {len(self.values) - 1}")
-        return self.values[code]
+        return self.values[code_of_format(self.name, code, len(self.values))]
 
     def code_of(self, value: float) -> int:
         code = bisect_left(self.values, value)

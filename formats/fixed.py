@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from . import dyadic
+from .arguments import code_of_format, whole
 from .format import Format
 from .rounding import Rounding, round_magnitude
 
@@ -33,6 +34,8 @@ class FixedFormat(Format):
     signed: bool = True
 
     def __post_init__(self) -> None:
+        for what in ("total_bits", "fraction_bits"):
+            object.__setattr__(self, what, whole(f"{self.name}: {what}", getattr(self, what)))
         least = 2 if self.signed else 1
         if not least <= self.total_bits <= 53:
             raise ValueError(
@@ -145,9 +148,7 @@ class FixedFormat(Format):
     # --- codes -----------------------------------------------------------------------------------------------------
 
     def value_of(self, code: int) -> float:
-        if not 0 <= code < 1 << self.total_bits:
-            raise ValueError(f"code {code} of {self.name} lies outside 0 .. {(1 << self.total_bits) - 1}")
-        return self._scaled(self._signed(code))
+        return self._scaled(self._signed(code_of_format(self.name, code, 1 << self.total_bits)))
 
     def code_of(self, value: float) -> int:
         if not math.isfinite(value) or (value == 0.0 and math.copysign(1.0, value) < 0):

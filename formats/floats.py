@@ -3,77 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import cached_property
 
 from . import dyadic
+from .arguments import code_of_format, whole
+from .dialects import DIALECTS, Dialect, default_bias
 from .format import Format
-from .rounding import Rounding, round_magnitude
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """What a family of floats does with its codes.
-
-    Args:
-        meaning: in words.
-        signed: whether there is a sign bit.
-        negative_zero: whether the code of -0 means -0; if not, it is the NaN ("nan"), or there is none (unsigned).
-        reserved: what the largest codes of magnitude mean, from the top down ("inf", "nan"); "exponent" reserves the
-            whole top exponent, its first code being the infinity.
-        field_zero: "subnormal": exponent field 0 holds zero and the subnormals; "normal": its codes are normal values,
-            but for code 0, which is zero; "no zero": normal values, all of them.
-        bias_above: default bias minus (2**(X-1) - 1).
-        overflow: default overflow mode.
-    """
-
-    meaning: str
-    signed: bool = True
-    negative_zero: bool = True
-    reserved: tuple[str, ...] = ()
-    field_zero: str = "subnormal"
-    bias_above: int = 0
-    overflow: str = "nan"
-
-
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({
-    "ieee": Dialect("top exponent reserved for infinities and NaNs", reserved=("exponent",), overflow="ieee"),
-    "fn": Dialect("no infinities; the code of all ones is NaN, in both signs", reserved=("nan",)),
-    "fnuz": Dialect("no infinities; the code of negative zero is NaN", negative_zero=False, bias_above=1),
-    "finite": Dialect("no infinities and no NaN: every code is a number", overflow="sat"),
-    "se": Dialect(
-        "P3109 signed, extended: the code of negative zero is NaN, the top code of each sign infinity",
-        negative_zero=False, reserved=("inf",), bias_above=1, overflow="ieee",
-    ),
-    "sf": Dialect("P3109 signed, finite: the code of negative zero is NaN", negative_zero=False, bias_above=1),
-    "ue": Dialect(
-        "P3109 unsigned, extended: the two top codes are NaN and infinity",
-        signed=False, negative_zero=False, reserved=("nan", "inf"), bias_above=1, overflow="ieee",
-    ),
-    "uf": Dialect(
-        "P3109 unsigned, finite: the top code is NaN",
-        signed=False, negative_zero=False, reserved=("nan",), bias_above=1,
-    ),
-    "scale": Dialect(
-        "powers of two without sign and zero; the top code is NaN",
-        signed=False, negative_zero=False, reserved=("nan",), field_zero="no zero",
-    ),
-    "ufn": Dialect("no sign, no infinities; the top code is NaN", signed=False, negative_zero=False, reserved=("nan",)),
-    "dlfloat": Dialect(
-        "no subnormals: exponent field 0 is normal, but for zero; the code of all ones is infinity and NaN in one",
-        reserved=("nan",), field_zero="normal",
-    ),
-})  # fmt: skip
+from .rounding import Rounding, parse_rounding, round_magnitude
 
 
 @dataclass(frozen=True)
 class FloatFormat(Format):
     """A binary floating-point format as numbers only; everything else is derived.
 
+    The definition works on codes, and a value is an integer times a power of two: the range may exceed that of float64.
+    Arrays are kept in float64, and what gives values (`quantize`, `decode`, `table`, `max`) refuses one that is none.
+
     Args:
         name: canonical name; not part of the identity.
-        exponent_bits: width X of the exponent field, 1 to 11.
+        exponent_bits: width X of the exponent field, 1 to 11; to 16 in the dialects of P3109.
         fraction_bits: width Y of the stored fraction, 0 to 52; the precision is Y + 1.
         bias: exponent bias; None for the dialect's default.
         dialect: key of DIALECTS.
@@ -88,22 +37,21 @@ class FloatFormat(Format):
     subnormals: bool = True
 
     def __post_init__(self) -> None:
+        for what in ("exponent_bits", "fraction_bits", "bias"):
+            if what != "bias" or self.bias is not None:
+                object.__setattr__(self, what, whole(f"{self.name}: {what}", getattr(self, what)))
         x, y = self.exponent_bits, self.fraction_bits
         if self.dialect not in DIALECTS:
             raise ValueError(f"{self.name}: dialect {self.dialect!r} is unknown; expected {', '.join(DIALECTS)}")
-        if not (1 <= x <= 11 and 0 <= y <= 52):
-            raise ValueError(f"{self.name}: e{x}m{y} is out of range; expected e1..e11 and m0..m52")
+        most = 16 if self.rules.p3109 else 11
+        if not (1 <= x <= most and 0 <= y <= 52):
+            raise ValueError(f"{self.name}: e{x}m{y} is out of range; expected e1..e{most} and m0..m52")
         if self.bias is None:
             object.__setattr__(self, "bias", default_bias(x, self.dialect))
         if not self.subnormals and self.rules.field_zero != "subnormal":
             raise ValueError(f"{self.name}: has no subnormals that could be flushed; leave ftz out")
         if self._top_code < 1 << y and not (self.subnormals and self._top_code > 0):
             raise ValueError(f"{self.name}: no finite normal value is left beside the special codes")
-        if not (self._max_exponent <= 1023 and self.min_exponent - y >= -1074):
-            raise ValueError(
-                f"{self.name}: with bias {self.bias} the values leave the range of float64, in which arrays are kept: "
-                f"2^{self.min_exponent - y} to 2^{self._max_exponent}"
-            )
 
     # --- derived numbers -------------------------------------------------------------------------------------------
 
@@ -134,27 +82,32 @@ class FloatFormat(Format):
     @property
     def _top_code(self) -> int:
         """Code of the largest finite value."""
-        all_ones = (1 << (self.exponent_bits + self.fraction_bits)) - 1
         reserved = self.rules.reserved
-        return all_ones - (1 << self.fraction_bits if reserved == ("exponent",) else len(reserved))
+        return self._all_ones - (1 << self.fraction_bits if reserved == ("exponent",) else len(reserved))
 
     @property
-    def _max_exponent(self) -> int:
-        return max(self._top_code >> self.fraction_bits, self._lowest_field) - self.bias
+    def _first_normal(self) -> int:
+        """Code of the smallest normal value."""
+        return {"subnormal": 1 << self.fraction_bits, "normal": 1, "no zero": 0}[self.rules.field_zero]
+
+    @cached_property
+    def fits_float64(self) -> bool:
+        top_exponent = max(self._top_code >> self.fraction_bits, self._lowest_field) - self.bias
+        return top_exponent <= 1023 and self.min_exponent - self.fraction_bits >= -1074
 
     @property
     def max(self) -> float:
-        return self.value_of(self._top_code)
+        return self._as_float(self._top_code, "the largest value")
 
     @property
     def smallest_normal(self) -> float:
-        return math.ldexp(1.0, self.min_exponent) if self.rules.field_zero != "normal" else self.value_of(1)
+        return self._as_float(self._first_normal, "the smallest normal value")
 
     @property
     def smallest_subnormal(self) -> float:
         if not self.subnormals or self.rules.field_zero != "subnormal":
             return self.smallest_normal
-        return math.ldexp(1.0, self.min_exponent - self.fraction_bits)
+        return self._as_float(1, "the smallest value")
 
     @property
     def unit_roundoff(self) -> float:
@@ -187,163 +140,237 @@ class FloatFormat(Format):
     def default_overflow(self) -> str:
         return self.rules.overflow
 
-    # --- the definition --------------------------------------------------------------------------------------------
+    # --- the definition, on codes ----------------------------------------------------------------------------------
+
+    def project_code(self, x: float, rounding: Rounding, overflow: str, word: int = 0) -> int:
+        if x == 0.0 or not math.isfinite(x):
+            return self.code_of_special(x, overflow)
+        return self.code_of_finite(*dyadic.from_float(x), rounding, overflow, word)
+
+    def code_of_finite(self, integer: int, exponent: int, rounding: Rounding, overflow: str, word: int = 0) -> int:
+        """Round integer * 2**exponent (integer not zero), then apply the overflow mode; return the code.
+
+        Correctly rounded. `word` holds the 64 random bits of a stochastic rounding.
+        """
+        negative = integer < 0
+        code = self.rounded_code(integer, exponent, rounding, word)
+        if negative and not self.rules.signed and (code or not self.has_zero):
+            return self._code_below_zero(overflow, rounding)
+        if code > self._top_code:
+            return self._code_beyond(overflow, rounding, negative)
+        return code if code == 0 and not self.has_negative_zero else self._sign(negative) | code
+
+    def code_of_special(self, x: float, overflow: str) -> int:
+        """Return the code of what a zero, an infinity or a NaN becomes."""
+        if math.isnan(x):
+            return self._nan_code
+        if math.isinf(x):
+            return self._code_of_infinite(overflow, x < 0)
+        if not self.has_zero:
+            return self._first_normal if overflow in ("sat", "satprop") else self._nan_code
+        return self._sign(math.copysign(1.0, x) < 0) if self.has_negative_zero else 0
+
+    def rounded_code(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> int:
+        """Round integer * 2**exponent (not zero) as if there were no largest value, then flush subnormals if need be.
+
+        Returns:
+            The code of the rounded magnitude; past that of the largest finite value, codes go on as if none had a
+            special meaning. Correctly rounded.
+        """
+        magnitude = abs(integer)
+        if self.rules.field_zero != "subnormal" and self._below_smallest(magnitude, exponent):
+            return self._between_zero_and_smallest(magnitude, exponent, rounding, integer < 0, word)
+        quantum = max(magnitude.bit_length() - 1 + exponent, self.min_exponent) - self.fraction_bits
+        shift = quantum - exponent
+        # A significand, hidden bit included, adds this to its code; a subnormal has no hidden bit and a field of 0.
+        binade = (quantum + self.fraction_bits + self.bias - 1) << self.fraction_bits
+        # What is even is decided by the code: with one significand bit the floor itself is always odd.
+        odd = bool((binade + (magnitude >> max(shift, 0))) & 1)
+        code = binade + round_magnitude(magnitude, shift, rounding, integer < 0, word, odd)
+        return code if self.subnormals or code >= self._first_normal else 0
+
+    def _below_smallest(self, magnitude: int, exponent: int) -> bool:
+        smallest, quantum = self._pair(self._first_normal)
+        return dyadic.add((magnitude, exponent), (-smallest, quantum))[0] < 0
+
+    def _between_zero_and_smallest(
+        self, magnitude: int, exponent: int, rounding: Rounding, negative: bool, word: int
+    ) -> int:
+        """Round where no subnormals fill the gap between zero (if there is one) and the smallest value."""
+        if not self.has_zero:
+            return self._first_normal
+        smallest, quantum = self._pair(self._first_normal)
+        # The fraction magnitude / smallest to 256 bits, with a jammed bit below: enough to decide any mode.
+        shifted = magnitude << (256 + max(0, exponent - quantum))
+        fraction, rest = divmod(shifted, smallest << max(0, quantum - exponent))
+        return round_magnitude(2 * fraction | bool(rest), 257, rounding, negative, word, odd=False)
+
+    def _code_beyond(self, overflow: str, rounding: Rounding | None, negative: bool) -> int:
+        """Code that replaces a finite result beyond the largest finite value: that of max, infinity or NaN."""
+        inwards = {"rz", "ru" if negative else "rd"}
+        if self.rules.p3109 and not self.rules.signed:
+            inwards.add("odd")  # the code of max is odd there
+        if overflow == "ieee" and rounding is not None and rounding.mode in inwards:
+            overflow = "sat"
+        if overflow in ("sat", "satprop"):
+            return self._sign(negative) | self._top_code
+        return self._code_of_infinite(overflow, negative)
+
+    def _code_of_infinite(self, overflow: str, negative: bool) -> int:
+        """Code of what an infinity becomes."""
+        if negative and not self.rules.signed:
+            return self._code_below_zero(overflow)
+        if overflow == "nan":
+            return self._nan_code
+        if overflow != "sat" and self.has_infinity:
+            return self._sign(negative) | self._infinity_code
+        if overflow == "ieee" and self.has_nan and not self.rules.p3109:
+            return self._nan_code
+        return self._sign(negative) | self._top_code
+
+    def _code_below_zero(self, overflow: str, rounding: Rounding | None = None) -> int:
+        """Code of what a negative value becomes where there is no sign: the smallest code or NaN."""
+        inwards = overflow == "ieee" and rounding is not None and rounding.mode in ("rz", "ru")
+        return 0 if inwards or overflow in ("sat", "satprop") else self._nan_code
+
+    # --- the definition, on values: those of the codes above -------------------------------------------------------
+
+    def project(self, x: float, rounding: str | Rounding, overflow: str, word: int = 0) -> float:
+        mode = parse_rounding(rounding) if isinstance(rounding, str) else rounding
+        return self.value_of(self.project_code(x, mode, overflow, word))
+
+    def project_finite(self, integer: int, exponent: int, rounding: Rounding, overflow: str, word: int = 0) -> float:
+        return self.value_of(self.code_of_finite(integer, exponent, rounding, overflow, word))
+
+    def project_special(self, x: float, overflow: str) -> float:
+        return self.value_of(self.code_of_special(x, overflow))
+
+    def overflows(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> bool:
+        code = self.rounded_code(integer, exponent, rounding, word)
+        if integer < 0 and not self.rules.signed:
+            return code > 0 or not self.has_zero
+        return code > self._top_code
 
     def overflowed(self, overflow: str, rounding: Rounding | None = None, negative: bool = False) -> float:
         """Magnitude that replaces a finite result beyond the largest finite value: max, infinity or NaN.
 
         Under "ieee" roundings that never go beyond a value stay at max: rz, and rd or ru on the side where they point
-        inwards.
+        inwards; in unsigned P3109 formats odd as well.
         """
-        if overflow in ("sat", "satprop"):
-            return self.max
-        if overflow == "nan":
-            return math.nan
-        inwards = rounding is not None and rounding.mode in ("rz", "ru" if negative else "rd")
-        return self.max if inwards else self.infinite(overflow)
+        return abs(self.value_of(self._code_beyond(overflow, rounding, negative and self.rules.signed)))
 
     def infinite(self, overflow: str) -> float:
         """Magnitude that replaces an infinity."""
-        if overflow == "sat":
-            return self.max
-        if overflow == "nan":
-            return math.nan
-        if self.has_infinity:
-            return math.inf
-        return math.nan if self.has_nan and overflow == "ieee" else self.max
+        return abs(self.value_of(self._code_of_infinite(overflow, False)))
 
-    def round_unbounded(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> tuple[int, int, bool]:
-        """Round integer * 2**exponent (not zero) as if there were no largest value.
-
-        Returns:
-            (rounded magnitude m, its exponent q, whether m * 2**q exceeds the largest finite value). Correctly rounded.
-        """
-        magnitude = abs(integer)
-        leading = magnitude.bit_length() - 1 + exponent
-        quantum = max(leading, self.min_exponent) - self.fraction_bits
-        odd = None
-        if self.precision == 1 and magnitude >> max(quantum - exponent, 0):
-            odd = bool((quantum + self.bias) & 1)  # one significand bit: the code is even or odd, the floor always odd
-        rounded = round_magnitude(magnitude, quantum - exponent, rounding, integer < 0, word, odd)
-        top, top_quantum = dyadic.from_float(self.max)
-        return rounded, quantum, dyadic.add((rounded, quantum), (-top, top_quantum))[0] > 0
-
-    def project_finite(self, integer: int, exponent: int, rounding: Rounding, overflow: str, word: int = 0) -> float:
-        negative = integer < 0
-        if negative and not self.rules.signed:
-            return self._below_zero(integer, exponent, rounding, overflow)
-        if self.rules.field_zero != "subnormal" and self._below_smallest(integer, exponent):
-            value = self._between_zero_and_smallest(abs(integer), exponent, rounding, negative, word)
-        else:
-            rounded, quantum, beyond = self.round_unbounded(integer, exponent, rounding, word)
-            value = self.overflowed(overflow, rounding, negative) if beyond else dyadic.to_float(rounded, quantum)
-            if not self.subnormals and value < self.smallest_normal:
-                value = 0.0
-        if value == 0.0 and not self.has_negative_zero:
-            return 0.0
-        return -value if negative else value
-
-    def _below_zero(self, integer: int, exponent: int, rounding: Rounding, overflow: str) -> float:
-        """A negative value in a format without sign: the smallest value where saturation is asked for, else NaN."""
-        inwards = overflow == "ieee" and rounding.mode in ("rz", "ru")
-        if overflow in ("sat", "satprop") or inwards or not self.has_nan:
-            return 0.0 if self.has_zero else self.smallest_normal
-        return math.nan
-
-    def _below_smallest(self, integer: int, exponent: int) -> bool:
-        smallest, quantum = dyadic.from_float(self.smallest_normal)
-        return dyadic.add((abs(integer), exponent), (-smallest, quantum))[0] < 0
-
-    def _between_zero_and_smallest(
-        self, magnitude: int, exponent: int, rounding: Rounding, negative: bool, word: int
-    ) -> float:
-        """Round where no subnormals fill the gap between zero (if there is one) and the smallest value."""
-        if not self.has_zero:
-            return self.smallest_normal
-        smallest, quantum = dyadic.from_float(self.smallest_normal)
-        # The fraction magnitude / smallest to 256 bits, with a jammed bit below: enough to decide any mode.
-        shifted = magnitude << (256 + max(0, exponent - quantum))
-        fraction, rest = divmod(shifted, smallest << max(0, quantum - exponent))
-        up = round_magnitude(2 * fraction | bool(rest), 257, rounding, negative, word, odd=False)
-        return self.smallest_normal if up else 0.0
-
-    def overflows(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> bool:
-        if integer < 0 and not self.rules.signed:
-            return True
-        return self.round_unbounded(integer, exponent, rounding, word)[2]
-
-    def project_special(self, x: float, overflow: str) -> float:
-        if math.isnan(x):
-            return x
-        if x == 0.0:
-            if not self.has_zero:
-                return self.smallest_normal if overflow in ("sat", "satprop") else math.nan
-            return x if self.has_negative_zero else 0.0
-        if x < 0 and not self.rules.signed:
-            if overflow in ("sat", "satprop"):
-                return 0.0 if self.has_zero else self.smallest_normal
-            return math.nan
-        return math.copysign(self.infinite(overflow), x)
+    def below_zero(self, overflow: str, rounding: Rounding) -> float:
+        """What a finite value that is negative once rounded becomes in a format without sign."""
+        return self.value_of(self._code_below_zero(overflow, rounding))
 
     # --- codes -----------------------------------------------------------------------------------------------------
 
+    def exact_value_of(self, code: int) -> tuple[int, int]:
+        """Return the value of a code as (integer, exponent), integer * 2**exponent, whatever its range. Exact.
+
+        The integer is odd, or both are 0 for either zero.
+
+        Raises:
+            ValueError: a code outside the format, of an infinity or of a NaN.
+        """
+        magnitude, negative = self._split(code)
+        if magnitude > self._top_code or code == self._nan_code_at_zero:
+            raise ValueError(f"code {code} of {self.name} is {self.value_of(code)}, not a finite number")
+        integer, exponent = dyadic.normalised(*self._pair(magnitude))
+        return -integer if negative else integer, exponent
+
     def value_of(self, code: int) -> float:
-        if not 0 <= code < 1 << self.bits:
-            raise ValueError(f"code {code} of {self.name} lies outside 0 .. {(1 << self.bits) - 1}")
-        width = self.exponent_bits + self.fraction_bits
-        magnitude, negative = code & ((1 << width) - 1), bool(code >> width)
-        if negative and magnitude == 0 and not self.rules.negative_zero:
+        magnitude, negative = self._split(code)
+        if code == self._nan_code_at_zero:
             return math.nan
         if magnitude > self._top_code:
             value = self._special_of(magnitude)
         else:
-            exponent_field, fraction = magnitude >> self.fraction_bits, magnitude & ((1 << self.fraction_bits) - 1)
-            if exponent_field >= self._lowest_field and (magnitude or not self.has_zero):
-                fraction |= 1 << self.fraction_bits
-            elif not self.subnormals:
-                fraction = 0
-            value = math.ldexp(fraction, max(exponent_field, self._lowest_field) - self.bias - self.fraction_bits)
+            value = self._as_float(magnitude, f"code {code}", negative)
         return -value if negative else value
 
-    def _special_of(self, magnitude: int) -> float:
-        if self.rules.reserved == ("exponent",):
-            return math.inf if magnitude == self._top_code + 1 else math.nan
-        above = (1 << (self.exponent_bits + self.fraction_bits)) - 1 - magnitude
-        return math.inf if self.rules.reserved[above] == "inf" else math.nan
-
     def code_of(self, value: float) -> int:
-        width = self.exponent_bits + self.fraction_bits
-        sign_bit, all_ones = 1 << width, (1 << width) - 1
-        reserved = self.rules.reserved
         if math.isnan(value):
-            if not self.has_nan:
-                raise ValueError(f"{self.name} has no NaN")
-            if reserved == ("exponent",):
-                return self._top_code + 1 + (1 << (self.fraction_bits - 1))  # the quiet NaN
-            return all_ones - reserved.index("nan") if "nan" in reserved else sign_bit
+            return self._nan_code
         negative = math.copysign(1.0, value) < 0
         if negative and not self.rules.signed:
             raise ValueError(f"{self.name} has no sign, and {value!r} is negative")
-        sign = sign_bit if negative else 0
         if math.isinf(value):
             if not self.has_infinity:
                 raise ValueError(f"{self.name} has no infinity")
-            return sign | (self._top_code + 1 if reserved == ("exponent",) else all_ones - reserved.index("inf"))
+            return self._sign(negative) | self._infinity_code
         if value == 0.0:
-            if not self.has_zero or (sign and not self.has_negative_zero):
-                raise ValueError(f"{self.name} has no {'negative ' if sign else ''}zero")
-            return sign
-        if self.project(value, "rne", self.default_overflow) != value:
-            raise ValueError(f"{value!r} is not a value of {self.name}")
+            if not self.has_zero or (negative and not self.has_negative_zero):
+                raise ValueError(f"{self.name} has no {'negative ' if negative else ''}zero")
+            return self._sign(negative)
         integer, exponent = dyadic.from_float(abs(value))
-        leading = integer.bit_length() - 1 + exponent
-        quantum = max(leading, self.min_exponent) - self.fraction_bits
-        significand = integer << (exponent - quantum)
-        # The hidden bit, which a subnormal lacks, adds one to the exponent field below.
-        exponent_field = max(leading, self.min_exponent) + self.bias
-        return sign | (((exponent_field - 1) << self.fraction_bits) + significand)
+        code = self.rounded_code(integer, exponent, Rounding("rz"))
+        if code > self._top_code or dyadic.normalised(*self._pair(code)) != (integer, exponent):
+            raise ValueError(f"{value!r} is not a value of {self.name}")
+        return self._sign(negative) | code
 
+    @property
+    def _all_ones(self) -> int:
+        """Largest code of a magnitude."""
+        return (1 << (self.exponent_bits + self.fraction_bits)) - 1
 
-def default_bias(exponent_bits: int, dialect: str) -> int:
-    """Return the bias that a dialect has where none is given."""
-    return (1 << (exponent_bits - 1)) - 1 + DIALECTS[dialect].bias_above
+    def _sign(self, negative: bool) -> int:
+        return self._all_ones + 1 if negative else 0
+
+    def _split(self, code: int) -> tuple[int, bool]:
+        """Split a code into that of its magnitude and whether it is negative."""
+        code = code_of_format(self.name, code, 1 << self.bits)
+        return code & self._all_ones, code > self._all_ones
+
+    @property
+    def _nan_code_at_zero(self) -> int | None:
+        """Code of a NaN that stands where -0 would, if there is one."""
+        return self._sign(True) if self.rules.signed and not self.rules.negative_zero else None
+
+    @property
+    def _nan_code(self) -> int:
+        """Code that stands for NaN; ValueError where there is none."""
+        if not self.has_nan:
+            raise ValueError(f"{self.name} has no NaN")
+        if self.rules.reserved == ("exponent",):
+            return self._infinity_code + (1 << (self.fraction_bits - 1))  # the quiet NaN
+        if "nan" in self.rules.reserved:
+            return self._all_ones - self.rules.reserved.index("nan")
+        return self._sign(True)
+
+    @property
+    def _infinity_code(self) -> int:
+        """Code of +infinity, where there is one."""
+        reserved = self.rules.reserved
+        return self._top_code + 1 if reserved == ("exponent",) else self._all_ones - reserved.index("inf")
+
+    def _special_of(self, magnitude: int) -> float:
+        return math.inf if self.has_infinity and magnitude == self._infinity_code else math.nan
+
+    def _pair(self, code: int) -> tuple[int, int]:
+        """Return the value m * 2**e of the code of a magnitude, read as a finite one, as (m, e). Exact."""
+        exponent_field, fraction = code >> self.fraction_bits, code & ((1 << self.fraction_bits) - 1)
+        if exponent_field >= self._lowest_field and (code or not self.has_zero):
+            fraction |= 1 << self.fraction_bits
+        elif not self.subnormals:
+            fraction = 0
+        return fraction, max(exponent_field, self._lowest_field) - self.bias - self.fraction_bits
+
+    def _as_float(self, code: int, what: str, negative: bool = False) -> float:
+        """Return the value of the code of a magnitude as float64; ValueError says what has none."""
+        integer, exponent = self._pair(code)
+        if self.fits_float64:
+            return math.ldexp(integer, exponent)
+        try:
+            return dyadic.to_float(integer, exponent)
+        except (OverflowError, ValueError):
+            integer, exponent = dyadic.normalised(integer, exponent)
+            factor = "" if integer == 1 else f"{integer} * "
+            raise ValueError(
+                f"{self.name}: {what} is {'-' if negative else ''}{factor}2^{exponent}, which float64, in which arrays "
+                "are kept, does not hold; use codes (encode) and their exact values (exact_value_of)"
+            ) from None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import dyadic
-from .philox import check_seed, word
+from .philox import check_offset, check_seed, word
 from .rounding import Rounding, parse_rounding
 
 OVERFLOWS = ("ieee", "sat", "satprop", "nan", "wrap")
@@ -88,6 +88,10 @@ class Format(ABC):
         mode = parse_rounding(rounding) if isinstance(rounding, str) else rounding
         return self.project_finite(*dyadic.from_float(x), mode, overflow, word)
 
+    def project_code(self, x: float, rounding: Rounding, overflow: str, word: int = 0) -> int:
+        """Encode one float64: the code of what `project` gives."""
+        return self.code_of(self.project(x, rounding, overflow, word))
+
     def quantize(
         self,
         x: ArrayLike,
@@ -110,18 +114,10 @@ class Format(ABC):
         Returns:
             float64 array of the shape of x holding representable values. Correctly rounded, in one rounding.
         Raises:
-            TypeError: x is not numeric. ValueError: unknown mode, or a NaN for a format that has none.
+            TypeError: x is not numeric, or masked; an option of the wrong type. ValueError: an unknown mode, a seed or
+            an offset out of range, a NaN for a format that has none, or a result that float64 does not hold.
         """
-        mode, overflow = self.modes(rounding, overflow)
-        seed = check_seed(seed)
-        values = self._numbers(x)
-        twin = self.twin("quantize")
-        if twin:
-            return twin(self, values, mode, overflow, seed, offset)
-        flat = values.ravel().tolist()
-        words = (word(seed, offset + i) if mode.stochastic else 0 for i in range(len(flat)))
-        rounded = [self.project(v, mode, overflow, w) for v, w in zip(flat, words, strict=True)]
-        return np.array(rounded, np.float64).reshape(values.shape)
+        return self._rounded("quantize", self.project, np.float64, x, rounding, overflow, seed, offset)
 
     def encode(
         self,
@@ -133,22 +129,43 @@ class Format(ABC):
     ) -> NDArray[Any]:
         """Quantise an array and return the codes, in the smallest unsigned integer type that holds them.
 
-        Arguments and errors as for `quantize`.
+        Arguments and errors as for `quantize`; every result has a code, whether or not float64 holds its value.
         """
-        twin = self.twin("encode")
+        return self._rounded("encode", self.project_code, self.code_dtype, x, rounding, overflow, seed, offset)
+
+    def _rounded(
+        self,
+        operation: str,
+        definition: Callable[..., Any],
+        dtype: Any,
+        x: ArrayLike,
+        rounding: str | None,
+        overflow: str | None,
+        seed: int | None,
+        offset: int,
+    ) -> NDArray[Any]:
+        """Apply the fast twin of an operation to an array, or its definition to every element."""
+        mode, overflow = self.modes(rounding, overflow)
+        seed, offset = check_seed(seed), check_offset(offset)
+        values = as_floats(x)
+        if not self.has_nan and np.isnan(values).any():
+            raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
+        twin = self.twin(operation)
         if twin:
-            mode, overflow = self.modes(rounding, overflow)
-            return twin(self, self._numbers(x), mode, overflow, check_seed(seed), offset)
-        quantised = self.quantize(x, rounding, overflow, seed, offset=offset)
-        return self._map(quantised, self.code_of, self.code_dtype)
+            return twin(self, values, mode, overflow, seed, offset)
+        flat = values.ravel().tolist()
+        words = (word(seed, offset + i) if mode.stochastic else 0 for i in range(len(flat)))
+        results = [definition(v, mode, overflow, w) for v, w in zip(flat, words, strict=True)]
+        return np.array(results, dtype).reshape(values.shape)
 
     def decode(self, codes: ArrayLike) -> NDArray[np.float64]:
         """Return the values of an integer array of codes, as float64. Exact.
 
         Raises:
-            TypeError: codes are not integers. ValueError: a code outside 0 .. 2**bits - 1.
+            TypeError: codes are not integers. ValueError: a code outside 0 .. 2**bits - 1, or of a value that float64
+            does not hold.
         """
-        array = np.asarray(codes)
+        array = as_array(codes)
         if array.size and array.dtype.kind not in "ui":
             raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
         every_code_fits = array.dtype == self.code_dtype and self.code_count == 1 << 8 * array.itemsize
@@ -159,7 +176,7 @@ class Format(ABC):
         twin = self.twin("decode")
         if twin:
             return twin(self, array)
-        if self.bits <= 16 and array.size > self.code_count:  # the scalar definition once a code, not once an element
+        if self.bits <= 16 and array.size > self.code_count and self.fits_float64:  # once a code, not once an element
             return self.table()[array]
         return self._map(array, self.value_of, np.float64)
 
@@ -186,6 +203,8 @@ class Format(ABC):
 
     def modes(self, rounding: str | None, overflow: str | None) -> tuple[Rounding, str]:
         """Fill in the defaults of a use and check it; ValueError names what is wrong."""
+        if not isinstance(rounding, str | None):
+            raise TypeError(f"rounding: got {rounding!r} ({type(rounding).__name__}); expected a name such as 'rne'")
         mode = parse_rounding("rne" if rounding is None else rounding)
         overflow = self.default_overflow if overflow is None else overflow
         if overflow not in OVERFLOWS:
@@ -195,6 +214,11 @@ class Format(ABC):
         if overflow == "wrap" and not self.wraps:
             raise ValueError(f"overflow 'wrap' is for fixed point and integers, and {self.name} is neither; use 'sat'")
         return mode, overflow
+
+    @property
+    def fits_float64(self) -> bool:
+        """Whether float64 holds every value."""
+        return True
 
     @property
     def has_blocks(self) -> bool:
@@ -212,15 +236,8 @@ class Format(ABC):
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def twin(self, operation: str) -> Callable[..., Any] | None:
-        """Return the fast twin of a method of this format's family, None if there is none."""
-        return self.fast_twins.get((self.family, operation))
-
-    def _numbers(self, x: ArrayLike) -> NDArray[Any]:
-        """Return an array as float32 or float64, exactly, checked for NaN where the format has none."""
-        values = as_floats(x)
-        if not self.has_nan and np.isnan(values).any():
-            raise ValueError(f"{self.name} has no NaN, and the array holds one; replace it before quantising")
-        return values
+        """Return the fast twin of a method, None if there is none: twins compute in float64."""
+        return self.fast_twins.get((self.family, operation)) if self.fits_float64 else None
 
     @staticmethod
     def _map(array: NDArray[Any], function: Callable[[Any], Any], dtype: Any) -> NDArray[Any]:
@@ -231,18 +248,34 @@ class Format(ABC):
         return self.name
 
 
+def as_array(x: ArrayLike) -> NDArray[Any]:
+    """Return what numpy takes for an array, or say why that is impossible."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            "expected an array, got a masked one, whose mask would be lost; fill it first, with x.filled(0)"
+        )
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"expected an array of numbers, got {type(x).__name__}, of which numpy says: {error}") from None
+
+
 def as_floats(x: ArrayLike) -> NDArray[Any]:
     """Return an array as native, aligned float32 or float64, exactly, or say why that is impossible.
 
     float32 stays float32: what widens it later does so whatever the caller's floating-point environment.
     """
-    array = np.asarray(x)
+    array = as_array(x)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind in "iu" and size == 8 and array.size:
         if max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
             raise TypeError("64-bit integers beyond 2**53 are not exact in float64; convert them yourself")
     elif kind not in "iub" and not (kind == "f" and size <= 8):
-        raise TypeError(f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}")
+        raise TypeError(
+            f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}; "
+            "convert it first, with astype(np.float64) if that is what you mean"
+        )
     if kind == "f" and size >= 4:
         return np.require(array, array.dtype.newbyteorder("="), "A")
     return array.astype(np.float64)

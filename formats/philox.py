@@ -9,6 +9,8 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 
 from __future__ import annotations
 
+from .arguments import whole_of_bits
+
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
@@ -36,9 +38,10 @@ def word(seed: int, index: int, k: int = 0, site: int = 0, which: int = 0, step:
 
 
 def check_seed(seed: int | None) -> int:
-    """Return a seed of 32 bits, 0 for None; ValueError otherwise."""
-    if seed is None:
-        return 0
-    if not 0 <= seed <= _MASK:
-        raise ValueError(f"seed: got {seed}; expected a whole number from 0 to 2**32 - 1")
-    return int(seed)
+    """Return a seed of 32 bits, 0 for None; TypeError or ValueError otherwise."""
+    return 0 if seed is None else whole_of_bits("seed", seed, 32)
+
+
+def check_offset(offset: int) -> int:
+    """Return the index of a first element, 64 bits; TypeError or ValueError otherwise."""
+    return whole_of_bits("offset", offset, 64)

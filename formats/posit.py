@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import dyadic
+from .arguments import whole
 from .tapered import TaperedFormat
 
 STANDARD_ES = 2
@@ -39,6 +40,8 @@ class PositFormat(TaperedFormat):
     es: int = STANDARD_ES
 
     def __post_init__(self) -> None:
+        for what in ("n", "es"):
+            object.__setattr__(self, what, whole(f"{self.name}: {what}", getattr(self, what)))
         if not 2 <= self.n <= 32:
             raise ValueError(f"{self.name}: n = {self.n} is out of range; posits have n from 2 to 32 bits")
         most = max(es for es in range(10) if (self.n - 2) << es <= MAX_SCALE)

@@ -3,24 +3,27 @@
 format   := base (":" modifier)* | block
 base     := named | "e" X "m" Y | "binary" K "p" P ("s"|"u") ("e"|"f") | "posit" N ("e" ES)? | "takum" N
           | "fix" N "." F | "ufix" N "." F | "int" N | "uint" N | "qtorch_" (a posit or eXmY) | registered name
-modifier := "ftz" (no subnormals) | "b" BIAS | "ieee" | "fn" | "fnuz" | "finite"                 of floats only
+modifier := "ftz" (no subnormals) | "b" BIAS | dialect                                           of floats only
+dialect  := "ieee" | "fn" | "fnuz" | "finite" | "scale" | "ufn" | "dlfloat"                      see dialects.py
 block    := see block_names.py
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import is_dataclass, replace
 
 from .catalogue import ALIASES, AMBIGUOUS, FLOATS
+from .dialects import DIALECTS, default_bias
 from .fixed import FixedFormat
-from .floats import FloatFormat, default_bias
+from .floats import FloatFormat
 from .format import Format
 from .posit import PositFormat
+from .suggestions import suggestion
 
 ENTRY_POINT_GROUP = "ulpsim.formats"
-MODIFIER_DIALECTS = ("ieee", "fn", "fnuz", "finite")
+MODIFIER_DIALECTS = tuple(name for name, rules in DIALECTS.items() if not rules.p3109)
+P3109_BITS = range(3, 17)
 
 _named: dict[str, Format] = {fmt.name: fmt for fmt in FLOATS}
 _FAMILIES = (PositFormat, FixedFormat)  # each reads the names of its own grammar
@@ -54,9 +57,13 @@ def register(name: str, fmt: Format) -> None:
         name: lower-case identifier, free so far.
         fmt: the format.
     Raises:
-        ValueError: the name is malformed or taken.
+        TypeError: fmt is no format. ValueError: the name is malformed or taken.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+    if not isinstance(fmt, Format):
+        raise TypeError(
+            f"format {name!r}: got {fmt!r} ({type(fmt).__name__}); expected a format, such as a FloatFormat"
+        )
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"format name {name!r}: expected a lower-case identifier such as 'mine8'")
     taken = _registered.get(name)
     if taken == fmt:
@@ -83,7 +90,7 @@ def get(name: str | Format) -> Format:
     if isinstance(name, Format):
         return name
     if not isinstance(name, str):
-        raise TypeError(f"expected a format name, got {type(name).__name__}")
+        raise TypeError(f"expected a format name, such as 'fp8_e4m3', got {type(name).__name__}")
     if "/" in name:
         raise ValueError(
             f"{name!r} is a use of a format; expected a format, {name.split('/')[0]}; give the modes to quantize"
@@ -99,12 +106,25 @@ def get(name: str | Format) -> Format:
         raise ValueError(f"format {name!r} is ambiguous; write one of: {AMBIGUOUS[base]}")
     found = _base(base)
     if found is None:
-        raise ValueError(f"format {name!r} is unknown; {_suggestion(base)}")
+        raise ValueError(f"format {name!r} is unknown; {_remedy(name, base)}")
     if not modifiers:
         return found
     if not isinstance(found, FloatFormat):
         raise ValueError(f"format {name!r}: modifiers apply to floats, and {base} is none")
     return _canonical(_modified(name, found, modifiers))
+
+
+def _remedy(name: str, base: str) -> str:
+    """What to say about an unknown name: its lower case if that is known, else what resembles it."""
+    lower = name.strip().lower()
+    if base.lower() in AMBIGUOUS:
+        return f"names are lower case; write one of: {AMBIGUOUS[base.lower()]}"
+    if lower != name.strip():
+        try:
+            return f"did you mean {get(lower).name}?"
+        except ValueError:
+            pass  # not known either; what resembles it is found below
+    return suggestion(base, [*available(), *ALIASES])
 
 
 def _base(base: str) -> Format | None:
@@ -140,16 +160,11 @@ def _base(base: str) -> Format | None:
 def _p3109(name: str, bits: int, precision: int, kind: str) -> FloatFormat:
     """IEEE P3109 interim report v4.0 (a draft): BinaryKpP, signed or unsigned, extended (with infinities) or finite."""
     widest = bits - 1 if kind[0] == "s" else bits
-    if not (3 <= bits <= 16 and 1 <= precision <= widest):
+    if not (bits in P3109_BITS and 1 <= precision <= widest):
         raise ValueError(
             f"format {name!r}: expected K from 3 to 16 and P from 1 to {widest}, got K = {bits}, P = {precision}"
         )
-    exponent_bits = bits - precision + (kind[0] == "u")
-    if exponent_bits > 11:
-        raise ValueError(
-            f"format {name!r}: its values leave the range of float64, in which arrays are kept; take a larger P"
-        )
-    return FloatFormat(name, exponent_bits, precision - 1, dialect=kind)
+    return FloatFormat(name, bits - precision + (kind[0] == "u"), precision - 1, dialect=kind)
 
 
 def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
@@ -175,24 +190,25 @@ def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
 
 
 def _canonical(fmt: FloatFormat) -> FloatFormat:
-    """Give a format its one name: that of the catalogue if it has one, else eXmY with the modifiers it needs."""
+    """Give a format its one name: the catalogue's, or P3109's, or eXmY, with the modifiers it needs."""
     for named in FLOATS:
         if named == fmt:
             return named
     base = f"e{fmt.exponent_bits}m{fmt.fraction_bits}"
-    parts = [base]
-    if fmt.dialect != "ieee" or base in AMBIGUOUS:
-        parts.append(fmt.dialect)
+    if fmt.rules.p3109:
+        if fmt.bits not in P3109_BITS:
+            return fmt  # made from a registered format, by whose name it goes
+        parts = [f"binary{fmt.bits}p{fmt.precision}{fmt.dialect}"]
+    elif (
+        fmt.dialect != "ieee"
+        or base in AMBIGUOUS
+        or base in (named.name for named in FLOATS if named.dialect != "ieee")
+    ):
+        parts = [base, fmt.dialect]
+    else:
+        parts = [base]
     if fmt.bias != default_bias(fmt.exponent_bits, fmt.dialect):
         parts.append(f"b{fmt.bias}")
     if not fmt.subnormals:
         parts.append("ftz")
     return replace(fmt, name=":".join(parts))
-
-
-def _suggestion(base: str) -> str:
-    near = difflib.get_close_matches(base, [*available(), *ALIASES], n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    families = "e5m7, binary8p4se, posit16, takum16, fix8.4, int8, block(...)"
-    return f"known are {', '.join(available())}, and the families of {families}"

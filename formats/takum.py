@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from .arguments import whole
 from .tapered import TaperedFormat
 
 _LOWEST, _HIGHEST = -255, 254  # characteristics
@@ -30,6 +31,7 @@ class TakumFormat(TaperedFormat):
     n: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n", whole(f"{self.name}: n", self.n))
         if not 2 <= self.n <= 32:
             raise ValueError(f"{self.name}: n = {self.n} is out of range; takums have n from 2 to 32 bits")
 

@@ -15,6 +15,7 @@ import math
 from abc import abstractmethod
 
 from . import dyadic
+from .arguments import code_of_format
 from .format import Format
 from .rounding import Rounding, round_magnitude
 
@@ -96,8 +97,7 @@ class TaperedFormat(Format):
     # --- codes -----------------------------------------------------------------------------------------------------
 
     def value_of(self, code: int) -> float:
-        if not 0 <= code < 1 << self.n:
-            raise ValueError(f"code {code} of {self.name} lies outside 0 .. {(1 << self.n) - 1}")
+        code = code_of_format(self.name, code, 1 << self.n)
         if code == 0:
             return 0.0
         if code == self._top_code + 1:

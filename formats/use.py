@@ -24,6 +24,8 @@ class Use:
     overflow: str = None  # type: ignore[assignment]  # always a str once built
 
     def __post_init__(self) -> None:
+        if not isinstance(self.format, Format):
+            raise TypeError(f"expected a format, got {self.format!r}; Use.parse takes names")
         mode, overflow = self.format.modes(self.rounding, self.overflow)
         object.__setattr__(self, "rounding", str(mode))
         object.__setattr__(self, "overflow", overflow)
@@ -40,6 +42,8 @@ class Use:
             return text
         if isinstance(text, Format):
             return cls(text)
+        if not isinstance(text, str):
+            raise TypeError(f"expected a use such as 'fp8_e4m3/sat', got {type(text).__name__}")
         name, *modes = text.strip().split("/")
         rounding, overflow = None, None
         for mode in modes:

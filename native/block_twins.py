@@ -113,9 +113,11 @@ def _geometry(fmt: BlockFormat, shape: tuple[int, ...], axis: int) -> Any:
     return ffi.new("ulp_blocks *", {"length": shape[axis], "inner": math.prod(shape[axis + 1 :]), "size": fmt.size})
 
 
-Format.fast_twins.update({
-    ("formats.block.BlockFormat", "amax"): _amax,
-    ("formats.block.BlockFormat", "quantize"): _quantize,
-    ("formats.block.BlockFormat", "encode"): _encode,
-    ("formats.block.BlockFormat", "values"): _values,
-})
+Format.fast_twins.update(
+    {
+        ("formats.block.BlockFormat", "amax"): _amax,
+        ("formats.block.BlockFormat", "quantize"): _quantize,
+        ("formats.block.BlockFormat", "encode"): _encode,
+        ("formats.block.BlockFormat", "values"): _values,
+    }
+)

@@ -21,8 +21,8 @@ _ALIVE: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # wha
 def search_record(fmt: CodebookFormat, rounding: Rounding) -> Any:
     """Return the `ulp_codebook *` of a codebook under a rounding mode; the contract is in engine.h.
 
-    Each binade of numbers, by sign and exponent, is cut into a power of two of equal buckets, several for each threshold
-    in it, so that few hold more than one.
+    Each binade of numbers, by sign and exponent, is cut into a power of two of equal buckets, several for each
+    threshold in it, so that few hold more than one.
     """
     thresholds = fmt.thresholds(rounding)
     orders = _order(thresholds)
@@ -50,10 +50,11 @@ def lookup_record(values: NDArray[np.float64]) -> Any:
 
 
 def _record(values: NDArray[np.float64], *search: NDArray[Any]) -> Any:
-    types = ("double *", "double *", "ulp_bucket *", "uint32_t *")
-    arrays = (values, *search)
-    record = ffi.new("ulp_codebook *", [values.size, *(ffi.cast(t, a.ctypes.data) for t, a in zip(types, arrays, strict=False))])
-    _ALIVE[record] = arrays
+    fields = dict(zip(("ladder", "binades", "starts"), search, strict=False)) | {"values": values}
+    record = ffi.new("ulp_codebook *", {"count": values.size})
+    for name, array in fields.items():
+        setattr(record, name, ffi.cast(ffi.typeof(getattr(record, name)), array.ctypes.data))
+    _ALIVE[record] = fields
     return record
 
 
@@ -62,4 +63,3 @@ def _order(x: NDArray[np.float64]) -> NDArray[np.uint64]:
     bits = (x + 0.0).view(np.uint64)
     negative = bits >> np.uint64(63) == 1
     return np.where(negative, ~bits, bits | np.uint64(1 << 63))
-

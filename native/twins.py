@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def quantize(
     x = np.ascontiguousarray(x)
     place = ffi.new("ulp_place *", {"seed": seed, "index": offset})
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
-    check(lib.ulp_quantize(isa_index(), array_record(x), array_record(y), x.size, use_record(use), place, flags, ffi.NULL))
+    arrays = array_record(x), array_record(y)
+    check(lib.ulp_quantize(isa_index(), *arrays, x.size, use_record(use), place, flags, ffi.NULL))
     return y
 
 
@@ -103,18 +105,22 @@ def array_record(x: NDArray[Any]) -> Any:
     return ffi.new("ulp_array *", {"data": ffi.cast("void *", x.ctypes.data), "type": _TYPES[x.dtype]})
 
 
-# --- the twins ---------------------------------------------------------------------------------------------------------
+# --- the twins -------------------------------------------------------------------------------------------------------
 
 
 def _quantize(
-    fmt: Format, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int, dtype: Any = np.float64
+    fmt: Format,
+    x: NDArray[Any],
+    rounding: Rounding,
+    overflow: str,
+    seed: int,
+    offset: int,
+    dtype: Any = np.float64,
 ) -> NDArray[Any]:
     return quantize(x, Use(fmt, str(rounding), overflow), dtype, seed=seed, offset=offset)
 
 
-def _encode(
-    fmt: Format, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
-) -> NDArray[Any]:
+def _encode(fmt: Format, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int) -> NDArray[Any]:
     return _quantize(fmt, x, rounding, overflow, seed, offset, fmt.code_dtype)
 
 
@@ -122,51 +128,45 @@ def _decode(fmt: Format, codes: NDArray[Any]) -> NDArray[np.float64]:
     return decode(codes, fmt)
 
 
-def _fixed_quantize(
-    fmt: FixedFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int, dtype: Any = np.float64
-) -> NDArray[Any]:
-    if overflow == "wrap" and np.isinf(x).any():
-        fmt.project_special(math.inf, overflow)  # which refuses
-    return _quantize(fmt, x, rounding, overflow, seed, offset, dtype)
+def _without_wrapped_infinities(twin: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
+    def checked(fmt: FixedFormat, x: NDArray[Any], rounding: Rounding, overflow: str, *rest: int) -> NDArray[Any]:
+        if overflow == "wrap" and np.isinf(x).any():
+            fmt.project_special(math.inf, overflow)  # which refuses
+        return twin(fmt, x, rounding, overflow, *rest)
+
+    return checked
 
 
-def _fixed_encode(
-    fmt: FixedFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
-) -> NDArray[Any]:
-    return _fixed_quantize(fmt, x, rounding, overflow, seed, offset, fmt.code_dtype)
-
-
-def _codebook_quantize(
+def _quantize_by_codebook(
     fmt: CodebookFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
 ) -> NDArray[np.float64]:
-    """Where no value is zero, rounding toward it is no step function: down above zero, up below."""
-    if rounding.mode == "rz" and not fmt.is_monotone(rounding):
+    if not fmt.is_monotone(rounding):  # rounding toward a zero that is no value: down above it, up below
         down, up = (_quantize(fmt, x, Rounding(mode), overflow, seed, offset) for mode in ("rd", "ru"))
         return np.where(x >= 0, down, up)
     y = _quantize(fmt, x, rounding, overflow, seed, offset)
     if rounding.stochastic:
         flat, values = y.reshape(-1), x.reshape(-1)
-        for i in np.flatnonzero(np.isnan(flat)).tolist():
+        for i in np.flatnonzero(np.isnan(flat)).tolist():  # what the engine left open
             flat[i] = fmt.project(float(values[i]), rounding, overflow, word(seed, offset + i))
     return y
 
 
-def _codebook_encode(
+def _encode_by_codebook(
     fmt: CodebookFormat, x: NDArray[Any], rounding: Rounding, overflow: str, seed: int, offset: int
 ) -> NDArray[Any]:
-    quantised = _codebook_quantize(fmt, x, rounding, overflow, seed, offset)
+    if fmt.is_monotone(rounding) and not rounding.stochastic:
+        return _encode(fmt, x, rounding, overflow, seed, offset)
+    quantised = _quantize_by_codebook(fmt, x, rounding, overflow, seed, offset)
     return _encode(fmt, quantised, Rounding("rne"), overflow, seed, offset)
 
 
-for _family in ("formats.floats.FloatFormat", "formats.posit.PositFormat", "formats.takum.TakumFormat"):
-    Format.fast_twins.update({
-        (_family, "quantize"): _quantize, (_family, "encode"): _encode, (_family, "decode"): _decode,
-    })  # fmt: skip
-Format.fast_twins.update({
-    ("formats.fixed.FixedFormat", "quantize"): _fixed_quantize,
-    ("formats.fixed.FixedFormat", "encode"): _fixed_encode,
-    ("formats.fixed.FixedFormat", "decode"): _decode,
-    ("formats.codebook.CodebookFormat", "quantize"): _codebook_quantize,
-    ("formats.codebook.CodebookFormat", "encode"): _codebook_encode,
-    ("formats.codebook.CodebookFormat", "decode"): _decode,
-})
+def _install(family: str, quantize: Any, encode: Any) -> None:
+    twins = {"quantize": quantize, "encode": encode, "decode": _decode}
+    Format.fast_twins.update({(family, operation): twin for operation, twin in twins.items()})
+
+
+_install("formats.floats.FloatFormat", _quantize, _encode)
+_install("formats.posit.PositFormat", _quantize, _encode)
+_install("formats.takum.TakumFormat", _quantize, _encode)
+_install("formats.fixed.FixedFormat", *map(_without_wrapped_infinities, (_quantize, _encode)))
+_install("formats.codebook.CodebookFormat", _quantize_by_codebook, _encode_by_codebook)

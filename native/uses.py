@@ -93,7 +93,7 @@ def _float_fields(fmt: FloatFormat, use: Use) -> dict[str, Any]:
         "overflowed_below": fmt.overflowed(use.overflow, mode, True),
         "infinite": fmt.infinite(use.overflow),
         "infinite_below": fmt.project_special(-math.inf, use.overflow),
-        "below_zero": fmt.project_finite(-1, 0, mode, use.overflow) if not fmt.rules.signed else 0.0,
+        "below_zero": fmt.below_zero(use.overflow, mode) if not fmt.rules.signed else 0.0,
         "zero": fmt.project_special(0.0, use.overflow),
         "top_code": fmt.code_of(fmt.max),
         "infinity_code": fmt.code_of(math.inf) if fmt.has_infinity else _NO_CODE,

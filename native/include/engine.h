@@ -43,7 +43,7 @@ typedef struct {
     int32_t rounding;         /* ULP_RNE .. ULP_SR */
     int32_t random_bits;      /* N of ULP_SR, 1..64 */
     int32_t variant;          /* of ULP_SR: 0, 1, 2 for a, b, c */
-    int32_t is_signed;        /* 0: negative values become `below_zero` */
+    int32_t is_signed;        /* 0: values that are negative once rounded become `below_zero` */
     int32_t unsigned_zero;    /* no -0 */
     double smallest;          /* smallest positive value; of fixed point the quantum 2^-F */
     double max;               /* largest finite value */
@@ -58,7 +58,7 @@ typedef struct {
     int32_t bias;             /* exponent bias */
     int32_t flush_subnormals; /* results below the smallest normal become zero, after rounding */
     int32_t gap;              /* 1: no subnormals, magnitudes below `smallest` round to zero or to it */
-    double below_zero;        /* what finite negative values become where there is no sign */
+    double below_zero;        /* what they become */
     uint64_t top_code;        /* code of max; codes of magnitudes above are NaN or Inf */
     uint64_t infinity_code, nan_code; /* all ones where there is none */
     /* posits */

@@ -5,7 +5,7 @@
 #include "rounding.h"
 
 /* Between zero and the smallest value where no subnormals fill the gap: a grid of its own, with that value as its only
- * step. Both are normalised; `below` is how many bits x lies below `smallest`. */
+ * step. Both are normalised; `below` is how many bits x lies below `smallest`. Returns the magnitude. */
 static inline double ulp_round_in_gap(ulp_exact x, ulp_exact smallest, int below, const ulp_use *use,
                                       const ulp_place *place)
 {
@@ -18,25 +18,18 @@ static inline double ulp_round_in_gap(ulp_exact x, ulp_exact smallest, int below
             rest -= smallest.significand;
     }
     cut.more = rest != 0;
-    double value = use->zero != 0.0 || ulp_rounded(cut, 0, x.negative, use, place) ? use->smallest : 0.0;
-    return x.negative ? -value : value;
+    return use->zero != 0.0 || ulp_rounded(cut, 0, x.negative, use, place) ? use->smallest : 0.0;
 }
 
-/* Round an exact value (not zero; jammed bits allowed at least two places below the rounding position). */
-static inline double ulp_round_float(ulp_exact x, const ulp_use *use, const ulp_place *place, int *overflowed)
+/* The magnitude of an exact value (not zero), rounded as if there were no largest value. */
+static inline double ulp_rounded_magnitude(ulp_exact x, const ulp_use *use, const ulp_place *place)
 {
-    if (x.negative && !use->is_signed) {
-        *overflowed = 1;
-        return use->below_zero;
-    }
     x = ulp_normalise(x);
     if (use->gap) {
         ulp_exact smallest = ulp_normalise(ulp_unpack(use->smallest));
         int below = smallest.exponent - x.exponent; /* both have 126 bits */
-        if (below > 0 || (below == 0 && x.significand < smallest.significand)) {
-            double value = ulp_round_in_gap(x, smallest, below, use, place);
-            return value == 0.0 && use->unsigned_zero ? 0.0 : value;
-        }
+        if (below > 0 || (below == 0 && x.significand < smallest.significand))
+            return ulp_round_in_gap(x, smallest, below, use, place);
     }
     int leading = 125 + x.exponent;
     int quantum = (leading > use->min_exponent ? leading : use->min_exponent) - use->precision + 1;
@@ -45,11 +38,20 @@ static inline double ulp_round_float(ulp_exact x, const ulp_use *use, const ulp_
     if (use->precision == 1 && cut.kept)
         odd = (quantum + use->bias) & 1; /* the code decides, since the floor is always odd */
     double value = ldexp((double)ulp_rounded(cut, odd, x.negative, use, place), quantum);
+    return use->flush_subnormals && value < ldexp(1.0, use->min_exponent) ? 0.0 : value;
+}
+
+/* Round an exact value (not zero; jammed bits allowed at least two places below the rounding position). */
+static inline double ulp_round_float(ulp_exact x, const ulp_use *use, const ulp_place *place, int *overflowed)
+{
+    double value = ulp_rounded_magnitude(x, use, place);
+    if (x.negative && !use->is_signed && (value != 0.0 || use->zero != 0.0)) {
+        *overflowed = 1;
+        return use->below_zero;
+    }
     if (value > use->max) {
         *overflowed = 1;
         value = x.negative ? use->overflowed_below : use->overflowed;
-    } else if (use->flush_subnormals && value < ldexp(1.0, use->min_exponent)) {
-        value = 0.0;
     }
     if (value == 0.0 && use->unsigned_zero)
         return 0.0;

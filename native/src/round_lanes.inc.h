@@ -146,8 +146,9 @@ INLINE int float_lanes(double *x, double *y, int n, const ulp_use *use, const ul
             V result = (V)((B)choose(beyond, replaced, rounded) | sign);
             result = choose(endless, choose(negative, infinite_below, infinite), result);
             if (!use->is_signed) {
-                result = choose(negative & ~endless, below_zero, result);
-                beyond |= negative;
+                B below = negative & ~endless & ((rounded > zero) | ((B){0} - (INTEGER)(use->zero != 0.0)));
+                result = choose(below, below_zero, result);
+                beyond = (beyond & ~negative) | below | endless;
             }
             if (use->unsigned_zero)
                 result = choose(result == zero, zero, result);

@@ -9,6 +9,7 @@ import pytest
 from gfloat.types import Domain
 
 import formats
+from formats.catalogue import FLOATS
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.nearest import CATALOGUE, Magnitudes, top_code
 
@@ -30,21 +31,35 @@ DTYPES = {
     "e4m3:ieee": ml_dtypes.float8_e4m3,
 }
 
-# The constants of the formats, transcribed from the standards named in the catalogue: largest, smallest normal,
-# smallest subnormal, codes of infinities, number of NaN codes, whether -0 exists.
+# Constants of the formats, transcribed from the standards named in the catalogue: p, bias, largest, smallest normal,
+# smallest subnormal, codes of infinities, codes of NaNs, whether -0 exists.
 CONSTANTS = {
-    "fp8_e5m2": (57344.0, 2.0**-14, 2.0**-16, {0x7C, 0xFC}, 6, True),
-    "fp8_e4m3": (448.0, 2.0**-6, 2.0**-9, set(), 2, True),
-    "e4m3:ieee": (240.0, 2.0**-6, 2.0**-9, {0x78, 0xF8}, 14, True),
-    "fp8_e4m3fnuz": (240.0, 2.0**-7, 2.0**-10, set(), 1, False),
-    "fp8_e5m2fnuz": (57344.0, 2.0**-15, 2.0**-17, set(), 1, False),
-    "fp8_e4m3b11fnuz": (30.0, 2.0**-10, 2.0**-13, set(), 1, False),
-    "fp8_e3m4": (15.5, 2.0**-2, 2.0**-6, {0x70, 0xF0}, 30, True),
-    "fp6_e3m2": (28.0, 0.25, 0.0625, set(), 0, True),
-    "fp6_e2m3": (7.5, 1.0, 0.125, set(), 0, True),
-    "fp4_e2m1": (6.0, 1.0, 0.5, set(), 0, True),
-    "fp16": (65504.0, 2.0**-14, 2.0**-24, {0x7C00, 0xFC00}, 2046, True),
-    "bf16": (math.ldexp(255, 120), 2.0**-126, 2.0**-133, {0x7F80, 0xFF80}, 254, True),
+    "fp8_e5m2": (3, 15, 57344.0, 2.0**-14, 2.0**-16, {0x7C, 0xFC}, {0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF}, True),
+    "fp8_e4m3": (4, 7, 448.0, 2.0**-6, 2.0**-9, set(), {0x7F, 0xFF}, True),
+    "e4m3:ieee": (4, 7, 240.0, 2.0**-6, 2.0**-9, {0x78, 0xF8}, {*range(0x79, 0x80), *range(0xF9, 0x100)}, True),
+    "fp8_e4m3fnuz": (4, 8, 240.0, 2.0**-7, 2.0**-10, set(), {0x80}, False),
+    "fp8_e5m2fnuz": (3, 16, 57344.0, 2.0**-15, 2.0**-17, set(), {0x80}, False),
+    "fp8_e4m3b11fnuz": (4, 11, 30.0, 2.0**-10, 2.0**-13, set(), {0x80}, False),
+    "fp8_e3m4": (5, 3, 15.5, 2.0**-2, 2.0**-6, {0x70, 0xF0}, {*range(0x71, 0x80), *range(0xF1, 0x100)}, True),
+    "fp6_e3m2": (3, 3, 28.0, 0.25, 0.0625, set(), set(), True),
+    "fp6_e2m3": (4, 1, 7.5, 1.0, 0.125, set(), set(), True),
+    "fp4_e2m1": (2, 1, 6.0, 1.0, 0.5, set(), set(), True),
+    "e8m0": (1, 127, 2.0**127, 2.0**-127, 2.0**-127, set(), {0xFF}, False),
+    "ue4m3": (4, 7, 448.0, 2.0**-6, 2.0**-9, set(), {0x7F}, False),
+    "dlfloat16": (10, 31, 8573157376.0, 2.0**-31 * (1 + 2.0**-9), 2.0**-31 * (1 + 2.0**-9), set(),
+                  {0x7FFF, 0xFFFF}, True),
+    "fp16": (11, 15, 65504.0, 2.0**-14, 2.0**-24, {0x7C00, 0xFC00},
+             {*range(0x7C01, 0x8000), *range(0xFC01, 0x10000)}, True),
+    "bf16": (8, 127, math.ldexp(255, 120), 2.0**-126, 2.0**-133, {0x7F80, 0xFF80},
+             {*range(0x7F81, 0x8000), *range(0xFF81, 0x10000)}, True),
+}  # fmt: skip
+
+# The same of formats with too many codes for a table, and the codes of their infinities.
+WIDE_CONSTANTS = {
+    "tf32": (11, 127, (2 - 2.0**-10) * 2.0**127, 2.0**-126, 2.0**-136, {0x3FC00, 0x7FC00}),
+    "e8m13": (14, 127, (2 - 2.0**-13) * 2.0**127, 2.0**-126, 2.0**-139, {0x1FE000, 0x3FE000}),
+    "fp32": (24, 127, (2 - 2.0**-23) * 2.0**127, 2.0**-126, 2.0**-149, {0x7F800000, 0xFF800000}),
+    "fp64": (53, 1023, (2 - 2.0**-52) * 2.0**1023, 2.0**-1022, 2.0**-1074, {0x7FF << 52, 0xFFF << 52}),
 }
 
 
@@ -68,17 +83,34 @@ def test_the_oracle_covers_every_catalogue_format_up_to_16_bits():
 
 @pytest.mark.parametrize("name", sorted(CONSTANTS))
 def test_constants_are_those_of_the_standard(name):
-    largest, normal, subnormal, infinities, nans, negative_zero = CONSTANTS[name]
+    precision, bias, largest, normal, subnormal, infinities, nans, negative_zero = CONSTANTS[name]
     fmt = formats.get(name)
     table = fmt.table()
+    assert (fmt.precision, fmt.bias) == (precision, bias)
     assert (fmt.max, fmt.smallest_normal, fmt.smallest_subnormal) == (largest, normal, subnormal)
+    assert (np.nanmax(table[np.isfinite(table)]), table[table > 0].min()) == (largest, subnormal)
     assert set(np.flatnonzero(np.isinf(table)).tolist()) == infinities
-    assert int(np.isnan(table).sum()) == nans
+    assert set(np.flatnonzero(np.isnan(table)).tolist()) == nans
     zeros = table[table == 0]
-    assert zeros.size == 1 + negative_zero
+    assert zeros.size == (name != "e8m0") + negative_zero
     assert fmt.has_negative_zero == negative_zero
     assert fmt.has_infinity == bool(infinities)
     assert fmt.has_nan == bool(nans)
+
+
+@pytest.mark.parametrize("name", sorted(WIDE_CONSTANTS))
+def test_constants_of_wide_formats_are_those_of_the_standard(name):
+    precision, bias, largest, normal, subnormal, infinities = WIDE_CONSTANTS[name]
+    fmt = formats.get(name)
+    assert (fmt.precision, fmt.bias) == (precision, bias)
+    assert (fmt.max, fmt.smallest_normal, fmt.smallest_subnormal) == (largest, normal, subnormal)
+    assert set(fmt.encode([math.inf, -math.inf]).tolist()) == infinities
+    assert fmt.value_of(1) == subnormal and fmt.value_of(min(infinities) - 1) == largest
+    assert math.isnan(fmt.value_of(min(infinities) + 1)) and fmt.has_nan and fmt.has_negative_zero
+
+
+def test_every_format_of_the_catalogue_has_its_constants_tested():
+    assert {fmt.name for fmt in FLOATS} <= {*CONSTANTS, *WIDE_CONSTANTS}
 
 
 @pytest.mark.parametrize("name", ["fp16", "fp8_e4m3", "fp8_e5m2fnuz", "e4m3:ieee"])

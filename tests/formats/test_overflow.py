@@ -98,12 +98,56 @@ def test_flushing_happens_after_rounding(path):
     assert_same_bits(fmt.quantize(-x), -expected, -x)
 
 
-def test_defaults_are_ieee_nan_and_sat_by_dialect():
-    expected = {"fp16": "ieee", "fp8_e4m3": "nan", "fp8_e5m2fnuz": "nan", "fp4_e2m1": "sat", "e4m3:ieee": "ieee"}
-    assert {name: formats.get(name).default_overflow for name in expected} == expected
-    for name, mode in expected.items():
+DEFAULTS = {
+    "ieee": ["fp16", "bf16", "tf32", "fp32", "fp64", "fp8_e5m2", "fp8_e3m4", "e8m13", "e4m3:ieee", "e5m7", "e5m0",
+             "binary8p4se", "binary8p4ue"],
+    "nan": ["fp8_e4m3", "fp8_e4m3fnuz", "fp8_e5m2fnuz", "fp8_e4m3b11fnuz", "e8m0", "ue4m3", "dlfloat16", "binary8p4sf",
+            "binary8p4uf"],
+    "sat": ["fp6_e3m2", "fp6_e2m3", "fp4_e2m1", "e4m3:finite", "int8", "uint8", "fix16.8", "posit16", "takum16",
+            "mxfp4", "mxfp8_e4m3", "mxint8", "nvfp4"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", DEFAULTS)
+def test_defaults_are_ieee_with_infinities_nan_with_a_nan_alone_and_sat_with_neither(mode):
+    assert {name: formats.get(name).default_overflow for name in DEFAULTS[mode]} == dict.fromkeys(DEFAULTS[mode], mode)
+
+
+def test_what_names_no_mode_gets_the_default():
+    for name in ("fp16", "fp8_e4m3", "fp8_e5m2fnuz", "fp4_e2m1", "int8", "posit16"):
         fmt = formats.get(name)
-        assert_same_bits(fmt.quantize([1e9, -INF]), fmt.quantize([1e9, -INF], overflow=mode))
+        assert_same_bits(fmt.quantize([1e9, -1e9]), fmt.quantize([1e9, -1e9], overflow=fmt.default_overflow))
+
+
+# Family, mode -> what becomes of a finite value above the largest (M) and of +Inf.
+M = "largest"
+BY_FAMILY = {
+    "fp16": {"ieee": (INF, INF), "sat": (M, M), "satprop": (M, INF), "nan": (NAN, NAN)},
+    "fp8_e4m3": {"ieee": (NAN, NAN), "sat": (M, M), "satprop": (M, M), "nan": (NAN, NAN)},
+    "fp8_e5m2fnuz": {"ieee": (NAN, NAN), "sat": (M, M), "satprop": (M, M), "nan": (NAN, NAN)},
+    "fp4_e2m1": {"ieee": (M, M), "sat": (M, M), "satprop": (M, M)},
+    "e8m0": {"ieee": (NAN, NAN), "sat": (M, M), "satprop": (M, M), "nan": (NAN, NAN)},
+    "ue4m3": {"ieee": (NAN, NAN), "sat": (M, M), "satprop": (M, M), "nan": (NAN, NAN)},
+    "dlfloat16": {"ieee": (NAN, NAN), "sat": (M, M), "satprop": (M, M), "nan": (NAN, NAN)},
+    "int8": {"ieee": (M, M), "sat": (M, M), "satprop": (M, M)},
+    "fix16.8": {"ieee": (M, M), "sat": (M, M), "satprop": (M, M)},
+    # Posits and takums: an infinity is no real number in any mode, and nothing finite overflows but by request.
+    "posit16": {"ieee": (NAN, NAN), "sat": (M, NAN), "satprop": (M, NAN), "nan": (NAN, NAN)},
+    "takum16": {"ieee": (NAN, NAN), "sat": (M, NAN), "satprop": (M, NAN), "nan": (NAN, NAN)},
+}
+
+
+@pytest.mark.parametrize("name", BY_FAMILY)
+def test_every_mode_does_in_every_family_what_its_line_of_the_table_says(name, path):
+    fmt = formats.get(name)
+    x = [1e300, INF]
+    for mode, expected in BY_FAMILY[name].items():
+        assert_same_bits(
+            fmt.quantize(x, overflow=mode), [fmt.max if e == M else e for e in expected], x, f"{name}/{mode}"
+        )
+    for mode in {"ieee", "sat", "satprop", "nan"} - BY_FAMILY[name].keys():
+        with pytest.raises(ValueError, match=f"overflow '{mode}' "):
+            fmt.quantize(x, overflow=mode)
 
 
 def test_unknown_modes_are_refused_with_the_known_ones(path):

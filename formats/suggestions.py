@@ -1,0 +1,56 @@
+"""What to say about an unknown name: the names of ours that were probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+# What others call formats of ours: suggested, never guessed.
+FOREIGN = {
+    "half": "fp16", "float16": "fp16", "f16": "fp16", "binary16": "fp16",
+    "single": "fp32", "float": "fp32", "float32": "fp32", "f32": "fp32", "binary32": "fp32",
+    "double": "fp64", "float64": "fp64", "f64": "fp64", "binary64": "fp64",
+    "bfloat16": "bf16", "tensorfloat32": "tf32", "tf19": "tf32",
+    "float8_e4m3": "e4m3:ieee or fp8_e4m3 (OCP)", "float8_e4m3fn": "fp8_e4m3", "float8_e5m2": "fp8_e5m2",
+    "float8_e3m4": "fp8_e3m4", "float8_e4m3fnuz": "fp8_e4m3fnuz", "float8_e5m2fnuz": "fp8_e5m2fnuz",
+    "float8_e4m3b11fnuz": "fp8_e4m3b11fnuz", "float8_e8m0fnu": "e8m0", "float6_e3m2fn": "fp6_e3m2",
+    "float6_e2m3fn": "fp6_e2m3", "float4_e2m1fn": "fp4_e2m1", "fp22": "e8m13", "mxfp4_e2m1": "mxfp4",
+}  # fmt: skip
+
+# By the letters in front of a name: how the names of a family are written, and one of them.
+FAMILIES = {
+    "e": ("eXmY[:ieee|fn|fnuz|finite][:bBIAS][:ftz]", "e5m7"),
+    "binary": ("binaryKpP(s|u)(e|f)", "binary8p4se"),
+    "posit": ("positN[eES]", "posit16"),
+    "takum": ("takumN", "takum16"),
+    "fix": ("[u]fixN.F", "fix16.8"),
+    "ufix": ("[u]fixN.F", "fix16.8"),
+    "int": ("[u]intN", "int8"),
+    "uint": ("[u]intN", "int8"),
+    "block": ("block(ELEMENT,SIZE,scale=FORMAT,mode=MODE[,amax=FORMAT])", "block(int4,16,scale=e8m0,mode=ceil)"),
+    "qtorch": ("qtorch_positN[eES], qtorch_eXmY", "qtorch_posit16e1"),
+}
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Return the end of the message about an unknown name.
+
+    Args:
+        name: the unknown name. known: all names that stand for a format by themselves.
+    """
+    lower = name.strip().lower()
+    if lower in FOREIGN:
+        return f"did you mean {FOREIGN[lower]}?"
+    longer = [other for other in known if len(lower) > 1 and other.startswith(lower)]
+    if longer:
+        return f"did you mean {' or '.join(longer)}?"
+    letters = re.match(r"[a-z]+", lower)
+    if letters and letters[0] in FAMILIES:
+        grammar, example = FAMILIES[letters[0]]
+        return f"names of this family are written {grammar}, such as {example}"
+    near = difflib.get_close_matches(lower, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    examples = dict.fromkeys(example for _, example in FAMILIES.values())
+    return f"known are {', '.join(known)}, and the families of {', '.join(examples)}"
