@@ -47,6 +47,14 @@ def available() -> list[str]:
     ]
 
 
+def origin(name: str) -> str | None:
+    """Return which plug-in brings a name, or that it was registered here; None for the names of ulpsim itself."""
+    for entry in _plugged():
+        if entry.name == name and not _is_built_in(name):
+            return f"plug-in {entry.dist.name} {entry.dist.version}" if entry.dist else "plug-in"
+    return "registered by the program" if name in _registered else None
+
+
 def register(name: str, fmt: Format) -> None:
     """Make a format available under a name of its own.
 
