@@ -133,7 +133,7 @@ def bands(fmt: Format) -> tuple[Band, ...]:
 def relative_spacing(fmt: Format) -> list[tuple[float, float]]:
     """Return points (magnitude, distance to the next larger one / magnitude) of the positive values, ascending.
 
-    Where a binade is evenly spaced its first and its last value stand for all, between which the curve is 1 / magnitude.
+    Where a binade is evenly spaced its first and its last value stand for all; in between the curve is 1 / magnitude.
     The largest value of all stands with the distance to the one before, if that is the spacing of its binade.
     """
     points: list[tuple[float, float]] = []

@@ -40,7 +40,10 @@ class Lacking:
 
 @dataclass(frozen=True)
 class PrecisionStep:
-    """Binades low to high with the significand bits that each format has in the first and the last; None for none."""
+    """Binades low to high with the significand bits that each format has in the first and the last.
+
+    Those are None where it has no values, and 0 where its values are not evenly spaced.
+    """
 
     low: int
     high: int
@@ -311,5 +314,6 @@ def _precision(a: Format, b: Format) -> list[PrecisionStep]:
 
 
 def _ends_of(precision: dict[int, int | None], low: int, high: int) -> tuple[int, int] | None:
-    known = [p for exponent in range(low, high + 1) if (p := precision.get(exponent)) is not None]
+    found = [precision[exponent] or 0 for exponent in range(low, high + 1) if exponent in precision]
+    known = [bits for bits in found if bits] or found
     return (known[0], known[-1]) if known else None

@@ -1,0 +1,68 @@
+"""Formats as JSON: what `formats --json` prints."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import formats
+from formats import Format
+from formats.binades import bands
+from formats.comparison import compare
+from formats.facts import Facts, facts_of
+from formats.table import LISTED_BITS, Row, landmarks, rows
+
+
+def print_json(wanted: Sequence[Format], compared: bool) -> None:
+    """Print a record of the comparison of two formats, of each format in full, or, if none is named, of all in short.
+
+    JSON has no infinities and no NaN: they are the texts "Infinity", "-Infinity" and "NaN".
+    """
+    record: Any
+    if compared:
+        comparison = compare(*wanted)
+        record = {**_plain(asdict(comparison)), "a": _facts(comparison.a), "b": _facts(comparison.b)}
+    elif wanted:
+        record = [_in_full(fmt) for fmt in wanted]
+    else:
+        record = [_facts(facts_of(formats.get(name))) for name in formats.available()]
+    sys.stdout.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def _facts(facts: Facts) -> dict[str, Any]:
+    record = {**asdict(facts), "family": facts.family.key}
+    for derived in ("unit_roundoff", "range_binades", "range_decades"):
+        record[derived] = getattr(facts, derived)
+    return _plain(record)
+
+
+def _in_full(fmt: Format) -> dict[str, Any]:
+    record = _facts(facts_of(fmt))
+    if fmt.has_blocks:
+        return {**record, "element": _in_full(fmt.element), "scale": _in_full(fmt.scale)}  # type: ignore[attr-defined]
+    listed = fmt.bits <= LISTED_BITS
+    record["bands"] = [
+        {"low": band.low, "high": band.high, "kind": band.kind, "count": band.count, "gaps": band.gaps,
+         "precisions": band.precisions}
+        for band in bands(fmt)
+    ]  # fmt: skip
+    record["values" if listed else "landmarks"] = [_row(row) for row in (rows if listed else landmarks)(fmt)]
+    return record
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {"code": row.code, "fields": dict(row.fields), "value": _plain(row.value), "meaning": row.meaning}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
