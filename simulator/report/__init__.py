@@ -5,5 +5,5 @@ from simulator.report.files import check_directory, layers_frame, save, to_json
 from simulator.report.html import render
 from simulator.report.terminal import print_run
 
-__all__ = ["check_directory", "layers_frame", "print_run", "print_view", "render", "save", "standard_output", "to_a_reader",
-           "to_json"]  # fmt: skip
+__all__ = ["check_directory", "layers_frame", "print_run", "print_view", "render", "save", "standard_output",
+           "to_a_reader", "to_json"]  # fmt: skip

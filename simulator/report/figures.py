@@ -36,9 +36,8 @@ def exact(value: float) -> str:
     zeros = (numerator & -numerator).bit_length() - 1
     integer, exponent = numerator >> zeros, zeros + 1 - denominator.bit_length()
     if numerator < 10**10 and (denominator <= 16 or (denominator <= 256 and integer > 1)):
-        return f"{sign}{numerator // denominator}" + f"{numerator % denominator / denominator:.8f}"[1:].rstrip(
-            "0"
-        ).rstrip(".")
+        fraction = f"{numerator % denominator / denominator:.8f}"[1:].rstrip("0").rstrip(".")
+        return f"{sign}{numerator // denominator}{fraction}"
     if integer == 1:
         return f"{sign}2^{exponent}"
     bits = integer.bit_length()

@@ -8,8 +8,8 @@ A page is run in an empty directory. In the order of the page:
     <!-- output: COMMAND -->  the next fenced block is what COMMAND prints; commands run after the Python blocks
     <!-- not run -->          the next fenced block is only shown
 
-Fenced blocks of other languages are only shown. Files are written first; a pyproject.toml among them counts as installed:
-its entry points are found.
+Fenced blocks of other languages are only shown. Files are written first; a pyproject.toml among them counts as
+installed: its entry points are found.
 """
 
 from __future__ import annotations

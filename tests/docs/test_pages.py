@@ -38,8 +38,8 @@ def page_of(tmp_path, text):
 def test_blocks_share_names_and_files_come_first(tmp_path):
     run(*page_of(
         tmp_path,
-        "```python\nx = open('a.txt').read()\n```\n\n```python\nprint(x * 2, end='')\n```\n\n<!-- output -->\n```\na\na\n"
-        "```\n\n<!-- file: a.txt -->\n```\na\n```\n",
+        "```python\nx = open('a.txt').read()\n```\n\n```python\nprint(x * 2, end='')\n```\n\n"
+        "<!-- output -->\n```\na\na\n```\n\n<!-- file: a.txt -->\n```\na\n```\n",
     ))  # fmt: skip
 
 

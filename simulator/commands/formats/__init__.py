@@ -35,12 +35,10 @@ def run(
         )
     if markdown and (names or compare or plot or json):
         raise InputError("formats: --markdown goes with nothing else; leave the rest out")
-    if plot and not (names or compare):
+    if plot is not None and not (names or compare):
         raise InputError("formats: --plot draws the formats that are named, and none is; add some, such as fp16 bf16")
-    if plot and not plot.endswith(".html"):
-        raise InputError(
-            f"{plot}: got a plot that is no .html file; plots are HTML pages, name it {Path(plot).stem}.html"
-        )
+    if plot is not None and Path(plot).suffix != ".html":
+        raise InputError(f"--plot: got {plot!r}; plots are HTML pages, name it {Path(plot).stem or 'plot'}.html")
     if markdown:
         from .markdown import page, table
 
@@ -78,17 +76,17 @@ def _get(name: str) -> Format:
 
 def _draw(path: str, wanted: Sequence[Format]) -> None:
     from formats.binades import relative_spacing
+    from formats.block import BlockFormat
     from simulator.report.spacing import render_spacing
 
     curves = {}
     for fmt in wanted:
-        element = getattr(fmt, "element", fmt)
-        title = f"{fmt.name}, its elements at scale 1" if fmt.has_blocks else fmt.name
-        curves[title] = relative_spacing(element)
+        if isinstance(fmt, BlockFormat):
+            curves[f"{fmt.name}, its elements at scale 1"] = relative_spacing(fmt.element)
+        else:
+            curves[fmt.name] = relative_spacing(fmt)
     page = render_spacing(curves)
     try:
         Path(path).write_text(page, encoding="utf-8")
     except OSError as error:
-        raise InputError(
-            f"{path}: the plot could not be written there ({error.strerror}); name another place"
-        ) from error
+        raise InputError(f"{path}: the plot cannot be written there ({error.strerror}); name another place") from error

@@ -42,8 +42,8 @@ def page() -> str:
     return f"""# Number formats
 
 This page is what `python -m simulator formats --markdown page` prints. `python -m simulator formats NAME` shows a
-format with its value table, `--compare A B` where two differ, `--plot FILE.html` their relative spacing. To add one, see
-[Add a format](../howto/add-a-format.md).
+format with its value table, `--compare A B` where two differ, `--plot FILE.html` their relative spacing. To add one,
+see [Add a format](../howto/add-a-format.md).
 
 ## Named formats
 

@@ -6,13 +6,14 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import formats
 from formats import Format
 from formats.binades import bands
-from formats.comparison import compare
+from formats.block import BlockFormat
+from formats.comparison import Comparison, compare
 from formats.facts import Facts, facts_of
 from formats.table import LISTED_BITS, Row, landmarks, rows
 
@@ -24,13 +25,27 @@ def print_json(wanted: Sequence[Format], compared: bool) -> None:
     """
     record: Any
     if compared:
-        comparison = compare(*wanted)
-        record = {**_plain(asdict(comparison)), "a": _facts(comparison.a), "b": _facts(comparison.b)}
+        record = _comparison(compare(*wanted))
     elif wanted:
         record = [_in_full(fmt) for fmt in wanted]
     else:
         record = [_facts(facts_of(formats.get(name))) for name in formats.available()]
     sys.stdout.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **_plain(asdict(comparison)),
+        "a": _facts(comparison.a),
+        "b": _facts(comparison.b),
+        "record": {what: _plain([_dictionary(one), _dictionary(other)]) for what, one, other in comparison.record},
+        "code_examples": [[_row(one), _row(other)] for one, other in comparison.code_examples],
+        "parts": [_comparison(part) for part in comparison.parts],
+    }
+
+
+def _dictionary(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _facts(facts: Facts) -> dict[str, Any]:
@@ -42,8 +57,8 @@ def _facts(facts: Facts) -> dict[str, Any]:
 
 def _in_full(fmt: Format) -> dict[str, Any]:
     record = _facts(facts_of(fmt))
-    if fmt.has_blocks:
-        return {**record, "element": _in_full(fmt.element), "scale": _in_full(fmt.scale)}  # type: ignore[attr-defined]
+    if isinstance(fmt, BlockFormat):
+        return {**record, "element": _in_full(fmt.element), "scale": _in_full(fmt.scale)}
     listed = fmt.bits <= LISTED_BITS
     record["bands"] = [
         {"low": band.low, "high": band.high, "kind": band.kind, "count": band.count, "gaps": band.gaps,

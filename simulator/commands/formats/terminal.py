@@ -38,7 +38,7 @@ def print_list() -> None:
     notes = [
         *left_out,
         "bits: of a value, in block formats with its share of the scale. p: significand bits, the hidden one included. "
-        "smallest: positive value. overflow: what happens to results beyond the largest, where a use says nothing else.",
+        "smallest: positive value. overflow: of results beyond the largest, where a use names nothing else.",
     ]
     parts: list[RenderableType] = [Text(), table, *(Text(note, style="dim") for note in notes), _heading("Sources")]
     parts.append(_pairs([(str(place), source) for place, source in enumerate(sources, 1)]))
@@ -213,7 +213,7 @@ def _comparison(c: Comparison) -> Iterator[RenderableType]:
                 table.add_row(name, words.in_short(one), words.in_short(other))
         yield table
     if c.counts:
-        yield from _value_sets(c)
+        yield from _value_sets(c, c.counts)
     elif c.a.specials is None and c.b.specials is None:
         yield Text("\nValues of block formats depend on the scales of the blocks; their elements and scales:")
         if not c.parts:
@@ -225,12 +225,11 @@ def _comparison(c: Comparison) -> Iterator[RenderableType]:
         yield Text(f"\nThe values of {block} depend on the scales of its blocks; compare its element format instead.")
 
 
-def _value_sets(c: Comparison) -> Iterator[RenderableType]:
+def _value_sets(c: Comparison, counts: tuple[int, int, int]) -> Iterator[RenderableType]:
     a, b = c.a.name, c.b.name
-    assert c.counts is not None
     if not c.identical:
         yield _heading("Finite values")
-        of_a, of_b, common = map(count, c.counts)
+        of_a, of_b, common = map(count, counts)
         yield Text(f"{a} has {of_a}, {b} has {of_b}, {common} are common to both.")
         for name, other, lacking in ((a, b, c.only_a), (b, a, c.only_b)):
             if not lacking:
@@ -256,9 +255,8 @@ def _code_table(c: Comparison) -> Iterator[RenderableType]:
         if c.codes is None:
             yield _heading("Landmark codes with another value")
         else:
-            yield _heading(
-                f"Codes with another value: {count(c.codes)}" + (f", the first {shown}" if shown < c.codes else "")
-            )
+            part = f", the first {shown}" if shown < c.codes else ""
+            yield _heading(f"Codes with another value: {count(c.codes)}{part}")
         table = _table(("code", "left"), (a, "right"), (b, "right"))
         for one, other in c.code_examples:
             table.add_row(words.hexadecimal(one.code, c.a.bits), words.value(one), words.value(other))
@@ -270,12 +268,9 @@ def _examples(lacking: Lacking) -> str:
     texts = ", ".join(sign + words.in_full(value) for value in lacking.examples)
     if lacking.count // (2 if lacking.both_signs else 1) <= len(lacking.examples):
         return texts
-    ends = (
-        ""
-        if lacking.low is None or lacking.high is None
-        else f"{sign}{compact(lacking.low)} to {sign}{compact(lacking.high)}, "
-    )
-    return f"{ends}for example {texts}"
+    if lacking.low is None or lacking.high is None:
+        return f"for example {texts}"
+    return f"{sign}{compact(lacking.low)} to {sign}{compact(lacking.high)}, for example {texts}"
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
