@@ -182,6 +182,8 @@ def _has_zero(fmt: Format) -> bool:
 def _enumerated(fmt: Format, sign: int) -> Iterator[Binade]:
     values = finite_values(fmt)
     magnitudes = np.sort(np.abs(values[values * sign > 0]))
+    if not magnitudes.size:
+        return
     exponents = np.frexp(magnitudes)[1] - 1
     gaps = np.diff(magnitudes)
     starts = np.flatnonzero(np.diff(exponents, prepend=exponents[:1] - 1))

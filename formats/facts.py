@@ -16,6 +16,7 @@ from .floats import FloatFormat
 from .format import Format
 from .posit import PositFormat
 from .qtorch import QtorchFormat
+from .registry import available, get
 from .table import Specials, specials
 from .takum import TakumFormat
 
@@ -84,6 +85,17 @@ def facts_of(fmt: Format) -> Facts:
         default_overflow=fmt.default_overflow,
         details=_details(fmt),
     )
+
+
+def facts_of_available() -> tuple[list[Facts], dict[str, str]]:
+    """Return the derived numbers of every available format, and why plug-ins that cannot be loaded cannot, by name."""
+    known, problems = [], {}
+    for name in available():
+        try:
+            known.append(facts_of(get(name)))
+        except ValueError as error:
+            problems[name] = str(error)
+    return known, problems
 
 
 # --- what differs by family -----------------------------------------------------------------------------------------

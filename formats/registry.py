@@ -140,9 +140,24 @@ def _base(base: str) -> Format | None:
         return qtorch.from_name(base)
     for entry in _plugged():
         if entry.name == base:
-            register(base, entry.load())
+            register(base, _loaded(entry))
             return _registered[base]
     return None
+
+
+def _loaded(entry) -> Format:
+    """Load the format of a plug-in; whatever goes wrong in there is one ValueError that names it."""
+    try:
+        fmt = entry.load()
+    except Exception as error:
+        raise ValueError(
+            f"format {entry.name!r}: its plug-in {entry.value} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(fmt, Format):
+        raise ValueError(
+            f"format {entry.name!r}: its plug-in {entry.value} gives a {type(fmt).__name__}; expected a formats.Format"
+        )
+    return fmt
 
 
 def _p3109(name: str, bits: int, precision: int, kind: str) -> FloatFormat:
@@ -199,8 +214,16 @@ def _canonical(fmt: FloatFormat) -> FloatFormat:
 
 
 def _suggestion(base: str) -> str:
-    near = difflib.get_close_matches(base, [*available(), *ALIASES], n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    families = "e5m7, binary8p4se, posit16, takum16, fix8.4, int8, block(...)"
-    return f"known are {', '.join(available())}, and the families of {families}"
+    from .families import FAMILIES  # which knows all families, and this module is loaded with any
+
+    def near(cutoff: float) -> list[str]:
+        return difflib.get_close_matches(base, [*available(), *ALIASES], n=3, cutoff=cutoff)
+
+    letters = re.match(r"[a-z]*", base.lower())
+    family = next((family for family in FAMILIES.values() if letters and letters[0] in family.beginnings), None)
+    if family is not None and not near(0.75):
+        return f"names of this family are written {family.grammar}, such as {family.example}"
+    if near(0.5):
+        return f"did you mean {' or '.join(near(0.75) or near(0.5))}?"
+    examples = ", ".join(family.example for family in FAMILIES.values() if family.example)
+    return f"known are {', '.join(available())}, and the families of {examples}"

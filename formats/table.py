@@ -91,8 +91,9 @@ def landmarks(fmt: Format) -> list[Row]:
     found: dict[int, Row] = {}
     for meaning, value in values:
         code = None if value is None else code_or_none(fmt, value)
-        if code is not None and code not in found:
-            found[code] = Row(code, fields_of(fmt, code), fmt.value_of(code), meaning)
+        if code is not None:
+            known_for = f"{found[code].meaning}, {meaning}" if code in found else meaning
+            found[code] = Row(code, fields_of(fmt, code), fmt.value_of(code), known_for)
     return [found[code] for code in sorted(found)]
 
 

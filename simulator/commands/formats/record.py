@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-import formats
 from formats import Format
 from formats.binades import bands
 from formats.block import BlockFormat
 from formats.comparison import Comparison, compare
-from formats.facts import Facts, facts_of
+from formats.facts import Facts, facts_of, facts_of_available
 from formats.table import LISTED_BITS, Row, landmarks, rows
 
 
@@ -29,7 +28,8 @@ def print_json(wanted: Sequence[Format], compared: bool) -> None:
     elif wanted:
         record = [_in_full(fmt) for fmt in wanted]
     else:
-        record = [_facts(facts_of(formats.get(name))) for name in formats.available()]
+        known, problems = facts_of_available()
+        record = [*map(_facts, known), *({"name": name, "problem": text} for name, text in problems.items())]
     sys.stdout.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 

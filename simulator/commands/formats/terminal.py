@@ -11,12 +11,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-import formats
 from formats import Format
 from formats.binades import Band, bands
 from formats.block import BlockFormat
 from formats.comparison import Comparison, Lacking, compare
-from formats.facts import Facts, facts_of
+from formats.facts import Facts, facts_of, facts_of_available
 from formats.families import FAMILIES, Family
 from formats.table import LISTED_BITS, landmarks, rows
 from simulator.report import print_view, standard_output
@@ -30,7 +29,7 @@ MOST_SIDE_BY_SIDE = 4
 def print_list() -> None:
     """Print the table of all available formats, their sources, and the families that have grammars."""
     console = standard_output()
-    known, broken = _available()
+    known, problems = facts_of_available()
     sources = list(dict.fromkeys(facts.source for facts in known))
     table, left_out = _list(known, sources), []
     if console.measure(table, options=console.options.update(max_width=1000)).maximum > console.width:
@@ -44,7 +43,7 @@ def print_list() -> None:
     parts.append(_pairs([(str(place), source) for place, source in enumerate(sources, 1)]))
     parts.append(_heading("Families: names that need no list"))
     parts += [part for family in FAMILIES.values() if family.grammar for part in _family(family)]
-    parts += [Text(f"{name}: cannot be loaded: {problem}", style="yellow") for name, problem in broken]
+    parts += [Text(f"\n{problem}", style="yellow") for problem in problems.values()]
     parts.append(Text("\npython -m simulator formats NAME shows one in full, --compare A B where two differ.", "dim"))
     print_view(console, *parts)
 
@@ -82,17 +81,6 @@ def print_comparison(a: Format, b: Format) -> None:
     print_view(standard_output(), *_comparison(compare(a, b)))
 
 
-def _available() -> tuple[list[Facts], list[tuple[str, str]]]:
-    """Return the facts of all available formats, and (name, problem) of plug-ins that cannot be loaded."""
-    known, broken = [], []
-    for name in formats.available():
-        try:
-            known.append(facts_of(formats.get(name)))
-        except Exception as error:  # whatever a plug-in raises must not hide the other formats
-            broken.append((name, f"{type(error).__name__}: {error}"))
-    return known, broken
-
-
 # --- one format -----------------------------------------------------------------------------------------------------
 
 
@@ -116,7 +104,8 @@ def _facts(facts: Facts) -> list[tuple[str, str]]:
     pairs += [(name.replace("_", " "), words.detail(what)) for name, what in facts.details.items() if what is not None]
     pairs += [("largest", words.with_decimal(facts.max)), ("lowest", words.with_decimal(facts.min))]
     if facts.smallest_normal != facts.smallest_subnormal:
-        pairs.append(("smallest normal", words.with_decimal(facts.smallest_normal)))
+        normal = words.with_decimal(facts.smallest_normal) if facts.smallest_normal <= facts.max else "none"
+        pairs.append(("smallest normal", normal))
     pairs.append(("smallest positive", words.with_decimal(facts.smallest_subnormal)))
     pairs.append(("dynamic range", f"{facts.range_binades:.1f} binades, {facts.range_decades:.1f} decades"))
     if facts.unit_roundoff is not None and not blocks:
