@@ -175,7 +175,7 @@ def _record(fmt: Format) -> Format:
 @functools.singledispatch
 def fields_of(fmt: Format, code: int) -> tuple[tuple[str, str], ...]:
     """Return the fields of a code as (name, bits), from the top. A family that has none here is one field."""
-    return (("code", _bits(code, fmt.bits)),)
+    return (("bits", _bits(code, fmt.bits)),)
 
 
 @fields_of.register

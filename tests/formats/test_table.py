@@ -111,7 +111,7 @@ def test_a_value_table_is_what_decode_says(name):
 def test_a_codebook_has_a_row_for_each_of_its_values():
     found = rows(formats.CodebookFormat("three", (-1.0, 0.5, 2.0)))
     assert [(row.code, row.fields, row.value) for row in found] == [
-        (0, (("code", "00"),), -1.0), (1, (("code", "01"),), 0.5), (2, (("code", "10"),), 2.0),
+        (0, (("bits", "00"),), -1.0), (1, (("bits", "01"),), 0.5), (2, (("bits", "10"),), 2.0),
     ]  # fmt: skip
 
 
