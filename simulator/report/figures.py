@@ -35,7 +35,8 @@ def exact(value: float) -> str:
     numerator, denominator = abs(value).as_integer_ratio()
     zeros = (numerator & -numerator).bit_length() - 1
     integer, exponent = numerator >> zeros, zeros + 1 - denominator.bit_length()
-    if numerator < 10**10 and (denominator <= 16 or (denominator <= 256 and integer > 1)):
+    short = -4 <= exponent <= 16 if integer == 1 else numerator < 10**10 and denominator <= 256
+    if short:
         fraction = f"{numerator % denominator / denominator:.8f}"[1:].rstrip("0").rstrip(".")
         return f"{sign}{numerator // denominator}{fraction}"
     if integer == 1:

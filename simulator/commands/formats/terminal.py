@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -32,7 +32,7 @@ def print_list() -> None:
     known, problems = facts_of_available()
     sources = list(dict.fromkeys(facts.source for facts in known))
     table, left_out = _list(known, sources), []
-    if console.measure(table, options=console.options.update(max_width=1000)).maximum > console.width:
+    if _width(table, console) > console.width:
         table, left_out = _list(known, sources, narrow=True), ["Left out for want of width: smallest normal."]
     notes = [
         *left_out,
@@ -45,7 +45,7 @@ def print_list() -> None:
     parts += [part for family in FAMILIES.values() if family.grammar for part in _family(family)]
     parts += [Text(f"\n{problem}", style="yellow") for problem in problems.values()]
     parts.append(Text("\npython -m simulator formats NAME shows one in full, --compare A B where two differ.", "dim"))
-    print_view(console, *parts)
+    _print(parts, console)
 
 
 def _list(known: Sequence[Facts], sources: Sequence[str], narrow: bool = False) -> Table:
@@ -64,7 +64,7 @@ def _list(known: Sequence[Facts], sources: Sequence[str], narrow: bool = False) 
         del columns["smallest\nnormal"]
     left = ("name", "specials", "over-\nflow")
     sides = ((heading, "left" if heading in left else "right") for heading in columns)
-    table = _table(*sides, gap=1 if narrow else 2)
+    table = _table(*sides)
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     return table
@@ -73,12 +73,12 @@ def _list(known: Sequence[Facts], sources: Sequence[str], narrow: bool = False) 
 def print_format(fmt: Format) -> None:
     """Print everything about a format, value table included."""
     console = standard_output()
-    print_view(console, *_format(fmt, console.width))
+    _print(_format(fmt, console.width), console)
 
 
 def print_comparison(a: Format, b: Format) -> None:
     """Print where two formats differ."""
-    print_view(standard_output(), *_comparison(compare(a, b)))
+    _print(_comparison(compare(a, b)), standard_output())
 
 
 # --- one format -----------------------------------------------------------------------------------------------------
@@ -124,7 +124,8 @@ def _values(fmt: Format, width: int) -> Iterator[RenderableType]:
     yield _bands(bands(fmt))
     listed = fmt.bits <= LISTED_BITS
     found = (rows if listed else landmarks)(fmt)
-    yield _heading(f"{'Values' if listed else 'Landmarks'}: code, {words.field_names(found)}, value")
+    hexadecimal = " in hexadecimal" if fmt.bits > words.BINARY_BITS else ""
+    yield _heading(f"{'Values' if listed else 'Landmarks'}: code, {words.field_names(found)}{hexadecimal}, value")
     if not listed:
         table = _table(("", "left"), ("code", "left"), ("fields", "left"), ("value", "right"))
         for row in found:
@@ -153,7 +154,7 @@ def _bands(found: Sequence[Band]) -> Table:
     )  # fmt: skip
     for band in found:
         table.add_row(
-            f"2^{band.low} to 2^{band.high + 1}", count(band.count), _span(band.precisions, str),
+            f"2^{band.low} to 2^{band.high + 1}", words.how_many(band.count), _span(band.precisions, str),
             _span(band.gaps, compact), _relative(band),
         )  # fmt: skip
     return table
@@ -283,8 +284,22 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> Table:
     return grid
 
 
-def _table(*columns: tuple[str, str], gap: int = 2) -> Table:
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0), header_style="bold")
+def _print(parts: Iterable[RenderableType], console: Console) -> None:
+    """Print parts; tables that are too wide get one blank between columns instead of two."""
+    parts = list(parts)
+    for part in parts:
+        if isinstance(part, Table) and part.box and _width(part, console) > console.width:
+            part.padding = 0
+    print_view(console, *parts)
+
+
+def _width(table: Table, console: Console) -> int:
+    """Width that a table would like to have."""
+    return console.measure(table, options=console.options.update(max_width=1000)).maximum
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading, side in columns:
         table.add_column(Text(heading, justify="left" if side == "left" else "right"), overflow="fold",
                          justify="left" if side == "left" else "right", vertical="top")  # fmt: skip

@@ -7,7 +7,9 @@ from typing import Any
 
 from formats.facts import Facts
 from formats.table import Row, Specials
-from simulator.report.figures import compact, exact
+from simulator.report.figures import compact, count, exact
+
+BINARY_BITS = 32  # up to this width codes are written in binary
 
 
 def bits(facts: Facts) -> str:
@@ -56,8 +58,16 @@ def hexadecimal(code: int, width: int) -> str:
 
 
 def fields(row: Row) -> str:
-    """Write the fields of a code in binary: `0|1111|110`."""
-    return "|".join(text for _, text in row.fields)
+    """Write the fields of a code in binary, `0|1111|110`, or in hexadecimal where they have too many bits."""
+    texts = [text for _, text in row.fields]
+    if sum(map(len, texts)) > BINARY_BITS:
+        texts = [hexadecimal(int(text, 2), len(text)) for text in texts]
+    return "|".join(texts)
+
+
+def how_many(number: int) -> str:
+    """Write a count, in full as long as that can be read."""
+    return count(number) if number < 10**12 else compact(float(number))
 
 
 def field_names(rows: Sequence[Row]) -> str:
