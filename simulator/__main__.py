@@ -21,7 +21,10 @@ def simulate(
     context: typer.Context,
     hw: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one such as npu. Required."),
+        typer.Option(
+            metavar="FILE",
+            help="Hardware: a YAML file, or the name of a bundled one such as npu. Needed without a command.",
+        ),
     ] = None,
     model: Annotated[str, typer.Option(metavar="mlp|cnn", help="Network.")] = "mlp",
     data: Annotated[
@@ -79,7 +82,7 @@ def simulate(
 @app.command("formats")
 def show_formats(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Formats to show in full. Default: a list of all.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Formats to show in full. Default: a list of all.")
     ] = None,
     compare: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="Show where the formats A and B differ.")
