@@ -50,6 +50,14 @@ def available() -> list[str]:
     ]
 
 
+def origin(name: str) -> str | None:
+    """Return which plug-in brings a name, or that it was registered here; None for the names of ulpsim itself."""
+    for entry in _plugged():
+        if entry.name == name and not _is_built_in(name):
+            return f"plug-in {entry.dist.name} {entry.dist.version}" if entry.dist else "plug-in"
+    return "registered by the program" if name in _registered else None
+
+
 def register(name: str, fmt: Format) -> None:
     """Make a format available under a name of its own.
 
@@ -152,9 +160,24 @@ def _base(base: str) -> Format | None:
         return qtorch.from_name(base)
     for entry in _plugged():
         if entry.name == base:
-            register(base, entry.load())
+            register(base, _loaded(entry))
             return _registered[base]
     return None
+
+
+def _loaded(entry) -> Format:
+    """Load the format of a plug-in; whatever goes wrong in there is one ValueError that names it."""
+    try:
+        fmt = entry.load()
+    except Exception as error:
+        raise ValueError(
+            f"format {entry.name!r}: its plug-in {entry.value} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(fmt, Format):
+        raise ValueError(
+            f"format {entry.name!r}: its plug-in {entry.value} gives a {type(fmt).__name__}; expected a formats.Format"
+        )
+    return fmt
 
 
 def _p3109(name: str, bits: int, precision: int, kind: str) -> FloatFormat:

@@ -18,20 +18,6 @@ FOREIGN = {
     "float6_e2m3fn": "fp6_e2m3", "float4_e2m1fn": "fp4_e2m1", "fp22": "e8m13", "mxfp4_e2m1": "mxfp4",
 }  # fmt: skip
 
-# By the letters in front of a name: how the names of a family are written, and one of them.
-FAMILIES = {
-    "e": ("eXmY[:ieee|fn|fnuz|finite][:bBIAS][:ftz]", "e5m7"),
-    "binary": ("binaryKpP(s|u)(e|f)", "binary8p4se"),
-    "posit": ("positN[eES]", "posit16"),
-    "takum": ("takumN", "takum16"),
-    "fix": ("[u]fixN.F", "fix16.8"),
-    "ufix": ("[u]fixN.F", "fix16.8"),
-    "int": ("[u]intN", "int8"),
-    "uint": ("[u]intN", "int8"),
-    "block": ("block(ELEMENT,SIZE,scale=FORMAT,mode=MODE[,amax=FORMAT])", "block(int4,16,scale=e8m0,mode=ceil)"),
-    "qtorch": ("qtorch_positN[eES], qtorch_eXmY", "qtorch_posit16e1"),
-}
-
 
 def suggestion(name: str, known: Sequence[str]) -> str:
     """Return the end of the message about an unknown name.
@@ -39,18 +25,20 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     Args:
         name: the unknown name. known: all names that stand for a format by themselves.
     """
+    from .families import FAMILIES  # which knows all families, and few runs need that
+
     lower = name.strip().lower()
     if lower in FOREIGN:
         return f"did you mean {FOREIGN[lower]}?"
-    longer = [other for other in known if len(lower) > 1 and other.startswith(lower)]
+    longer = [other for other in known if (len(lower) > 1 and other.startswith(lower)) or other.endswith("_" + lower)]
     if longer:
         return f"did you mean {' or '.join(longer)}?"
-    letters = re.match(r"[a-z]+", lower)
-    if letters and letters[0] in FAMILIES:
-        grammar, example = FAMILIES[letters[0]]
-        return f"names of this family are written {grammar}, such as {example}"
+    letters = re.match(r"[a-z]*", lower)
+    family = next((family for family in FAMILIES.values() if letters and letters[0] in family.beginnings), None)
+    if family is not None:
+        return f"names of this family are written {family.grammar}, such as {family.example}"
     near = difflib.get_close_matches(lower, known, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    examples = dict.fromkeys(example for _, example in FAMILIES.values())
+    examples = [family.example for family in FAMILIES.values() if family.example]
     return f"known are {', '.join(known)}, and the families of {', '.join(examples)}"

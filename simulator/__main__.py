@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,9 +18,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.callback(invoke_without_command=True)
 def simulate(
+    context: typer.Context,
     hw: Annotated[
-        str, typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one such as npu.")
-    ],
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Hardware: a YAML file, or the name of a bundled one such as npu. Needed without a command.",
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(metavar="mlp|cnn", help="Network.")] = "mlp",
     data: Annotated[
         str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y. Default: 1,500 real digits.")
@@ -46,7 +50,15 @@ def simulate(
     The network runs with every inner product exact, in uniform low precision, in uniform high precision and with
     two-pass adaptive accumulation. Results: summary.json, layers.csv and report.html.
     """
-    from .report import check_directory, print_run, save, to_json
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
+    if hw is None:
+        raise InputError(
+            "Missing option '--hw': what to run on; give a YAML file or the name of a bundled machine, as in "
+            "`python -m simulator --hw npu`, or a command, as in `python -m simulator formats`"
+        )
+    from .report import check_directory, print_run, save, to_a_reader, to_json
 
     check_directory(out)
     try:
@@ -59,12 +71,49 @@ def simulate(
     except KeyboardInterrupt:
         print("ulpsim: interrupted; no results were written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    with _to_a_reader():
+    with to_a_reader():
         if json:
             sys.stdout.write(to_json(result))
         else:
             print_run(result)
             print(f"\nResults in {out}: {', '.join(sorted(path.name for path in where.iterdir()))}")
+
+
+@app.command("formats")
+def show_formats(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Formats to show in full. Default: a list of all.")
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Show where the formats A and B differ.")
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.html", help="Draw relative spacing against magnitude, a curve for each format."),
+    ] = None,
+    markdown: Annotated[
+        Literal["table", "page"] | None,
+        typer.Option(help="Print the table of README.md or the page docs/reference/formats.md."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
+) -> None:
+    """Show number formats: all of them, one with its value table, or where two differ."""
+    from .commands import formats
+    from .report import to_a_reader
+
+    with to_a_reader():
+        formats.run(names or [], compare, plot, markdown, json)
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Refuse options of the main job before a command, which would go unheard."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        raise InputError(
+            f"--{given[0]} belongs to the main job, and {context.invoked_subcommand} is a command of its own; leave it "
+            "out, or give what it takes after the command"
+        )
 
 
 @contextmanager
@@ -76,16 +125,6 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("samples x modes", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _to_a_reader() -> Iterator[None]:
-    """Print to a reader that may go before the end, as `head` does; the results are in their files all the same."""
-    try:
-        yield
-        sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
 
 
 def main() -> None:

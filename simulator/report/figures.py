@@ -22,6 +22,42 @@ def significant(value: float | None) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def exact(value: float) -> str:
+    """Return a float64 without loss: as a short decimal if it is one, else as an integer times a power of two.
+
+    `448`, `0.1875`, `2^-9`, `3×2^-16`, `(2-2^-23)×2^127`; `Inf`, `NaN`, `-0`.
+    """
+    if not math.isfinite(value):
+        return _not_finite(value).replace("∞", "Inf")
+    if value == 0:
+        return "-0" if math.copysign(1.0, value) < 0 else "0"
+    sign = "-" if value < 0 else ""
+    numerator, denominator = abs(value).as_integer_ratio()
+    zeros = (numerator & -numerator).bit_length() - 1
+    integer, exponent = numerator >> zeros, zeros + 1 - denominator.bit_length()
+    short = -4 <= exponent <= 16 if integer == 1 else numerator < 10**10 and denominator <= 256
+    if short:
+        fraction = f"{numerator % denominator / denominator:.8f}"[1:].rstrip("0").rstrip(".")
+        return f"{sign}{numerator // denominator}{fraction}"
+    if integer == 1:
+        return f"{sign}2^{exponent}"
+    bits = integer.bit_length()
+    if bits > 10 and integer == (1 << bits) - 1:
+        return f"{sign}(2-2^{1 - bits})×2^{exponent + bits - 1}"
+    return f"{sign}{integer}×2^{exponent}"
+
+
+def compact(value: float) -> str:
+    """Return a float64 in at most eleven characters: exactly if it is a short decimal, a power of two, or small and a
+    digit times one; else with five digits."""
+    text = exact(value)
+    integer, _, power = text.lstrip("-").rpartition("×")
+    if (not power.startswith("2^") or not integer or (len(integer) == 1 and abs(value) < 1)) and len(text) <= 11:
+        return text
+    mantissa, exponent = f"{value:.4e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
 def prefix_of(value: float) -> int:
     """Return the power of ten (a multiple of three) of the SI prefix that shows `value` as 1 to 999."""
     if value == 0 or not math.isfinite(value):

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from simulator.report import comparison
@@ -14,7 +14,7 @@ from simulator.report import figures as signs
 from simulator.report.plots import MODE_COLOURS, Figure, energy_figures, part_colours, tradeoff_figures
 from simulator.result import RunResult
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+TEMPLATES = Path(__file__).parent
 # Characters with which a text inside a script element could end it or open a comment.
 SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 GLYPHS = {"low": "●", "high": "■", "two_pass": "◆"}
@@ -26,10 +26,9 @@ def render(run: RunResult) -> str:
     Tables and text need no script. Figures are drawn by plotly.js, which the optional package plotly carries (about
     5 MB); without that package the report has none and says so.
     """
-    library = _plotly_js()
+    library = plotly_js()
     figures = {"energy": energy_figures(run), "tradeoff": tradeoff_figures(run)} if library else {}
-    template = _environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return template("report.html.j2").render(
         run=run,
         summary=comparison.summary(run),
         largest_energy=comparison.largest_energy(run),
@@ -41,7 +40,7 @@ def render(run: RunResult) -> str:
         recomputed=comparison.recomputed_share,
         utilisation=comparison.mean_utilisation(run.layers),
         figures=figures,
-        data=_embed([figure for group in figures.values() for figure in group]),
+        data=embed([figure for group in figures.values() for figure in group]),
         parts=part_colours(run),
         colours=MODE_COLOURS,
         glyphs=GLYPHS,
@@ -50,7 +49,7 @@ def render(run: RunResult) -> str:
     )
 
 
-def _plotly_js() -> Markup | None:
+def plotly_js() -> Markup | None:
     """Return the text of plotly.js, or None where plotly is not installed."""
     try:
         from plotly.offline import get_plotlyjs
@@ -60,12 +59,17 @@ def _plotly_js() -> Markup | None:
     return Markup(get_plotlyjs())
 
 
-def _embed(figures: list[Figure]) -> Markup:
+def embed(figures: list[Figure]) -> Markup:
+    """Return figures as JSON that may stand inside a script element."""
     record = {figure.key: {"data": figure.data, "layout": figure.layout} for figure in figures}
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(SCRIPT_ESCAPES))
 
 
 @cache
-def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def template(name: str) -> Template:
+    """Return a template of this folder; those of pages extend page.html.j2."""
+    loader = FileSystemLoader(TEMPLATES)
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template(name)

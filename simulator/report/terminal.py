@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,14 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.report.comparison import arithmetic, mean_utilisation, mode_rows, recomputed_share, shown_mode
+from simulator.report.console import print_view, standard_output
 from simulator.report.figures import count, percent, printable, quantity, score, short_count, shorten, significant
 from simulator.result import LayerResult, RunResult
 
-WIDTH_OF_FILES = 100
 SHORTEST_NAME = 12
 # Left out in this order where the columns do not fit.
 DISPENSABLE = ("op", "util.", "over-\nflows", "cycles", "max\nerror", "latency", "M × N × K", "accumulation\ncost")
-ASCII = str.maketrans("µ×–…·•─÷", "ux-~|*-/") | str.maketrans({"∞": "inf"})
 
 
 @dataclass(frozen=True)
@@ -42,23 +40,11 @@ def print_run(run: RunResult, console: Console | None = None) -> None:
 
     Args:
         run: the record of the run.
-        console: where to print. By default standard output, 100 columns wide where that is not a terminal. Colours
-            follow the console: none in a file or a pipe, none where NO_COLOR is set. An output that is not Unicode gets
-            ASCII in place of signs such as µ.
+        console: where to print; None for standard output, see console.py.
     """
-    if console is None:
-        console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, highlight=False)
-    view = Group(*_heading(run), _layer_table(run, console.width), *_mode_table(run, console.width), *_warnings(run))
-    if console.is_terminal:
-        console.print(view)
-        return
-    # A file keeps what is printed, so the blanks with which tables fill their lines are taken off.
-    with console.capture() as captured:
-        console.print(view)
-    text = "\n".join(line.rstrip() for line in captured.get().split("\n"))
-    if not console.encoding.lower().startswith("utf"):
-        text = text.translate(ASCII).encode(console.encoding, "replace").decode(console.encoding)
-    console.print(Text(text), end="", soft_wrap=True)
+    console = console or standard_output()
+    parts = (*_heading(run), _layer_table(run, console.width), *_mode_table(run, console.width), *_warnings(run))
+    print_view(console, *parts)
 
 
 def _heading(run: RunResult) -> list[Text | Table]:

@@ -16,31 +16,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import simulator.__main__ as command_line  # noqa: E402
 import simulator.run  # noqa: E402
 from simulator.hardware import load  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 FILES = ["layers.csv", "report.html", "summary.json"]
 NPU = Path(load.__file__).parents[2] / "hwconfigs" / "npu.yaml"
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Call the command line in an empty directory: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ulpsim", *map(str, arguments)])
-        code = 0
-        try:
-            command_line.main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def process(*arguments, cwd, **options):
@@ -124,7 +105,7 @@ def refused(command, tmp_path, message, *arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], r"Missing option '--hw'"),
+        ([], r"Missing option '--hw': what to run on; give a YAML file .* or a command, as in `.* formats`"),
         (["--hw"], r"'--hw' requires an argument"),
         (["--hw", "npu", "--samples", "many"], r"'--samples'.*integer"),
         (["--hw", "npu", "--tolerance", "abc"], r"'--tolerance'.*(number|float)"),

@@ -1,0 +1,92 @@
+"""`python -m simulator formats`: which formats there are, what one is made of, where two differ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulator.errors import InputError
+
+if TYPE_CHECKING:
+    from formats import Format
+
+
+def run(
+    names: Sequence[str],
+    compare: tuple[str, str] | None = None,
+    plot: str | None = None,
+    markdown: str | None = None,
+    json: bool = False,
+) -> None:
+    """Do what the arguments of the command ask for and print it.
+
+    Args:
+        names: formats to show; none for the list of all. compare: two formats. plot: file for the plot of all that are
+            named. markdown: "table" or "page", the parts of the documentation made here. json: print records instead.
+    Raises:
+        InputError: arguments that do not go together, a format that is unknown or impossible, a file that cannot be
+            written.
+    """
+    if compare and names:
+        raise InputError(
+            f"formats: --compare takes two formats and no others, got {' '.join(names)} besides; leave it out"
+        )
+    if markdown and (names or compare or plot or json):
+        raise InputError("formats: --markdown goes with nothing else; leave the rest out")
+    if plot is not None and not (names or compare):
+        raise InputError("formats: --plot draws the formats that are named, and none is; add some, such as fp16 bf16")
+    if plot is not None and Path(plot).suffix != ".html":
+        raise InputError(f"--plot: got {plot!r}; plots are HTML pages, name it {Path(plot).stem or 'plot'}.html")
+    if markdown:
+        from .markdown import page, table
+
+        sys.stdout.write(page() if markdown == "page" else table())
+        return
+    wanted = [_get(name) for name in compare or names]
+    if plot:
+        _draw(plot, wanted)
+    if json:
+        from .record import print_json
+
+        print_json(wanted, compared=compare is not None)
+        return
+    from . import terminal
+
+    if compare:
+        terminal.print_comparison(*wanted)
+    elif not wanted:
+        terminal.print_list()
+    elif not plot:
+        for fmt in wanted:
+            terminal.print_format(fmt)
+    if plot:
+        print(f"Plot in {plot}")
+
+
+def _get(name: str) -> Format:
+    import formats
+
+    try:
+        return formats.get(name)
+    except (ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
+
+
+def _draw(path: str, wanted: Sequence[Format]) -> None:
+    from formats.binades import relative_spacing
+    from formats.block import BlockFormat
+    from simulator.report.spacing import render_spacing
+
+    curves = {}
+    for fmt in wanted:
+        if isinstance(fmt, BlockFormat):
+            curves[f"{fmt.name}, its elements at scale 1"] = relative_spacing(fmt.element)
+        else:
+            curves[fmt.name] = relative_spacing(fmt)
+    page = render_spacing(curves)
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: the plot cannot be written there ({error.strerror}); name another place") from error

@@ -1,0 +1,47 @@
+"""What is printed where: a terminal, a file or a pipe, and readers that go before the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+WIDTH_OF_FILES = 100
+ASCII = str.maketrans("µ×–…·•─÷", "ux-~|*-/") | str.maketrans({"∞": "inf", "±": "+-", "≈": "~"})
+
+
+def standard_output() -> Console:
+    """Return standard output, 100 columns wide where it is not a terminal.
+
+    Colours follow the console: none in a file or a pipe, none where NO_COLOR is set.
+    """
+    return Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, highlight=False)
+
+
+def print_view(console: Console, *parts: RenderableType) -> None:
+    """Print parts of a page; an output that is not Unicode gets ASCII in place of signs such as µ."""
+    view = Group(*parts)
+    if console.is_terminal:
+        console.print(view)
+        return
+    # A file keeps what is printed, so the blanks with which tables fill their lines are taken off.
+    with console.capture() as captured:
+        console.print(view)
+    text = "\n".join(line.rstrip() for line in captured.get().split("\n"))
+    if not console.encoding.lower().startswith("utf"):
+        text = text.translate(ASCII).encode(console.encoding, "replace").decode(console.encoding)
+    console.print(Text(text), end="", soft_wrap=True)
+
+
+@contextmanager
+def to_a_reader() -> Iterator[None]:
+    """Print to a reader that may go before the end, as `head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer

@@ -1,0 +1,38 @@
+"""What commands generate in the documentation; `python -m tests.docs.generated` writes it anew.
+
+In README.md a table stands below `<!-- formats: COMMAND -->`, up to the next line that is no table row; the page
+docs/reference/formats.md is generated as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = {ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page"}
+TABLE = re.compile(r"(<!-- formats: (?P<command>.*?) -->\n)(?:\|.*\n)*")
+
+
+def printed(command: str) -> str:
+    """Return what a command prints."""
+    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def contents() -> dict[Path, str]:
+    """Return what the files should hold."""
+    readme = README.read_text(encoding="utf-8")
+    if not TABLE.search(readme):
+        raise ValueError("README.md has no marker <!-- formats: COMMAND -->; expected one above the table of formats")
+    readme = TABLE.sub(lambda found: found[1] + printed(found["command"]), readme)
+    return {README: readme, **{page: printed(command) for page, command in PAGES.items()}}
+
+
+if __name__ == "__main__":
+    for path, text in contents().items():
+        path.write_text(text, encoding="utf-8")
