@@ -70,12 +70,3 @@ def test_two_pass_with_a_tenth_recomputed(against):
         lambda: Accumulation(mac(low), a, b, None, threads=1).dense(stats=True),
         "1.35",
     )
-
-
-@pytest.mark.parametrize("fmt", ["fp8_e4m3", "fp16", "bf16"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-def test_quantize(against, fmt, dtype):
-    x = np.random.default_rng(0).standard_normal(1 << 22).astype(dtype)
-    wide = x.astype(np.float64)  # what comes out is float64
-    f = formats.get(fmt)
-    against(f"quantise {fmt} from {x.dtype}", lambda: f.quantize(x), "numpy copy of the result", wide.copy, "3")
