@@ -26,6 +26,7 @@ class Dialect:
             but for code 0, which is zero; "no zero": normal values, all of them.
         bias_above: default bias minus (2**(X-1) - 1).
         overflow: default overflow mode.
+        stays_finite: whether "ieee" leaves at the largest value what lies beyond it, though there is a NaN.
     """
 
     meaning: str
@@ -35,6 +36,7 @@ class Dialect:
     field_zero: str = "subnormal"
     bias_above: int = 0
     overflow: str = "nan"
+    stays_finite: bool = False
 
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({
@@ -46,14 +48,17 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType({
         "P3109 signed, extended: the code of negative zero is NaN, the top code of each sign infinity",
         negative_zero=False, reserved=("inf",), bias_above=1, overflow="ieee",
     ),
-    "sf": Dialect("P3109 signed, finite: the code of negative zero is NaN", negative_zero=False, bias_above=1),
+    "sf": Dialect(
+        "P3109 signed, finite: the code of negative zero is NaN",
+        negative_zero=False, bias_above=1, stays_finite=True,
+    ),
     "ue": Dialect(
         "P3109 unsigned, extended: the two top codes are NaN and infinity",
         signed=False, negative_zero=False, reserved=("nan", "inf"), bias_above=1, overflow="ieee",
     ),
     "uf": Dialect(
         "P3109 unsigned, finite: the top code is NaN",
-        signed=False, negative_zero=False, reserved=("nan",), bias_above=1,
+        signed=False, negative_zero=False, reserved=("nan",), bias_above=1, stays_finite=True,
     ),
     "scale": Dialect(
         "powers of two without sign and zero; the top code is NaN",
@@ -193,14 +198,18 @@ class FloatFormat(Format):
         """Magnitude that replaces a finite result beyond the largest finite value: max, infinity or NaN.
 
         Under "ieee" roundings that never go beyond a value stay at max: rz, and rd or ru on the side where they point
-        inwards.
+        inwards. So do all of them in P3109's finite formats, and odd in its unsigned extended ones, whose largest
+        value has an odd code (SatNone of the interim report v4.0).
         """
         if overflow in ("sat", "satprop"):
             return self.max
         if overflow == "nan":
             return math.nan
-        inwards = rounding is not None and rounding.mode in ("rz", "ru" if negative else "rd")
-        return self.max if inwards else self.infinite(overflow)
+        odd_below_infinity = self.has_infinity and not self.rules.signed
+        stay = ("rz", "ru" if negative else "rd", *(["odd"] if odd_below_infinity else []))
+        if self.rules.stays_finite or (rounding is not None and rounding.mode in stay):
+            return self.max
+        return self.infinite(overflow)
 
     def infinite(self, overflow: str) -> float:
         """Magnitude that replaces an infinity."""

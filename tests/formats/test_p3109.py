@@ -2,12 +2,14 @@
 
 import csv
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import formats
+from tests.oracles.bits import assert_same_bits
 
 DIGESTS = {
     row["format"]: row["sha256_of_f64le_values"]
@@ -62,6 +64,23 @@ def test_ranges_beyond_float64_are_refused_by_name():
     with pytest.raises(ValueError, match=r"binary16p1se.*leave the range of float64.*take a larger P"):
         formats.get("binary16p1se")
     assert formats.get("binary16p5se").max < float("inf")
+
+
+def test_overflow_without_saturation_is_that_of_the_interim_report(path):
+    """SatNone of v4.0: finite formats stay at the largest value, and so does odd in an unsigned extended one."""
+    for name, largest, beyond in (("binary8p4sf", 240.0, 240.0), ("binary8p4se", 224.0, math.inf)):
+        fmt = formats.get(name)
+        for rounding in ("rne", "rna", "rnz", "odd", "sr"):
+            assert_same_bits(fmt.quantize([1e9, -1e9], rounding, "ieee"), [beyond, -beyond], note=f"{name}/{rounding}")
+        assert_same_bits(fmt.quantize([1e9, -1e9], "rz", "ieee"), [largest, -largest], note=name)
+        assert_same_bits(fmt.quantize([1e9, -1e9], "ru", "ieee"), [beyond, -largest], note=name)
+        assert_same_bits(fmt.quantize([1e9, -1e9], "rd", "ieee"), [largest, -beyond], note=name)
+    extended, finite = formats.get("binary8p4ue"), formats.get("binary8p4uf")
+    for rounding, beyond in (("rne", math.inf), ("ru", math.inf), ("odd", 53248.0), ("rz", 53248.0), ("rd", 53248.0)):
+        assert_same_bits(extended.quantize([1e9], rounding, "ieee"), [beyond], note=rounding)
+        assert_same_bits(finite.quantize([1e9], rounding, "ieee"), [57344.0], note=rounding)
+    assert_same_bits(extended.quantize([math.inf, 53248.0], "odd", "ieee"), [math.inf, 53248.0])
+    assert_same_bits(finite.quantize([1e9, math.inf]), [math.nan, math.nan])
 
 
 def test_dlfloat16_is_as_published():
