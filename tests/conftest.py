@@ -19,6 +19,11 @@ def pytest_addoption(parser):
     )
 
 
+def has_twins(fmt):
+    """Whether the fast twins that `native` installed know the family of a format."""
+    return any(family is type(fmt) for family, _ in Format.fast_twins)
+
+
 def force(path, monkeypatch):
     """Make formats compute by one of PATHS: the slow definition, or the twins forced to one instruction set."""
     if path == DEFINITION:

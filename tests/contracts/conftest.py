@@ -10,8 +10,7 @@ imports mymodule, which calls formats.register("mine8", ...), and runs the contr
 
 import pytest
 
-from formats import Format
-from tests.conftest import PATHS, force
+from tests.conftest import PATHS, force, has_twins
 from tests.contracts.representatives import subjects
 
 # Parameter of a test -> whether it takes formats with blocks.
@@ -31,8 +30,7 @@ def pytest_generate_tests(metafunc):
 
 def paths_of(fmt):
     """Return the definition and every instruction set; the widest alone where there is no twin to differ there."""
-    has_twin = fmt.has_blocks or any(family is type(fmt) for family, _ in Format.fast_twins)
-    return PATHS if has_twin else (PATHS[0], PATHS[-1])
+    return PATHS if fmt.has_blocks or has_twins(fmt) else (PATHS[0], PATHS[-1])
 
 
 @pytest.fixture
