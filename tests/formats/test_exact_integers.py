@@ -268,10 +268,12 @@ def check_blocks(name, rows):
     columns = 32 * 25
     x = np.ldexp(rng.standard_normal((rows, columns)), rng.integers(-6, 7, (rows, columns)))
     x = np.ldexp(x, rng.integers(-20, 20, (rows, 1)) if name == "nvfp4" else rng.integers(-150, 150, (rows, 1)))
-    # Largest magnitudes on and beside powers of two and the element's largest times one.
-    top = np.ldexp(rng.choice([1.0, 1.5, 1.75, 1.875, 1.9375, 1.984375], (rows, 25)), rng.integers(5, 9, (rows, 25)))
-    top = np.nextafter(top, top * rng.integers(0, 3, top.shape))
-    x[:, ::64] = top[:, : x[:, ::64].shape[1]] * np.exp2(np.floor(np.log2(np.abs(x[:, 1:2]))))
+    # Largest magnitudes at which the modes change over, and their float64 neighbours.
+    largest = fmt.element.max
+    edges = [1.0, 1.5, 1.75, 1.875, 1.9375, 1.96875, 1.9921875, largest, 1.5 * largest, 1.25 * largest]
+    edges = np.array([*edges, *np.nextafter(edges, 0), *np.nextafter(edges, np.inf)])
+    tops = np.ldexp(np.resize(edges, (rows, 12)), np.frexp(np.abs(x).max(axis=1, keepdims=True))[1])
+    x[:, :: columns // 12][:, :12] = tops
     if name == "nvfp4":
         x = x.astype(np.float32).astype(np.float64)
     x[rng.random(x.shape) < 0.01] = -0.0
