@@ -235,7 +235,7 @@ def check_randomly(fmt, count):
                     check(fmt, x, rounding, overflow, rules, offset=start)
                 elif start < max(count // 10, 1):
                     check(fmt, x[: max(x.size // 8, 50)], rounding, overflow, rules, offset=start)
-        for rounding in ("rne", "sr:3:b"):
+        for rounding in ("rne", "sr:3:b") if start < 2 * CHUNK else ():
             random = philox_words(SEED, start, x.size)
             codes = fmt.encode(x, rounding, seed=SEED, offset=start)
             expected = rules.quantized(x, rounding, fmt.default_overflow, random)

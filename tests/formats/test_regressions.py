@@ -64,6 +64,7 @@ def test_regress_odd_keeps_exact(path):
     for name in ("fp16", "fp8_e4m3", "fp8_e5m2fnuz", "fp6_e2m3"):
         fmt = formats.get(name)
         finite = fmt.table()[np.isfinite(fmt.table())]
+        finite = finite[:: max(finite.size // 500, 1)]
         for rounding in ROUNDINGS:
             for overflow in ("ieee", "sat"):
                 note = f"{name}/{rounding}/{overflow}"
