@@ -13,7 +13,6 @@ OPINIONS is the list of who knows what. Known traps of the libraries, each worke
 
 import math
 import re
-import sys
 from functools import cache
 
 import gfloat
@@ -29,11 +28,7 @@ from gfloat.types import Domain, Signedness
 import formats
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.rules import rules_of
-
-if sys.version_info < (3, 13):  # there are no wheels for later ones
-    import universal_dtypes
-else:
-    universal_dtypes = pytest.importorskip("universal_dtypes")
+from tests.oracles.universal import universal_dtype
 
 P3109 = [
     f"binary{k}p{p}{kind}"
@@ -251,7 +246,7 @@ def test_every_random_word_decides_as_in_gfloat(name, variant):
 
 @pytest.mark.parametrize("name", UNIVERSAL)
 def test_codes_and_ties_are_those_of_universal(name, path):
-    dtype = np.dtype(getattr(universal_dtypes, UNIVERSAL[name]))
+    dtype = universal_dtype(UNIVERSAL[name])
     codes, x = codes_of(name), ties(name)
     decoded = codes.view(dtype).astype(np.float64)
     if name == "fp8_e5m2":  # trap: OCP's infinities are 7C and FC
