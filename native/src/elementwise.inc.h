@@ -65,6 +65,9 @@ static void decode(const uint64_t *codes, double *value, int n, const ulp_use *u
         EACH(value, ulp_fixed_value(codes[i], use));
     case ULP_CODEBOOK:
         EACH(value, use->codebook->values[codes[i]]);
+    case ULP_POSIT:
+        decode_posits(codes, value, n, use);
+        break;
     default:
         EACH(value, ulp_tapered_value(codes[i], use));
     }
@@ -129,6 +132,25 @@ static void store_values(const ulp_array *array, int64_t at, double *from, int n
 
 #include "blocks.inc.h"
 
+/* Round a stretch; c for tapered formats, NULL for few elements. x is padded. */
+static void round_stretch(double *x, double *y, int n, const ulp_use *use, const ulp_place *place, uint8_t *overflow,
+                          const cuts *c)
+{
+    if (use->family == ULP_FLOAT && holds_doubles(use))
+        keep_doubles(x, y, n, use, overflow);
+    else if (use->family == ULP_FLOAT && has_lanes(use))
+        round_floats(x, y, n, use, place, overflow);
+    else if (use->family == ULP_FIXED && use->fraction_bits <= 1000 && !use->wraps)
+        round_fixed(x, y, n, use, place, overflow);
+    else if (use->family == ULP_CODEBOOK)
+        round_codebook(x, y, n, use, place, overflow);
+    else if (use->family == ULP_POSIT || use->family == ULP_TAKUM)
+        round_tapered(x, y, n, use, place, overflow, c);
+    else
+        for (int i = 0; i < n; i++)
+            round_one(x[i], y + i, i, use, place, overflow);
+}
+
 int ISA_NAME(ulp_quantize)(const ulp_array *x, const ulp_array *y, int64_t n, const ulp_use *use,
                            const ulp_place *place, uint8_t *overflow, const ulp_blocks *blocks)
 {
@@ -137,35 +159,25 @@ int ISA_NAME(ulp_quantize)(const ulp_array *x, const ulp_array *y, int64_t n, co
     uint64_t codes[STRETCH];
     cuts table, *c = NULL;
     ulp_place here = *place;
-    int status = ULP_OK;
+    int status = ULP_OK, to_codes = y->type != ULP_F64 && y->type != ULP_F32;
+    int by_thresholds = use->family == ULP_CODEBOOK && use->rounding != ULP_SR && to_codes; /* which round as they search */
     if ((use->family == ULP_POSIT || use->family == ULP_TAKUM) && n >= 256)
         make_cuts(c = &table, use);
     for (int64_t at = 0; at < n; at += STRETCH, here.index += STRETCH) {
-        int count = n - at < STRETCH ? (int)(n - at) : STRETCH, in_lanes = 1;
+        int count = n - at < STRETCH ? (int)(n - at) : STRETCH, divided = 1;
         uint8_t *flags = overflow ? overflow + at : NULL;
         double *source = in;
         load_values(x, at, in, count);
         if (blocks && blocks->divisors) {
             spread(blocks, blocks->divisors, at, scale, count);
-            in_lanes = divide(in, scale, source = quotient, count);
+            divided = divide(in, scale, source = quotient, count);
         }
-        if (!in_lanes)
+        if (!divided)
             round_quotients(in, scale, out, count, use, &here, flags);
-        else if (use->family == ULP_FLOAT && holds_doubles(use))
-            keep_doubles(source, out, count, use, flags);
-        else if (use->family == ULP_FLOAT && has_lanes(use))
-            round_floats(source, out, count, use, &here, flags);
-        else if (use->family == ULP_FIXED && use->fraction_bits <= 1000 && !use->wraps)
-            round_fixed(source, out, count, use, &here, flags);
-        else if (use->family == ULP_CODEBOOK)
-            round_codebook(source, out, count, use, &here, flags);
-        else if (use->family == ULP_POSIT || use->family == ULP_TAKUM)
-            round_tapered(source, out, count, use, &here, flags, c);
-        else
-            for (int i = 0; i < count; i++)
-                round_one(source[i], out + i, i, use, &here, flags);
-        if (y->type != ULP_F64 && y->type != ULP_F32) {
-            encode(out, codes, count, use, c);
+        else if (!by_thresholds)
+            round_stretch(source, out, count, use, &here, flags, c);
+        if (to_codes) {
+            encode(by_thresholds ? source : out, codes, count, use, c);
             store_codes(y, at, codes, count);
             continue;
         }

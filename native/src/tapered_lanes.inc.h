@@ -112,3 +112,20 @@ static void encode_tapered(const double *value, uint64_t *codes, int n, const ul
         }
     }
 }
+
+/* ulp_tapered_value of posits, without branches: half of the codes are negative, half of the regimes are ones. */
+static void decode_posits(const uint64_t *codes, double *value, int n, const ulp_use *use)
+{
+    const int keep = use->code_bits - 1, es = use->exponent_bits;
+    const uint64_t sign = 1ull << keep;
+    for (int i = 0; i < n; i++) {
+        uint64_t negative = codes[i] >> keep, magnitude = ((codes[i] ^ (0 - negative)) + negative) & (sign - 1);
+        uint64_t string = magnitude << (64 - keep), ones = (uint64_t)((int64_t)string >> 63);
+        int64_t run = __builtin_clzll((string ^ ones) | 1);
+        int64_t regime = ((int64_t)ones & (2 * run - 1)) - run;
+        uint64_t rest = string << run << 1, bits;
+        bits = (uint64_t)(regime * (1 << es) + (int64_t)(rest >> 1 >> (63 - es)) + 1023) << 52 | rest << es >> 12;
+        bits = magnitude ? bits | negative << 63 : negative * 0x7FF8000000000000ull; /* 0 or NaR */
+        memcpy(value + i, &bits, sizeof bits);
+    }
+}

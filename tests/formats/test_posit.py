@@ -5,12 +5,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import softposit
 
 from formats.posit import PositFormat
 from formats.rounding import parse_rounding
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.neighbours import DETERMINISTIC, words_up
 from tests.oracles.posit_strings import Magnitudes, place, value
+from tests.oracles.universal import universal_dtype
 
 SMALL = [(n, es) for n in range(2, 9) for es in range(5)]
 LARGE = [(9, 0), (10, 1), (11, 3), (12, 2), (12, 6), (13, 0), (14, 2), (16, 0), (16, 1), (16, 2), (16, 3), (16, 6)]
@@ -143,7 +145,7 @@ def probes_of(fmt):
     ],
 )
 def test_codes_and_boundaries_are_those_of_universal(name):
-    dtype = np.dtype(getattr(pytest.importorskip("universal_dtypes"), name))
+    dtype = universal_dtype(name)
     fmt = named(name)
     codes = all_codes(fmt).astype(f"u{dtype.itemsize}")
     assert_same_bits(fmt.decode(codes), codes.view(dtype).astype(np.float64), codes, name)
@@ -152,7 +154,7 @@ def test_codes_and_boundaries_are_those_of_universal(name):
 
 
 def test_posit32_is_that_of_universal():
-    dtype = np.dtype(pytest.importorskip("universal_dtypes").posit32)
+    dtype = universal_dtype("posit32")
     fmt = named("posit32")
     rng = np.random.default_rng(32)
     codes = np.concatenate([rng.integers(0, 1 << 32, 20000), np.arange(300), 2**31 + np.arange(-300, 300)])
@@ -171,7 +173,6 @@ def test_posit32_is_that_of_universal():
 @pytest.mark.parametrize(("name", "bits"), [("posit8e0", 8), pytest.param("posit16e1", 16, marks=pytest.mark.full)])
 def test_codes_and_boundaries_are_those_of_softposit(name, bits):
     """SoftPosit's own names, posit8 and posit16, mean the old es of 0 and 1; it decodes NaR as infinity."""
-    softposit = pytest.importorskip("softposit")
     fmt = named(name)
     posit_of, float_of = getattr(softposit, f"convertDoubleToP{bits}"), getattr(softposit, f"convertP{bits}ToDouble")
     record = getattr(softposit, f"posit{bits}_t")()

@@ -7,6 +7,7 @@ import pytest
 
 from formats.takum import TakumFormat
 from tests.oracles.bits import assert_same_bits
+from tests.oracles.universal import universal_dtype
 
 
 def takum(n):
@@ -38,7 +39,7 @@ def probes(n, every):
 
 @pytest.mark.parametrize("n", [8, 16, 32])
 def test_codes_are_those_of_universal(n):
-    dtype = np.dtype(getattr(pytest.importorskip("universal_dtypes"), f"takum{n}"))
+    dtype = universal_dtype(f"takum{n}")
     codes = codes_of(n).astype(f"u{n // 8}")
     values = takum(n).decode(codes)
     assert_same_bits(values, codes.view(dtype).astype(np.float64), codes, "seed 41")
@@ -49,7 +50,7 @@ def test_codes_are_those_of_universal(n):
 @pytest.mark.parametrize(("n", "every"), [(8, 1), (16, 40), (32, 2), pytest.param(16, 1, marks=pytest.mark.full)])
 def test_roundings_to_nearest_are_those_of_universal(n, every):
     """Universal 2.5.1 takes neighbours of ties of takum8 for ties: beside a long exponent it loses the last bits."""
-    dtype = np.dtype(getattr(pytest.importorskip("universal_dtypes"), f"takum{n}"))
+    dtype = universal_dtype(f"takum{n}")
     x = probes(n, every)
     if n == 8:
         x = x.astype(np.float64)
