@@ -49,6 +49,13 @@ def computed(operands, c):
     seen.append(result.output.tobytes())
     for name in ("bf16", "e8m13", "fp32", "fp16"):
         seen.append(formats.get(name).quantize(a).tobytes())
+    for name in ("fp32", "bf16", "fix16.140", "posit32e5", "takum32"):
+        codes = formats.get(name).encode(a)
+        seen += [codes.tobytes(), formats.get(name).decode(codes).tobytes()]
+    # A scale of e8m0 reaches down to float32's subnormals, and 2**-149 is one of this fixed point.
+    for name in ("mxfp8_e5m2", "block(fix16.149,4,scale=e8m0,mode=ceil)"):
+        codes = formats.get(name).encode(a)
+        seen += [codes.scales.tobytes(), codes.elements.tobytes(), formats.get(name).quantize(a, axis=0).tobytes()]
     return seen
 
 
