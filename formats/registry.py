@@ -200,7 +200,7 @@ def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
             change: tuple[str, object] = ("subnormals", False)
         elif modifier in MODIFIER_DIALECTS:
             change = ("dialect", modifier)
-        elif re.fullmatch(r"b-?\d{1,5}", modifier, re.ASCII):
+        elif re.fullmatch(r"b-?\d{1,18}", modifier, re.ASCII):
             change = ("bias", int(modifier[1:]))
         else:
             raise ValueError(

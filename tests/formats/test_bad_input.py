@@ -305,6 +305,8 @@ IMPOSSIBLE = {
     "fix8.1075": "fix8.1075: 1075 fraction bits are out of range; expected 0 to 1074",
     "binary8p8se": "binary8p8se: P = 8 is out of range for K = 8; expected P from 1 to 7 in signed formats",
     "e12m3": "e12m3: 12 exponent and 3 fraction bits are out of range; expected 1 to 11 and 0 to 52",
+    "e5m2:b100000": "e5m2:b100000: a bias of 100000 is out of range; expected -99999 to 99999",
+    "binary2p1se": "binary2p1se: K = 2 is out of range; P3109 formats have K from 3 to 16 bits",
     "mxfp4:ftz": "mode 'ftz' is unknown for scales in e8m0, of 1 significand bit; expected floor, ceil, rceil",
     "nvfp4:ceil": "mode 'ceil' is unknown for scales in ue4m3",
     "posit16:ftz": "format 'posit16:ftz': modifiers apply to floats, and posit16 is none",
