@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import operator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .format import Format
 
 
 def whole(what: str, number: object, expected: str = "a whole number") -> int:
@@ -30,3 +34,12 @@ def code_of_format(name: str, code: object, count: int) -> int:
     if not 0 <= value < count:
         raise ValueError(f"code {value} of {name} lies outside 0 .. {count - 1}")
     return value
+
+
+def held_by_float64(fmt: Format, where: str = "") -> None:
+    """Refuse a format with values that float64 does not hold, where arrays of its values are needed."""
+    if not fmt.fits_float64:
+        raise ValueError(
+            f"{where}{': ' if where else ''}{fmt.name} has values that float64, in which arrays are kept, does not "
+            "hold; take a format of a narrower range, such as fp32"
+        )

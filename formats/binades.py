@@ -1,27 +1,36 @@
 """How densely values lie: by binade, and by bands of binades with one precision or one spacing.
 
-A binade e holds the magnitudes from 2**e to below 2**(e+1). Formats of at most 16 bits are read from their tables.
-Wider ones are asked by exact directed rounding; they are floats, posits, takums and fixed point, whose values are
-evenly spaced within a binade.
+A binade e holds the magnitudes from 2**e to below 2**(e+1). What float64 holds of at most 16 bits is read from
+the table. Other formats are asked by exact directed rounding; they are floats, posits, takums and fixed point, whose
+values are evenly spaced within a binade. As there can be tens of thousands of binades, each is kept divided by 2**e.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import dyadic
+from .exact import (
+    PLACES,
+    Number,
+    ends,
+    exponent_of,
+    largest_magnitude,
+    magnitude_after,
+    magnitude_beside,
+    number,
+    pair_of,
+    scaled,
+    significand_of,
+)
 from .format import Format
-from .qtorch import QtorchFormat
-from .rounding import Rounding
 
 ENUMERATED_BITS = 16
-_JUST_ABOVE = 64  # binary places below a value at which a number is still nearer to it than any other value is
 
 
 @dataclass(frozen=True)
@@ -29,25 +38,34 @@ class Binade:
     """The positive (or negative) values of a format in one binade, as magnitudes.
 
     Args:
-        exponent: e. first, last: smallest and largest of them. count: how many.
-        gaps: smallest and largest distance from one of them to the next larger magnitude, which may lie in a higher
-            binade; None where the only one is the largest of all.
+        exponent: e. low, high: significands of the smallest and largest of them, from 1 to below 2. count: how many.
+        steps: smallest and largest distance from one of them to the next larger magnitude, which may lie in a higher
+            binade, divided by 2**e; None where the only one is the largest of all.
     """
 
     exponent: int
-    first: float
-    last: float
+    low: Fraction
+    high: Fraction
     count: int
-    gaps: tuple[float, float] | None
+    steps: tuple[Fraction, Fraction] | None
+
+    @property
+    def first(self) -> Number:
+        """Smallest magnitude. Exact."""
+        return scaled(self.low, self.exponent)
+
+    @property
+    def last(self) -> Number:
+        """Largest magnitude. Exact."""
+        return scaled(self.high, self.exponent)
 
     @property
     def precision(self) -> int | None:
         """Significand bits p: all values in reach are 2**(e-p+1) apart. None where there is no such number."""
-        if self.gaps is None or self.gaps[0] != self.gaps[1]:
+        if self.steps is None or self.steps[0] != self.steps[1]:
             return None
-        fraction, above = math.frexp(self.gaps[0])
-        precision = self.exponent - (above - 1) + 1
-        return precision if fraction == 0.5 and precision >= 1 else None
+        integer, exponent = pair_of(self.steps[0])
+        return 1 - exponent if integer == 1 and exponent <= 0 else None
 
 
 @dataclass(frozen=True)
@@ -77,10 +95,13 @@ class Band:
         return sum(binade.count for binade in self.binades)
 
     @property
-    def gaps(self) -> tuple[float, float] | None:
-        """Smallest and largest distance of neighbours."""
-        known = [binade.gaps for binade in self.binades if binade.gaps]
-        return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+    def gaps(self) -> tuple[Number, Number] | None:
+        """Smallest and largest distance of neighbours; none shrinks from binade to binade of a band. Exact."""
+        known = [(binade.exponent, binade.steps) for binade in self.binades if binade.steps]
+        if not known:
+            return None
+        (low, (smallest, _)), (high, (_, largest)) = known[0], known[-1]
+        return scaled(smallest, low), scaled(largest, high)
 
     @property
     def precisions(self) -> tuple[int, int] | None:
@@ -89,9 +110,14 @@ class Band:
         return (known[0], known[-1]) if known else None
 
 
+def enumerable(fmt: Format) -> bool:
+    """Whether a format is read from its table: at most 16 bits, and every value a float64."""
+    return fmt.bits <= ENUMERATED_BITS and fmt.fits_float64
+
+
 @functools.lru_cache(maxsize=16)
 def finite_values(fmt: Format) -> NDArray[np.float64]:
-    """Return the finite values of a format of at most 16 bits, ascending, each once, zeros as +0. Exact."""
+    """Return the finite values of an enumerable format, ascending, each once, zeros as +0. Exact."""
     table = fmt.table()
     return np.unique(table[np.isfinite(table)] + 0.0)
 
@@ -103,80 +129,75 @@ def binades(fmt: Format, sign: int = 1) -> tuple[Binade, ...]:
     Args:
         fmt: a format without blocks. sign: 1 for positive values, -1 for negative ones.
     """
-    return tuple(_enumerated(fmt, sign) if fmt.bits <= ENUMERATED_BITS else _asked(fmt, sign))
+    if enumerable(fmt):
+        return tuple(_enumerated(fmt, sign))
+    if sign < 0 and ends(fmt).lowest == -ends(fmt).largest:  # the families that are asked mirror their values then
+        return binades(fmt)
+    return tuple(_asked(fmt, sign))
 
 
 def bands(fmt: Format) -> tuple[Band, ...]:
     """Return the binades of the positive values in as few bands as their precision and spacing allow."""
-    found: list[Band] = []
+    found: list[tuple[list[Binade], str]] = []
     rows = binades(fmt)
     for place, row in enumerate(rows):
         above = rows[place + 1] if place + 1 < len(rows) else None
         if found:
-            before, kind = found[-1].binades[-1], found[-1].kind
-            unlike = row.precision is None or row.precision != before.precision
+            band, kind = found[-1]
+            unlike = row.precision is None or row.precision != band[-1].precision
             # A binade with the spacing of the band below and the precision of the binade above begins a new band.
-            unlike_fixed = row.gaps != before.gaps or (above is not None and above.precision == row.precision)
-            if row.gaps is None and kind != "uneven":
-                found[-1] = Band((*found[-1].binades, row), kind)
+            unlike_fixed = not _same_spacing(band[-1], row) or (above is not None and above.precision == row.precision)
+            if (row.steps is None and kind != "uneven") or (kind == "floating" and not unlike):
+                band.append(row)
                 continue
-            if kind == "floating" and not unlike:
-                found[-1] = Band((*found[-1].binades, row), "floating")
+            if not unlike_fixed and (kind == "fixed" or len(band) == 1):
+                found[-1] = [*band, row], "fixed"
                 continue
-            if not unlike_fixed and (kind == "fixed" or len(found[-1].binades) == 1):
-                found[-1] = Band((*found[-1].binades, row), "fixed")
-                continue
-        found.append(Band((row,), "uneven" if row.precision is None else "floating"))
-    return tuple(found)
+        found.append(([row], "uneven" if row.precision is None else "floating"))
+    return tuple(Band(tuple(band), kind) for band, kind in found)
 
 
-def relative_spacing(fmt: Format) -> list[tuple[float, float]]:
-    """Return points (magnitude, distance to the next larger one / magnitude) of the positive values, ascending.
+def _same_spacing(a: Binade, b: Binade) -> bool:
+    ratio = Fraction(2) ** (b.exponent - a.exponent)
+    return a.steps is not None and b.steps is not None and a.steps == tuple(ratio * step for step in b.steps)
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """A point of the curve of relative spacing.
+
+    Args:
+        exponent, significand: of the magnitude, significand * 2**exponent. relative: distance to the next larger
+            magnitude, divided by this one. All exact.
+    """
+
+    exponent: int
+    significand: Fraction
+    relative: Fraction
+
+
+def relative_spacing(fmt: Format) -> list[Spacing]:
+    """Return the relative spacing at positive values, ascending.
 
     Where a binade is evenly spaced its first and its last value stand for all; in between the curve is 1 / magnitude.
     The largest value of all stands with the distance to the one before, if that is the spacing of its binade.
     """
-    points: list[tuple[float, float]] = []
+    points: list[Spacing] = []
     for binade in binades(fmt):
-        if binade.gaps is None:
+        if binade.steps is None:
             continue
-        if binade.gaps[0] == binade.gaps[1]:
-            ends = dict.fromkeys((binade.first, binade.last))
-            points += [(value, binade.gaps[0] / value) for value in ends]
+        if binade.steps[0] == binade.steps[1]:
+            found = dict.fromkeys((binade.low, binade.high))
+            points += [Spacing(binade.exponent, value, binade.steps[0] / value) for value in found]
             continue
         values = finite_values(fmt)
-        low, high = np.searchsorted(values, [binade.first, binade.last])
-        own, after = values[low : high + 1], values[low + 1 : high + 2]
-        points += [(float(v), float((w - v) / v)) for v, w in zip(own, after, strict=False)]
+        low, high = np.searchsorted(values, [float(binade.first), float(binade.last)])
+        own = [Fraction(value) for value in values[low : high + 2].tolist()]
+        for place, value in enumerate(own[: high + 1 - low]):
+            if place + 1 < len(own):
+                relative = (own[place + 1] - value) / value
+                points.append(Spacing(binade.exponent, significand_of(value), relative))
     return points
-
-
-def next_magnitude(fmt: Format, magnitude: float, sign: int = 1) -> float | None:
-    """Return the next larger magnitude after a finite number (not negative); None after the largest."""
-    if magnitude == 0:
-        return fmt.smallest_subnormal if _ends(fmt, sign) else None
-    integer, exponent = dyadic.from_float(magnitude)
-    above = _rounded(fmt, sign, integer << _JUST_ABOVE | 1, exponent - _JUST_ABOVE, away=True)
-    return above if above > magnitude else None
-
-
-def lowest(fmt: Format) -> float:
-    """Return the smallest finite value: the negative one of largest magnitude, if there are negative ones."""
-    return _exact(fmt).project_finite(-1, 4096, Rounding("rz"), "sat") + 0.0
-
-
-def contains(fmt: Format, value: float) -> bool:
-    """Whether a finite float64 is a value of a format."""
-    if value == 0.0:
-        return _has_zero(fmt)
-    return bool(_exact(fmt).project_finite(*dyadic.from_float(value), Rounding("rz"), "sat") == value)
-
-
-def _has_zero(fmt: Format) -> bool:
-    try:
-        return fmt.value_of(fmt.code_of(0.0)) == 0.0
-    except ValueError:
-        return False
 
 
 def _enumerated(fmt: Format, sign: int) -> Iterator[Binade]:
@@ -188,42 +209,26 @@ def _enumerated(fmt: Format, sign: int) -> Iterator[Binade]:
     gaps = np.diff(magnitudes)
     starts = np.flatnonzero(np.diff(exponents, prepend=exponents[:1] - 1))
     for start, stop in zip(starts, [*starts[1:], len(magnitudes)], strict=True):
-        own = gaps[start:stop]
-        span = (float(own.min()), float(own.max())) if own.size else None
-        yield Binade(
-            int(exponents[start]), float(magnitudes[start]), float(magnitudes[stop - 1]), int(stop - start), span
-        )
+        exponent, own = int(exponents[start]), gaps[start:stop]
+        low, high = (significand_of(float(magnitudes[place])) for place in (start, stop - 1))
+        unit = Fraction(2) ** exponent
+        steps = (Fraction(float(own.min())) / unit, Fraction(float(own.max())) / unit) if own.size else None
+        yield Binade(exponent, low, high, int(stop - start), steps)
 
 
 def _asked(fmt: Format, sign: int) -> Iterator[Binade]:
-    ends = _ends(fmt, sign)
-    if not ends:
+    largest = largest_magnitude(fmt, sign)
+    if largest <= 0:
         return
-    low, high = (math.frexp(end)[1] - 1 for end in ends)
-    for exponent in range(low, high + 1):
-        first = _rounded(fmt, sign, 1, exponent, away=True)
-        last = _rounded(fmt, sign, (2 << _JUST_ABOVE) - 1, exponent - _JUST_ABOVE, away=False)
-        if not math.ldexp(1.0, exponent) <= first <= last:
+    for exponent in range(exponent_of(ends(fmt).smallest), exponent_of(largest) + 1):
+        first = magnitude_beside(fmt, 1, exponent, sign, away=True)
+        last = magnitude_beside(fmt, (2 << PLACES) - 1, exponent - PLACES, sign, away=False)
+        low, high = (Fraction(number(integer, below - exponent)) for integer, below in (first, last))
+        if not 1 <= low <= high < 2:
             continue
-        after = next_magnitude(fmt, first, sign)
+        after = magnitude_after(fmt, *first, sign)
         if after is None:
-            yield Binade(exponent, first, last, 1, None)
+            yield Binade(exponent, low, high, 1, None)
         else:
-            gap = after - first
-            yield Binade(exponent, first, last, int((last - first) / gap) + 1, (gap, gap))
-
-
-def _ends(fmt: Format, sign: int) -> tuple[float, float] | None:
-    """Return the smallest and the largest magnitude of a sign, if there are values of it."""
-    largest = fmt.max if sign > 0 else -lowest(fmt)
-    return (fmt.smallest_subnormal, largest) if largest > 0 else None
-
-
-def _rounded(fmt: Format, sign: int, integer: int, exponent: int, away: bool) -> float:
-    mode = ("ru" if sign > 0 else "rd") if away else "rz"
-    return abs(_exact(fmt).project_finite(sign * integer, exponent, Rounding(mode), "sat"))
-
-
-def _exact(fmt: Format) -> Format:
-    """Return the format whose exact projection has the same values: the packages of qtorch have no exact numbers."""
-    return fmt.record if isinstance(fmt, QtorchFormat) else fmt
+            step = Fraction(number(after[0], after[1] - exponent)) - low
+            yield Binade(exponent, low, high, int((high - low) / step) + 1, (step, step))

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arguments import whole
+from .arguments import held_by_float64, whole
 from .block_scales import modes_of, scales_of, scales_under, tensor_scale, tensor_unscale, top_precision
 from .floats import FloatFormat
 from .format import Format, as_floats
@@ -113,6 +113,8 @@ class BlockFormat(Format):
         for role, fmt in (("scale", self.scale), ("amax", self.amax)):
             if not isinstance(fmt, FloatFormat) and not (role == "amax" and fmt is None):
                 raise ValueError(f"{self.name}: the format of {role} must be a float such as e8m0, got {fmt}")
+        for part in (self.element, self.scale, self.amax or self.scale):
+            held_by_float64(part, self.name)
         if self.mode not in modes_of(self.scale):
             bits = f"{self.scale.precision} significand bit{'s' if self.scale.precision > 1 else ''}"
             raise ValueError(

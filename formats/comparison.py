@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from .binades import ENUMERATED_BITS, Binade, bands, binades, contains, finite_values, lowest, next_magnitude
+from .binades import ENUMERATED_BITS, Binade, bands, binades, enumerable, finite_values
+from .exact import Number, contains, ends, exponent_of, next_magnitude, scaled, significand_of, value_of
 from .facts import Facts, facts_of
 from .format import Format
-from .table import Row, code_count, landmarks, row_of, specials
+from .table import Row, landmarks, row_of, specials
 
 EXAMPLES = 4
 CODE_EXAMPLES = 16
@@ -33,9 +34,9 @@ class Lacking:
     kind: str
     count: int
     both_signs: bool
-    low: float | None
-    high: float | None
-    examples: tuple[float, ...]
+    low: Number | None
+    high: Number | None
+    examples: tuple[Number, ...]
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def compare(a: Format, b: Format) -> Comparison:
         counts=(_count(a), _count(b), common),
         only_a=only_a,
         only_b=only_b,
-        codes=len(codes) if a.bits == b.bits and _enumerable(a) else None,
+        codes=len(codes) if a.bits == b.bits <= ENUMERATED_BITS else None,
         code_examples=tuple((row_of(a, code), row_of(b, code)) for code in codes[:CODE_EXAMPLES]),
         precision=tuple(_precision(a, b)),
         identical=not only_a and not only_b and _special_kinds(a) == _special_kinds(b),
@@ -130,60 +131,52 @@ def _special_kinds(fmt: Format) -> tuple[bool, bool, bool]:
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-def _enumerable(fmt: Format) -> bool:
-    return fmt.bits <= ENUMERATED_BITS
-
-
 def _count(fmt: Format) -> int:
     """Return the number of finite values; both zeros are one."""
-    if _enumerable(fmt):
+    if enumerable(fmt):
         return len(finite_values(fmt))
     return sum(binade.count for sign in (1, -1) for binade in binades(fmt, sign)) + contains(fmt, 0.0)
 
 
 def _common(a: Format, b: Format) -> int:
     """Return how many finite values two formats share."""
-    if not _enumerable(a) and not _enumerable(b):
-        shared = sum(
-            _shared(one, {binade.exponent: binade for binade in binades(b, sign)})
-            for sign in (1, -1)
-            for one in binades(a, sign)
-        )
-        return shared + (contains(a, 0.0) and contains(b, 0.0))
-    return len(_held(*((a, b) if _enumerable(a) else (b, a))))
+    if not enumerable(a) and not enumerable(b):
+        shared = int(contains(a, 0.0) and contains(b, 0.0))
+        for sign in (1, -1):
+            others = {binade.exponent: binade for binade in binades(b, sign)}
+            shared += sum(_shared(one, others[one.exponent]) for one in binades(a, sign) if one.exponent in others)
+        return shared
+    return len(_held(*((a, b) if enumerable(a) else (b, a))))
 
 
 @functools.lru_cache(maxsize=4)
 def _held(fmt: Format, by: Format) -> frozenset[float]:
     """Return the values of an enumerable format that another one holds."""
     values = finite_values(fmt).tolist()
-    if _enumerable(by):
+    if enumerable(by):
         return frozenset(values) & frozenset(finite_values(by).tolist())
     return frozenset(value for value in values if contains(by, value))
 
 
-def _shared(one: Binade, others: dict[int, Binade]) -> int:
+def _shared(one: Binade, other: Binade) -> int:
     """Return how many values two formats of even spacing share in a binade.
 
     Spacings are powers of two and every value is a multiple of its spacing, or the only one of its binade.
     """
-    other = others.get(one.exponent)
-    if other is None:
-        return 0
     step = max(_step(one), _step(other))
-    low, high = max(one.first, other.first), min(one.last, other.last)
-    return max(0, int(Fraction(high) // step - -(-Fraction(low) // step)) + 1)
+    low, high = max(one.low, other.low), min(one.high, other.high)
+    return max(0, high // step - -(-low // step) + 1)
 
 
 def _step(binade: Binade) -> Fraction:
-    return Fraction(binade.gaps[0] if binade.count > 1 and binade.gaps else binade.first)
+    return binade.steps[0] if binade.count > 1 and binade.steps else binade.low
 
 
 def _lacking(fmt: Format, other: Format, common: int) -> Iterator[Lacking]:
     """Yield the values of fmt that the other format lacks."""
     if _count(fmt) == common:
         return
-    if _enumerable(fmt):
+    if enumerable(fmt):
         held = _held(fmt, other)
         values = [value for value in finite_values(fmt).tolist() if value not in held]
         kinds: dict[str, list[float]] = {}
@@ -197,50 +190,47 @@ def _lacking(fmt: Format, other: Format, common: int) -> Iterator[Lacking]:
     yield from _lacking_of_wide(fmt, other, common)
 
 
-def _kind(value: float, other: Format) -> str:
+def _kind(value: Number, other: Format) -> str:
     if value == 0:
         return "zero"
-    if not lowest(other) <= value <= other.max:
+    found = ends(other)
+    if not found.lowest <= value <= found.largest:
         return "beyond its range"
-    return "nearer to zero than its smallest" if abs(value) < other.smallest_subnormal else "between its values"
+    return "nearer to zero than its smallest" if -found.smallest < value < found.smallest else "between its values"
 
 
 def _lacking_of_wide(fmt: Format, other: Format, common: int) -> Iterator[Lacking]:
     """The same for a format too wide to list: counts from the binades, examples from the ends."""
-    ends = {1: other.max, -1: max(-lowest(other), 0.0)}
-    beyond = {sign: _count_above(fmt, sign, ends[sign]) for sign in ends}
-    near = {
-        sign: sum(b.count for b in binades(fmt, sign)) - _count_above(fmt, sign, _before(other.smallest_subnormal))
-        if ends[sign]
-        else 0
-        for sign in ends
-    }
+    own, found = ends(fmt), ends(other)
+    tops = {1: found.largest, -1: max(-found.lowest, 0.0)}
+    beyond = {sign: _count_above(fmt, sign, top) for sign, top in tops.items()}
+    near = {sign: _count_below(fmt, sign, found.smallest) if top else 0 for sign, top in tops.items()}
     zero = int(contains(fmt, 0.0) and not contains(other, 0.0))
     between = _count(fmt) - common - sum(beyond.values()) - sum(near.values()) - zero
-    both = lowest(fmt) == -fmt.max and lowest(other) == -other.max
+    both = own.lowest == -own.largest and found.lowest == -found.largest
     if sum(near.values()):
-        yield _wide("nearer to zero than its smallest", near, both, fmt, 0.0, other.smallest_subnormal)
+        yield _wide("nearer to zero than its smallest", near, both, fmt, 0.0, found.smallest)
     if zero:
         yield Lacking("zero", 1, False, 0.0, 0.0, (0.0,))
     if between:
         examples = tuple(itertools.islice(_between(fmt, other), EXAMPLES))
         yield Lacking("between its values", between, both, None, None, examples)
     if sum(beyond.values()):
-        yield _wide("beyond its range", beyond, both, fmt, other.max if beyond[1] else ends[-1], math.inf)
+        yield _wide("beyond its range", beyond, both, fmt, tops[1 if beyond[1] else -1], math.inf)
 
 
-def _wide(kind: str, counts: dict[int, int], both: bool, fmt: Format, above: float, below: float) -> Lacking:
+def _wide(kind: str, counts: dict[int, int], both: bool, fmt: Format, above: Number, below: Number) -> Lacking:
     sign = 1 if counts[1] else -1
-    found: list[float] = []
+    found: list[Number] = []
     magnitude = next_magnitude(fmt, above, sign)
     while magnitude is not None and magnitude < below and len(found) < EXAMPLES:
         found.append(sign * magnitude)
         magnitude = next_magnitude(fmt, magnitude, sign)
-    last = max(b.last for b in binades(fmt, sign)) if below == math.inf else _largest_below(fmt, sign, below)
+    last = binades(fmt, sign)[-1].last if below == math.inf else _largest_below(fmt, sign, below)
     return Lacking(kind, sum(counts.values()), both, found[0], sign * last, tuple(found))
 
 
-def _between(fmt: Format, other: Format) -> Iterator[float]:
+def _between(fmt: Format, other: Format) -> Iterator[Number]:
     """Yield positive values of fmt, one a binade, that lie between values of the other format, from 1 upwards first."""
     order = sorted(binades(fmt), key=lambda binade: (binade.exponent < 0, abs(binade.exponent)))
     for binade in order:
@@ -250,30 +240,40 @@ def _between(fmt: Format, other: Format) -> Iterator[float]:
                 break
 
 
-def _before(value: float) -> float:
-    return math.nextafter(value, 0.0)
+def _place(magnitude: Number) -> tuple[float, Fraction]:
+    """Return (exponent, significand) of a magnitude: as tuples they are in the order of the magnitudes."""
+    return (exponent_of(magnitude), significand_of(magnitude)) if magnitude else (-math.inf, Fraction(0))
 
 
-def _largest_below(fmt: Format, sign: int, limit: float) -> float:
-    return max(_last_below(binade, limit) for binade in binades(fmt, sign) if binade.first < limit)
-
-
-def _last_below(binade: Binade, limit: float) -> float:
-    if binade.last < limit:
+def _largest_below(fmt: Format, sign: int, limit: Number) -> Number:
+    """Return the largest magnitude of a sign that is less than a number; there is one."""
+    place = _place(limit)
+    binade = [binade for binade in binades(fmt, sign) if (binade.exponent, binade.low) < place][-1]
+    if (binade.exponent, binade.high) < place:
         return binade.last
-    steps = math.ceil((Fraction(limit) - Fraction(binade.first)) / _step(binade)) - 1
-    return float(Fraction(binade.first) + steps * _step(binade))
+    steps = math.ceil((place[1] - binade.low) / _step(binade)) - 1
+    return scaled(binade.low + steps * _step(binade), binade.exponent)
 
 
-def _count_above(fmt: Format, sign: int, limit: float) -> int:
-    """Return how many magnitudes of a sign exceed a number."""
-    total = 0
+def _count_below(fmt: Format, sign: int, limit: Number) -> int:
+    """Return how many magnitudes of a sign are less than a number."""
+    place, total = _place(limit), 0
     for binade in binades(fmt, sign):
-        if binade.first > limit:
+        if (binade.exponent, binade.high) < place:
             total += binade.count
-        elif binade.last > limit:
-            total += math.floor((Fraction(binade.last) - Fraction(limit)) / _step(binade))
-            total += (Fraction(binade.last) - Fraction(limit)) % _step(binade) != 0
+        elif (binade.exponent, binade.low) < place:
+            total += math.ceil((place[1] - binade.low) / _step(binade))
+    return total
+
+
+def _count_above(fmt: Format, sign: int, limit: Number) -> int:
+    """Return how many magnitudes of a sign exceed a number."""
+    place, total = _place(limit), 0
+    for binade in binades(fmt, sign):
+        if (binade.exponent, binade.low) > place:
+            total += binade.count
+        elif (binade.exponent, binade.high) > place:
+            total += math.ceil((binade.high - place[1]) / _step(binade))
     return total
 
 
@@ -284,14 +284,15 @@ def _codes(a: Format, b: Format) -> list[int]:
     """Return the codes whose values differ; NaN equals NaN, and +0 differs from -0. Of wide formats, landmarks only."""
     if a.bits != b.bits:
         return []
-    codes = range(min(code_count(a), code_count(b))) if _enumerable(a) else [row.code for row in landmarks(a)]
-    return [code for code in codes if not _same(a.value_of(code), b.value_of(code))]
+    listed = a.bits <= ENUMERATED_BITS
+    codes = range(min(a.code_count, b.code_count)) if listed else [row.code for row in landmarks(a)]
+    return [code for code in codes if not _same(value_of(a, code), value_of(b, code))]
 
 
-def _same(one: float, other: float) -> bool:
-    if math.isnan(one) or math.isnan(other):
-        return math.isnan(one) and math.isnan(other)
-    return one == other and math.copysign(1.0, one) == math.copysign(1.0, other)
+def _same(one: Number, other: Number) -> bool:
+    if one == 0 and other == 0:
+        return math.copysign(1.0, float(one)) == math.copysign(1.0, float(other))
+    return one == other or (one != one and other != other)
 
 
 def _precision(a: Format, b: Format) -> list[PrecisionStep]:

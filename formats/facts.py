@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .binades import lowest
 from .block import BlockFormat
 from .codebook import CodebookFormat
+from .exact import Ends, Number, ends, exponent_of, log2
 from .families import Family, family_of, source_of
 from .fixed import FixedFormat
 from .floats import FloatFormat
@@ -30,7 +30,8 @@ class Facts:
         bits: of a code; of an element in block formats. precision: significand bits p, the hidden one included; of the
             values around 1 where precision tapers; None where it is not a matter of significands.
         tapers: whether the precision is lower away from 1.
-        max, min: largest and lowest finite value. smallest_normal, smallest_subnormal: positive.
+        max, min: largest and lowest finite value. smallest_normal, smallest_subnormal: positive; the former is None
+            where every value is subnormal. These four are Fractions where float64 does not hold them.
         specials: special codes; None for block formats, whose element and scale have them.
         default_overflow: overflow mode of a use that names none.
         details: what only this family has, by words joined with underscores.
@@ -42,10 +43,10 @@ class Facts:
     bits: int
     precision: int | None
     tapers: bool
-    max: float
-    min: float
-    smallest_normal: float
-    smallest_subnormal: float
+    max: Number
+    min: Number
+    smallest_normal: Number | None
+    smallest_subnormal: Number
     specials: Specials | None
     default_overflow: str
     details: dict[str, Any]
@@ -53,23 +54,25 @@ class Facts:
     @property
     def unit_roundoff(self) -> float | None:
         """Largest relative error of rounding to nearest between smallest_normal and max, around 1 if that tapers."""
-        return None if self.precision is None else math.ldexp(1.0, -self.precision)
+        if self.precision is None or self.smallest_normal is None:
+            return None
+        return math.ldexp(1.0, -self.precision)
 
     @property
     def range_binades(self) -> float:
         """Dynamic range log2(max / smallest positive value)."""
-        return math.log2(self.max) - math.log2(self.smallest_subnormal)
+        return log2(self.max) - log2(self.smallest_subnormal)
 
     @property
     def range_decades(self) -> float:
         """Dynamic range log10(max / smallest positive value)."""
-        return math.log10(self.max) - math.log10(self.smallest_subnormal)
+        return self.range_binades * math.log10(2)
 
 
 def facts_of(fmt: Format) -> Facts:
     """Return the derived numbers of a format."""
     precision, tapers = _precision(fmt)
-    blocks = isinstance(fmt, BlockFormat)
+    found = _ends(fmt)
     return Facts(
         name=fmt.name,
         family=family_of(fmt),
@@ -77,11 +80,11 @@ def facts_of(fmt: Format) -> Facts:
         bits=fmt.bits,
         precision=precision,
         tapers=tapers,
-        max=fmt.max,
-        min=-fmt.max if blocks else lowest(fmt),
-        smallest_normal=fmt.smallest_normal,
-        smallest_subnormal=fmt.smallest_subnormal,
-        specials=None if blocks else specials(fmt),
+        max=found.largest,
+        min=found.lowest,
+        smallest_normal=found.smallest_normal,
+        smallest_subnormal=found.smallest,
+        specials=None if isinstance(fmt, BlockFormat) else specials(fmt),
         default_overflow=fmt.default_overflow,
         details=_details(fmt),
     )
@@ -99,6 +102,13 @@ def facts_of_available() -> tuple[list[Facts], dict[str, str]]:
 
 
 # --- what differs by family -----------------------------------------------------------------------------------------
+
+
+def _ends(fmt: Format) -> Ends:
+    if isinstance(fmt, BlockFormat):
+        normal = None if ends(fmt.element).smallest_normal is None else fmt.smallest_normal
+        return Ends(-fmt.max, fmt.smallest_subnormal, normal, fmt.max)
+    return ends(fmt)
 
 
 @functools.singledispatch
@@ -126,9 +136,9 @@ def _(fmt: FloatFormat) -> dict[str, Any]:
         "fraction_bits": fmt.fraction_bits,
         "bias": fmt.bias,
         "emin": fmt.min_exponent,
-        "emax": math.frexp(fmt.max)[1] - 1,
+        "emax": exponent_of(ends(fmt).largest),
         "dialect": f"{fmt.dialect}: {fmt.rules.meaning}",
-        "subnormals": fmt.smallest_subnormal < fmt.smallest_normal,
+        "subnormals": fmt.exact_ends[0] != fmt.exact_ends[1],
     }
 
 

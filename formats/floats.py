@@ -12,6 +12,8 @@ from .dialects import DIALECTS, Dialect, default_bias
 from .format import Format
 from .rounding import Rounding, parse_rounding, round_magnitude
 
+LARGEST_BIAS = 99_999  # exact values stay integers of a size that can be computed with
+
 
 @dataclass(frozen=True)
 class FloatFormat(Format):
@@ -24,7 +26,7 @@ class FloatFormat(Format):
         name: canonical name; not part of the identity.
         exponent_bits: width X of the exponent field, 1 to 11; to 16 in the dialects of P3109.
         fraction_bits: width Y of the stored fraction, 0 to 52; the precision is Y + 1.
-        bias: exponent bias; None for the dialect's default.
+        bias: exponent bias, of at most five digits; None for the dialect's default.
         dialect: key of DIALECTS.
         subnormals: False flushes results below the smallest normal to zero, after rounding.
     """
@@ -45,9 +47,15 @@ class FloatFormat(Format):
             raise ValueError(f"{self.name}: dialect {self.dialect!r} is unknown; expected {', '.join(DIALECTS)}")
         most = 16 if self.rules.p3109 else 11
         if not (1 <= x <= most and 0 <= y <= 52):
-            raise ValueError(f"{self.name}: e{x}m{y} is out of range; expected e1..e{most} and m0..m52")
+            raise ValueError(
+                f"{self.name}: {x} exponent and {y} fraction bits are out of range; expected 1 to {most} and 0 to 52"
+            )
         if self.bias is None:
             object.__setattr__(self, "bias", default_bias(x, self.dialect))
+        if abs(self.bias) > LARGEST_BIAS:
+            raise ValueError(
+                f"{self.name}: a bias of {self.bias} is out of range; expected -{LARGEST_BIAS} to {LARGEST_BIAS}"
+            )
         if not self.subnormals and self.rules.field_zero != "subnormal":
             raise ValueError(f"{self.name}: has no subnormals that could be flushed; leave ftz out")
         if self._top_code < 1 << y and not (self.subnormals and self._top_code > 0):
@@ -90,6 +98,11 @@ class FloatFormat(Format):
         """Code of the smallest normal value."""
         return {"subnormal": 1 << self.fraction_bits, "normal": 1, "no zero": 0}[self.rules.field_zero]
 
+    @property
+    def _smallest(self) -> int:
+        """Code of the smallest positive value."""
+        return 1 if self.subnormals and self.rules.field_zero == "subnormal" else self._first_normal
+
     @cached_property
     def fits_float64(self) -> bool:
         top_exponent = max(self._top_code >> self.fraction_bits, self._lowest_field) - self.bias
@@ -101,13 +114,18 @@ class FloatFormat(Format):
 
     @property
     def smallest_normal(self) -> float:
+        """Smallest positive value with full precision; beyond `max` where all are subnormal, as in e1m2."""
         return self._as_float(self._first_normal, "the smallest normal value")
 
     @property
     def smallest_subnormal(self) -> float:
-        if not self.subnormals or self.rules.field_zero != "subnormal":
-            return self.smallest_normal
-        return self._as_float(1, "the smallest value")
+        return self._as_float(self._smallest, "the smallest value")
+
+    @property
+    def exact_ends(self) -> tuple[tuple[int, int], ...]:
+        """The smallest positive, the smallest normal and the largest value, as pairs like those of exact_value_of."""
+        codes = (self._smallest, self._first_normal, self._top_code)
+        return tuple(dyadic.normalised(*self._pair(code)) for code in codes)
 
     @property
     def unit_roundoff(self) -> float:
@@ -307,11 +325,23 @@ class FloatFormat(Format):
             if not self.has_zero or (negative and not self.has_negative_zero):
                 raise ValueError(f"{self.name} has no {'negative ' if negative else ''}zero")
             return self._sign(negative)
-        integer, exponent = dyadic.from_float(abs(value))
-        code = self.rounded_code(integer, exponent, Rounding("rz"))
-        if code > self._top_code or dyadic.normalised(*self._pair(code)) != (integer, exponent):
+        code = self._code_of_magnitude(*dyadic.from_float(abs(value)))
+        if code is None:
             raise ValueError(f"{value!r} is not a value of {self.name}")
         return self._sign(negative) | code
+
+    def code_of_exact(self, integer: int, exponent: int) -> int:
+        """Return the code of integer * 2**exponent (not zero), whatever the range; ValueError if that is no value."""
+        code = self._code_of_magnitude(abs(integer), exponent)
+        if code is None or (integer < 0 and not self.rules.signed):
+            raise ValueError(f"{integer} * 2**{exponent} is not a value of {self.name}")
+        return self._sign(integer < 0) | code
+
+    def _code_of_magnitude(self, integer: int, exponent: int) -> int | None:
+        code = self.rounded_code(integer, exponent, Rounding("rz"))
+        if code > self._top_code or dyadic.normalised(*self._pair(code)) != dyadic.normalised(integer, exponent):
+            return None
+        return code
 
     @property
     def _all_ones(self) -> int:

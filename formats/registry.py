@@ -182,10 +182,13 @@ def _loaded(entry) -> Format:
 
 def _p3109(name: str, bits: int, precision: int, kind: str) -> FloatFormat:
     """IEEE P3109 interim report v4.0 (a draft): BinaryKpP, signed or unsigned, extended (with infinities) or finite."""
+    if bits not in P3109_BITS:
+        raise ValueError(f"{name}: K = {bits} is out of range; P3109 formats have K from 3 to 16 bits")
     widest = bits - 1 if kind[0] == "s" else bits
-    if not (bits in P3109_BITS and 1 <= precision <= widest):
+    if precision > widest:
+        signs = "signed" if kind[0] == "s" else "unsigned"
         raise ValueError(
-            f"format {name!r}: expected K from 3 to 16 and P from 1 to {widest}, got K = {bits}, P = {precision}"
+            f"{name}: P = {precision} is out of range for K = {bits}; expected P from 1 to {widest} in {signs} formats"
         )
     return FloatFormat(name, bits - precision + (kind[0] == "u"), precision - 1, dialect=kind)
 
@@ -197,7 +200,7 @@ def _modified(name: str, fmt: FloatFormat, modifiers: list[str]) -> FloatFormat:
             change: tuple[str, object] = ("subnormals", False)
         elif modifier in MODIFIER_DIALECTS:
             change = ("dialect", modifier)
-        elif re.fullmatch(r"b-?\d{1,5}", modifier, re.ASCII):
+        elif re.fullmatch(r"b-?\d{1,18}", modifier, re.ASCII):
             change = ("bias", int(modifier[1:]))
         else:
             raise ValueError(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .binades import ENUMERATED_BITS, lowest, next_magnitude
+from .binades import enumerable
+from .exact import Number, code_or_none, ends, next_magnitude, number, pair_of, value_of
 from .fixed import FixedFormat
 from .floats import FloatFormat
 from .format import Format
@@ -26,13 +27,14 @@ class Row:
     """A line of a value table.
 
     Args:
-        code: the code. fields: (name, bits as a string of 0 and 1) from the top. value: as float64, exact.
-        meaning: "zero", "subnormal", "normal", "infinity", "NaN" or "NaR"; in landmarks what the code is known for.
+        code: the code. fields: (name, bits as a string of 0 and 1) from the top. value: exact; a Fraction where float64
+            does not hold it. meaning: "zero", "subnormal", "normal", "infinity", "NaN" or "NaR"; in landmarks what the
+            code is known for.
     """
 
     code: int
     fields: tuple[tuple[str, str], ...]
-    value: float
+    value: Number
     meaning: str
 
 
@@ -52,60 +54,62 @@ class Specials:
     signed: bool
 
 
-def code_count(fmt: Format) -> int:
-    """Return how many codes have a value; in codebooks fewer than 2**bits may."""
-    return len(fmt.table()) if fmt.bits <= ENUMERATED_BITS else 1 << fmt.bits
-
-
 def row_of(fmt: Format, code: int) -> Row:
     """Return the line of a code."""
-    value = fmt.value_of(code)
+    value = value_of(fmt, code)
     return Row(code, fields_of(fmt, code), value, meaning_of(fmt, value))
 
 
 def rows(fmt: Format) -> list[Row]:
     """Return the value table of a format of at most 16 bits, every code in order."""
-    return [row_of(fmt, code) for code in range(code_count(fmt))]
+    return [row_of(fmt, code) for code in range(fmt.code_count)]
 
 
 def landmarks(fmt: Format) -> list[Row]:
     """Return the codes that a format is known by, in code order: zeros, ends, the neighbours of 1, specials."""
-    above_one = next_magnitude(fmt, 1.0)
-    tiny, normal = fmt.smallest_subnormal, fmt.smallest_normal
-    values: list[tuple[str, float | None]] = [
+    found = ends(fmt)
+    tiny, normal = found.smallest, found.smallest_normal
+    values: list[tuple[str, Number | None]] = [
         ("zero", 0.0),
         ("smallest positive", tiny),
-        ("largest subnormal", normal - tiny if tiny < normal else None),
-        ("smallest normal", normal if tiny < normal else None),
+        ("largest subnormal", _before(tiny, normal) if normal is not None and tiny < normal else None),
+        ("smallest normal", normal if normal is not None and tiny < normal else None),
         ("one", 1.0),
-        ("next after one", above_one),
-        ("largest", fmt.max),
+        ("next after one", next_magnitude(fmt, 1.0)),
+        ("largest", found.largest),
         ("infinity", math.inf),
         (nan_name(fmt), math.nan),
         ("negative zero", -0.0),
         ("largest negative", -tiny),
         ("minus one", -1.0),
-        ("lowest", lowest(fmt) if lowest(fmt) < 0 else None),
+        ("lowest", found.lowest if found.lowest < 0 else None),
         ("minus infinity", -math.inf),
     ]
-    found: dict[int, Row] = {}
+    known: dict[int, Row] = {}
     for meaning, value in values:
         code = None if value is None else code_or_none(fmt, value)
         if code is not None:
-            known_for = f"{found[code].meaning}, {meaning}" if code in found else meaning
-            found[code] = Row(code, fields_of(fmt, code), fmt.value_of(code), known_for)
-    return [found[code] for code in sorted(found)]
+            known_for = f"{known[code].meaning}, {meaning}" if code in known else meaning
+            known[code] = Row(code, fields_of(fmt, code), value_of(fmt, code), known_for)
+    return [known[code] for code in sorted(known)]
 
 
-def meaning_of(fmt: Format, value: float) -> str:
+def _before(tiny: Number, normal: Number) -> Number:
+    """Return the largest subnormal value: they are the multiples of the smallest below the smallest normal one."""
+    (integer, exponent), (_, tiny_exponent) = pair_of(normal), pair_of(tiny)
+    return number((integer << (exponent - tiny_exponent)) - 1, tiny_exponent)
+
+
+def meaning_of(fmt: Format, value: Number) -> str:
     """Return what kind of value a code has."""
-    if math.isnan(value):
+    if value != value:
         return nan_name(fmt)
-    if math.isinf(value):
+    if value in (math.inf, -math.inf):
         return "infinity"
     if value == 0:
         return "zero"
-    return "subnormal" if abs(value) < fmt.smallest_normal else "normal"
+    normal = ends(fmt).smallest_normal
+    return "subnormal" if normal is None or -normal < value < normal else "normal"
 
 
 def nan_name(fmt: Format) -> str:
@@ -113,24 +117,17 @@ def nan_name(fmt: Format) -> str:
     return "NaR" if isinstance(_record(fmt), TaperedFormat) else "NaN"
 
 
-def code_or_none(fmt: Format, value: float) -> int | None:
-    """Return the code of a value, None if the format lacks it."""
-    try:
-        return fmt.code_of(value)
-    except ValueError:
-        return None
-
-
 def specials(fmt: Format) -> Specials:
     """Return the special codes of a format without blocks."""
-    if fmt.bits <= ENUMERATED_BITS:
+    if enumerable(fmt):
         table = fmt.table()
         infinities, nans = _ranges(np.flatnonzero(np.isinf(table))), _ranges(np.flatnonzero(np.isnan(table)))
     else:
         infinities, nans = _wide_specials(_record(fmt))
     zero = code_or_none(fmt, 0.0)
     has_zero = zero is not None and fmt.value_of(zero) == 0
-    return Specials(infinities, nans, code_or_none(fmt, -0.0) if has_zero else None, has_zero, lowest(fmt) < 0)
+    signed = ends(fmt).lowest < 0
+    return Specials(infinities, nans, code_or_none(fmt, -0.0) if has_zero else None, has_zero, signed)
 
 
 def _wide_specials(fmt: Format) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
@@ -139,7 +136,7 @@ def _wide_specials(fmt: Format) -> tuple[tuple[tuple[int, int], ...], tuple[tupl
         return () if infinity is None else ((infinity, infinity),), () if nan is None else ((nan, nan),)
     # Above the largest value come the infinity, if there is one, and NaNs; in both signs, if there are two.
     width = fmt.exponent_bits + fmt.fraction_bits
-    top, all_ones = fmt.code_of(fmt.max), (1 << width) - 1
+    top, all_ones = fmt.code_of_exact(*fmt.exact_ends[-1]), (1 << width) - 1
     infinity = fmt.code_of(math.inf) if fmt.has_infinity else None
     signs = (0, 1 << width) if fmt.rules.signed else (0,)
     infinities = () if infinity is None else tuple((sign + infinity, sign + infinity) for sign in signs)

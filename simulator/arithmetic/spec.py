@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from formats import FloatFormat, Format, Use
+from formats.arguments import held_by_float64
 
 from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq, result_use, uses
 
@@ -54,6 +55,7 @@ class MacSpec:
                 raise ValueError(
                     f"{use}: stochastic rounding is for quantising arrays; a MAC unit takes the other modes"
                 )
+            held_by_float64(use.format)
         for use in inside:
             if not isinstance(use.format, FloatFormat):
                 raise ValueError(f"{use}: accumulators and outputs are floats; {use.format.name} can be an operand")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from formats import Use
 from simulator.arithmetic.accumulators import Accumulator
 from simulator.arithmetic.spec import MacSpec, accumulator, mac
 from simulator.errors import InputError
@@ -109,7 +108,7 @@ def table(form: object) -> str:
 
 def read_accumulator(form: object) -> Accumulator:
     """An accumulator in its string or YAML form."""
-    return _arithmetic(lambda: accumulator(_accumulator_form(form)), "an accumulator", "fma(fp16)")
+    return _arithmetic(lambda: mac(accumulator(_accumulator_form(form))).accumulator, "an accumulator", "fma(fp16)")
 
 
 def operands(form: object) -> str | list[str]:
@@ -125,7 +124,7 @@ def output(form: object) -> str:
     """A format with its modes."""
     if not isinstance(form, str):
         raise ValueError(f"got {describe(form)}; expected a format; write e.g. fp8_e4m3/sat")
-    _arithmetic(lambda: Use.parse(form), "a format", "fp8_e4m3/sat")
+    _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "output": form}), "a format", "fp8_e4m3/sat")
     return form
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 
 MISSING = "–"
 PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
@@ -22,17 +24,18 @@ def significant(value: float | None) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def exact(value: float) -> str:
-    """Return a float64 without loss: as a short decimal if it is one, else as an integer times a power of two.
+def exact(value: float | Fraction) -> str:
+    """Return a dyadic number without loss: as a short decimal if it is one, else as an integer times a power of two.
 
     `448`, `0.1875`, `2^-9`, `3×2^-16`, `(2-2^-23)×2^127`; `Inf`, `NaN`, `-0`.
     """
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return _not_finite(value).replace("∞", "Inf")
     if value == 0:
         return "-0" if math.copysign(1.0, value) < 0 else "0"
     sign = "-" if value < 0 else ""
-    numerator, denominator = abs(value).as_integer_ratio()
+    numerator, denominator = value.as_integer_ratio()
+    numerator = abs(numerator)
     zeros = (numerator & -numerator).bit_length() - 1
     integer, exponent = numerator >> zeros, zeros + 1 - denominator.bit_length()
     short = -4 <= exponent <= 16 if integer == 1 else numerator < 10**10 and denominator <= 256
@@ -47,14 +50,20 @@ def exact(value: float) -> str:
     return f"{sign}{integer}×2^{exponent}"
 
 
-def compact(value: float) -> str:
-    """Return a float64 in at most eleven characters: exactly if it is a short decimal, a power of two, or small and a
-    digit times one; else with five digits."""
+def decimal(value: float | Fraction, form: str) -> str:
+    """Return a finite number as format() writes it: `.6g`, `.4e`. Where float64 does not hold it, of 28 digits."""
+    return format(value if isinstance(value, float) else Decimal(value.numerator) / Decimal(value.denominator), form)
+
+
+def compact(value: float | Fraction) -> str:
+    """Return a dyadic number in at most eleven characters and signs: exactly if it is a short decimal, a power of two,
+    or a digit times one that is small or beyond float64; else with five digits."""
     text = exact(value)
     integer, _, power = text.lstrip("-").rpartition("×")
-    if (not power.startswith("2^") or not integer or (len(integer) == 1 and abs(value) < 1)) and len(text) <= 11:
+    a_digit = len(integer) == 1 and (-1 < value < 1 or isinstance(value, Fraction))
+    if len(text) <= 11 and (a_digit or not integer or not power.startswith("2^")):
         return text
-    mantissa, exponent = f"{value:.4e}".split("e")
+    mantissa, exponent = decimal(value, ".4e").split("e")
     return f"{mantissa}e{int(exponent)}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from simulator.errors import MissingLibraryError
 from simulator.report.html import embed, plotly_js, template
@@ -13,11 +14,22 @@ COLOURS = ("--high", "--low", "--two-pass", "--spare-1", "--sram", "--gather", "
 DASHES = {"solid": "━", "dash": "╍", "dot": "┅", "dashdot": "┉"}
 
 
-def render_spacing(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Return a page with one curve a format: relative spacing against magnitude, both logarithmic.
+class Point(NamedTuple):
+    """A magnitude and the distance to the next larger one divided by it: logarithms to base 2, and both in words."""
+
+    log2_magnitude: float
+    log2_spacing: float
+    magnitude: str
+    spacing: str
+
+
+def render_spacing(curves: Mapping[str, Sequence[Point]]) -> str:
+    """Return a page with one curve a format: relative spacing against magnitude, both as powers of two.
+
+    The axes are linear in the exponents, so that magnitudes beyond float64 have their places too.
 
     Args:
-        curves: title of a format -> points (magnitude, distance to the next larger value / magnitude), ascending.
+        curves: title of a format -> points, ascending.
     Raises:
         MissingLibraryError: plotly is not installed.
     """
@@ -31,15 +43,16 @@ def render_spacing(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
             "type": "scatter",
             "mode": "lines",
             "name": html.escape(name, quote=False),
-            "x": [magnitude for magnitude, _ in points],
-            "y": [spacing for _, spacing in points],
+            "x": [point.log2_magnitude for point in points],
+            "y": [point.log2_spacing for point in points],
+            "customdata": [[point.magnitude, point.spacing] for point in points],
             "line": {"color": colour, "dash": dash, "width": 1.3},
-            "hovertemplate": f"<b>{html.escape(name, quote=False)}</b><br>magnitude %{{x:.4g}}<br>"
-            "relative spacing %{y:.3g}<extra></extra>",
+            "hovertemplate": f"<b>{html.escape(name, quote=False)}</b><br>magnitude %{{customdata[0]}}<br>"
+            "relative spacing %{customdata[1]}<extra></extra>",
         }
         for (name, points), (colour, dash) in zip(curves.items(), styles, strict=True)
     ]
-    axis = {"type": "log", "exponentformat": "power", "fixedrange": False}
+    axis = {"type": "linear", "tickprefix": "2<sup>", "ticksuffix": "</sup>", "fixedrange": False}
     layout = {
         "height": 560,
         "dragmode": "zoom",

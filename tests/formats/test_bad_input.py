@@ -303,12 +303,21 @@ IMPOSSIBLE = {
     "int54": "int54: 54 bits are out of range; expected 2 to 53",
     "uint0": "uint0: 0 bits are out of range; expected 1 to 53",
     "fix8.1075": "fix8.1075: 1075 fraction bits are out of range; expected 0 to 1074",
-    "binary8p8se": "format 'binary8p8se': expected K from 3 to 16 and P from 1 to 7, got K = 8, P = 8",
-    "e12m3": "e12m3: e12m3 is out of range; expected e1..e11 and m0..m52",
+    "binary8p8se": "binary8p8se: P = 8 is out of range for K = 8; expected P from 1 to 7 in signed formats",
+    "e12m3": "e12m3: 12 exponent and 3 fraction bits are out of range; expected 1 to 11 and 0 to 52",
+    "e5m2:b100000": "e5m2:b100000: a bias of 100000 is out of range; expected -99999 to 99999",
+    "binary2p1se": "binary2p1se: K = 2 is out of range; P3109 formats have K from 3 to 16 bits",
     "mxfp4:ftz": "mode 'ftz' is unknown for scales in e8m0, of 1 significand bit; expected floor, ceil, rceil",
     "nvfp4:ceil": "mode 'ceil' is unknown for scales in ue4m3",
     "posit16:ftz": "format 'posit16:ftz': modifiers apply to floats, and posit16 is none",
-    "block(binary16p1se,4,scale=e8m0,mode=floor)": "binary16p1se: the largest value is 2^16382, which float64",
+    **{
+        name: f"{name}: binary16p1{kind} has values that float64, in which arrays are kept, does not hold; take"
+        for name, kind in (
+            ("block(binary16p1se,4,scale=e8m0,mode=floor)", "se"),
+            ("block(fp4_e2m1,4,scale=binary16p1ue,mode=ceil)", "ue"),
+            ("block(fp4_e2m1,4,scale=e8m0,mode=ceil,amax=binary16p1se)", "se"),
+        )
+    },
 }
 
 

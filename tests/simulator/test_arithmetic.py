@@ -95,7 +95,15 @@ WRONG = {
     "fp16 -> fma(fp16) -> fp16 -> fp16": "is no MAC; write [OPERANDS ->] ACCUMULATOR [-> OUTPUT]",
     "": "is no MAC",
     "fp17 -> fma(fp16)": "format 'fp17' is unknown; did you mean fp16",
-}
+    **dict.fromkeys(
+        (
+            "fma(binary16p1se)", "seq(binary16p1se, fp32)", "chunk(2, fma(fp16), seq(binary16p1se/sat))",
+            "exact(binary16p1se)", "binary16p1se -> fma(fp32)", "fp16*binary16p1se -> fma(fp32)",
+            "fma(fp32) -> binary16p1se",
+        ),
+        "binary16p1se has values that float64, in which arrays are kept, does not hold; take a format of a narrower",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.items())

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,6 +179,54 @@ def test_every_kind_of_format_can_be_shown_and_written_as_json(command, name):
     assert record["name"] == formats.get(name).name and record["source"]
 
 
+def test_a_format_wider_than_float64_is_shown_exactly(command):
+    out = printed(command, "binary16p1se")
+    assert re.search(r"^largest +2\^16382 ≈ 2\.97433e\+4931$", out, re.M)
+    assert re.search(r"^lowest +-2\^16382 ≈ -2\.97433e\+4931$", out, re.M)
+    assert re.search(r"^smallest positive +2\^-16383 ≈ 1\.68105e-4932$", out, re.M)
+    assert "dynamic range      32765.0 binades, 9863.2 decades" in out
+    assert re.search(r"^2\^-16383 to 2\^16383 +32,766 +1 +2\^-16383 to 2\^16381 +1$", out, re.M)
+    assert re.search(r"^largest +7FFE +0\|111111111111110 +2\^16382$", out, re.M)
+    assert re.search(r"^smallest positive +2\^-16383 ", out, re.M)
+    out = printed(command, "e5m2:b-1000")
+    assert re.search(r"^largest +7×2\^1028 ≈ 2\.01342e\+310$", out, re.M)
+    assert re.search(r"\b7B  0\|11110\|11 +7×2\^1028\b", out)
+
+
+@pytest.mark.parametrize("name", ["binary16p1se", "binary16p4ue", "binary13p1ue", "e5m2:b-1000", "e11m52:b1025"])
+def test_a_format_wider_than_float64_is_written_as_json(command, name):
+    fmt = formats.get(name)
+    (record,) = json.loads(printed(command, name, "--json"))
+    texts = (record["smallest_subnormal"], record["smallest_normal"], record["max"])
+    for text, (integer, exponent) in zip(texts, fmt.exact_ends, strict=True):
+        if isinstance(text, str):
+            assert tuple(map(int, text.split("*2^"))) == (integer, exponent)
+        else:
+            assert text.as_integer_ratio() == (Fraction(2) ** exponent * integer).as_integer_ratio()
+    assert any(isinstance(text, str) for text in texts)
+    assert all(gap is not None for band in record["bands"] for gap in band["gaps"])
+
+
+def test_a_format_without_normal_values_says_so(command):
+    assert re.search(r"^smallest normal +none$", printed(command, "e1m2"), re.M)
+    assert json.loads(printed(command, "e1m2", "--json"))[0]["smallest_normal"] is None
+    assert re.search(r"^smallest normal +none +0\.25$", printed(command, "--compare", "e1m2", "fp6_e3m2"), re.M)
+    formats.register("tiny4", FloatFormat("tiny4", 1, 2))
+    assert re.search(r"^tiny4 +4 +3 +1\.5 +none +0\.5 ", printed(command), re.M)
+
+
+def test_a_plug_in_that_cannot_be_described_is_one_line(command, monkeypatch):
+    class Lame(FloatFormat):
+        @property
+        def exact_ends(self):
+            raise ValueError("lame8: has lost its ends")
+
+    monkeypatch.setitem(registry._registered, "lame8", Lame("lame8", 4, 3))
+    for arguments in (["lame8"], ["lame8", "--json"], ["--compare", "fp16", "lame8"], ["--plot", "x.html", "lame8"]):
+        assert command("formats", *arguments) == (2, "", "ulpsim: error: lame8: has lost its ends\n")
+    assert "lame8: has lost its ends" in printed(command)
+
+
 def test_a_codebook_that_is_registered_can_be_shown(command):
     formats.register("three", formats.CodebookFormat("three", (-1.0, 0.5, 2.0)))
     out = printed(command, "three")
@@ -226,6 +276,18 @@ def test_wide_formats_are_compared_too(command):
     assert "Landmark codes with another value" in out
 
 
+def test_formats_wider_than_float64_are_compared_exactly(command):
+    out = printed(command, "--compare", "binary13p1ue", "binary13p2ue")
+    assert re.search(r"^largest +2\^4093 +3×2\^2045$", out, re.M)
+    assert "binary13p1ue has 8,190, binary13p2ue has 8,190, 4,096 are common to both." in out
+    assert re.search(r"beyond its range +2\^2047 to 2\^4093, for example 2\^2047, 2\^2048, 2\^2049", out)
+    assert re.search(r"^0003 +2\^-4093 +3×2\^-2048$", out, re.M)
+    record = json.loads(printed(command, "--compare", "binary13p1ue", "fp8_e5m2", "--json"))
+    assert record["record"]["max"] == ["1*2^4093", 57344.0]
+    beyond = next(one for one in record["only_a"] if one["kind"] == "beyond its range")
+    assert (beyond["low"], beyond["high"]) == (65536.0, "1*2^4093")
+
+
 def test_block_formats_are_compared_by_their_parts(command):
     out = printed(command, "--compare", "mxfp4", "nvfp4")
     assert re.search(r"^block size +32 +16$", out, re.M) and "e8m0 and ue4m3" in out
@@ -257,11 +319,22 @@ def test_a_plot_has_a_curve_for_each_format(command, tmp_path):
     assert out == "Plot in spacing.html\n"
     plot = figure(tmp_path / "spacing.html")
     assert [curve["name"] for curve in plot["data"]] == ["fp8_e4m3", "posit16", "mxfp4, its elements at scale 1"]
-    assert plot["layout"]["xaxis"]["type"] == plot["layout"]["yaxis"]["type"] == "log"
+    # The axes show powers of two.
+    assert all(plot["layout"][axis]["tickprefix"] == "2<sup>" for axis in ("xaxis", "yaxis"))
     curve = dict(zip(plot["data"][0]["x"], plot["data"][0]["y"], strict=True))
-    assert curve[2.0**-9] == 1 and curve[1.0] == 0.125 and curve[1.875] == 0.125 / 1.875 and curve[448.0] == 32 / 448
+    assert curve[-9] == 0 and curve[0] == -3
+    told = {tuple(text) for text in plot["data"][0]["customdata"]}
+    assert {("2^-9", "1"), ("1", "0.125"), ("1.875", "0.0667"), ("448", "0.0714")} <= told
     styles = [(curve["line"]["color"], curve["line"]["dash"]) for curve in plot["data"]]
     assert len(set(styles)) == 3
+
+
+def test_a_plot_reaches_beyond_float64(command, tmp_path):
+    pytest.importorskip("plotly")
+    printed(command, "--plot", "wide.html", "binary13p2ue", "fp16")
+    curve = figure(tmp_path / "wide.html")["data"][0]
+    assert (curve["x"][0], curve["x"][-1]) == (-2048, 2046 + math.log2(1.5))
+    assert {tuple(text) for text in curve["customdata"]} >= {("2^2046", "0.5"), ("3×2^2045", "0.333"), ("1.5", "0.333")}
 
 
 def test_a_plot_loads_nothing_and_follows_the_colours_of_the_screen(command, tmp_path):
@@ -422,6 +495,10 @@ def test_showing_formats_loads_no_framework_and_no_machine():
         (7 * 2.0**133, "7×2^133", "7.6223e40"), (255 * 2.0**120, "255×2^120", "3.3895e38"),
         (3.4028234663852886e38, "(2-2^-23)×2^127", "3.4028e38"), (-65504.0, "-65504", "-65504"),
         (float("inf"), "Inf", "Inf"), (float("nan"), "NaN", "NaN"), (8573157376.0, "8573157376", "8573157376"),
+        (Fraction(2) ** 16382, "2^16382", "2^16382"), (-(Fraction(2) ** -16383), "-2^-16383", "-2^-16383"),
+        (3 * Fraction(2) ** -9000, "3×2^-9000", "3×2^-9000"), (3 * Fraction(2) ** 9000, "3×2^9000", "3×2^9000"),
+        (23 * Fraction(2) ** 9000, "23×2^9000", "4.2824e2710"),
+        (-((2**53 - 1) * Fraction(2) ** 1024), "-(2-2^-52)×2^1076", "-1.6192e324"),
         (5e-324, "2^-1074", "2^-1074"), (0.1, "3602879701896397×2^-55", "1.0000e-1"), (-1.0, "-1", "-1"),
     ],
 )  # fmt: skip

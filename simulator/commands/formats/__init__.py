@@ -11,6 +11,7 @@ from simulator.errors import InputError
 
 if TYPE_CHECKING:
     from formats import Format
+    from simulator.report.spacing import Point
 
 
 def run(
@@ -66,27 +67,47 @@ def run(
 
 
 def _get(name: str) -> Format:
+    """Return a format that can be described: a plug-in's may exist and yet give no sensible numbers."""
     import formats
+    from formats.facts import facts_of
 
     try:
-        return formats.get(name)
+        fmt = formats.get(name)
+        facts_of(fmt)
+        return fmt
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
 
 
 def _draw(path: str, wanted: Sequence[Format]) -> None:
-    from formats.binades import relative_spacing
     from formats.block import BlockFormat
     from simulator.report.spacing import render_spacing
 
     curves = {}
     for fmt in wanted:
         if isinstance(fmt, BlockFormat):
-            curves[f"{fmt.name}, its elements at scale 1"] = relative_spacing(fmt.element)
+            curves[f"{fmt.name}, its elements at scale 1"] = _points(fmt.element)
         else:
-            curves[fmt.name] = relative_spacing(fmt)
+            curves[fmt.name] = _points(fmt)
     page = render_spacing(curves)
     try:
         Path(path).write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: the plot cannot be written there ({error.strerror}); name another place") from error
+
+
+def _points(fmt: Format) -> list[Point]:
+    from formats.binades import relative_spacing
+    from formats.exact import log2, scaled
+    from simulator.report.figures import decimal, exact
+    from simulator.report.spacing import Point
+
+    return [
+        Point(
+            point.exponent + log2(point.significand),
+            log2(point.relative),
+            exact(scaled(point.significand, point.exponent)),
+            decimal(point.relative, ".3g"),
+        )
+        for point in relative_spacing(fmt)
+    ]

@@ -12,7 +12,6 @@ from formats.block_names import BLOCKS
 from formats.catalogue import ALIASES, AMBIGUOUS, FLOATS
 from formats.facts import Facts, facts_of
 from formats.families import FAMILIES
-from simulator.report.figures import compact
 
 from . import words
 
@@ -45,6 +44,12 @@ This page is what `python -m simulator formats --markdown page` prints. `python 
 format with its value table, `--compare A B` where two differ, `--plot FILE.html` their relative spacing. To add one,
 see [Add a format](../howto/add-a-format.md).
 
+Some formats have values that float64 does not hold: P3109 formats of few significand bits, such as `binary16p1se`, and
+floats of an unusual bias. `encode` works for them, and their numbers are shown exactly, as `2^16382` or `3×2^-9000`.
+`decode`, `table` and `quantize` refuse results that float64 does not hold; block formats and MAC units refuse the whole
+format. In `--json` such a number is a text, an odd integer times a power of two (`"1*2^16382"`, `"3*2^-9000"`);
+infinities and NaN are `"Infinity"`, `"-Infinity"` and `"NaN"`.
+
 ## Named formats
 
 {table()}
@@ -73,7 +78,7 @@ def _named() -> list[Facts]:
 def _cells(facts: Facts) -> tuple[str, ...]:
     numbers = (facts.max, facts.smallest_normal, facts.smallest_subnormal)
     return (
-        _code(facts.name), words.bits(facts), words.precision(facts), *map(compact, numbers),
+        _code(facts.name), words.bits(facts), words.precision(facts), *map(words.or_none, numbers),
         words.special_names(facts), facts.default_overflow,
     )  # fmt: skip
 

@@ -7,12 +7,14 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
+from fractions import Fraction
 from typing import Any
 
 from formats import Format
 from formats.binades import bands
 from formats.block import BlockFormat
 from formats.comparison import Comparison, compare
+from formats.exact import pair_of
 from formats.facts import Facts, facts_of, facts_of_available
 from formats.table import LISTED_BITS, Row, landmarks, rows
 
@@ -20,7 +22,8 @@ from formats.table import LISTED_BITS, Row, landmarks, rows
 def print_json(wanted: Sequence[Format], compared: bool) -> None:
     """Print a record of the comparison of two formats, of each format in full, or, if none is named, of all in short.
 
-    JSON has no infinities and no NaN: they are the texts "Infinity", "-Infinity" and "NaN".
+    JSON has no infinities and no NaN: they are the texts "Infinity", "-Infinity" and "NaN". What float64 does not hold
+    is a text too, an odd integer times a power of two: "3*2^-9000".
     """
     record: Any
     if compared:
@@ -61,7 +64,7 @@ def _in_full(fmt: Format) -> dict[str, Any]:
         return {**record, "element": _in_full(fmt.element), "scale": _in_full(fmt.scale)}
     listed = fmt.bits <= LISTED_BITS
     record["bands"] = [
-        {"low": band.low, "high": band.high, "kind": band.kind, "count": band.count, "gaps": band.gaps,
+        {"low": band.low, "high": band.high, "kind": band.kind, "count": band.count, "gaps": _plain(band.gaps),
          "precisions": band.precisions}
         for band in bands(fmt)
     ]  # fmt: skip
@@ -78,6 +81,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, Fraction):
+        return "{}*2^{}".format(*pair_of(value))
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

@@ -19,7 +19,7 @@ from formats.facts import Facts, facts_of, facts_of_available
 from formats.families import FAMILIES, Family
 from formats.table import LISTED_BITS, landmarks, rows
 from simulator.report import print_view, standard_output
-from simulator.report.figures import compact, count
+from simulator.report.figures import compact, count, decimal
 
 from . import words
 
@@ -54,7 +54,7 @@ def _list(known: Sequence[Facts], sources: Sequence[str], narrow: bool = False) 
         "bits": [words.bits(facts) for facts in known],
         "p": [words.precision(facts) for facts in known],
         "largest": [compact(facts.max) for facts in known],
-        "smallest\nnormal": [compact(facts.smallest_normal) for facts in known],
+        "smallest\nnormal": [words.or_none(facts.smallest_normal) for facts in known],
         "smallest": [compact(facts.smallest_subnormal) for facts in known],
         "specials": [words.special_names(facts) for facts in known],
         "over-\nflow": [facts.default_overflow for facts in known],
@@ -104,8 +104,8 @@ def _facts(facts: Facts) -> list[tuple[str, str]]:
     pairs += [(name.replace("_", " "), words.detail(what)) for name, what in facts.details.items() if what is not None]
     pairs += [("largest", words.with_decimal(facts.max)), ("lowest", words.with_decimal(facts.min))]
     if facts.smallest_normal != facts.smallest_subnormal:
-        normal = words.with_decimal(facts.smallest_normal) if facts.smallest_normal <= facts.max else "none"
-        pairs.append(("smallest normal", normal))
+        normal = facts.smallest_normal
+        pairs.append(("smallest normal", "none" if normal is None else words.with_decimal(normal)))
     pairs.append(("smallest positive", words.with_decimal(facts.smallest_subnormal)))
     pairs.append(("dynamic range", f"{facts.range_binades:.1f} binades, {facts.range_decades:.1f} decades"))
     if facts.unit_roundoff is not None and not blocks:
@@ -161,8 +161,8 @@ def _bands(found: Sequence[Band]) -> Table:
 
 
 def _relative(band: Band) -> str:
-    ends = [gap / value for b in band.binades if b.gaps for gap, value in ((b.gaps[0], b.last), (b.gaps[1], b.first))]
-    return _span((min(ends), max(ends)) if ends else None, lambda ratio: f"{ratio:.3g}")
+    ends = [step / value for b in band.binades if b.steps for step, value in zip(b.steps, (b.high, b.low), strict=True)]
+    return _span((min(ends), max(ends)) if ends else None, lambda ratio: decimal(ratio, ".3g"))
 
 
 def _significand_bits(ends: tuple[int, int] | None) -> str:

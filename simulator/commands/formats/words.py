@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
+from formats.exact import Number
 from formats.facts import Facts
 from formats.table import Row, Specials
-from simulator.report.figures import compact, count, exact
+from simulator.report.figures import compact, count, decimal, exact
 
 BINARY_BITS = 32  # up to this width codes are written in binary
 
@@ -87,10 +89,10 @@ def around(facts: Facts) -> str:
     return " around 1" if facts.tapers else ""
 
 
-def with_decimal(number: float) -> str:
+def with_decimal(number: Number) -> str:
     """Write a number exactly, and rounded to six digits where that is not plain."""
     text = exact(number)
-    return f"{text} ≈ {number:.6g}" if "^" in text else text
+    return f"{text} ≈ {decimal(number, '.6g')}" if "^" in text else text
 
 
 def value(row: Row) -> str:
@@ -98,24 +100,29 @@ def value(row: Row) -> str:
     return row.meaning if row.value != row.value else exact(row.value)
 
 
-def in_full(number: float) -> str:
-    """Write a number exactly if that is short, else with all the digits that tell it from other float64."""
+def in_full(number: Number) -> str:
+    """Write a number exactly if that is short or it is no float64, else with the digits that tell it from others."""
+    if isinstance(number, Fraction):
+        return exact(number)
     short = compact(number)
     return repr(number).replace("e+", "e") if "e" in short else short
+
+
+def or_none(number: Number | None) -> str:
+    """Write a number of a table in short, or that there is none."""
+    return "none" if number is None else compact(number)
 
 
 def detail(what: Any) -> str:
     """Write what a family says of a format."""
     if isinstance(what, bool):
         return "yes" if what else "no"
-    return with_decimal(what) if isinstance(what, float) else str(what)
+    return with_decimal(what) if isinstance(what, float | Fraction) else str(what)
 
 
 def in_short(what: Any) -> str:
     """Write a number of a record in a comparison."""
-    if what is None:
-        return "none"
-    return compact(what) if isinstance(what, float) else detail(what)
+    return or_none(what) if what is None or isinstance(what, float | Fraction) else detail(what)
 
 
 def _nan(facts: Facts) -> str:
