@@ -26,6 +26,8 @@ from .philox import check_offset, check_seed
 from .rounding import Rounding
 from .scaling import Array, exact_product, quantize_quotient
 
+MOST_ELEMENTS = 1 << 32  # of a block: its ends along an axis stay integers of 64 bits
+
 
 @dataclass(frozen=True, eq=False)
 class BlockCodes:
@@ -73,7 +75,7 @@ class BlockFormat(Format):
     Args:
         name: canonical name; not part of the identity.
         element: format of the elements.
-        size: elements of a block, at least 1.
+        size: elements of a block, 1 to 2**32.
         scale: format of the scales; with one significand bit (e8m0) they are powers of two.
         mode: how the scale is found, one of block_scales.POWER_MODES or SIGNIFICAND_MODES.
         amax: format to which the largest magnitude of a block is first rounded (to nearest even, saturating), as
@@ -108,8 +110,8 @@ class BlockFormat(Format):
         if isinstance(self.element, BlockFormat):
             raise ValueError(f"{self.name}: elements cannot be blocks themselves, got {self.element.name}")
         object.__setattr__(self, "size", whole(f"{self.name}: size", self.size))
-        if self.size < 1:
-            raise ValueError(f"{self.name}: got a block size of {self.size}; expected at least 1")
+        if not 1 <= self.size <= MOST_ELEMENTS:
+            raise ValueError(f"{self.name}: got a block size of {self.size}; expected 1 to 2**32")
         for role, fmt in (("scale", self.scale), ("amax", self.amax)):
             if not isinstance(fmt, FloatFormat) and not (role == "amax" and fmt is None):
                 raise ValueError(f"{self.name}: the format of {role} must be a float such as e8m0, got {fmt}")

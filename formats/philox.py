@@ -31,9 +31,9 @@ def word(seed: int, index: int, k: int = 0, site: int = 0, which: int = 0, step:
     """Return the 64-bit word `which` (0 or 1) of output `index`.
 
     Args:
-        seed, step: 32 bits each. index: 64 bits. k, site: 32 bits each.
+        seed, step: 32 bits each. index: modulo 2**64. k, site: 32 bits each.
     """
-    words = philox((seed, step), (index & _MASK, index >> 32, k, site))
+    words = philox((seed, step), (index & _MASK, index >> 32 & _MASK, k, site))
     return words[2 * which] << 32 | words[2 * which + 1]
 
 

@@ -61,7 +61,7 @@ def parse_rounding(text: str) -> Rounding:
     """Read a rounding mode of the grammar above; ValueError says what is wrong."""
     if text in ROUNDINGS:
         return Rounding("sr", RANDOM_BITS, "a") if text == "sr" else Rounding(text)
-    match = re.fullmatch(r"sr:(\d+)(?::([abc]))?", text)
+    match = re.fullmatch(r"sr:([0-9]{1,18})(?::([abc]))?", text)
     if match:
         bits, variant = int(match[1]), match[2] or "a"
         most = RANDOM_BITS if variant == "a" else RANDOM_BITS - 1  # b and c look one bit further

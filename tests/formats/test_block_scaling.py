@@ -298,7 +298,9 @@ def test_other_names_are_left_to_others(text):
             r"mode 'floor' is unknown for scales in ue4m3, of 4 .*; expected rne",
         ),
         ("block(fp4_e2m1,16,scale=ue4m3,mode=sr)", r"mode 'sr' is unknown"),
-        ("block(fp4_e2m1,0,scale=e8m0,mode=floor)", r"got a block size of 0; expected at least 1"),
+        ("block(fp4_e2m1,0,scale=e8m0,mode=floor)", r"got a block size of 0; expected 1 to 2\*\*32"),
+        ("block(fp4_e2m1,4294967297,scale=e8m0,mode=floor)", r"a block size of 4294967297; expected 1 to 2\*\*32"),
+        ("block(fp4_e2m1,9223372036854775807,scale=e8m0,mode=floor)", r"expected 1 to 2\*\*32"),
         ("block(fp4_e2m1,-1,scale=e8m0,mode=floor)", r"expected block\(ELEMENT,SIZE"),
         ("block(fp4_e2m1,16,scale=e8m0)", r"expected block\(ELEMENT,SIZE,scale=FORMAT,mode=MODE\)"),
         ("block(fp4_e2m1,16,scale=e8m0,mode=floor", r"expected block\(ELEMENT,SIZE"),
@@ -353,3 +355,11 @@ def test_uses_are_checked_against_the_elements():
         from_name("mxfp4").quantize([1.0], "up")
     assert np.isnan(from_name("mxfp8_e4m3").quantize([480.0, 1.0], overflow="nan")[0])
     assert from_name("mxfp8_e4m3").quantize([480.0, 1.0], overflow="nan")[1] == 1.0
+
+
+def test_a_block_longer_than_the_array_is_one_block(path):
+    longest = from_name("block(fp4_e2m1,4294967296,scale=e8m0,mode=floor)")
+    x = np.random.default_rng(4).standard_normal((7, 5))
+    for axis in (0, 1):
+        one = from_name(f"block(fp4_e2m1,{x.shape[axis]},scale=e8m0,mode=floor)")
+        assert_same_bits(longest.quantize(x, axis=axis), one.quantize(x, axis=axis), x)

@@ -125,6 +125,14 @@ def test_stochastic_results_depend_on_the_seed_and_not_on_how_an_array_is_cut(pa
         fmt.quantize(x, "sr", seed=-1)
 
 
+def test_indices_of_random_words_go_on_from_zero_after_the_last_of_64_bits(path):
+    fmt = formats.get("fp8_e4m3")
+    x = np.random.default_rng(5).standard_normal(120)
+    whole = fmt.quantize(x, "sr", seed=11, offset=2**64 - 50)
+    assert_same_bits(whole[50:], fmt.quantize(x[50:], "sr", seed=11), x[50:])
+    assert_same_bits(whole[:50], fmt.quantize(x[:50], "sr", seed=11, offset=2**64 - 50), x[:50])
+
+
 def test_directed_roundings_stop_at_the_largest_value_where_they_point_inwards(path):
     fmt = formats.get("fp16")
     x = [1e6, -1e6]
@@ -143,7 +151,7 @@ def test_unsigned_formats_turn_negative_values_into_nan_or_the_smallest(path):
     assert unsigned.quantize([-1.0], "rz", "ieee").tolist() == [0.0]
 
 
-@pytest.mark.parametrize("text", ["sr:0", "sr:65", "sr:64:b", "nearest", "sr:4:d", "rne:2"])
+@pytest.mark.parametrize("text", ["sr:0", "sr:65", "sr:64:b", "nearest", "sr:4:d", "rne:2", "sr:٣", "sr:" + "9" * 5000])
 def test_a_wrong_rounding_is_refused(text):
     with pytest.raises(ValueError, match="rounding"):
         formats.get("fp16").quantize([1.0], text)
