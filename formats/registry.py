@@ -41,13 +41,8 @@ def available() -> list[str]:
     """Return the names of all named, registered and plugged-in formats; those of the grammars come on top."""
     from .block_names import BLOCKS
 
-    plugged = [entry.name for entry in _plugged()]
-    return [
-        *_named,
-        *(fmt.name for fmt in BLOCKS),
-        *_registered,
-        *(name for name in plugged if name not in _registered),
-    ]
+    plugged = (entry.name for entry in _plugged())
+    return list(dict.fromkeys([*_named, *(fmt.name for fmt in BLOCKS), *_registered, *plugged]))
 
 
 def origin(name: str) -> str | None:
@@ -169,10 +164,9 @@ def _loaded(entry) -> Format:
     """Load the format of a plug-in; whatever goes wrong in there is one ValueError that names it."""
     try:
         fmt = entry.load()
-    except Exception as error:
-        raise ValueError(
-            f"format {entry.name!r}: its plug-in {entry.value} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"format {entry.name!r}: its plug-in {entry.value} cannot be loaded: {reason}") from error
     if not isinstance(fmt, Format):
         raise ValueError(
             f"format {entry.name!r}: its plug-in {entry.value} gives a {type(fmt).__name__}; expected a formats.Format"

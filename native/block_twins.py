@@ -72,9 +72,10 @@ def _factors(fmt: BlockFormat, blocks: Scaled) -> Array | None:
 
 
 def _significand_bits(element: Format) -> int | float:
-    if isinstance(element, FloatFormat | PositFormat):
+    """Return the most significand bits of a value; infinity where the engine rounds no quotients to the family."""
+    if type(element) is FloatFormat or type(element) is PositFormat:  # a subclass is another family
         return element.precision
-    return element.bits if isinstance(element, FixedFormat) else math.inf
+    return element.bits if type(element) is FixedFormat else math.inf
 
 
 def _elements(
@@ -87,7 +88,21 @@ def _elements(
     if fmt.symmetric and "lowest" in fields and overflow != "wrap":
         fields["lowest"] = -fields["highest"]
     x, divisors = fmt.dividends(blocks)
+    if overflow == "wrap" and divisors is not None and not _keeps_fractions(fmt, x, divisors):
+        return None
     return _run(fmt, x, fields, blocks, divisors, factors, dtype, seed, offset)
+
+
+def _keeps_fractions(fmt: BlockFormat, x: NDArray[Any], divisors: Array) -> bool:
+    """Whether the engine's quotients, of 117 bits and more, hold all the bits that wrapping and rounding ask for.
+
+    Quotients by powers of two are exact; of the others at most 2**50 quanta leave 64 bits behind the point.
+    """
+    if fmt.scale.precision == 1:
+        return True
+    largest, divisor = (float(of) for of in (np.abs(x).max(initial=0.0), divisors.min(initial=np.inf)))
+    # Every value is a multiple of the smallest; the comparison is far from its bound by more than its roundings.
+    return largest == 0.0 or largest / divisor / fmt.element.smallest_subnormal < 2.0**50
 
 
 def _run(

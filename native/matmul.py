@@ -15,8 +15,8 @@ from . import ffi, isa_index, kernel_index, lib
 from .twins import check
 from .uses import use_fields
 
-MAX_NODES = 15
-MAX_JOINS = 7
+MAX_NODES = lib.ULP_MAX_NODES
+MAX_JOINS = lib.ULP_MAX_JOINS
 
 
 class Profile(NamedTuple):

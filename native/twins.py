@@ -60,7 +60,7 @@ def quantize(
 def decode(codes: NDArray[Any], fmt: Format) -> NDArray[np.float64]:
     """Return the values of an array of codes of a format, of any integer type. Exact."""
     y = np.empty(codes.shape)
-    codes = np.ascontiguousarray(codes, fmt.code_dtype)
+    codes = np.require(codes, fmt.code_dtype, ["C", "A"])
     looked_up = fmt.bits <= 16 and (codes.size > fmt.code_count or fmt.code_count < 1 << fmt.bits)
     record = table_record(fmt) if looked_up else use_record(Use(fmt))
     check(lib.ulp_decode(isa_index(), array_record(codes), array_record(y), codes.size, record))

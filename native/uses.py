@@ -72,7 +72,7 @@ def _shared_fields(use: Use) -> dict[str, Any]:
         "code_bits": use.format.bits,
         "rounding": _ROUNDINGS[mode.mode],
         "random_bits": mode.random_bits,
-        "variant": max("abc".find(mode.variant), 0) if mode.variant else 0,
+        "variant": "abc".index(mode.variant),  # 0 too for modes without one
         "smallest": use.format.smallest_subnormal,
         "max": use.format.max,
     }

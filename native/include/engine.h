@@ -23,8 +23,8 @@ enum { ULP_RNE = 0, ULP_RNA, ULP_RNZ, ULP_RZ, ULP_RU, ULP_RD, ULP_ODD, ULP_SR };
 enum { ULP_FLOAT = 0, ULP_POSIT, ULP_TAKUM, ULP_FIXED, ULP_CODEBOOK };
 
 /* A codebook, with the thresholds of one rounding mode: the code of x is the number of thresholds <= x. They are found
- * by buckets of the order of doubles: for each sign and exponent (the first 12 bits), by so many bits of the fraction that
- * `shift` others are left; starts[offset + those bits] thresholds lie below that bucket. */
+ * by buckets of the order of doubles: for each sign and exponent (the first 12 bits), by so many bits of the fraction
+ * that `shift` others are left; starts[offset + those bits] thresholds lie below that bucket. */
 typedef struct {
     int32_t offset, shift;
 } ulp_bucket;
@@ -58,7 +58,7 @@ typedef struct {
     int32_t bias;             /* exponent bias */
     int32_t flush_subnormals; /* results below the smallest normal become zero, after rounding */
     int32_t gap;              /* 1: no subnormals, magnitudes below `smallest` round to zero or to it */
-    double below_zero;        /* what they become */
+    double below_zero;        /* what negative values become where there is no sign */
     uint64_t top_code;        /* code of max; codes of magnitudes above are NaN or Inf */
     uint64_t infinity_code, nan_code; /* all ones where there is none */
     /* posits */
@@ -150,9 +150,9 @@ typedef struct {
 /* y[i] = R(x[i]) if y holds values, its code if y holds codes. overflow NULL or n bytes, set to 1 where |R| lies beyond
  * max. x and y may be the same array of the same type. Correctly rounded; element i is rounded at place->index + i.
  * A codebook's stochastic rounding gives NaN where 126 bits do not hold the distances of x and its neighbours.
- * blocks NULL, or y[i] = R(x[i] / divisor) * factor, the quotient rounded once (codebooks take no divisors), the product
- * exact if the significands of results and factors have 53 bits together. ULP_INEXACT: one left the normal range of doubles
- * and may not be exact; y is written all the same. Codes are those of the quotients. */
+ * blocks NULL, or y[i] = R(x[i] / divisor) * factor, the quotient rounded once (codebooks take no divisors), the
+ * product exact if the significands of results and factors have 53 bits together. ULP_INEXACT: one left the normal
+ * range of doubles and may not be exact; y is written all the same. Codes are those of the quotients. */
 int ulp_quantize(int isa, const ulp_array *x, const ulp_array *y, int64_t n, const ulp_use *use, const ulp_place *place,
                  uint8_t *overflow, const ulp_blocks *blocks);
 

@@ -88,7 +88,7 @@ const char *ulp_status_text(int status)
     }
 }
 
-/* Work is cut into items, which the threads take one after the other; an item's result does not depend on who runs it. */
+/* Work is cut into items, which the threads take one after the other; no item's result depends on who runs it. */
 typedef struct {
     const ulp_job *job;
     const ulp_kernel *kernel;
@@ -132,7 +132,7 @@ int ulp_matmul(int kernel, int isa, const ulp_job *job)
 {
     if (kernel < 0 || kernel >= KERNELS)
         return ULP_BAD_KERNEL;
-    if (isa < 0 || isa >= ULP_ISAS || !ulp_isa_supported(isa))
+    if (!ulp_isa_supported(isa))
         return ULP_BAD_ISA;
     if (job->m <= 0 || job->n <= 0 || (job->rows && job->count <= 0))
         return ULP_OK;

@@ -160,7 +160,7 @@ int ISA_NAME(ulp_quantize)(const ulp_array *x, const ulp_array *y, int64_t n, co
     cuts table, *c = NULL;
     ulp_place here = *place;
     int status = ULP_OK, to_codes = y->type != ULP_F64 && y->type != ULP_F32;
-    int by_thresholds = use->family == ULP_CODEBOOK && use->rounding != ULP_SR && to_codes; /* which round as they search */
+    int by_thresholds = use->family == ULP_CODEBOOK && use->rounding != ULP_SR && to_codes; /* the search rounds */
     if ((use->family == ULP_POSIT || use->family == ULP_TAKUM) && n >= 256)
         make_cuts(c = &table, use);
     for (int64_t at = 0; at < n; at += STRETCH, here.index += STRETCH) {

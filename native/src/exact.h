@@ -13,7 +13,7 @@
 typedef unsigned __int128 ulp_u128;
 
 typedef struct {
-    ulp_u128 significand; /* 0 for zero; below 2^126 */
+    ulp_u128 significand; /* 0 for zero; below 2^127, what a sum of two normalised ones reaches */
     int exponent;
     int negative;
 } ulp_exact;

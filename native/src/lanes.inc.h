@@ -2,7 +2,8 @@
  *
  * Included with REAL_IS_DOUBLE (0 or 1) and one of ISA_PORTABLE, ISA_AVX2, ISA_AVX512 defined, once per source file.
  * Written with the compiler's vector extensions, which exist on every target; where these miss a good instruction an
- * instruction set overrides the operation below. All operations are exact or correctly rounded: same bits everywhere. */
+ * instruction set overrides the operation below. All operations are exact or correctly rounded, the same bits
+ * everywhere. */
 #if !defined(__GNUC__) || defined(__clang__)
 #error "the lane kernels need gcc: its vector extensions and its target pragma"
 #endif
@@ -179,7 +180,8 @@ typedef struct {
 INLINE rounder make_rounder(const ulp_use *use)
 {
     rounder r;
-    INTEGER key = ((INTEGER)(MANTISSA_BITS + 1 - use->precision) << MANTISSA_BITS) | ((INTEGER)1 << (MANTISSA_BITS - 1));
+    INTEGER lost_bits = MANTISSA_BITS + 1 - use->precision;
+    INTEGER key = lost_bits << MANTISSA_BITS | (INTEGER)1 << (MANTISSA_BITS - 1);
     int lowest = 1 - EXPONENT_BIAS; /* a lane's own smallest normal exponent */
     int exponent = use->min_exponent > lowest ? use->min_exponent : lowest;
     r.smallest_normal = broadcast((REAL)ldexp(1.0, exponent));

@@ -1,7 +1,7 @@
 /* The lane kernels: matmul with several outputs in flight, each lane one output, k innermost.
  *
- * Included once per source file. A step is chosen at compile time by constant arguments of an always-inlined function; the conditions under which a step equals the definition are in
- * simulator/arithmetic/kernels.py.
+ * Included once per source file. A step is chosen at compile time by constant arguments of an always-inlined function;
+ * the conditions under which a step equals the definition are in simulator/arithmetic/kernels.py.
  *
  * dense:   a tile of ROWS x COLUMNS outputs; b is packed into a panel [k][COLUMNS], a is broadcast as it lies.
  * listed:  LISTED outputs anywhere; a and b are both packed into panels [k][LISTED]. */
@@ -149,7 +149,8 @@ static void gather_lane(REAL *to, const ulp_matrix *x, int64_t at, int64_t along
 static void gather(REAL *panel, const ulp_matrix *x, int transposed, const int64_t *list, int64_t listed, int64_t k0,
                    int64_t k1)
 {
-    int64_t along = transposed ? x->row_stride : x->column_stride, across = transposed ? x->column_stride : x->row_stride;
+    int64_t along = transposed ? x->row_stride : x->column_stride;
+    int64_t across = transposed ? x->column_stride : x->row_stride;
     int contiguous = along == 1 && (x->is_double ? sizeof(double) : sizeof(float)) == sizeof(REAL);
     for (int64_t first = 0; first < LISTED; first += WIDTH, panel += WIDTH) {
         int64_t at[WIDTH], count = k1 - k0, done = 0;

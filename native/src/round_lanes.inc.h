@@ -11,8 +11,8 @@ INLINE int any(B which)
     return all != 0;
 }
 
-/* Whether magnitudes whose fraction of a quantum is v go up, as ulp_goes_up decides; words for ULP_SR only. Fractions of
- * doubles have at most 53 bits, so that scaling them by powers of two is exact. */
+/* Whether magnitudes whose fraction of a quantum is v go up, as ulp_goes_up decides; words for ULP_SR only. Fractions
+ * of doubles have at most 53 bits, so that scaling them by powers of two is exact. */
 INLINE B goes_up(V v, B negative, B odd, const ulp_use *use, const uint64_t *words)
 {
     const V zero = {0}, half = zero + 0.5;
@@ -32,10 +32,11 @@ INLINE B goes_up(V v, B negative, B odd, const ulp_use *use, const uint64_t *wor
         return inexact & ~odd;
     case ULP_SR:
         for (int i = 0; i < WIDTH; i++) {
-            /* v < 1 has a last bit at 2^-64 or above, or is cut there, as the definition cuts it to 64 bits. */
-            double scaled = v[i] * 0x1p64;
+            /* v < 1 has a last bit at 2^-64 or above, or is cut there, as the definition cuts it to 64 bits. NaNs, and
+             * what one element at a time will decide, are not fractions and fit no integer. */
+            double scaled = v[i] > 0 && v[i] < 1 ? v[i] * 0x1p64 : 0;
             uint64_t fraction = (uint64_t)scaled;
-            up[i] = v[i] > 0 && ulp_goes_up(fraction, scaled != (double)fraction, 0, 0, use, words[i]) ? -1 : 0;
+            up[i] = scaled > 0 && ulp_goes_up(fraction, scaled != (double)fraction, 0, 0, use, words[i]) ? -1 : 0;
         }
         return up;
     default:
@@ -62,9 +63,11 @@ INLINE U multiply_halves(U x, U y)
 /* The random words of the elements of a stretch: ulp_word, side by side. */
 static void draw(uint64_t *words, const ulp_place *place, int n)
 {
-    const U zero = {0}, half = zero + 0xFFFFFFFF, multiplier_0 = zero + ULP_PHILOX_0, multiplier_1 = zero + ULP_PHILOX_1;
+    const U zero = {0}, half = zero + 0xFFFFFFFF;
+    const U multiplier_0 = zero + ULP_PHILOX_0, multiplier_1 = zero + ULP_PHILOX_1;
     for (int i = 0; i < n; i += WIDTH) {
-        U index, c0, c1, c2 = zero + place->k, c3 = zero + place->site, k0 = zero + place->seed, k1 = zero + place->step;
+        U index, c0, c1, c2 = zero + place->k, c3 = zero + place->site;
+        U k0 = zero + place->seed, k1 = zero + place->step;
         for (int lane = 0; lane < WIDTH; lane++)
             index[lane] = place->index + (uint64_t)(i + lane);
         c0 = index & half;
@@ -125,7 +128,8 @@ INLINE int float_lanes(double *x, double *y, int n, const ulp_use *use, const ul
         V rounded = absolute(round_lane(value, &unbounded, 0, NULL));
         B skip = (magnitude >= limit) & ~endless;
         if (!nearest) {
-            V power = maximum((V)((B)value & ((B){0} + EXPONENT_MASK)), r.smallest_normal), quantum = power * to_quantum;
+            V power = maximum((V)((B)value & ((B){0} + EXPONENT_MASK)), r.smallest_normal);
+            V quantum = power * to_quantum;
             V floor = choose(rounded > magnitude, rounded - quantum, rounded);
             B odd = (B)(floor / quantum + 0x1p52) << 63 != 0; /* the last bit of an integer below 2^52 */
             if (one_bit) /* the code is even or odd, the floor always odd */

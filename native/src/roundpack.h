@@ -1,4 +1,4 @@
-/* Rounding an exact value into a use, whatever its family: the arithmetic of the integer kernels. */
+/* Rounding an exact value into a use of any family but codebooks: the arithmetic of the integer kernels. */
 #ifndef ULPSIM_ROUNDPACK_H
 #define ULPSIM_ROUNDPACK_H
 

@@ -1,9 +1,9 @@
 /* Rounding whole arrays of doubles into posits and takums. Included by elementwise.inc.h. */
 
 /* By the exponent field of a double, where the cut of its string lies behind the first bit of the fraction: how many of
- * the double's low bits are dropped, and the code of the power of two. 0 where the cut lies before, where there is no such
- * exponent, or where a takum's exponents end: from there a carry leads to no other power of two. (Where a posit's end, no
- * bit of the fraction is left.) */
+ * the double's low bits are dropped, and the code of the power of two. 0 where the cut lies before, where there is no
+ * such exponent, or where a takum's exponents end: from there a carry leads to no other power of two. (Where a posit's
+ * end, no bit of the fraction is left.) */
 typedef struct {
     int64_t dropped[2048];
     uint64_t code[2048];

@@ -363,3 +363,15 @@ def test_a_block_longer_than_the_array_is_one_block(path):
     for axis in (0, 1):
         one = from_name(f"block(fp4_e2m1,{x.shape[axis]},scale=e8m0,mode=floor)")
         assert_same_bits(longest.quantize(x, axis=axis), one.quantize(x, axis=axis), x)
+
+
+def test_quotients_far_beyond_the_range_wrap_around_as_whole_numbers_do(path):
+    """A scale that saturates leaves quotients of any size; no bit of theirs may be lost before they wrap."""
+    fmt = from_name("block(int8,4,scale=ue4m3,mode=rne)")
+    rng = np.random.default_rng(6)
+    x = np.ldexp(rng.standard_normal(64), np.repeat(rng.integers(20, 900, 16), 4))
+    codes = fmt.encode(x, overflow="wrap")
+    scales = np.repeat(fmt.scale.decode(codes.scales), 4)
+    exact = [Fraction(v) / Fraction(s) for v, s in zip(x.tolist(), scales.tolist(), strict=True)]
+    assert (scales == fmt.scale.max).any()
+    assert codes.elements.tolist() == [round(q) % 256 for q in exact], "seed 6"

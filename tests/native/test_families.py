@@ -172,3 +172,15 @@ def test_a_subclass_of_a_family_goes_its_own_way():
 
     assert_same_bits(Tripled("tripled", 5, 10).quantize([1.0, 2.0]), [3.0, 6.0])
     assert native.isa() in native.available_isas()
+
+
+def test_a_subclass_of_a_family_goes_its_own_way_in_blocks():
+    class Same(formats.FixedFormat):
+        pass
+
+    x = np.random.default_rng(SEED).standard_normal(40)
+    parts = {"size": 8, "scale": formats.get("e8m0"), "mode": "floor"}
+    own = formats.BlockFormat("own", Same("same", 6, 2), **parts)
+    known = formats.BlockFormat("known", formats.get("fix6.2"), **parts)
+    assert_same_bits(own.quantize(x), known.quantize(x), x)
+    assert own.encode(x).elements.tolist() == known.encode(x).elements.tolist()
