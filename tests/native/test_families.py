@@ -121,6 +121,33 @@ def test_stochastic_distances_that_126_bits_do_not_hold_are_left_to_the_definiti
     assert_same_bits(fmt.decode(fmt.encode(x, "sr", seed=SEED)), expected, x, f"seed {SEED} {isa}")
 
 
+@pytest.mark.parametrize(("values", "x"), [((-3.0, 2.0**62), 2.0**60 - 2), ((-1.0, 2.0**70), 2.0**68)])
+def test_stochastic_distances_are_known_beyond_64_bits(values, x, isa):
+    """A quarter and less than 2^-64 more: rounded to one bit it is a half, whereas a quarter exactly is nothing."""
+    ups = quantize(np.full(400, x), Use(CodebookFormat("far", values), "sr:1:c"), seed=SEED) == values[1]
+    assert ups.tolist() == [formats.philox.word(SEED, i) >> 63 == 1 for i in range(400)]
+
+
+def test_stochastic_distances_around_126_bits_are_those_of_the_definition(isa):
+    fmt = CodebookFormat("ends", (-1.5, 1.5))
+    x = np.repeat(np.ldexp(1.0, -np.arange(110, 140)), 12)
+    mode = Use(fmt, "sr").mode
+    expected = [fmt.project(v, mode, "sat", formats.philox.word(SEED, i)) for i, v in enumerate(x.tolist())]
+    assert_same_bits(fmt.quantize(x, "sr", seed=SEED), expected, x, f"seed {SEED} {isa}")
+
+
+@pytest.mark.parametrize(("name", "bits", "signed"), [("int8", 8, True), ("ufix8.4", 8, False), ("fix20.6", 20, True)])
+def test_integers_of_any_size_wrap_modulo_2_to_their_bits(name, bits, signed, isa):
+    fmt = formats.get(name)
+    rng = np.random.default_rng(SEED)
+    quanta = [int(n) << k for k in range(140) for n in rng.integers(-(1 << 53), 1 << 53, 4)]
+    x = np.array([math.ldexp(n, -fmt.fraction_bits) for n in quanta])
+    codes = [n % (1 << bits) for n in quanta]
+    values = [math.ldexp(c - (c >> (bits - 1) << bits if signed else 0), -fmt.fraction_bits) for c in codes]
+    assert_same_bits(fmt.quantize(x, overflow="wrap"), values, x, f"{name} {isa} seed {SEED}")
+    assert fmt.encode(x, overflow="wrap").tolist() == codes
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("shape", "axis"), [((7,), 0), ((600, 3), 0), ((3, 1030), 1), ((2, 5, 700), 1), ((0, 4), 1)])
 def test_largest_magnitudes_of_blocks(shape, axis, dtype, isa):

@@ -67,6 +67,43 @@ def test_add_rounds_the_exact_sum_once(text, isa):
     assert [math.copysign(1, v) for v in y[4:]] == [-1.0, 1.0]
 
 
+ADDED = [
+    "fp16", "fp8_e4m3/sat", "e5m2:ftz", "fp8_e4m3fnuz", "e3m0", "ue4m3/sat", "e8m0", "dlfloat16", "fp64", "binary6p1sf",
+    "posit16", "posit8e0", "posit16e1", "posit16e3", "takum16", "takum8", "fix8.4", "ufix8.4/sat", "int8",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ADDED)
+def test_a_crumb_of_any_size_beside_values_and_boundaries_decides_a_sum(text):
+    """Below a value or a boundary between two, above it, or none: each rounding sees what the definition sees."""
+    fmt = Use.parse(text).format
+    overflow = Use.parse(text).overflow
+    ends = [fmt.smallest_normal, fmt.smallest_subnormal, fmt.max] if fmt.family.endswith("FloatFormat") else [fmt.max]
+    values = [v for v in [1.0, 1.5, 2.0, 4.0, 8.0, 0.25, *ends] if fmt.quantize(v) == v]
+    near = {float(fmt.quantize(v * factor, "ru")) for v in values for factor in (1.0, 1.0001, 0.9)}
+    near = sorted(v for v in near if math.isfinite(v))
+    below = [float(fmt.quantize(math.nextafter(v, 0), "rd")) for v in near]
+    halves = [v / 2 + w / 2 for v, w in zip(near, below, strict=True) if math.isfinite(w)]
+    pairs = []
+    for v in (*near, *halves):
+        crumbs = [math.ldexp(v, -k) for k in (30, 53, 60, 63, 64, 65, 66, 90, *range(116, 132), 200)]
+        pairs += [(s * v, t * crumb) for crumb in (0.0, *crumbs) for s in (1, -1) for t in (1, -1)]
+        pairs += [(s * v, -s * v) for s in (1, -1)]
+    x, c = np.array(pairs).T
+    for rounding in ("rne", "rna", "rnz", "rz", "ru", "rd", "odd"):
+        use, flags = Use(fmt, rounding, overflow), np.zeros(x.size, bool)
+        y = add(x, c, use, flags)
+        for i, (a, b) in enumerate(pairs):
+            total = Fraction(a) + Fraction(b)
+            zero = math.copysign(0.0, -1.0 if math.copysign(1, a) == math.copysign(1, b) == -1 else 1.0)
+            if total:
+                expected = fmt.project_finite(*exact_pair(total), use.mode, overflow)
+                assert flags[i] == fmt.overflows(*exact_pair(total), use.mode), f"{use}: {a.hex()} + {b.hex()}"
+            else:
+                expected = fmt.project(zero, use.mode, overflow)
+            assert_same_bits(y[i], expected, note=f"{use}: {a.hex()} + {b.hex()}")
+
+
 def exact_pair(total):
     numerator, denominator = total.as_integer_ratio()
     return numerator, 1 - denominator.bit_length()
