@@ -9,6 +9,7 @@ toward zero; the rest is what is rounded.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from .integers import ALL, Cut, Floats, Integers, Words, cut, goes_up, left, par
 ONE = np.uint64(1)
 
 
-class TaperedRules:
+class TaperedRules(ABC):
     """What both have in common: rounding the string, never to zero, and the two's complement."""
 
     n: int
@@ -36,17 +37,17 @@ class TaperedRules:
         y = np.where(negative, -y, y)
         return np.where(finite, y, np.where(x == 0, 0.0, math.nan))
 
+    @abstractmethod
     def string(self, fraction: Words, exponent: Integers):
         """Return the first n - 1 bits of a string, what follows them, and where x lies beyond every string."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decoded(self, code: Words) -> Floats:
         """Return the values of positive codes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wider(self) -> TaperedRules:
         """The format of one bit more, whose odd codes are the boundaries."""
-        raise NotImplementedError
 
     def values(self) -> Floats:
         """All values, ascending."""
