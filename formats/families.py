@@ -96,7 +96,7 @@ def _key(fmt: Format) -> str:
 
 @_key.register
 def _(fmt: FloatFormat) -> str:
-    return "P3109" if fmt.dialect in ("se", "sf", "ue", "uf") else "float"
+    return "P3109" if fmt.rules.p3109 else "float"
 
 
 @_key.register

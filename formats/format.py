@@ -162,8 +162,8 @@ class Format(ABC):
         """Return the values of an integer array of codes, as float64. Exact.
 
         Raises:
-            TypeError: codes are not integers. ValueError: a code outside 0 .. 2**bits - 1, or of a value that float64
-            does not hold.
+            TypeError: codes are not integers. ValueError: a code outside 0 .. code_count - 1, or of a value that
+            float64 does not hold.
         """
         array = as_array(codes)
         if array.size and array.dtype.kind not in "ui":
@@ -178,10 +178,14 @@ class Format(ABC):
             return twin(self, array)
         if self.bits <= 16 and array.size > self.code_count and self.fits_float64:  # once a code, not once an element
             return self.table()[array]
-        return self._map(array, self.value_of, np.float64)
+        return np.array([self.value_of(code) for code in array.ravel().tolist()], np.float64).reshape(array.shape)
 
     def table(self) -> NDArray[np.float64]:
-        """Return the value of every code, in code order, as float64 (formats of at most 16 bits)."""
+        """Return the value of every code, in code order, as float64. Exact.
+
+        Raises:
+            ValueError: codes of more than 16 bits, or a value that float64 does not hold.
+        """
         if self.bits > 16:
             raise ValueError(f"{self.name} has 2**{self.bits} codes; tables are made for at most 16 bits")
         return self.decode(np.arange(self.code_count))
@@ -238,11 +242,6 @@ class Format(ABC):
     def twin(self, operation: str) -> Callable[..., Any] | None:
         """Return the fast twin of a method, None if there is none: twins compute in float64."""
         return self.fast_twins.get((self.family, operation)) if self.fits_float64 else None
-
-    @staticmethod
-    def _map(array: NDArray[Any], function: Callable[[Any], Any], dtype: Any) -> NDArray[Any]:
-        mapped = np.fromiter((function(v) for v in array.ravel().tolist()), dtype=dtype, count=array.size)
-        return mapped.reshape(array.shape)
 
     def __str__(self) -> str:
         return self.name

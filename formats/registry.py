@@ -57,7 +57,7 @@ def register(name: str, fmt: Format) -> None:
     """Make a format available under a name of its own.
 
     Args:
-        name: lower-case identifier, free so far.
+        name: lower-case identifier, free so far or the name of an equal format.
         fmt: the format.
     Raises:
         TypeError: fmt is no format. ValueError: the name is malformed or taken.
@@ -88,7 +88,8 @@ def get(name: str | Format) -> Format:
     Args:
         name: a name of the grammar above, or a format, which is returned as it is.
     Raises:
-        ValueError: the name is unknown (the nearest known ones are suggested), ambiguous or impossible.
+        TypeError: neither a name nor a format. ValueError: the name is unknown (the nearest known ones are suggested),
+        ambiguous or impossible. ImportError: what a qtorch format needs is not installed.
     """
     if isinstance(name, Format):
         return name

@@ -108,7 +108,7 @@ class TaperedFormat(Format):
 
     def _magnitude_as_float(self, code: int) -> float:
         integer, exponent = self.magnitude_of(code)
-        return math.ldexp(integer, exponent)  # exact: 29 significant bits at most, and the families bound the exponent
+        return math.ldexp(integer, exponent)  # exact: 30 significant bits at most, and the families bound the exponent
 
     def code_of(self, value: float) -> int:
         if math.isnan(value):

@@ -13,12 +13,11 @@ from __future__ import annotations
 import re
 
 from ..format import Format
+from ..posit import STANDARD_ES
 from .extension import require
 from .wrapped import PREFIX, QtorchFloat, QtorchFormat, QtorchPosit
 
 __all__ = ["QtorchFloat", "QtorchFormat", "QtorchPosit", "from_name"]
-
-STANDARD_ES = 2
 
 
 def from_name(base: str) -> Format | None:

@@ -8,10 +8,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from formats import OVERFLOWS, Format
+from formats import OVERFLOWS, CodebookFormat, Format
+from tests.oracles.neighbours import DETERMINISTIC
 
 SEED = 72
-DETERMINISTIC = ("rne", "rna", "rnz", "rz", "ru", "rd", "odd")
 STOCHASTIC = ("sr", "sr:1", "sr:3:b", "sr:5:c", "sr:63:c")
 ROUNDINGS = (*DETERMINISTIC, *STOCHASTIC)
 
@@ -101,13 +101,13 @@ def without(x: NDArray[np.float64], overflow: str) -> NDArray[np.float64]:
 
 @cache
 def mirrored_in(fmt: Format) -> bool:
-    """Whether every value within +-max has its negative, and a code of the same parity for it.
+    """Whether every value within +-max has its negative, and a code of the same parity for it, and ties are means.
 
-    Without one of the two, roundings to nearest need not commute with negation.
+    Without one of the three, roundings to nearest need not commute with negation.
     """
     finite = finite_of(fmt)
     inside = finite[(np.abs(finite) <= fmt.max) & (finite != 0)]
-    if not (inside < 0).any() or getattr(fmt, "boundaries", None).__class__ is tuple:
+    if not (inside < 0).any() or (isinstance(fmt, CodebookFormat) and fmt.boundaries is not None):
         return False
     try:
         return all((fmt.code_of(v) - fmt.code_of(-v)) % 2 == 0 for v in inside[:: max(inside.size // 300, 1)].tolist())

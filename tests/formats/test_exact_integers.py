@@ -19,9 +19,8 @@ from tests.oracles import posit_strings
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.block_rules import MX, mx_quantized, nvfp4_quantized
 from tests.oracles.integers import parts, philox, philox_words
-from tests.oracles.neighbours import goes_high, words_up
+from tests.oracles.neighbours import DETERMINISTIC, goes_high, words_up
 from tests.oracles.rules import (
-    DETERMINISTIC,
     STOCHASTIC,
     ends,
     exhaustive,

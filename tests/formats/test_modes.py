@@ -12,9 +12,9 @@ from formats import Format
 from formats.philox import philox, word
 from formats.rounding import parse_rounding, round_magnitude
 from tests.oracles.bits import assert_same_bits
+from tests.oracles.neighbours import DETERMINISTIC
+from tests.oracles.rules import STOCHASTIC
 
-DETERMINISTIC = ("rne", "rna", "rnz", "rz", "ru", "rd", "odd")
-STOCHASTIC = ("sr", "sr:1", "sr:3:b", "sr:5:c", "sr:20", "sr:63:b", "sr:63:c")
 NAMES = [
     "fp8_e4m3", "fp8_e5m2", "fp16", "bf16", "e8m13", "fp32", "fp64", "fp8_e4m3fnuz", "fp4_e2m1", "e5m10:ftz", "e8m0",
     "ue4m3", "dlfloat16", "binary8p3se", "binary8p1ue", "binary8p4uf", "binary6p1sf", "e3m0", "e11m30", "e10m2:b400",

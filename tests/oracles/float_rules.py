@@ -18,7 +18,7 @@ class FloatRules:
 
     Args:
         precision: p, the hidden bit included. bias: B. top: code of the largest magnitude.
-        kind: of KINDS. flush: whether results below the smallest normal become zero.
+        kind: "ieee" or a key of RESERVED. flush: whether results below the smallest normal become zero.
     """
 
     precision: int

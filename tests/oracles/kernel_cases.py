@@ -12,7 +12,7 @@ import simulator
 from simulator.arithmetic import reference
 from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.kernels import KERNELS, Kernel
-from tests.oracles.operands import addend, anything, finite, structured
+from tests.oracles.operands import addend, structured
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,3 @@ def definition(spec: str, a: NDArray, b: NDArray, c=None):
 def expected(case: Case, m: int, n: int, k: int, seed: int):
     """The definition's values and flags of a case."""
     return definition(case.spec, *case.arrays(m, n, k, seed))
-
-
-__all__ = ["CASES", "Case", "addend", "anything", "definition", "expected", "finite", "forced", "kernel_named"]

@@ -12,7 +12,6 @@ from .float_rules import CodebookRules, FixedRules, float_rules
 from .integers import Floats, Words
 from .tapered_rules import PositRules, TakumRules
 
-DETERMINISTIC = ("rne", "rna", "rnz", "rz", "ru", "rd", "odd")
 STOCHASTIC = ("sr", "sr:1", "sr:3:b", "sr:5:c", "sr:20", "sr:63:b", "sr:63:c")
 
 

@@ -16,11 +16,6 @@ from formats.families import FAMILIES
 from . import words
 
 COLUMNS = ("name", "bits", "p", "largest", "smallest normal", "smallest", "specials", "overflow")
-LEGEND = textwrap.fill(
-    "bits: of a value, in block formats with its share of the scale. p: significand bits, the hidden one included. "
-    "smallest: positive value. overflow: of results beyond the largest, where a use names nothing else.",
-    120,
-)
 
 
 def table() -> str:
@@ -53,7 +48,7 @@ infinities and NaN are `"Infinity"`, `"-Infinity"` and `"NaN"`.
 ## Named formats
 
 {table()}
-{LEGEND}
+{textwrap.fill(words.LEGEND, 120)}
 
 ## Special codes and sources
 

@@ -34,12 +34,8 @@ def print_list() -> None:
     table, left_out = _list(known, sources), []
     if _width(table, console) > console.width:
         table, left_out = _list(known, sources, narrow=True), ["Left out for want of width: smallest normal."]
-    notes = [
-        *left_out,
-        "bits: of a value, in block formats with its share of the scale. p: significand bits, the hidden one included. "
-        "smallest: positive value. overflow: of results beyond the largest, where a use names nothing else.",
-    ]
-    parts: list[RenderableType] = [Text(), table, *(Text(note, style="dim") for note in notes), _heading("Sources")]
+    notes = [Text(note, style="dim") for note in (*left_out, words.LEGEND)]
+    parts: list[RenderableType] = [Text(), table, *notes, _heading("Sources")]
     parts.append(_pairs([(str(place), source) for place, source in enumerate(sources, 1)]))
     parts.append(_heading("Families: names that need no list"))
     parts += [part for family in FAMILIES.values() if family.grammar for part in _family(family)]

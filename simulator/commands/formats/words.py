@@ -12,6 +12,10 @@ from formats.table import Row, Specials
 from simulator.report.figures import compact, count, decimal, exact
 
 BINARY_BITS = 32  # up to this width codes are written in binary
+LEGEND = (
+    "bits: of a value, in block formats with its share of the scale. p: significand bits, the hidden one included. "
+    "smallest: positive value. overflow: of results beyond the largest, where a use names nothing else."
+)
 
 
 def bits(facts: Facts) -> str:
