@@ -12,7 +12,7 @@ import csv
 import itertools
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -85,18 +85,15 @@ class CodebookFormat(Format):
         values: list[float] = []
         boundaries: list[float | None] = []
         lines: list[int] = []
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if not any(cells) or cells[0].startswith("#") or (not values and _is_title(cells)):
-                    continue
-                where = f"{path}:{reader.line_num}"
-                if len(cells) > 2:
-                    raise ValueError(f"{where}: got {len(cells)} columns; expected a value and, optionally, a boundary")
-                values.append(_number(where, "value", cells[0]))
-                boundaries.append(_number(where, "boundary", cells[1]) if len(cells) == 2 and cells[1] else None)
-                lines.append(reader.line_num)
+        for line, cells in _rows(path):
+            if not any(cells) or cells[0].startswith("#") or (not values and _is_title(cells)):
+                continue
+            where = f"{path}:{line}"
+            if len(cells) > 2:
+                raise ValueError(f"{where}: got {len(cells)} columns; expected a value and, optionally, a boundary")
+            values.append(_number(where, "value", cells[0]))
+            boundaries.append(_number(where, "boundary", cells[1]) if len(cells) == 2 and cells[1] else None)
+            lines.append(line)
         if len(values) < 2:
             raise ValueError(f"{path}: got {len(values)} values; expected at least 2, one a line")
         problem = problem_of_values(values)
@@ -310,6 +307,19 @@ def _exact(integer: int, exponent: int) -> float | Fraction:
         return dyadic.to_float(integer, exponent)
     except (OverflowError, ValueError):
         return integer * Fraction(2) ** exponent
+
+
+def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of a comma-separated file, each with the number of its line; ValueError if it is none."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            for row in reader:
+                yield reader.line_num, [cell.strip() for cell in row]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not text in UTF-8 ({error.reason}); save it as UTF-8") from None
+        except csv.Error as error:
+            raise ValueError(f"{path}:{reader.line_num}: not comma-separated: {error}") from None
 
 
 def _is_title(cells: list[str]) -> bool:

@@ -289,3 +289,18 @@ def test_files_of_one_or_two_columns_are_read(tmp_path, text, boundaries):
 def test_errors_in_files_name_the_line(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         CodebookFormat.from_csv(written(tmp_path, text), "mine")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0\n1\n".encode("utf-16"), r"book\.csv: not text in UTF-8 \(invalid start byte\); save it as UTF-8"),
+        (b"# caf\xe9\n0\n1\n", r"book\.csv: not text in UTF-8"),
+        (b"0\n" + b"1" * 200_000 + b"\n", r"book\.csv:\d: not comma-separated: field larger than field limit"),
+    ],
+)
+def test_a_file_that_is_no_csv_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "book.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        CodebookFormat.from_csv(path, "mine")
