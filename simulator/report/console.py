@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from simulator.errors import InputError
+
 WIDTH_OF_FILES = 100
 ASCII = str.maketrans("µ×–…·•─÷", "ux-~|*-/") | str.maketrans({"∞": "inf", "±": "+-", "≈": "~"})
 
@@ -39,9 +41,30 @@ def print_view(console: Console, *parts: RenderableType) -> None:
 
 @contextmanager
 def to_a_reader() -> Iterator[None]:
-    """Print to a reader that may go before the end, as `head` does."""
+    """Print to a reader that may go before the end, as `head` does.
+
+    Raises:
+        InputError: standard output is closed, full, or lacks a character.
+    """
+    if sys.stdout is None:
+        raise InputError("standard output is closed; open it, or send it to a file")
     try:
         yield
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # rich turns the one into the other
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        _drop_the_rest()
+    except UnicodeEncodeError as error:
+        lacking = ascii(error.object[error.start])
+        raise InputError(
+            f"standard output: its encoding {error.encoding} lacks {lacking}; set PYTHONIOENCODING=utf-8"
+        ) from None
+    except OSError as error:
+        if error.filename is not None:  # of another file
+            raise
+        _drop_the_rest()
+        raise InputError(f"standard output cannot be written ({error.strerror}); send it elsewhere") from None
+
+
+def _drop_the_rest() -> None:
+    """Send what is still in the buffer of standard output nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

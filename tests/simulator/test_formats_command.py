@@ -513,3 +513,28 @@ def test_an_exact_number_reads_back_as_itself():
         if abs(value) < float("inf") and value:
             text = exact(value).replace("^", "**").replace("×", "*")
             assert eval(text) == value, text  # digits and operators of our own making
+
+
+@pytest.mark.parametrize(
+    ("redirected", "message"),
+    [
+        (">/dev/full", "standard output cannot be written (No space left on device); send it elsewhere"),
+        (">&-", "standard output is closed; open it, or send it to a file"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["fp16", "--json fp16", "--markdown table"])
+def test_an_output_that_takes_nothing_is_one_message(arguments, redirected, message):
+    command = f'"{sys.executable}" -m simulator formats {arguments} {redirected}'
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, f"ulpsim: error: {message}\n")
+
+
+def test_an_output_that_lacks_a_character_is_one_message():
+    done = subprocess.run(
+        [sys.executable, "-m", "simulator", "formats", "--markdown", "page"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ulpsim: error: standard output: its encoding ascii lacks '\\xd7'; set PYTHONIOENCODING=utf-8\n"
+    )
