@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arguments import held_by_float64, whole
 from .block_scales import modes_of, scales_of, scales_under, tensor_scale, tensor_unscale, top_precision
+from .environment import in_default_environment
 from .floats import FloatFormat
 from .format import Format, as_floats
 from .philox import check_offset, check_seed
@@ -117,6 +118,8 @@ class BlockFormat(Format):
                 raise ValueError(f"{self.name}: the format of {role} must be a float such as e8m0, got {fmt}")
         for part in (self.element, self.scale, self.amax or self.scale):
             held_by_float64(part, self.name)
+        if self.two_level:
+            self._check_two_level()
         if self.mode not in modes_of(self.scale):
             bits = f"{self.scale.precision} significand bit{'s' if self.scale.precision > 1 else ''}"
             raise ValueError(
@@ -127,8 +130,6 @@ class BlockFormat(Format):
             raise ValueError(f"{self.name}: {self.element.name} has no positive value to scale by")
         if self.mode == "even":
             top_precision(self.element)
-        if self.two_level:
-            self._check_two_level()
         for value in (self._exact_max, self._smallest(self.element.smallest_subnormal)):
             if not _is_float64(value):
                 raise ValueError(
@@ -138,7 +139,11 @@ class BlockFormat(Format):
 
     def _check_two_level(self) -> None:
         if self.scale.precision == 1 or self.mode != "rne" or self.amax is not None:
-            raise ValueError(f"{self.name}: two levels take scales with a significand, mode rne and no narrowed amax")
+            amax = f" and amax={self.amax.name}" if self.amax is not None else ""
+            raise ValueError(
+                f"{self.name}: two levels take scales with a significand, mode rne and no narrowed amax; "
+                f"got scales in {self.scale.name} and mode {self.mode!r}{amax}"
+            )
         largest = self.element.max * self.scale.max
         if not all(float(np.float32(v)) == v for v in (self.element.max, largest)):
             raise ValueError(f"{self.name}: two levels need largest values that are float32, got {largest!r}")
@@ -205,6 +210,7 @@ class BlockFormat(Format):
 
     # --- arrays ----------------------------------------------------------------------------------------------------
 
+    @in_default_environment
     def quantize(
         self,
         x: ArrayLike,
@@ -236,6 +242,7 @@ class BlockFormat(Format):
                 return values
         return self._values(self._elements(blocks, mode, overflow, seed, offset), blocks)
 
+    @in_default_environment
     def encode(  # type: ignore[override]  # codes come in two arrays, and need the axis
         self,
         x: ArrayLike,
@@ -259,6 +266,7 @@ class BlockFormat(Format):
         scales = np.where(blocks.broken, np.nan, blocks.scales)
         return BlockCodes(self.scale.encode(scales), codes, blocks.axis, blocks.tensor_scale)
 
+    @in_default_environment
     def decode(self, codes: BlockCodes) -> Array:  # type: ignore[override]  # see encode
         """Return the values of an array's codes, element times scale as float64. Exact.
 

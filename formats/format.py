@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import dyadic
+from .environment import in_default_environment
 from .philox import check_offset, check_seed, word
 from .rounding import Rounding, parse_rounding
 
@@ -92,6 +93,7 @@ class Format(ABC):
         """Encode one float64: the code of what `project` gives."""
         return self.code_of(self.project(x, rounding, overflow, word))
 
+    @in_default_environment
     def quantize(
         self,
         x: ArrayLike,
@@ -119,6 +121,7 @@ class Format(ABC):
         """
         return self._rounded("quantize", self.project, np.float64, x, rounding, overflow, seed, offset)
 
+    @in_default_environment
     def encode(
         self,
         x: ArrayLike,
@@ -158,6 +161,7 @@ class Format(ABC):
         results = [definition(v, mode, overflow, w) for v, w in zip(flat, words, strict=True)]
         return np.array(results, dtype).reshape(values.shape)
 
+    @in_default_environment
     def decode(self, codes: ArrayLike) -> NDArray[np.float64]:
         """Return the values of an integer array of codes, as float64. Exact.
 

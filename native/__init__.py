@@ -55,4 +55,4 @@ def kernel_index(name: str) -> int:
     return _KERNELS.index(name)
 
 
-from . import block_twins, twins  # noqa: E402,F401  - install the fast twins, which need the names above
+from . import block_twins, environment, twins  # noqa: E402,F401  - install the fast twins, which need the names above

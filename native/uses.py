@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from formats import ROUNDINGS, FixedFormat, FloatFormat, Format, Use
+from formats.environment import in_default_environment
 
 from . import ffi, lib
 
@@ -19,24 +20,33 @@ _NO_CODE = (1 << 64) - 1
 _ALIVE: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # what the pointers of a record point to
 
 
-@functools.lru_cache(maxsize=512)
 def use_record(use: Use) -> Any:
     """Return the record of a use, an `ulp_use *`.
 
     Raises:
         TypeError: a family that the engine does not know.
     """
-    if use.format.family == "formats.codebook.CodebookFormat":
-        from .codebooks import search_record  # few runs need it
+    return _codebook_record(use) if use.format.family == "formats.codebook.CodebookFormat" else _plain_record(use)
 
-        book = search_record(use.format, use.mode)  # type: ignore[arg-type]
-        record = ffi.new("ulp_use *", _shared_fields(use) | {"family": lib.ULP_CODEBOOK, "codebook": book})
-        _ALIVE[record] = book
-        return record
+
+@functools.lru_cache(maxsize=512)
+def _plain_record(use: Use) -> Any:
     return ffi.new("ulp_use *", use_fields(use))
 
 
+@functools.lru_cache(maxsize=32)  # a large codebook's tables take megabytes
+@in_default_environment
+def _codebook_record(use: Use) -> Any:
+    from .codebooks import search_record  # few runs need it
+
+    book = search_record(use.format, use.mode)  # type: ignore[arg-type]
+    record = ffi.new("ulp_use *", _shared_fields(use) | {"family": lib.ULP_CODEBOOK, "codebook": book})
+    _ALIVE[record] = book
+    return record
+
+
 @functools.lru_cache(maxsize=64)
+@in_default_environment
 def table_record(fmt: Format) -> Any:
     """Return an `ulp_use *` by which the codes of a format of at most 16 bits are looked up, for decoding only."""
     from .codebooks import lookup_record
@@ -47,6 +57,7 @@ def table_record(fmt: Format) -> Any:
     return record
 
 
+@in_default_environment
 def use_fields(use: Use) -> dict[str, Any]:
     """Return the fields of the record of a use that needs no tables: of any family but codebooks.
 

@@ -173,4 +173,9 @@ typedef struct {
 } ulp_profile;
 int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile);
 
+/* The caller's floating-point environment: saved into `size` bytes while the default one is set, and restored. */
+int ulp_environment_size(void);
+void ulp_default_environment(void *saved);
+void ulp_restore_environment(const void *saved);
+
 #endif

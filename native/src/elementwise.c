@@ -70,3 +70,13 @@ int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_us
     fesetenv(&environment);
     return ULP_OK;
 }
+
+int ulp_environment_size(void) { return (int)sizeof(fenv_t); }
+
+void ulp_default_environment(void *saved)
+{
+    fegetenv(saved);
+    fesetenv(FE_DFL_ENV);
+}
+
+void ulp_restore_environment(const void *saved) { fesetenv(saved); }

@@ -308,7 +308,8 @@ IMPOSSIBLE = {
     "e5m2:b100000": "e5m2:b100000: a bias of 100000 is out of range; expected -99999 to 99999",
     "binary2p1se": "binary2p1se: K = 2 is out of range; P3109 formats have K from 3 to 16 bits",
     "mxfp4:ftz": "mode 'ftz' is unknown for scales in e8m0, of 1 significand bit; expected floor, ceil, rceil",
-    "nvfp4:ceil": "mode 'ceil' is unknown for scales in ue4m3",
+    "nvfp4:ceil": "nvfp4:ceil: two levels take scales with a significand, mode rne and no narrowed amax; "
+    "got scales in ue4m3 and mode 'ceil'",
     "posit16:ftz": "format 'posit16:ftz': modifiers apply to floats, and posit16 is none",
     **{
         name: f"{name}: binary16p1{kind} has values that float64, in which arrays are kept, does not hold; take"

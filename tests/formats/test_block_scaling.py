@@ -292,6 +292,7 @@ def test_other_names_are_left_to_others(text):
     [
         ("mxfp4:up", r"mxfp4:up: mode 'up' is unknown for scales in e8m0, of 1 significand bit; expected floor, ceil"),
         ("mxfp4:", r"mode '' is unknown"),
+        ("nvfp4:floor", r"two levels take scales with a significand, mode rne"),
         ("nvfp4:ru", r"two levels take scales with a significand, mode rne"),
         (
             "block(fp4_e2m1,16,scale=ue4m3,mode=floor)",

@@ -56,6 +56,23 @@ def computed(operands, c):
     for name in ("mxfp8_e5m2", "block(fix16.149,4,scale=e8m0,mode=ceil)"):
         codes = formats.get(name).encode(a)
         seen += [codes.scales.tobytes(), codes.elements.tobytes(), formats.get(name).quantize(a, axis=0).tobytes()]
+    return seen + computed_in_python(a)
+
+
+def computed_in_python(a):
+    """What Python and numpy compute: NVFP4's float32 operations, formats without a twin, and the definitions."""
+    normal = np.arange(1, 65, dtype=np.float32).reshape(4, 16) / np.float32(7)
+    seen = []
+    for x in (a, normal):
+        codes = formats.get("nvfp4").encode(x)
+        seen += [codes.scales.tobytes(), codes.elements.tobytes(), codes.tensor_scale.tobytes()]
+        seen += [formats.get("nvfp4").quantize(x).tobytes(), formats.get("nvfp4").decode(codes).tobytes()]
+    subnormal = np.array([1, 1 << 63 | 1 << 40, 1 << 51], np.uint64).view(np.float64)
+    seen += [formats.get(name).encode(subnormal).tobytes() for name in ("binary16p3se", "e11m52:b1025", "fp64")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats.Format, "fast_twins", {})
+        for name in ("fp64", "e11m40", "fp32", "mxfp8_e5m2", "nvfp4"):
+            seen.append(formats.get(name).quantize(subnormal).tobytes())
     return seen
 
 
