@@ -39,7 +39,13 @@ class Profile(NamedTuple):
 
 @dataclass(frozen=True)
 class Node:
-    """A node of an accumulator tree; node 0 is the root. kind: "fma", "seq", "chunk" or "exact"."""
+    """A node of an accumulator tree; node 0 is the root.
+
+    Args:
+        kind: fma, seq, tree, interleave, chunk, kahan, neumaier, aligned, exact or fixed_point.
+        sum, product: uses. length: of a run, step or group. inner, outer: nodes.
+        fields: further fields of ulp_node by name, for aligned, tree and fixed_point.
+    """
 
     kind: str
     sum: Use | None = None
@@ -47,6 +53,7 @@ class Node:
     length: int = 0
     inner: int = 0
     outer: int = 0
+    fields: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,25 @@ class Join:
     sum: Use
 
 
-_KINDS = {"fma": lib.ULP_FMA, "seq": lib.ULP_SEQ, "chunk": lib.ULP_CHUNK, "exact": lib.ULP_EXACT}
+NONE = lib.ULP_NONE
+COUNTED_COLUMNS = lib.ULP_COUNTED_COLUMNS
+COUNTS = np.dtype([("overflows", "i8"), ("underflows", "i8"), ("swamped", "i8"), ("largest", "f8")])
+
+
+class Key(NamedTuple):
+    """What the random words of stochastic roundings depend on.
+
+    Args:
+        seed, step: key. site: number of the operation, 24 bits.
+        first, row, column: output [m, n] has the index first + m * row + n * column, modulo 2**64.
+    """
+
+    seed: int = 0
+    step: int = 0
+    site: int = 0
+    first: int = 0
+    row: int = 0
+    column: int = 0
 
 
 def profile(x: NDArray[Any]) -> Profile:
@@ -85,6 +110,8 @@ def matmul(
     outputs: tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]] | None = None,
     threads: int = 1,
     isa: str | None = None,
+    key: Key = Key(),  # noqa: B008  # immutable
+    counts: NDArray[Any] | None = None,
 ) -> None:
     """Fill `out` with the products of a and b, accumulated as the nodes say.
 
@@ -95,6 +122,8 @@ def matmul(
         c: (M, N), values of the outermost state's format, any strides (0 for a broadcast bias); None for +0.
         out: float32 or float64, (M, N) with a contiguous last axis, or one-dimensional if `outputs` is given.
         overflow: boolean, like out, or None.
+        key: of the random words of stochastic roundings.
+        counts: zeroed array of COUNTS, (M, N / COUNTED_COLUMNS rounded up), to be added to; None where `outputs` is given.
         outputs: (rows, columns) of the only outputs to compute, in the order of `out`; None for all.
     """
     (m, k), n = a.shape, b.shape[1]
@@ -113,8 +142,17 @@ def matmul(
         job.rows, job.columns = (ffi.cast("int64_t *", index.ctypes.data) for index in (rows, columns))
         job.count = rows.size
     job.threads = threads
+    job.seed, job.step, job.site, job.first_index, job.row_index, job.column_index = key
+    if counts is not None:
+        job.counts = ffi.cast("ulp_counts *", counts.ctypes.data)
     for i, node in enumerate(nodes):
-        fields = {"kind": _KINDS[node.kind], "length": node.length, "inner": node.inner, "outer": node.outer}
+        fields = {
+            "kind": getattr(lib, f"ULP_{node.kind.upper()}"),
+            "length": node.length,
+            "inner": node.inner,
+            "outer": node.outer,
+            **dict(node.fields),
+        }
         if node.sum:
             fields["sum"] = use_fields(node.sum)
         if node.product:

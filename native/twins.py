@@ -38,19 +38,22 @@ def quantize(
     overflow: NDArray[np.bool_] | None = None,
     seed: int = 0,
     offset: int = 0,
+    step: int = 0,
+    site: int = 0,
+    which: int = 0,
 ) -> NDArray[Any]:
     """Round a float32 or float64 array into a use. Correctly rounded, in one rounding.
 
     Args:
         dtype: of the result: float64, float32 (if that holds the format), or an unsigned integer type, for codes.
         overflow: boolean array of the shape of x, set where the rounded value lies beyond the largest finite one.
-        seed, offset: of a stochastic rounding, as in Format.quantize.
+        seed, offset, step, site, which: of a stochastic rounding, as in Format.quantize and formats.philox.word.
     Returns:
         Array of the shape of x. Of a codebook under stochastic rounding NaN where the engine cannot decide.
     """
     y = np.empty(x.shape, dtype)
     x = np.ascontiguousarray(x)
-    place = ffi.new("ulp_place *", {"seed": seed, "index": offset})
+    place = ffi.new("ulp_place *", {"seed": seed, "step": step, "index": offset, "site": site, "which": which})
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
     arrays = array_record(x), array_record(y)
     check(lib.ulp_quantize(isa_index(), *arrays, x.size, use_record(use), place, flags, ffi.NULL))
@@ -80,13 +83,24 @@ def convert(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return quantize(x, _FP32, dtype)
 
 
-def add(x: NDArray[Any], c: NDArray[Any], use: Use, overflow: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Return R(x + c) elementwise, one rounding of each exact sum; `overflow` as for quantize."""
+def add(
+    x: NDArray[Any],
+    c: NDArray[Any],
+    use: Use,
+    overflow: NDArray[np.bool_] | None = None,
+    seed: int = 0,
+    offset: int = 0,
+    step: int = 0,
+    site: int = 0,
+    which: int = 0,
+) -> NDArray[np.float64]:
+    """Return R(x + c) elementwise, one rounding of each exact sum; no codebooks, the rest as for quantize."""
     y = np.empty(x.shape)
     x, c = (np.ascontiguousarray(convert(array, np.float64)) for array in (x, c))
+    place = ffi.new("ulp_place *", {"seed": seed, "step": step, "index": offset, "site": site, "which": which})
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
     pointers = [ffi.cast("double *", array.ctypes.data) for array in (x, c, y)]
-    check(lib.ulp_add(*pointers, x.size, use_record(use), flags))
+    check(lib.ulp_add(*pointers, x.size, use_record(use), place, flags))
     return y
 
 

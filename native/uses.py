@@ -133,6 +133,6 @@ def _fixed_fields(fmt: FixedFormat, use: Use) -> dict[str, Any]:
         "wraps": use.overflow == "wrap",
         "lowest": fmt.lowest,
         "highest": fmt.highest,
-        "infinite": fmt.max,
-        "infinite_below": fmt.min,
+        "infinite": math.nan if use.overflow == "wrap" else fmt.max,  # arithmetic modulo 2^N has no infinity
+        "infinite_below": math.nan if use.overflow == "wrap" else fmt.min,
     }

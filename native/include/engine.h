@@ -79,14 +79,36 @@ typedef struct {
     int32_t which;
 } ulp_place;
 
-/* An accumulator as a tree, for the integer kernel; node 0 is the root. */
-enum { ULP_FMA = 0, ULP_SEQ = 1, ULP_CHUNK = 2, ULP_EXACT = 3 };
+/* An accumulator as a tree, for the integer kernel; node 0 is the root, the others follow in the order of
+ * simulator/arithmetic/accumulators.py's walk. Their exact meaning is simulator/arithmetic/reference.py. */
+enum { ULP_FMA = 0, ULP_SEQ, ULP_TREE, ULP_INTERLEAVE, ULP_CHUNK, ULP_KAHAN, ULP_NEUMAIER, ULP_ALIGNED, ULP_EXACT,
+       ULP_FIXED_POINT };
 typedef struct {
     int32_t kind;
-    int32_t inner, outer;     /* nodes of a chunk */
-    int64_t length;           /* run length of a chunk */
-    ulp_use product, sum;     /* of fma (sum only), seq and exact (sum only) */
+    int32_t inner, outer;     /* nodes of a chunk, and of interleave (outer: join) */
+    int64_t length;           /* of a run; products of a step (fma, aligned), of a group (tree); number of lanes */
+    int32_t exact_leaves;     /* tree: its products are not rounded */
+    int32_t tracks;           /* fixed: overflow is judged by `product`, a narrower use than `sum` */
+    /* aligned */
+    int32_t fraction;         /* F: terms keep bits down to 2^(E - F) */
+    int32_t late;             /* c joins after the sum of the products */
+    int32_t align;            /* ULP_RZ, ULP_RD or ULP_RNE */
+    int32_t keeps_zeros, two_of_four, group, parts;
+    int32_t min_exponent;     /* floor of E; ULP_NONE: none. Also for the following ones */
+    int32_t sum_fraction, c_fraction, c_reach;
+    int32_t a_min_exponent, b_min_exponent; /* of the smallest normals of the operands' formats */
+    ulp_use product, sum;     /* sum: use of the state */
 } ulp_node;
+
+enum { ULP_NONE = -32768 };
+
+/* What stats count, over the outputs of a row of 16 columns: roundings beyond the largest finite value, non-zero exact
+ * values rounded to zero, additions of something that left the sum unchanged, and the largest finite sum, as the bits of
+ * a double. */
+typedef struct {
+    int64_t overflows, underflows, swamped, largest;
+} ulp_counts;
+enum { ULP_COUNTED_COLUMNS = 16 };
 
 enum { ULP_MAX_NODES = 15, ULP_MAX_JOINS = 7 }; /* cffi wants the numbers again below */
 
@@ -114,6 +136,10 @@ typedef struct {
     const int64_t *rows, *columns;
     int64_t count;
     int32_t threads;
+    ulp_counts *counts;       /* NULL, or [m][n / ULP_COUNTED_COLUMNS, rounded up], to which counts are added */
+    /* Stochastic rounding: seed, step, site of the operation; output [m, n] has the index first + m * row + n * column. */
+    uint32_t seed, step, site;
+    uint64_t first_index, row_index, column_index;
     ulp_node nodes[15];
     /* The same accumulator for the lane kernels, if it is a leaf with runs of runs: innermost join first. */
     int32_t join_count;
@@ -162,8 +188,10 @@ int ulp_decode(int isa, const ulp_array *codes, const ulp_array *y, int64_t n, c
 /* The largest magnitude of each block, as the bits of doubles order them: infinity beats numbers, and NaN infinity. */
 int ulp_block_maxima(int isa, const ulp_array *x, int64_t n, const ulp_blocks *blocks, uint64_t *maxima);
 
-/* y[i] = R(x[i] + c[i]) with one rounding of the exact sum; otherwise as ulp_quantize. All arrays double. */
-int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, uint8_t *overflow);
+/* y[i] = R(x[i] + c[i]) with one rounding of the exact sum, into any use but those of codebooks; otherwise as
+ * ulp_quantize. All arrays double. */
+int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, const ulp_place *place,
+            uint8_t *overflow);
 
 /* What the conditions of the kernels ask of an operand: over its finite, non-zero elements the largest exponent
  * floor(log2|x|), the smallest exponent of a last significant bit, and the most significant bits of any element.

@@ -55,14 +55,16 @@ int ulp_block_maxima(int isa, const ulp_array *x, int64_t n, const ulp_blocks *b
     return ULP_OK;
 }
 
-int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, uint8_t *overflow)
+int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, const ulp_place *place,
+            uint8_t *overflow)
 {
     fenv_t environment;
     fegetenv(&environment);
     fesetenv(FE_DFL_ENV);
-    for (int64_t i = 0; i < n; i++) {
+    ulp_place here = *place;
+    for (int64_t i = 0; i < n; i++, here.index++) {
         int overflowed = 0;
-        double sum = ulp_sum(x[i], c[i], use, NULL, &overflowed);
+        double sum = ulp_sum(x[i], c[i], use, &here, &overflowed);
         y[i] = sum != sum ? __builtin_nan("") : sum;
         if (overflowed && overflow)
             overflow[i] = 1;

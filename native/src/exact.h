@@ -28,6 +28,16 @@ static inline ulp_exact ulp_unpack(double x)
     return e;
 }
 
+/* a*b of finite values. */
+static inline ulp_exact ulp_exact_product(double a, double b)
+{
+    ulp_exact x = ulp_unpack(a), y = ulp_unpack(b);
+    x.significand *= y.significand;
+    x.exponent += y.exponent;
+    x.negative ^= y.negative;
+    return x;
+}
+
 static inline int ulp_bit_length(ulp_u128 x)
 {
     uint64_t high = (uint64_t)(x >> 64), low = (uint64_t)x;

@@ -11,10 +11,16 @@ static inline int64_t ulp_fixed_wrapped(uint64_t quanta, const ulp_use *use)
     return use->is_signed ? (int64_t)(quanta << unused) >> unused : (int64_t)(quanta << unused >> unused);
 }
 
-/* Round an exact value, not zero; x may be jammed if all its kept bits are above the jam. */
-static inline double ulp_round_fixed(ulp_exact x, const ulp_use *use, const ulp_place *place, int *overflowed)
+/* A whole number of quanta: its low 64 bits, and whether its magnitude may need more than 62. */
+typedef struct {
+    int64_t low;
+    int large;
+} ulp_quanta;
+
+/* Round an exact value to a multiple of the quantum, without ends; x may be jammed if all its kept bits are above. */
+static inline ulp_quanta ulp_to_quanta(ulp_exact x, const ulp_use *use, const ulp_place *place)
 {
-    int shift = -(x.exponent + use->fraction_bits), length = ulp_bit_length(x.significand) - shift;
+    int shift = -(x.exponent + use->fraction_bits);
     uint64_t magnitude;
     if (shift <= 0) {
         magnitude = shift > -64 ? (uint64_t)x.significand << -shift : 0; /* its low 64 bits */
@@ -22,12 +28,20 @@ static inline double ulp_round_fixed(ulp_exact x, const ulp_use *use, const ulp_
         ulp_cut cut = ulp_cut_at(x.significand, shift);
         magnitude = ulp_rounded(cut, (int)(cut.kept & 1), x.negative, use, place);
     }
-    int64_t quanta = x.negative ? -(int64_t)magnitude : (int64_t)magnitude;
-    if (length > 62 || quanta < use->lowest || quanta > use->highest) {
+    return (ulp_quanta){(int64_t)(x.negative ? 0 - magnitude : magnitude), ulp_bit_length(x.significand) - shift > 62};
+}
+
+/* Round an exact value, not zero. */
+static inline double ulp_round_fixed(ulp_exact x, const ulp_use *use, const ulp_place *place, int *overflowed)
+{
+    ulp_quanta quanta = ulp_to_quanta(x, use, place);
+    if (quanta.large || quanta.low < use->lowest || quanta.low > use->highest) {
         *overflowed = 1;
-        quanta = use->wraps ? ulp_fixed_wrapped((uint64_t)quanta, use) : x.negative ? use->lowest : use->highest;
+        quanta.low = use->wraps   ? ulp_fixed_wrapped((uint64_t)quanta.low, use)
+                     : x.negative ? use->lowest
+                                  : use->highest;
     }
-    return (double)quanta * use->smallest;
+    return (double)quanta.low * use->smallest;
 }
 
 /* The code of a value of the format. Exact: quotient of a multiple of 2^-F, of at most 53 bits, by 2^-F. */

@@ -33,6 +33,25 @@ static inline double ulp_round_exact(ulp_exact x, const ulp_use *use, const ulp_
     }
 }
 
+/* s + a*b of finite values, as exact as its rounding into the use needs: arithmetic modulo 2^N wants every bit down to
+ * the quantum, which a sum that is jammed far below its leading bit may lack. */
+static inline ulp_exact ulp_fma_exact(double s, double a, double b, const ulp_use *use)
+{
+    ulp_exact x = ulp_exact_product(a, b), y = ulp_unpack(s);
+    if (use->family == ULP_FIXED && use->wraps && x.significand && x.exponent > -use->fraction_bits) {
+        int shift = x.exponent + use->fraction_bits; /* the product is a whole number of quanta */
+        uint64_t low = shift < 64 ? (uint64_t)x.significand << shift : 0;
+        int64_t quanta = (int64_t)ldexp(s, use->fraction_bits);
+        int large = ulp_bit_length(x.significand) + shift > 62;
+        uint64_t sum = (uint64_t)quanta + (x.negative ? 0 - low : low);
+        if (large) /* any number as large that has these low bits */
+            return (ulp_exact){(ulp_u128)1 << 100 | sum, -use->fraction_bits, 0};
+        int negative = (int64_t)sum < 0;
+        return (ulp_exact){negative ? 0 - sum : sum, -use->fraction_bits, negative && sum};
+    }
+    return ulp_exact_sum(y, x);
+}
+
 /* R(s + a*b), one rounding of the exact value. */
 static inline double ulp_fma(double s, double a, double b, const ulp_use *use, const ulp_place *place,
                              int *overflowed)
@@ -41,11 +60,7 @@ static inline double ulp_fma(double s, double a, double b, const ulp_use *use, c
         double product = isfinite(a) && isfinite(b) ? 0.0 : a * b;
         return ulp_special(s + product, use, overflowed);
     }
-    ulp_exact x = ulp_unpack(a), y = ulp_unpack(b);
-    x.significand *= y.significand;
-    x.exponent += y.exponent;
-    x.negative ^= y.negative;
-    return ulp_round_exact(ulp_exact_sum(ulp_unpack(s), x), use, place, overflowed);
+    return ulp_round_exact(ulp_fma_exact(s, a, b, use), use, place, overflowed);
 }
 
 /* R(s + v). */

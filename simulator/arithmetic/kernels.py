@@ -1,7 +1,7 @@
 """Which kernel may run: each fast kernel's condition, checked against the accumulator and the operands at hand.
 
 A kernel equals the definition only under its condition. `choose` takes the first kernel, in order of cost, whose
-clauses all hold; the integer kernels hold always. The clauses keep their numbers, which are the proof.
+clauses all hold; the integer kernel holds for nearly everything, the definition itself always. The clauses keep their numbers, which are the proof.
 
 Notation: W lane precision, p precision of a use, q exponent of its smallest subnormal, e_min that of its smallest
 normal; a product a*b has at most n_ab significant bits, its last at 2^l_ab or above, and |a*b| < 2^h_ab.
@@ -232,9 +232,17 @@ def _lane_kernel(lane: Lane, odd: bool, situation: Situation) -> list[Clause]:
     return c.clauses
 
 
+def _integer_any(situation: Situation) -> list[Clause]:
+    uses = [use for node in situation.lowered.nodes for use in (node.product, node.sum) if use]
+    strange = [str(use) for use in uses if use.format.family == "formats.codebook.CodebookFormat"]
+    text = "every rounding is into a float, posit, takum or fixed point"
+    return [Clause(text + (f"; {strange[0]} is none" if strange else ""), not strange)]
+
+
 def _float64_exact(situation: Situation) -> list[Clause]:
     s = situation
     c = _Conditions(FLOAT64, s)
+    c.need(not s.lowered.leaf, "the sum is exact as a whole, not part by part")
     last = min([s.product_last] + ([s.c.min_last_bit] if s.c and s.c.nonzero else []))
     high = _log2_ceiling(s.addend + s.k * TWO**s.product_high)
     exact = high - last <= 53 and high <= FLOAT64.top
@@ -248,7 +256,7 @@ class Kernel:
     """A kernel of the engine with its condition.
 
     Args:
-        name: as in native/src/kernels.def.
+        name: as in native/src/kernels.def, or "definition": the Python reference, element by element.
         leaf: kind of leaf it runs, or None for any.
         rounds: whether its results are values of the accumulator's use; if not, they are exact and still to be rounded.
     """
@@ -259,15 +267,21 @@ class Kernel:
 
     def condition(self, situation: Situation) -> list[Clause]:
         """Return the clauses of the condition; the kernel equals the definition if all hold."""
+        if self.name == "definition":
+            return [Clause("the definition itself: always", True)]
+        if self.name == "integer_any":
+            return _integer_any(situation)
         kind = situation.leaf.kind
-        if self.leaf is None and kind == "exact":
-            return [Clause("this kernel rounds at every step, and the accumulator only once", False)]
-        if self.leaf is not None and kind != self.leaf:
+        if kind != self.leaf:
             return [Clause(f"this kernel runs {self.leaf}, and the accumulator's leaf is {kind}", False)]
+        if situation.leaf.kind == "fma" and situation.leaf.length > 1:
+            return [Clause(f"this kernel takes one product a step, and the accumulator {situation.leaf.length}", False)]
         if self.name == "float64_exact":
             return _float64_exact(situation)
-        if self.name.startswith("integer"):
-            return [Clause("exact integers: always", True)]
+        uses = (situation.leaf.product, situation.leaf.sum, *(join.sum for join in situation.lowered.joins or ()))
+        strange = [str(use) for use in uses if use and not isinstance(use.format, FloatFormat)]
+        if strange:
+            return [Clause(f"sums are floats; {strange[0]} is none", False)]
         lane = FLOAT32 if self.name.startswith("float32") else FLOAT64
         return _lane_kernel(lane, self.name.endswith("odd"), situation)
 
@@ -282,8 +296,8 @@ KERNELS = (
     Kernel("float64_seq", "seq"),
     Kernel("float64_fma_odd", "fma"),
     Kernel("float64_seq_odd", "seq"),
-    Kernel("integer_exact", "exact"),
-    Kernel("integer_tree", None),
+    Kernel("integer_any", None),
+    Kernel("definition", None),
 )
 
 
@@ -295,4 +309,4 @@ def choose(situation: Situation) -> tuple[Kernel, list[tuple[Kernel, list[Clause
         tried.append((kernel, clauses))
         if all(clause.holds for clause in clauses):
             return kernel, tried
-    raise AssertionError("the integer kernels hold always")
+    raise AssertionError("the definition holds always")

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from native.matmul import MAX_JOINS, MAX_NODES, Join, Node
+from formats import Use, dyadic
+from native.matmul import MAX_JOINS, MAX_NODES, NONE, Join, Node
 
-from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq
+from .accumulators import (
+    Accumulator,
+    Aligned,
+    Chunk,
+    Exact,
+    Fixed,
+    Fma,
+    Interleave,
+    Kahan,
+    Late,
+    Neumaier,
+    Seq,
+    Tree,
+    walk,
+)
+
+MAX_LANES = 1 << 16  # of interleaves within each other
 
 
 class Lowered(NamedTuple):
@@ -23,42 +41,86 @@ class Lowered(NamedTuple):
     joins: tuple[Join, ...] | None
 
 
-def lower(accumulator: Accumulator) -> Lowered:
+def lower(accumulator: Accumulator, operands: tuple[Use, Use] | None = None) -> Lowered:
     """Lower an accumulator without its Late, which the caller adds at the end.
 
+    Args:
+        operands: formats of the operands, which aligned steps ask for the exponents of their subnormals.
     Raises:
         ValueError: more nodes or levels than the engine takes.
     """
     if isinstance(accumulator, Late):
         accumulator = accumulator.inner
     nodes: list[Node] = []
-    _append(accumulator, nodes)
+    for part in walk(accumulator):
+        nodes.append(_node(part, len(nodes), operands))
     if len(nodes) > MAX_NODES:
         raise ValueError(f"{accumulator}: {len(nodes)} parts; the engine takes at most {MAX_NODES}")
+    lanes = math.prod(part.ways for part in walk(accumulator) if isinstance(part, Interleave))
+    if lanes > MAX_LANES:
+        raise ValueError(f"{accumulator}: {lanes} lanes; the engine takes at most {MAX_LANES}")
     joins: list[Join] = []
     leaf, linear = 0, True
-    while nodes[leaf].kind == "chunk":
+    while nodes[leaf].kind in ("chunk", "interleave"):
         outer = nodes[nodes[leaf].outer]
-        linear &= outer.kind != "chunk"
-        if outer.sum:
+        linear &= nodes[leaf].kind == "chunk" and outer.kind in ("fma", "seq") and outer.length <= 1
+        if linear and outer.sum:
             joins.insert(0, Join(nodes[leaf].length, outer.sum))
         leaf = nodes[leaf].inner
     return Lowered(tuple(nodes), leaf, tuple(joins) if linear and len(joins) <= MAX_JOINS else None)
 
 
-def _append(accumulator: Accumulator, nodes: list[Node]) -> int:
-    index = len(nodes)
-    match accumulator:
-        case Fma(total):
-            nodes.append(Node("fma", total))
+def _node(part: Accumulator, index: int, operands: tuple[Use, Use] | None) -> Node:
+    match part:
+        case Fma(total, products):
+            return Node("fma", total, length=products)
         case Seq(product, total):
-            nodes.append(Node("seq", total, product))
+            return Node("seq", total, product)
+        case Tree(total, radix, leaves):
+            return Node("tree", total, length=radix, fields=(("exact_leaves", int(leaves == "exact")),))
+        case Interleave(ways, inner, _):
+            return Node("interleave", length=ways, inner=index + 1, outer=_behind(inner, index))
+        case Chunk(length, inner, _):
+            return Node("chunk", length=length, inner=index + 1, outer=_behind(inner, index))
+        case Kahan(total):
+            return Node("kahan", total)
+        case Neumaier(total):
+            return Node("neumaier", total)
         case Exact(total):
-            nodes.append(Node("exact", total))
-        case Chunk(length, inner, outer):
-            nodes.append(Node("chunk"))
-            inner_index = _append(inner, nodes)
-            nodes[index] = Node("chunk", length=length, inner=inner_index, outer=_append(outer, nodes))
-        case _:
-            raise TypeError(f"{accumulator} cannot be lowered")
-    return index
+            return Node("exact", total)
+        case Fixed():
+            return Node("fixed_point", part.sum, Use(part.range), fields=(("tracks", int(part.mode == "track")),))
+        case Aligned():
+            return Node("aligned", part.out, length=part.n, fields=_aligned_fields(part, operands))
+    raise TypeError(f"{part} cannot be lowered")
+
+
+def _behind(inner: Accumulator, index: int) -> int:
+    """Return the number of the node behind an inner accumulator that follows node `index`."""
+    return index + 1 + sum(1 for _ in walk(inner))
+
+
+def _aligned_fields(part: Aligned, operands: tuple[Use, Use] | None) -> tuple[tuple[str, int], ...]:
+    a, b = (NONE if use is None else min_exponent(use) for use in operands or (None, None))
+    fields = {
+        "fraction": part.frac,
+        "late": int(part.c == "late"),
+        "align": {"rne": 0, "rz": 3, "rd": 5}[part.align],
+        "keeps_zeros": int(part.zero == "keep"),
+        "two_of_four": int(part.order == "two_of_four"),
+        "group": part.group,
+        "parts": part.parts,
+        "min_exponent": NONE if part.e_min is None else part.e_min,
+        "sum_fraction": NONE if part.sum_frac is None else part.sum_frac,
+        "c_fraction": NONE if part.c_frac is None else part.c_frac,
+        "c_reach": NONE if part.c_reach is None else part.c_reach,
+        "a_min_exponent": a,
+        "b_min_exponent": b,
+    }
+    return tuple(fields.items())
+
+
+def min_exponent(use: Use) -> int:
+    """Return the exponent of the smallest normal value of an operand's format."""
+    integer, exponent = dyadic.from_float(use.format.smallest_normal)
+    return exponent + integer.bit_length() - 1

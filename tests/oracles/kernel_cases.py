@@ -78,14 +78,14 @@ CASES = [
     Case("float64_fma_odd", "fma(e11m40)", "fp32", "special"),
     Case("float64_seq_odd", "seq(e11m40)", "fp32", c="fp32"),
     Case("float64_seq_odd", "seq(e9m28)", "fp32", "cancellation"),
-    Case("integer_exact", "exact(fp64)", "fp32", "wide", c="fp32"),
-    Case("integer_exact", "exact(fp16/sat)", "fp64", "special"),
-    Case("integer_exact", "exact(bf16)", "fp8_e5m2", "cancellation", c="bf16"),
-    Case("integer_tree", "fma(fp64)", "fp64", c="fp64"),
-    Case("integer_tree", "seq(e5m2:ftz)", "fp16", "subnormal"),
-    Case("integer_tree", "fma(fp8_e4m3fnuz)", "fp8_e4m3fnuz", "large", c="fp8_e4m3fnuz"),
-    Case("integer_tree", "chunk(6, fma(fp16), chunk(2, seq(bf16), seq(fp32)))", "fp8_e4m3", c="fp32"),
-    Case("integer_tree", "chunk(2, chunk(3, seq(fp16), fma(bf16)), seq(tf32/sat))", "fp16", "large"),
+    Case("integer_any", "exact(fp64)", "fp32", "wide", c="fp32"),
+    Case("integer_any", "exact(fp16/sat)", "fp64", "special"),
+    Case("integer_any", "exact(bf16)", "fp8_e5m2", "cancellation", c="bf16"),
+    Case("integer_any", "fma(fp64)", "fp64", c="fp64"),
+    Case("integer_any", "seq(e5m2:ftz)", "fp16", "subnormal"),
+    Case("integer_any", "fma(fp8_e4m3fnuz)", "fp8_e4m3fnuz", "large", c="fp8_e4m3fnuz"),
+    Case("integer_any", "chunk(6, fma(fp16), chunk(2, seq(bf16), seq(fp32)))", "fp8_e4m3", c="fp32"),
+    Case("integer_any", "chunk(2, chunk(3, seq(fp16), fma(bf16)), seq(tf32/sat))", "fp16", "large"),
 ]
 
 

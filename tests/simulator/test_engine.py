@@ -83,7 +83,7 @@ def test_every_pair_of_fp8_values_is_one_right_step(spec, monkeypatch):
     values = table[np.isfinite(table)]
     a, b = values.reshape(-1, 1), values.reshape(1, -1)
     for c in (None, values[37], -values[90]):
-        scalar = forced("integer_tree", spec, a, b, c).dense(stats=True)
+        scalar = forced("integer_any", spec, a, b, c).dense(stats=True)
         for isa in native.available_isas():
             monkeypatch.setenv("ULPSIM_ISA", isa)
             y, stats = simulator.matmul(a, b, spec, c=c, stats=True)
@@ -167,13 +167,13 @@ def test_full_a_million_outputs_equal_the_scalar_kernel(kind, state, monkeypatch
     compared = 0
     for far in (False, True):
         a, b, c = million(state, FULL_STATES[state], far)
-        expected, counted = forced("integer_tree", spec, a, b, c, threads=2).dense(stats=True)
+        expected, counted = forced("integer_any", spec, a, b, c, threads=2).dense(stats=True)
         hashes = set()
         for isa in native.available_isas():
             monkeypatch.setenv("ULPSIM_ISA", isa)
             for threads in (1, 2, 4):
                 work = Accumulation(simulator.mac(spec), a, b, c, threads)
-                assert work.kernel.name != "integer_tree", f"{spec} far={far}: no fast kernel is compared"
+                assert work.kernel.name != "integer_any", f"{spec} far={far}: no fast kernel is compared"
                 y, stats = work.dense(stats=True)
                 hashes.add((digest(y), digest(stats.overflowed)))
             note = f"{spec} far={far} {work.kernel.name} on {isa}, seed {SEED}"
@@ -193,7 +193,7 @@ def test_full_twenty_thousand_outputs_of_the_scalar_kernel_equal_the_reference(k
         a, b, c = million(state, FULL_STATES[state], far)
         a, b, c = a[::10, :6], b[:6, ::7], c[::10, ::7]
         values, flags = definition(spec, a, b, c)
-        y, stats = forced("integer_tree", spec, a, b, c).dense(stats=True)
+        y, stats = forced("integer_any", spec, a, b, c).dense(stats=True)
         assert_same_bits(y, values, operands_of(a, b, c), f"{spec} far={far} seed {SEED}")
         assert_same_bits(stats.overflowed, flags, operands_of(a, b, c), f"overflow flags {spec} far={far} seed {SEED}")
         assert y.size == 10_000

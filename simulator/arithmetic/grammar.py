@@ -1,0 +1,220 @@
+"""The string and YAML forms of accumulators.
+
+    acc := NAME "(" argument ("," argument)* ")" | PRESET ("(" output format ")")?
+    argument := value | key "=" value             positional ones first, in the order of the table below
+    YAML: this string, or {NAME: first argument, other arguments by name}, for example
+          {chunk: 128, inner: h100.fp8.wgmma, outer: seq(fp32)}.
+
+`seq` alone takes its product first, and only if there are two: seq(fp16), seq(exact, fp16), seq(fp16, fp32).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args
+
+from formats import Use
+
+from .accumulators import (
+    Accumulator,
+    Aligned,
+    Chunk,
+    Exact,
+    Fixed,
+    Fma,
+    Interleave,
+    Kahan,
+    Late,
+    Neumaier,
+    Seq,
+    Tree,
+)
+from .presets import PRESETS
+
+MAX_TEXT = 1000  # characters of a MAC in one line; no real unit comes near, and nesting stays bounded with it
+
+RECORDS: tuple[type, ...] = get_args(Accumulator)
+
+
+class Argument(NamedTuple):
+    """An argument of an accumulator: its name in both forms, what reads it, and whether it may be left out."""
+
+    name: str
+    read: Callable[[str, Any], Any]
+    optional: bool = False
+
+
+def _integer(what: str, form: Any) -> int:
+    if isinstance(form, int) and not isinstance(form, bool):
+        return form
+    text = form.strip() if isinstance(form, str) else ""
+    digits = text.removeprefix("-")
+    if digits.isascii() and digits.isdigit() and len(digits) < 20:
+        return int(text)
+    raise ValueError(f"{what} must be a whole number, got {form!r}")
+
+
+def _word(what: str, form: Any) -> str:
+    if not isinstance(form, str):
+        raise ValueError(f"{what}: expected a word, got {form!r}")
+    return form
+
+
+def _use(what: str, form: Any) -> Use:
+    if not isinstance(form, str | Use):
+        raise ValueError(f"{what}: expected a format such as fp16/sat, got {form!r}")
+    return Use.parse(form)
+
+
+def _nested(what: str, form: Any) -> Accumulator:
+    if not isinstance(form, (str, Mapping, *RECORDS)):
+        raise ValueError(f"{what}: expected an accumulator, got {form!r}")
+    return accumulator(form)
+
+
+_ARGUMENTS: dict[str, tuple[Argument, ...]] = {
+    "fma": (Argument("sum", _use), Argument("products", _integer, True)),
+    "seq": (Argument("sum", _use), Argument("product", _word, True)),
+    "tree": (Argument("sum", _use), Argument("radix", _integer, True), Argument("leaves", _word, True)),
+    "interleave": (Argument("ways", _integer), Argument("inner", _nested), Argument("join", _nested)),
+    "chunk": (Argument("length", _integer), Argument("inner", _nested), Argument("outer", _nested)),
+    "late": (Argument("inner", _nested),),
+    "kahan": (Argument("sum", _use),),
+    "neumaier": (Argument("sum", _use),),
+    "aligned": (
+        Argument("n", _integer),
+        Argument("frac", _integer),
+        Argument("out", _use),
+        Argument("c", _word, True),
+        Argument("align", _word, True),
+        Argument("e_min", _integer, True),
+        Argument("zero", _word, True),
+        Argument("order", _word, True),
+        *(Argument(name, _integer, True) for name in ("group", "parts", "sum_frac", "c_frac", "c_reach")),
+    ),
+    "exact": (Argument("sum", _use),),
+    "fixed": (
+        Argument("bits", _integer),
+        Argument("frac", _integer),
+        Argument("mode", _word),
+        Argument("rounding", _word, True),
+    ),
+}
+_ARGUMENTS["pairwise"] = _ARGUMENTS["tree"]
+
+_BUILD: dict[str, Callable[..., Accumulator]] = {
+    "fma": Fma,
+    "tree": Tree,
+    "pairwise": Tree,
+    "interleave": Interleave,
+    "chunk": Chunk,
+    "late": Late,
+    "kahan": Kahan,
+    "neumaier": Neumaier,
+    "aligned": Aligned,
+    "exact": Exact,
+    "fixed": Fixed,
+}
+
+
+def accumulator(form: str | Mapping[str, Any] | Accumulator) -> Accumulator:
+    """Return the accumulator of its string or YAML form; ValueError says which part is wrong."""
+    if isinstance(form, RECORDS):
+        return form  # type: ignore[return-value]
+    if isinstance(form, str):
+        return _from_string(form)
+    if isinstance(form, Mapping):
+        return _from_mapping(form)
+    raise TypeError(f"expected an accumulator as string or mapping, got {type(form).__name__}")
+
+
+def is_accumulator(text: str) -> bool:
+    """Whether a text begins as an accumulator does, be it right or wrong inside."""
+    name = text.split("(")[0].strip()
+    return name in _ARGUMENTS or name in PRESETS
+
+
+def _from_string(text: str) -> Accumulator:
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"accumulator of {len(text)} characters; expected at most {MAX_TEXT}")
+    text = text.strip()
+    name, bracket, rest = text.partition("(")
+    name = name.strip()
+    if name in PRESETS and (not bracket or rest.endswith(")")):
+        return _from_string(PRESETS[name].form(rest[:-1].strip() if bracket else None))
+    if name not in _ARGUMENTS:
+        near = difflib.get_close_matches(name, [*_ARGUMENTS, *PRESETS], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_ARGUMENTS)}, and the presets"
+        raise ValueError(f"accumulator {name!r} is unknown; {hint}")
+    if not bracket or not rest.endswith(")"):
+        raise ValueError(f"{text!r}: expected {_usage(name)}")
+    return _build(name, _by_name(text, name, _split(text, rest[:-1])))
+
+
+def _from_mapping(form: Mapping[str, Any]) -> Accumulator:
+    names = [key for key in form if key in _ARGUMENTS]
+    if len(names) != 1:
+        raise ValueError(
+            f"accumulator: expected one of the keys {', '.join(_ARGUMENTS)}, got {', '.join(map(str, form))}"
+        )
+    name = names[0]
+    first, *others = (argument.name for argument in _ARGUMENTS[name])
+    unknown = [key for key in form if key != name and key not in others]
+    if unknown:
+        raise ValueError(f"{name}: unknown key {unknown[0]!r}; expected {', '.join(others) or 'no other key'}")
+    return _build(name, {first: form[name], **{key: form[key] for key in form if key != name}})
+
+
+def _split(text: str, body: str) -> list[str]:
+    """Split at the commas of the top level."""
+    arguments, depth, start = [], 0, 0
+    for position, character in enumerate(body):
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            raise ValueError(f"{text!r}: unbalanced parentheses")
+        if character == "," and depth == 0:
+            arguments.append(body[start:position].strip())
+            start = position + 1
+    if depth:
+        raise ValueError(f"{text!r}: unbalanced parentheses")
+    return [*arguments, body[start:].strip()]
+
+
+def _by_name(text: str, name: str, arguments: list[str]) -> dict[str, Any]:
+    expected = [argument.name for argument in _ARGUMENTS[name]]
+    if name == "seq" and len(arguments) == 2 and not any("=" in argument for argument in arguments):
+        expected = ["product", "sum"]
+    given: dict[str, Any] = {}
+    for position, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        if equals and "(" not in key:
+            key, value = key.strip(), value.strip()
+        elif position >= len(expected) or len(given) < position or expected[position] in given:
+            raise ValueError(f"{text!r}: expected {_usage(name)}; {argument!r} is too much")
+        else:
+            key, value = expected[position], argument
+        if key not in expected:
+            raise ValueError(f"{text!r}: {name} has no argument {key!r}; expected {_usage(name)}")
+        if key in given:
+            raise ValueError(f"{text!r}: {key} is given twice")
+        given[key] = value
+    return given
+
+
+def _usage(name: str) -> str:
+    return f"{name}({', '.join(a.name + ('?' if a.optional else '') for a in _ARGUMENTS[name])})"
+
+
+def _build(name: str, given: Mapping[str, Any]) -> Accumulator:
+    values = {}
+    for argument in _ARGUMENTS[name]:
+        if argument.name in given:
+            values[argument.name] = argument.read(f"{name}: {argument.name}", given[argument.name])
+        elif not argument.optional:
+            raise ValueError(f"{name}: {argument.name} is missing; expected {_usage(name)}")
+    if name == "seq":
+        product = values.get("product", values["sum"])
+        # A product that is not rounded is a fused multiply-add, and is called so.
+        return Fma(values["sum"]) if product == "exact" else Seq(Use.parse(product), values["sum"])
+    return _BUILD[name](**values)
