@@ -123,7 +123,7 @@ def matmul(
         out: float32 or float64, (M, N) with a contiguous last axis, or one-dimensional if `outputs` is given.
         overflow: boolean, like out, or None.
         key: of the random words of stochastic roundings.
-        counts: zeroed array of COUNTS, (M, N / COUNTED_COLUMNS rounded up), to be added to; None where `outputs` is given.
+        counts: array of COUNTS, (M, N / COUNTED_COLUMNS rounded up), to be added to; None where `outputs` is given.
         outputs: (rows, columns) of the only outputs to compute, in the order of `out`; None for all.
     """
     (m, k), n = a.shape, b.shape[1]

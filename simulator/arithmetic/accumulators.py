@@ -20,7 +20,8 @@ ORDERS = ("ascending", "two_of_four")
 
 def _whole(what: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{what} must be a whole number from {least} to {most}, got {value!r}")
+        last = "2**63 - 1" if most == (1 << 63) - 1 else most
+        raise ValueError(f"{what} must be a whole number from {least} to {last}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,9 @@ class Aligned:
 
     A step takes the state c and n products (what is missing at the end is filled with zeros). The exponent of a product
     is the sum of its operands' exponents, each at least that of the smallest normal of its operand format; of the state
-    it is at least -126. E is the largest of all of them and of `e_min`; every term is rounded by `align` to a multiple of
-    2^(E - frac), their sum is exact, and `out` rounds it once. A sum beyond the largest value of `out` becomes what an
-    infinity becomes; a zero sum is +0. Source: Khattak and Mikaitis, Accurate Models of NVIDIA Tensor Cores.
+    it is at least -126. E is the largest of all of them and of `e_min`; every term is rounded by `align` to a multiple
+    of 2^(E - frac), their sum is exact, and `out` rounds it once. A sum beyond the largest value of `out` becomes what
+    an infinity becomes; a zero sum is +0. Source: Khattak and Mikaitis, Accurate Models of NVIDIA Tensor Cores.
 
     Args:
         n: products a step. frac: F, bits below 2^E that terms keep. out: format and rounding of the state.
@@ -220,12 +221,12 @@ class Exact:
 
 @dataclass(frozen=True)
 class Fixed:
-    """An integer of `bits` bits, the last `frac` of them behind the point: t = a*b rounded to a multiple of 2^-frac, s + t.
+    """Fixed point: t = a*b rounded to a multiple of 2^-frac, then the integer sum s + t of `bits` bits.
 
     Args:
-        bits, frac: width with sign, fraction bits.
-        mode: "wrap", modulo 2^bits; "sat", clamped after every step; "track", a state of 53 bits instead, and steps that
-            leave the range of `bits` bits count as overflows.
+        bits, frac: width with sign, and how many of them lie behind the point.
+        mode: "wrap", modulo 2^bits; "sat", clamped after every step; "track", a state of 53 bits instead, and steps
+            that leave the range of `bits` bits count as overflows.
         rounding: of the products.
     """
 
@@ -268,9 +269,7 @@ def _choice(name: str, value: str, expected: tuple[str, ...]) -> None:
 
 def _refuse_late(name: str, *parts: Accumulator) -> None:
     if any(isinstance(part, Late) for part in parts):
-        raise ValueError(
-            f"{name}: write late({name}(...)); the addend joins the whole accumulation, not a part of it"
-        )
+        raise ValueError(f"{name}: write late({name}(...)); the addend joins the whole accumulation, not a part of it")
 
 
 def parts(accumulator: Accumulator) -> tuple[Accumulator, ...]:

@@ -160,7 +160,7 @@ class Accumulation:
         self.lowered: Lowered = lower(spec.accumulator, spec.operands)
         self.kernel: Kernel = choose(self.situation())[0]
 
-    def _words(self, node: int, first: int, which: int = 0) -> dict[str, int]:
+    def _words(self, node: int, first: int, which: int = 0) -> dict[str, Any]:
         """Return what says which random words an array is rounded with."""
         key = self.key
         return {"seed": key.seed, "step": key.step, "offset": first, "site": site_of(node, key.site), "which": which}
@@ -300,7 +300,7 @@ def check_shapes(name: str, a: NDArray[Any], b: NDArray[Any]) -> None:
         raise ValueError(f"{name}: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
 
 
-def _operand(x: NDArray[Any], use: Use | None, axis: int, words: Mapping[str, int]) -> NDArray[Any]:
+def _operand(x: NDArray[Any], use: Use | None, axis: int, words: Mapping[str, Any]) -> NDArray[Any]:
     """Quantise an operand, blocks along k, which is `axis`, and hold it as float32 if that is exact."""
     if use is not None and not isinstance(use.format, FloatFormat) and not use.mode.stochastic:
         x = use.quantize(x, axis=axis)

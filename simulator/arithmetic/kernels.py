@@ -1,7 +1,8 @@
 """Which kernel may run: each fast kernel's condition, checked against the accumulator and the operands at hand.
 
 A kernel equals the definition only under its condition. `choose` takes the first kernel, in order of cost, whose
-clauses all hold; the integer kernel holds for nearly everything, the definition itself always. The clauses keep their numbers, which are the proof.
+clauses all hold; the integer kernel holds for nearly everything, the definition itself always. The clauses keep their
+numbers, which are the proof.
 
 Notation: W lane precision, p precision of a use, q exponent of its smallest subnormal, e_min that of its smallest
 normal; a product a*b has at most n_ab significant bits, its last at 2^l_ab or above, and |a*b| < 2^h_ab.

@@ -349,7 +349,7 @@ class _Tree(_State):
 
     def finish(self) -> float:
         """Sum group by group, in the order in which a unit that takes products one by one completes the groups."""
-        use, radix = self.accumulator.sum, self.accumulator.radix
+        radix = self.accumulator.radix
         levels: list[list[Term]] = [[]]
 
         def enter(term: Term, level: int) -> None:

@@ -42,6 +42,11 @@ class MacSpec:
         inside = (*uses(self.accumulator), *([self.output] if self.output else []))
         for use in (*(self.operands or ()), *inside):
             held_by_float64(use.format)
+            if use.format.has_blocks and use.mode.stochastic:
+                raise ValueError(
+                    f"{use}: values that share scales are not rounded stochastically in a MAC; "
+                    "quantise the arrays first"
+                )
         for use in inside:
             if use.format.has_blocks:
                 raise ValueError(

@@ -1,8 +1,8 @@
 """Energy of single operations, from the table of the process node (estimates).
 
 A multiplier of floats costs its partial products and the add of exponents; a float adder is proportional to its
-significand, a fixed-point one to its width plus the shift that aligns a float product. Coefficients, their sources and
-classes are in the tables beside this file.
+significand, an integer one to its width, one that takes aligned terms to its width plus the shift that aligns them.
+Coefficients, their sources and classes are in the tables beside this file.
 """
 
 from __future__ import annotations
@@ -10,11 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from formats import FloatFormat, Format
-from simulator.arithmetic.accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq
+from formats import FixedFormat, FloatFormat, Format
+from simulator.arithmetic.accumulators import (
+    Accumulator,
+    Chunk,
+    Exact,
+    Fixed,
+    Interleave,
+    Kahan,
+    Late,
+    Neumaier,
+    Seq,
+    Tree,
+    innermost,
+    outermost,
+    result_use,
+)
 from simulator.errors import InputError
 from simulator.hardware import MacMode
-from simulator.hardware.order import innermost
+from simulator.hardware.order import adder_bits
 from simulator.hardware.technology import BANDS, EnergyTable
 
 PARTS = ("mul", "acc", "side", "register", "idle", "sram", "dram", "gather", "leak")
@@ -45,58 +59,91 @@ def mac_energy(table: EnergyTable, mode: MacMode, further_modes: int) -> MacEner
         InputError: a format that the model does not price.
     """
     factor = 1.0 + further_modes * table.mode_factor.value
-    fold_j = factor * _fold_adder_j(table, mode)
+    accumulator, operands = mode.spec.accumulator, mode.operand_formats
+    final = outermost(accumulator)
+    # To a partial sum that is kept in fixed point a result is added without a shift.
+    fold_j = factor * (
+        fixed_adder_j(table, mode.partial_sum_bits, aligned=False)
+        if isinstance(final, Exact)
+        else adder_j(table, final, operands)
+    )
     if mode.energy_j is not None:
         return MacEnergy(mode.energy_j, 0.0, fold_j, "user", "user")
-    state = innermost(mode.spec.accumulator)
-    acc_class = "assumed" if isinstance(state, Exact) else table.float_adder_j_per_bit.uncertainty
+    state = innermost(accumulator)
+    assumed = adder_bits(state, operands) is not None or isinstance(state, Fixed)
+    inner = accumulator.inner if isinstance(accumulator, Late) else accumulator
+    within = inner.inner if isinstance(inner, Chunk) else inner  # the outermost joins are priced as folds
     return MacEnergy(
-        factor * multiplier_j(table, *mode.operand_formats, state),
-        factor * adder_j(table, state, mode.accumulator_bits),
+        factor * multiplier_j(table, *operands, state),
+        factor * adder_j(table, within, operands),
         fold_j,
         table.partial_product_j_per_bit2.uncertainty,
-        acc_class,
+        "assumed" if assumed else table.float_adder_j_per_bit.uncertainty,
     )
 
 
 def multiplier_j(table: EnergyTable, a: Format, b: Format, state: Accumulator) -> float:
     """Return the energy of one product: exact in an array of partial products, or rounded and normalised on its own."""
-    a, b = _priced(a), _priced(b)
-    products = a.precision * b.precision
-    if isinstance(state, Seq):
-        return (
-            table.rounded_multiplier_j_per_bit2.value * products
-            + table.rounded_multiplier_j_per_bit.value * state.product.format.bits
-        )
-    exponents = max(a.exponent_bits, b.exponent_bits) + 1
-    return table.partial_product_j_per_bit2.value * products + table.adder_j_per_bit.value * exponents
+    a_bits, b_bits = _significand_bits(a), _significand_bits(b)
+    products = a_bits * b_bits
+    rounded = _rounded_product(state)
+    if rounded is not None:
+        return table.rounded_multiplier_j_per_bit2.value * products + table.rounded_multiplier_j_per_bit.value * rounded
+    exponents = max(f.exponent_bits if isinstance(f, FloatFormat) else 0 for f in (a, b))
+    return table.partial_product_j_per_bit2.value * products + (
+        table.adder_j_per_bit.value * (exponents + 1) if exponents else 0.0
+    )
 
 
-def adder_j(table: EnergyTable, state: Accumulator, width: int, *, aligned: bool = True) -> float:
-    """Return the energy of adding one product.
-
-    Args:
-        state: what adds it. width: bits of a fixed-point state. aligned: whether to count the alignment shift of one.
-    """
-    if isinstance(state, Exact):
-        shift = table.shifter_j_per_bit.value * width * (width - 1).bit_length() if aligned else 0.0
-        return table.adder_j_per_bit.value * width + shift
-    assert isinstance(state, Fma | Seq)
-    return table.float_adder_j_per_bit.value * _priced(state.sum.format).precision
+def _rounded_product(state: Accumulator) -> int | None:
+    """Return the bits of the format into which a float product is rounded before the sum, None where it is exact."""
+    match state:
+        case Seq(product, _):
+            return product.format.bits if isinstance(product.format, FloatFormat) else None
+        case Tree(total, _, "rounded") | Kahan(total) | Neumaier(total):
+            return total.format.bits
+    return None
 
 
-def _fold_adder_j(table: EnergyTable, mode: MacMode) -> float:
-    """Energy of adding the result of a fold to a partial sum."""
-    outer = mode.spec.accumulator
-    while isinstance(outer, Late | Chunk):
-        outer = outer.inner if isinstance(outer, Late) else outer.outer
-    return adder_j(table, outer, mode.partial_sum_bits, aligned=False)
+def adder_j(table: EnergyTable, accumulator: Accumulator, operands: tuple[Format, Format]) -> float:
+    """Return the energy of adding one product, with its share of the joins of what it is composed of."""
+    match accumulator:
+        case Chunk(length, inner, outer):
+            return adder_j(table, inner, operands) + adder_j(table, outer, operands) / length
+        case Interleave(_, inner, _):
+            return adder_j(table, inner, operands)  # the lanes are joined once an output
+        case Late(inner):
+            return adder_j(table, inner, operands)
+        case Kahan() | Neumaier():
+            return 4 * _plain_adder_j(table, accumulator.sum.format)
+    width = adder_bits(accumulator, operands)
+    if width is not None:
+        return fixed_adder_j(table, width, aligned=True)
+    return _plain_adder_j(table, result_use(accumulator).format)
+
+
+def fixed_adder_j(table: EnergyTable, width: int, *, aligned: bool) -> float:
+    """Return the energy of a fixed-point sum of so many bits, with the shift that aligns a term or without."""
+    shift = table.shifter_j_per_bit.value * width * (width - 1).bit_length() if aligned else 0.0
+    return table.adder_j_per_bit.value * width + shift
+
+
+def _plain_adder_j(table: EnergyTable, fmt: Format) -> float:
+    """Energy of one sum in a format: a float adder by its significand, an integer one by its width."""
+    if isinstance(fmt, FixedFormat):
+        return table.adder_j_per_bit.value * fmt.bits
+    return table.float_adder_j_per_bit.value * _priced(fmt).precision
+
+
+def _significand_bits(fmt: Format) -> int:
+    return fmt.bits if isinstance(fmt, FixedFormat) else _priced(fmt).precision
 
 
 def _priced(fmt: Format) -> FloatFormat:
     if not isinstance(fmt, FloatFormat):
         raise InputError(
-            f"{fmt}: got a format that the energy model does not price; expected a float; give mac energy in pJ"
+            f"{fmt}: got a format that the energy model does not price; expected a float or an integer; "
+            "give mac energy in pJ"
         )
     return fmt
 

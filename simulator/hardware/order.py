@@ -1,8 +1,8 @@
 """The order of summation that follows from the array, and the width of the sums.
 
-What one PE does is written in the file as a plain `fma` or `seq`. A weight- or input-stationary array chains R rows of
-`rate` MACs, then adds the result to a partial sum: `chunk(R*rate, A, seq(F))`. An output-stationary array keeps the sum
-in the PE: `A`. An `exact` accumulator has no order.
+What one PE does is written in the file, as a plain `fma` or `seq` or as any other accumulator. A weight- or
+input-stationary array chains R rows of `rate` MACs, then adds the result to a partial sum: `chunk(R*rate, A, seq(F))`.
+An output-stationary array keeps the sum in the PE: `A`. An `exact` accumulator has no order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,20 @@ from __future__ import annotations
 from fractions import Fraction
 
 from formats import Format
-from simulator.arithmetic.accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq, result_use
+from simulator.arithmetic.accumulators import (
+    Accumulator,
+    Aligned,
+    Chunk,
+    Exact,
+    Fma,
+    Kahan,
+    Late,
+    Neumaier,
+    Seq,
+    innermost,
+    outermost,
+    result_use,
+)
 
 # An exact (fixed-point) accumulator has room for sums of 2**16 products.
 GUARD_BITS = 16
@@ -29,9 +42,6 @@ def array_order(written: Accumulator, dataflow: str, rows: int, rate: int) -> Ac
             return Late(array_order(written.inner, dataflow, rows, rate))
         case Exact():
             return written
-        case Chunk():
-            _check_composition(written, dataflow, rows, rate)
-            return written
     if dataflow == "best":
         raise ValueError(
             f"got {written}, whose order of summation would change with the dataflow that array.dataflow: best picks "
@@ -40,49 +50,49 @@ def array_order(written: Accumulator, dataflow: str, rows: int, rate: int) -> Ac
         )
     if dataflow == "os":
         return written
+    if isinstance(written, Chunk):
+        if written.length != rows * rate:
+            raise ValueError(
+                f"got runs of {written.length}; expected {rows * rate} = array.rows ({rows}) times rate ({rate}); "
+                f"write {written.inner} and let the order follow from the array, change array.rows or rate, or set "
+                "array.dataflow to os"
+            )
+        return written
     total = result_use(written)
     return Chunk(rows * rate, written, Seq(total, total))
 
 
-def _check_composition(written: Chunk, dataflow: str, rows: int, rate: int) -> None:
-    if dataflow in ("os", "best"):
-        raise ValueError(
-            f"got {written}, but array.dataflow: {dataflow} does not sum in runs; expected what one PE does; "
-            f"write {written.inner}, or set array.dataflow to ws"
-        )
-    if isinstance(written.inner, Chunk) or isinstance(written.outer, Chunk):
-        raise ValueError(
-            f"got the nested {written}; expected chunk({rows * rate}, inner, outer), the order of "
-            "array.rows times rate; write what one PE does, e.g. fma(fp16)"
-        )
-    if written.length != rows * rate:
-        raise ValueError(
-            f"got runs of {written.length}; expected {rows * rate} = array.rows ({rows}) times rate ({rate}); "
-            f"write {written.inner} and let the order follow from the array, or change array.rows or rate"
-        )
-
-
-def innermost(accumulator: Accumulator) -> Fma | Seq | Exact:
-    """Return what adds each product."""
-    while isinstance(accumulator, Late | Chunk):
-        accumulator = accumulator.inner
-    return accumulator
-
-
 def state_bits(accumulator: Accumulator, operands: tuple[Format, Format]) -> int:
-    """Return the width of the state to which each product is added."""
-    state = innermost(accumulator)
-    return exact_product_bits(*operands) + GUARD_BITS if isinstance(state, Exact) else state.sum.format.bits
+    """Return the width of the state to which each product is added, compensation included."""
+    return _own_bits(innermost(accumulator), operands)
 
 
 def partial_sum_bits(accumulator: Accumulator, operands: tuple[Format, Format]) -> int:
     """Return the width of the sums kept between runs, or of the state where there are none."""
-    match accumulator:
-        case Chunk():
-            return state_bits(accumulator.outer, operands)
-        case Late():
-            return partial_sum_bits(accumulator.inner, operands)
-    return state_bits(accumulator, operands)
+    return _own_bits(outermost(accumulator), operands)
+
+
+def _own_bits(state: Accumulator, operands: tuple[Format, Format]) -> int:
+    if isinstance(state, Exact):
+        return exact_product_bits(*operands) + GUARD_BITS
+    bits = result_use(state).format.bits
+    return 2 * bits if isinstance(state, Kahan | Neumaier) else bits
+
+
+def adder_bits(state: Accumulator, operands: tuple[Format, Format]) -> int | None:
+    """Return the width of the fixed-point adder that takes aligned terms; None where sums are floats' or integers'.
+
+    An aligned step holds F bits below 2^E, the two bits above it and the carries of its n products and the state; a
+    fused step of several products is counted as if it kept two bits more than its result.
+    """
+    match state:
+        case Exact():
+            return exact_product_bits(*operands) + GUARD_BITS
+        case Aligned(n, frac):
+            return frac + 3 + n.bit_length()
+        case Fma(total, products) if products > 1 and hasattr(total.format, "precision"):
+            return int(total.format.precision) + 5 + products.bit_length()
+    return None
 
 
 def exact_product_bits(a: Format, b: Format) -> int:

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+import formats
 import simulator
 from native.matmul import Profile
+from simulator.arithmetic.accumulators import Fma
 from simulator.arithmetic.kernels import KERNELS, Situation, choose
 from simulator.arithmetic.lowering import lower
 from tests.oracles.kernel_cases import kernel_named
@@ -265,7 +267,7 @@ def test_a_condition_refuses_just_outside_its_bound_and_says_why(name):
 
 
 def test_every_lane_kernel_has_a_bound_here():
-    lanes = {kernel.name for kernel in KERNELS if not kernel.name.startswith("integer")}
+    lanes = {kernel.name for kernel in KERNELS} - {"integer_any", "definition"}
     assert {bound[0] for bound in BOUNDS.values()} == lanes
 
 
@@ -308,16 +310,26 @@ def test_an_exact_accumulator_is_never_given_to_a_kernel_that_rounds():
     where = situation("exact(fp16)", operand(500, -500, 53), k=10)
     for kernel in KERNELS:
         holds = not failing(kernel.name, where)
-        assert holds == (kernel.name == "integer_any"), kernel.name
+        assert holds == (kernel.name in ("integer_any", "definition")), kernel.name
 
 
 def test_a_kernel_for_another_step_is_refused_by_kind():
     assert failing("float32_seq", situation("fma(fp16)", ONE)) == [
         "this kernel runs seq, and the accumulator's leaf is fma"
     ]
-    assert failing("integer_any", situation("exact(fp16)", ONE)) == [
-        "this kernel rounds at every step, and the accumulator only once"
+    assert failing("float32_fma", situation("fma(fp16, 4)", ONE)) == [
+        "this kernel takes one product a step, and the accumulator 4"
     ]
+    assert failing("float32_fma", situation("fma(posit16)", ONE)) == ["sums are floats; posit16 is none"]
+
+
+def test_codebooks_are_left_to_the_definition():
+    halves = formats.CodebookFormat("halves", [-0.5, 0.0, 0.5])
+    where = situation(Fma(formats.Use(halves)), ONE)
+    assert failing("integer_any", where) == [
+        "every rounding is into a float, posit, takum or fixed point; halves is none"
+    ]
+    assert choose(where)[0].name == "definition"
 
 
 def test_operands_without_a_non_zero_element_are_no_problem():

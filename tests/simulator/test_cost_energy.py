@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.arithmetic.accumulators import innermost
 from simulator.arithmetic.spec import mac
 from simulator.cost import Gemm, price
-from simulator.cost.energy import adder_j, multiplier_j
+from simulator.cost.energy import adder_j, fixed_adder_j, mac_energy, multiplier_j
 from simulator.cost.folds import register_bits
 from simulator.hardware import Array, load_hardware
-from simulator.hardware.order import exact_product_bits, innermost
+from simulator.hardware.order import exact_product_bits
 from simulator.hardware.technology import energy_table
 
 NPU = load_hardware("npu")
@@ -37,8 +38,11 @@ def test_default_mac_energies(table, expected_pj):
         spec = mac(f"{operands} -> {accumulator}")
         formats = tuple(use.format for use in spec.operands)
         state = innermost(spec.accumulator)
-        width = exact_product_bits(*formats)  # one product: the column int37, without the shift
-        total = multiplier_j(table, *formats, state) + adder_j(table, state, width, aligned=False)
+        if accumulator.startswith("exact"):  # one product: the column int37, without the shift
+            sum_j = fixed_adder_j(table, exact_product_bits(*formats), aligned=False)
+        else:
+            sum_j = adder_j(table, state, formats)
+        total = multiplier_j(table, *formats, state) + sum_j
         assert round(total * 1e12, 2) == expected, (operands, accumulator)
 
 
@@ -54,9 +58,43 @@ def test_an_exact_e4m3_product_needs_37_bits_and_its_alignment_0_22_pj():
     spec = mac("fp8_e4m3 -> exact(fp32)")
     width = exact_product_bits(*(use.format for use in spec.operands))
     assert width == 37
-    table, state = energy_table("horowitz2014_45nm"), innermost(spec.accumulator)
-    shift = adder_j(table, state, width) - adder_j(table, state, width, aligned=False)
+    table = energy_table("horowitz2014_45nm")
+    shift = fixed_adder_j(table, width, aligned=True) - fixed_adder_j(table, width, aligned=False)
     assert shift * 1e12 == pytest.approx(0.222, abs=1e-3)
+
+
+# What stands beside each accumulator, in adders of the node: of floats by the bit of the significand (f), of integers
+# by the bit (i), and shifters by the bit and level (s).
+ADDERS = {
+    "kahan(fp16)": lambda f, i, s: 4 * 11 * f,
+    "tree(fp16)": lambda f, i, s: 11 * f,
+    "fixed(32, 0, wrap)": lambda f, i, s: 32 * i,
+    "fma(int32)": lambda f, i, s: 32 * i,
+    "aligned(16, 25, fp32/rz)": lambda f, i, s: 33 * i + 33 * 6 * s,  # 25 + 3 bits and 5 of carries
+    "fma(fp16, 4)": lambda f, i, s: 19 * i + 19 * 5 * s,  # 11 + 5 bits and 3 of carries
+    "interleave(2, fma(fp16), seq(fp32))": lambda f, i, s: 11 * f,
+    "chunk(4, fma(fp16), seq(fp32))": lambda f, i, s: 11 * f + 24 * f / 4,
+}
+
+
+@pytest.mark.parametrize("accumulator", ADDERS)
+def test_sums_of_each_accumulator_are_priced_by_their_adders(accumulator):
+    table = energy_table("jouppi2021_7nm")
+    spec = mac(f"fp16 -> {accumulator}")
+    expected = ADDERS[accumulator](
+        table.float_adder_j_per_bit.value, table.adder_j_per_bit.value, table.shifter_j_per_bit.value
+    )
+    assert adder_j(table, spec.accumulator, tuple(use.format for use in spec.operands)) == pytest.approx(expected)
+    # In the array the outermost joins are folds, so that only what is within them belongs to a product.
+    in_array = mac(f"fp16 -> chunk(16, {accumulator}, seq(fp32))")
+    assert mac_energy(table, replace(NPU.mac.low, spec=in_array), 0).acc_j == pytest.approx(expected)
+
+
+def test_integer_operands_and_sums_have_no_exponents_to_add():
+    table = energy_table("jouppi2021_7nm")
+    spec = mac("int8 -> fixed(32, 0, wrap)")
+    product_j = multiplier_j(table, *(use.format for use in spec.operands), innermost(spec.accumulator))
+    assert product_j == pytest.approx(64 * table.partial_product_j_per_bit2.value)
 
 
 def test_sram_energy_goes_through_the_points_of_the_table():
