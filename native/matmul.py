@@ -142,7 +142,8 @@ def matmul(
         job.rows, job.columns = (ffi.cast("int64_t *", index.ctypes.data) for index in (rows, columns))
         job.count = rows.size
     job.threads = threads
-    job.seed, job.step, job.site, job.first_index, job.row_index, job.column_index = key
+    job.seed, job.step, job.site, _, job.row_index, job.column_index = key
+    job.first_index = key.first % (1 << 64)
     if counts is not None:
         job.counts = ffi.cast("ulp_counts *", counts.ctypes.data)
     for i, node in enumerate(nodes):

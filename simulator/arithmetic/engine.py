@@ -83,18 +83,16 @@ def matmul(
     """
     a, b = numbers(a, "a"), numbers(b, "b")
     check_shapes("matmul", a, b)
-    n = b.shape[1]
-    key = random_key(seed, step, site, first_row * n, n, 1)
+    key = random_key(seed, step, site, first_row, b.shape[1])
     y, counted = Accumulation(make_spec(mac), a, b, c, threads, key).dense(stats)
     return (y, counted) if stats else y
 
 
-def random_key(seed: int, step: int, site: int, first: int, row: int, column: int) -> engine.Key:
-    """Return the key of random words, checked; ValueError or TypeError says what is out of range."""
-    return engine.Key(
-        whole_of_bits("seed", seed, 32), whole_of_bits("step", step, 32), whole_of_bits("site", site, SITE_BITS),
-        whole_of_bits("first_row", first, 64), row, column,
-    )  # fmt: skip
+def random_key(seed: int, step: int, site: int, first_row: int, columns: int) -> engine.Key:
+    """Return the key of random words of rows of a result, checked; ValueError or TypeError says what is out of range."""
+    first = whole_of_bits("first_row", first_row, 64) * columns
+    key = whole_of_bits("seed", seed, 32), whole_of_bits("step", step, 32), whole_of_bits("site", site, SITE_BITS)
+    return engine.Key(*key, first, columns, 1)
 
 
 def dot(
@@ -121,7 +119,7 @@ def dot(
     count = math.prod(shape)
     rows = np.arange(count, dtype=np.int64)
     addend = None if c is None else np.broadcast_to(numbers(c, "c"), shape).reshape(count, 1)
-    key = random_key(seed, 0, 0, 0, 1, 0)
+    key = engine.Key(whole_of_bits("seed", seed, 32), row=1)
     work = Accumulation(make_spec(mac), a.reshape(count, k), b.reshape(count, k).T, addend, threads, key)
     return work.listed((rows, rows))[0].reshape(shape)
 
@@ -163,7 +161,7 @@ class Accumulation:
     def _words(self, node: int, first: int, which: int = 0) -> dict[str, Any]:
         """Return what says which random words an array is rounded with."""
         key = self.key
-        return {"seed": key.seed, "step": key.step, "offset": first, "site": site_of(node, key.site), "which": which}
+        return {"seed": key.seed, "step": key.step, "offset": first % (1 << 64), "site": site_of(node, key.site), "which": which}
 
     def _addend(self, c: NDArray[Any]) -> NDArray[Any]:
         """Round the addend into the use in which it joins; an exact sum takes it as it is."""

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from native.twins import convert
 
 from .accumulators import Accumulator, result_use
-from .engine import Accumulation, check_shapes, numbers
+from .engine import Accumulation, check_shapes, numbers, random_key
 from .spec import MacSpec, mac
 
 # kappa_phi(v) / |v| for each activation, on float64 v of any sign; +inf at a zero that the activation does not forgive.
@@ -129,11 +129,15 @@ def two_pass(
     criterion: Criterion | None = None,
     scale: ArrayLike = 1.0,
     shift: ArrayLike = 0.0,
+    step: int = 0,
+    site: int = 0,
+    first_row: int = 0,
 ) -> TwoPassResult:
     """Multiply two matrices in two passes; the second computes the flagged outputs only.
 
     Args:
-        a, b, c, seed, threads: as for matmul.
+        a, b, c, seed, threads, step, site, first_row: as for matmul. The passes draw different random words: the second
+            one's site is the upper one of a pair, 2 * site + 1.
         low, high: MAC units of the two passes.
         tolerance, score: of the criterion, unless one is given whole.
         activation: what consumes the output: identity, relu or tanh.
@@ -145,14 +149,16 @@ def two_pass(
     low, high = mac(low), mac(high)
     a, b = numbers(a, "a"), numbers(b, "b")
     check_shapes("two_pass", a, b)
-    first, counted = Accumulation(low, a, b, c, threads).dense(stats=True)
+    n = b.shape[1]
+    keys = [random_key(seed, step, 2 * site + i, first_row, n) for i in range(2)]
+    first, counted = Accumulation(low, a, b, c, threads, keys[0]).dense(stats=True)
     assert counted is not None
     scores = kappa_prime(first, activation, scale, shift)
     recomputed = ~rule.keep(first, scores, counted.overflowed)
     output = convert(first, np.result_type(low.dtype, high.dtype)).copy()
     rows, columns = np.nonzero(recomputed)
     if rows.size:
-        output[rows, columns] = Accumulation(high, a, b, c, threads).listed((rows, columns))[0]
+        output[rows, columns] = Accumulation(high, a, b, c, threads, keys[1]).listed((rows, columns))[0]
     ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits
     share = rows.size / recomputed.size if recomputed.size else 0.0
     return TwoPassResult(output, recomputed, scores, counted.overflowed, TwoPassCost(ratio, share))

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from formats import Use
 from simulator.arithmetic.accumulators import Exact
-from simulator.arithmetic.engine import Accumulation
+from simulator.arithmetic.engine import Accumulation, random_key
 from simulator.arithmetic.spec import MacSpec, mac
 from simulator.arithmetic.two_pass import Criterion, two_pass
 from simulator.cost import Cost, Gemm, accumulation_cost, price
@@ -222,16 +222,20 @@ class Emulation:
         out = np.empty((op.gemms, op.m, op.n), dtype)
         flags = None if rule.high is None else np.zeros(out.shape, np.bool_)
         overflows = 0
+        site, first_row = list(self.tallies).index(op.name), self.tallies[op.name].rows
         for gemm, rows, a, b, c in op.blocks():
+            # Rows of samples to come are counted on, so that random words do not depend on how samples are batched.
+            row = first_row + (gemm * op.m if op.batched else gemm << 32) + rows.start
             if rule.high is None or flags is None:
-                out[gemm, rows], stats = Accumulation(low, a, b, c, self.threads).dense(stats=True)
+                key = random_key(self.seed, 0, 2 * site, row, op.n)
+                out[gemm, rows], stats = Accumulation(low, a, b, c, self.threads, key).dense(stats=True)
                 overflows += stats.overflows if stats else 0
                 continue
             affine = consumer.affine
             r = two_pass(
                 a, b, low, rule.high, activation=consumer.activation, c=c, seed=self.seed, threads=self.threads,
                 criterion=rule.criterion, scale=op.columns(affine[0], gemm) if affine else 1.0,
-                shift=op.columns(affine[1], gemm) if affine else 0.0,
+                shift=op.columns(affine[1], gemm) if affine else 0.0, site=site, first_row=row,
             )  # fmt: skip
             out[gemm, rows], flags[gemm, rows] = r.output, r.recomputed
             overflows += int(np.count_nonzero(r.saturated))

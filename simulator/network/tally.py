@@ -114,6 +114,11 @@ class LayerTally:
         if flags is not None:
             self._flags.append((np.packbits(flags), flags.shape))
 
+    @property
+    def rows(self) -> int:
+        """Rows of each product computed so far, or of all products together where these count samples."""
+        return self.gemms * self.m if self.batched else self.m
+
     def accepts(self, op: Op) -> bool:
         """Whether an Op has this layer's shape, but for the number of samples."""
         same = (op.kind, op.n, op.k, op.batched) == (self.kind, self.n, self.k, self.batched)
