@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def quantize(
     """
     y = np.empty(x.shape, dtype)
     x = np.ascontiguousarray(x)
-    place = ffi.new("ulp_place *", {"seed": seed, "step": step, "index": offset, "site": site, "which": which})
+    place = _place(seed, offset, step, site, which)
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
     arrays = array_record(x), array_record(y)
     check(lib.ulp_quantize(isa_index(), *arrays, x.size, use_record(use), place, flags, ffi.NULL))
@@ -84,24 +84,43 @@ def convert(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 
 def add(
-    x: NDArray[Any],
-    c: NDArray[Any],
-    use: Use,
-    overflow: NDArray[np.bool_] | None = None,
-    seed: int = 0,
-    offset: int = 0,
-    step: int = 0,
-    site: int = 0,
-    which: int = 0,
+    x: NDArray[Any], c: NDArray[Any], use: Use, overflow: NDArray[np.bool_] | None = None, **place: int
 ) -> NDArray[np.float64]:
-    """Return R(x + c) elementwise, one rounding of each exact sum; no codebooks, the rest as for quantize."""
-    y = np.empty(x.shape)
-    x, c = (np.ascontiguousarray(convert(array, np.float64)) for array in (x, c))
-    place = ffi.new("ulp_place *", {"seed": seed, "step": step, "index": offset, "site": site, "which": which})
+    """Return R(x + c) elementwise, one rounding of each exact sum; no codebooks, the rest as for quantize.
+
+    Args:
+        place: seed, offset, step, site, which.
+    """
+    c = np.ascontiguousarray(convert(c, np.float64))
+    return _combined(x, use, overflow, place, lambda x, y, *rest: lib.ulp_add(x, _doubles(c), y, *rest))
+
+
+def scale(
+    x: NDArray[Any], factor: float, use: Use, overflow: NDArray[np.bool_] | None = None, **place: int
+) -> NDArray[np.float64]:
+    """Return R(x * factor) elementwise, one rounding of each exact product; the rest as for add."""
+    return _combined(x, use, overflow, place, lambda x, y, *rest: lib.ulp_scale(x, factor, y, *rest))
+
+
+def _combined(
+    x: NDArray[Any],
+    use: Use,
+    overflow: NDArray[np.bool_] | None,
+    place: Mapping[str, int],
+    call: Callable[..., int],
+) -> NDArray[np.float64]:
+    x, y = np.ascontiguousarray(convert(x, np.float64)), np.empty(x.shape)
     flags = ffi.NULL if overflow is None else ffi.cast("uint8_t *", overflow.ctypes.data)
-    pointers = [ffi.cast("double *", array.ctypes.data) for array in (x, c, y)]
-    check(lib.ulp_add(*pointers, x.size, use_record(use), place, flags))
+    check(call(_doubles(x), _doubles(y), x.size, use_record(use), _place(**place), flags))
     return y
+
+
+def _doubles(x: NDArray[np.float64]) -> Any:
+    return ffi.cast("double *", x.ctypes.data)
+
+
+def _place(seed: int = 0, offset: int = 0, step: int = 0, site: int = 0, which: int = 0) -> Any:
+    return ffi.new("ulp_place *", {"seed": seed, "step": step, "index": offset, "site": site, "which": which})
 
 
 _TYPES = {

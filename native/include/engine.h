@@ -103,8 +103,8 @@ typedef struct {
 enum { ULP_NONE = -32768 };
 
 /* What stats count, over the outputs of a row of 16 columns: roundings beyond the largest finite value, non-zero exact
- * values rounded to zero, additions of something that left the sum unchanged, and the largest finite sum, as the bits of
- * a double. */
+ * values rounded to zero, additions of something that left the sum unchanged, and the largest finite sum, as the bits
+ * of a double. */
 typedef struct {
     int64_t overflows, underflows, swamped, largest;
 } ulp_counts;
@@ -137,7 +137,8 @@ typedef struct {
     int64_t count;
     int32_t threads;
     ulp_counts *counts;       /* NULL, or [m][n / ULP_COUNTED_COLUMNS, rounded up], to which counts are added */
-    /* Stochastic rounding: seed, step, site of the operation; output [m, n] has the index first + m * row + n * column. */
+    /* Stochastic rounding: seed, step, site of the operation; output [m, n] has the index first_index + m * row_index +
+     * n * column_index. */
     uint32_t seed, step, site;
     uint64_t first_index, row_index, column_index;
     ulp_node nodes[15];
@@ -192,6 +193,10 @@ int ulp_block_maxima(int isa, const ulp_array *x, int64_t n, const ulp_blocks *b
  * ulp_quantize. All arrays double. */
 int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, const ulp_place *place,
             uint8_t *overflow);
+
+/* y[i] = R(x[i] * factor), as ulp_add. */
+int ulp_scale(const double *x, double factor, double *y, int64_t n, const ulp_use *use, const ulp_place *place,
+              uint8_t *overflow);
 
 /* What the conditions of the kernels ask of an operand: over its finite, non-zero elements the largest exponent
  * floor(log2|x|), the smallest exponent of a last significant bit, and the most significant bits of any element.

@@ -55,8 +55,9 @@ int ulp_block_maxima(int isa, const ulp_array *x, int64_t n, const ulp_blocks *b
     return ULP_OK;
 }
 
-int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, const ulp_place *place,
-            uint8_t *overflow)
+/* y[i] = R(x[i] * factor + c[i]); c NULL: R(x[i] * factor), which keeps the sign of a zero. */
+static int combine(const double *x, double factor, const double *c, double *y, int64_t n, const ulp_use *use,
+                   const ulp_place *place, uint8_t *overflow)
 {
     fenv_t environment;
     fegetenv(&environment);
@@ -64,13 +65,26 @@ int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_us
     ulp_place here = *place;
     for (int64_t i = 0; i < n; i++, here.index++) {
         int overflowed = 0;
-        double sum = ulp_sum(x[i], c[i], use, &here, &overflowed);
-        y[i] = sum != sum ? __builtin_nan("") : sum;
+        double value = c ? ulp_fma(c[i], x[i], factor, use, &here, &overflowed)
+                         : ulp_product(x[i], factor, use, &here, &overflowed);
+        y[i] = value != value ? __builtin_nan("") : value;
         if (overflowed && overflow)
             overflow[i] = 1;
     }
     fesetenv(&environment);
     return ULP_OK;
+}
+
+int ulp_add(const double *x, const double *c, double *y, int64_t n, const ulp_use *use, const ulp_place *place,
+            uint8_t *overflow)
+{
+    return combine(x, 1.0, c, y, n, use, place, overflow);
+}
+
+int ulp_scale(const double *x, double factor, double *y, int64_t n, const ulp_use *use, const ulp_place *place,
+              uint8_t *overflow)
+{
+    return combine(x, factor, NULL, y, n, use, place, overflow);
 }
 
 int ulp_environment_size(void) { return (int)sizeof(fenv_t); }

@@ -220,7 +220,7 @@ static void start(output *o, int node, void *state, double c)
     plain->error = 0.0;
 }
 
-/* --- steps --------------------------------------------------------------------------------------------------------- */
+/* --- steps -------------------------------------------------------------------------------------------------------- */
 
 static double rounded_term(output *o, int node, const ulp_use *use, term t)
 {
@@ -293,7 +293,7 @@ static void fixed_step(output *o, int node, plain_state *self, term t)
     held(o, self->value, product.significand && self->count == before && !overflowed);
 }
 
-/* --- tree ---------------------------------------------------------------------------------------------------------- */
+/* --- tree --------------------------------------------------------------------------------------------------------- */
 
 static void tree_close(output *o, int node, tree_state *self, int64_t level);
 
@@ -349,7 +349,7 @@ static double tree_finish(output *o, int node, tree_state *self)
     return 0.0; /* no products */
 }
 
-/* --- aligned ------------------------------------------------------------------------------------------------------- */
+/* --- aligned ------------------------------------------------------------------------------------------------------ */
 
 enum { STATE_MIN_EXPONENT = -126 };
 
@@ -496,7 +496,7 @@ static void aligned_steps(output *o, int node, aligned_state *self)
     }
 }
 
-/* --- any node -------------------------------------------------------------------------------------------------------- */
+/* --- any node ----------------------------------------------------------------------------------------------------- */
 
 static double finish(output *o, int node, void *state);
 
@@ -593,7 +593,7 @@ static double finish(output *o, int node, void *state)
     }
 }
 
-/* --- the kernel ------------------------------------------------------------------------------------------------------ */
+/* --- the kernel --------------------------------------------------------------------------------------------------- */
 
 static size_t scratch_bytes(const ulp_job *job) { return rounded_up(sizeof(ulp_wide)) + state_bytes(job, 0); }
 

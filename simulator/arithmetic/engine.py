@@ -1,4 +1,4 @@
-"""matmul and dot as a MAC unit computes them: quantise, choose a kernel, accumulate, finish.
+"""Accumulation: operands made ready for a MAC unit, the kernel that holds for them, and its run.
 
 The results equal those of `reference.dot`, bit for bit, whatever kernel runs (NaNs come out as the positive quiet NaN).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,107 +21,16 @@ from native import matmul as engine
 from native.twins import add, convert, quantize
 
 from . import reference
-from .accumulators import Accumulator, Exact, joins_late, outermost, result_use
-from .kernels import Kernel, Situation, choose
+from .accumulators import Exact, joins_late, outermost, result_use
+from .kernels import Kernel, Situation, choose, kernel_named
 from .lowering import Lowered, lower
 from .places import OUTPUT, SITE_BITS, SUM, A, B, C, Place, site_of
 from .spec import MacSpec, float32_holds
-from .spec import mac as make_spec  # `mac` is the public name of an argument
+from .stats import Stats
 
 MAX_THREADS = 256  # of the engine
 
 Outputs = tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What was counted on the way; counting changes no bit.
-
-    Args:
-        kernel: the kernel that ran.
-        overflowed: boolean array like the result: whether a rounding of that output met a value beyond the largest
-            finite one (it overflowed or saturated). Exact.
-    """
-
-    kernel: str
-    overflowed: NDArray[np.bool_]
-
-    @property
-    def overflows(self) -> int:
-        """How many outputs overflowed at least once."""
-        return int(np.count_nonzero(self.overflowed))
-
-
-def matmul(
-    a: ArrayLike,
-    b: ArrayLike,
-    mac: str | Mapping[str, Any] | MacSpec | Accumulator,
-    c: ArrayLike | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    stats: bool = False,
-    step: int = 0,
-    site: int = 0,
-    first_row: int = 0,
-) -> Any:
-    """Multiply two matrices as a MAC unit does.
-
-    Args:
-        a, b: (M, K) and (K, N), floats or integers that float64 holds; quantised first if the spec names operands.
-        mac: MacSpec or its string or YAML form.
-        c: addend, broadcastable to (M, N), or None.
-        seed, step, site: key of the random words of stochastic roundings and number of the operation (32, 32 and 24
-            bits); without effect on other roundings.
-        first_row: row of the whole result that is row 0 of this one, where a product is computed in parts.
-        threads: at most so many; None for all processors available. The result does not depend on it.
-        stats: also return a Stats.
-    Returns:
-        (M, N), float32 if that holds the output format, else float64; with stats a pair. Exact definition:
-        simulator.arithmetic.reference.
-    Raises:
-        ValueError: shapes or formats that do not fit, with what was found. TypeError: operands that are not numbers.
-    """
-    a, b = numbers(a, "a"), numbers(b, "b")
-    check_shapes("matmul", a, b)
-    key = random_key(seed, step, site, first_row, b.shape[1])
-    y, counted = Accumulation(make_spec(mac), a, b, c, threads, key).dense(stats)
-    return (y, counted) if stats else y
-
-
-def random_key(seed: int, step: int, site: int, first_row: int, columns: int) -> engine.Key:
-    """Return the key of random words of rows of a result, checked; ValueError or TypeError says what is out of range."""
-    first = whole_of_bits("first_row", first_row, 64) * columns
-    key = whole_of_bits("seed", seed, 32), whole_of_bits("step", step, 32), whole_of_bits("site", site, SITE_BITS)
-    return engine.Key(*key, first, columns, 1)
-
-
-def dot(
-    a: ArrayLike,
-    b: ArrayLike,
-    mac: str | Mapping[str, Any] | MacSpec | Accumulator,
-    c: ArrayLike | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-) -> NDArray[Any]:
-    """Row-wise inner products as a MAC unit computes them.
-
-    Args:
-        a, b: (..., K) and (..., K), leading axes broadcast against each other.
-        c: addend, broadcastable to the leading axes, or None. The rest as for matmul.
-    Returns:
-        (...), float32 if that holds the output format, else float64.
-    """
-    a, b = numbers(a, "a"), numbers(b, "b")
-    if a.ndim < 1 or b.ndim < 1 or a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"dot: a {a.shape} and b {b.shape} do not fit; expected (..., K) and (..., K)")
-    a, b = np.broadcast_arrays(a, b)
-    shape, k = a.shape[:-1], a.shape[-1]
-    count = math.prod(shape)
-    rows = np.arange(count, dtype=np.int64)
-    addend = None if c is None else np.broadcast_to(numbers(c, "c"), shape).reshape(count, 1)
-    key = engine.Key(whole_of_bits("seed", seed, 32), row=1)
-    work = Accumulation(make_spec(mac), a.reshape(count, k), b.reshape(count, k).T, addend, threads, key)
-    return work.listed((rows, rows))[0].reshape(shape)
 
 
 class Accumulation:
@@ -160,8 +69,8 @@ class Accumulation:
 
     def _words(self, node: int, first: int, which: int = 0) -> dict[str, Any]:
         """Return what says which random words an array is rounded with."""
-        key = self.key
-        return {"seed": key.seed, "step": key.step, "offset": first % (1 << 64), "site": site_of(node, key.site), "which": which}
+        key, site = self.key, site_of(node, self.key.site)
+        return {"seed": key.seed, "step": key.step, "offset": first % (1 << 64), "site": site, "which": which}
 
     def _addend(self, c: NDArray[Any]) -> NDArray[Any]:
         """Round the addend into the use in which it joins; an exact sum takes it as it is."""
@@ -183,45 +92,80 @@ class Accumulation:
         wide = self.a.dtype == np.float64 or self.b.dtype == np.float64
         return Situation(self.lowered, engine.profile(self.a), engine.profile(self.b), starts, self.a.shape[1], wide)
 
-    def dense(self, stats: bool = False) -> tuple[NDArray[Any], Stats | None]:
-        """Compute all outputs, (M, N)."""
-        return self._run(np.empty(self.shape, self._dtype()), self.c if self.late else None, None, stats)
+    def dense(self, stats: bool | str = False) -> tuple[NDArray[Any], Stats | None]:
+        """Compute all outputs, (M, N); with Stats, complete for True, without counts for "overflows"."""
+        late_c = self.c if self.late else None
+        if stats is not True:
+            return self._run(late_c, None, stats == "overflows")
+        segments = -(-self.shape[1] // engine.COUNTED_COLUMNS)
+        counts = np.zeros((self.shape[0], segments), engine.COUNTS)
+        y, counted = self._run(late_c, None, True, counts)
+        assert counted is not None
+        exact, bound = self._exact()
+        with np.errstate(invalid="ignore"):
+            errors = convert(y, np.float64) - exact
+        return y, replace(counted, counts=counts, errors=errors, exact=exact, error_bound=bound)
 
-    def listed(self, outputs: Outputs, stats: bool = False) -> tuple[NDArray[Any], Stats | None]:
+    def listed(self, outputs: Outputs, overflows: bool = False) -> tuple[NDArray[Any], Stats | None]:
         """Compute the outputs (rows[i], columns[i]) only; the result has the shape of `rows`."""
-        rows = outputs[0]
         if self.b.strides[0] != self.b.itemsize:
             self.b = np.asfortranarray(self.b)  # gathering columns is fast where k is contiguous
-        y = np.empty(rows.shape, self._dtype())
         late_c = self.c[outputs] if self.late and self.c is not None else None
-        return self._run(y, late_c, outputs, stats)
-
-    def _dtype(self) -> Any:
-        exact = not self.kernel.rounds
-        return np.float64 if exact or not float32_holds(result_use(self.spec.accumulator).format) else np.float32
+        return self._run(late_c, outputs, overflows)
 
     def _run(
-        self, y: NDArray[Any], late_c: NDArray[Any] | None, outputs: Outputs | None, stats: bool
+        self,
+        late_c: NDArray[Any] | None,
+        outputs: Outputs | None,
+        overflows: bool,
+        counts: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], Stats | None]:
         spec, lowered = self.spec, self.lowered
-        overflowed = np.zeros(y.shape, np.bool_) if stats else None
-        if self.kernel.name == "definition":
-            self._define(y, overflowed, outputs)
+        kernel = self.kernel if counts is None or self.kernel.counts else choose(self.situation(), counts=True)[0]
+        use = result_use(spec.accumulator)
+        y = np.empty(
+            self.shape if outputs is None else outputs[0].shape,
+            np.float32 if kernel.rounds and float32_holds(use.format) else np.float64,
+        )
+        overflowed = np.zeros(y.shape, np.bool_) if overflows else None
+        if kernel.name == "definition":
+            self._define(y, overflowed, outputs, counts)
         else:
             engine.matmul(
-                self.kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, self.a, self.b,
-                None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key,
+                kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, self.a, self.b,
+                None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key, counts=counts,
             )  # fmt: skip
-        if not self.kernel.rounds:
-            y = self._rounded(y, None, result_use(spec.accumulator), 0, outputs, overflowed)
+        if not kernel.rounds:
+            y = self._rounded(y, None, use, 0, outputs, overflowed)
         if late_c is not None:
             y = self._rounded(y, late_c, spec.result, OUTPUT, outputs, overflowed)
         elif spec.output:
             y = self._rounded(y, None, spec.output, OUTPUT, outputs, overflowed)
         y = convert(y, spec.dtype)
-        return y, None if overflowed is None else Stats(self.kernel.name, overflowed)
+        return y, None if overflowed is None else Stats(kernel.name, overflowed)
 
-    def _define(self, y: NDArray[Any], overflowed: NDArray[np.bool_] | None, outputs: Outputs | None) -> None:
+    def _exact(self) -> tuple[NDArray[np.float64], float]:
+        """Return the exact inner products in float64, addend included, and how far they may be off."""
+        lowered = lower(Exact(Use.parse("fp64")))
+        c = None if self.c is None else convert(self.c, np.float64)
+        situation = replace(self.situation(), lowered=lowered, c=None if c is None else engine.profile(c))
+        exact = np.empty(self.shape)
+        engine.matmul("float64_exact", lowered.nodes, (), 0, self.a, self.b, c, exact, threads=self.threads)
+        if all(clause.holds for clause in kernel_named("float64_exact").condition(situation)):
+            return exact, 0.0
+        # K + 1 sums in float64 of terms that may be rounded themselves: each is off by half an ulp of at most this.
+        terms, largest = self.a.shape[1] + 1, math.ldexp(1.0, min(1023, situation.product_high))
+        if c is not None:
+            largest = max(largest, float(np.abs(c).max(initial=0.0)))
+        return exact, math.ldexp(terms * (terms + 1) * largest, -53)
+
+    def _define(
+        self,
+        y: NDArray[Any],
+        overflowed: NDArray[np.bool_] | None,
+        outputs: Outputs | None,
+        counts: NDArray[Any] | None,
+    ) -> None:
         """Fill y by the definition, output by output."""
         rows, columns = np.indices(self.shape) if outputs is None else outputs
         starts = None if self.late else self.c
@@ -232,6 +176,11 @@ class Accumulation:
             y[at] = reference.accumulate(self.a[row].tolist(), self.b[:, column].tolist(), c, run)
             if overflowed is not None:
                 overflowed[at] = run.overflows > 0
+            if counts is not None:
+                counted = counts[row, column // engine.COUNTED_COLUMNS]
+                for name in ("overflows", "underflows", "swamped"):
+                    counted[name] += getattr(run, name)
+                counted["largest"] = max(counted["largest"], run.largest)
 
     def _place(self, row: int, column: int) -> Place:
         key = self.key
@@ -275,6 +224,13 @@ class Accumulation:
             if overflowed is not None:
                 overflowed[at] |= run.overflows > 0
         return result
+
+
+def random_key(seed: int, step: int, site: int, first_row: int, columns: int) -> engine.Key:
+    """Return the key of random words of rows of a result; ValueError or TypeError says what is out of range."""
+    first = whole_of_bits("first_row", first_row, 64) * columns
+    key = whole_of_bits("seed", seed, 32), whole_of_bits("step", step, 32), whole_of_bits("site", site, SITE_BITS)
+    return engine.Key(*key, first, columns, 1)
 
 
 def numbers(x: ArrayLike, name: str) -> NDArray[Any]:

@@ -260,11 +260,13 @@ class Kernel:
         name: as in native/src/kernels.def, or "definition": the Python reference, element by element.
         leaf: kind of leaf it runs, or None for any.
         rounds: whether its results are values of the accumulator's use; if not, they are exact and still to be rounded.
+        counts: whether it counts what roundings meet, beyond flags of overflow.
     """
 
     name: str
     leaf: str | None
     rounds: bool = True
+    counts: bool = False
 
     def condition(self, situation: Situation) -> list[Clause]:
         """Return the clauses of the condition; the kernel equals the definition if all hold."""
@@ -297,15 +299,26 @@ KERNELS = (
     Kernel("float64_seq", "seq"),
     Kernel("float64_fma_odd", "fma"),
     Kernel("float64_seq_odd", "seq"),
-    Kernel("integer_any", None),
-    Kernel("definition", None),
+    Kernel("integer_any", None, counts=True),
+    Kernel("definition", None, counts=True),
 )
 
 
-def choose(situation: Situation) -> tuple[Kernel, list[tuple[Kernel, list[Clause]]]]:
-    """Return the cheapest kernel whose condition holds, and every kernel up to it with its clauses."""
+def kernel_named(name: str) -> Kernel:
+    """Return a kernel by its name."""
+    return next(kernel for kernel in KERNELS if kernel.name == name)
+
+
+def choose(situation: Situation, counts: bool = False) -> tuple[Kernel, list[tuple[Kernel, list[Clause]]]]:
+    """Return the cheapest kernel whose condition holds, and every kernel up to it with its clauses.
+
+    Args:
+        counts: only of the kernels that count.
+    """
     tried: list[tuple[Kernel, list[Clause]]] = []
     for kernel in KERNELS:
+        if counts and not kernel.counts:
+            continue
         clauses = kernel.condition(situation)
         tried.append((kernel, clauses))
         if all(clause.holds for clause in clauses):

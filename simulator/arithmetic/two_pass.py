@@ -151,7 +151,7 @@ def two_pass(
     check_shapes("two_pass", a, b)
     n = b.shape[1]
     keys = [random_key(seed, step, 2 * site + i, first_row, n) for i in range(2)]
-    first, counted = Accumulation(low, a, b, c, threads, keys[0]).dense(stats=True)
+    first, counted = Accumulation(low, a, b, c, threads, keys[0]).dense("overflows")
     assert counted is not None
     scores = kappa_prime(first, activation, scale, shift)
     recomputed = ~rule.keep(first, scores, counted.overflowed)

@@ -228,7 +228,7 @@ class Emulation:
             row = first_row + (gemm * op.m if op.batched else gemm << 32) + rows.start
             if rule.high is None or flags is None:
                 key = random_key(self.seed, 0, 2 * site, row, op.n)
-                out[gemm, rows], stats = Accumulation(low, a, b, c, self.threads, key).dense(stats=True)
+                out[gemm, rows], stats = Accumulation(low, a, b, c, self.threads, key).dense("overflows")
                 overflows += stats.overflows if stats else 0
                 continue
             affine = consumer.affine

@@ -8,9 +8,8 @@ import formats
 import simulator
 from native.matmul import Profile
 from simulator.arithmetic.accumulators import Fma
-from simulator.arithmetic.kernels import KERNELS, Situation, choose
+from simulator.arithmetic.kernels import KERNELS, Situation, choose, kernel_named
 from simulator.arithmetic.lowering import lower
-from tests.oracles.kernel_cases import kernel_named
 
 
 def operand(high=0, last=0, bits=1, finite=True):

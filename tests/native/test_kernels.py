@@ -33,7 +33,7 @@ def test_dense_equals_the_definition(case, shape, isa):
     values, flags = expected(case, *shape, SEED)
     work = forced(case.kernel, case.spec, a, b, c)
     plain, none = work.dense()
-    counted, stats = work.dense(stats=True)
+    counted, stats = work.dense("overflows")
     of = operands_of(a, b, c)
     assert none is None
     assert_same_bits(plain, values, of, note(case, isa))
@@ -54,7 +54,7 @@ def test_listed_equals_the_definition(case, shape, isa):
     outputs = rows, columns = np.unravel_index(picked, values.shape)
     work = forced(case.kernel, case.spec, a, b, c)
     plain, none = work.listed(outputs)
-    counted, stats = work.listed(outputs, stats=True)
+    counted, stats = work.listed(outputs, overflows=True)
     text = operands_of(a, b, c)
 
     def of(place):
@@ -133,7 +133,7 @@ def test_result_bytes_are_those_pinned(kernel, isa):
     quantize = formats.get(case.operands).quantize
     a, b = quantize(pinned_operands((33, 77), SEED)), quantize(pinned_operands((77, 41), SEED + 1))
     c = None if case.c is None else pinned_operands((33, 41), SEED + 2)
-    y, stats = forced(kernel, case.spec, a, b, c).dense(stats=True)
+    y, stats = forced(kernel, case.spec, a, b, c).dense("overflows")
     both = hashlib.sha256((digest(y) + digest(stats.overflowed)).encode()).hexdigest()
     assert both == PINS[kernel], f"{case} on {isa} seed {SEED}"
 
@@ -145,8 +145,8 @@ def test_threads_change_no_bit(case, isa):
     results = []
     for threads in (1, 2, 3, 7):
         work = forced(case.kernel, case.spec, a, b, c, threads)
-        y, stats = work.dense(stats=True)
-        z, listed = work.listed(tuple(every), stats=True)
+        y, stats = work.dense("overflows")
+        z, listed = work.listed(tuple(every), overflows=True)
         assert_same_bits(z.reshape(y.shape), y, note=note(case, isa, threads))
         results.append((digest(y), digest(stats.overflowed), digest(z), digest(listed.overflowed)))
     assert len(set(results)) == 1, note(case, isa)
@@ -156,14 +156,14 @@ def test_threads_change_no_bit(case, isa):
 def test_splitting_rows_and_columns_changes_no_bit(case, isa):
     m, n, k = 23, 71, 20
     a, b, c = case.arrays(m, n, k, SEED)
-    whole, stats = forced(case.kernel, case.spec, a, b, c).dense(stats=True)
+    whole, stats = forced(case.kernel, case.spec, a, b, c).dense("overflows")
     for rows, columns in (([0, 1, 7, m], [0, n]), ([0, m], [0, 1, 33, 70, n]), ([0, 11, m], [0, 32, n])):
         parts, flags = np.empty((m, n)), np.empty((m, n), bool)
         for top, bottom in pairwise(rows):
             for left, right in pairwise(columns):
                 addend = None if c is None else c[top:bottom, left:right]
                 work = forced(case.kernel, case.spec, a[top:bottom], b[:, left:right], addend)
-                y, counted = work.dense(stats=True)
+                y, counted = work.dense("overflows")
                 parts[top:bottom, left:right], flags[top:bottom, left:right] = y, counted.overflowed
         assert_same_bits(parts, whole, note=note(case, isa, rows, columns))
         assert_same_bits(flags, stats.overflowed, note=note(case, isa, rows, columns))

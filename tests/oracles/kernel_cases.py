@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import simulator
 from simulator.arithmetic import reference
 from simulator.arithmetic.engine import Accumulation
-from simulator.arithmetic.kernels import KERNELS, Kernel
+from simulator.arithmetic.kernels import kernel_named
 from tests.oracles.operands import addend, structured
 
 
@@ -87,10 +87,6 @@ CASES = [
     Case("integer_any", "chunk(6, fma(fp16), chunk(2, seq(bf16), seq(fp32)))", "fp8_e4m3", c="fp32"),
     Case("integer_any", "chunk(2, chunk(3, seq(fp16), fma(bf16)), seq(tf32/sat))", "fp16", "large"),
 ]
-
-
-def kernel_named(name: str) -> Kernel:
-    return next(kernel for kernel in KERNELS if kernel.name == name)
 
 
 def forced(kernel: str, spec: str, a: NDArray, b: NDArray, c=None, threads: int = 1, check=True) -> Accumulation:

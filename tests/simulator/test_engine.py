@@ -38,7 +38,7 @@ def compare(spec, operands, total, kind, isa, shape=(2, 3, 7)):
     a, b = structured(kind, operands, total, *shape, SEED)
     c = addend(total, shape[:2], SEED) if kind not in ("zeros", "equal") else None
     values, flags = definition(spec, a, b, c)
-    y, stats = simulator.matmul(a, b, spec, c=c, stats=True, threads=1)
+    y, stats = simulator.matmul(a, b, spec, c=c, stats="overflows", threads=1)
     note = f"{spec}, {operands} {kind}, {stats.kernel} on {isa}, seed {SEED}"
     assert_same_bits(y, values, operands_of(a, b, c), note)
     assert_same_bits(stats.overflowed, flags, operands_of(a, b, c), f"overflow flags of {note}")
@@ -82,10 +82,10 @@ def test_every_pair_of_fp8_values_is_one_right_step(spec, monkeypatch):
     values = table[np.isfinite(table)]
     a, b = values.reshape(-1, 1), values.reshape(1, -1)
     for c in (None, values[37], -values[90]):
-        scalar = forced("integer_any", spec, a, b, c).dense(stats=True)
+        scalar = forced("integer_any", spec, a, b, c).dense("overflows")
         for isa in native.available_isas():
             monkeypatch.setenv("ULPSIM_ISA", isa)
-            y, stats = simulator.matmul(a, b, spec, c=c, stats=True)
+            y, stats = simulator.matmul(a, b, spec, c=c, stats="overflows")
             assert_same_bits(y, scalar[0], operands_of(a, b, None), f"{spec} + {c} on {isa}")
             assert_same_bits(stats.overflowed, scalar[1].overflowed, note=f"{spec} + {c} on {isa}")
         some = np.random.default_rng(SEED).permutation(values.size)[:20]
@@ -105,7 +105,7 @@ def test_fma_on_hard_random_cases(name):
     c = np.ldexp(np.abs(a * b), shift) * rng.uniform(1, 2, (m, 1)) * rng.choice([-1, 1], (m, 1))
     c = fmt.quantize(c, overflow="sat")
     expected, flags = definition(f"fma({name})", a, b, c)
-    y, stats = simulator.matmul(a, b, f"fma({name})", c=c, stats=True)
+    y, stats = simulator.matmul(a, b, f"fma({name})", c=c, stats="overflows")
     assert_same_bits(y, expected, operands_of(a, b, c), f"fma({name}) {stats.kernel} seed {SEED}")
     assert_same_bits(stats.overflowed, flags)
 
@@ -166,14 +166,14 @@ def test_full_a_million_outputs_equal_the_scalar_kernel(kind, state, monkeypatch
     compared = 0
     for far in (False, True):
         a, b, c = million(state, FULL_STATES[state], far)
-        expected, counted = forced("integer_any", spec, a, b, c, threads=2).dense(stats=True)
+        expected, counted = forced("integer_any", spec, a, b, c, threads=2).dense("overflows")
         hashes = set()
         for isa in native.available_isas():
             monkeypatch.setenv("ULPSIM_ISA", isa)
             for threads in (1, 2, 4):
                 work = Accumulation(simulator.mac(spec), a, b, c, threads)
                 assert work.kernel.name != "integer_any", f"{spec} far={far}: no fast kernel is compared"
-                y, stats = work.dense(stats=True)
+                y, stats = work.dense("overflows")
                 hashes.add((digest(y), digest(stats.overflowed)))
             note = f"{spec} far={far} {work.kernel.name} on {isa}, seed {SEED}"
             assert_same_bits(y, expected, operands_of(a, b, c), note)
@@ -192,7 +192,7 @@ def test_full_twenty_thousand_outputs_of_the_scalar_kernel_equal_the_reference(k
         a, b, c = million(state, FULL_STATES[state], far)
         a, b, c = a[::10, :6], b[:6, ::7], c[::10, ::7]
         values, flags = definition(spec, a, b, c)
-        y, stats = forced("integer_any", spec, a, b, c).dense(stats=True)
+        y, stats = forced("integer_any", spec, a, b, c).dense("overflows")
         assert_same_bits(y, values, operands_of(a, b, c), f"{spec} far={far} seed {SEED}")
         assert_same_bits(stats.overflowed, flags, operands_of(a, b, c), f"overflow flags {spec} far={far} seed {SEED}")
         assert y.size == 10_000
