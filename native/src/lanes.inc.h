@@ -133,9 +133,9 @@ INLINE V odd_sum(V s, V t)
 #else
     V sum = s + t, part = sum - s;
     V error = (s - (sum - part)) + (t - part); /* TwoSum: sum + error == s + t */
-    B inexact = (B)(error < (V){0}) | (B)(error > (V){0}), even = ((B)sum & 1) - 1;
-    B step = (((B)sum ^ (B)error) >> (8 * (int)sizeof(REAL) - 1)) | 1; /* toward the error: away from zero is +1 */
-    return (V)((B)sum + (step & inexact & even));
+    B inexact = (B)(error < (V){0}) | (B)(error > (V){0});
+    B beyond = (((B)sum ^ (B)error) & inexact) >> (8 * (int)sizeof(REAL) - 1); /* -1 where |sum| is too large */
+    return (V)(((B)sum + beyond) | (inexact & 1));
 #endif
 }
 
