@@ -171,10 +171,13 @@ INLINE V plain_fma(V s, V a, V b)
 #endif
 }
 
+#include "posit_lane.inc.h"
+
 /* Constants that round a lane into a use. */
 typedef struct {
     V smallest_normal, max, overflowed;
     B key;
+    posit_rounder posit;
 } rounder;
 
 INLINE rounder make_rounder(const ulp_use *use)
@@ -188,6 +191,7 @@ INLINE rounder make_rounder(const ulp_use *use)
     r.max = broadcast((REAL)use->max);
     r.overflowed = broadcast((REAL)use->overflowed);
     r.key = (B){0} + key;
+    r.posit = use->family == ULP_POSIT ? make_posit_rounder(use) : (posit_rounder){0};
     return r;
 }
 

@@ -18,7 +18,7 @@ enum {
     PANEL = 1 << 13    /* k's of b packed at a time for a dense tile */
 };
 
-enum { STEP_EXACT, STEP_FMA, STEP_FMA_ODD, STEP_SEQ, STEP_SEQ_ODD };
+enum { STEP_EXACT, STEP_FMA, STEP_FMA_ODD, STEP_SEQ, STEP_SEQ_ODD, STEP_POSIT_FMA_ODD, STEP_POSIT_SEQ_ODD };
 
 /* One step of one vector of outputs. */
 INLINE V step(V s, V a, V b, int kind, const rounder *product, const rounder *sum, int clamps, V *peak,
@@ -35,6 +35,11 @@ INLINE V step(V s, V a, V b, int kind, const rounder *product, const rounder *su
     case STEP_SEQ:
         t = round_lane(a * b, product, clamps, product_peak);
         return round_lane(s + t, sum, clamps, peak);
+    case STEP_POSIT_FMA_ODD:
+        return round_posit(odd_fma(s, a, b), &sum->posit, peak);
+    case STEP_POSIT_SEQ_ODD:
+        t = round_posit(a * b, &product->posit, product_peak);
+        return round_posit(odd_sum(s, t), &sum->posit, peak);
     default:
         t = round_lane(a * b, product, clamps, product_peak);
         return round_lane(odd_sum(s, t), sum, clamps, peak);
@@ -218,15 +223,19 @@ static void accumulate(context_t *context, const tile_t *tile, leaf_fn leaf, int
     }
     const ulp_job *job = context->job;
     int64_t length = job->join_length[level - 1];
-    int clamps = job->join[level - 1].overflowed == job->join[level - 1].max;
+    const ulp_use *use = &job->join[level - 1];
+    const rounder *join = &context->join[level - 1];
+    int clamps = use->overflowed == use->max;
     while (k0 < k1) {
         int64_t end = length < k1 - k0 ? k0 + length : k1;
         for (int i = 0; i < VECTORS; i++)
             context->state[level - 1][i] = (V){0};
         accumulate(context, tile, leaf, level - 1, k0, end);
         for (int i = 0; i < VECTORS; i++) {
+            V *peak = &context->peak[level][i];
             V sum = odd_sum(context->state[level][i], context->state[level - 1][i]);
-            context->state[level][i] = round_lane(sum, &context->join[level - 1], clamps, &context->peak[level][i]);
+            context->state[level][i] = use->family == ULP_POSIT ? round_posit(sum, &join->posit, peak)
+                                                                : round_lane(sum, join, clamps, peak);
         }
         k0 = end;
     }
@@ -376,4 +385,6 @@ KERNEL(float64_seq_odd, STEP_SEQ_ODD)
 KERNEL(float32_fma, STEP_FMA)
 KERNEL(float32_fma_odd, STEP_FMA_ODD)
 KERNEL(float32_seq, STEP_SEQ)
+KERNEL(float32_posit_fma_odd, STEP_POSIT_FMA_ODD)
+KERNEL(float32_posit_seq_odd, STEP_POSIT_SEQ_ODD)
 #endif

@@ -17,6 +17,8 @@ Facts used
    stay below |c| + 2K max|t|.
 5. Adding and subtracting 1.5 * 2^(max(e, e_min) + W - p), e the exponent of x, rounds to p bits as long as that
    constant is finite: |x| < 2^(E - W + p) and e_min < E - W + p, 2^E the lane's overflow bound.
+6. A posit of at most p bits is a multiple of minpos, and what decides between two neighbours has at most p + 1 bits. So
+   a sum rounded to odd at W >= p + 2 bits goes where the sum itself would, near minpos and maxpos too.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from formats import FloatFormat, Use, dyadic
+from formats import FloatFormat, PositFormat, Use, dyadic
 from native.matmul import Join, Node, Profile
 
 from .lowering import Lowered
@@ -101,6 +103,17 @@ FLOAT64 = Lane("float64", 53, 1024, -1074, -1022)
 
 def _float(use: Use) -> FloatFormat:
     assert isinstance(use.format, FloatFormat)
+    return use.format
+
+
+def _uses(situation: Situation) -> list[Use]:
+    """Every use in which a leaf with runs of runs rounds."""
+    joins = situation.lowered.joins or ()
+    return [use for use in (situation.leaf.product, situation.leaf.sum, *(join.sum for join in joins)) if use]
+
+
+def _posit(use: Use) -> PositFormat:
+    assert isinstance(use.format, PositFormat)
     return use.format
 
 
@@ -240,6 +253,29 @@ def _integer_any(situation: Situation) -> list[Clause]:
     return [Clause(text + (f"; {strange[0]} is none" if strange else ""), not strange)]
 
 
+def _posit_kernel(lane: Lane, situation: Situation) -> list[Clause]:
+    """Fact 6. The state saturates or becomes NaR, so that no bound depends on K."""
+    c = _Conditions(lane, situation)
+    s = situation
+    # A product below 2^(top - 1) and a state of at most 2^(top - 2) have a sum in the lane's range.
+    c.need(
+        s.product_high < lane.top and s.product_last >= lane.lowest_normal,
+        f"sums with products are normal: below 2^{s.product_high} <= 2^{lane.top - 1}, "
+        f"last bit 2^{s.product_last} >= 2^{lane.lowest_normal}",
+    )
+    for use in _uses(situation):
+        fmt = _posit(use)
+        w, p, largest = lane.precision, fmt.precision, (fmt.n - 2) << fmt.es
+        c.need(use.rounding == "rne", f"{use} rounds to nearest, ties to even")
+        c.need(w >= p + 2, f"sum rounded to odd first: {w} >= {p} + 2")
+        c.need(
+            fmt.n > 2 and largest <= min(lane.top - 2, -lane.lowest_normal),
+            f"{fmt.name} in a {lane.name} lane: n >= 3, from 2^{-largest} >= 2^{lane.lowest_normal} "
+            f"to 2^{largest} <= 2^{lane.top - 2}",
+        )
+    return c.clauses
+
+
 def _float64_exact(situation: Situation) -> list[Clause]:
     s = situation
     c = _Conditions(FLOAT64, s)
@@ -281,11 +317,14 @@ class Kernel:
             return [Clause(f"this kernel takes one product a step, and the accumulator {situation.leaf.length}", False)]
         if self.name == "float64_exact":
             return _float64_exact(situation)
-        uses = (situation.leaf.product, situation.leaf.sum, *(join.sum for join in situation.lowered.joins or ()))
-        strange = [str(use) for use in uses if use and not isinstance(use.format, FloatFormat)]
-        if strange:
-            return [Clause(f"sums are floats; {strange[0]} is none", False)]
         lane = FLOAT32 if self.name.startswith("float32") else FLOAT64
+        posits = "posit" in self.name
+        family = PositFormat if posits else FloatFormat
+        strange = [str(use) for use in _uses(situation) if not isinstance(use.format, family)]
+        if strange:
+            return [Clause(f"sums are {'posits' if posits else 'floats'}; {strange[0]} is none", False)]
+        if posits:
+            return _posit_kernel(lane, situation)
         return _lane_kernel(lane, self.name.endswith("odd"), situation)
 
 
@@ -294,6 +333,8 @@ KERNELS = (
     Kernel("float32_fma", "fma"),
     Kernel("float32_seq", "seq"),
     Kernel("float32_fma_odd", "fma"),
+    Kernel("float32_posit_fma_odd", "fma"),
+    Kernel("float32_posit_seq_odd", "seq"),
     Kernel("float64_exact", "exact", rounds=False),
     Kernel("float64_fma", "fma"),
     Kernel("float64_seq", "seq"),

@@ -109,6 +109,8 @@ FIRST = {case.kernel: case for case in reversed(CASES)}  # the first case of eac
 PINS = {
     "float32_fma": "09f9cfd8d33658e4ecec25c3ff5625bb19cbc5f7ab51ed547bbaf1c4512c0564",
     "float32_fma_odd": "d6baafc8e6f5644fd745c2f5d647f26dd0d2be643229f86c1ce3e3a4f4e3c728",
+    "float32_posit_fma_odd": "5153d6d9f866bbec3e3208e6359d3a34d3b4c0fdf39a879521c37c43ded26061",
+    "float32_posit_seq_odd": "55072155abc61fb50652941ac2de278382ec150e3e6353a885df49e0dd0b4882",
     "float32_seq": "cd88de4918bf402b67ef761608f8d0fa39b66eeb983c075203b18bc6d001bac8",
     "float64_exact": "8575a2042fba94a11f91738fde19b04292e2833c951538f18e824e0090b89ec5",
     "float64_fma": "09cd7bc8c9cf26cd9bef9ccbe5b590f886cdd20939d4884f4bdf84060ee18dcd",
