@@ -19,6 +19,8 @@ CASES = [
     ("fp8_e4m3", "fma(fp8_e4m3)", "8 with AVX-512, 18 with AVX2"),
     ("fp8_e4m3", "seq(fp16)", "9 with AVX-512, 16 with AVX2"),
     ("fp32", "fma(fp16)", "20 with AVX-512, 40 with AVX2"),
+    ("posit16", "fma(posit16)", "30 with AVX-512"),
+    ("posit16", "seq(posit16)", "30 with AVX-512"),
     ("fp8_e4m3", "exact(fp32)", "4"),
 ]
 
