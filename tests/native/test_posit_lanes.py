@@ -13,6 +13,7 @@ from native.matmul import matmul
 from simulator.arithmetic.accumulators import Fma, Seq
 from simulator.arithmetic.lowering import lower
 from tests.oracles.bits import assert_same_bits
+from tests.oracles.kernel_cases import definition, forced
 from tests.oracles.posit_strings import Magnitudes
 
 SEED = 700
@@ -141,6 +142,16 @@ def test_zeros_and_what_is_not_real(kernel, isa):
     infinite = np.isinf(b)[None, :] & ~np.isnan(s)[:, None]
     early = infinite if "fma" in kernel else np.broadcast_to(np.isinf(b), y.shape)  # the product alone overflows
     assert_same_bits(flags, early, note=f"{kernel} {isa} overflow flags")
+
+
+@pytest.mark.parametrize(("kernel", "mac"), [(KERNELS[0], "fma(posit16)"), (KERNELS[1], "seq(posit24, posit16)")])
+def test_a_last_bit_that_a_lane_cannot_hold_decides(kernel, mac, isa):
+    """1 + 2^-12 is a tie, and the term exceeds it by 2^-25."""
+    for sign in (1.0, -1.0):
+        a, b, c = np.array([[sign * (2.0**-12 + 2.0**-25)]]), np.array([[1.0]]), np.array([[sign]])
+        right = [[sign * (1 + 2.0**-11)]]
+        assert_same_bits(definition(mac, a, b, c)[0], right, note=mac)
+        assert_same_bits(forced(kernel, mac, a, b, c).dense()[0], right, note=f"{kernel} {mac} {isa}")
 
 
 def test_lanes_and_integers_agree_over_long_inner_products(isa):
