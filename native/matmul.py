@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ class Profile(NamedTuple):
         significant_bits: most significant bits of any element.
         finite: whether no element is infinite or NaN.
         nonzero: whether there is such an element; if not, the first three are 0.
+        minus_zero: whether an element is -0.
+        square: at least the largest sum of squares of the finite elements of a row.
     """
 
     max_exponent: int
@@ -35,6 +38,8 @@ class Profile(NamedTuple):
     significant_bits: int
     finite: bool
     nonzero: bool
+    minus_zero: bool = False
+    square: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -85,15 +90,42 @@ class Key(NamedTuple):
     column: int = 0
 
 
-def profile(x: NDArray[Any]) -> Profile:
-    """Profile a float32 or float64 matrix. Exact."""
-    # A broadcast axis repeats the same elements: one of them tells all (a dot of n rows has an n x n addend).
-    x = x[tuple(slice(1) if stride == 0 else slice(None) for stride in x.strides)]
+class Gathered(NamedTuple):
+    """A matrix read from an array without copying it: element [i, k] is data[row_offsets[i] + k_offsets[k]].
+
+    Args:
+        data: contiguous float32 or float64, of any shape. row_offsets, k_offsets: int64, in elements of data.
+    """
+
+    data: NDArray[Any]
+    row_offsets: NDArray[np.int64]
+    k_offsets: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.row_offsets.size, self.k_offsets.size
+
+
+def profile(x: NDArray[Any] | Gathered) -> Profile:
+    """Profile a float32 or float64 matrix. Exact, but for `square`, which is rounded up."""
+    repeats = 1
+    if not isinstance(x, Gathered):
+        # A broadcast axis repeats the same elements: one of them tells all (a dot of n rows has an n x n addend).
+        columns = x.shape[1]
+        x = x[tuple(slice(1) if stride == 0 else slice(None) for stride in x.strides)]
+        repeats = columns // max(x.shape[1], 1)
     record = ffi.new("ulp_profile *")
     matrix = ffi.new("ulp_matrix *", _matrix(x))
-    check(lib.ulp_profile_of(matrix, x.shape[0], x.shape[1], record))
+    check(lib.ulp_profile_of(isa_index(), matrix, *x.shape, record))
     return Profile(
-        record.max_exponent, record.min_last_bit, record.significant_bits, bool(record.finite), bool(record.nonzero)
+        record.max_exponent,
+        record.min_last_bit,
+        record.significant_bits,
+        bool(record.finite),
+        bool(record.nonzero),
+        bool(record.minus_zero),
+        math.nextafter(repeats * record.square, math.inf),
     )
 
 
@@ -102,7 +134,7 @@ def matmul(
     nodes: Sequence[Node],
     joins: Sequence[Join],
     leaf: int,
-    a: NDArray[Any],
+    a: NDArray[Any] | Gathered,
     b: NDArray[Any],
     c: NDArray[Any] | None,
     out: NDArray[Any],
@@ -112,19 +144,22 @@ def matmul(
     isa: str | None = None,
     key: Key = Key(),  # noqa: B008  # immutable
     counts: NDArray[Any] | None = None,
+    bounded: bool = False,
+    on_grid: int = 0,
 ) -> None:
     """Fill `out` with the products of a and b, accumulated as the nodes say.
 
     Args:
         kernel: name of a kernel whose condition holds for these operands; the caller answers for that.
         nodes, joins, leaf: the accumulator as a tree, and as a leaf with runs of runs (innermost first).
-        a, b: (M, K) and (K, N) of float32 or float64, any strides.
+        a, b: (M, K) and (K, N) of float32 or float64, any strides; a may be gathered.
         c: (M, N), values of the outermost state's format, any strides (0 for a broadcast bias); None for +0.
         out: float32 or float64, (M, N) with a contiguous last axis, or one-dimensional if `outputs` is given.
         overflow: boolean, like out, or None.
         key: of the random words of stochastic roundings.
         counts: array of COUNTS, (M, N / COUNTED_COLUMNS rounded up), to be added to; None where `outputs` is given.
         outputs: (rows, columns) of the only outputs to compute, in the order of `out`; None for all.
+        bounded, on_grid: what the caller has proved besides (engine.h, ulp_job); change no bit if true.
     """
     (m, k), n = a.shape, b.shape[1]
     job = ffi.new("ulp_job *")
@@ -164,13 +199,21 @@ def matmul(
         job.join_length[i] = join.length
         job.join[i] = use_fields(join.sum)
     job.leaf = leaf
+    job.bounded, job.on_grid = bounded, on_grid
     check(lib.ulp_matmul(kernel_index(kernel), isa_index(isa), job))
 
 
-def _matrix(x: NDArray[Any]) -> dict[str, Any]:
+def _matrix(x: NDArray[Any] | Gathered) -> dict[str, Any]:
+    if isinstance(x, Gathered):
+        tables = {"row_offsets": _indices(x.row_offsets), "column_offsets": _indices(x.k_offsets)}
+        return {"data": ffi.cast("void *", x.data.ctypes.data), "is_double": x.data.dtype == np.float64, **tables}
     return {
         "data": ffi.cast("void *", x.ctypes.data),
         "row_stride": x.strides[0] // x.itemsize,
         "column_stride": x.strides[1] // x.itemsize,
         "is_double": x.dtype == np.float64,
     }
+
+
+def _indices(x: NDArray[np.int64]) -> Any:
+    return ffi.cast("int64_t *", x.ctypes.data)

@@ -112,11 +112,14 @@ enum { ULP_COUNTED_COLUMNS = 16 };
 
 enum { ULP_MAX_NODES = 15, ULP_MAX_JOINS = 7 }; /* cffi wants the numbers again below */
 
-/* A strided matrix of float or double. Strides count elements and may be 0 or negative. */
+/* A matrix of float or double: element [i, j] lies at i * row_stride + j * column_stride or, if tables are given, at
+ * row_offsets[i] + column_offsets[j]. All count elements; strides may be 0 or negative. Only operand a may have
+ * tables: they read a convolution's input without copying it into a matrix. */
 typedef struct {
     const void *data;
     int64_t row_stride, column_stride;
     int32_t is_double;
+    const int64_t *row_offsets, *column_offsets; /* both or neither NULL */
 } ulp_matrix;
 
 /* out[m, n] = sum over k of a[m, k] * b[k, n], plus c[m, n], rounded after every step as `nodes` prescribe.
@@ -147,6 +150,9 @@ typedef struct {
     int64_t join_length[7];
     ulp_use join[7];
     int32_t leaf;             /* node index of the leaf */
+    /* What the caller has proved besides, for the lane kernels: that no product and no sum of the leaf overflows; and
+     * that the sums (1), or sums and products (2), are multiples of their subnormals' quantum and no state is -0. */
+    int32_t bounded, on_grid;
 } ulp_job;
 
 /* Kernels by their index in kernels.def; the caller has proved that the kernel's condition holds for this job. */
@@ -199,12 +205,14 @@ int ulp_scale(const double *x, double factor, double *y, int64_t n, const ulp_us
               uint8_t *overflow);
 
 /* What the conditions of the kernels ask of an operand: over its finite, non-zero elements the largest exponent
- * floor(log2|x|), the smallest exponent of a last significant bit, and the most significant bits of any element.
- * finite is 0 if an infinity or NaN is present. All three are 0 and nonzero is 0 for an array without such elements. */
+ * floor(log2|x|), the smallest exponent of a last significant bit, and the most significant bits of any element; at
+ * least the largest sum of squares of a row's finite elements. finite is 0 if an infinity or NaN is present, minus_zero
+ * 1 if a -0 is. The first three are 0 and nonzero is 0 for an array without finite, non-zero elements. */
 typedef struct {
-    int32_t max_exponent, min_last_bit, significant_bits, finite, nonzero;
+    int32_t max_exponent, min_last_bit, significant_bits, finite, nonzero, minus_zero;
+    double square;
 } ulp_profile;
-int ulp_profile_of(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile);
+int ulp_profile_of(int isa, const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile);
 
 /* The caller's floating-point environment: saved into `size` bytes while the default one is set, and restored. */
 int ulp_environment_size(void);

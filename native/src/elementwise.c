@@ -8,13 +8,14 @@ typedef struct {
     ulp_quantize_fn *quantize;
     ulp_decode_fn *decode;
     ulp_block_maxima_fn *block_maxima;
+    ulp_profile_of_fn *profile_of;
 } functions;
 
 static const functions table[ULP_ISAS] = {
-    [ULP_PORTABLE] = {ulp_quantize_portable, ulp_decode_portable, ulp_block_maxima_portable},
+    [ULP_PORTABLE] = {ulp_quantize_portable, ulp_decode_portable, ulp_block_maxima_portable, ulp_profile_of_portable},
 #ifdef ULP_X86
-    [ULP_AVX2] = {ulp_quantize_avx2, ulp_decode_avx2, ulp_block_maxima_avx2},
-    [ULP_AVX512] = {ulp_quantize_avx512, ulp_decode_avx512, ulp_block_maxima_avx512},
+    [ULP_AVX2] = {ulp_quantize_avx2, ulp_decode_avx2, ulp_block_maxima_avx2, ulp_profile_of_avx2},
+    [ULP_AVX512] = {ulp_quantize_avx512, ulp_decode_avx512, ulp_block_maxima_avx512, ulp_profile_of_avx512},
 #endif
 };
 
@@ -51,6 +52,18 @@ int ulp_block_maxima(int isa, const ulp_array *x, int64_t n, const ulp_blocks *b
     fegetenv(&environment);
     fesetenv(FE_DFL_ENV); /* widening a float must not flush it */
     table[isa].block_maxima(x, n, blocks, maxima);
+    fesetenv(&environment);
+    return ULP_OK;
+}
+
+int ulp_profile_of(int isa, const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile)
+{
+    fenv_t environment;
+    if (!ulp_isa_supported(isa))
+        return ULP_BAD_ISA;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV); /* widening a float must not flush it */
+    table[isa].profile_of(x, rows, columns, profile);
     fesetenv(&environment);
     return ULP_OK;
 }

@@ -131,6 +131,7 @@ static void store_values(const ulp_array *array, int64_t at, double *from, int n
 }
 
 #include "blocks.inc.h"
+#include "profile.inc.h"
 
 /* Round a stretch; c for tapered formats, NULL for few elements. x is padded. */
 static void round_stretch(double *x, double *y, int n, const ulp_use *use, const ulp_place *place, uint8_t *overflow,

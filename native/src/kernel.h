@@ -37,13 +37,16 @@ typedef int ulp_quantize_fn(const ulp_array *x, const ulp_array *y, int64_t n, c
                             const ulp_place *place, uint8_t *overflow, const ulp_blocks *blocks);
 typedef void ulp_decode_fn(const ulp_array *codes, const ulp_array *y, int64_t n, const ulp_use *use);
 typedef void ulp_block_maxima_fn(const ulp_array *x, int64_t n, const ulp_blocks *blocks, uint64_t *maxima);
+typedef void ulp_profile_of_fn(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile);
 ulp_quantize_fn ulp_quantize_portable, ulp_quantize_avx2, ulp_quantize_avx512;
 ulp_decode_fn ulp_decode_portable, ulp_decode_avx2, ulp_decode_avx512;
 ulp_block_maxima_fn ulp_block_maxima_portable, ulp_block_maxima_avx2, ulp_block_maxima_avx512;
+ulp_profile_of_fn ulp_profile_of_portable, ulp_profile_of_avx2, ulp_profile_of_avx512;
 
 static inline double ulp_element(const ulp_matrix *x, int64_t row, int64_t column)
 {
-    int64_t at = row * x->row_stride + column * x->column_stride;
+    int64_t at = x->row_offsets ? x->row_offsets[row] + x->column_offsets[column]
+                                : row * x->row_stride + column * x->column_stride;
     return x->is_double ? ((const double *)x->data)[at] : (double)((const float *)x->data)[at];
 }
 

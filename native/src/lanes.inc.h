@@ -118,6 +118,42 @@ INLINE V clamp(V x, V limit)
 
 INLINE V absolute(V x) { return (V)((B)x & ~((B){0} + SIGN_BIT)); }
 
+/* y with the sign bit of x, for a y that is zero or has it already. */
+INLINE V with_sign(V y, V x)
+{
+    B sign = (B){0} + SIGN_BIT;
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    return (V)_mm512_ternarylogic_epi64((__m512i)y, (__m512i)x, (__m512i)sign, 0xF8); /* y | (x & sign) */
+#elif defined(ISA_AVX512)
+    return (V)_mm512_ternarylogic_epi32((__m512i)y, (__m512i)x, (__m512i)sign, 0xF8);
+#else
+    return (V)((B)y | ((B)x & sign));
+#endif
+}
+
+/* Whether any element of x is at least `limit`. */
+INLINE int any_reaches(V x, REAL limit)
+{
+    int reaches = 0;
+    for (int i = 0; i < WIDTH; i++)
+        reaches |= x[i] >= limit;
+    return reaches;
+}
+
+/* A sum rounded to nearest and what it lost, as a sum rounded to odd. */
+INLINE V odd_neighbour(V sum, V error)
+{
+#if defined(ISA_AVX2) && REAL_IS_DOUBLE
+    B inexact = (B)_mm256_cmp_pd(error, (V){0}, _CMP_NEQ_OQ);
+#elif defined(ISA_AVX2)
+    B inexact = (B)_mm256_cmp_ps(error, (V){0}, _CMP_NEQ_OQ);
+#else
+    B inexact = (B)(error < (V){0}) | (B)(error > (V){0});
+#endif
+    B beyond = ((B)sum ^ (B)error) < 0; /* the sum was rounded away from zero: take the neighbour below */
+    return (V)(((B)sum + (beyond & inexact)) | (inexact & 1));
+}
+
 /* s + t rounded to odd: the exact sum if it is representable, else that one of its two neighbours with an odd last
  * bit. Nothing may overflow or be NaN in disguise; infinities and NaNs pass as in IEEE addition. */
 INLINE V odd_sum(V s, V t)
@@ -132,26 +168,7 @@ INLINE V odd_sum(V s, V t)
     return _mm512_mask_mov_ps(up, _mm512_test_epi32_mask(down, _mm512_set1_epi32(1)), _mm512_castsi512_ps(down));
 #else
     V sum = s + t, part = sum - s;
-    V error = (s - (sum - part)) + (t - part); /* TwoSum: sum + error == s + t */
-    B inexact = (B)(error < (V){0}) | (B)(error > (V){0});
-    B beyond = (((B)sum ^ (B)error) & inexact) >> (8 * (int)sizeof(REAL) - 1); /* -1 where |sum| is too large */
-    return (V)(((B)sum + beyond) | (inexact & 1));
-#endif
-}
-
-/* s + a*b rounded to odd, where a*b is exact in a lane; other conditions as for odd_sum. */
-INLINE V odd_fma(V s, V a, V b)
-{
-#if defined(ISA_AVX512) && REAL_IS_DOUBLE
-    __m512i down = _mm512_castpd_si512(_mm512_fmadd_round_pd(a, b, s, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
-    __m512d up = _mm512_fmadd_round_pd(a, b, s, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
-    return _mm512_mask_mov_pd(up, _mm512_test_epi64_mask(down, _mm512_set1_epi64(1)), _mm512_castsi512_pd(down));
-#elif defined(ISA_AVX512)
-    __m512i down = _mm512_castps_si512(_mm512_fmadd_round_ps(a, b, s, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
-    __m512 up = _mm512_fmadd_round_ps(a, b, s, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
-    return _mm512_mask_mov_ps(up, _mm512_test_epi32_mask(down, _mm512_set1_epi32(1)), _mm512_castsi512_ps(down));
-#else
-    return odd_sum(s, a * b);
+    return odd_neighbour(sum, (s - (sum - part)) + (t - part)); /* TwoSum: sum + error == s + t */
 #endif
 }
 
@@ -171,12 +188,32 @@ INLINE V plain_fma(V s, V a, V b)
 #endif
 }
 
+/* s + a*b rounded to odd, where a*b is exact in a lane; other conditions as for odd_sum. */
+INLINE V odd_fma(V s, V a, V b)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    __m512i down = _mm512_castpd_si512(_mm512_fmadd_round_pd(a, b, s, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    __m512d up = _mm512_fmadd_round_pd(a, b, s, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    return _mm512_mask_mov_pd(up, _mm512_test_epi64_mask(down, _mm512_set1_epi64(1)), _mm512_castsi512_pd(down));
+#elif defined(ISA_AVX512)
+    __m512i down = _mm512_castps_si512(_mm512_fmadd_round_ps(a, b, s, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    __m512 up = _mm512_fmadd_round_ps(a, b, s, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    return _mm512_mask_mov_ps(up, _mm512_test_epi32_mask(down, _mm512_set1_epi32(1)), _mm512_castsi512_ps(down));
+#elif defined(ISA_AVX2)
+    V sum = plain_fma(s, a, b), part = sum - s; /* TwoSum with the product fused in */
+    return odd_neighbour(sum, (s - (sum - part)) + plain_fma(-part, a, b));
+#else
+    return odd_sum(s, a * b);
+#endif
+}
+
 #include "posit_lane.inc.h"
 
 /* Constants that round a lane into a use. */
 typedef struct {
     V smallest_normal, max, overflowed;
     B key;
+    REAL watch; /* 2^exponent(max): magnitudes below it do not overflow */
     posit_rounder posit;
 } rounder;
 
@@ -191,26 +228,38 @@ INLINE rounder make_rounder(const ulp_use *use)
     r.max = broadcast((REAL)use->max);
     r.overflowed = broadcast((REAL)use->overflowed);
     r.key = (B){0} + key;
+    r.watch = (REAL)ldexp(1.0, use->max > 0 ? ilogb(use->max) : 0);
     r.posit = use->family == ULP_POSIT ? make_posit_rounder(use) : (posit_rounder){0};
     return r;
 }
 
+/* What a rounding does about magnitudes beyond max: CAREFUL replaces them, CLAMPED does it where the replacement is max
+ * itself; WATCHED only notes how large they become; BOUNDED is for sums that are proved not to come there. */
+enum { CAREFUL, CLAMPED, WATCHED, BOUNDED };
+
 /* Round to nearest even at p bits, or at the quantum of the subnormals, by adding and subtracting
  * 1.5 * 2^(max(exponent(x), emin) + lane precision - p). Holds for p at most two bits below the lane's precision and
- * |x| far enough below the lane's largest value; infinities and NaNs stay; zeros keep the sign of x. Then whatever
- * exceeds max becomes `overflowed`; `clamps` says that this is max itself. `peak` collects the largest magnitude. */
-INLINE V round_lane(V x, const rounder *r, int clamps, V *peak)
+ * |x| far enough below the lane's largest value; infinities and NaNs stay; zeros keep the sign of x.
+ * `on_grid`: x is a multiple of the subnormals' quantum, so that what lies below emin is exact anyhow.
+ * `signless`: nobody sees the sign of a zero. `peak` collects the largest magnitude; if watched, the largest
+ * 2^exponent(x), infinity for a NaN. */
+INLINE V round_lane(V x, const rounder *r, int overflow, int on_grid, int signless, V *peak)
 {
-    B sign = (B)x & ((B){0} + SIGN_BIT);
-    V power = maximum((V)((B)x & ((B){0} + EXPONENT_MASK)), r->smallest_normal);
+    V power = (V)((B)x & ((B){0} + EXPONENT_MASK));
+    if (overflow == WATCHED)
+        *peak = maximum(power, *peak);
+    if (!on_grid)
+        power = maximum(power, r->smallest_normal);
     V m = (V)((B)power + r->key);
-    V y = (V)((B)((x + m) - m) | sign);
-    if (peak)
-        *peak = maximum(absolute(y), *peak);
-    if (clamps)
+    V y = (x + m) - m;
+    if (!signless)
+        y = with_sign(y, x);
+    if (overflow == WATCHED || overflow == BOUNDED)
+        return y;
+    *peak = maximum(absolute(y), *peak);
+    if (overflow == CLAMPED)
         return clamp(y, r->max);
-    V magnitude = replace_above(absolute(y), r->max, r->overflowed);
-    return (V)((B)magnitude | sign);
+    return with_sign(replace_above(absolute(y), r->max, r->overflowed), y);
 }
 
 /* The elements of x and y by turns: the first WIDTH of them, or the others. */

@@ -4,149 +4,233 @@
  * the conditions under which a step equals the definition are in simulator/arithmetic/kernels.py.
  *
  * dense:   a tile of ROWS x COLUMNS outputs; b is packed into a panel [k][COLUMNS], a is broadcast as it lies.
- * listed:  LISTED outputs anywhere; a and b are both packed into panels [k][LISTED]. */
+ * listed:  LISTED outputs anywhere; a and b are both packed into panels [k][LISTED].
+ *
+ * Where overflow is not excluded, a tile is WATCHED first; if it comes near the largest value, it is done again
+ * CAREFULLY. One such tile has the next done carefully at once, until one stays below. The bits are the same. */
 
 #include "lanes.inc.h"
 
 enum {
+#ifdef ISA_AVX512
+    ROWS = 8,
+#else
     ROWS = 4,
+#endif
     COLUMN_VECTORS = 2,
     COLUMNS = COLUMN_VECTORS * WIDTH,
     VECTORS = ROWS * COLUMN_VECTORS,
     LISTED = VECTORS * WIDTH,
-    BLOCK = 64,        /* k's gathered at a time */
+    WATCHES = 4,       /* a lane's peak is shared by every fourth vector: short chains in few registers */
+    BLOCK = 16,        /* k's gathered at a time */
     PANEL = 1 << 13    /* k's of b packed at a time for a dense tile */
 };
 
 enum { STEP_EXACT, STEP_FMA, STEP_FMA_ODD, STEP_SEQ, STEP_SEQ_ODD, STEP_POSIT_FMA_ODD, STEP_POSIT_SEQ_ODD };
 
-/* One step of one vector of outputs. */
-INLINE V step(V s, V a, V b, int kind, const rounder *product, const rounder *sum, int clamps, V *peak,
-                  V *product_peak)
+/* One step of one vector of outputs. `on_grid` as in a job; then no state is -0, and no zero's sign matters. */
+INLINE V step(V s, V a, V b, int kind, const rounder *product, const rounder *sum, int overflow, int on_grid, V *peak,
+              V *product_peak)
 {
-    V t;
+    int signless = on_grid >= 1;
+    V t = a;
+    if (kind == STEP_SEQ || kind == STEP_SEQ_ODD)
+        t = round_lane(a * b, product, overflow, on_grid >= 2, signless, product_peak);
     switch (kind) {
     case STEP_EXACT:
         return plain_fma(s, a, b);
     case STEP_FMA:
-        return round_lane(plain_fma(s, a, b), sum, clamps, peak);
+        return round_lane(plain_fma(s, a, b), sum, overflow, on_grid >= 1, signless, peak);
     case STEP_FMA_ODD:
-        return round_lane(odd_fma(s, a, b), sum, clamps, peak);
+        return round_lane(odd_fma(s, a, b), sum, overflow, on_grid >= 1, signless, peak);
     case STEP_SEQ:
-        t = round_lane(a * b, product, clamps, product_peak);
-        return round_lane(s + t, sum, clamps, peak);
+        return round_lane(s + t, sum, overflow, on_grid >= 1, signless, peak);
     case STEP_POSIT_FMA_ODD:
         return round_posit(odd_fma(s, a, b), &sum->posit, peak);
     case STEP_POSIT_SEQ_ODD:
         t = round_posit(a * b, &product->posit, product_peak);
         return round_posit(odd_sum(s, t), &sum->posit, peak);
     default:
-        t = round_lane(a * b, product, clamps, product_peak);
-        return round_lane(odd_sum(s, t), sum, clamps, peak);
+        return round_lane(odd_sum(s, t), sum, overflow, on_grid >= 1, signless, peak);
     }
 }
 
-/* What stays the same through a whole job, and one thread's memory. */
+typedef struct context context_t;
+typedef struct tile tile_t;
+typedef void leaf_fn(context_t *, const tile_t *, int64_t k0, int64_t k1);
+
+/* The leaf of a kernel, compiled on its own for what is known of overflow and of the grid. */
 typedef struct {
+    leaf_fn *careful, *clamped, *watched[3], *bounded[3];
+} leaves_t;
+
+/* What stays the same through a whole job, and one thread's memory. */
+struct context {
     const ulp_job *job;
+    leaf_fn *leaf, *careful;                /* for all tiles; for one that came near overflow */
+    int near;                               /* the last tile did */
     rounder product, sum, join[ULP_MAX_JOINS];
     V state[ULP_MAX_JOINS + 1][VECTORS];    /* level 0 is the leaf */
     V peak[ULP_MAX_JOINS + 1][VECTORS];     /* largest magnitude of the sums of a level */
-    V product_peak[VECTORS];
+    V product_peak[VECTORS];                /* if watched, the first WATCHES of the leaf's are shared by all vectors */
     REAL a_panel[BLOCK * LISTED];           /* listed only */
     int64_t column, columns;                /* dense: of b, that the panel holds */
     int64_t packed, packed_end;             /* dense: the k's that the panel holds */
+    const int64_t *along;                   /* dense: offsets of a's elements along k */
+    REAL *wide;                             /* dense: [ROWS][panel_length] of floats widened; NULL if a is REAL */
     REAL b_panel[];                         /* dense: [k - packed][COLUMNS]; listed: [k][LISTED] */
-} context_t;
+};
 
 /* The tile under way. */
-typedef struct {
-    const REAL *rows[ROWS];                 /* dense, operand a in the lanes' own type */
-    const float *narrow_rows[ROWS];         /* dense, operand a as float while lanes are double */
-    int64_t stride;                         /* between a's elements along k */
+struct tile {
+    int64_t row, rows, column, columns;     /* dense */
+    int64_t at[ROWS];                       /* dense: where a's rows begin; over the edge the last is repeated */
     const int64_t *row_list, *column_list;  /* listed */
-    int64_t listed;
-} tile_t;
+    int64_t first, listed;
+};
 
-static void start(context_t *context, const ulp_job *job)
+static int64_t panel_length(const ulp_job *job) { return job->k < PANEL ? job->k : PANEL; }
+static int is_narrow(const ulp_job *job) { return REAL_IS_DOUBLE && !job->a.is_double; }
+
+static size_t scratch_bytes(const ulp_job *job)
+{
+    size_t bytes = sizeof(context_t);
+    if (job->rows) {
+        bytes += sizeof(REAL) * BLOCK * LISTED;
+    } else {
+        bytes += (size_t)panel_length(job) * sizeof(REAL) * (COLUMNS + (is_narrow(job) ? ROWS : 0));
+        bytes += (size_t)job->k * sizeof(int64_t);
+    }
+    return (bytes + 63) / 64 * 64;
+}
+
+static void start(context_t *context, const ulp_job *job, const leaves_t *leaves)
 {
     const ulp_node *leaf = &job->nodes[job->leaf];
+    int clamps = leaf->sum.overflowed == leaf->sum.max &&
+                 (leaf->kind != ULP_SEQ || leaf->product.overflowed == leaf->product.max);
     context->job = job;
+    context->near = 0;
+    context->leaf = (job->bounded ? leaves->bounded : leaves->watched)[job->on_grid];
+    context->careful = clamps ? leaves->clamped : leaves->careful;
     context->sum = make_rounder(&leaf->sum);
     context->product = make_rounder(leaf->kind == ULP_SEQ ? &leaf->product : &leaf->sum);
     for (int i = 0; i < job->join_count; i++)
         context->join[i] = make_rounder(&job->join[i]);
+    if (job->rows)
+        return;
+    REAL *behind = context->b_panel + panel_length(job) * COLUMNS;
+    context->wide = is_narrow(job) ? behind : NULL;
+    int64_t *along = (int64_t *)(behind + (is_narrow(job) ? ROWS * panel_length(job) : 0));
+    for (int64_t k = 0; k < job->k; k++)
+        along[k] = job->a.column_offsets ? job->a.column_offsets[k] : k * job->a.column_stride;
+    context->along = along;
 }
 
-static size_t scratch_bytes(const ulp_job *job)
+/* Copy a line of a matrix, widening or (exactly) narrowing it. */
+static void copy_line(REAL *to, int64_t to_step, const ulp_matrix *x, int64_t at, int64_t step, int64_t count)
 {
-    int64_t panel = job->rows ? (int64_t)BLOCK * LISTED : (job->k < PANEL ? job->k : PANEL) * COLUMNS;
-    size_t bytes = sizeof(context_t) + (size_t)panel * sizeof(REAL);
-    return (bytes + 63) / 64 * 64;
+    if (x->is_double) {
+        const double *from = (const double *)x->data + at;
+        for (int64_t i = 0; i < count; i++)
+            to[i * to_step] = (REAL)from[i * step];
+    } else {
+        const float *from = (const float *)x->data + at;
+        for (int64_t i = 0; i < count; i++)
+            to[i * to_step] = (REAL)from[i * step];
+    }
 }
 
 /* Have the panel hold k, with as many k's behind it as fit; a short inner product is packed once for all rows. */
 static void pack(context_t *context, int64_t k)
 {
-    const ulp_job *job = context->job;
+    const ulp_matrix *b = &context->job->b;
     if (k >= context->packed && k < context->packed_end)
         return;
+    int64_t count = context->job->k - k < PANEL ? context->job->k - k : PANEL;
+    int64_t at = k * b->row_stride + context->column * b->column_stride;
     context->packed = k;
-    context->packed_end = job->k - k < PANEL ? job->k : k + PANEL;
-    for (; k < context->packed_end; k++)
-        for (int64_t j = 0; j < COLUMNS; j++)
-            context->b_panel[(k - context->packed) * COLUMNS + j] =
-                j < context->columns ? (REAL)ulp_element(&job->b, k, context->column + j) : 0;
+    context->packed_end = k + count;
+    if (context->columns < COLUMNS)
+        memset(context->b_panel, 0, (size_t)(count * COLUMNS) * sizeof(REAL));
+    if (b->column_stride == 1)
+        for (int64_t i = 0; i < count; i++)
+            copy_line(context->b_panel + i * COLUMNS, 1, b, at + i * b->row_stride, 1, context->columns);
+    else
+        for (int64_t j = 0; j < context->columns; j++)
+            copy_line(context->b_panel + j, COLUMNS, b, at + j * b->column_stride, b->row_stride, count);
+}
+
+/* Widen a row of the tile's a, k0 <= k < k1, into k - k0. */
+static const REAL *widen(const context_t *context, const tile_t *tile, int row, int64_t k0, int64_t k1)
+{
+    const float *from = (const float *)context->job->a.data + tile->at[row];
+    REAL *to = context->wide + row * panel_length(context->job);
+    for (int64_t k = k0; k < k1; k++)
+        to[k - k0] = from[context->along[k]];
+    return to;
+}
+
+/* The outputs in flight, and what is known of how large they became. */
+typedef struct {
+    V s[VECTORS], peak[VECTORS], product_peak[VECTORS];
+} flight_t;
+
+#define PEAKS(overflow) ((overflow) == WATCHED ? WATCHES : VECTORS)
+
+INLINE void take_off(flight_t *f, const context_t *context, int overflow)
+{
+    for (int i = 0; i < VECTORS; i++)
+        f->s[i] = context->state[0][i];
+    for (int i = 0; i < PEAKS(overflow); i++) {
+        f->peak[i] = context->peak[0][i];
+        f->product_peak[i] = context->product_peak[i];
+    }
+}
+
+INLINE void land(const flight_t *f, context_t *context, int overflow)
+{
+    for (int i = 0; i < VECTORS; i++)
+        context->state[0][i] = f->s[i];
+    for (int i = 0; i < PEAKS(overflow); i++) {
+        context->peak[0][i] = f->peak[i];
+        context->product_peak[i] = f->product_peak[i];
+    }
 }
 
 /* Run the leaf over k0 <= k < k1 of a dense tile. */
-INLINE void dense_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int clamps,
-                           int track, int narrow)
+INLINE void dense_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int overflow,
+                       int on_grid)
 {
-    V s[VECTORS], peak[VECTORS], product_peak[VECTORS];
+    flight_t f;
     const rounder product = context->product, sum = context->sum;
-    for (int i = 0; i < VECTORS; i++) {
-        s[i] = context->state[0][i];
-        peak[i] = context->peak[0][i];
-        product_peak[i] = context->product_peak[i];
-    }
+    take_off(&f, context, overflow);
     while (k0 < k1) {
         pack(context, k0);
-        int64_t end = context->packed_end < k1 ? context->packed_end : k1, offset = k0 * tile->stride;
-        const REAL *b = context->b_panel + (k0 - context->packed) * COLUMNS;
-        for (; k0 < end; k0++, b += COLUMNS, offset += tile->stride) {
+        int64_t end = context->packed_end < k1 ? context->packed_end : k1;
+        const REAL *b = context->b_panel + (k0 - context->packed) * COLUMNS, *rows[ROWS];
+        const int64_t *along = context->wide ? NULL : context->along + k0;
+        for (int i = 0; i < ROWS; i++)
+            rows[i] = context->wide ? widen(context, tile, i, k0, end)
+                                    : (const REAL *)context->job->a.data + tile->at[i];
+        for (int64_t k = 0; k < end - k0; k++, b += COLUMNS) {
+            int64_t at = along ? along[k] : k;
             V bs[COLUMN_VECTORS];
             for (int j = 0; j < COLUMN_VECTORS; j++)
                 bs[j] = load(b + j * WIDTH);
+#pragma GCC unroll 8
             for (int i = 0; i < ROWS; i++) {
-                V a = broadcast(narrow ? (REAL)tile->narrow_rows[i][offset] : tile->rows[i][offset]);
+                V a = broadcast(rows[i][at]);
                 for (int j = 0; j < COLUMN_VECTORS; j++) {
-                    int v = i * COLUMN_VECTORS + j;
-                    s[v] = step(s[v], a, bs[j], kind, &product, &sum, clamps, track ? &peak[v] : NULL,
-                                track ? &product_peak[v] : NULL);
+                    int v = i * COLUMN_VECTORS + j, p = v % PEAKS(overflow);
+                    f.s[v] = step(f.s[v], a, bs[j], kind, &product, &sum, overflow, on_grid, &f.peak[p],
+                                  &f.product_peak[p]);
                 }
             }
         }
+        k0 = end;
     }
-    for (int i = 0; i < VECTORS; i++) {
-        context->state[0][i] = s[i];
-        context->peak[0][i] = peak[i];
-        context->product_peak[i] = product_peak[i];
-    }
-}
-
-/* Gather one lane of an operand, element by element. */
-static void gather_lane(REAL *to, const ulp_matrix *x, int64_t at, int64_t along, int64_t count)
-{
-    if (x->is_double) {
-        const double *from = (const double *)x->data + at;
-        for (int64_t k = 0; k < count; k++)
-            to[k * LISTED] = (REAL)from[k * along];
-    } else {
-        const float *from = (const float *)x->data + at;
-        for (int64_t k = 0; k < count; k++)
-            to[k * LISTED] = (REAL)from[k * along];
-    }
+    land(&f, context, overflow);
 }
 
 /* Gather LISTED rows (or columns) of an operand, k0 <= k < k1, into a panel [k - k0][LISTED]. Lanes are filled a vector
@@ -154,68 +238,68 @@ static void gather_lane(REAL *to, const ulp_matrix *x, int64_t at, int64_t along
 static void gather(REAL *panel, const ulp_matrix *x, int transposed, const int64_t *list, int64_t listed, int64_t k0,
                    int64_t k1)
 {
-    int64_t along = transposed ? x->row_stride : x->column_stride;
+    int64_t stride = transposed ? x->row_stride : x->column_stride;
     int64_t across = transposed ? x->column_stride : x->row_stride;
-    int contiguous = along == 1 && (x->is_double ? sizeof(double) : sizeof(float)) == sizeof(REAL);
+    int same_type = (x->is_double ? sizeof(double) : sizeof(float)) == sizeof(REAL);
+    int contiguous = same_type && stride == 1 && !x->row_offsets;
+    int64_t along[BLOCK], count = k1 - k0;
+    for (int64_t k = 0; k < count; k++)
+        along[k] = x->row_offsets ? x->column_offsets[k0 + k] : (k0 + k) * stride;
     for (int64_t first = 0; first < LISTED; first += WIDTH, panel += WIDTH) {
-        int64_t at[WIDTH], count = k1 - k0, done = 0;
+        int64_t at[WIDTH], done = 0;
         int same = 1;
         for (int i = 0; i < WIDTH; i++) {
-            at[i] = list[first + i < listed ? first + i : listed - 1] * across + k0 * along;
+            int64_t line = list[first + i < listed ? first + i : listed - 1];
+            at[i] = x->row_offsets ? x->row_offsets[line] : line * across;
             same &= at[i] == at[0];
         }
-        if (same && contiguous) {
-            const REAL *from = (const REAL *)x->data + at[0];
+        if (same && same_type) {
             for (; done < count; done++)
-                save(panel + done * LISTED, broadcast(from[done]));
+                save(panel + done * LISTED, broadcast(((const REAL *)x->data)[at[0] + along[done]]));
         } else if (contiguous) {
             for (; done + WIDTH <= count; done += WIDTH) {
                 V block[WIDTH];
                 for (int i = 0; i < WIDTH; i++)
-                    block[i] = load((const REAL *)x->data + at[i] + done);
+                    block[i] = load((const REAL *)x->data + at[i] + along[done]);
                 transpose(block);
                 for (int i = 0; i < WIDTH; i++)
                     save(panel + (done + i) * LISTED, block[i]);
             }
         }
-        for (int i = 0; done < count && i < WIDTH; i++)
-            gather_lane(panel + done * LISTED + i, x, at[i] + done * along, along, count - done);
+        for (; done < count; done++)
+            for (int i = 0; i < WIDTH; i++) {
+                int64_t k = at[i] + along[done];
+                panel[done * LISTED + i] = x->is_double ? (REAL)((const double *)x->data)[k]
+                                                        : (REAL)((const float *)x->data)[k];
+            }
     }
 }
 
 /* Run the leaf over k0 <= k < k1 of a tile of listed outputs. */
-INLINE void listed_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int clamps,
-                            int track)
+INLINE void listed_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int overflow,
+                        int on_grid)
 {
-    V s[VECTORS], peak[VECTORS], product_peak[VECTORS];
+    flight_t f;
     const rounder product = context->product, sum = context->sum;
-    for (int i = 0; i < VECTORS; i++) {
-        s[i] = context->state[0][i];
-        peak[i] = context->peak[0][i];
-        product_peak[i] = context->product_peak[i];
-    }
+    take_off(&f, context, overflow);
     for (; k0 < k1; k0 += BLOCK) {
         int64_t end = k0 + BLOCK < k1 ? k0 + BLOCK : k1;
         gather(context->a_panel, &context->job->a, 0, tile->row_list, tile->listed, k0, end);
         gather(context->b_panel, &context->job->b, 1, tile->column_list, tile->listed, k0, end);
-        for (int64_t at = 0; at < (end - k0) * LISTED; at += LISTED)
+        for (int64_t at = 0; at < (end - k0) * LISTED; at += LISTED) {
+#pragma GCC unroll 16
             for (int v = 0; v < VECTORS; v++) {
                 V a = load(context->a_panel + at + v * WIDTH), b = load(context->b_panel + at + v * WIDTH);
-                s[v] = step(s[v], a, b, kind, &product, &sum, clamps, track ? &peak[v] : NULL,
-                                track ? &product_peak[v] : NULL);
+                int p = v % PEAKS(overflow);
+                f.s[v] = step(f.s[v], a, b, kind, &product, &sum, overflow, on_grid, &f.peak[p], &f.product_peak[p]);
             }
+        }
     }
-    for (int i = 0; i < VECTORS; i++) {
-        context->state[0][i] = s[i];
-        context->peak[0][i] = peak[i];
-        context->product_peak[i] = product_peak[i];
-    }
+    land(&f, context, overflow);
 }
 
-typedef void (*leaf_fn)(context_t *, const tile_t *, int64_t, int64_t);
-
 /* Accumulate k0 <= k < k1 into the state of a level: runs of the level below, each joined when it ends. */
-static void accumulate(context_t *context, const tile_t *tile, leaf_fn leaf, int level, int64_t k0, int64_t k1)
+static void accumulate(context_t *context, const tile_t *tile, leaf_fn *leaf, int level, int64_t k0, int64_t k1)
 {
     if (!level) {
         leaf(context, tile, k0, k1);
@@ -225,7 +309,7 @@ static void accumulate(context_t *context, const tile_t *tile, leaf_fn leaf, int
     int64_t length = job->join_length[level - 1];
     const ulp_use *use = &job->join[level - 1];
     const rounder *join = &context->join[level - 1];
-    int clamps = use->overflowed == use->max;
+    int overflow = use->overflowed == use->max ? CLAMPED : CAREFUL;
     while (k0 < k1) {
         int64_t end = length < k1 - k0 ? k0 + length : k1;
         for (int i = 0; i < VECTORS; i++)
@@ -235,143 +319,160 @@ static void accumulate(context_t *context, const tile_t *tile, leaf_fn leaf, int
             V *peak = &context->peak[level][i];
             V sum = odd_sum(context->state[level][i], context->state[level - 1][i]);
             context->state[level][i] = use->family == ULP_POSIT ? round_posit(sum, &join->posit, peak)
-                                                                : round_lane(sum, join, clamps, peak);
+                                                                : round_lane(sum, join, overflow, 0, 0, peak);
         }
         k0 = end;
     }
 }
 
-/* Where the outputs of a tile belong: in the matrix, for the addend, and in `out`; -1 for a lane without an output. */
-typedef struct {
-    int64_t row[LISTED], column[LISTED], at[LISTED];
-} places_t;
-
-/* Run a tile from the addends to the stored results. */
-static void run_tile(context_t *context, const tile_t *tile, leaf_fn leaf, const places_t *places)
+/* Where an output of the tile belongs: its row and column in the matrix, and its place in `out`; -1 if nowhere. */
+static int64_t place(const ulp_job *job, const tile_t *tile, int lane, int64_t *row, int64_t *column)
 {
-    const ulp_job *job = context->job;
-    const ulp_node *node = &job->nodes[job->leaf];
-    int top = job->join_count;
-    REAL buffer[LISTED] __attribute__((aligned(64)));
+    if (tile->row_list) {
+        if (lane >= tile->listed)
+            return -1;
+        *row = tile->row_list[lane];
+        *column = tile->column_list[lane];
+        return tile->first + lane;
+    }
+    *row = tile->row + lane / COLUMNS;
+    *column = tile->column + lane % COLUMNS;
+    return lane / COLUMNS < tile->rows && lane % COLUMNS < tile->columns ? *row * job->out_stride + *column : -1;
+}
+
+/* Accumulate a tile from its addends, which lie in `addends` if there are any. */
+static void accumulate_tile(context_t *context, const tile_t *tile, leaf_fn *leaf, const REAL *addends)
+{
+    int top = context->job->join_count;
     memset(context->state, 0, (size_t)(top + 1) * sizeof *context->state);
     memset(context->peak, 0, (size_t)(top + 1) * sizeof *context->peak);
     memset(context->product_peak, 0, sizeof context->product_peak);
-    if (job->c.data) {
-        for (int i = 0; i < LISTED; i++)
-            buffer[i] = places->at[i] < 0 ? 0 : (REAL)ulp_element(&job->c, places->row[i], places->column[i]);
-        for (int i = 0; i < VECTORS; i++)
-            context->state[top][i] = load(buffer + i * WIDTH);
-    }
-    accumulate(context, tile, leaf, top, 0, job->k);
+    for (int i = 0; addends && i < VECTORS; i++)
+        context->state[top][i] = load(addends + i * WIDTH);
+    accumulate(context, tile, leaf, top, 0, context->job->k);
+}
+
+/* Whether the leaf of the tile just done came near the largest value; `peaks` of its peaks count. */
+static int near_overflow(const context_t *context, int peaks)
+{
+    int near = 0;
+    for (int i = 0; i < peaks; i++)
+        near |= any_reaches(context->peak[0][i], context->sum.watch) |
+                any_reaches(context->product_peak[i], context->product.watch);
+    return near;
+}
+
+/* Store the results of the tile; `careful` says that its leaf has peaks of its own for each output. */
+static void store_tile(const context_t *context, const tile_t *tile, int careful)
+{
+    const ulp_job *job = context->job;
+    const ulp_node *node = &job->nodes[job->leaf];
+    const V *results = context->state[job->join_count];
+    REAL buffer[LISTED] __attribute__((aligned(64)));
     for (int i = 0; i < VECTORS; i++)
-        save(buffer + i * WIDTH, context->state[top][i]);
+        save(buffer + i * WIDTH, results[i]);
     for (int i = 0; i < LISTED; i++) {
-        if (places->at[i] < 0)
+        int64_t row, column, at = place(job, tile, i, &row, &column);
+        if (at < 0)
             continue;
         int v = i / WIDTH, lane = i % WIDTH, overflowed = 0;
         if (job->overflow) {
-            overflowed = context->peak[0][v][lane] > node->sum.max;
-            if (node->kind == ULP_SEQ)
+            overflowed = careful && context->peak[0][v][lane] > node->sum.max;
+            if (careful && node->kind == ULP_SEQ)
                 overflowed |= context->product_peak[v][lane] > node->product.max;
-            for (int level = 1; level <= top; level++)
+            for (int level = 1; level <= job->join_count; level++)
                 overflowed |= context->peak[level][v][lane] > job->join[level - 1].max;
         }
-        ulp_store(job, places->at[i], buffer[i], overflowed);
+        ulp_store(job, at, buffer[i], overflowed);
     }
 }
 
+/* Run a tile from the addends to the stored results. */
+static void run_tile(context_t *context, const tile_t *tile)
+{
+    const ulp_job *job = context->job;
+    REAL buffer[LISTED] __attribute__((aligned(64))), *addends = NULL;
+    if (job->c.data) {
+        addends = buffer;
+        for (int i = 0; i < LISTED; i++) {
+            int64_t row, column, at = place(job, tile, i, &row, &column);
+            buffer[i] = at < 0 ? 0 : (REAL)ulp_element(&job->c, row, column);
+        }
+    }
+    int careful = context->near;
+    if (!careful) {
+        accumulate_tile(context, tile, context->leaf, addends);
+        careful = !job->bounded && near_overflow(context, WATCHES);
+    }
+    if (careful) {
+        accumulate_tile(context, tile, context->careful, addends);
+        context->near = near_overflow(context, VECTORS);
+    }
+    store_tile(context, tile, careful);
+}
+
 static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch,
-                      leaf_fn leaf)
+                  const leaves_t *leaves)
 {
     context_t *context = scratch;
-    start(context, job);
+    start(context, job, leaves);
     context->column = col0;
     context->columns = col1 - col0;
     context->packed = context->packed_end = 0; /* nothing yet */
     for (int64_t row = row0; row < row1; row += ROWS) {
-        tile_t tile = {.stride = job->a.column_stride};
-        places_t places;
+        int64_t rows = row1 - row < ROWS ? row1 - row : ROWS;
+        tile_t tile = {.row = row, .rows = rows, .column = col0, .columns = col1 - col0};
         for (int i = 0; i < ROWS; i++) {
-            /* A tile that hangs over the edge repeats the last row. */
-            int64_t at = (row + i < row1 ? row + i : row1 - 1) * job->a.row_stride;
-            tile.rows[i] = (const REAL *)job->a.data + at;
-            tile.narrow_rows[i] = (const float *)job->a.data + at;
-            for (int j = 0; j < COLUMNS; j++) {
-                int lane = i * COLUMNS + j, inside = row + i < row1 && col0 + j < col1;
-                places.row[lane] = row + i;
-                places.column[lane] = col0 + j;
-                places.at[lane] = inside ? (row + i) * job->out_stride + col0 + j : -1;
-            }
+            int64_t at = row + (i < rows ? i : rows - 1);
+            tile.at[i] = job->a.row_offsets ? job->a.row_offsets[at] : at * job->a.row_stride;
         }
-        run_tile(context, &tile, leaf, &places);
+        run_tile(context, &tile);
     }
 }
 
-static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratch, leaf_fn leaf)
+static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratch, const leaves_t *leaves)
 {
     context_t *context = scratch;
-    start(context, job);
+    start(context, job, leaves);
     for (; first < last; first += LISTED) {
-        int64_t listed = last - first < LISTED ? last - first : LISTED;
-        places_t places;
-        tile_t tile = {.row_list = job->rows + first, .column_list = job->columns + first, .listed = listed};
-        for (int i = 0; i < LISTED; i++) {
-            places.row[i] = i < listed ? tile.row_list[i] : -1;
-            places.column[i] = i < listed ? tile.column_list[i] : -1;
-            places.at[i] = i < listed ? first + i : -1;
-        }
-        run_tile(context, &tile, leaf, &places);
+        tile_t tile = {.row_list = job->rows + first, .column_list = job->columns + first, .first = first};
+        tile.listed = last - first < LISTED ? last - first : LISTED;
+        run_tile(context, &tile);
     }
 }
 
-/* A kernel: its leaf for every combination of what is known only at run time, each compiled on its own. */
-#define LEAF(name, kind, clamps, track, narrow)                                                                        \
-    static void name##_dense_##clamps##track##narrow(context_t *c, const tile_t *t, int64_t k0, int64_t k1)        \
+/* A kernel: its leaf for everything that is known only at run time, each compiled on its own. */
+#define LEAF(name, where, kind, overflow, on_grid)                                                                     \
+    static void name##_##where##_##overflow##_##on_grid(context_t *c, const tile_t *t, int64_t k0, int64_t k1)         \
     {                                                                                                                  \
-        dense_leaf(c, t, k0, k1, kind, clamps, track, narrow);                                                 \
+        where##_leaf(c, t, k0, k1, kind, overflow, on_grid);                                                           \
     }
-#define LISTED_LEAF(name, kind, clamps, track)                                                                         \
-    static void name##_listed_##clamps##track(context_t *c, const tile_t *t, int64_t k0, int64_t k1)               \
-    {                                                                                                                  \
-        listed_leaf(c, t, k0, k1, kind, clamps, track);                                                        \
-    }
-
-#if REAL_IS_DOUBLE
-#define NARROW(job) (!(job)->a.is_double)
-#define NARROW_LEAVES(name, kind)                                                                                      \
-    LEAF(name, kind, 0, 0, 1) LEAF(name, kind, 0, 1, 1) LEAF(name, kind, 1, 0, 1) LEAF(name, kind, 1, 1, 1)
-#define NARROW_TABLE(name)                                                                                             \
-    {{name##_dense_000, name##_dense_001}, {name##_dense_010, name##_dense_011}},                      \
-    {{name##_dense_100, name##_dense_101}, {name##_dense_110, name##_dense_111}}
-#else
-#define NARROW(job) 0 /* float lanes take float operands only */
-#define NARROW_LEAVES(name, kind)
-#define NARROW_TABLE(name)                                                                                             \
-    {{name##_dense_000}, {name##_dense_010}}, {{name##_dense_100}, {name##_dense_110}}
-#endif
-
-static int clamps(const ulp_job *job)
-{
-    const ulp_node *leaf = &job->nodes[job->leaf];
-    return leaf->sum.overflowed == leaf->sum.max &&
-           (leaf->kind != ULP_SEQ || leaf->product.overflowed == leaf->product.max);
-}
+#define LEAVES(name, where, kind)                                                                                      \
+    LEAF(name, where, kind, CAREFUL, 0)                                                                                \
+    LEAF(name, where, kind, CLAMPED, 0)                                                                                \
+    LEAF(name, where, kind, WATCHED, 0)                                                                                \
+    LEAF(name, where, kind, WATCHED, 1)                                                                                \
+    LEAF(name, where, kind, WATCHED, 2)                                                                                \
+    LEAF(name, where, kind, BOUNDED, 0)                                                                                \
+    LEAF(name, where, kind, BOUNDED, 1)                                                                                \
+    LEAF(name, where, kind, BOUNDED, 2)                                                                                \
+    static const leaves_t name##_##where##_leaves = {                                                                  \
+        name##_##where##_CAREFUL_0,                                                                                    \
+        name##_##where##_CLAMPED_0,                                                                                    \
+        {name##_##where##_WATCHED_0, name##_##where##_WATCHED_1, name##_##where##_WATCHED_2},                          \
+        {name##_##where##_BOUNDED_0, name##_##where##_BOUNDED_1, name##_##where##_BOUNDED_2},                          \
+    };
 
 #define KERNEL(name, kind)                                                                                             \
-    LEAF(name, kind, 0, 0, 0) LEAF(name, kind, 0, 1, 0) LEAF(name, kind, 1, 0, 0) LEAF(name, kind, 1, 1, 0)            \
-    NARROW_LEAVES(name, kind)                                                                                          \
-    LISTED_LEAF(name, kind, 0, 0) LISTED_LEAF(name, kind, 0, 1) LISTED_LEAF(name, kind, 1, 0)                          \
-    LISTED_LEAF(name, kind, 1, 1)                                                                                      \
-    static void name##_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *s)  \
+    LEAVES(name, dense, kind)                                                                                          \
+    LEAVES(name, listed, kind)                                                                                         \
+    static void name##_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *s)      \
     {                                                                                                                  \
-        static const leaf_fn leaves[2][2][2] = {NARROW_TABLE(name)};                                               \
-        dense(job, row0, row1, col0, col1, s, leaves[clamps(job)][job->overflow != NULL][NARROW(job)]);        \
+        dense(job, row0, row1, col0, col1, s, &name##_dense_leaves);                                                   \
     }                                                                                                                  \
-    static void name##_listed(const ulp_job *job, int64_t first, int64_t last, void *s)                            \
+    static void name##_listed(const ulp_job *job, int64_t first, int64_t last, void *s)                                \
     {                                                                                                                  \
-        static const leaf_fn leaves[2][2] = {{name##_listed_00, name##_listed_01},                         \
-                                                 {name##_listed_10, name##_listed_11}};                        \
-        listed(job, first, last, s, leaves[clamps(job)][job->overflow != NULL]);                               \
+        listed(job, first, last, s, &name##_listed_leaves);                                                            \
     }                                                                                                                  \
     const ulp_kernel ISA_NAME(ulp_##name) = {name##_dense, name##_listed, scratch_bytes, ROWS, COLUMNS};
 
@@ -382,6 +483,7 @@ KERNEL(float64_fma_odd, STEP_FMA_ODD)
 KERNEL(float64_seq, STEP_SEQ)
 KERNEL(float64_seq_odd, STEP_SEQ_ODD)
 #else
+KERNEL(float32_exact, STEP_EXACT)
 KERNEL(float32_fma, STEP_FMA)
 KERNEL(float32_fma_odd, STEP_FMA_ODD)
 KERNEL(float32_seq, STEP_SEQ)

@@ -116,8 +116,6 @@ INLINE int float_lanes(double *x, double *y, int n, const ulp_use *use, const ul
     const V infinite_below = broadcast(use->infinite_below), below_zero = broadcast(use->below_zero);
     const V smallest = broadcast(use->smallest), of_zero = broadcast(use->zero), limit = zero + LIMIT;
     const int one_bit = use->precision == 1, parity = (use->bias + EXPONENT_BIAS) & 1;
-    rounder unbounded = r;
-    unbounded.max = unbounded.overflowed = infinity;
     uint64_t words[STRETCH];
     B some = {0};
     if (use->rounding == ULP_SR)
@@ -125,7 +123,7 @@ INLINE int float_lanes(double *x, double *y, int n, const ulp_use *use, const ul
     for (int i = 0; i < n; i += WIDTH) {
         V value = load(x + i), magnitude = absolute(value);
         B sign = (B)value & ((B){0} + SIGN_BIT), negative = value < zero, endless = magnitude == infinity;
-        V rounded = absolute(round_lane(value, &unbounded, 0, NULL));
+        V rounded = absolute(round_lane(value, &r, BOUNDED, 0, 1, NULL));
         B skip = (magnitude >= limit) & ~endless;
         if (!nearest) {
             V power = maximum((V)((B)value & ((B){0} + EXPONENT_MASK)), r.smallest_normal);

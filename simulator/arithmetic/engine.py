@@ -65,7 +65,8 @@ class Accumulation:
         self.late = joins_late(spec.accumulator)
         self.c = None if c is None else self._addend(numbers(c, "c"))
         self.lowered: Lowered = lower(spec.accumulator, spec.operands)
-        self.kernel: Kernel = choose(self.situation())[0]
+        self._situation = self._profiled()
+        self.kernel: Kernel = choose(self._situation)[0]
 
     def _words(self, node: int, first: int, which: int = 0) -> dict[str, Any]:
         """Return what says which random words an array is rounded with."""
@@ -86,11 +87,15 @@ class Accumulation:
         except ValueError:
             raise ValueError(f"c {c.shape} does not broadcast to the output's shape {self.shape}") from None
 
-    def situation(self) -> Situation:
-        """Return what the choice of a kernel depends on."""
+    def _profiled(self) -> Situation:
         starts = None if self.late or self.c is None else engine.profile(self.c)
         wide = self.a.dtype == np.float64 or self.b.dtype == np.float64
-        return Situation(self.lowered, engine.profile(self.a), engine.profile(self.b), starts, self.a.shape[1], wide)
+        a, b = engine.profile(self.a), engine.profile(self.b.T)
+        return Situation(self.lowered, a, b, starts, self.a.shape[1], wide)
+
+    def situation(self) -> Situation:
+        """Return what the choice of a kernel depends on."""
+        return self._situation
 
     def dense(self, stats: bool | str = False) -> tuple[NDArray[Any], Stats | None]:
         """Compute all outputs, (M, N); with Stats, complete for True, without counts for "overflows"."""
@@ -128,12 +133,15 @@ class Accumulation:
             np.float32 if kernel.rounds and float32_holds(use.format) else np.float64,
         )
         overflowed = np.zeros(y.shape, np.bool_) if overflows else None
+        shortcuts = kernel.shortcuts(self._situation)
         if kernel.name == "definition":
             self._define(y, overflowed, outputs, counts)
         else:
             engine.matmul(
                 kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, self.a, self.b,
                 None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key, counts=counts,
+                bounded=shortcuts is not None and shortcuts.bounded.holds,
+                on_grid=0 if shortcuts is None else shortcuts.on_grid,
             )  # fmt: skip
         if not kernel.rounds:
             y = self._rounded(y, None, use, 0, outputs, overflowed)

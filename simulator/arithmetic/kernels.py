@@ -17,8 +17,19 @@ Facts used
    stay below |c| + 2K max|t|.
 5. Adding and subtracting 1.5 * 2^(max(e, e_min) + W - p), e the exponent of x, rounds to p bits as long as that
    constant is finite: |x| < 2^(E - W + p) and e_min < E - W + p, 2^E the lane's overflow bound.
-6. A posit of at most p bits is a multiple of minpos, and what decides between two neighbours has at most p + 1 bits. So
+6. The sum of |a_k b_k| over k is at most |row of a| |column of b| (Cauchy and Schwarz), and a rounded product at most
+   2|a*b|. Where that beats K max|t| it takes its place in fact 4.
+7. Let t have n bits, |t| <= 2^h, and s be a multiple of 2^l. If W >= n + p + 1 and h - l < W, then s + t rounded to
+   nearest at W bits and then at p gives the same as one rounding. For let e be the exponent of an s + t that W bits do
+   not hold. If t ends below 2^(e - W + 1), then |t| < 2^(e - W + n) <= 2^(e - p - 1): s lies on the grid of p bits at
+   s + t, less than a quarter of its spacing away, and both ways give s. Else s ends below: |s| < 2^(e - W + p), so
+   2^(e - 1) < |t| and e <= h; but s is a multiple of 2^l and l >= h - W + 1.
+8. If all terms and the start are multiples of the subnormals' quantum, so are all sums; those below 2^e_min are exact.
+   No sum underflows to a zero, so a state is -0 only if it started there.
+9. A posit of at most p bits is a multiple of minpos, and what decides between two neighbours has at most p + 1 bits. So
    a sum rounded to odd at W >= p + 2 bits goes where the sum itself would, near minpos and maxpos too.
+
+What holds besides allows a kernel to leave work out of each step (`Shortcuts`); it changes no bit.
 """
 
 from __future__ import annotations
@@ -27,6 +38,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 from formats import FloatFormat, PositFormat, Use, dyadic
@@ -42,6 +54,25 @@ class Clause(NamedTuple):
 
     text: str
     holds: bool
+
+
+class Shortcuts(NamedTuple):
+    """What a lane kernel may leave out of each step.
+
+    Args:
+        bounded: no sum overflows; else tiles are watched, and done again if they come near.
+        sums_on_grid: sums are multiples of their subnormals' quantum, and no state is -0.
+        products_on_grid: the same of products.
+    """
+
+    bounded: Clause
+    sums_on_grid: Clause
+    products_on_grid: Clause
+
+    @property
+    def on_grid(self) -> int:
+        """As the engine wants it: 0, 1 for sums, 2 for sums and products."""
+        return int(self.sums_on_grid.holds) + int(self.sums_on_grid.holds and self.products_on_grid.holds)
 
 
 @dataclass(frozen=True)
@@ -79,6 +110,30 @@ class Situation:
     def product_high(self) -> int:
         """|a*b| < 2**product_high."""
         return self.a.max_exponent + self.b.max_exponent + 2
+
+    @property
+    def finite(self) -> bool:
+        """Whether operands and addend hold neither infinities nor NaNs."""
+        return self.a.finite and self.b.finite and (self.c is None or self.c.finite)
+
+    @property
+    def largest(self) -> Fraction:
+        """No finite product, rounded to nearest or not, exceeds this."""
+        return TWO**self.product_high
+
+    @cached_property
+    def total(self) -> Fraction:
+        """The magnitudes of an output's finite products, rounded if its leaf rounds them, sum up to at most this."""
+        largest = self.k * self.largest
+        if math.isinf(self.a.square) or math.isinf(self.b.square):
+            return largest
+        norms = _root_above(Fraction(self.a.square) * Fraction(self.b.square))
+        return min(largest, 2 * norms if self.leaf.kind == "seq" else norms)
+
+    @property
+    def starts_in_leaf(self) -> bool:
+        """Whether the addend is where the leaf starts, and not a level of joins."""
+        return not self.lowered.joins
 
     @property
     def addend(self) -> Fraction:
@@ -129,9 +184,58 @@ def _log2_ceiling(x: Fraction) -> int:
     return next(e for e in (estimate - 1, estimate, estimate + 1) if x <= TWO**e)
 
 
-def _sum_bound(fmt: FloatFormat, start: Fraction, terms: int, largest: Fraction) -> Fraction:
-    """Fact 4, and the largest finite value: no finite state exceeds this."""
-    return min(Fraction(fmt.max), start + 2 * terms * largest)
+def _root_above(x: Fraction) -> Fraction:
+    """At least the square root of x, by 2^-30 of it at most where x is not tiny."""
+    shift = 60 + max(x.denominator.bit_length() - x.numerator.bit_length(), 0)
+    return Fraction(math.isqrt(math.ceil(x * 4**shift)) + 1, 2**shift)
+
+
+class Term(NamedTuple):
+    """What a leaf adds: at most `bits` significant bits, the last at 2**last or above, at most `largest`."""
+
+    bits: int
+    last: int
+    largest: Fraction
+
+
+def _term(s: Situation) -> Term:
+    bits, last = s.product_bits, s.product_last
+    if s.leaf.kind == "seq":
+        assert s.leaf.product is not None
+        product = _float(s.leaf.product)
+        bits, last = min(bits, product.precision), max(last, _quantum(product))
+        if s.largest > product.max and math.isfinite(product.overflowed(s.leaf.product.overflow)):
+            # A product that saturates becomes the largest value, which has bits of its own.
+            top, top_last = dyadic.from_float(product.max)
+            bits, last = max(bits, top.bit_length()), min(last, top_last)
+    return Term(bits, last, min(s.largest, s.total) if s.k else s.largest)
+
+
+def _shortcuts(s: Situation) -> Shortcuts:
+    leaf = s.leaf
+    assert leaf.sum is not None
+    sums = _float(leaf.sum)
+    bound = (s.addend if s.starts_in_leaf else 0) + 2 * s.total
+    fits = s.finite and bound <= sums.max
+    text = f"no sum overflows: |c| + 2 sum|a*b| <= {float(bound):.6g} <= {sums.max:g}, all finite"
+    grid = _quantum(sums)
+    last = _term(s).last
+    starts_at_zero = s.c is None or not s.starts_in_leaf or not s.c.minus_zero
+    on_grid = last >= grid and starts_at_zero
+    products = True
+    products_text = "products are not rounded"
+    if leaf.kind == "seq":
+        assert leaf.product is not None
+        product = _float(leaf.product)
+        fits &= _term(s).largest <= product.max
+        text += f"; no product: {float(_term(s).largest):.6g} <= {product.max:g}"
+        products = s.product_last >= _quantum(product)
+        products_text = f"products do not underflow: last bit 2^{s.product_last} >= 2^{_quantum(product)}"
+    return Shortcuts(
+        Clause(text, bool(fits)),
+        Clause(f"sums do not underflow: terms end at 2^{last} >= 2^{grid}, and no state starts at -0", on_grid),
+        Clause(products_text, products),
+    )
 
 
 class _Conditions:
@@ -182,11 +286,15 @@ class _Conditions:
         exponent = _log2_ceiling(bound)
         self.need(exponent <= limit, f"{what} below 2^{exponent} <= 2^{limit}, where the rounding constant works")
 
-    def single_rounding(
-        self, use: Use, bits: int, last: int, bound: Fraction, start_last: int | None, odd: bool
-    ) -> None:
-        """s + t reaches the format with one rounding: t has `bits` bits, the last at 2^last; |s + t| <= bound."""
-        fmt, lane = _float(use), self.lane
+    def sum_bound(self, use: Use, start: Fraction, total: Fraction) -> Fraction:
+        """Fact 4, and the largest finite value, to which infinities may saturate: no finite state exceeds this."""
+        top = Fraction(_float(use).max)
+        saturates = math.isfinite(_float(use).overflowed(use.overflow))
+        return top if saturates and not self.situation.finite else min(top, start + 2 * total)
+
+    def single_rounding(self, use: Use, term: Term, bound: Fraction, start_last: int | None, odd: bool) -> None:
+        """s + t reaches the format with one rounding; |s + t| <= bound."""
+        fmt, lane, bits, last = _float(use), self.lane, term.bits, term.last
         w, p = lane.precision, fmt.precision
         if odd:
             self.need(w >= p + 2, f"sum rounded to odd first: {w} >= {p} + 2")
@@ -196,52 +304,59 @@ class _Conditions:
         lowest, highest = min(last, state_last), _log2_ceiling(bound)
         exact = highest - lowest <= w
         innocuous = w >= 2 * p + 2 and bits <= p and fmt.min_exponent - lowest <= w
-        text = (
-            f"sum exact: 2^{highest} down to 2^{lowest} is {highest - lowest} bits <= {w}"
-            if exact or not innocuous
-            else f"double rounding innocuous: term fits, {bits} <= p = {p}; {w} >= 2*{p} + 2; "
+        reach = _log2_ceiling(term.largest)
+        apart = w >= bits + p + 1 and reach - state_last < w
+        text = f"sum exact: 2^{highest} down to 2^{lowest} is {highest - lowest} bits <= {w}"
+        fitting = (
+            f"term fits, {bits} <= p = {p}, and {w} >= 2*{p} + 2; "
             f"subnormal sums exact: {fmt.min_exponent} - ({lowest}) <= {w}"
         )
-        if not exact and not innocuous:
-            text += f"; or term fits, {bits} <= p = {p}, and {w} >= 2*{p} + 2"
-        self.need(exact or innocuous, text)
+        hidden = f"terms up to 2^{reach} hide no state from 2^{state_last}: {reach - state_last} < {w}"
+        apart_text = f"{w} >= {bits} + {p} + 1; {hidden}"
+        if not exact and not innocuous and not apart:
+            text += f"; or {fitting}; or {apart_text}"
+        elif not exact:
+            text = f"double rounding innocuous: {fitting if innocuous else apart_text}"
+        self.need(exact or innocuous or apart, text)
 
     def joins(self, joins: Sequence[Join], run_bound: Fraction, start: Fraction) -> None:
         """Runs are joined with sums rounded to odd first."""
-        terms = self.situation.k
+        terms, total = self.situation.k, self.situation.total
         for level, join in enumerate(joins):
             self.representable(join.sum)
-            runs = -(-terms // join.length)
+            runs, total = -(-terms // join.length), 2 * total
             begin = start if level == len(joins) - 1 else Fraction(0)
-            bound = _sum_bound(_float(join.sum), begin, runs, run_bound)
+            bound = self.sum_bound(join.sum, begin, min(runs * run_bound, total))
             self.roundable(join.sum, bound + 2 * run_bound, f"joined runs of {join.length}")
             run_bound = bound
 
 
-def _lane_kernel(lane: Lane, odd: bool, situation: Situation) -> list[Clause]:
+def _lane_kernel(lane: Lane, step: str, odd: bool, situation: Situation) -> list[Clause]:
     c = _Conditions(lane, situation)
-    s, leaf = situation, situation.leaf
+    s, leaf, term = situation, situation.leaf, _term(situation)
     assert leaf.sum is not None
-    total = _float(leaf.sum)
     c.representable(leaf.sum)
-    bits, last, largest = s.product_bits, s.product_last, TWO**s.product_high
     if leaf.kind == "seq":
         assert leaf.product is not None
-        product = _float(leaf.product)
         c.representable(leaf.product)
-        c.roundable(leaf.product, largest, "product")
-        bits, last = min(bits, product.precision), max(last, _quantum(product))
-        if largest > product.max and math.isfinite(product.overflowed(leaf.product.overflow)):
-            # A product that saturates becomes the largest value, which has bits of its own.
-            top, top_last = dyadic.from_float(product.max)
-            bits, last = max(bits, top.bit_length()), min(last, top_last)
-    start_here = not s.lowered.joins
-    start = s.addend if start_here else Fraction(0)
-    bound = _sum_bound(total, start, s.k, largest)
+        if step == "seq":
+            c.roundable(leaf.product, s.largest, "product")
+        else:
+            product = _float(leaf.product)
+            c.need(
+                s.product_bits <= product.precision
+                and s.product_last >= _quantum(product)
+                and s.largest <= product.max
+                and s.finite,
+                f"products are values of {product.name}, all finite: {s.product_bits} bits <= {product.precision}, "
+                f"last bit 2^{s.product_last} >= 2^{_quantum(product)}, below 2^{s.product_high} <= {product.max:g}",
+            )
+    start = s.addend if s.starts_in_leaf else Fraction(0)
+    bound = c.sum_bound(leaf.sum, start, s.total)
     # An exact product stays below `largest`; a rounded one may reach it.
-    c.roundable(leaf.sum, bound + (2 * largest if leaf.kind == "seq" else largest), "sum")
-    start_last = s.c.min_last_bit if start_here and s.c and s.c.nonzero else None
-    c.single_rounding(leaf.sum, bits, last, bound + largest, start_last, odd)
+    c.roundable(leaf.sum, bound + (2 * s.largest if leaf.kind == "seq" else s.largest), "sum")
+    start_last = s.c.min_last_bit if s.starts_in_leaf and s.c and s.c.nonzero else None
+    c.single_rounding(leaf.sum, term, bound + term.largest, start_last, odd)
     c.joins(s.lowered.joins or (), bound, s.addend)
     return c.clauses
 
@@ -254,7 +369,7 @@ def _integer_any(situation: Situation) -> list[Clause]:
 
 
 def _posit_kernel(lane: Lane, situation: Situation) -> list[Clause]:
-    """Fact 6. The state saturates or becomes NaR, so that no bound depends on K."""
+    """Fact 9. The state saturates or becomes NaR, so that no bound depends on K."""
     c = _Conditions(lane, situation)
     s = situation
     # A product below 2^(top - 1) and a state of at most 2^(top - 2) have a sum in the lane's range.
@@ -276,14 +391,14 @@ def _posit_kernel(lane: Lane, situation: Situation) -> list[Clause]:
     return c.clauses
 
 
-def _float64_exact(situation: Situation) -> list[Clause]:
+def _exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
     s = situation
-    c = _Conditions(FLOAT64, s)
+    c = _Conditions(lane, s)
     c.need(not s.lowered.leaf, "the sum is exact as a whole, not part by part")
     last = min([s.product_last] + ([s.c.min_last_bit] if s.c and s.c.nonzero else []))
-    high = _log2_ceiling(s.addend + s.k * TWO**s.product_high)
-    exact = high - last <= 53 and high <= FLOAT64.top
-    text = f"2^{high} down to 2^{last} is {high - last} bits <= 53, below 2^{FLOAT64.top}"
+    high = _log2_ceiling(s.addend + s.total)
+    exact = high - last <= lane.precision and high <= lane.top and last >= lane.last
+    text = f"2^{high} down to 2^{last} is {high - last} bits <= {lane.precision}, below 2^{lane.top}"
     c.need(exact, f"all partial sums exact: {text}")
     return c.clauses
 
@@ -294,7 +409,8 @@ class Kernel:
 
     Args:
         name: as in native/src/kernels.def, or "definition": the Python reference, element by element.
-        leaf: kind of leaf it runs, or None for any.
+        leaf: kind of leaf it runs, or None for any; "fma" also runs a seq of floats whose products need no
+            rounding.
         rounds: whether its results are values of the accumulator's use; if not, they are exact and still to be rounded.
         counts: whether it counts what roundings meet, beyond flags of overflow.
     """
@@ -310,22 +426,28 @@ class Kernel:
             return [Clause("the definition itself: always", True)]
         if self.name == "integer_any":
             return _integer_any(situation)
-        kind = situation.leaf.kind
-        if kind != self.leaf:
+        kind, posits = situation.leaf.kind, "posit" in self.name
+        if kind != self.leaf and (kind, self.leaf, posits) != ("seq", "fma", False):
             return [Clause(f"this kernel runs {self.leaf}, and the accumulator's leaf is {kind}", False)]
         if situation.leaf.kind == "fma" and situation.leaf.length > 1:
             return [Clause(f"this kernel takes one product a step, and the accumulator {situation.leaf.length}", False)]
-        if self.name == "float64_exact":
-            return _float64_exact(situation)
         lane = FLOAT32 if self.name.startswith("float32") else FLOAT64
-        posits = "posit" in self.name
+        if self.leaf == "exact":
+            return _exact_lanes(lane, situation)
         family = PositFormat if posits else FloatFormat
         strange = [str(use) for use in _uses(situation) if not isinstance(use.format, family)]
         if strange:
             return [Clause(f"sums are {'posits' if posits else 'floats'}; {strange[0]} is none", False)]
         if posits:
             return _posit_kernel(lane, situation)
-        return _lane_kernel(lane, self.name.endswith("odd"), situation)
+        assert self.leaf is not None
+        return _lane_kernel(lane, self.leaf, self.name.endswith("odd"), situation)
+
+    def shortcuts(self, situation: Situation) -> Shortcuts | None:
+        """Return what may be left out of each step, or None for a kernel whose steps leave nothing out."""
+        if self.leaf in ("fma", "seq") and "posit" not in self.name:
+            return _shortcuts(situation)
+        return None
 
 
 # Cheapest first.
@@ -335,6 +457,7 @@ KERNELS = (
     Kernel("float32_fma_odd", "fma"),
     Kernel("float32_posit_fma_odd", "fma"),
     Kernel("float32_posit_seq_odd", "seq"),
+    Kernel("float32_exact", "exact", rounds=False),
     Kernel("float64_exact", "exact", rounds=False),
     Kernel("float64_fma", "fma"),
     Kernel("float64_seq", "seq"),

@@ -1,5 +1,6 @@
 """The kernels' conditions: each clause holds at its bound and refuses one step beyond it."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,9 @@ from simulator.arithmetic.kernels import KERNELS, Situation, choose, kernel_name
 from simulator.arithmetic.lowering import lower
 
 
-def operand(high=0, last=0, bits=1, finite=True):
-    """Profile of an operand: largest exponent, smallest last bit, most significant bits."""
-    return Profile(high, last, bits, finite, True)
+def operand(high=0, last=0, bits=1, finite=True, minus_zero=False, square=math.inf):
+    """Profile of an operand: largest exponent, smallest last bit, most significant bits, sum of a row's squares."""
+    return Profile(high, last, bits, finite, True, minus_zero, square)
 
 
 def situation(accumulator, a, b=None, c=None, k=1, wide=False):
@@ -70,9 +71,75 @@ BOUNDS = {
     ),
     "float32_fma: addend": (
         "float32_fma",
-        situation("fma(e8m11)", ONE, c=operand(22, 20, 3)),
-        situation("fma(e8m11)", ONE, c=operand(25, 20, 3)),
-        "sum exact",
+        situation("fma(e8m11)", operand(0, -5, 6), c=operand(12, 10, 3)),
+        situation("fma(e8m11)", operand(0, -5, 6), c=operand(13, 10, 3)),
+        "is 25 bits <= 24",
+    ),
+    "float32_fma: term of n bits": (
+        "float32_fma",
+        situation("fma(fp16)", operand(0, -12, 6), operand(0, -5, 6), k=999),
+        situation("fma(fp16)", operand(0, -12, 6), operand(0, -5, 7), k=999),
+        "or 24 >= 13 + 11 + 1",
+    ),
+    "float32_fma: no state is hidden behind a term": (
+        "float32_fma",
+        situation("fma(fp8_e4m3)", operand(6, -9, 4), operand(6, -9, 4), k=999),
+        situation("fma(fp8_e4m3)", operand(7, -9, 4), operand(6, -9, 4), k=999),
+        "hide no state from 2^-9: 24 < 24",
+    ),
+    "float32_fma: the norms of rows and columns bound exact sums": (
+        "float32_fma",
+        situation("fma(e8m20)", operand(3, 0, 4, square=2.0**22), operand(3, 0, 4, square=2.0**22), k=2**20),
+        situation("fma(e8m20)", operand(3, 0, 4, square=2.0**23), operand(3, 0, 4, square=2.0**23), k=2**20),
+        "is 25 bits <= 24",
+    ),
+    "float32_fma: products that a seq need not round: bits": (
+        "float32_fma",
+        situation("seq(e8m10)", operand(0, -5, 6), operand(0, -5, 5)),
+        situation("seq(e8m10)", operand(0, -5, 6)),
+        "products are values of tf32, all finite: 12 bits <= 11",
+    ),
+    "float32_fma: products that a seq need not round: last bit": (
+        "float32_fma",
+        situation("seq(fp16)", operand(0, -12, 3)),
+        situation("seq(fp16)", operand(0, -12, 3), operand(0, -13, 3)),
+        "last bit 2^-25 >= 2^-24",
+    ),
+    "float32_fma: products that a seq need not round: largest": (
+        "float32_fma",
+        situation("seq(fp16)", operand(7, 5, 3), operand(6, 5, 2)),
+        situation("seq(fp16)", operand(7, 5, 3), operand(7, 5, 2)),
+        "below 2^16 <= 65504",
+    ),
+    "float32_fma: products that a seq need not round: finite": (
+        "float32_fma",
+        situation("seq(fp16)", ONE),
+        situation("seq(fp16)", operand(finite=False), ONE),
+        "products are values of fp16, all finite",
+    ),
+    "float32_fma: infinities may saturate": (
+        "float32_fma",
+        situation("fma(bf16)", operand(finite=False), ONE),
+        situation("fma(bf16/sat)", operand(finite=False), ONE),
+        "sum below 2^128 <= 2^112",
+    ),
+    "float32_exact: all partial sums exact": (
+        "float32_exact",
+        situation("exact(fp16)", operand(3, -4, 4), operand(3, -4, 4), k=2**8),
+        situation("exact(fp16)", operand(3, -4, 4), operand(3, -4, 4), k=2**8 + 1),
+        "all partial sums exact: 2^17 down to 2^-8 is 25 bits <= 24",
+    ),
+    "float32_exact: the norms of rows and columns": (
+        "float32_exact",
+        situation("exact(fp16)", operand(3, -4, 4, square=2.0**16), operand(3, -4, 4, square=2.0**15.5), k=2**9),
+        situation("exact(fp16)", operand(3, -4, 4, square=2.0**16), operand(3, -4, 4, square=2.0**16.5), k=2**9),
+        "is 25 bits <= 24",
+    ),
+    "float32_exact: addend": (
+        "float32_exact",
+        situation("exact(fp16)", ONE, c=operand(0, -21, 3)),
+        situation("exact(fp16)", ONE, c=operand(0, -22, 3)),
+        "is 25 bits <= 24",
     ),
     "float32_fma: operands of float32": (
         "float32_fma",
@@ -353,8 +420,9 @@ def test_e5m2_times_e5m2_is_never_exact_in_float64():
     ("accumulator", "kernel"),
     [
         ("fma(fp16)", "float32_fma"),
-        ("seq(fp16)", "float32_seq"),
-        ("exact(fp16)", "float64_exact"),
+        ("seq(fp16)", "float32_fma"),
+        ("seq(e5m6)", "float32_seq"),
+        ("exact(fp16)", "float32_exact"),
         ("fma(posit16)", "float32_posit_fma_odd"),
         ("chunk(4, seq(posit8), fma(posit16))", "float32_posit_seq_odd"),
         ("fma(posit32)", "integer_any"),
@@ -405,3 +473,78 @@ def test_operands_without_a_non_zero_element_are_no_problem():
     where = situation("fma(bf16)", nothing, nothing, nothing, k=100)
     assert failing("float32_fma", where) == []
     assert failing("float32_fma", replace(where, k=0)) == []
+
+
+# --- shortcuts -------------------------------------------------------------------------------------------------------
+
+
+def short(square, last=0, **kwargs):
+    return operand(7, last, 8, square=square, **kwargs)
+
+
+# id: which shortcut, situation just inside, situation just outside
+SHORTCUTS = {
+    "2K times the largest product": (
+        0, situation("fma(fp16)", operand(5), operand(5), k=7), situation("fma(fp16)", operand(5), operand(5), k=8),
+    ),
+    "norms, fma": (
+        0, situation("fma(fp16)", short(32751.0), short(32751.0), k=9**9),
+        situation("fma(fp16)", short(32752.5), short(32752.5), k=9**9),
+    ),
+    "norms, seq: rounded products may be twice as large": (
+        0, situation("seq(fp16)", short(16375.0), short(16375.0), k=9**9),
+        situation("seq(fp16)", short(16376.5), short(16376.5), k=9**9),
+    ),
+    "products of a seq": (
+        0, situation("seq(fp8_e5m2, fp32)", operand(7), operand(6), k=1),
+        situation("seq(fp8_e5m2, fp32)", operand(7), operand(7), k=1),
+    ),
+    "addend": (
+        0, situation("fma(fp16)", ONE, c=operand(14), k=2**12 - 4),
+        situation("fma(fp16)", ONE, c=operand(15), k=2**12 - 4),
+    ),
+    "the addend of joined runs is not the leaf's": (
+        0, situation("chunk(4, fma(fp16), seq(fp16))", ONE, c=operand(15)), situation("fma(fp16)", ONE, c=operand(15)),
+    ),
+    "a infinite": (0, situation("fma(fp16)", ONE), situation("fma(fp16)", operand(finite=False), ONE)),
+    "b infinite": (0, situation("fma(fp16)", ONE), situation("fma(fp16)", ONE, operand(finite=False))),
+    "c infinite": (0, situation("fma(fp16)", ONE, c=ONE), situation("fma(fp16)", ONE, c=operand(finite=False))),
+    "last bits of products": (
+        1, situation("fma(fp16)", operand(last=-12), operand(last=-12)),
+        situation("fma(fp16)", operand(last=-12), operand(last=-13)),
+    ),
+    "rounded products end at their format's quantum": (
+        1, situation("seq(fp16)", operand(last=-99)), situation("seq(e5m11, fp16)", operand(last=-99)),
+    ),
+    "an addend of -0": (1, situation("fma(fp16)", ONE, c=ONE), situation("fma(fp16)", ONE, c=operand(minus_zero=True))),
+    "-0 joins runs, and does not start them": (
+        1, situation("chunk(4, fma(fp16), seq(fp16))", ONE, c=operand(minus_zero=True)),
+        situation("fma(fp16)", ONE, c=operand(minus_zero=True)),
+    ),
+    "products that underflow": (
+        2, situation("seq(fp16)", operand(last=-12), operand(last=-12)),
+        situation("seq(fp16)", operand(last=-12), operand(last=-13)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHORTCUTS)
+def test_a_shortcut_holds_just_inside_its_bound_and_not_beyond(name):
+    which, inside, outside = SHORTCUTS[name]
+    holds, fails = (kernel_named("float32_fma").shortcuts(where)[which] for where in (inside, outside))
+    assert holds.holds, holds.text
+    assert not fails.holds, fails.text
+
+
+def test_the_grid_of_products_helps_only_with_that_of_sums():
+    found = kernel_named("float32_seq").shortcuts(situation("seq(fp16)", ONE, c=operand(minus_zero=True)))
+    assert (found.sums_on_grid.holds, found.products_on_grid.holds, found.on_grid) == (False, True, 0)
+    found = kernel_named("float32_seq").shortcuts(situation("seq(fp16)", ONE))
+    assert found.on_grid == 2
+    found = kernel_named("float32_seq").shortcuts(situation("seq(fp16)", operand(last=-99)))
+    assert found.on_grid == 1
+
+
+def test_exact_kernels_and_integers_have_no_shortcuts():
+    for name in ("float64_exact", "integer_any", "definition"):
+        assert kernel_named(name).shortcuts(situation("exact(fp16)", ONE)) is None

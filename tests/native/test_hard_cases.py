@@ -65,6 +65,14 @@ HARD = {
     "flushed subnormals": ("float32_fma", "fma(fp16:ftz)", [2.0**-8], [2.0**-8], None, 0.0, 2.0**-16),
     "no negative zero": ("float32_fma", "fma(fp8_e4m3fnuz)", [-(2.0**-8)], [2.0**-8], None, 0.0, -0.0),
     "ties of a single significand bit": ("float32_fma", "fma(e5m0)", [3.0], [1.0], None, 2.0, 4.0),
+    "a saturated infinity is beyond where the rounding constant works": (
+        "float32_fma", "fma(bf16/sat)", [math.inf, 2.0**55], [1.0, -(2.0**55)], None, (2 - 2.0**-7) * 2.0**127,
+        (2 - 2.0**-7) * 2.0**127 - 2.0**110,
+    ),
+    "a small state behind a product that looks like a tie": (
+        "float32_fma", "fma(bf16)", [2.0**-20, 1 + 2.0**-4], [2.0**-20, 1 + 2.0**-4], None, 1 + 2.0**-3 + 2.0**-7,
+        1 + 2.0**-3,
+    ),
     "float64 loses the last bits of a long exact sum": (
         "float64_exact", "exact(fp64)", [2.0**27, 2.0**-27, 2.0**-27, -(2.0**27)], [2.0**27, 1, 1, 2.0**27], None,
         2.0**-26, 0.0,

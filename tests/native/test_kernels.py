@@ -8,8 +8,12 @@ import pytest
 
 import formats
 import native
+from native.matmul import Gathered, profile
+from simulator.arithmetic import mac
+from simulator.arithmetic.engine import Accumulation
+from simulator.arithmetic.kernels import kernel_named
 from tests.oracles.bits import assert_same_bits, digest, operands_of
-from tests.oracles.kernel_cases import CASES, Case, expected, forced
+from tests.oracles.kernel_cases import CASES, Case, definition, expected, forced, shortened
 
 SEED = 100
 # Beyond a tile in every direction; a long inner product, longer than the blocks in which listed operands are gathered.
@@ -66,6 +70,96 @@ def test_listed_equals_the_definition(case, shape, isa):
     assert_same_bits(stats.overflowed, flags[outputs], of, note(case, isa, "overflow flags"))
 
 
+# --- what a kernel leaves out where it is proved not to be needed ----------------------------------------------------
+
+SHORTENED = [c for c in CASES if kernel_named(c.kernel).leaf in ("fma", "seq") and "posit" not in c.kernel]
+
+
+def proved(case, shape):
+    work = forced(case.kernel, case.spec, *case.arrays(*shape, SEED))
+    return work, work.kernel.shortcuts(work.situation())
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
+@pytest.mark.parametrize("case", SHORTENED, **ids)
+def test_shortcuts_change_no_bit(case, shape, isa):
+    """Each of those proved, and every weaker one: tiles bounded, watched and quiet, watched and done again."""
+    values, flags = expected(case, *shape, SEED)
+    work, shortcuts = proved(case, shape)
+    every = tuple(np.indices(values.shape).reshape(2, -1))
+    for bounded in {False, shortcuts.bounded.holds}:
+        for on_grid in range(shortcuts.on_grid + 1):
+            text = note(case, isa, bounded, on_grid)
+            y, overflowed = shortened(work, bounded, on_grid)
+            assert_same_bits(y, values, note=text)
+            assert_same_bits(overflowed, flags, note=text)
+            y, overflowed = shortened(work, bounded, on_grid, every)
+            assert_same_bits(y, values.ravel(), note=text)
+            assert_same_bits(overflowed, flags.ravel(), note=text)
+
+
+def test_every_lane_kernel_is_tried_with_all_its_shortcuts_and_with_overflow():
+    all_hold, overflow = set(), set()
+    for case in SHORTENED:
+        _, shortcuts = proved(case, SHAPES[0])
+        if all(clause.holds for clause in shortcuts):
+            all_hold.add(case.kernel)
+        if expected(case, *SHAPES[0], SEED)[1].any():
+            overflow.add(case.kernel)
+    names = {case.kernel for case in SHORTENED}
+    assert all_hold == names
+    assert overflow == names
+
+
+@pytest.mark.parametrize(
+    "spec", ["fma(fp16)", "fma(fp16/sat)", "seq(fp16)", "chunk(3, fma(fp16/sat), seq(fp16/sat))", "fma(fp8_e5m2)"]
+)
+def test_tiles_that_overflow_and_tiles_that_do_not_follow_each_other(spec, isa):
+    """Overflow in some rows only, early or late, hidden behind a NaN or an infinity of its own or of a neighbour."""
+    m, n, k = 100, 5, 7
+    rng = np.random.default_rng(SEED)
+    a = formats.get("fp8_e4m3").quantize(rng.standard_normal((m, k)))
+    b = formats.get("fp8_e4m3").quantize(rng.standard_normal((k, n)))
+    b[:2] = 448.0
+    a[rng.random(m) < 0.15, 0] = 448.0  # overflows and stays
+    a[rng.random(m) < 0.1, :2] = [[448.0, -448.0]]  # overflows and comes back, or not, as the format has it
+    a[rng.random(m) < 0.05, k - 1] = np.nan
+    a[rng.random(m) < 0.05, k - 2] = np.inf
+    a[rng.random(m) < 0.05, 1] = np.nan
+    values, flags = definition(spec, a, b)
+    assert flags.any()
+    assert not flags.all()
+    work = Accumulation(mac(spec), a, b, None, 1)
+    y, stats = work.dense("overflows")
+    assert_same_bits(y, values, note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
+    assert_same_bits(stats.overflowed, flags, note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
+    z, stats = work.listed(tuple(np.indices(values.shape).reshape(2, -1)), overflows=True)
+    assert_same_bits(z, values.ravel(), note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
+    assert_same_bits(stats.overflowed, flags.ravel(), note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
+
+
+@pytest.mark.parametrize("case", CASES, **ids)
+def test_a_gathered_operand_gives_the_bits_of_the_matrix_that_it_reads(case, isa):
+    """Rows and k's in any order out of a larger array, some twice, as a convolution reads its input."""
+    m, n, k = 19, 37, 21
+    a, b, c = case.arrays(m, n, k, SEED)
+    rng = np.random.default_rng(SEED)
+    where = rng.permutation(3 * m)[:m] * (2 * k), rng.permutation(2 * k)[:k]
+    work = forced(case.kernel, case.spec, a, b, c)
+    data = np.full(6 * m * k, np.nan, work.a.dtype)
+    data[np.add.outer(*where)] = work.a
+    for rows, ks in ((slice(None), slice(None)), (rng.integers(0, m, m), rng.integers(0, k, k))):
+        work.a = data[np.add.outer(where[0][rows], where[1][ks])]
+        plain, flags = shortened(work, False, 0)
+        every = tuple(np.indices(plain.shape).reshape(2, -1))
+        gathered = Gathered(data, where[0][rows], where[1][ks])
+        assert profile(gathered) == profile(work.a)
+        work.a = gathered
+        for y, overflowed in (shortened(work, False, 0), shortened(work, False, 0, every)):
+            assert_same_bits(y.ravel(), plain.ravel(), note=note(case, isa))
+            assert_same_bits(overflowed.ravel(), flags.ravel(), note=note(case, isa))
+
+
 WIDE = [case for case in CASES if case.kernel.startswith(("float64", "integer"))]
 
 
@@ -107,6 +201,7 @@ FIRST = {case.kernel: case for case in reversed(CASES)}  # the first case of eac
 
 # SHA-256 of the results and of the overflow flags. A change of one of these is a change of numerics, to be announced.
 PINS = {
+    "float32_exact": "d3cd135b17c7936d2ae23baf7c3af4a41298292908cafcb75abd14af78fc04a1",
     "float32_fma": "09f9cfd8d33658e4ecec25c3ff5625bb19cbc5f7ab51ed547bbaf1c4512c0564",
     "float32_fma_odd": "d6baafc8e6f5644fd745c2f5d647f26dd0d2be643229f86c1ce3e3a4f4e3c728",
     "float32_posit_fma_odd": "5153d6d9f866bbec3e3208e6359d3a34d3b4c0fdf39a879521c37c43ded26061",

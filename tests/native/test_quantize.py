@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from formats import Use
-from native.matmul import profile
+from native.matmul import Gathered, profile
 from native.twins import add, convert, quantize
 from tests.oracles.bits import assert_same_bits
 
@@ -147,9 +147,37 @@ def test_profile_is_that_of_exact_fractions(dtype):
         assert found.nonzero == bool((x[np.isfinite(x)] != 0).any())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_profile_does_not_depend_on_how_a_matrix_lies(dtype, isa):
+    """Side by side, one after the other, spread out, and gathered; longer than the stretches and rows looked at."""
+    rng = np.random.default_rng(SEED)
+    x = np.ldexp(rng.integers(-300, 300, (70, 1030)), rng.integers(-150, 100, (70, 1030))).astype(dtype)
+    x += 0.0  # no -0
+    x[3, 1029], x[69, 0] = -0.0, np.nan
+    spread = np.ones((140, 3090), dtype)
+    spread[::2, ::3] = x
+    tables = np.arange(70) * 2 * 3090, np.arange(1030) * 3
+    squares = [sum(Fraction(v) ** 2 for v in row if math.isfinite(v)) for row in x.tolist()]
+    for y in (x, np.asfortranarray(x), spread[::2, ::3], Gathered(spread, *tables)):
+        found = profile(y)
+        assert tuple(found[:3]) == brute_profile(x)
+        assert not found.finite
+        assert found.minus_zero
+        assert 0 <= Fraction(found.square) / max(squares) - 1 < Fraction(1, 10**12)
+    x[3, 1029] = 0.0
+    assert not profile(x).minus_zero
+
+
+def test_profile_bounds_squares_that_overflow_and_that_underflow():
+    assert profile(np.full((1, 3), 2.0**600)).square == math.inf
+    assert 3 * Fraction(2) ** -1200 <= Fraction(profile(np.full((1, 3), 2.0**-600)).square) < Fraction(2) ** -1000
+
+
 def test_profile_of_a_broadcast_matrix_is_that_of_what_is_repeated():
     row = np.array([[1.5, 0.0, -0.25]])
     big = np.broadcast_to(row, (10**9, 3))
     assert profile(big) == profile(row)
-    assert profile(np.broadcast_to(np.array([[3.0]]), (10**6, 10**6))) == profile(np.array([[3.0]]))
+    everywhere = profile(np.broadcast_to(np.array([[3.0]]), (10**6, 10**6)))
+    assert everywhere[:-1] == profile(np.array([[3.0]]))[:-1]
+    assert 9e6 < everywhere.square < 9e6 * (1 + 1e-12)
     assert profile(np.zeros((0, 3))).nonzero is False
