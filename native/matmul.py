@@ -106,6 +106,15 @@ class Gathered(NamedTuple):
         """Rows and columns."""
         return self.row_offsets.size, self.k_offsets.size
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.data.dtype
+
+    def row(self, i: int) -> NDArray[Any]:
+        """Return a row as an array of its own."""
+        return self.data.reshape(-1)[self.row_offsets[i] + self.k_offsets]
+
 
 def profile(x: NDArray[Any] | Gathered) -> Profile:
     """Profile a float32 or float64 matrix. Exact, but for `square`, which is rounded up."""

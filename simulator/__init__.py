@@ -14,22 +14,45 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .arithmetic import Accumulator, Chunk, Exact, Fma, Late, MacSpec, Seq, dot, mac, matmul, two_pass
+from .arithmetic import (
+    Accumulator,
+    Aligned,
+    Chunk,
+    Exact,
+    Fixed,
+    Fma,
+    Interleave,
+    Kahan,
+    Late,
+    MacSpec,
+    Neumaier,
+    Seq,
+    Tree,
+    dot,
+    mac,
+    matmul,
+    two_pass,
+)
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from .arithmetic.convolution import convolution
+    from .arithmetic.explain import explain
     from .cost import estimate
     from .hardware import load_hardware
     from .network import emulate
 
-# Public names behind heavier imports: pydantic for machines, torch for networks.
+# Public names that few runs need, or behind heavier imports: pydantic for machines, torch for networks.
 _LAZY = {
+    "convolution": "simulator.arithmetic.convolution",
+    "explain": "simulator.arithmetic.explain",
     "estimate": "simulator.cost",
     "load_hardware": "simulator.hardware",
     "emulate": "simulator.network",
 }
 
-__all__ = ["Accumulator", "Chunk", "Exact", "Fma", "InputError", "Late", "MacSpec", "Seq", "dot", "emulate", "estimate",
+__all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputError", "Interleave", "Kahan", "Late",
+           "MacSpec", "Neumaier", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "explain",
            "load_hardware", "mac", "matmul", "two_pass"]  # fmt: skip
 
 

@@ -105,6 +105,29 @@ def show_formats(
         formats.run(names or [], compare, plot, markdown, json)
 
 
+@app.command("explain")
+def explain_spec(
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="MAC unit: [OPERANDS ->] ACCUMULATOR [-> OUTPUT], or a preset.")
+    ],
+    shape: Annotated[tuple[int, int, int], typer.Option(metavar="M N K", help="Of the matrix product.")] = (
+        512,
+        512,
+        512,
+    ),
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a record, and only that, to standard output.")] = False,
+) -> None:
+    """Explain how a MAC unit's product is computed: kernel, proof, order, evidence, time."""
+    from .commands import explain
+    from .report import to_a_reader
+
+    with to_a_reader():
+        explain.run(spec, shape, threads, json)
+
+
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options of the main job before a command, which would go unheard."""
     sources = {name: context.get_parameter_source(name) for name in context.params}

@@ -1,6 +1,19 @@
 """MAC units: what they are (spec), what they mean (reference), how they run (engine)."""
 
-from .accumulators import Accumulator, Chunk, Exact, Fma, Late, Seq
+from .accumulators import (
+    Accumulator,
+    Aligned,
+    Chunk,
+    Exact,
+    Fixed,
+    Fma,
+    Interleave,
+    Kahan,
+    Late,
+    Neumaier,
+    Seq,
+    Tree,
+)
 from .engine import Accumulation
 from .grammar import accumulator
 from .products import dot, matmul
@@ -11,14 +24,20 @@ from .two_pass import Criterion, TwoPassResult, two_pass
 __all__ = [
            "Accumulation",
            "Accumulator",
+           "Aligned",
            "Chunk",
            "Criterion",
            "Exact",
+           "Fixed",
            "Fma",
+           "Interleave",
+           "Kahan",
            "Late",
            "MacSpec",
+           "Neumaier",
            "Seq",
            "Stats",
+           "Tree",
            "TwoPassResult",
            "accumulator",
            "dot",

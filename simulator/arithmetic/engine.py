@@ -18,6 +18,7 @@ from formats import FloatFormat, Use
 from formats.arguments import whole_of_bits
 from formats.format import as_floats
 from native import matmul as engine
+from native.matmul import Gathered
 from native.twins import add, convert, quantize
 
 from . import reference
@@ -37,7 +38,8 @@ class Accumulation:
     """Operands made ready for one MAC unit: quantised, profiled, with the kernel chosen.
 
     Args:
-        spec: the unit. a, b: (M, K) and (K, N) of float32 or float64. c: addend broadcastable to (M, N), or None.
+        spec: the unit. a, b: (M, K) and (K, N) of float32 or float64; a may be gathered, if the unit rounds its
+            elements one by one and not stochastically. c: addend broadcastable to (M, N), or None.
         threads: at most so many; None for all processors available.
         key: of the random words of stochastic roundings; None for seed 0 and a result that is whole.
     """
@@ -45,7 +47,7 @@ class Accumulation:
     def __init__(
         self,
         spec: MacSpec,
-        a: NDArray[Any],
+        a: NDArray[Any] | Gathered,
         b: NDArray[Any],
         c: ArrayLike | None,
         threads: int | None = None,
@@ -60,7 +62,11 @@ class Accumulation:
         self.key = engine.Key(row=self.shape[1], column=1) if key is None else key
         uses = spec.operands or (None, None)
         first_a = self.key.first // self.shape[1] * a.shape[1] if self.shape[1] else 0
-        self.a = _operand(a, uses[0], 1, self._words(A, first_a))
+        self.a: NDArray[Any] | Gathered
+        if isinstance(a, Gathered):
+            self.a = a._replace(data=_operand(a.data.reshape(1, -1), uses[0], 1, {}))
+        else:
+            self.a = _operand(a, uses[0], 1, self._words(A, first_a))
         self.b = _operand(b, uses[1], 0, self._words(B, 0))
         self.late = joins_late(spec.accumulator)
         self.c = None if c is None else self._addend(numbers(c, "c"))
@@ -181,7 +187,8 @@ class Accumulation:
             row, column = int(rows[at]), int(columns[at])
             c = None if starts is None else float(starts[row, column])
             run = reference.Run(self._place(row, column), self.spec)
-            y[at] = reference.accumulate(self.a[row].tolist(), self.b[:, column].tolist(), c, run)
+            a = self.a.row(row) if isinstance(self.a, Gathered) else self.a[row]
+            y[at] = reference.accumulate(a.tolist(), self.b[:, column].tolist(), c, run)
             if overflowed is not None:
                 overflowed[at] = run.overflows > 0
             if counts is not None:
@@ -256,9 +263,9 @@ def available_processors() -> int:
     return os.cpu_count() or 1
 
 
-def check_shapes(name: str, a: NDArray[Any], b: NDArray[Any]) -> None:
+def check_shapes(name: str, a: NDArray[Any] | Gathered, b: NDArray[Any]) -> None:
     """Raise ValueError unless a and b are (M, K) and (K, N)."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"{name}: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")
 
 

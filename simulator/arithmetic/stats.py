@@ -50,7 +50,8 @@ class Stats:
     @property
     def total(self) -> dict[str, float]:
         """Counts, largest sum and errors over all outputs: the fields of a tile."""
-        tile = self.tiles(*self.overflowed.shape)
+        m, n = self.overflowed.shape
+        tile = self.tiles(max(m, 1), max(n, 1))
         whole = tile[0, 0] if tile.size else np.zeros((), TILE)
         return {name: whole[name].item() for name in TILE.names or ()}
 

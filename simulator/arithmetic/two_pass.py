@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from native.matmul import Gathered
 from native.twins import convert
 
 from .accumulators import Accumulator, result_use
@@ -116,7 +117,7 @@ def kappa_prime(
 
 
 def two_pass(
-    a: ArrayLike,
+    a: ArrayLike | Gathered,
     b: ArrayLike,
     low: str | Mapping[str, Any] | MacSpec | Accumulator,
     high: str | Mapping[str, Any] | MacSpec | Accumulator,
@@ -147,7 +148,9 @@ def two_pass(
     """
     rule = Criterion(tolerance, score) if criterion is None else criterion
     low, high = mac(low), mac(high)
-    a, b = numbers(a, "a"), numbers(b, "b")
+    if not isinstance(a, Gathered):
+        a = numbers(a, "a")
+    b = numbers(b, "b")
     check_shapes("two_pass", a, b)
     n = b.shape[1]
     keys = [random_key(seed, step, 2 * site + i, first_row, n) for i in range(2)]

@@ -223,7 +223,7 @@ class Emulation:
         flags = None if rule.high is None else np.zeros(out.shape, np.bool_)
         overflows = 0
         site, first_row = list(self.tallies).index(op.name), self.tallies[op.name].rows
-        for gemm, rows, a, b, c in op.blocks():
+        for gemm, rows, a, b, c in op.blocks(low):
             # Rows of samples to come are counted on, so that random words do not depend on how samples are batched.
             row = first_row + (gemm * op.m if op.batched else gemm << 32) + rows.start
             if rule.high is None or flags is None:

@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
+from native.matmul import Gathered
+from simulator.arithmetic.convolution import Geometry, strips
+from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
-
-# A convolution is unfolded in strips of about so many elements, never as a whole.
-STRIP_ELEMENTS = 1 << 21
 
 
 class Block(NamedTuple):
@@ -25,12 +23,12 @@ class Block(NamedTuple):
 
     Args:
         gemm: which product. rows: slice of its M rows.
-        a, b: (rows, K) and (K, N), any strides. c: addend of shape (N,) or (rows, N), or None.
+        a, b: (rows, K) and (K, N), any strides; a may be gathered. c: addend of shape (N,) or (rows, N), or None.
     """
 
     gemm: int
     rows: slice
-    a: NDArray[Any]
+    a: NDArray[Any] | Gathered
     b: NDArray[Any]
     c: NDArray[Any] | None
 
@@ -70,8 +68,8 @@ class Op(ABC):
         return channel
 
     @abstractmethod
-    def blocks(self) -> Iterator[Block]:
-        """Yield all parts; each output belongs to exactly one."""
+    def blocks(self, spec: MacSpec) -> Iterator[Block]:
+        """Yield all parts, as a unit needs them; each output belongs to exactly one."""
 
     @abstractmethod
     def tensor(self, out: NDArray[Any]) -> Tensor:
@@ -87,7 +85,7 @@ class MatrixProduct(Op):
     c: NDArray[Any] | None = field(kw_only=True)
     shape: tuple[int, ...] = field(kw_only=True)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, spec: MacSpec) -> Iterator[Block]:
         for gemm in range(self.gemms):
             yield Block(gemm, slice(0, self.m), self.a[gemm], self.b[gemm], self.c)
 
@@ -106,9 +104,7 @@ class Convolution(Op):
     x: NDArray[Any] = field(kw_only=True)
     weight: NDArray[Any] = field(kw_only=True)
     bias: NDArray[Any] | None = field(kw_only=True)
-    stride: tuple[int, ...] = field(kw_only=True)
-    padding: tuple[int, ...] = field(kw_only=True)
-    dilation: tuple[int, ...] = field(kw_only=True)
+    geometry: Geometry = field(kw_only=True)
     spatial: tuple[int, ...] = field(kw_only=True)
     layout: torch.memory_format = field(kw_only=True)
 
@@ -119,50 +115,19 @@ class Convolution(Op):
     def columns(self, channel: NDArray[Any], gemm: int) -> NDArray[Any]:
         return channel[gemm * self.n : (gemm + 1) * self.n]
 
-    def blocks(self) -> Iterator[Block]:
-        positions, channels = math.prod(self.spatial), self.weight.shape[1]
-        rows_of_a_strip = max(1, STRIP_ELEMENTS // self.k)
-        images = max(1, rows_of_a_strip // positions)
-        border = [(0, 0), (0, 0), *((p, p) for p in self.padding)]
-        for first in range(0, self.x.shape[0], images):
-            padded = np.pad(self.x[first : first + images], border)
-            for gemm in range(self.gemms):
-                windows = self._windows(padded[:, gemm * channels : (gemm + 1) * channels])
-                weight = self.weight[gemm * self.n : (gemm + 1) * self.n].reshape(self.n, self.k)
-                c = None if self.bias is None else self.bias[gemm * self.n : (gemm + 1) * self.n]
-                for start, strip in _strips(windows, 1 + len(self.spatial), rows_of_a_strip):
-                    unfolded = strip.reshape(-1, self.k)
-                    start += first * positions
-                    yield Block(gemm, slice(start, start + len(unfolded)), unfolded, weight.T, c)
-
-    def _windows(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return the window under each output position as a view: (samples, *spatial, channels, *kernel)."""
-        dims = len(self.spatial)
-        kernel = self.weight.shape[2:]
-        reach = [(size - 1) * d + 1 for size, d in zip(kernel, self.dilation, strict=True)]
-        windows = sliding_window_view(x, reach, axis=tuple(range(2, 2 + dims)))
-        steps = (slice(None), slice(None), *(slice(None, None, s) for s in self.stride))
-        windows = windows[(*steps, *(slice(None, None, d) for d in self.dilation))]
-        return windows.transpose(0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims))
+    def blocks(self, spec: MacSpec) -> Iterator[Block]:
+        channels = self.weight.shape[1]
+        for gemm in range(self.gemms):
+            weight = self.weight[gemm * self.n : (gemm + 1) * self.n].reshape(self.n, self.k)
+            c = None if self.bias is None else self.bias[gemm * self.n : (gemm + 1) * self.n]
+            windows = self.geometry.windows(self.x[:, gemm * channels : (gemm + 1) * channels])
+            for rows, a in strips(windows, spec):
+                yield Block(gemm, rows, a, weight.T, c)
 
     def tensor(self, out: NDArray[Any]) -> Tensor:
         samples = self.x.shape[0]
         image = torch.from_numpy(out).reshape(self.gemms, samples, *self.spatial, self.n).movedim(-1, 1).movedim(2, 0)
         return image.flatten(1, 2).to(self.dtype).contiguous(memory_format=self.layout)
-
-
-def _strips(windows: NDArray[Any], axes: int, rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Cut the first `axes` axes into pieces of at most `rows` entries, in C order: (index of its first, piece)."""
-    lead = windows.shape[:axes]
-    axis = next(axis for axis in range(axes) if math.prod(lead[axis + 1 :]) <= rows)
-    inner = math.prod(lead[axis + 1 :])
-    step = max(1, rows // inner)
-    start = 0
-    for outer in np.ndindex(lead[:axis]):
-        for first in range(0, lead[axis], step):
-            piece = windows[(*outer, slice(first, first + step))]
-            yield start, piece
-            start += piece.shape[0] * inner
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
@@ -209,14 +174,15 @@ def convolution(
     stride, padding, dilation = (list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation))
     if min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
         return None
-    room = [x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1 for i in range(dims)]
-    if min(room) < 0:
+    geometry = Geometry(tuple(weight.shape[2:]), tuple(stride), tuple((p, p) for p in padding), tuple(dilation))
+    try:
+        spatial = geometry.positions(x.shape[2:])
+    except ValueError:
         return None
-    spatial = tuple(extent // step + 1 for extent, step in zip(room, stride, strict=True))
     return Convolution(
         f"conv{dims}d", x.shape[0] * math.prod(spatial), weight.shape[0] // groups, math.prod(weight.shape[1:]), groups,
         x.dtype, x=array(x), weight=array(weight), bias=None if bias is None else array(bias),
-        stride=tuple(stride), padding=tuple(padding), dilation=tuple(dilation), spatial=spatial,
+        geometry=geometry, spatial=spatial,
         layout=_layout(x, weight),
     )  # fmt: skip
 

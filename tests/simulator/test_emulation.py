@@ -14,8 +14,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import simulator  # noqa: E402
-from simulator.arithmetic import reference  # noqa: E402
-from simulator.network import ops  # noqa: E402
+from simulator.arithmetic import convolution, reference  # noqa: E402
 from simulator.network.emulation import Emulation, arithmetic  # noqa: E402
 from tests.oracles.layers import NPU, product, unfolded  # noqa: E402
 
@@ -185,10 +184,12 @@ def test_convolution(kind, sizes, settings, shape, name):
 @in_each_shape
 def test_convolution_does_not_depend_on_how_it_is_cut(kind, sizes, settings, shape, monkeypatch):
     layer, x = kind(*sizes, **settings), rand(*shape)
-    whole, _ = emulated(layer, x, name="two_pass")
-    for elements in (1, 100, 500, 1500):
-        monkeypatch.setattr(ops, "STRIP_ELEMENTS", elements)
-        assert torch.equal(emulated(layer, x, name="two_pass")[0], whole)
+    for spec in ("mxfp8_e4m3 -> fma(fp16)", "fp8_e5m2/sr:4 -> fma(bf16/sr:6)"):
+        whole, _ = emulated(layer, x, name=spec)
+        for elements in (1, 100, 500, 1500):
+            monkeypatch.setattr(convolution, "STRIP_ELEMENTS", elements)
+            assert torch.equal(emulated(layer, x, name=spec)[0], whole)
+        monkeypatch.undo()
 
 
 @in_each_grad_mode
@@ -360,3 +361,21 @@ def test_a_pattern_on_a_container_holds_for_all_in_it():
         model(torch.ones(3, 8))
     assert "exact(fp32)" in outer.result.layers[0].mac and "exact" not in outer.result.layers[1].mac
     assert "exact" not in inner.result.layers[0].mac  # the first pattern that fits counts
+
+
+# --- stochastic rounding ----------------------------------------------------------------------------------------------
+
+
+def test_random_words_go_by_seed_layer_and_output_however_samples_are_batched():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5), nn.Linear(5, 5))
+    x = rand(6, 2, 6, 6)
+
+    def run(parts, threads=1, seed=3, spec="fp8_e5m2/sr:4 -> fma(bf16/sr:6) -> fp16/sr:3"):
+        with torch.no_grad(), simulator.emulate(model, NPU, layers={"*": spec}, seed=seed, threads=threads):
+            return torch.cat([model(part) for part in parts])
+
+    whole = run([x])
+    assert torch.equal(run([x[:2], x[2:3], x[3:]]), whole)
+    assert torch.equal(run([x], threads=2), whole)
+    assert not torch.equal(run([x], seed=4), whole)

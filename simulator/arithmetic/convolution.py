@@ -1,0 +1,227 @@
+"""Convolutions as a MAC unit computes them: matrix products whose operand a is read where the image lies.
+
+Output position r and weight position k meet at image[row_offsets[r] + k_offsets[k]], so that the unfolded matrix
+(im2col), K times as large as the image, is never made, but in strips where values along k share scales.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from native.matmul import Gathered
+
+from .accumulators import Accumulator
+from .engine import Accumulation, numbers, random_key
+from .spec import MacSpec
+from .spec import mac as make_spec  # `mac` is the public name of an argument
+
+# Where the unfolded matrix is made, then in strips of about so many elements.
+STRIP_ELEMENTS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the windows of a convolution lie, along each spatial axis.
+
+    Args:
+        kernel, stride, dilation: at least 1. padding: zeros before and behind the image, at least 0.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+    def positions(self, image: Sequence[int]) -> tuple[int, ...]:
+        """Return the output positions over an image of these sizes; ValueError if the window is larger than it."""
+        sizes = []
+        for size, kernel, stride, (before, behind), dilation in zip(
+            image, self.kernel, self.stride, self.padding, self.dilation, strict=True
+        ):
+            room = size + before + behind - dilation * (kernel - 1) - 1
+            if room < 0:
+                raise ValueError(
+                    f"convolution: a kernel of {kernel} with dilation {dilation} does not fit into {size} positions "
+                    f"with {before} and {behind} of padding"
+                )
+            sizes.append(room // stride + 1)
+        return tuple(sizes)
+
+    def windows(self, x: NDArray[Any]) -> Gathered:
+        """Return the matrix (samples * positions, channels * kernel positions) of an image (samples, channels, ...)."""
+        positions = self.positions(x.shape[2:])
+        data = np.pad(x, [(0, 0), (0, 0), *self.padding])  # contiguous
+        steps = [stride // data.itemsize for stride in data.strides]
+        rows = [np.arange(x.shape[0]) * steps[0]]
+        columns = [np.arange(x.shape[1]) * steps[1]]
+        for axis, step in enumerate(steps[2:]):
+            rows.append(np.arange(positions[axis]) * (self.stride[axis] * step))
+            columns.append(np.arange(self.kernel[axis]) * (self.dilation[axis] * step))
+        return Gathered(data, _outer_sum(rows), _outer_sum(columns))
+
+
+def _outer_sum(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
+    return functools.reduce(np.add.outer, parts).ravel().astype(np.int64)
+
+
+def strips(windows: Gathered, spec: MacSpec) -> Iterator[tuple[slice, NDArray[Any] | Gathered]]:
+    """Yield rows of the windows with what they are read from: all at once, or unfolded where a unit's operand needs it.
+
+    Block-scaled operands share scales along k, and random words go by the element of the unfolded matrix.
+    """
+    use = spec.operands[0] if spec.operands else None
+    rows, k = windows.shape
+    if use is None or not (use.format.has_blocks or use.mode.stochastic):
+        yield slice(0, rows), windows
+        return
+    flat, step = windows.data.reshape(-1), max(1, STRIP_ELEMENTS // max(k, 1))
+    for first in range(0, rows, step):
+        part = slice(first, min(first + step, rows))
+        yield part, flat[np.add.outer(windows.row_offsets[part], windows.k_offsets)]
+
+
+def convolution(
+    x: ArrayLike,
+    weight: ArrayLike,
+    mac: str | Mapping[str, Any] | MacSpec | Accumulator,
+    bias: ArrayLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    transposed: bool = False,
+    output_padding: int | Sequence[int] = 0,
+    seed: int = 0,
+    threads: int | None = None,
+    step: int = 0,
+    site: int = 0,
+) -> NDArray[Any]:
+    """Convolve as a MAC unit does; the words are those of torch.nn.functional.
+
+    K runs over the input channels of a group and the kernel positions, in the order of the weight's own layout. The
+    padding, and the zeros that a transposed convolution puts between inputs, are multiplied like all other values.
+
+    Args:
+        x: (samples, channels, *spatial), any number of spatial axes from 1.
+        weight: (outputs, channels / groups, *kernel); transposed: (channels, outputs / groups, *kernel).
+        mac: MacSpec or its string or YAML form. bias: (outputs,), the addend of all positions, or None.
+        stride, padding, dilation, output_padding: one number, or one for each spatial axis.
+        groups: of channels that are convolved apart. seed, threads, step, site: as for matmul.
+    Returns:
+        (samples, outputs, *spatial), float32 if that holds the output format, else float64. Exact definition:
+        simulator.arithmetic.reference.
+    Raises:
+        ValueError: shapes or settings that do not fit. TypeError: operands that are not numbers.
+    """
+    spec, x, weight = make_spec(mac), numbers(x, "x"), numbers(weight, "weight")
+    axes = x.ndim - 2
+    if axes < 1 or weight.ndim != x.ndim:
+        raise ValueError(
+            f"convolution: x {x.shape} and weight {weight.shape} do not fit; expected (samples, channels, ...) and "
+            "(outputs, channels, ...), with as many spatial axes"
+        )
+    strides, paddings, dilations, behind = (
+        _per_axis(name, setting, axes, least)
+        for name, setting, least in (
+            ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1),
+            ("output_padding", output_padding, 0),
+        )
+    )  # fmt: skip
+    if any(behind) and not transposed:
+        raise ValueError("convolution: output_padding is for transposed ones")
+    kernel = weight.shape[2:]
+    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    if groups < 1 or x.shape[1] != channels or weight.shape[0] % groups:
+        raise ValueError(
+            f"convolution: x {x.shape} and weight {weight.shape} do not fit with {groups} groups; expected "
+            f"{channels} channels, and groups that divide what the first axis of weight counts"
+        )
+    if transposed:
+        x, weight, edges = _as_plain(x, weight, groups, strides, paddings, dilations, behind)
+        geometry = Geometry(kernel, (1,) * axes, edges, dilations)
+    else:
+        geometry = Geometry(kernel, strides, tuple((p, p) for p in paddings), dilations)
+    return _convolved(spec, x, weight, _bias(bias, weight.shape[0]), geometry, groups, (seed, step, site), threads)
+
+
+def _convolved(
+    spec: MacSpec,
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    geometry: Geometry,
+    groups: int,
+    key: tuple[int, int, int],
+    threads: int | None,
+) -> NDArray[Any]:
+    positions = geometry.positions(x.shape[2:])
+    n, k = weight.shape[0] // groups, math.prod(weight.shape[1:])
+    y = np.empty((groups, x.shape[0] * math.prod(positions), n), spec.dtype)
+    for group in range(groups):
+        outputs = slice(group * n, (group + 1) * n)
+        inputs = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
+        b = weight[outputs].reshape(n, k).T
+        c = None if bias is None else bias[outputs]
+        for rows, a in strips(geometry.windows(x[:, inputs]), spec):
+            words = random_key(*key, group * y.shape[1] + rows.start, n)
+            y[group, rows] = Accumulation(spec, a, b, c, threads, words).dense()[0]
+    image = y.reshape(groups, x.shape[0], *positions, n)
+    return np.ascontiguousarray(np.moveaxis(np.moveaxis(image, -1, 1), 2, 0)).reshape(
+        x.shape[0], groups * n, *positions
+    )
+
+
+def _as_plain(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    groups: int,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    behind: tuple[int, ...],
+) -> tuple[NDArray[Any], NDArray[Any], tuple[tuple[int, int], ...]]:
+    """Return image, weight and padding of the plain convolution of stride 1 that a transposed one is."""
+    if any(extra >= max(s, d) for extra, s, d in zip(behind, stride, dilation, strict=True)):
+        raise ValueError(f"convolution: output_padding {behind} must stay below stride {stride} or dilation {dilation}")
+    spread = np.zeros(
+        (*x.shape[:2], *((size - 1) * s + 1 for size, s in zip(x.shape[2:], stride, strict=True))), x.dtype
+    )
+    spread[(slice(None), slice(None), *(slice(None, None, s) for s in stride))] = x
+    split = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    turned = np.flip(split, axis=tuple(range(3, split.ndim))).swapaxes(1, 2)
+    edges = [
+        (d * (k - 1) - p, d * (k - 1) - p + extra)
+        for k, d, p, extra in zip(weight.shape[2:], dilation, padding, behind, strict=True)
+    ]
+    # Padding beyond the kernel's reach cuts outputs off instead of adding any.
+    cut = tuple(
+        slice(max(0, -before), size - max(0, -after))
+        for size, (before, after) in zip(spread.shape[2:], edges, strict=True)
+    )
+    plain = np.ascontiguousarray(turned).reshape(-1, *turned.shape[2:])
+    return spread[(slice(None), slice(None), *cut)], plain, tuple((max(0, b), max(0, e)) for b, e in edges)
+
+
+def _bias(bias: ArrayLike | None, outputs: int) -> NDArray[Any] | None:
+    if bias is None:
+        return None
+    c = numbers(bias, "bias")
+    if c.shape != (outputs,):
+        raise ValueError(
+            f"convolution: got a bias of shape {c.shape}; expected one value for each of {outputs} outputs"
+        )
+    return c
+
+
+def _per_axis(name: str, setting: int | Sequence[int], axes: int, least: int) -> tuple[int, ...]:
+    values = (setting,) * axes if isinstance(setting, int) else tuple(setting)
+    if len(values) != axes or not all(isinstance(v, int | np.integer) and v >= least for v in values):
+        raise ValueError(f"convolution: {name} is a whole number from {least}, or {axes} of them; got {setting!r}")
+    return tuple(int(v) for v in values)

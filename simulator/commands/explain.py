@@ -1,0 +1,28 @@
+"""`python -m simulator explain`: on which kernel a MAC unit's product runs, why its bits are right, what it costs."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from dataclasses import asdict
+
+from simulator.arithmetic.explain import Explanation, explain
+from simulator.errors import InputError
+
+
+def run(spec: str, shape: tuple[int, int, int], threads: int | None = None, json: bool = False) -> None:
+    """Explain a spec at a shape (M, N, K) and print it, as text or as a record.
+
+    Raises:
+        InputError: no MAC, or an impossible shape or number of threads.
+    """
+    explained = _explained(spec, shape, threads)
+    sys.stdout.write(json_module.dumps(asdict(explained), indent=2) if json else str(explained))
+    sys.stdout.write("\n")
+
+
+def _explained(spec: str, shape: tuple[int, int, int], threads: int | None) -> Explanation:
+    try:
+        return explain(spec, shape, threads=threads)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"explain: {error}") from None
