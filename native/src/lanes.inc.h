@@ -213,8 +213,8 @@ INLINE V odd_fma(V s, V a, V b)
 typedef struct {
     V smallest_normal, max, overflowed;
     B key;
-    REAL watch; /* 2^exponent(max): magnitudes below it do not overflow */
     posit_rounder posit;
+    REAL watch; /* 2^exponent(max): magnitudes below it do not overflow */
 } rounder;
 
 INLINE rounder make_rounder(const ulp_use *use)
@@ -228,8 +228,8 @@ INLINE rounder make_rounder(const ulp_use *use)
     r.max = broadcast((REAL)use->max);
     r.overflowed = broadcast((REAL)use->overflowed);
     r.key = (B){0} + key;
-    r.watch = (REAL)ldexp(1.0, use->max > 0 ? ilogb(use->max) : 0);
     r.posit = use->family == ULP_POSIT ? make_posit_rounder(use) : (posit_rounder){0};
+    r.watch = (REAL)ldexp(1.0, use->max > 0 ? ilogb(use->max) : 0);
     return r;
 }
 

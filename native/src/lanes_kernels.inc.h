@@ -12,8 +12,10 @@
 #include "lanes.inc.h"
 
 enum {
-#ifdef ISA_AVX512
+#if defined(ISA_AVX512)
     ROWS = 8,
+#elif defined(ISA_AVX2)
+    ROWS = 6,
 #else
     ROWS = 4,
 #endif

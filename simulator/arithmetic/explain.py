@@ -42,6 +42,7 @@ class Explanation:
     Args:
         spec: canonical string. shape: (M, N, K). operands: what the argument knows of them, in words.
         kernel: that is chosen. argument: clauses of its condition, which prove that it equals the definition.
+        spared: why it may leave work out of each step.
         refused: cheaper kernels, cheapest first. order: of summation, in words.
         presets: units that this accumulator, or a part of it, is: name, evidence label, what is not tested.
         isa: instruction set. threads: at most so many.
@@ -54,6 +55,7 @@ class Explanation:
     operands: str
     kernel: str
     argument: tuple[str, ...]
+    spared: tuple[str, ...]
     refused: tuple[Refusal, ...]
     order: tuple[str, ...]
     presets: tuple[str, ...]
@@ -68,6 +70,8 @@ class Explanation:
         lines += [f"  {line}" for line in self.order]
         lines += [f"kernel {self.kernel}, instruction set {self.isa}", "  equals the definition because"]
         lines += [f"    {clause}" for clause in self.argument]
+        if self.spared:
+            lines += ["  leaves work out of each step because", *(f"    {clause}" for clause in self.spared)]
         if self.refused:
             lines.append("  cheaper ones do not:")
         for refusal in self.refused:
@@ -120,13 +124,15 @@ def explain(
         known = f"any {uses[0]} by {uses[1]}" if uses[0] != uses[1] else f"any {uses[0]}"
     kernel, tried = choose(situation)
     ns = _measured(mac, kernel, (m, n, k))
+    shortcuts = kernel.shortcuts(situation)
     return Explanation(
         spec=str(mac), shape=(m, n, k), operands=known, kernel=kernel.name,
         argument=tuple(clause.text for clause in tried[-1][1]),
+        spared=tuple(clause.text for clause in shortcuts or () if clause.holds),
         refused=tuple(
             Refusal(one.name, tuple(clause.text for clause in clauses if not clause.holds))
             for one, clauses in tried[:-1]
-            if one.leaf in (None, situation.leaf.kind)
+            if one.runs(situation.leaf.kind)
         ),
         order=tuple(in_words(mac.accumulator)),
         presets=(),
@@ -152,7 +158,8 @@ def _profile_of(fmt: Format) -> engine.Profile:
     """Return a profile that every array of a format's finite values keeps within."""
     if not fmt.has_blocks and fmt.bits <= 16:
         values = fmt.table()
-        return engine.profile(values[np.isfinite(values)].reshape(1, -1))
+        found = engine.profile(values[np.isfinite(values)].reshape(1, -1))
+        return found._replace(square=math.inf)  # a row may hold the largest value any number of times
     highest, lowest = math.frexp(fmt.max)[1] - 1, math.frexp(fmt.smallest_subnormal)[1] - 1
     return engine.Profile(highest, lowest, _significant_bits(fmt), True, True)
 

@@ -409,8 +409,7 @@ class Kernel:
 
     Args:
         name: as in native/src/kernels.def, or "definition": the Python reference, element by element.
-        leaf: kind of leaf it runs, or None for any; "fma" also runs a seq of floats whose products need no
-            rounding.
+        leaf: kind of leaf it runs, or None for any; "fma" also runs a seq whose products need no rounding.
         rounds: whether its results are values of the accumulator's use; if not, they are exact and still to be rounded.
         counts: whether it counts what roundings meet, beyond flags of overflow.
     """
@@ -420,32 +419,41 @@ class Kernel:
     rounds: bool = True
     counts: bool = False
 
+    def runs(self, kind: str) -> bool:
+        """Whether this kernel may run leaves of this kind."""
+        return self.leaf in (None, kind) or ((self.leaf, kind) == ("fma", "seq") and not self.posits)
+
     def condition(self, situation: Situation) -> list[Clause]:
         """Return the clauses of the condition; the kernel equals the definition if all hold."""
         if self.name == "definition":
             return [Clause("the definition itself: always", True)]
         if self.name == "integer_any":
             return _integer_any(situation)
-        kind, posits = situation.leaf.kind, "posit" in self.name
-        if kind != self.leaf and (kind, self.leaf, posits) != ("seq", "fma", False):
+        kind = situation.leaf.kind
+        if not self.runs(kind):
             return [Clause(f"this kernel runs {self.leaf}, and the accumulator's leaf is {kind}", False)]
         if situation.leaf.kind == "fma" and situation.leaf.length > 1:
             return [Clause(f"this kernel takes one product a step, and the accumulator {situation.leaf.length}", False)]
         lane = FLOAT32 if self.name.startswith("float32") else FLOAT64
         if self.leaf == "exact":
             return _exact_lanes(lane, situation)
-        family = PositFormat if posits else FloatFormat
+        family = PositFormat if self.posits else FloatFormat
         strange = [str(use) for use in _uses(situation) if not isinstance(use.format, family)]
         if strange:
-            return [Clause(f"sums are {'posits' if posits else 'floats'}; {strange[0]} is none", False)]
-        if posits:
+            return [Clause(f"sums are {'posits' if self.posits else 'floats'}; {strange[0]} is none", False)]
+        if self.posits:
             return _posit_kernel(lane, situation)
         assert self.leaf is not None
         return _lane_kernel(lane, self.leaf, self.name.endswith("odd"), situation)
 
+    @property
+    def posits(self) -> bool:
+        """Whether its roundings are into posits."""
+        return "posit" in self.name
+
     def shortcuts(self, situation: Situation) -> Shortcuts | None:
         """Return what may be left out of each step, or None for a kernel whose steps leave nothing out."""
-        if self.leaf in ("fma", "seq") and "posit" not in self.name:
+        if self.leaf in ("fma", "seq") and not self.posits:
             return _shortcuts(situation)
         return None
 

@@ -112,3 +112,19 @@ def test_the_command_refuses_what_is_no_mac(command):
     assert command("explain", "fam(fp16)") == (
         2, "", "ulpsim: error: explain: accumulator 'fam' is unknown; did you mean fma?\n"
     )  # fmt: skip
+
+
+def test_any_operands_may_be_the_largest_in_every_place():
+    """The norm of a row is not that of the format's list of values."""
+    short, long = (simulator.explain("fp8_e4m3 -> fma(fp16)", (4, 4, k)).spared for k in (1, 784))
+    assert not any("overflows" in text for text in (*short, *long))
+    assert any("overflows" in text for text in simulator.explain("fp4_e2m1 -> fma(fp16)", (4, 4, 511)).spared)
+    assert not any("overflows" in text for text in simulator.explain("fp4_e2m1 -> fma(fp16)", (4, 4, 512)).spared)
+
+
+def test_operands_at_hand_are_looked_at():
+    x = np.ones((4, 784))
+    told = simulator.explain("fp8_e4m3 -> fma(fp16)", a=x, b=x.T)
+    assert told.spared[0] == "no sum overflows: |c| + 2 sum|a*b| <= 1568 <= 65504, all finite"
+    assert "leaves work out of each step because\n    no sum overflows" in str(told)
+    assert simulator.explain("exact(fp32)", a=x, b=x.T).spared == ()
