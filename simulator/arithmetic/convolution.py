@@ -22,6 +22,9 @@ from .engine import Accumulation, numbers, random_key
 from .spec import MacSpec
 from .spec import mac as make_spec  # `mac` is the public name of an argument
 
+# Rows of operand a: a matrix, or where its elements lie.
+Rows = NDArray[Any] | Gathered
+
 # Where the unfolded matrix is made, then in strips of about so many elements.
 STRIP_ELEMENTS = 1 << 21
 
@@ -71,7 +74,7 @@ def _outer_sum(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
     return functools.reduce(np.add.outer, parts).ravel().astype(np.int64)
 
 
-def strips(windows: Gathered, spec: MacSpec) -> Iterator[tuple[slice, NDArray[Any] | Gathered]]:
+def strips(windows: Gathered, spec: MacSpec) -> Iterator[tuple[slice, Rows]]:
     """Yield rows of the windows with what they are read from: all at once, or unfolded where a unit's operand needs it.
 
     Block-scaled operands share scales along k, and random words go by the element of the unfolded matrix.

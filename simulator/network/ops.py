@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from native.matmul import Gathered
-from simulator.arithmetic.convolution import Geometry, strips
+from simulator.arithmetic.convolution import Geometry, Rows, strips
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 
@@ -28,7 +27,7 @@ class Block(NamedTuple):
 
     gemm: int
     rows: slice
-    a: NDArray[Any] | Gathered
+    a: Rows
     b: NDArray[Any]
     c: NDArray[Any] | None
 

@@ -37,7 +37,7 @@ ROOMS = {
     "simulator.network": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP), ("numpy", "torch", "typer")
     ),
-    "simulator.commands": Room(("formats", "simulator.report", *TOP), ("rich",)),
+    "simulator.commands": Room(("formats", "simulator.arithmetic", "simulator.report", *TOP), ("rich",)),
     "simulator.run": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),
         ("numpy", "torch"),
