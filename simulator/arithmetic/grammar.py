@@ -27,6 +27,7 @@ from .accumulators import (
     Kahan,
     Late,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
 )
@@ -79,6 +80,7 @@ _ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "tree": (Argument("sum", _use), Argument("radix", _integer, True), Argument("leaves", _word, True)),
     "interleave": (Argument("ways", _integer), Argument("inner", _nested), Argument("join", _nested)),
     "chunk": (Argument("length", _integer), Argument("inner", _nested), Argument("outer", _nested)),
+    "reverse": (Argument("length", _integer), Argument("inner", _nested)),
     "late": (Argument("inner", _nested),),
     "kahan": (Argument("sum", _use),),
     "neumaier": (Argument("sum", _use),),
@@ -91,7 +93,7 @@ _ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         Argument("e_min", _integer, True),
         Argument("zero", _word, True),
         Argument("order", _word, True),
-        *(Argument(name, _integer, True) for name in ("group", "parts", "sum_frac", "c_frac", "c_reach")),
+        *(Argument(name, _integer, True) for name in ("group", "parts", "part_frac", "sum_frac", "c_frac", "c_reach")),
     ),
     "exact": (Argument("sum", _use),),
     "fixed": (
@@ -109,6 +111,7 @@ _BUILD: dict[str, Callable[..., Accumulator]] = {
     "pairwise": Tree,
     "interleave": Interleave,
     "chunk": Chunk,
+    "reverse": Reverse,
     "late": Late,
     "kahan": Kahan,
     "neumaier": Neumaier,
