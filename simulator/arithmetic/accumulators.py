@@ -319,7 +319,7 @@ def walk(accumulator: Accumulator) -> Iterator[Accumulator]:
 
 
 def numbered(accumulator: Accumulator) -> list[Accumulator]:
-    """Return the parts that have a number, in that order: all but Reverse, which rounds nothing and so draws no words."""
+    """Return the parts that have a number, in that order: all but Reverse, which rounds nothing, so draws no words."""
     return [part for part in walk(accumulator) if not isinstance(part, Reverse)]
 
 
