@@ -17,13 +17,14 @@ from .accumulators import (
 )
 from .engine import Accumulation
 from .grammar import Named, accumulator, names_of
-from .presets import Output, Preset, presets
+from .presets import LABELS, Output, Preset, presets
 from .products import dot, matmul
 from .spec import MacSpec, mac
 from .stats import Stats
 from .two_pass import Criterion, TwoPassResult, two_pass
 
 __all__ = [
+           "LABELS",
            "Accumulation",
            "Accumulator",
            "Aligned",

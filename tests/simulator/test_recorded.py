@@ -1,6 +1,6 @@
 """Results that real units gave: the presets reproduce every one, and changed models do not.
 
-The recordings and what they can see are described in tests/vectors/gpu/PROVENANCE.md and tests/vectors/cpu/PROVENANCE.md.
+PROVENANCE.md beside the vectors says what they are and what they can see.
 """
 
 from __future__ import annotations

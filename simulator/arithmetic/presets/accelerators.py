@@ -22,7 +22,7 @@ ACCELERATORS: dict[str, Preset] = {
         ("tenstorrent/tt-isa-documentation, MVMUL and MatrixUnit, which calls itself a rough guide",),
         fits=("tf32:ftz",),
         notes=(
-            "16 products are read as one exact sum, rounded to TF32 with ties away, then added to the destination",
+            "16 products are one exact sum, rounded to TF32 with ties away, then added to the destination",
             "a multiplier takes 5 by 7 bits: fewer fidelity phases, which drop low bits, are not expressed",
             "a bf16 destination is said to round to TF32 and then to BF16; here the sum with it is rounded once",
         ),
@@ -34,7 +34,7 @@ ACCELERATORS: dict[str, Preset] = {
         {"fp32": Output("chunk(128, fma(fp32), seq(fp32))", "assumed")},
         ("Jouppi et al., TPU v4, ISCA 2023, arXiv 2304.01433",),
         notes=(
-            "read as exact products summed in fp32, to nearest, down a column of 128; later units have 256",
+            "exact products are summed in fp32, to nearest, down a column of 128; later units have 256",
             "a float32 matmul is 1, 3 or 6 passes of bf16, which are not expressed here",
         ),
         untested=(NO_RECORDING, "order of summation and roundings: unpublished"),

@@ -8,6 +8,7 @@ MMA_SIM = "MMA-Sim, arXiv 2511.10909"
 FTTN = "FTTN, arXiv 2403.00232"
 
 NO_RECORDING = ("no recording is held here", "overflow, infinities and NaN; signed zeros")
+FLUSH = "whether a result is flushed before or after it is rounded; read as after"
 LATE = "c joins by one sum at the end of an instruction, and is the state of a chain"
 
 
@@ -17,7 +18,7 @@ def _cdna1(unit: str, operands: str, n: int) -> Preset:
         operands,
         {"fp32": Output(f"chunk({n}, tree(fp32), seq(fp32))", "assumed")},
         (MMA_SIM, FTTN),
-        notes=("read as a pairwise sum, to nearest; another source has an exact sum, rounded once", LATE),
+        notes=("a pairwise sum, to nearest; another source has an exact sum, rounded once", LATE),
         untested=NO_RECORDING,
     )
 
@@ -29,7 +30,7 @@ def _cdna2(unit: str, operands: str, n: int) -> Preset:
         {"fp32": Output(f"chunk({n}, tree(fp32:ftz), seq(fp32:ftz))", "modelled")},
         (MMA_SIM, FTTN),
         notes=("subnormals count as zero, in operands and in every sum", LATE),
-        untested=NO_RECORDING,
+        untested=(*NO_RECORDING, FLUSH),
     )
 
 

@@ -8,6 +8,7 @@ SDM = "Intel Software Developer's Manual, volume 2: VDPBF16PS, TDPBF16PS"
 ARM = "Arm Architecture Reference Manual, DDI 0487: BFDOT, BFMMLA, FPCR.EBF"
 
 NO_RECORDING = ("no recording is held here",)
+FLUSH = "whether a result is flushed before or after it is rounded; read as after"
 ODD_FIRST = "of each pair the product of odd k enters first"
 PADDED = "an odd k is padded with a zero by software; here the last product stands alone"
 
@@ -20,7 +21,7 @@ PROCESSORS: dict[str, Preset] = {
         {"fp32": Output("reverse(2, fma(fp32:ftz))", "documented")},
         (SDM,),
         notes=(ODD_FIRST, "to nearest whatever MXCSR says", PADDED),
-        untested=NO_RECORDING,
+        untested=(*NO_RECORDING, FLUSH),
     ),
     "intel.amx_bf16": Preset(
         "Intel AMX-BF16, TDPBF16PS of k = 32",
@@ -28,7 +29,7 @@ PROCESSORS: dict[str, Preset] = {
         {"fp32": Output("chunk(32, interleave(2, fma(fp32:ftz), seq(fp32:ftz)), seq(fp32:ftz))", "documented")},
         (SDM,),
         notes=("even and odd k are kept apart from zero, added, then added to the destination", PADDED),
-        untested=NO_RECORDING,
+        untested=(*NO_RECORDING, FLUSH),
     ),
     "amd.zen4.avx512_bf16": Preset(
         "AMD Zen 4 AVX512-BF16, VDPBF16PS",
