@@ -9,6 +9,7 @@ import simulator
 from formats import Use
 from simulator.arithmetic import LABELS, reference
 from simulator.arithmetic.accumulators import result_use
+from simulator.arithmetic.explain import explain
 
 PRESETS = simulator.presets()
 MODES = [(name, output) for name, preset in PRESETS.items() for output in preset.outputs]
@@ -184,3 +185,19 @@ def test_the_odd_product_of_a_pair_enters_first():
 def test_arm_rounds_to_odd_without_ebf():
     assert one("arm.bfdot", [1.0, 2.0**-60], [1.0, 1.0]) == 1.0 + 2.0**-23
     assert one("arm.bfdot.ebf", [1.0, 2.0**-60], [1.0, 1.0]) == 1.0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_explain_names_the_unit_its_label_and_what_is_not_tested(name):
+    spec, preset = simulator.mac(name), PRESETS[name]
+    shown = explain(spec, shape=(1, 1, 0)).presets
+    output, mode = next(iter(preset.outputs.items()))
+    assert f"{name} with output {output}: {' '.join((mode.label, mode.but)).strip()}" in shown
+    assert all(f"  not tested: {text}" in shown for text in preset.untested)
+
+
+def test_explain_finds_a_unit_inside():
+    shown = explain("fp8_e4m3 -> chunk(64, h100.fp8.wgmma, seq(bf16))", shape=(1, 1, 0)).presets
+    step = simulator.mac("h100.fp8.wgmma").accumulator
+    assert f"h100.fp8.wgmma with output fp32, its {step}: verified without an addend" in shown[0]
+    assert explain("fp16 -> fma(fp16)", shape=(1, 1, 0)).presets == ()
