@@ -28,7 +28,7 @@ class FloatFormat(Format):
         fraction_bits: width Y of the stored fraction, 0 to 52; the precision is Y + 1.
         bias: exponent bias, of at most five digits; None for the dialect's default.
         dialect: key of DIALECTS.
-        subnormals: False flushes results below the smallest normal to zero, after rounding.
+        subnormals: False flushes to zero what is below the smallest normal once rounded as if exponents went on.
     """
 
     name: str = field(compare=False)
@@ -191,6 +191,9 @@ class FloatFormat(Format):
     def rounded_code(self, integer: int, exponent: int, rounding: Rounding, word: int = 0) -> int:
         """Round integer * 2**exponent (not zero) as if there were no largest value, then flush subnormals if need be.
 
+        What is flushed has first been rounded with all fraction bits, as if exponents went on below the smallest normal
+        (tiny after rounding, in the words of IEEE 754, section 7.5).
+
         Returns:
             The code of the rounded magnitude; past that of the largest finite value, codes go on as if none had a
             special meaning. Correctly rounded.
@@ -198,7 +201,9 @@ class FloatFormat(Format):
         magnitude = abs(integer)
         if self.rules.field_zero != "subnormal" and self._below_smallest(magnitude, exponent):
             return self._between_zero_and_smallest(magnitude, exponent, rounding, integer < 0, word)
-        quantum = max(magnitude.bit_length() - 1 + exponent, self.min_exponent) - self.fraction_bits
+        # What is to be flushed keeps its bits for one binade more; below that it cannot reach the smallest normal.
+        least = self.min_exponent if self.subnormals else self.min_exponent - 1
+        quantum = max(magnitude.bit_length() - 1 + exponent, least) - self.fraction_bits
         shift = quantum - exponent
         # A significand, hidden bit included, adds this to its code; a subnormal has no hidden bit and a field of 0.
         binade = (quantum + self.fraction_bits + self.bias - 1) << self.fraction_bits

@@ -26,11 +26,14 @@ from .arithmetic import (
     Late,
     MacSpec,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
     dot,
     mac,
     matmul,
+    names_of,
+    presets,
     two_pass,
 )
 from .errors import InputError
@@ -52,8 +55,8 @@ _LAZY = {
 }
 
 __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputError", "Interleave", "Kahan", "Late",
-           "MacSpec", "Neumaier", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "explain",
-           "load_hardware", "mac", "matmul", "two_pass"]  # fmt: skip
+           "MacSpec", "Neumaier", "Reverse", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "explain",
+           "load_hardware", "mac", "matmul", "names_of", "presets", "two_pass"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

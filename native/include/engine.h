@@ -95,7 +95,7 @@ typedef struct {
     int32_t align;            /* ULP_RZ, ULP_RD or ULP_RNE */
     int32_t keeps_zeros, two_of_four, group, parts;
     int32_t min_exponent;     /* floor of E; ULP_NONE: none. Also for the following ones */
-    int32_t sum_fraction, c_fraction, c_reach;
+    int32_t part_fraction, sum_fraction, c_fraction, c_reach;
     int32_t a_min_exponent, b_min_exponent; /* of the smallest normals of the operands' formats */
     ulp_use product, sum;     /* sum: use of the state */
 } ulp_node;

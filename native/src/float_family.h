@@ -32,13 +32,16 @@ static inline double ulp_rounded_magnitude(ulp_exact x, const ulp_use *use, cons
             return ulp_round_in_gap(x, smallest, below, use, place);
     }
     int leading = 125 + x.exponent;
-    int quantum = (leading > use->min_exponent ? leading : use->min_exponent) - use->precision + 1;
+    int least = use->min_exponent - (use->flush_subnormals != 0); /* with all bits where flushing is decided */
+    int quantum = (leading > least ? leading : least) - use->precision + 1;
     ulp_cut cut = ulp_cut_at(x.significand, quantum - x.exponent); /* at least 126 - 53 = 73 bits are dropped */
     int odd = (int)(cut.kept & 1);
     if (use->precision == 1 && cut.kept)
         odd = (quantum + use->bias) & 1; /* the code decides, since the floor is always odd */
-    double value = ldexp((double)ulp_rounded(cut, odd, x.negative, use, place), quantum);
-    return use->flush_subnormals && value < ldexp(1.0, use->min_exponent) ? 0.0 : value;
+    uint64_t rounded = ulp_rounded(cut, odd, x.negative, use, place);
+    if (leading < use->min_exponent && use->flush_subnormals && !(rounded >> use->precision))
+        return 0.0; /* it did not reach the smallest normal */
+    return ldexp((double)rounded, quantum);
 }
 
 /* Round an exact value (not zero; jammed bits allowed at least two places below the rounding position). */

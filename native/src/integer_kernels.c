@@ -452,6 +452,8 @@ static void aligned_step(output *o, int node, aligned_state *self, const term *p
         sums[i] = aligned_sum(o, mine, terms, count, &part_top);
         top = larger(top, part_top);
     }
+    for (int i = 0; i < mine->parts && mine->part_fraction != ULP_NONE; i++)
+        sums[i] = cut(sums[i], top - mine->part_fraction, ULP_RD);
     ulp_exact total = sums[0];
     if (mine->late) {
         int dropped = mine->c_reach != ULP_NONE && top != ULP_NONE && c_exponent < top - mine->c_reach;

@@ -143,8 +143,11 @@ INLINE int float_lanes(double *x, double *y, int n, const ulp_use *use, const ul
             V result = choose(beyond, choose(endless, infinite, replaced), rounded);
             save(y + i, (V)((B)result | sign));
         } else {
-            if (use->flush_subnormals)
+            if (use->flush_subnormals) {
+                /* Whether it reaches the smallest normal with all its bits, not with a subnormal's? */
+                skip |= (magnitude < r.smallest_normal) & (rounded >= r.smallest_normal);
                 rounded = choose(rounded < r.smallest_normal, zero, rounded);
+            }
             V result = (V)((B)choose(beyond, replaced, rounded) | sign);
             result = choose(endless, choose(negative, infinite_below, infinite), result);
             if (!use->is_signed) {

@@ -11,17 +11,20 @@ from .accumulators import (
     Kahan,
     Late,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
 )
 from .engine import Accumulation
-from .grammar import accumulator
+from .grammar import Named, accumulator, names_of
+from .presets import LABELS, Output, Preset, presets
 from .products import dot, matmul
 from .spec import MacSpec, mac
 from .stats import Stats
 from .two_pass import Criterion, TwoPassResult, two_pass
 
 __all__ = [
+           "LABELS",
            "Accumulation",
            "Accumulator",
            "Aligned",
@@ -34,7 +37,11 @@ __all__ = [
            "Kahan",
            "Late",
            "MacSpec",
+           "Named",
            "Neumaier",
+           "Output",
+           "Preset",
+           "Reverse",
            "Seq",
            "Stats",
            "Tree",
@@ -43,5 +50,7 @@ __all__ = [
            "dot",
            "mac",
            "matmul",
+           "names_of",
+           "presets",
            "two_pass",
 ]  # fmt: skip

@@ -82,6 +82,7 @@ class Interleave:
     def __post_init__(self) -> None:
         _whole("interleave: the number of lanes", self.ways, 1, MAX_PRODUCTS)
         _refuse_late("interleave", self.inner, self.join)
+        _refuse_reverse("interleave", self.join)
 
     def __str__(self) -> str:
         return f"interleave({self.ways}, {self.inner}, {self.join})"
@@ -101,9 +102,25 @@ class Chunk:
     def __post_init__(self) -> None:
         _whole("chunk: the length of a run", self.length, 1, (1 << 63) - 1)
         _refuse_late("chunk", self.inner, self.outer)
+        _refuse_reverse("chunk", self.outer)
 
     def __str__(self) -> str:
         return f"chunk({self.length}, {self.inner}, {self.outer})"
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """Runs of `length` products (the last may be short) enter `inner` backwards; no rounding, only the order."""
+
+    length: int
+    inner: Accumulator
+
+    def __post_init__(self) -> None:
+        _whole("reverse: the length of a run", self.length, 1, (1 << 63) - 1)
+        _refuse_late("reverse", self.inner)
+
+    def __str__(self) -> str:
+        return f"reverse({self.length}, {self.inner})"
 
 
 @dataclass(frozen=True)
@@ -159,6 +176,8 @@ class Aligned:
             normal. order: "ascending", or "two_of_four": of 2n products first those with k mod 4 < 2, then the others.
         group: so many products are summed exactly and are one term, whose exponent is that of the sum.
         parts: 2 aligns products of even and of odd k apart; sums of parts (and c, which is late) are then aligned anew.
+        part_frac: where there are two parts, bits below the larger of their exponents that their sums keep when they
+            join, rounded down; None keeps all.
         sum_frac, c_frac: where c is late, bits below the largest exponent that the sums, and c, keep, rounded down;
             None keeps all. c_reach: c is dropped if its exponent is more than so many below that of the products.
     """
@@ -173,6 +192,7 @@ class Aligned:
     order: str = "ascending"
     group: int = 1
     parts: int = 1
+    part_frac: int | None = None
     sum_frac: int | None = None
     c_frac: int | None = None
     c_reach: int | None = None
@@ -188,11 +208,13 @@ class Aligned:
         if self.n % self.group:
             raise ValueError(f"aligned: groups of {self.group} do not divide steps of n={self.n}")
         _whole("aligned: parts", self.parts, 1, 2)
-        for name, most in (("e_min", 1023), ("sum_frac", 48), ("c_frac", 48), ("c_reach", 1000)):
+        for name, most in (("e_min", 1023), ("part_frac", 48), ("sum_frac", 48), ("c_frac", 48), ("c_reach", 1000)):
             if getattr(self, name) is not None:
                 _whole(f"aligned: {name}", getattr(self, name), -1100 if name == "e_min" else 1, most)
         if self.c == "early" and (self.parts, self.sum_frac, self.c_frac, self.c_reach) != (1, None, None, None):
             raise ValueError("aligned: parts, sum_frac, c_frac and c_reach are for c=late")
+        if self.part_frac is not None and self.parts == 1:
+            raise ValueError("aligned: part_frac is for parts=2")
         if self.group > 1 and (self.parts > 1 or self.order != "ascending"):
             raise ValueError("aligned: groups of products are for one part in ascending order")
 
@@ -259,7 +281,7 @@ class Fixed:
         return f"fixed({self.bits}, {self.frac}, {self.mode}{rounding})"
 
 
-Accumulator = Fma | Seq | Tree | Interleave | Chunk | Late | Kahan | Neumaier | Aligned | Exact | Fixed
+Accumulator = Fma | Seq | Tree | Interleave | Chunk | Reverse | Late | Kahan | Neumaier | Aligned | Exact | Fixed
 
 
 def _choice(name: str, value: str, expected: tuple[str, ...]) -> None:
@@ -272,6 +294,11 @@ def _refuse_late(name: str, *parts: Accumulator) -> None:
         raise ValueError(f"{name}: write late({name}(...)); the addend joins the whole accumulation, not a part of it")
 
 
+def _refuse_reverse(name: str, part: Accumulator) -> None:
+    if any(isinstance(inside, Reverse) for inside in walk(part)):
+        raise ValueError(f"{name}: reverse is for products; write it around or inside what takes them, not in {part}")
+
+
 def parts(accumulator: Accumulator) -> tuple[Accumulator, ...]:
     """Return the accumulators that one is composed of: first what takes the products, last what holds the result."""
     match accumulator:
@@ -279,16 +306,21 @@ def parts(accumulator: Accumulator) -> tuple[Accumulator, ...]:
             return accumulator.inner, accumulator.outer
         case Interleave():
             return accumulator.inner, accumulator.join
-        case Late():
+        case Late() | Reverse():
             return (accumulator.inner,)
     return ()
 
 
 def walk(accumulator: Accumulator) -> Iterator[Accumulator]:
-    """Yield an accumulator and all that it is composed of, each before its parts: the order of the nodes' numbers."""
+    """Yield an accumulator and all that it is composed of, each before its parts."""
     yield accumulator
     for part in parts(accumulator):
         yield from walk(part)
+
+
+def numbered(accumulator: Accumulator) -> list[Accumulator]:
+    """Return the parts that have a number, in that order: all but Reverse, which rounds nothing, so draws no words."""
+    return [part for part in walk(accumulator) if not isinstance(part, Reverse)]
 
 
 def outermost(accumulator: Accumulator) -> Accumulator:
@@ -313,7 +345,7 @@ def joins_late(accumulator: Accumulator) -> bool:
 def result_use(accumulator: Accumulator) -> Use:
     """Return the use in which the final state is held: the output, unless the MAC names another."""
     final = outermost(accumulator)
-    assert not isinstance(final, Chunk | Interleave | Late)
+    assert not isinstance(final, Chunk | Interleave | Reverse | Late)
     return final.sum
 
 
@@ -323,6 +355,6 @@ def uses(accumulator: Accumulator) -> tuple[Use, ...]:
     for part in walk(accumulator):
         if isinstance(part, Seq):
             found.append(part.product)
-        if not isinstance(part, Chunk | Interleave | Late):
+        if not isinstance(part, Chunk | Interleave | Reverse | Late):
             found.append(part.sum)
     return tuple(found)

@@ -24,7 +24,7 @@ from native.twins import add, convert, quantize
 from . import reference
 from .accumulators import Exact, joins_late, outermost, result_use
 from .kernels import Kernel, Situation, choose, kernel_named
-from .lowering import Lowered, lower
+from .lowering import Lowered, lower, taken
 from .places import OUTPUT, SITE_BITS, SUM, A, B, C, Place, site_of
 from .spec import MacSpec, float32_holds
 from .stats import Stats
@@ -143,8 +143,10 @@ class Accumulation:
         if kernel.name == "definition":
             self._define(y, overflowed, outputs, counts)
         else:
+            order = taken(spec.accumulator, self.a.shape[1])
+            a, b = (self.a, self.b) if order is None else (self.a[:, order], self.b[order])
             engine.matmul(
-                kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, self.a, self.b,
+                kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, a, b,
                 None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key, counts=counts,
                 bounded=shortcuts is not None and shortcuts.bounded.holds,
                 on_grid=0 if shortcuts is None else shortcuts.on_grid,

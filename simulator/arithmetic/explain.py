@@ -15,11 +15,13 @@ import native
 from formats import BlockFormat, FixedFormat, FloatFormat, Format, Use
 from native import matmul as engine
 
-from .accumulators import Accumulator
+from .accumulators import Accumulator, walk
 from .engine import Accumulation, available_processors, numbers
+from .grammar import names_of
 from .kernels import Kernel, Situation, choose
 from .lowering import lower
 from .order import in_words
+from .presets import PRESETS
 from .spec import MacSpec
 from .spec import mac as make_spec  # `mac` is the public name of an argument
 
@@ -135,10 +137,21 @@ def explain(
             if one.runs(situation.leaf.kind)
         ),
         order=tuple(in_words(mac.accumulator)),
-        presets=(),
+        presets=tuple(_known_as(mac)),
         isa="none" if kernel.name == "definition" else native.isa(),
         threads=threads, ns_per_mac=ns, seconds=ns * 1e-9 * m * n * k / min(threads, available_processors()),
     )  # fmt: skip
+
+
+def _known_as(mac: MacSpec) -> list[str]:
+    """Return lines on the units of real hardware that the accumulator, or a part of it, is."""
+    lines = []
+    for part in walk(mac.accumulator):
+        for one in names_of(part, mac.operands):
+            whole = "" if part == mac.accumulator else f", its {part}"
+            lines.append(f"{one.preset} with output {one.output}{whole}: {' '.join((one.label, one.but)).strip()}")
+            lines += [f"  not tested: {text}" for text in PRESETS[one.preset].untested]
+    return lines
 
 
 def _checked(shape: Any) -> tuple[int, int, int]:

@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, get_args
 
 from formats import Use
@@ -27,10 +28,11 @@ from .accumulators import (
     Kahan,
     Late,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
 )
-from .presets import PRESETS
+from .presets import LABELS, PRESETS, Preset
 
 MAX_TEXT = 1000  # characters of a MAC in one line; no real unit comes near, and nesting stays bounded with it
 
@@ -79,6 +81,7 @@ _ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "tree": (Argument("sum", _use), Argument("radix", _integer, True), Argument("leaves", _word, True)),
     "interleave": (Argument("ways", _integer), Argument("inner", _nested), Argument("join", _nested)),
     "chunk": (Argument("length", _integer), Argument("inner", _nested), Argument("outer", _nested)),
+    "reverse": (Argument("length", _integer), Argument("inner", _nested)),
     "late": (Argument("inner", _nested),),
     "kahan": (Argument("sum", _use),),
     "neumaier": (Argument("sum", _use),),
@@ -91,7 +94,7 @@ _ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         Argument("e_min", _integer, True),
         Argument("zero", _word, True),
         Argument("order", _word, True),
-        *(Argument(name, _integer, True) for name in ("group", "parts", "sum_frac", "c_frac", "c_reach")),
+        *(Argument(name, _integer, True) for name in ("group", "parts", "part_frac", "sum_frac", "c_frac", "c_reach")),
     ),
     "exact": (Argument("sum", _use),),
     "fixed": (
@@ -109,6 +112,7 @@ _BUILD: dict[str, Callable[..., Accumulator]] = {
     "pairwise": Tree,
     "interleave": Interleave,
     "chunk": Chunk,
+    "reverse": Reverse,
     "late": Late,
     "kahan": Kahan,
     "neumaier": Neumaier,
@@ -135,6 +139,11 @@ def is_accumulator(text: str) -> bool:
     return name in _ARGUMENTS or name in PRESETS
 
 
+def is_misspelt_preset(text: str) -> bool:
+    """Whether a text that is neither an accumulator nor a format resembles a preset's name."""
+    return "." in text and bool(_near(text.split("(")[0].strip(), PRESETS))
+
+
 def _from_string(text: str) -> Accumulator:
     if len(text) > MAX_TEXT:
         raise ValueError(f"accumulator of {len(text)} characters; expected at most {MAX_TEXT}")
@@ -144,12 +153,18 @@ def _from_string(text: str) -> Accumulator:
     if name in PRESETS and (not bracket or rest.endswith(")")):
         return _from_string(PRESETS[name].form(rest[:-1].strip() if bracket else None))
     if name not in _ARGUMENTS:
-        near = difflib.get_close_matches(name, [*_ARGUMENTS, *PRESETS], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_ARGUMENTS)}, and the presets"
+        near = _near(name, PRESETS if "." in name else [*_ARGUMENTS, *PRESETS])
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(_ARGUMENTS)}, and the presets"
         raise ValueError(f"accumulator {name!r} is unknown; {hint}")
     if not bracket or not rest.endswith(")"):
         raise ValueError(f"{text!r}: expected {_usage(name)}")
     return _build(name, _by_name(text, name, _split(text, rest[:-1])))
+
+
+def _near(name: str, known: Collection[str]) -> list[str]:
+    """Return the known names that go on where one ends, or else the one that it resembles most, if any."""
+    longer = [one for one in known if one.startswith(f"{name.lower()}.")]
+    return longer or difflib.get_close_matches(name.lower(), known, n=1)
 
 
 def _from_mapping(form: Mapping[str, Any]) -> Accumulator:
@@ -218,3 +233,41 @@ def _build(name: str, given: Mapping[str, Any]) -> Accumulator:
         # A product that is not rounded is a fused multiply-add, and is called so.
         return Fma(values["sum"]) if product == "exact" else Seq(Use.parse(product), values["sum"])
     return _BUILD[name](**values)
+
+
+class Named(NamedTuple):
+    """A preset that an accumulator is: the unit's name, its output format, the label and what is less certain."""
+
+    preset: str
+    output: str
+    label: str
+    but: str
+
+
+def names_of(form: str | Mapping[str, Any] | Accumulator, operands: tuple[Use, Use] | None = None) -> tuple[Named, ...]:
+    """Return which units of real hardware an accumulator is, those with the best evidence first.
+
+    Args:
+        operands: where given, only units that take these formats.
+    """
+    wanted = accumulator(form)
+    return tuple(
+        named
+        for one, named in _preset_outputs()
+        if one == wanted and (operands is None or _takes(PRESETS[named.preset], operands))
+    )
+
+
+def _takes(preset: Preset, operands: tuple[Use, Use]) -> bool:
+    taken = {Use.parse(name).format for name in (preset.operands, *preset.fits)}
+    return all(use.format in taken for use in operands)
+
+
+@functools.cache
+def _preset_outputs() -> tuple[tuple[Accumulator, Named], ...]:
+    found = [
+        (accumulator(output.accumulator), Named(name, ends_in, output.label, output.but))
+        for name, preset in PRESETS.items()
+        for ends_in, output in preset.outputs.items()
+    ]
+    return tuple(sorted(found, key=lambda entry: list(LABELS).index(entry[1].label)))

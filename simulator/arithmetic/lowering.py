@@ -1,9 +1,16 @@
-"""From an accumulator to what the engine takes: a tree of nodes, and, where it is one, a leaf with runs of runs."""
+"""From an accumulator to what the engine takes: a tree of nodes, and, where it is one, a leaf with runs of runs.
+
+The engine takes products as they come; where a Reverse changes their order, the operands are put in that order first.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from formats import Use, dyadic
 from native.matmul import MAX_JOINS, MAX_NODES, NONE, Join, Node
@@ -19,8 +26,10 @@ from .accumulators import (
     Kahan,
     Late,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
+    numbered,
     walk,
 )
 
@@ -42,7 +51,7 @@ class Lowered(NamedTuple):
 
 
 def lower(accumulator: Accumulator, operands: tuple[Use, Use] | None = None) -> Lowered:
-    """Lower an accumulator without its Late, which the caller adds at the end.
+    """Lower an accumulator without its Late, which the caller adds at the end, and without what `taken` says.
 
     Args:
         operands: formats of the operands, which aligned steps ask for the exponents of their subnormals.
@@ -52,7 +61,7 @@ def lower(accumulator: Accumulator, operands: tuple[Use, Use] | None = None) -> 
     if isinstance(accumulator, Late):
         accumulator = accumulator.inner
     nodes: list[Node] = []
-    for part in walk(accumulator):
+    for part in numbered(accumulator):
         nodes.append(_node(part, len(nodes), operands))
     if len(nodes) > MAX_NODES:
         raise ValueError(f"{accumulator}: {len(nodes)} parts; the engine takes at most {MAX_NODES}")
@@ -68,6 +77,35 @@ def lower(accumulator: Accumulator, operands: tuple[Use, Use] | None = None) -> 
             joins.insert(0, Join(nodes[leaf].length, outer.sum))
         leaf = nodes[leaf].inner
     return Lowered(tuple(nodes), leaf, tuple(joins) if linear and len(joins) <= MAX_JOINS else None)
+
+
+def taken(accumulator: Accumulator, k: int) -> NDArray[np.intp] | None:
+    """Return the order in which the engine has to see k products, or None if that is as they come."""
+    if not any(isinstance(part, Reverse) for part in walk(accumulator)):
+        return None
+    return _taken(accumulator, np.arange(k))
+
+
+def _taken(accumulator: Accumulator, ks: NDArray[np.intp]) -> NDArray[np.intp]:
+    match accumulator:
+        case Late(inner):
+            return _taken(inner, ks)
+        case Reverse(length, inner):
+            return _taken(inner, _by_runs(ks, length, lambda run: run[::-1]))
+        case Chunk(length, inner, _):
+            return _by_runs(ks, length, lambda run: _taken(inner, run))
+        case Interleave(ways, inner, _):
+            ordered = ks.copy()
+            for lane in range(ways):
+                ordered[lane::ways] = _taken(inner, ks[lane::ways])
+            return ordered
+    return ks
+
+
+def _by_runs(
+    ks: NDArray[np.intp], length: int, ordered: Callable[[NDArray[np.intp]], NDArray[np.intp]]
+) -> NDArray[np.intp]:
+    return np.concatenate([ks[:0], *(ordered(ks[i : i + length]) for i in range(0, len(ks), length))])
 
 
 def _node(part: Accumulator, index: int, operands: tuple[Use, Use] | None) -> Node:
@@ -97,7 +135,7 @@ def _node(part: Accumulator, index: int, operands: tuple[Use, Use] | None) -> No
 
 def _behind(inner: Accumulator, index: int) -> int:
     """Return the number of the node behind an inner accumulator that follows node `index`."""
-    return index + 1 + sum(1 for _ in walk(inner))
+    return index + 1 + len(numbered(inner))
 
 
 def _aligned_fields(part: Aligned, operands: tuple[Use, Use] | None) -> tuple[tuple[str, int], ...]:
@@ -111,6 +149,7 @@ def _aligned_fields(part: Aligned, operands: tuple[Use, Use] | None) -> tuple[tu
         "group": part.group,
         "parts": part.parts,
         "min_exponent": NONE if part.e_min is None else part.e_min,
+        "part_fraction": NONE if part.part_frac is None else part.part_frac,
         "sum_fraction": NONE if part.sum_frac is None else part.sum_frac,
         "c_fraction": NONE if part.c_frac is None else part.c_frac,
         "c_reach": NONE if part.c_reach is None else part.c_reach,

@@ -13,6 +13,7 @@ from .accumulators import (
     Kahan,
     Late,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
     joins_late,
@@ -30,6 +31,8 @@ def _lines(part: Accumulator, terms: str) -> list[str]:
     match part:
         case Late(inner):
             return _lines(inner, terms)
+        case Reverse(length, inner):
+            return [f"runs of {length} consecutive {terms}, each taken backwards:", *_indented(_lines(inner, terms))]
         case Chunk(length, inner, outer):
             return [
                 f"runs of {length} consecutive {terms}, each from +0:",
@@ -86,6 +89,8 @@ def _aligned(part: Aligned, terms: str) -> str:
     cut = {"rz": "cut", "rd": "rounded down", "rne": "rounded to nearest even"}[part.align]
     order = "in order" if part.order == "ascending" else "of 2n first those with k mod 4 < 2"
     late = "" if part.c == "early" else "the state added, "
+    if part.parts > 1:
+        terms = f"{terms}, those of even and of odd k apart,"
     return (
         f"{part.n} {terms}{joined} {cut} at {part.frac} bits below the largest exponent{floor}, summed exactly, {late}"
         f"one rounding into {part.out}; {order}"

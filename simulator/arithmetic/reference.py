@@ -27,10 +27,11 @@ from .accumulators import (
     Kahan,
     Late,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
     joins_late,
-    walk,
+    numbered,
 )
 from .places import OUTPUT, PRODUCT, SUM, A, B, C, Place, site_of
 from .spec import MacSpec
@@ -140,7 +141,7 @@ def _quantized(use: Use, values: Sequence[float], place: Place, node: int, first
 
 
 def _state(accumulator: Accumulator, c: float | None, run: Run, node: int = 0) -> _State:
-    """Return the state of an accumulator, whose number in the order of `walk` is `node`."""
+    """Return the state of an accumulator, whose number in the order of `numbered` is `node`."""
     return _STATES[type(accumulator)](accumulator, c, run, node)
 
 
@@ -288,7 +289,7 @@ class _Chunk(_State):
 
     def start(self, c: float | None) -> None:
         inner = self.accumulator.inner
-        self.outer = _state(self.accumulator.outer, c, self.run, self.node + 1 + sum(1 for _ in walk(inner)))
+        self.outer = _state(self.accumulator.outer, c, self.run, self.node + 1 + len(numbered(inner)))
         self.start_run()
 
     def start_run(self) -> None:
@@ -316,7 +317,7 @@ class _Interleave(_State):
 
     def start(self, c: float | None) -> None:
         inner = self.accumulator.inner
-        self.join = _state(self.accumulator.join, c, self.run, self.node + 1 + sum(1 for _ in walk(inner)))
+        self.join = _state(self.accumulator.join, c, self.run, self.node + 1 + len(numbered(inner)))
         self.start_lanes()
 
     def start_lanes(self) -> None:
@@ -333,6 +334,28 @@ class _Interleave(_State):
         for lane in self.lanes:
             self.join.push((lane.finish(),))
         return self.join.finish()
+
+
+class _Reverse(_State):
+    accumulator: Reverse
+
+    def start(self, c: float | None) -> None:
+        self.inner = _state(self.accumulator.inner, c, self.run, self.node)
+        self.terms: list[Term] = []
+
+    def push(self, term: Term) -> None:
+        self.terms.append(term)
+        if len(self.terms) == self.accumulator.length:
+            self.end_run()
+
+    def end_run(self) -> None:
+        for term in reversed(self.terms):
+            self.inner.push(term)
+        self.terms = []
+
+    def finish(self) -> float:
+        self.end_run()
+        return self.inner.finish()
 
 
 class _Tree(_State):
@@ -436,6 +459,8 @@ class _Aligned(_State):
                 kept = [_cut(v, exponent - spec.frac, parse_rounding(spec.align)) for v, _ in terms]
                 self.run.swamped += sum(v[0] != 0 and k[0] == 0 for (v, _), k in zip(terms, kept, strict=True))
                 sums.append(_total(kept))
+        if spec.part_frac is not None and exponents:
+            sums = [_cut(s, max(exponents) - spec.part_frac, parse_rounding("rd")) for s in sums]
         if spec.c == "late" and c_exponent is not None:
             dropped = spec.c_reach is not None and exponents and c_exponent < max(exponents) - spec.c_reach
             top = max([*exponents, c_exponent])
@@ -494,6 +519,7 @@ _STATES: dict[type, type[_State]] = {
     Tree: _Tree,
     Interleave: _Interleave,
     Chunk: _Chunk,
+    Reverse: _Reverse,
     Kahan: _Kahan,
     Neumaier: _Neumaier,
     Aligned: _Aligned,

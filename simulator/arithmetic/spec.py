@@ -20,7 +20,7 @@ from formats import FloatFormat, Format, Use
 from formats.arguments import held_by_float64
 
 from .accumulators import Accumulator, result_use, uses
-from .grammar import RECORDS, accumulator, is_accumulator
+from .grammar import RECORDS, accumulator, is_accumulator, is_misspelt_preset
 from .presets import PRESETS
 
 
@@ -104,7 +104,7 @@ def mac(form: str | Mapping[str, Any] | MacSpec | Accumulator, output: str | Use
 
 def _from_string(text: str, output: str | Use | None) -> MacSpec:
     parts = [part.strip() for part in text.split("->")]
-    operands = _operands(parts.pop(0)) if len(parts) > 1 and not is_accumulator(parts[0]) else None
+    operands = _leading_operands(parts.pop(0)) if len(parts) > 1 and not is_accumulator(parts[0]) else None
     if len(parts) > 1 and output is not None:
         raise ValueError(f"{text!r} names its output; got another one, {output}")
     if len(parts) > 1:
@@ -147,6 +147,15 @@ def _assembled(
     if use is not None and str(use) in preset.outputs:
         return MacSpec(accumulator(preset.form(str(use))), given)
     return MacSpec(accumulator(preset.form()), given, use)
+
+
+def _leading_operands(text: str) -> tuple[Use, Use]:
+    try:
+        return _operands(text)
+    except ValueError:
+        if is_misspelt_preset(text):
+            accumulator(text)  # whose message names the preset
+        raise
 
 
 def _operands(form: str | list[str]) -> tuple[Use, Use]:

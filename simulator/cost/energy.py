@@ -20,6 +20,7 @@ from simulator.arithmetic.accumulators import (
     Kahan,
     Late,
     Neumaier,
+    Reverse,
     Seq,
     Tree,
     innermost,
@@ -112,7 +113,7 @@ def adder_j(table: EnergyTable, accumulator: Accumulator, operands: tuple[Format
             return adder_j(table, inner, operands) + adder_j(table, outer, operands) / length
         case Interleave(_, inner, _):
             return adder_j(table, inner, operands)  # the lanes are joined once an output
-        case Late(inner):
+        case Late(inner) | Reverse(_, inner):
             return adder_j(table, inner, operands)
         case Kahan() | Neumaier():
             return 4 * _plain_adder_j(table, accumulator.sum.format)

@@ -1,7 +1,7 @@
 """What commands generate in the documentation; `python -m tests.docs.generated` writes it anew.
 
-In README.md a table stands below `<!-- formats: COMMAND -->`, up to the next line that is no table row; the page
-docs/reference/formats.md is generated as a whole.
+In README.md and docs/presets.md a table stands below `<!-- formats: COMMAND -->` or `<!-- presets: COMMAND -->`, up to
+the next line that is no table row; the page docs/reference/formats.md is generated as a whole.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+PRESETS = ROOT / "docs" / "presets.md"
 PAGES = {ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page"}
-TABLE = re.compile(r"(<!-- formats: (?P<command>.*?) -->\n)(?:\|.*\n)*")
+TABLE = re.compile(r"(<!-- (?:formats|presets): (?P<command>.*?) -->\n)(?:\|.*\n)*")
 
 
 def printed(command: str) -> str:
@@ -26,11 +27,17 @@ def printed(command: str) -> str:
 
 def contents() -> dict[Path, str]:
     """Return what the files should hold."""
-    readme = README.read_text(encoding="utf-8")
-    if not TABLE.search(readme):
-        raise ValueError("README.md has no marker <!-- formats: COMMAND -->; expected one above the table of formats")
-    readme = TABLE.sub(lambda found: found[1] + printed(found["command"]), readme)
-    return {README: readme, **{page: printed(command) for page, command in PAGES.items()}}
+    return {
+        **{path: _with_tables(path) for path in (README, PRESETS)},
+        **{page: printed(command) for page, command in PAGES.items()},
+    }
+
+
+def _with_tables(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    if not TABLE.search(text):
+        raise ValueError(f"{path.name} has no marker <!-- formats: COMMAND --> or <!-- presets: COMMAND -->")
+    return TABLE.sub(lambda found: found[1] + printed(found["command"]), text)
 
 
 if __name__ == "__main__":

@@ -88,12 +88,13 @@ def test_nan_is_refused_by_a_format_without_one(name, path):
 
 
 def test_flushing_happens_after_rounding(path):
-    """What rounds up to the smallest normal value is kept; what stays below it becomes zero of the same sign."""
+    """What rounds up to the smallest normal value, with all its bits, is kept; what stays below becomes zero."""
     fmt = formats.get("fp16:ftz")
     normal = 2.0**-14
     below = math.nextafter(normal, 0)
-    x = np.array([normal, below, normal * (1 - 2.0**-12), normal * (1 - 2.0**-10), normal / 2, 2.0**-24])
-    expected = np.array([normal, normal, normal, 0.0, 0.0, 0.0])
+    tie = normal * (1 - 2.0**-12)
+    x = np.array([normal, below, tie, math.nextafter(tie, 0), normal * (1 - 2.0**-11), normal / 2, 2.0**-24])
+    expected = np.array([normal, normal, normal, 0.0, 0.0, 0.0, 0.0])
     assert_same_bits(fmt.quantize(x), expected, x)
     assert_same_bits(fmt.quantize(-x), -expected, -x)
 

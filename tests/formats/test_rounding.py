@@ -35,15 +35,26 @@ def table_of(fmt):
     )
 
 
+def flushing_ends(fmt):
+    """Where flushing ends: the middle of the smallest normal value and the one below it, had that all its bits."""
+    if fmt.subnormals:
+        return 0.0
+    middle = 2.0 ** (1 - fmt.bias) * (1 - 2.0 ** -(fmt.fraction_bits + 2))
+    # The code of the smallest normal, 2**fraction_bits, is even, so that a tie is kept, or it is 1.
+    return middle if fmt.fraction_bits else np.nextafter(middle, np.inf)
+
+
 def assert_nearest_everywhere(fmt):
     """All probes in every overflow mode."""
     table = table_of(fmt)
-    x = table.probes()
+    x, flush = table.probes(), flushing_ends(fmt)
+    around = np.array([flush, np.nextafter(flush, 0), np.nextafter(flush, 1e9)])
+    x = np.concatenate([x, around, -around])
     for overflow in ("ieee", "sat", "nan"):
         if overflow == "nan" and not fmt.has_nan:
             continue
         beyond = special(fmt.dialect, overflow, table.values[table.top])
-        expected = quantized(table, x, beyond, 0.0 if fmt.subnormals else 2.0 ** (1 - fmt.bias), fmt.dialect == "fnuz")
+        expected = quantized(table, x, beyond, flush, fmt.dialect == "fnuz")
         assert_same_bits(fmt.quantize(x, "rne", overflow), expected, x, f"{fmt.name}/{overflow}")
 
 

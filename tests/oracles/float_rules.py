@@ -90,7 +90,8 @@ class FloatRules:
         """Return what the definition makes of x, NaN included."""
         finite = np.isfinite(x)
         negative, significand, exponent = parts(np.where(finite, x, 0.0))
-        quantum = np.maximum(exponent, self.emin) - self.precision + 1
+        # Whether a value is flushed is decided with all its bits, as if exponents went on below emin.
+        quantum = np.maximum(exponent, self.emin - self.flush) - self.precision + 1
         below, v = cut(significand, quantum - exponent + 52)
         odd = below % np.uint64(2) == 1
         if self.precision == 1:  # the parity is that of the exponent's code, and zero is even

@@ -76,16 +76,16 @@ class Magnitudes:
 
 
 def quantized(
-    table: Magnitudes, x: NDArray[np.float64], beyond: float, ftz_below: float = 0.0, unsigned_zero: bool = False
+    table: Magnitudes, x: NDArray[np.float64], beyond: float, flush_below: float = 0.0, unsigned_zero: bool = False
 ) -> NDArray[np.float64]:
     """Return what a use must make of finite x: `beyond` replaces magnitudes past the largest, signs stay.
 
     Args:
-        ftz_below: results of smaller magnitude become zero.
+        flush_below: x of smaller magnitude become zero.
     """
     codes = table.codes_of_nearest(x)
     magnitudes = np.where(codes > table.top, beyond, table.values[np.minimum(codes, table.top)])
-    magnitudes[magnitudes < ftz_below] = 0.0
+    magnitudes[np.abs(x) < flush_below] = 0.0
     signed = np.copysign(magnitudes, x)
     if unsigned_zero:
         signed[signed == 0] = 0.0
