@@ -143,8 +143,7 @@ class Accumulation:
         if kernel.name == "definition":
             self._define(y, overflowed, outputs, counts)
         else:
-            order = taken(spec.accumulator, self.a.shape[1])
-            a, b = (self.a, self.b) if order is None else (self.a[:, order], self.b[order])
+            a, b = self._in_order()
             engine.matmul(
                 kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, a, b,
                 None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key, counts=counts,
@@ -159,6 +158,15 @@ class Accumulation:
             y = self._rounded(y, None, spec.output, OUTPUT, outputs, overflowed)
         y = convert(y, spec.dtype)
         return y, None if overflowed is None else Stats(kernel.name, overflowed)
+
+    def _in_order(self) -> tuple[NDArray[Any] | Gathered, NDArray[Any]]:
+        """Return the operands with k in the order in which the accumulator takes it."""
+        order = taken(self.spec.accumulator, self.a.shape[1])
+        if order is None:
+            return self.a, self.b
+        if isinstance(self.a, Gathered):
+            return self.a._replace(k_offsets=self.a.k_offsets[order]), self.b[order]
+        return self.a[:, order], self.b[order]
 
     def _exact(self) -> tuple[NDArray[np.float64], float]:
         """Return the exact inner products in float64, addend included, and how far they may be off."""

@@ -67,6 +67,16 @@ def test_reversing_the_operands_is_the_same():
     np.testing.assert_array_equal(runs, backwards)
 
 
+def test_a_convolution_takes_its_products_in_that_order_too():
+    rng = np.random.default_rng(2)
+    x, weight = rng.standard_normal((1, 2, 5, 5)), rng.standard_normal((3, 2, 3, 3))
+    spec = simulator.mac("bf16:ftz -> reverse(2, fma(e5m4))")
+    y = simulator.convolution(x, weight, spec)
+    windows = np.lib.stride_tricks.sliding_window_view(x[0], (3, 3), axis=(1, 2)).transpose(1, 2, 0, 3, 4)
+    want = simulator.matmul(windows.reshape(9, 18), weight.reshape(3, 18).T, spec)
+    np.testing.assert_array_equal(y[0].reshape(3, 9).T, want)
+
+
 @pytest.mark.parametrize(
     ("form", "message"),
     [
