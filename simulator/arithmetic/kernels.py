@@ -47,6 +47,8 @@ from native.matmul import Join, Node, Profile
 from .lowering import Lowered
 
 TWO = Fraction(2)
+RZ = 3  # as engine.h numbers the roundings
+MAX_SLOTS = 1 << 16  # products of an output that the aligned kernel packs at once
 
 
 class Clause(NamedTuple):
@@ -403,6 +405,51 @@ def _exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
     return c.clauses
 
 
+def _aligned_lanes(situation: Situation) -> list[Clause]:
+    """The aligned step in float32 lanes: products and their sums are exact, and E - F stays in the lane's range."""
+    s, leaf = situation, situation.leaf
+    assert leaf.sum is not None
+    c = _Conditions(FLOAT32, s)
+    words = dict(leaf.fields)
+    plain = not any((words["late"], words["keeps_zeros"], words["group"] > 1, words["parts"] > 1))
+    c.need(plain and words["align"] == RZ, "the state is one of the terms, cut toward zero one by one, zeros dropped")
+    c.need(s.finite, "operands and addend are finite")
+    for name, profile in (("a", s.a), ("b", s.b)):
+        least = words[f"{name}_min_exponent"]
+        known = least >= FLOAT32.lowest_normal or profile.min_last_bit >= FLOAT32.lowest_normal
+        c.need(known, f"exponents of {name} are those of normal float32s, or not below those of its format")
+    fraction = words["fraction"]
+    c.need(
+        leaf.length << (fraction + 2) <= 1 << 31,
+        f"{leaf.length} products below 2^{fraction + 2} sum up to at most 2^31",
+    )
+    lowest = 2 * fraction + FLOAT32.lowest_normal
+    start = s.c.min_last_bit if s.c and s.c.nonzero and s.starts_in_leaf else 0
+    c.need(
+        s.product_last >= lowest and start >= fraction + FLOAT32.lowest_normal,
+        f"scaling by 2^(F - E) stays in range: products end at 2^{s.product_last} >= 2^{lowest}, "
+        f"the addend at 2^{start} >= 2^{fraction + FLOAT32.lowest_normal}",
+    )
+    c.need(leaf.sum.rounding in ("rz", "rne"), f"{leaf.sum} rounds toward zero, or to nearest even")
+    out = leaf.sum.format
+    held = isinstance(out, FloatFormat) and out.rules.signed and out.rules.field_zero == "subnormal" and out.subnormals
+    held = held and out.has_negative_zero and 2 <= out.precision <= 24 and _quantum(out) >= FLOAT32.last  # type: ignore
+    c.need(held and out.max < TWO**128, f"{out.name} keeps a sign, subnormals and -0, 2 <= p <= 24, within float32")
+    for join in s.lowered.joins or ():
+        fixed = not join.sum.mode.stochastic and join.sum.format.family != "formats.codebook.CodebookFormat"
+        c.need(fixed, f"{join.sum} joins runs without random words, and not by a codebook")
+    slots = _slots(s, leaf.length * (2 if words["two_of_four"] else 1))
+    c.need(slots <= MAX_SLOTS, f"{slots} products, zeros filled in, <= {MAX_SLOTS}")
+    return c.clauses
+
+
+def _slots(s: Situation, length: int) -> int:
+    """At most so many products are taken, with the zeros that fill the last step of each run."""
+    lengths = [join.length for join in s.lowered.joins or ()] or [max(s.k, 1)]
+    runs = sum(-(-s.k // one) for one in lengths)
+    return runs * -(-min(lengths[0], max(s.k, 1)) // length) * length
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A kernel of the engine with its condition.
@@ -437,6 +484,8 @@ class Kernel:
         lane = FLOAT32 if self.name.startswith("float32") else FLOAT64
         if self.leaf == "exact":
             return _exact_lanes(lane, situation)
+        if self.leaf == "aligned":
+            return _aligned_lanes(situation)
         family = PositFormat if self.posits else FloatFormat
         strange = [str(use) for use in _uses(situation) if not isinstance(use.format, family)]
         if strange:
@@ -465,6 +514,7 @@ KERNELS = (
     Kernel("float32_fma_odd", "fma"),
     Kernel("float32_posit_fma_odd", "fma"),
     Kernel("float32_posit_seq_odd", "seq"),
+    Kernel("float32_aligned", "aligned"),
     Kernel("float32_exact", "exact", rounds=False),
     Kernel("float64_exact", "exact", rounds=False),
     Kernel("float64_fma", "fma"),

@@ -22,6 +22,11 @@ CASES = [
     ("posit16", "fma(posit16)", "30 with AVX-512"),
     ("posit16", "seq(posit16)", "30 with AVX-512"),
     ("fp8_e4m3", "exact(fp32)", "4"),
+    ("fp16", "v100.fp16", "30"),
+    ("fp16", "h100.fp16", "30"),
+    ("tf32", "h100.tf32", "30"),
+    ("fp8_e4m3", "h100.fp8.wgmma", "30"),
+    ("fp8_e4m3", "cublas.fp8.slow", "30"),
 ]
 
 

@@ -261,6 +261,48 @@ BOUNDS = {
         situation("fma(fp16)", operand(0, -12, 13), operand(0, -11, 12)),
         "product exact: 25 bits <= 24",
     ),
+    "float32_aligned: sums of products": (
+        "float32_aligned",
+        situation("aligned(16, 25, fp32/rz)", ONE, k=16),  # 16 * 2^27 = 2^31
+        situation("aligned(17, 25, fp32/rz)", ONE, k=16),
+        "17 products below 2^27 sum up to at most 2^31",
+    ),
+    "float32_aligned: last product bit": (
+        "float32_aligned",
+        situation("aligned(4, 23, fp32/rz)", operand(3, -40, 4)),
+        situation("aligned(4, 23, fp32/rz)", operand(3, -40, 4), operand(3, -41, 4)),
+        "products end at 2^-81 >= 2^-80",
+    ),
+    "float32_aligned: addend": (
+        "float32_aligned",
+        situation("aligned(4, 23, fp32/rz)", ONE, c=operand(0, -103, 24)),
+        situation("aligned(4, 23, fp32/rz)", ONE, c=operand(0, -104, 24)),
+        "the addend at 2^-104 >= 2^-103",
+    ),
+    "float32_aligned: infinite operands": (
+        "float32_aligned",
+        situation("aligned(4, 23, fp32/rz)", ONE),
+        situation("aligned(4, 23, fp32/rz)", ONE, operand(finite=False)),
+        "operands and addend are finite",
+    ),
+    "float32_aligned: exponents of subnormal floats": (
+        "float32_aligned",
+        situation("aligned(4, 13, fp32/rz)", operand(0, -126, 4), operand(60, 40, 4)),
+        situation("aligned(4, 13, fp32/rz)", operand(0, -127, 4), operand(60, 40, 4)),
+        "exponents of a are those of normal float32s",
+    ),
+    "float32_aligned: p = 24": (
+        "float32_aligned",
+        situation("aligned(4, 23, e8m23/rz)", ONE),
+        situation("aligned(4, 23, e8m24/rz)", ONE),
+        "e8m24 keeps a sign",
+    ),
+    "float32_aligned: slots": (
+        "float32_aligned",
+        situation("aligned(4, 23, fp32/rz)", ONE, k=1 << 16),
+        situation("aligned(4, 23, fp32/rz)", ONE, k=(1 << 16) + 1),
+        "65540 products, zeros filled in, <= 65536",
+    ),
     "float32_posit_fma_odd: p = 22": (
         "float32_posit_fma_odd",
         situation("fma(posit26)", ONE),
@@ -424,6 +466,9 @@ def test_e5m2_times_e5m2_is_never_exact_in_float64():
         ("seq(e5m6)", "float32_seq"),
         ("exact(fp16)", "float32_exact"),
         ("fma(posit16)", "float32_posit_fma_odd"),
+        ("aligned(4, 23, fp32/rz)", "float32_aligned"),
+        ("chunk(8, aligned(4, 23, fp32/rz), seq(fp16/ru))", "float32_aligned"),
+        ("interleave(2, aligned(4, 23, fp32/rz), seq(fp16))", "integer_any"),
         ("chunk(4, seq(posit8), fma(posit16))", "float32_posit_seq_odd"),
         ("fma(posit32)", "integer_any"),
         ("fma(fp64)", "integer_any"),

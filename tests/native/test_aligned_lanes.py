@@ -1,0 +1,94 @@
+"""The aligned step in lanes against the scalar kernel: real units and small ones, hard inputs, all instruction sets."""
+
+import numpy as np
+import pytest
+
+import formats
+import simulator
+from simulator.arithmetic.engine import Accumulation
+from simulator.arithmetic.kernels import kernel_named
+from tests.oracles.bits import assert_same_bits
+from tests.oracles.kernel_cases import forced
+
+SEED = 600
+UNITS = [
+    "aligned(4, 23, fp32/rz)", "aligned(8, 24, fp32/rz, e_min=-132)", "aligned(16, 25, fp32/rz, e_min=-133)",
+    "aligned(32, 13, e8m13/rz, e_min=-133)", "aligned(16, 25, fp16, e_min=-133)", "aligned(8, 24, fp16, e_min=-132)",
+    "aligned(16, 6, fp8_e4m3)", "aligned(16, 6, fp8_e4m3/sat)", "aligned(4, 9, bf16)", "aligned(8, 10, fp16/rz)",
+    "aligned(8, 10, bf16/rz, e_min=-3)", "aligned(5, 9, fp16, order=two_of_four)",
+    "chunk(128, aligned(32, 13, e8m13/rz, e_min=-133), seq(fp32))",
+    "chunk(32, aligned(16, 25, fp16, e_min=-133, order=two_of_four), seq(fp16))",
+    "chunk(20, chunk(6, aligned(4, 10, fp16), seq(bf16)), fma(fp16/rz))",
+]  # fmt: skip
+SHAPES = [(1, 1, 5), (9, 37, 33), (17, 70, 130), (3, 16, 0)]
+
+
+def spread(rng, shape, low, high):
+    return rng.standard_normal(shape) * np.exp2(rng.integers(low, high, shape))
+
+
+KINDS = {
+    "near one": lambda rng, shape: rng.standard_normal(shape),
+    "far apart": lambda rng, shape: spread(rng, shape, -12, 12),
+    "tiny": lambda rng, shape: spread(rng, shape, -26, -10),
+    "large": lambda rng, shape: spread(rng, shape, 5, 15),
+    "cancelling": lambda rng, shape: rng.integers(-3, 4, shape) * np.exp2(rng.integers(-4, 4, shape)),
+    "mostly zero": lambda rng, shape: (
+        rng.standard_normal(shape) * (rng.random(shape) < 0.2) * rng.choice([-1, 1], shape)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("unit", UNITS)
+def test_lanes_give_what_the_scalar_kernel_gives(unit, kind, isa):
+    """With and without the formats of the operands, with addends far above and below, dense and listed, two threads."""
+    for i, (operands, shape) in enumerate(zip(["fp16", "fp8_e4m3", "fp8_e5m2", "bf16"], SHAPES, strict=True)):
+        rng = np.random.default_rng([SEED, i])
+        m, n, k = shape
+        a, b = (formats.get(operands).quantize(KINDS[kind](rng, size), overflow="sat") for size in ((m, k), (k, n)))
+        top = simulator.mac(unit).result.format.max
+        c = None if i == 1 else np.clip(KINDS[kind](rng, (m, n)) * np.exp2(rng.integers(-20, 20, (m, n))), -top, top)
+        for spec in (unit, f"{operands}/sat -> {unit}"):
+            lanes = forced("float32_aligned", spec, a, b, c, threads=2)
+            y, stats = lanes.dense("overflows")
+            scalar = forced("integer_any", spec, a, b, c)
+            expected, counted = scalar.dense("overflows")
+            note = f"{spec} {kind} {shape} on {isa} seed {SEED}"
+            assert_same_bits(y, expected, note=note)
+            assert np.array_equal(stats.overflowed, counted.overflowed), note
+            picked = rng.integers(0, m, 50), rng.integers(0, n, 50)
+            z, listed = lanes.listed(picked, overflows=True)
+            assert_same_bits(z, expected[picked], note=f"listed {note}")
+            assert np.array_equal(listed.overflowed, counted.overflowed[picked]), note
+
+
+def test_real_units_run_in_lanes():
+    rng = np.random.default_rng(SEED)
+    a, b = rng.standard_normal((20, 96)), rng.standard_normal((96, 20))
+    for unit in ("v100.fp16", "a100.bf16", "a100.tf32", "h100.fp16", "h100.bf16", "h100.tf32", "h100.fp8.wgmma",
+                 "h100.fp8.mma_sync", "cublas.fp8.slow", "ada.fp8", "b200.fp16"):  # fmt: skip
+        work = Accumulation(simulator.mac(unit), a, b, None)
+        assert work.kernel.name == "float32_aligned", unit
+
+
+def test_what_lanes_do_not_do_is_refused():
+    a = b = np.ones((4, 4))
+    for unit, text in [
+        ("aligned(4, 8, fp32/rz, c=late)", "the state is one of the terms"),
+        ("aligned(4, 8, fp32/rz, align=rne)", "cut toward zero"),
+        ("aligned(4, 8, fp32/rz, zero=keep)", "zeros dropped"),
+        ("aligned(4, 8, fp32/rz, group=2)", "one by one"),
+        ("aligned(32, 25, fp32/rz)", "32 products below 2^27 sum up to at most 2^31"),
+        ("aligned(4, 8, fp32/ru)", "rounds toward zero, or to nearest even"),
+        ("aligned(4, 8, posit16)", "posit16 keeps a sign"),
+        ("chunk(2, aligned(4, 8, fp16), seq(fp16/sr))", "fp16/sr joins runs without random words"),
+    ]:
+        work = Accumulation(simulator.mac(unit), a, b, None)
+        failed = [
+            clause.text for clause in kernel_named("float32_aligned").condition(work.situation()) if not clause.holds
+        ]
+        assert len(failed) == 1 and text in failed[0], (unit, failed)
+        assert work.kernel.name == "integer_any"
+    work = Accumulation(simulator.mac("aligned(4, 8, fp32/rz)"), np.array([[np.inf]]), np.ones((1, 1)), None)
+    assert work.kernel.name == "integer_any"
