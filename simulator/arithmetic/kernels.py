@@ -247,7 +247,9 @@ class _Conditions:
         self.lane, self.situation = lane, situation
         self.clauses: list[Clause] = []
         s = situation
-        self.need(s.lowered.joins is not None, "the accumulator is a leaf with runs of runs")
+        self.need(
+            s.lowered.joins is not None, "products come in order, in runs that are joined by single sums if at all"
+        )
         if lane is FLOAT32:
             self.need(not s.wide_operands, "operands are float32 values")
         self.need(

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from simulator.arithmetic.accumulators import Accumulator
-from simulator.arithmetic.spec import MacSpec, accumulator, mac
+from simulator.arithmetic.grammar import accumulator
+from simulator.arithmetic.presets import presets
+from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
 from .quantities import UNITS, Quantity, describe, parse_quantity
@@ -150,10 +152,19 @@ def _accumulator_form(form: Any) -> Any:
 
 
 def mode(form: object) -> object:
-    """Turn the one-line form of a MAC into its keys."""
+    """Turn the one-line form of a MAC into its keys; fill in what the preset of an accumulator says."""
+    if isinstance(form, dict) and isinstance(form.get("accumulator"), str) and form["accumulator"].strip() in presets():
+        given = {key: form[key] for key in ("accumulator", "operands", "output") if key in form}
+        spec = _arithmetic(lambda: mac(given), "a preset with formats that it takes", "h100.fp16")
+        return {key: form[key] for key in form if key not in given} | mode_keys(spec)
     if not isinstance(form, str):
         return form
-    spec: MacSpec = _arithmetic(lambda: mac(form), "[OPERANDS ->] ACCUMULATOR [-> OUTPUT]", "fp8_e4m3 -> fma(fp16)")
+    spec = _arithmetic(lambda: mac(form), "[OPERANDS ->] ACCUMULATOR [-> OUTPUT]", "fp8_e4m3 -> fma(fp16)")
+    return mode_keys(spec)
+
+
+def mode_keys(spec: MacSpec) -> dict[str, Any]:
+    """Return the keys of a mode that say what a MAC says."""
     keys: dict[str, Any] = {"accumulator": str(spec.accumulator)}
     if spec.operands:
         keys["operands"] = [str(use) for use in spec.operands]

@@ -211,7 +211,7 @@ BOUNDS = {
         "float32_fma",
         situation("chunk(2, chunk(2, fma(fp16), seq(fp16)), seq(fp16))", ONE),
         situation("chunk(2, fma(fp16), chunk(2, fma(fp16), seq(fp16)))", ONE),
-        "the accumulator is a leaf with runs of runs",
+        "products come in order, in runs that are joined by single sums if at all",
     ),
     "float32_fma: joined runs": (
         "float32_fma",

@@ -328,6 +328,22 @@ def test_what_one_pe_of_an_output_stationary_array_does_is_taken_as_written(acce
     assert str(accepted(f"{array}mac: {{low: '{accumulator}'}}\n").mac.low.spec.accumulator) == accumulator
 
 
+@pytest.mark.parametrize(
+    ("low", "meant"),
+    [
+        ("h100.fp16", "fp16 -> aligned(n=16, frac=25, out=fp32/rz, e_min=-133)"),
+        ("{accumulator: h100.fp8.wgmma}", "fp8_e4m3 -> aligned(n=32, frac=13, out=e8m13/rz, e_min=-133)"),
+        ("{accumulator: h100.fp16, output: fp16}", "fp16 -> aligned(n=16, frac=25, out=fp16, e_min=-133)"),
+        ("{accumulator: h100.fp16, operands: bf16, output: bf16}",
+         "bf16 -> aligned(n=16, frac=25, out=fp32/rz, e_min=-133) -> bf16"),
+        ("{accumulator: {chunk: 128, inner: h100.fp8.wgmma, outer: seq(fp32)}, operands: fp8_e5m2}",
+         "fp8_e5m2 -> chunk(128, aligned(n=32, frac=13, out=e8m13/rz, e_min=-133), seq(fp32))"),
+    ],
+)  # fmt: skip
+def test_a_preset_brings_its_formats(accepted, low, meant):
+    assert str(accepted(f"array: {{rows: 4, columns: 4, dataflow: os}}\nmac: {{low: {low}}}\n").mac.low.spec) == meant
+
+
 def test_best_refuses_an_accumulator_with_an_order(refused):
     lines = refused("array: {rows: 4, columns: 4, dataflow: best}\nmac: {low: fma(fp16)}\n")
     assert lines == [
