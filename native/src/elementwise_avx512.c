@@ -2,4 +2,5 @@
 #define REAL_IS_DOUBLE 1
 #define ISA_AVX512
 #include "elementwise.inc.h"
+#include "any_lanes.inc.h"
 #endif

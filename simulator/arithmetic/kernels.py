@@ -41,13 +41,15 @@ from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
-from formats import FloatFormat, PositFormat, Use, dyadic
+from formats import FixedFormat, FloatFormat, PositFormat, Use, dyadic
 from native.matmul import Join, Node, Profile
 
 from .lowering import Lowered
 
 TWO = Fraction(2)
 RZ = 3  # as engine.h numbers the roundings
+IN_ORDER = "products come in order, in runs that are joined by single sums if at all"
+TAPERED = ("formats.posit.PositFormat", "formats.takum.TakumFormat")
 MAX_SLOTS = 1 << 16  # products of an output that the aligned kernel packs at once
 
 
@@ -243,13 +245,12 @@ def _shortcuts(s: Situation) -> Shortcuts:
 class _Conditions:
     """Collects the clauses of one lane kernel."""
 
-    def __init__(self, lane: Lane, situation: Situation) -> None:
+    def __init__(self, lane: Lane, situation: Situation, linear: bool = True) -> None:
         self.lane, self.situation = lane, situation
         self.clauses: list[Clause] = []
         s = situation
-        self.need(
-            s.lowered.joins is not None, "products come in order, in runs that are joined by single sums if at all"
-        )
+        if linear:
+            self.need(s.lowered.joins is not None, IN_ORDER)
         if lane is FLOAT32:
             self.need(not s.wide_operands, "operands are float32 values")
         self.need(
@@ -260,6 +261,43 @@ class _Conditions:
 
     def need(self, holds: bool, text: str) -> None:
         self.clauses.append(Clause(text, bool(holds)))
+
+    def exact_group(self, node: Node, index: int) -> None:
+        """The products that a node takes at once, with the addend of an exact sum, have an exact sum."""
+        s = self.situation
+        count = s.k if node.kind == "exact" else min(node.length, s.k)
+        start = s.c if node.kind == "exact" and index == 0 and s.c and s.c.nonzero else None
+        last = min(s.product_last, start.min_last_bit) if start else s.product_last
+        high = _log2_ceiling(count * s.largest + (s.addend if start else 0))
+        self.need(high - last <= 53, f"{count} products sum up exactly: 2^{high} down to 2^{last} within 53 bits")
+
+    def fixed_sum(self, node: Node) -> None:
+        """Integers below 2^53 are added exactly, and what is added is rounded to one once."""
+        s, use = self.situation, node.sum
+        assert use is not None and isinstance(use.format, FixedFormat)
+        most = 53 if dict(node.fields)["tracks"] else 51
+        quanta = s.product_high + use.format.fraction_bits
+        self.need(s.finite, "operands and addend are finite")
+        self.need(use.format.bits <= most, f"{use} has at most {most} bits")
+        self.need(use.format.fraction_bits <= 1000, f"{use}: {use.format.fraction_bits} fraction bits <= 1000")
+        self.need(quanta <= 51, f"products stay below 2^{quanta} <= 2^51 quanta")
+
+    def rounds_from_odd(self, use: Use) -> None:
+        """A sum rounded to odd at W bits is rounded once into the use, with random bits to spare where it is random."""
+        fmt, bits = use.format, use.format.bits
+        match fmt:
+            case FloatFormat():
+                bits = fmt.precision
+                inside = self.lane.lowest_normal <= fmt.min_exponent <= 900 and Fraction(fmt.max) <= TWO**1022
+                self.need(inside, f"{fmt.name} lies within 2^{fmt.min_exponent} .. 2^1022")
+            case FixedFormat():
+                self.need(use.overflow != "wrap", f"{use} does not wrap around")
+                self.need(fmt.fraction_bits <= 1000, f"{fmt.name}: {fmt.fraction_bits} fraction bits <= 1000")
+            case _:
+                self.need(fmt.family in TAPERED, f"{use} is a float, posit, takum or fixed point")
+        spare, w, random_bits = bits + use.mode.random_bits + 2, self.lane.precision, use.mode.random_bits
+        random = f" + {random_bits} random" if random_bits else ""
+        self.need(spare <= w, f"{use} from a sum rounded to odd: {bits}{random} + 2 bits <= {w}")
 
     def representable(self, use: Use) -> None:
         """The lane holds the format with two bits to spare, and zero signs and subnormals as IEEE has them."""
@@ -399,6 +437,13 @@ def _exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
     s = situation
     c = _Conditions(lane, s)
     c.need(not s.lowered.leaf, "the sum is exact as a whole, not part by part")
+    if s.leaf.kind == "fixed_point":
+        assert s.leaf.product is not None and isinstance(s.leaf.product.format, FixedFormat)
+        ends = s.leaf.product.format
+        c.need(s.finite, "operands and addend are finite")
+        c.need(s.product_last >= -ends.fraction_bits, f"products end at 2^{s.product_last} >= 2^-{ends.fraction_bits}")
+        bound = s.addend + s.total
+        c.need(bound <= Fraction(ends.max), f"no sum leaves the range: {float(bound):.6g} <= {ends.max:g}")
     last = min([s.product_last] + ([s.c.min_last_bit] if s.c and s.c.nonzero else []))
     high = _log2_ceiling(s.addend + s.total)
     exact = high - last <= lane.precision and high <= lane.top and last >= lane.last
@@ -445,6 +490,33 @@ def _aligned_lanes(situation: Situation) -> list[Clause]:
     return c.clauses
 
 
+# Kinds of nodes that lanes run; of trees those of pairs.
+LANE_NODES = ("fma", "seq", "tree", "interleave", "chunk", "kahan", "neumaier", "exact", "fixed_point")
+
+
+def _any_lanes(situation: Situation) -> list[Clause]:
+    """Every sum is rounded to odd in float64, then into its use (fact 3, and fact 9 for tapered formats)."""
+    s, lane = situation, FLOAT64
+    c = _Conditions(lane, s, linear=False)
+    c.need(s.product_high <= lane.top - 2, f"products stay below 2^{s.product_high} <= 2^{lane.top - 2}")
+    for index, node in enumerate(s.lowered.nodes):
+        c.need(node.kind in LANE_NODES, f"lanes run {node.kind} steps")
+        if node.kind == "tree":
+            c.need(node.length == 2, f"the tree sums pairs, not groups of {node.length}")
+        several = node.kind == "exact" or (node.kind == "fma" and node.length > 1)
+        if several or node.kind == "fixed_point":
+            c.need(index == s.lowered.leaf, f"the {node.kind} takes the products themselves")
+        if several:
+            c.exact_group(node, index)
+        if node.kind == "fixed_point":
+            c.fixed_sum(node)
+            continue
+        for use in (node.product, node.sum):
+            if use:
+                c.rounds_from_odd(use)
+    return c.clauses
+
+
 def _slots(s: Situation, length: int) -> int:
     """At most so many products are taken, with the zeros that fill the last step of each run."""
     lengths = [join.length for join in s.lowered.joins or ()] or [max(s.k, 1)]
@@ -458,7 +530,8 @@ class Kernel:
 
     Args:
         name: as in native/src/kernels.def, or "definition": the Python reference, element by element.
-        leaf: kind of leaf it runs, or None for any; "fma" also runs a seq whose products need no rounding.
+        leaf: kind of leaf it runs, or None for any; "fma" also runs a seq whose products need no rounding, "exact"
+            a fixed-point sum that provably stays exact and in range.
         rounds: whether its results are values of the accumulator's use; if not, they are exact and still to be rounded.
         counts: whether it counts what roundings meet, beyond flags of overflow.
     """
@@ -470,7 +543,8 @@ class Kernel:
 
     def runs(self, kind: str) -> bool:
         """Whether this kernel may run leaves of this kind."""
-        return self.leaf in (None, kind) or ((self.leaf, kind) == ("fma", "seq") and not self.posits)
+        also = (("fma", "seq"), ("exact", "fixed_point"))
+        return self.leaf in (None, kind) or ((self.leaf, kind) in also and not self.posits)
 
     def condition(self, situation: Situation) -> list[Clause]:
         """Return the clauses of the condition; the kernel equals the definition if all hold."""
@@ -478,6 +552,8 @@ class Kernel:
             return [Clause("the definition itself: always", True)]
         if self.name == "integer_any":
             return _integer_any(situation)
+        if self.name == "float64_any":
+            return _any_lanes(situation)
         kind = situation.leaf.kind
         if not self.runs(kind):
             return [Clause(f"this kernel runs {self.leaf}, and the accumulator's leaf is {kind}", False)]
@@ -523,6 +599,7 @@ KERNELS = (
     Kernel("float64_seq", "seq"),
     Kernel("float64_fma_odd", "fma"),
     Kernel("float64_seq_odd", "seq"),
+    Kernel("float64_any", None),
     Kernel("integer_any", None, counts=True),
     Kernel("definition", None, counts=True),
 )

@@ -213,6 +213,7 @@ PINS = {
     "float64_fma_odd": "09cd7bc8c9cf26cd9bef9ccbe5b590f886cdd20939d4884f4bdf84060ee18dcd",
     "float64_seq": "09cd7bc8c9cf26cd9bef9ccbe5b590f886cdd20939d4884f4bdf84060ee18dcd",
     "float64_seq_odd": "b6c1c888c1bfe90c5cfcd20b3cf50f170c20ab33a7a0d42421af57c8bda6e22e",
+    "float64_any": "196370b9bdd96f0211bf27295d2695350bf6d0b3ada5e2aa713b8529c67cdb79",
     "integer_any": "b6c1c888c1bfe90c5cfcd20b3cf50f170c20ab33a7a0d42421af57c8bda6e22e",
 }
 

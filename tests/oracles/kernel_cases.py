@@ -13,6 +13,7 @@ from native import matmul as engine
 from simulator.arithmetic import reference
 from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.kernels import kernel_named
+from simulator.arithmetic.places import Place
 from tests.oracles.operands import addend, structured
 
 
@@ -120,6 +121,25 @@ CASES = [
     Case("float64_seq_odd", "seq(e11m40)", "fp32", c="fp32"),
     Case("float64_seq_odd", "seq(fp16/sat)", "fp32", "large", c="fp16"),
     Case("float64_seq_odd", "seq(e9m28)", "fp32", "cancellation"),
+    Case("float64_any", "fma(fp16/rz)", "fp16", "large", c="fp16"),
+    Case("float64_any", "kahan(fp16)", "fp16", "cancellation", c="fp16"),
+    Case("float64_any", "neumaier(fp8_e4m3/sat)", "fp8_e4m3", "large", c="fp8_e4m3"),
+    Case("float64_any", "tree(fp16)", "fp16", "subnormal"),
+    Case("float64_any", "tree(bf16, leaves=exact)", "bf16", c="bf16"),
+    Case("float64_any", "interleave(3, tree(fp8_e5m2), kahan(fp16))", "fp8_e5m2", "special"),
+    Case("float64_any", "fma(fp16, 4)", "fp8_e4m3", "zeros", c="fp16"),
+    Case("float64_any", "chunk(5, exact(fp16), tree(fp32))", "fp8_e4m3", "cancellation"),
+    Case("float64_any", "chunk(2, seq(fp32:ftz/odd), seq(fp32:ftz/odd))", "bf16", c="fp32"),
+    Case("float64_any", "fma(fp8_e4m3fnuz)", "fp8_e4m3fnuz", "large", c="fp8_e4m3fnuz"),
+    Case("float64_any", "seq(e5m2:ftz)", "fp16", "subnormal"),
+    Case("float64_any", "fma(takum16)", "fp16", "wide", c="fp16"),
+    Case("float64_any", "interleave(2, fma(posit16), seq(posit8))", "fp16"),
+    Case("float64_any", "fma(fix16.8)", "fp8_e4m3", "large"),
+    Case("float64_any", "fixed(9, 3, wrap, rz)", "fp8_e4m3", "equal"),
+    Case("float64_any", "chunk(6, fixed(8, 2, sat), seq(fp16))", "fp8_e4m3"),
+    Case("float64_any", "fixed(8, 2, track)", "fp8_e4m3", c="fp8_e4m3"),
+    Case("float64_any", "seq(fp8_e4m3/sr:4, fp16/sr:7:b)", "fp8_e4m3", c="fp16"),
+    Case("float64_any", "chunk(4, kahan(fp16/sr:5:c), tree(posit16/sr:3))", "fp8_e4m3"),
     Case("integer_any", "exact(fp64)", "fp32", "wide", c="fp32"),
     Case("integer_any", "exact(fp16/sat)", "fp64", "special"),
     Case("integer_any", "exact(bf16)", "fp8_e5m2", "cancellation", c="bf16"),
@@ -161,7 +181,7 @@ def definition(spec: str, a: NDArray, b: NDArray, c=None):
     addends = None if c is None else np.broadcast_to(c, (m, n))
     rows, columns = a.tolist(), b.T.tolist()
     results = [
-        reference.dot(mac, rows[i], columns[j], None if addends is None else float(addends[i, j]))
+        reference.dot(mac, rows[i], columns[j], None if addends is None else float(addends[i, j]), Place(i, j, n))
         for i in range(m)
         for j in range(n)
     ]

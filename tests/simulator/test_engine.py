@@ -69,6 +69,7 @@ def test_the_comparison_above_meets_every_kernel():
         ("fma(fp32)", "fp16"), ("seq(fp32)", "fp32"), ("fma(fp32)", "fp32"), ("seq(e9m28)", "fp32"),
         ("exact(fp16)", "fp16"), ("exact(fp16)", "fp64"), ("fma(fp64)", "fp64"), ("fma(posit16)", "fp16"),
         ("seq(posit16)", "fp16"), ("aligned(4, 23, fp32/rz)", "fp16"),
+        ("kahan(fp16)", "fp16"),
     ]:  # fmt: skip
         compare(spec, operands, "fp16", "equal", native.isa())
     assert met == set(native.kernels())

@@ -1,0 +1,424 @@
+/* Any accumulator in lanes of double: what integer_kernels.c does for one output, for LANES outputs side by side.
+ *
+ * Included behind elementwise.inc.h, whose round_stretch rounds the lanes into a use. Products are exact in double, and
+ * sums are rounded to odd first, so that each rounding is the single one; simulator/arithmetic/kernels.py has the
+ * condition. Aligned steps are not here, nor trees with other groups than pairs. */
+
+enum {
+    LANES = 64,
+    PACKED_ROWS = 1 << 13 /* of b, that are widened and laid side by side once for all rows of a */
+};
+
+enum { PRODUCT, SUM }; /* which of a place's two words, as in simulator/arithmetic/places.py */
+
+typedef struct {
+    double x[LANES] __attribute__((aligned(64)));
+} lanes_t;
+
+/* Outputs under way. */
+typedef struct {
+    const ulp_job *job;
+    uint64_t index[LANES];           /* of the outputs, for random words */
+    int consecutive;                 /* they are first, first + 1, ... */
+    uint32_t used[ULP_MAX_NODES][2]; /* random words, by node and by what is rounded */
+    uint8_t over[LANES];
+    cuts *tables;                    /* [nodes][2], of uses that are tapered */
+} run_t;
+
+/* --- arithmetic --------------------------------------------------------------------------------------------------- */
+
+static void round_into(run_t *r, int node, int which, const ulp_use *use, lanes_t *x, lanes_t *y)
+{
+    ulp_place place = {.seed = r->job->seed, .step = r->job->step, .index = r->index[0], .which = which,
+                       .site = (uint32_t)node << 24 | r->job->site};
+    const cuts *c = use->family == ULP_POSIT || use->family == ULP_TAKUM ? &r->tables[2 * node + which] : NULL;
+    if (use->rounding == ULP_SR)
+        place.k = r->used[node][which]++;
+    if (use->rounding != ULP_SR || r->consecutive) {
+        round_stretch(x->x, y->x, LANES, use, &place, r->over, c);
+        return;
+    }
+    for (int i = 0; i < LANES; i++) {
+        place.index = r->index[i];
+        round_one(x->x[i], &y->x[i], 0, use, &place, r->over + i);
+    }
+}
+
+/* R(s + t), or with `minus` R(s - t). */
+static void round_sum(run_t *r, int node, lanes_t *to, const lanes_t *s, const lanes_t *t, int minus)
+{
+    lanes_t sum;
+    for (int i = 0; i < LANES; i += WIDTH) {
+        V term = load(t->x + i);
+        save(sum.x + i, odd_sum(load(s->x + i), minus ? -term : term));
+    }
+    round_into(r, node, SUM, &r->job->nodes[node].sum, &sum, to);
+}
+
+/* --- states of nodes, one behind the other in scratch memory ------------------------------------------------------ */
+
+typedef struct {
+    int64_t count; /* terms of the step or run under way; of a tree, how many it has taken */
+    lanes_t value, other; /* other: error of kahan and neumaier, group of fma */
+} plain_state;
+
+typedef struct {
+    int64_t count;
+    lanes_t pending[]; /* [levels] */
+} pairs_state __attribute__((aligned(64)));
+
+typedef struct {
+    int64_t count;
+} composed_state;
+
+static size_t lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* Room for K products, or for the lanes of an interleave, of which there are at most 2^16. */
+static size_t pair_levels(const ulp_job *job)
+{
+    return 65 - (size_t)__builtin_clzll((uint64_t)(job->k > 1 << 16 ? job->k : 1 << 16));
+}
+
+static size_t state_bytes(const ulp_job *job, int node)
+{
+    const ulp_node *self = &job->nodes[node];
+    switch (self->kind) {
+    case ULP_TREE:
+        return lines(sizeof(pairs_state)) + sizeof(lanes_t) * pair_levels(job);
+    case ULP_CHUNK:
+        return lines(sizeof(composed_state)) + state_bytes(job, self->inner) + state_bytes(job, self->outer);
+    case ULP_INTERLEAVE:
+        return lines(sizeof(composed_state)) + (size_t)self->length * state_bytes(job, self->inner) +
+               state_bytes(job, self->outer);
+    default:
+        return lines(sizeof(plain_state));
+    }
+}
+
+/* The result's accumulator of a chunk or interleave lies first, then what takes the terms, once a lane. */
+static void *outer_state(void *state) { return (char *)state + lines(sizeof(composed_state)); }
+
+static void *inner_state(const run_t *r, int node, void *state, int64_t lane)
+{
+    const ulp_node *self = &r->job->nodes[node];
+    return (char *)outer_state(state) + state_bytes(r->job, self->outer) +
+           (size_t)lane * state_bytes(r->job, self->inner);
+}
+
+/* Start at the addends, or with c NULL at +0. */
+static void begin(run_t *r, int node, void *state, const lanes_t *c)
+{
+    const ulp_node *self = &r->job->nodes[node];
+    *(int64_t *)state = 0;
+    switch (self->kind) {
+    case ULP_TREE:
+        return;
+    case ULP_CHUNK:
+    case ULP_INTERLEAVE:
+        begin(r, self->outer, outer_state(state), c);
+        for (int64_t lane = 0; lane < (self->kind == ULP_CHUNK ? 1 : self->length); lane++)
+            begin(r, self->inner, inner_state(r, node, state, lane), NULL);
+        return;
+    default: {
+        plain_state *plain = state;
+        memset(&plain->value, 0, sizeof plain->value);
+        memset(&plain->other, 0, sizeof plain->other);
+        if (c)
+            plain->value = *c;
+    }
+    }
+}
+
+/* --- steps -------------------------------------------------------------------------------------------------------- */
+
+static void kahan_step(run_t *r, int node, plain_state *self, const lanes_t *t)
+{
+    lanes_t y, z, moved;
+    round_sum(r, node, &y, t, &self->other, 1);
+    round_sum(r, node, &z, &self->value, &y, 0);
+    round_sum(r, node, &moved, &z, &self->value, 1);
+    round_sum(r, node, &self->other, &moved, &y, 1);
+    self->value = z;
+}
+
+static void neumaier_step(run_t *r, int node, plain_state *self, const lanes_t *t)
+{
+    lanes_t z, larger, smaller, lost;
+    round_sum(r, node, &z, &self->value, t, 0);
+    for (int i = 0; i < LANES; i++) {
+        int ordered = fabs(self->value.x[i]) >= fabs(t->x[i]);
+        larger.x[i] = ordered ? self->value.x[i] : t->x[i];
+        smaller.x[i] = ordered ? t->x[i] : self->value.x[i];
+    }
+    round_sum(r, node, &lost, &larger, &z, 1);
+    round_sum(r, node, &lost, &lost, &smaller, 0);
+    round_sum(r, node, &self->other, &self->other, &lost, 0);
+    self->value = z;
+}
+
+/* An integer sum in quanta below 2^52, kept as their value: the sum is exact, then wrapped or clamped. */
+static void fixed_step(run_t *r, int node, plain_state *self, lanes_t *t)
+{
+    const ulp_node *mine = &r->job->nodes[node];
+    const ulp_use *use = &mine->sum, *range = mine->tracks ? &mine->product : use;
+    const double quantum = use->smallest, lowest = (double)use->lowest * quantum, highest = use->max;
+    const double span = highest - lowest + quantum;
+    ulp_use wide = *use; /* rounds to a multiple of the quantum; its ends are never met */
+    lanes_t rounded;
+    wide.wraps = 0;
+    wide.highest = ((int64_t)1 << 52) - 1;
+    wide.lowest = -wide.highest;
+    wide.max = (double)wide.highest * quantum;
+    uint8_t flags[LANES];
+    memcpy(flags, r->over, sizeof flags);
+    round_into(r, node, PRODUCT, &wide, t, &rounded);
+    memcpy(r->over, flags, sizeof flags);
+    for (int i = 0; i < LANES; i++) {
+        double sum = self->value.x[i] + rounded.x[i];
+        r->over[i] |= sum > range->max || sum < (double)range->lowest * quantum;
+        int above = sum > highest, below = sum < lowest;
+        if (use->wraps)
+            sum -= span * floor((sum - lowest) / span);
+        else
+            sum = above ? highest : below ? lowest : sum;
+        self->value.x[i] = sum + 0.0;
+    }
+}
+
+static void group_end(run_t *r, int node, plain_state *self)
+{
+    round_sum(r, node, &self->value, &self->value, &self->other, 0);
+    self->count = 0;
+}
+
+/* Take one more leaf: of the pairs that it completes, level by level. */
+static void pairs_take(run_t *r, int node, pairs_state *self, const lanes_t *t)
+{
+    lanes_t up = *t;
+    int level = 0;
+    for (int64_t count = self->count++; count & 1; count >>= 1, level++)
+        round_sum(r, node, &up, &self->pending[level], &up, 0);
+    self->pending[level] = up;
+}
+
+/* What is left goes up unchanged until it meets another: the levels that hold something, lowest first. */
+static void pairs_end(run_t *r, int node, pairs_state *self, lanes_t *result)
+{
+    const ulp_node *mine = &r->job->nodes[node];
+    int level = 0, held = 0;
+    for (int64_t count = self->count; count; count >>= 1, level++) {
+        if (!(count & 1))
+            continue;
+        if (held)
+            round_sum(r, node, result, &self->pending[level], result, 0);
+        else
+            *result = self->pending[level];
+        held = 1;
+    }
+    if (!held)
+        memset(result, 0, sizeof *result);
+    if (self->count == 1 && mine->exact_leaves)
+        round_into(r, node, SUM, &mine->sum, &self->pending[0], result);
+}
+
+static void finish(run_t *r, int node, void *state, lanes_t *result);
+
+/* Take exact products, or values. */
+static void take(run_t *r, int node, void *state, lanes_t *t, int is_value)
+{
+    const ulp_node *self = &r->job->nodes[node];
+    const ulp_use *product = self->kind == ULP_SEQ ? &self->product : &self->sum;
+    plain_state *plain = state;
+    composed_state *composed = state;
+    lanes_t rounded, run;
+    if (!is_value && (self->kind == ULP_SEQ || self->kind == ULP_KAHAN || self->kind == ULP_NEUMAIER ||
+                      (self->kind == ULP_TREE && !self->exact_leaves))) {
+        round_into(r, node, PRODUCT, product, t, &rounded);
+        t = &rounded;
+    }
+    switch (self->kind) {
+    case ULP_FMA:
+        if (self->length == 1) {
+            round_sum(r, node, &plain->value, &plain->value, t, 0);
+            return;
+        }
+        for (int i = 0; i < LANES; i += WIDTH)
+            save(plain->other.x + i, plain->count ? load(plain->other.x + i) + load(t->x + i) : load(t->x + i));
+        if (++plain->count == self->length)
+            group_end(r, node, plain);
+        return;
+    case ULP_SEQ:
+        round_sum(r, node, &plain->value, &plain->value, t, 0);
+        return;
+    case ULP_KAHAN:
+        kahan_step(r, node, plain, t);
+        return;
+    case ULP_NEUMAIER:
+        neumaier_step(r, node, plain, t);
+        return;
+    case ULP_FIXED_POINT:
+        fixed_step(r, node, plain, t);
+        return;
+    case ULP_EXACT:
+        for (int i = 0; i < LANES; i += WIDTH)
+            save(plain->value.x + i, load(plain->value.x + i) + load(t->x + i));
+        return;
+    case ULP_TREE:
+        pairs_take(r, node, state, t);
+        return;
+    case ULP_INTERLEAVE:
+        take(r, self->inner, inner_state(r, node, state, composed->count++ % self->length), t, is_value);
+        return;
+    default: /* ULP_CHUNK */
+        take(r, self->inner, inner_state(r, node, state, 0), t, is_value);
+        if (++composed->count == self->length) {
+            composed->count = 0;
+            finish(r, self->inner, inner_state(r, node, state, 0), &run);
+            take(r, self->outer, outer_state(state), &run, 1);
+            begin(r, self->inner, inner_state(r, node, state, 0), NULL);
+        }
+    }
+}
+
+/* The accumulated values; the state is used up. */
+static void finish(run_t *r, int node, void *state, lanes_t *result)
+{
+    const ulp_node *self = &r->job->nodes[node];
+    plain_state *plain = state;
+    composed_state *composed = state;
+    lanes_t run;
+    switch (self->kind) {
+    case ULP_NEUMAIER:
+        round_sum(r, node, result, &plain->value, &plain->other, 0);
+        return;
+    case ULP_EXACT:
+        round_into(r, node, SUM, &self->sum, &plain->value, result);
+        return;
+    case ULP_TREE:
+        pairs_end(r, node, state, result);
+        return;
+    case ULP_INTERLEAVE:
+        for (int64_t lane = 0; lane < self->length; lane++) {
+            finish(r, self->inner, inner_state(r, node, state, lane), &run);
+            take(r, self->outer, outer_state(state), &run, 1);
+        }
+        finish(r, self->outer, outer_state(state), result);
+        return;
+    case ULP_CHUNK:
+        if (composed->count) {
+            finish(r, self->inner, inner_state(r, node, state, 0), &run);
+            take(r, self->outer, outer_state(state), &run, 1);
+        }
+        finish(r, self->outer, outer_state(state), result);
+        return;
+    default:
+        if (self->kind == ULP_FMA && plain->count)
+            group_end(r, node, plain);
+        *result = plain->value;
+    }
+}
+
+/* --- the kernel --------------------------------------------------------------------------------------------------- */
+
+static int node_count(const ulp_job *job, int node)
+{
+    const ulp_node *self = &job->nodes[node];
+    int composed = self->kind == ULP_CHUNK || self->kind == ULP_INTERLEAVE;
+    return composed ? node_count(job, self->outer) : node + 1; /* the last one is outermost */
+}
+
+static int packs(const ulp_job *job) { return !job->rows && job->k <= PACKED_ROWS; }
+
+static size_t any_scratch(const ulp_job *job)
+{
+    size_t tables = lines((size_t)node_count(job, 0) * 2 * sizeof(cuts));
+    return tables + state_bytes(job, 0) + (packs(job) ? (size_t)job->k * sizeof(lanes_t) : 0);
+}
+
+static void make_tables(const ulp_job *job, cuts *tables)
+{
+    for (int node = 0; node < node_count(job, 0); node++)
+        for (int which = 0; which < 2; which++) {
+            const ulp_node *self = &job->nodes[node];
+            const ulp_use *use = which == PRODUCT && self->kind == ULP_SEQ ? &self->product : &self->sum;
+            if (use->family == ULP_POSIT || use->family == ULP_TAKUM)
+                make_cuts(&tables[2 * node + which], use);
+        }
+}
+
+/* LANES elements of a row of b, zeros beyond the last column. */
+static void load_b(const ulp_job *job, int64_t k, int64_t column, int64_t columns, lanes_t *to)
+{
+    const ulp_matrix *b = &job->b;
+    int64_t at = k * b->row_stride + column * b->column_stride;
+    const float *narrow = (const float *)b->data + at;
+    const double *wide = (const double *)b->data + at;
+    for (int64_t i = 0; i < columns; i++)
+        to->x[i] = b->is_double ? wide[i * b->column_stride] : (double)narrow[i * b->column_stride];
+    for (int64_t i = columns; i < LANES; i++)
+        to->x[i] = 0.0;
+}
+
+static void any_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch)
+{
+    run_t r = {.job = job, .consecutive = job->column_index == 1, .tables = scratch};
+    void *state = (char *)scratch + lines((size_t)node_count(job, 0) * 2 * sizeof(cuts));
+    lanes_t *panel = (lanes_t *)((char *)state + state_bytes(job, 0)), c, product, loaded;
+    int64_t columns = col1 - col0;
+    make_tables(job, r.tables);
+    for (int64_t k = 0; packs(job) && k < job->k; k++)
+        load_b(job, k, col0, columns, &panel[k]);
+    for (int64_t row = row0; row < row1; row++) {
+        memset(r.used, 0, sizeof r.used);
+        memset(r.over, 0, sizeof r.over);
+        for (int64_t i = 0; i < LANES; i++) {
+            r.index[i] = job->first_index + (uint64_t)row * job->row_index + (uint64_t)(col0 + i) * job->column_index;
+            c.x[i] = job->c.data && i < columns ? ulp_element(&job->c, row, col0 + i) : 0.0;
+        }
+        begin(&r, 0, state, &c);
+        for (int64_t k = 0; k < job->k; k++) {
+            const lanes_t *b = packs(job) ? &panel[k] : &loaded;
+            V a = broadcast(ulp_element(&job->a, row, k));
+            if (!packs(job))
+                load_b(job, k, col0, columns, &loaded);
+            for (int i = 0; i < LANES; i += WIDTH)
+                save(product.x + i, a * load(b->x + i));
+            take(&r, 0, state, &product, 0);
+        }
+        finish(&r, 0, state, &product);
+        for (int64_t i = 0; i < columns; i++)
+            ulp_store(job, row * job->out_stride + col0 + i, product.x[i], r.over[i]);
+    }
+}
+
+static void any_listed(const ulp_job *job, int64_t first, int64_t last, void *scratch)
+{
+    run_t r = {.job = job, .tables = scratch};
+    void *state = (char *)scratch + lines((size_t)node_count(job, 0) * 2 * sizeof(cuts));
+    lanes_t c, product;
+    make_tables(job, r.tables);
+    for (; first < last; first += LANES) {
+        int64_t count = last - first < LANES ? last - first : LANES;
+        memset(r.used, 0, sizeof r.used);
+        memset(r.over, 0, sizeof r.over);
+        for (int64_t i = 0; i < LANES; i++) {
+            int64_t row = job->rows[first + (i < count ? i : 0)], column = job->columns[first + (i < count ? i : 0)];
+            r.index[i] = job->first_index + (uint64_t)row * job->row_index + (uint64_t)column * job->column_index;
+            c.x[i] = job->c.data ? ulp_element(&job->c, row, column) : 0.0;
+        }
+        begin(&r, 0, state, &c);
+        for (int64_t k = 0; k < job->k; k++) {
+            for (int64_t i = 0; i < count; i++)
+                product.x[i] = ulp_element(&job->a, job->rows[first + i], k) *
+                               ulp_element(&job->b, k, job->columns[first + i]);
+            for (int64_t i = count; i < LANES; i++)
+                product.x[i] = 0.0;
+            take(&r, 0, state, &product, 0);
+        }
+        finish(&r, 0, state, &product);
+        for (int64_t i = 0; i < count; i++)
+            ulp_store(job, first + i, product.x[i], r.over[i]);
+    }
+}
+
+const ulp_kernel ISA_NAME(ulp_float64_any) = {any_dense, any_listed, any_scratch, 1, LANES};
