@@ -114,8 +114,8 @@ def dot(spec: MacSpec, a: Sequence[float], b: Sequence[float], c: float | None =
     if isinstance(accumulator, records.Late):
         accumulator, late = accumulator.inner, True
     last = accumulator
-    while isinstance(last, records.Chunk | records.Interleave):
-        last = last.outer if isinstance(last, records.Chunk) else last.join
+    while isinstance(last, records.Chunk | records.Interleave | records.Reverse):
+        last = getattr(last, {records.Chunk: "outer", records.Interleave: "join", records.Reverse: "inner"}[type(last)])
     late |= isinstance(last, records.Tree)
     products: list[Term] = list(zip(a, b, strict=True))
     result = total(accumulator, products, None if late else c, spec)
@@ -133,6 +133,9 @@ def total(acc: records.Accumulator, terms: Sequence[Term], c: float | None, spec
     if isinstance(acc, records.Interleave):
         lanes = [terms[lane :: acc.ways] for lane in range(acc.ways)]
         return total(acc.join, [(total(acc.inner, lane, None, spec),) for lane in lanes], c, spec)
+    if isinstance(acc, records.Reverse):
+        backwards = [terms[i : i + acc.length][::-1] for i in range(0, len(terms), acc.length)]
+        return total(acc.inner, [term for run in backwards for term in run], c, spec)
     if isinstance(acc, records.Exact):
         return r(acc.sum, (0.0 if c is None else c,), *terms)
     s = 0.0 if c is None else r(acc.sum, (c,))
@@ -245,6 +248,9 @@ def aligned(acc: records.Aligned, products: Sequence[Term], s: float, spec: MacS
             tops.append(max(exponents))
             quantum = TWO ** (tops[-1] - acc.frac)
             sums.append(sum((integer_near(v / quantum, acc.align) * quantum for v, _ in terms), Fraction(0)))
+    if acc.part_frac is not None and tops:
+        quantum = TWO ** (max(tops) - acc.part_frac)
+        sums = [math.floor(x / quantum) * quantum for x in sums]
     if acc.c == "late":
         highest = max([*tops, *([] if c_exponent is None else [c_exponent])], default=0)
 

@@ -14,36 +14,10 @@ from tests.oracles import accumulators as oracle
 from tests.oracles.bits import bits
 from tests.oracles.mpfr import Mpfr
 from tests.oracles.operands import KINDS, addend, finite, structured
+from tests.oracles.specs import SPECS
 
 SEED = 800
 INF, NAN = math.inf, math.nan
-
-SPECS = """
-fma(fp16)  fma(fp16, 4)  fma(fp8_e4m3/sat, 3)  fma(bf16/rz, 2)  fma(posit8)  fma(posit8, 2)  fma(takum16)
-fma(fix12.4/wrap)  fma(fix12.4/rz/wrap, 3)  fma(e5m2:ftz, 2)  fma(fp32/odd, 5)  fma(binary8p3se, 4)  fma(uint8/wrap)
-seq(fp16)  seq(fp8_e4m3/sat, fp16)  seq(fix16.8/wrap, fix12.4/wrap)  seq(fp8_e5m2/rz, posit16)  seq(dlfloat16)
-tree(fp16)  tree(fp8_e4m3/sat, 4)  tree(bf16, 3, leaves=exact)  pairwise(posit16, leaves=exact)  tree(fp32, 16)
-late(tree(fp16, 3)) -> fp8_e4m3  tree(fp16) -> bf16/ru  tree(fix12.4/wrap, leaves=exact)
-interleave(2, fma(fp16), seq(fp16))  interleave(3, tree(fp16), kahan(bf16))  interleave(1, seq(fp16), seq(bf16))
-interleave(4, fixed(8, 2, wrap), fixed(10, 1, sat))  interleave(16, fma(fp16), tree(fp16))
-late(interleave(2, seq(bf16), tree(fp16, 2, leaves=exact))) -> fp16
-chunk(5, fma(fp16), seq(fp16))  chunk(4, interleave(2, seq(fp8_e4m3), fma(fp16)), tree(fp16))
-chunk(3, exact(fp16), exact(fp8_e5m2))  chunk(2, chunk(2, fma(bf16), neumaier(fp16)), seq(fp8_e4m3, fp32))
-interleave(2, chunk(2, kahan(bf16), seq(fp16)), chunk(1, fma(fp16), tree(fp16)))
-kahan(fp8_e5m2)  kahan(fp16)  kahan(fix12.4/wrap)  neumaier(fp16)  neumaier(fp8_e4m3/sat)  late(neumaier(bf16))
-neumaier(posit16)  late(kahan(fp16)) -> fp8_e5m2
-exact(posit16)  exact(fp16/rd)  exact(fix8.2/wrap)  exact(fp8_e4m3/sat)  late(exact(fp16)) -> bf16
-fixed(12, 2, wrap)  fixed(6, 0, sat)  fixed(8, 3, track)  fixed(8, 3, wrap, rz)  fixed(8, 3, sat, odd)
-fixed(20, 10, sat, rna)  fixed(20, 10, wrap, rd)  fixed(53, 30, wrap, ru)  fixed(9, 3, track, rnz)
-aligned(4, 23, fp32/rz)  aligned(4, 5, fp16)  aligned(8, 6, e8m13/rz, e_min=-10)  aligned(8, 6, fp32/rz, c=late)
-aligned(4, 8, fp16, order=two_of_four)  aligned(3, 8, fp16, order=two_of_four)  aligned(4, 8, fp16/sat, align=rne)
-aligned(4, 8, bf16, align=rne, zero=keep)  aligned(4, 8, bf16, align=rd, zero=keep, e_min=-3)
-aligned(8, 7, fp32/rz, group=4)  aligned(8, 6, fp32, c=late, sum_frac=9, c_frac=5)  aligned(4, 6, fix12.4)
-aligned(8, 6, fp32, c=late, parts=2, sum_frac=9, c_frac=5, c_reach=3)  late(aligned(4, 8, fp16))
-aligned(4, 6, fix12.4/wrap)  chunk(8, aligned(4, 8, fp16, order=two_of_four), seq(fp16))
-interleave(2, seq(fp16), aligned(2, 6, fp16))  fma(fp16) -> posit8  exact(fp32) -> fp8_e4m3/sat
-"""
-SPECS = [text.strip() for line in SPECS.strip().splitlines() for text in line.split("  ")]
 OPERANDS = ["fp8_e4m3", "fp16", "bf16", "fp8_e5m2"]
 LENGTHS = [9, 1, 0, 2, 16, 23]
 
