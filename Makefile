@@ -1,6 +1,7 @@
 # What there is to type. The first two set everything up: python3, a C compiler and make are all they need.
 #   make run    the main job: the bundled network on hwconfigs/npu.yaml, results in out/
 #   make test   the fast tier of the tests
+#   make sanitize   tests of the engine, built with the compiler's checks of memory and undefined behaviour
 #   make test-full, make bench, make docs, make lint, make format, make clean
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard native/*.py native/include/* native/src/*)
 
-.PHONY: run test test-full bench docs lint format clean
+.PHONY: run test test-full sanitize bench docs lint format clean
 
 run: $(VENV)/run.stamp
 	$(BIN)/python -m simulator --hw hwconfigs/npu.yaml
@@ -19,6 +20,15 @@ test: $(VENV)/test.stamp
 
 test-full: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m "full or not full"
+
+# A second build of the packages, which the tests find before the first. What Python leaks is not looked for.
+SANITIZED := build/sanitized
+sanitize: $(VENV)/test.stamp
+	ULPSIM_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 ULPSIM_SANITIZE=address,undefined \
+	    $(BIN)/pytest -q -n auto -o 'pythonpath=$(SANITIZED)/lib .' -p no:cacheprovider \
+	    tests/contracts/test_accumulators.py tests/contracts/test_robustness.py \
+	    tests/native/test_kernels.py tests/native/test_places.py
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only --benchmark-disable-gc -q

@@ -1,5 +1,10 @@
-"""Builds the cffi API-mode module native._engine; setup.py and nothing else runs it."""
+"""Builds the cffi API-mode module native._engine; setup.py and nothing else runs it.
 
+The environment variable ULPSIM_SANITIZE, such as "address,undefined", builds it with these sanitizers of the compiler
+(`make sanitize`), unoptimised: the compiler takes minutes otherwise.
+"""
+
+import os
 import re
 import sys
 from pathlib import Path
@@ -20,6 +25,9 @@ def declarations(header: str) -> str:
     return "\n".join(line for line in bare.splitlines() if line.strip() and not line.startswith("#"))
 
 
+SANITIZERS = os.environ.get("ULPSIM_SANITIZE", "")
+SANITIZED = [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"] if SANITIZERS else []
+
 ffibuilder = FFI()
 ffibuilder.cdef(declarations((HERE / "include" / "engine.h").read_text()))
 ffibuilder.set_source(
@@ -34,11 +42,12 @@ ffibuilder.set_source(
     extra_compile_args=[
         "-std=c11",
         "-D_GNU_SOURCE",
-        "-O3",
+        "-O0" if SANITIZERS else "-O3",
         "-fno-trapping-math",
         "-ffp-contract=off",
         "-fwrapv",
         "-pthread",
+        *SANITIZED,
     ],
-    extra_link_args=["-pthread"] if sys.platform != "darwin" else [],
+    extra_link_args=[*(["-pthread"] if sys.platform != "darwin" else []), *SANITIZED],
 )

@@ -74,7 +74,7 @@ const char *ulp_status_text(int status)
     case ULP_OK:
         return "done";
     case ULP_NO_MEMORY:
-        return "out of memory; use fewer threads or smaller matrices";
+        return "out of memory; use fewer threads, smaller matrices, or an accumulator with fewer lanes";
     case ULP_BAD_ISA:
         return "this build or this processor lacks the instruction set; see native.available_isas()";
     case ULP_BAD_KERNEL:
@@ -97,6 +97,9 @@ typedef struct {
     atomic_int status;
 } work;
 
+/* More scratch memory for one thread is refused: a system that promises memory which it lacks would end the process. */
+enum { MAX_SCRATCH_BYTES = 1 << 30 };
+
 static void *run(void *argument)
 {
     work *w = argument;
@@ -104,7 +107,7 @@ static void *run(void *argument)
     size_t bytes = w->kernel->scratch_bytes(job);
     void *scratch = NULL;
     fenv_t environment;
-    if (bytes && posix_memalign(&scratch, 64, bytes)) {
+    if (bytes > MAX_SCRATCH_BYTES || (bytes && posix_memalign(&scratch, 64, bytes))) {
         atomic_store(&w->status, ULP_NO_MEMORY);
         return NULL;
     }

@@ -106,9 +106,12 @@ static double round_wide(output *o, int node, const ulp_use *use, ulp_wide *wide
         double value = ulp_special(wide->special, use, overflowed);
         return counted(o, value, 0, *overflowed);
     }
+    /* Of arithmetic modulo 2^N the lowest bits count, which a sum of many bits would lose. */
+    int beyond = use->family == ULP_FIXED && use->wraps && ulp_wide_modulo(wide, use->code_bits - use->fraction_bits);
     ulp_exact sum = ulp_wide_collect(wide);
     double value = ulp_round_exact(sum, use, place, overflowed);
-    return counted(o, value, sum.significand != 0, *overflowed);
+    *overflowed |= beyond;
+    return counted(o, value, beyond || sum.significand, *overflowed);
 }
 
 /* --- the states of nodes, one behind the other in scratch memory ------------------------------------------------- */
@@ -140,10 +143,14 @@ typedef struct {
 
 static size_t rounded_up(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
+/* No node takes more terms than there are products, or lanes of the interleave that it joins. */
 static int64_t tree_levels(const ulp_job *job, const ulp_node *node)
 {
-    int64_t levels = 2;
-    for (int64_t left = job->k; left > 1; left = (left + node->length - 1) / node->length)
+    int64_t levels = 2, most = job->k;
+    for (int i = 0; i < ULP_MAX_NODES; i++)
+        if (job->nodes[i].kind == ULP_INTERLEAVE && job->nodes[i].length > most)
+            most = job->nodes[i].length;
+    for (int64_t left = most; left > 1; left = (left + node->length - 1) / node->length)
         levels++;
     return levels;
 }
@@ -488,14 +495,14 @@ static void aligned_steps(output *o, int node, aligned_state *self)
         aligned_step(o, node, self, self->terms);
         return;
     }
-    for (int half = 0; half < 2; half++) {
-        term taken[MAX_TERMS];
-        int64_t count = 0;
+    term taken[2 * MAX_TERMS];
+    int64_t count = 0;
+    for (int half = 0; half < 2; half++)
         for (int64_t i = 0; i < 2 * mine->length; i++)
             if (i % 4 / 2 == half)
                 taken[count++] = self->terms[i];
-        aligned_step(o, node, self, taken);
-    }
+    aligned_step(o, node, self, taken);
+    aligned_step(o, node, self, taken + mine->length);
 }
 
 /* --- any node ----------------------------------------------------------------------------------------------------- */

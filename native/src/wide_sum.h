@@ -14,6 +14,7 @@ typedef struct {
     int64_t terms;     /* since the last carry */
     double special;    /* sum of the terms that are not finite; 0 as long as there is none */
     int minus_zero;    /* whether all terms so far are -0 */
+    int negative;      /* once settled: the limbs are those of the magnitude */
 } ulp_wide;
 
 /* Make the sum empty; one that was never used has to be zeroed in memory first. */
@@ -26,6 +27,7 @@ static inline void ulp_wide_clear(ulp_wide *w)
     w->terms = 0;
     w->special = 0.0;
     w->minus_zero = 1;
+    w->negative = 0;
 }
 
 static inline void ulp_wide_carry(ulp_wide *w)
@@ -72,6 +74,33 @@ static inline void ulp_wide_add_product(ulp_wide *w, double a, double b)
     ulp_wide_add(w, ulp_exact_product(a, b));
 }
 
+/* From the sum of the terms, not empty, to its sign and magnitude; nothing can be added any more. */
+static inline void ulp_wide_settle(ulp_wide *w)
+{
+    ulp_wide_carry(w);
+    if (w->limbs[w->high] < 0) {
+        w->negative = 1;
+        for (int i = w->low; i <= w->high; i++)
+            w->limbs[i] = -w->limbs[i];
+        ulp_wide_carry(w);
+    }
+}
+
+/* Take the magnitude modulo 2^exponent, above the lowest bit; return whether that changed it. */
+static inline int ulp_wide_modulo(ulp_wide *w, int exponent)
+{
+    if (w->high < 0)
+        return 0;
+    ulp_wide_settle(w);
+    int position = exponent - ULP_LOWEST_BIT, changed = 0;
+    for (int i = w->low > position / 32 ? w->low : position / 32; i <= w->high; i++) {
+        int64_t kept = i == position / 32 ? w->limbs[i] & ((1ll << position % 32) - 1) : 0;
+        changed |= kept != w->limbs[i];
+        w->limbs[i] = kept;
+    }
+    return changed;
+}
+
 /* The sum of the finite terms, jammed to 126 bits; an exact zero is negative if all terms were -0. */
 static inline ulp_exact ulp_wide_collect(ulp_wide *w)
 {
@@ -80,13 +109,8 @@ static inline ulp_exact ulp_wide_collect(ulp_wide *w)
         x.negative = w->minus_zero;
         return x;
     }
-    ulp_wide_carry(w);
-    if (w->limbs[w->high] < 0) {
-        x.negative = 1;
-        for (int i = w->low; i <= w->high; i++)
-            w->limbs[i] = -w->limbs[i];
-        ulp_wide_carry(w);
-    }
+    ulp_wide_settle(w);
+    x.negative = w->negative;
     int top = w->high;
     while (top > w->low && !w->limbs[top])
         top--;

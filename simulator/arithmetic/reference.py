@@ -505,8 +505,7 @@ class _Aligned(_State):
         if total[0] == 0:
             return use.format.project_special(0.0, use.overflow)
         if use.format.overflows(*total, use.mode, random):
-            self.run.overflows += 1
-            value = use.format.project_special(math.copysign(math.inf, total[0]), use.overflow)
+            value = _project_special(use, math.copysign(math.inf, total[0]), self.run)
         else:
             value = use.format.project_finite(*total, use.mode, use.overflow, random)
         self.run.underflows += value == 0.0
