@@ -155,6 +155,7 @@ def matmul(
     counts: NDArray[Any] | None = None,
     bounded: bool = False,
     on_grid: int = 0,
+    split: int = NONE,
 ) -> None:
     """Fill `out` with the products of a and b, accumulated as the nodes say.
 
@@ -168,7 +169,7 @@ def matmul(
         key: of the random words of stochastic roundings.
         counts: array of COUNTS, (M, N / COUNTED_COLUMNS rounded up), to be added to; None where `outputs` is given.
         outputs: (rows, columns) of the only outputs to compute, in the order of `out`; None for all.
-        bounded, on_grid: what the caller has proved besides (engine.h, ulp_job); change no bit if true.
+        bounded, on_grid, split: what the caller has proved besides (engine.h, ulp_job); change no bit if true.
     """
     (m, k), n = a.shape, b.shape[1]
     job = ffi.new("ulp_job *")
@@ -208,7 +209,7 @@ def matmul(
         job.join_length[i] = join.length
         job.join[i] = use_fields(join.sum)
     job.leaf = leaf
-    job.bounded, job.on_grid = bounded, on_grid
+    job.bounded, job.on_grid, job.split = bounded, on_grid, split
     check(lib.ulp_matmul(kernel_index(kernel), isa_index(isa), job))
 
 

@@ -59,7 +59,7 @@ static void round_sum(run_t *r, int node, lanes_t *to, const lanes_t *s, const l
 
 typedef struct {
     int64_t count; /* terms of the step or run under way; of a tree, how many it has taken */
-    lanes_t value, other; /* other: error of kahan and neumaier, group of fma */
+    lanes_t value, other; /* other: error of kahan and neumaier, group of fma, what exact splits off */
 } plain_state;
 
 typedef struct {
@@ -105,6 +105,20 @@ static void *inner_state(const run_t *r, int node, void *state, int64_t lane)
            (size_t)lane * state_bytes(r->job, self->inner);
 }
 
+/* Add terms exactly: to one sum what is a multiple of 2^split, to another the rest, of at most half of it. */
+static void add_split(const ulp_job *job, plain_state *self, const lanes_t *t)
+{
+    const V grid = (V){0} + ldexp(1.5, job->split == ULP_NONE ? 0 : job->split + 52);
+    for (int i = 0; i < LANES; i += WIDTH) {
+        V x = load(t->x + i), high = x;
+        if (job->split != ULP_NONE) {
+            high = (x + grid) - grid;
+            save(self->other.x + i, load(self->other.x + i) + (x - high));
+        }
+        save(self->value.x + i, load(self->value.x + i) + high);
+    }
+}
+
 /* Start at the addends, or with c NULL at +0. */
 static void begin(run_t *r, int node, void *state, const lanes_t *c)
 {
@@ -123,7 +137,11 @@ static void begin(run_t *r, int node, void *state, const lanes_t *c)
         plain_state *plain = state;
         memset(&plain->value, 0, sizeof plain->value);
         memset(&plain->other, 0, sizeof plain->other);
-        if (c)
+        for (int i = 0; self->kind == ULP_EXACT && i < LANES; i++)
+            plain->other.x[i] = -0.0; /* adds nothing, not even a sign */
+        if (c && self->kind == ULP_EXACT && r->job->split != ULP_NONE)
+            add_split(r->job, plain, c);
+        else if (c)
             plain->value = *c;
     }
     }
@@ -260,8 +278,7 @@ static void take(run_t *r, int node, void *state, lanes_t *t, int is_value)
         fixed_step(r, node, plain, t);
         return;
     case ULP_EXACT:
-        for (int i = 0; i < LANES; i += WIDTH)
-            save(plain->value.x + i, load(plain->value.x + i) + load(t->x + i));
+        add_split(r->job, plain, t);
         return;
     case ULP_TREE:
         pairs_take(r, node, state, t);
@@ -292,7 +309,7 @@ static void finish(run_t *r, int node, void *state, lanes_t *result)
         round_sum(r, node, result, &plain->value, &plain->other, 0);
         return;
     case ULP_EXACT:
-        round_into(r, node, SUM, &self->sum, &plain->value, result);
+        round_sum(r, node, result, &plain->value, &plain->other, 0);
         return;
     case ULP_TREE:
         pairs_end(r, node, state, result);

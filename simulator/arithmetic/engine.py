@@ -23,7 +23,7 @@ from native.twins import add, convert, quantize
 
 from . import reference
 from .accumulators import Exact, joins_late, outermost, result_use
-from .kernels import Kernel, Situation, choose, kernel_named
+from .kernels import Kernel, Situation, choose, kernel_named, split
 from .lowering import Lowered, lower, taken
 from .places import OUTPUT, SITE_BITS, SUM, A, B, C, Place, site_of
 from .spec import MacSpec, float32_holds
@@ -139,7 +139,7 @@ class Accumulation:
             np.float32 if kernel.rounds and float32_holds(use.format) else np.float64,
         )
         overflowed = np.zeros(y.shape, np.bool_) if overflows else None
-        shortcuts = kernel.shortcuts(self._situation)
+        shortcuts, at = kernel.shortcuts(self._situation), split(self._situation)
         if kernel.name == "definition":
             self._define(y, overflowed, outputs, counts)
         else:
@@ -149,6 +149,7 @@ class Accumulation:
                 None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key, counts=counts,
                 bounded=shortcuts is not None and shortcuts.bounded.holds,
                 on_grid=0 if shortcuts is None else shortcuts.on_grid,
+                split=engine.NONE if at is None else at,
             )  # fmt: skip
         if not kernel.rounds:
             y = self._rounded(y, None, use, 0, outputs, overflowed)

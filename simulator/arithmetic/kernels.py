@@ -265,11 +265,19 @@ class _Conditions:
     def exact_group(self, node: Node, index: int) -> None:
         """The products that a node takes at once, with the addend of an exact sum, have an exact sum."""
         s = self.situation
-        count = s.k if node.kind == "exact" else min(node.length, s.k)
-        start = s.c if node.kind == "exact" and index == 0 and s.c and s.c.nonzero else None
-        last = min(s.product_last, start.min_last_bit) if start else s.product_last
-        high = _log2_ceiling(count * s.largest + (s.addend if start else 0))
-        self.need(high - last <= 53, f"{count} products sum up exactly: 2^{high} down to 2^{last} within 53 bits")
+        if node.kind == "exact":
+            high, last = _exact_range(s, index == 0)
+            text, cut = f"all sums exact: 2^{high} down to 2^{last} within 53 bits", split(s)
+            if cut is None:
+                self.need(True, text)
+            else:
+                finite = s.finite and not (s.c and s.c.minus_zero)
+                bits = cut - 1 + s.k.bit_length() - last
+                self.need(finite and bits <= 53, f"{text}; or finite, and below 2^{cut} apart: {bits} bits <= 53")
+        else:
+            count = min(node.length, s.k)
+            high, last = _log2_ceiling(count * s.largest), s.product_last
+            self.need(high - last <= 53, f"{count} products sum up exactly: 2^{high} down to 2^{last} within 53 bits")
 
     def fixed_sum(self, node: Node) -> None:
         """Integers below 2^53 are added exactly, and what is added is rounded to one once."""
@@ -515,6 +523,29 @@ def _any_lanes(situation: Situation) -> list[Clause]:
             if use:
                 c.rounds_from_odd(use)
     return c.clauses
+
+
+def _exact_range(s: Situation, whole: bool) -> tuple[int, int]:
+    """Return (high, last): exact sums of products, of the addend too if they are the whole, stay below 2^high and are
+    multiples of 2^last."""
+    start = s.c if whole and s.c and s.c.nonzero else None
+    last = min(s.product_last, start.min_last_bit) if start else s.product_last
+    return _log2_ceiling(s.k * s.largest + (s.addend if start else 0)), last
+
+
+def split(situation: Situation) -> int | None:
+    """Return the g at which exact sums in lanes are split in two, None if one holds them.
+
+    The upper parts are multiples of 2^g and their sum stays below 2^high, high - g <= 53; the lower ones are at most
+    2^(g - 1), so that the sum of K + 1 of them has at most g - 1 + bits(K) - last bits. A term has to stay below
+    2^(g + 51) for the cut by a constant.
+    """
+    s = situation
+    if s.leaf.kind != "exact":
+        return None
+    high, last = _exact_range(s, s.lowered.leaf == 0)
+    largest = max(s.product_high, _log2_ceiling(s.addend))
+    return None if high - last <= 53 else max(high - 53, largest - 51)
 
 
 def _slots(s: Situation, length: int) -> int:

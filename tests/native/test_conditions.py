@@ -345,6 +345,18 @@ BOUNDS = {
         situation("chunk(2, seq(fp16), exact(fp16))", ONE),
         "the exact takes the products themselves",
     ),
+    "float64_any: exact sums in two halves": (
+        "float64_any",
+        situation("exact(fp16)", operand(15, -16, 3), k=1 << 20),  # E5M2: 2^52 down to 2^-32, cut at 2^-1
+        situation("exact(fp16)", operand(15, -16, 3), k=1 << 22),
+        "below 2^1 apart: 55 bits <= 53",
+    ),
+    "float64_any: no zeros of sums in two halves": (
+        "float64_any",
+        situation("exact(fp16)", operand(15, -16, 3), c=operand()),
+        situation("exact(fp16)", operand(15, -16, 3), c=operand()._replace(minus_zero=True)),
+        "or finite, and below",
+    ),
     "float64_any: quanta of products": (
         "float64_any",
         situation("fixed(51, 0, wrap)", operand(24, 0, 1), operand(25, 0, 1)),
