@@ -91,10 +91,10 @@ STEPS = {
 
 
 def states_of(spec: MacSpec, many: bool) -> list[float | None]:
-    """Addends: all values of formats of 8 bits, or the structured ones."""
+    """Addends: every fourth value of formats of 8 bits, or the structured ones."""
     fmt = spec.result.format
     if many and fmt.bits <= 8:
-        return [None, *fmt.table().tolist()]
+        return [None, *fmt.table()[3::4].tolist()]
     half = fmt.quantize(1 / 3).item()
     ends = [fmt.max, -fmt.max, fmt.smallest_subnormal, -3 * fmt.smallest_subnormal, 1.0, -half, -0.0]
     return [None, *(fmt.quantize(x, overflow="sat").item() if x else x for x in ends), 17.0]
@@ -145,8 +145,8 @@ def test_all_pairs_of_8_bit_codes_on_structured_states(name, text):
 
 @pytest.mark.full
 @pytest.mark.parametrize(("name", "text"), step_cases())
-def test_full_all_pairs_of_8_bit_codes_on_all_states(name, text):
-    """16.7 million sums a kernel where the state has 8 bits."""
+def test_full_all_pairs_of_8_bit_codes_on_a_quarter_of_all_states(name, text):
+    """4.2 million sums a kernel where the state has 8 bits."""
     all_products(name, text, many=True)
 
 
