@@ -52,7 +52,14 @@ static void round_sum(run_t *r, int node, lanes_t *to, const lanes_t *s, const l
         V term = load(t->x + i);
         save(sum.x + i, odd_sum(load(s->x + i), minus ? -term : term));
     }
-    round_into(r, node, SUM, &r->job->nodes[node].sum, &sum, to);
+    const ulp_use *use = &r->job->nodes[node].sum;
+    for (int i = 0; use->rounding == ULP_RD && i < LANES; i++) {
+        double term = minus ? -t->x[i] : t->x[i];
+        int zeros = s->x[i] == 0.0 && term == 0.0, plus = zeros && !signbit(s->x[i]) && !signbit(term);
+        if (sum.x[i] == 0.0)
+            sum.x[i] = ulp_zero_is_negative(use, 0, plus) ? -0.0 : 0.0;
+    }
+    round_into(r, node, SUM, use, &sum, to);
 }
 
 /* --- states of nodes, one behind the other in scratch memory ------------------------------------------------------ */

@@ -109,6 +109,8 @@ static double round_wide(output *o, int node, const ulp_use *use, ulp_wide *wide
     /* Of arithmetic modulo 2^N the lowest bits count, which a sum of many bits would lose. */
     int beyond = use->family == ULP_FIXED && use->wraps && ulp_wide_modulo(wide, use->code_bits - use->fraction_bits);
     ulp_exact sum = ulp_wide_collect(wide);
+    if (!sum.significand)
+        sum.negative = ulp_zero_is_negative(use, wide->minus_zero, wide->plus_zero);
     double value = ulp_round_exact(sum, use, place, overflowed);
     *overflowed |= beyond;
     return counted(o, value, beyond || sum.significand, *overflowed);

@@ -33,6 +33,13 @@ static inline double ulp_round_exact(ulp_exact x, const ulp_use *use, const ulp_
     }
 }
 
+/* The sign of a sum that is exactly zero: positive, or where rounding goes down negative, unless all terms are zeros of
+ * the other sign (IEEE 754, 6.3). */
+static inline int ulp_zero_is_negative(const ulp_use *use, int all_minus, int all_plus)
+{
+    return use->rounding == ULP_RD ? !all_plus : all_minus;
+}
+
 /* s + a*b of finite values, as exact as its rounding into the use needs: arithmetic modulo 2^N wants every bit down to
  * the quantum, which a sum that is jammed far below its leading bit may lack. */
 static inline ulp_exact ulp_fma_exact(double s, double a, double b, const ulp_use *use)
@@ -49,7 +56,12 @@ static inline ulp_exact ulp_fma_exact(double s, double a, double b, const ulp_us
         int negative = (int64_t)sum < 0;
         return (ulp_exact){negative ? 0 - sum : sum, -use->fraction_bits, negative && sum};
     }
-    return ulp_exact_sum(y, x);
+    ulp_exact sum = ulp_exact_sum(y, x);
+    if (!sum.significand) {
+        int zeros = !x.significand && !y.significand;
+        sum.negative = ulp_zero_is_negative(use, zeros && x.negative && y.negative, zeros && !x.negative && !y.negative);
+    }
+    return sum;
 }
 
 /* R(s + a*b), one rounding of the exact value. */
@@ -69,10 +81,12 @@ static inline double ulp_sum(double s, double v, const ulp_use *use, const ulp_p
     return ulp_fma(s, v, 1.0, use, place, overflowed);
 }
 
-/* R(a*b). A zero product keeps its sign, which a sum with +0 would lose. */
+/* R(a*b). A zero product keeps its sign. */
 static inline double ulp_product(double a, double b, const ulp_use *use, const ulp_place *place, int *overflowed)
 {
-    return ulp_fma(-0.0, a, b, use, place, overflowed);
+    if (!isfinite(a) || !isfinite(b))
+        return ulp_special(a * b, use, overflowed);
+    return ulp_round_exact(ulp_exact_product(a, b), use, place, overflowed);
 }
 
 /* R(x). */

@@ -13,7 +13,7 @@ typedef struct {
     int low, high;     /* limbs outside low .. high are 0 */
     int64_t terms;     /* since the last carry */
     double special;    /* sum of the terms that are not finite; 0 as long as there is none */
-    int minus_zero;    /* whether all terms so far are -0 */
+    int minus_zero, plus_zero; /* whether all terms so far are -0, or +0 */
     int negative;      /* once settled: the limbs are those of the magnitude */
 } ulp_wide;
 
@@ -26,7 +26,7 @@ static inline void ulp_wide_clear(ulp_wide *w)
     w->high = -1;
     w->terms = 0;
     w->special = 0.0;
-    w->minus_zero = 1;
+    w->minus_zero = w->plus_zero = 1;
     w->negative = 0;
 }
 
@@ -47,6 +47,7 @@ static inline void ulp_wide_carry(ulp_wide *w)
 static inline void ulp_wide_add(ulp_wide *w, ulp_exact x)
 {
     w->minus_zero &= !x.significand && x.negative;
+    w->plus_zero &= !x.significand && !x.negative;
     if (!x.significand)
         return;
     int position = x.exponent - ULP_LOWEST_BIT, limb = position / 32, shift = position % 32;
@@ -68,7 +69,7 @@ static inline void ulp_wide_add_product(ulp_wide *w, double a, double b)
 {
     if (!isfinite(a) || !isfinite(b)) {
         w->special += a * b;
-        w->minus_zero = 0;
+        w->minus_zero = w->plus_zero = 0;
         return;
     }
     ulp_wide_add(w, ulp_exact_product(a, b));
@@ -101,14 +102,12 @@ static inline int ulp_wide_modulo(ulp_wide *w, int exponent)
     return changed;
 }
 
-/* The sum of the finite terms, jammed to 126 bits; an exact zero is negative if all terms were -0. */
+/* The sum of the finite terms, jammed to 126 bits; the sign of a zero means nothing. */
 static inline ulp_exact ulp_wide_collect(ulp_wide *w)
 {
     ulp_exact x = {0, ULP_LOWEST_BIT, 0};
-    if (w->high < 0) {
-        x.negative = w->minus_zero;
+    if (w->high < 0)
         return x;
-    }
     ulp_wide_settle(w);
     x.negative = w->negative;
     int top = w->high;
@@ -131,8 +130,6 @@ static inline ulp_exact ulp_wide_collect(ulp_wide *w)
     for (int i = w->low; i < first; i++)
         sticky |= w->limbs[i] != 0;
     x.significand |= (ulp_u128)sticky;
-    if (!x.significand)
-        x.negative = 0;
     return x;
 }
 

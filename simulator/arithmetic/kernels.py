@@ -265,6 +265,7 @@ class _Conditions:
     def exact_group(self, node: Node, index: int) -> None:
         """The products that a node takes at once, with the addend of an exact sum, have an exact sum."""
         s = self.situation
+        self.zeros(node)
         if node.kind == "exact":
             high, last = _exact_range(s, index == 0)
             text, cut = f"all sums exact: 2^{high} down to 2^{last} within 53 bits", split(s)
@@ -278,6 +279,11 @@ class _Conditions:
             count = min(node.length, s.k)
             high, last = _log2_ceiling(count * s.largest), s.product_last
             self.need(high - last <= 53, f"{count} products sum up exactly: 2^{high} down to 2^{last} within 53 bits")
+
+    def zeros(self, node: Node) -> None:
+        """Sums of several products have the sign of a zero that rounding to nearest gives them."""
+        assert node.sum is not None
+        self.need(node.sum.mode.mode != "rd", f"{node.sum} gives no negative zero for a sum that cancels")
 
     def fixed_sum(self, node: Node) -> None:
         """Integers below 2^53 are added exactly, and what is added is rounded to one once."""
@@ -445,6 +451,8 @@ def _exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
     s = situation
     c = _Conditions(lane, s)
     c.need(not s.lowered.leaf, "the sum is exact as a whole, not part by part")
+    if s.leaf.kind == "exact":
+        c.zeros(s.leaf)
     if s.leaf.kind == "fixed_point":
         assert s.leaf.product is not None and isinstance(s.leaf.product.format, FixedFormat)
         ends = s.leaf.product.format

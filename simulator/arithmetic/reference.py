@@ -3,7 +3,8 @@
 Slow and obvious on purpose. Kernels only have to agree with it, bit for bit.
 
 Rules that hold for every accumulator: NaN in, NaN out; +Inf and -Inf together, and 0 * Inf, give NaN; other infinities
-stay, as far as the use of the state lets them; an exact zero sum is +0 unless every term is -0.
+stay, as far as the use of the state lets them; an exact zero sum is +0 unless every term is -0, and under rd -0 unless
+every term is +0.
 """
 
 from __future__ import annotations
@@ -542,9 +543,15 @@ def rounded_sum(use: Use, terms: Sequence[Term], run: Run | None = None, random:
         return _project_special(use, special, run)
     total = _exact_sum(terms)
     if total[0] == 0:
-        zero = -0.0 if all(_special(term) == 0 and math.copysign(1.0, _special(term)) < 0 for term in terms) else 0.0
-        return use.format.project_special(zero, use.overflow)
+        return use.format.project_special(_zero_sum([_special(term) for term in terms], use.mode), use.overflow)
     return _project(use, total, run, random)
+
+
+def _zero_sum(products: Sequence[float], mode: Rounding) -> float:
+    """A sum that is exactly zero: +0, under rd -0, unless all terms are zeros of the other sign (IEEE 754, 6.3)."""
+    usual = -0.0 if mode.mode == "rd" else 0.0
+    opposite = all(p == 0.0 and math.copysign(1.0, p) != math.copysign(1.0, usual) for p in products)
+    return -usual if opposite else usual
 
 
 def _project(use: Use, total: Dyadic, run: Run | None, random: int) -> float:

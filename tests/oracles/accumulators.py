@@ -102,7 +102,9 @@ def r(use: Use, *terms: Term) -> float:
     total = sum((v for v in values if isinstance(v, Fraction)), Fraction(0))
     if total:
         return round_fraction(use, total)
-    minus = all(isinstance(v, float) and math.copysign(1.0, v) < 0 for v in values)
+    down = use.mode.mode == "rd"
+    agree = {math.copysign(1.0, v) if isinstance(v, float) else 0.0 for v in values}
+    minus = agree == {-1.0} or (down and agree != {1.0})
     return round_special(use, -0.0 if minus else 0.0)
 
 
