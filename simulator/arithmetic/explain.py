@@ -189,24 +189,27 @@ def _significant_bits(fmt: Format) -> int:
 
 
 def _measured(mac: MacSpec, kernel: Kernel, shape: tuple[int, int, int]) -> float:
-    """Return nanoseconds a MAC of a kernel, one thread, on the beginning of a product of this shape."""
-    m, n, k = (min(size, most) for size, most in zip(shape, (8, 64, 256), strict=True))
+    """Return nanoseconds a MAC of a kernel, one thread, on a part of a product of this shape that takes a while."""
+    m, n, k = (min(size, most) for size, most in zip(shape, (2, 64, 64), strict=True))
+    if not m * n * k:
+        return 0.0
     rng = np.random.default_rng(0)
     while True:
-        if not m * n * k:
-            return 0.0
         work = Accumulation(mac, rng.standard_normal((m, k)), rng.standard_normal((k, n)), None, threads=1)
         work.kernel = kernel
         began = time.perf_counter()
         work.dense()
         took = time.perf_counter() - began
-        whole = (m, n, k) == shape
-        if took >= TIMED_SECONDS or whole:
+        if took >= TIMED_SECONDS or (m, n, k) == shape:
             return took * 1e9 / (m * n * k)
-        grown = max(2, min(16, math.ceil(TIMED_SECONDS / max(took, 1e-6))))
-        m, n, k = min(shape[0], m * grown), n if m < shape[0] else min(shape[1], n * grown), min(shape[2], k)
-        n = shape[1] if m == shape[0] else n
-        k = shape[2] if (m, n) == shape[:2] else k
+        # Longer before wider before higher: what is done once a row or column then counts as it does in the whole.
+        factor = max(2, min(16, math.ceil(TIMED_SECONDS / max(took, 1e-6))))
+        if k < shape[2]:
+            k = min(shape[2], k * factor)
+        elif n < shape[1]:
+            n = min(shape[1], n * factor)
+        else:
+            m = min(shape[0], m * factor)
 
 
 def _duration(seconds: float) -> str:
