@@ -31,8 +31,9 @@ sanitize: $(VENV)/test.stamp
 	    tests/contracts/test_accumulators.py tests/contracts/test_robustness.py \
 	    tests/native/test_kernels.py tests/native/test_places.py
 
-bench: $(VENV)/test.stamp
-	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only --benchmark-disable-gc -q
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only --benchmark-disable-gc \
+		--benchmark-json=bench.json -q
 
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -47,7 +48,7 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build site *.egg-info native/*.so native/_engine.c out .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build site bench.json *.egg-info native/*.so native/_engine.c out .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +64,10 @@ $(VENV)/test.stamp: $(VENV)/bin/pip $(SOURCES)
 	$(PIP) torch
 	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/run.stamp
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	$(PIP) mmaemu
+	touch $@
 
 $(VENV)/docs.stamp: $(VENV)/test.stamp
 	$(PIP) mkdocs mkdocs-material

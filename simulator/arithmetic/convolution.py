@@ -140,8 +140,10 @@ def convolution(
     if any(behind) and not transposed:
         raise ValueError("convolution: output_padding is for transposed ones")
     kernel = weight.shape[2:]
+    if not _is_whole(groups) or groups < 1:
+        raise ValueError(f"convolution: groups is a whole number from 1; got {groups!r}")
     channels = weight.shape[0] if transposed else weight.shape[1] * groups
-    if groups < 1 or x.shape[1] != channels or weight.shape[0] % groups:
+    if x.shape[1] != channels or weight.shape[0] % groups:
         raise ValueError(
             f"convolution: x {x.shape} and weight {weight.shape} do not fit with {groups} groups; expected "
             f"{channels} channels, and groups that divide what the first axis of weight counts"
@@ -224,7 +226,11 @@ def _bias(bias: ArrayLike | None, outputs: int) -> NDArray[Any] | None:
 
 
 def _per_axis(name: str, setting: int | Sequence[int], axes: int, least: int) -> tuple[int, ...]:
-    values = (setting,) * axes if isinstance(setting, int) else tuple(setting)
-    if len(values) != axes or not all(isinstance(v, int | np.integer) and v >= least for v in values):
+    values = tuple(setting) if isinstance(setting, Sequence | np.ndarray) else (setting,) * axes
+    if len(values) != axes or not all(_is_whole(v) and v >= least for v in values):
         raise ValueError(f"convolution: {name} is a whole number from {least}, or {axes} of them; got {setting!r}")
     return tuple(int(v) for v in values)
+
+
+def _is_whole(x: object) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)

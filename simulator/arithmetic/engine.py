@@ -53,11 +53,9 @@ class Accumulation:
         threads: int | None = None,
         key: engine.Key | None = None,
     ) -> None:
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads: expected a whole number from 1, got {threads!r}")
         check_shapes("accumulation", a, b)
         self.spec = spec
-        self.threads = available_processors() if threads is None else min(threads, MAX_THREADS)
+        self.threads = min(check_threads(threads), MAX_THREADS)
         self.shape = (a.shape[0], b.shape[1])
         self.key = engine.Key(row=self.shape[1], column=1) if key is None else key
         uses = spec.operands or (None, None)
@@ -272,6 +270,15 @@ def available_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_threads(threads: int | None) -> int:
+    """Return a number of threads, that of the processors for None; ValueError if it is none."""
+    if threads is None:
+        return available_processors()
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ValueError(f"threads: expected a whole number from 1, got {threads!r}")
+    return threads
 
 
 def check_shapes(name: str, a: NDArray[Any] | Gathered, b: NDArray[Any]) -> None:

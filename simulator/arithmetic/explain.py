@@ -16,7 +16,7 @@ from formats import BlockFormat, FixedFormat, FloatFormat, Format, Use
 from native import matmul as engine
 
 from .accumulators import Accumulator, walk
-from .engine import Accumulation, available_processors, numbers
+from .engine import Accumulation, available_processors, check_threads, numbers
 from .grammar import names_of
 from .kernels import Kernel, Situation, choose
 from .lowering import lower
@@ -111,7 +111,7 @@ def explain(
         ValueError: a spec or shape that is none, operands without each other. TypeError: operands that are no numbers.
     """
     mac = make_spec(spec)
-    threads = available_processors() if threads is None else threads
+    threads = check_threads(threads)
     if (a is None) != (b is None) or (a is None) == (shape is None):
         raise ValueError("explain: expected a shape (M, N, K), or the operands a and b")
     if a is not None and b is not None:
@@ -155,7 +155,8 @@ def _known_as(mac: MacSpec) -> list[str]:
 
 
 def _checked(shape: Any) -> tuple[int, int, int]:
-    if len(shape) != 3 or not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape):
+    whole = isinstance(shape, tuple | list) and all(isinstance(s, int) and not isinstance(s, bool) for s in shape)
+    if not whole or len(shape) != 3 or min(shape) < 0:
         raise ValueError(f"explain: the shape is (M, N, K), three whole numbers from 0; got {shape!r}")
     return shape[0], shape[1], shape[2]
 

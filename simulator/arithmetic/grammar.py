@@ -202,6 +202,8 @@ def _by_name(text: str, name: str, arguments: list[str]) -> dict[str, Any]:
         expected = ["product", "sum"]
     given: dict[str, Any] = {}
     for position, argument in enumerate(arguments):
+        if not argument:
+            raise ValueError(f"{text!r}: an argument is empty; expected {_usage(name)}")
         key, equals, value = argument.partition("=")
         if equals and "(" not in key:
             key, value = key.strip(), value.strip()

@@ -104,7 +104,10 @@ def dot(
     a, b = numbers(a, "a"), numbers(b, "b")
     if a.ndim < 1 or b.ndim < 1 or a.shape[-1] != b.shape[-1]:
         raise ValueError(f"dot: a {a.shape} and b {b.shape} do not fit; expected (..., K) and (..., K)")
-    a, b = np.broadcast_arrays(a, b)
+    try:
+        a, b = np.broadcast_arrays(a, b)
+    except ValueError:
+        raise ValueError(f"dot: the leading axes of a {a.shape} and b {b.shape} do not broadcast") from None
     shape, k = a.shape[:-1], a.shape[-1]
     count = math.prod(shape)
     rows = np.arange(count, dtype=np.int64)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import formats
+import native
 from simulator.arithmetic import Accumulation, mac, two_pass
 
 torch = pytest.importorskip("torch")
@@ -18,6 +19,7 @@ CASES = [
     ("bf16", "fma(bf16)", "8 with AVX-512, 18 with AVX2"),
     ("fp8_e4m3", "fma(fp8_e4m3)", "8 with AVX-512, 18 with AVX2"),
     ("fp8_e4m3", "seq(fp16)", "9 with AVX-512, 16 with AVX2"),
+    ("fp16", "seq(fp16)", "9 with AVX-512, 16 with AVX2"),
     ("fp32", "fma(fp16)", "20 with AVX-512, 40 with AVX2"),
     ("posit16", "fma(posit16)", "30 with AVX-512"),
     ("posit16", "seq(posit16)", "30 with AVX-512"),
@@ -46,13 +48,18 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+WIDE = [isa for isa in native.available_isas() if isa != "portable"] or ["portable"]
+
+
+@pytest.mark.parametrize("isa", WIDE)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("fmt", "spec", "reach"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
-def test_matmul(against, shape, fmt, spec, reach):
+def test_matmul(against, monkeypatch, shape, fmt, spec, reach, isa):
+    monkeypatch.setenv("ULPSIM_ISA", isa)
     a, b = _operands(shape, fmt)
     work = Accumulation(mac(spec), a, b, None, threads=1)
     theirs = torch.from_numpy(a), torch.from_numpy(b)
-    name = f"{fmt} {spec} {'x'.join(map(str, shape))} ({work.kernel.name})"
+    name = f"{isa}: {fmt} {spec} {'x'.join(map(str, shape))} ({work.kernel.name})"
     against(name, work.dense, "torch float32 matmul", lambda: torch.mm(*theirs), reach)
 
 

@@ -81,6 +81,7 @@ WRONG = {
     "chunk(2, fma(fp16, seq(fp16))": "unbalanced parentheses",
     "fma(fp16, fp16)": "fma: products must be a whole number, got 'fp16'",
     "kahan(fp16, fp16)": "'kahan(fp16, fp16)': expected kahan(sum); 'fp16' is too much",
+    "kahan()": "'kahan()': an argument is empty; expected kahan(sum)",
     "seq(fp16, fp16, fp16)": "expected seq(sum, product?); 'fp16' is too much",
     "chunk(8, fma(fp16))": "chunk: outer is missing; expected chunk(length, inner, outer)",
     "chunk(x, fma(fp16), seq(fp16))": "chunk: length must be a whole number, got 'x'",

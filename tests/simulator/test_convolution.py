@@ -103,6 +103,8 @@ def test_the_unfolded_image_is_never_made():
         ((1, 3, 2), (4, 3, 3), {}, "a kernel of 3 with dilation 1 does not fit into 2 positions with 0 and 0"),
         ((1, 3, 5), (4, 3, 3), {"stride": 0}, "stride is a whole number from 1, or 1 of them; got 0"),
         ((1, 3, 5), (4, 3, 3), {"padding": (1, 1)}, "padding is a whole number from 0, or 1 of them; got (1, 1)"),
+        ((1, 3, 5), (4, 3, 3), {"stride": 1.5}, "stride is a whole number from 1, or 1 of them; got 1.5"),
+        ((1, 3, 5), (4, 3, 3), {"groups": True}, "groups is a whole number from 1; got True"),
         ((1, 3, 5), (4, 3, 3), {"output_padding": 1}, "output_padding is for transposed ones"),
         ((1, 4, 5), (4, 3, 3), {"transposed": True, "output_padding": 1}, "must stay below stride (1,) or"),
         ((1, 3, 5), (4, 3, 3), {"bias": np.ones(3)}, "expected one value for each of 4 outputs"),

@@ -131,7 +131,7 @@ WRONG = {
     "interleave(2, late(fma(fp16)), fma(fp16))": "interleave: write late(interleave(...))",
     "chunk(9223372036854775808, fma(fp16), fma(fp16))": "chunk: the length of a run must be a whole number from 1 to",
     "chunk(2, fp16, fma(fp16))": "accumulator 'fp16' is unknown",
-    "kahan()": "format ''",
+    "kahan()": "an argument is empty",
     "kahan": "'kahan': expected kahan(sum)",
     "neumaier(fp16": "'neumaier(fp16': expected neumaier(sum)",
     "late(tree(fp16), fp16)": "'fp16' is too much",
