@@ -493,6 +493,12 @@ def _aligned_lanes(situation: Situation) -> list[Clause]:
         f"scaling by 2^(F - E) stays in range: products end at 2^{s.product_last} >= 2^{lowest}, "
         f"the addend at 2^{start} >= 2^{fraction + FLOAT32.lowest_normal}",
     )
+    nominal = sum(
+        max(profile.max_exponent, words[f"{name}_min_exponent"]) for name, profile in (("a", s.a), ("b", s.b))
+    )
+    # A state's exponent is at most 127, and F at least 1.
+    highest, most = max(nominal, words["min_exponent"]), fraction - FLOAT32.lowest_normal
+    c.need(highest <= most, f"2^(F - E) is a normal float32: E is at most {highest} <= {most}")
     c.need(leaf.sum.rounding in ("rz", "rne"), f"{leaf.sum} rounds toward zero, or to nearest even")
     out = leaf.sum.format
     held = isinstance(out, FloatFormat) and out.rules.signed and out.rules.field_zero == "subnormal" and out.subnormals

@@ -19,7 +19,8 @@ def operand(high=0, last=0, bits=1, finite=True, minus_zero=False, square=math.i
 
 
 def situation(accumulator, a, b=None, c=None, k=1, wide=False):
-    return Situation(lower(simulator.mac(accumulator).accumulator), a, a if b is None else b, c, k, wide)
+    mac = simulator.mac(accumulator)
+    return Situation(lower(mac.accumulator, mac.operands), a, a if b is None else b, c, k, wide)
 
 
 def failing(kernel, where):
@@ -278,6 +279,24 @@ BOUNDS = {
         situation("aligned(4, 23, fp32/rz)", ONE, c=operand(0, -103, 24)),
         situation("aligned(4, 23, fp32/rz)", ONE, c=operand(0, -104, 24)),
         "the addend at 2^-104 >= 2^-103",
+    ),
+    "float32_aligned: floor of E": (
+        "float32_aligned",
+        situation("aligned(4, 23, fp32/rz, e_min=149)", ONE),
+        situation("aligned(4, 23, fp32/rz, e_min=150)", ONE),
+        "2^(F - E) is a normal float32: E is at most 150 <= 149",
+    ),
+    "float32_aligned: exponents of products": (
+        "float32_aligned",
+        situation("aligned(4, 1, fp32/rz)", operand(63, 60, 4), operand(63, 60, 4)),  # 126 <= 1 + 126
+        situation("aligned(4, 1, fp32/rz)", operand(64, 60, 4), operand(63, 60, 4)),
+        "below 2^129 <= 2^128",
+    ),
+    "float32_aligned: exponents of subnormals": (
+        "float32_aligned",
+        situation("e4m4:b-66 -> aligned(4, 8, fp32/rz)", operand(60, 60, 1)),  # 2 * 67 = 8 + 126
+        situation("e4m4:b-66 -> aligned(4, 7, fp32/rz)", operand(60, 60, 1)),
+        "2^(F - E) is a normal float32: E is at most 134 <= 133",
     ),
     "float32_aligned: infinite operands": (
         "float32_aligned",
