@@ -1,13 +1,15 @@
 /* The aligned-truncated step of tensor cores in lanes of float: each lane one output, n products a step.
  *
  * Included once per source file. A step goes twice over its products. The first time it finds the largest exponent E of
- * a product or of the state; exponents are added as integers. The second time it scales the exact products by
- * 2^(F - E), cuts them to integers toward zero, as conversion does, and adds these. The conditions under which nothing
- * of this overflows or is inexact are in simulator/arithmetic/kernels.py.
+ * a product or of the state; exponents are added as integers of 16 bits, COLUMNS in a vector. The second time it scales
+ * the exact products by 2^(F - E), cuts them to integers toward zero, as conversion does, and adds these. Under which
+ * conditions nothing of this overflows or is inexact is in simulator/arithmetic/kernels.py.
  *
  * Products are taken from slots: what a step lacks at the end of a run is filled with zeros, and the order of the
  * products in a run is that of its slots. b is packed into panels [slot][COLUMNS] of values and exponents, once for all
- * rows; a into rows [slot]; of listed outputs both lie in lanes, [slot][WIDTH]. */
+ * rows; a into rows [slot], once for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. */
+
+#include <float.h>
 
 #include "lanes.inc.h"
 #include "roundpack.h"
@@ -15,20 +17,39 @@
 enum {
     COLUMN_VECTORS = 2,
     COLUMNS = COLUMN_VECTORS * WIDTH,
+    PANELS = 128 / COLUMNS, /* of a tile */
     ROWS = 8,
-    NO_EXPONENT = -(1 << 20) /* of a zero: below whatever it is added to */
+#if defined(ISA_AVX512)
+    TOGETHER = 4, /* rows of a step, as many as registers hold; divides ROWS */
+#elif defined(ISA_AVX2)
+    TOGETHER = 2,
+#else
+    TOGETHER = 1,
+#endif
+    NO_EXPONENT = -(1 << 14) /* of a zero: below whatever it is added to, and twice it is an int16_t */
 };
+
+/* How a step ends. In float: toward zero, in a format whose subnormals no sum reaches; or to nearest even at p <= 22.
+ * In double: any other format, and any lanes that overflow. */
+enum { CUT, NEAREST, IN_DOUBLE };
+
+/* Constants of a rounding of doubles into a format, as round_lane has them; to_quantum is 0 where it is to nearest. */
+typedef struct {
+    double smallest_normal, to_constant, to_quantum, max, beyond, beyond_below;
+} double_rounder;
 
 typedef struct {
     const ulp_job *job;
     const ulp_node *node;
-    int64_t slots;              /* of all runs */
-    int64_t *order;             /* [slots]: k, or -1 for a zero */
-    float *b_values, *a_values; /* [slots][COLUMNS], [ROWS][slots]; listed: both [slots][WIDTH] */
-    int32_t *b_exponents, *a_exponents;
-    /* Constants of the rounding into the state's format, as round_lane has them. */
-    double smallest_normal, to_constant, to_quantum, max, infinite, infinite_below;
-    int cuts;                   /* rounds toward zero; else to nearest even */
+    int64_t slots;                       /* of all runs */
+    int64_t *order;                      /* [slots]: k, or -1 for a zero */
+    float *b_values, *a_values;          /* [PANELS][slots][COLUMNS], [ROWS][slots]; listed: both [slots][COLUMNS] */
+    int16_t *b_exponents, *a_exponents;  /* the same; of dense a [ROWS][slots][2], each twice, to be broadcast as one */
+    int ending;
+    rounder state;                       /* of the state, for NEAREST; max for CUT too */
+    B kept_bits;                         /* for CUT: the mask of p bits */
+    double_rounder state_double, join[ULP_MAX_JOINS];
+    int join_in_lanes[ULP_MAX_JOINS];
 } context_t;
 
 /* --- slots -------------------------------------------------------------------------------------------------------- */
@@ -59,15 +80,44 @@ static int64_t append(const ulp_job *job, int level, int64_t k0, int64_t k1, int
     return at;
 }
 
-static size_t scratch_bytes(const ulp_job *job)
+typedef struct {
+    size_t b_values, b_exponents, a_values, a_exponents, order, bytes; /* offsets in the scratch memory */
+} layout_t;
+
+static size_t next_line(size_t at) { return (at + 63) / 64 * 64; }
+
+static layout_t layout(const ulp_job *job, int64_t slots)
 {
-    size_t slots = (size_t)append(job, job->join_count, 0, job->k, NULL, 0);
-    size_t width = job->rows ? 2 * WIDTH : COLUMNS + ROWS;
-    return (sizeof(context_t) + 63) / 64 * 64 + slots * (sizeof(int64_t) + width * (sizeof(float) + sizeof(int32_t))) +
-           4 * 64;
+    size_t n = (size_t)slots, b = n * COLUMNS * (job->rows ? 1 : PANELS), a = n * (job->rows ? COLUMNS : ROWS);
+    layout_t l;
+    l.b_values = next_line(sizeof(context_t));
+    l.b_exponents = next_line(l.b_values + b * sizeof(float));
+    l.a_values = next_line(l.b_exponents + b * sizeof(int16_t));
+    l.a_exponents = next_line(l.a_values + a * sizeof(float));
+    l.order = next_line(l.a_exponents + 2 * a * sizeof(int16_t));
+    l.bytes = l.order + n * sizeof(int64_t);
+    return l;
 }
 
-static char *next_line(char *p) { return (char *)(((uintptr_t)p + 63) / 64 * 64); }
+static size_t scratch_bytes(const ulp_job *job)
+{
+    return layout(job, append(job, job->join_count, 0, job->k, NULL, 0)).bytes;
+}
+
+static double_rounder make_double_rounder(const ulp_use *use, double beyond, double beyond_below)
+{
+    return (double_rounder){ldexp(1.0, use->min_exponent), ldexp(1.5, 53 - use->precision),
+                            use->rounding == ULP_RZ ? ldexp(1.0, 1 - use->precision) : 0.0,
+                            use->max, beyond, beyond_below};
+}
+
+/* Whether a double rounded to odd is rounded into the use once by a double_rounder. */
+static int rounds_in_double(const ulp_use *use)
+{
+    return use->family == ULP_FLOAT && (use->rounding == ULP_RNE || use->rounding == ULP_RZ) && use->is_signed &&
+           !use->unsigned_zero && !use->flush_subnormals && !use->gap && use->zero == 0.0 && use->precision > 1 &&
+           use->precision <= 51 && use->min_exponent >= -960 && use->max <= 0x1p960;
+}
 
 static context_t *start(const ulp_job *job, void *scratch)
 {
@@ -76,35 +126,42 @@ static context_t *start(const ulp_job *job, void *scratch)
     c->job = job;
     c->node = &job->nodes[job->leaf];
     c->slots = append(job, job->join_count, 0, job->k, NULL, 0);
-    char *p = next_line((char *)scratch + sizeof *c);
-    c->b_values = (float *)p;
-    p = next_line(p + (size_t)c->slots * (job->rows ? WIDTH : COLUMNS) * sizeof(float));
-    c->b_exponents = (int32_t *)p;
-    p = next_line(p + (size_t)c->slots * (job->rows ? WIDTH : COLUMNS) * sizeof(int32_t));
-    c->a_values = (float *)p;
-    p = next_line(p + (size_t)c->slots * (job->rows ? WIDTH : ROWS) * sizeof(float));
-    c->a_exponents = (int32_t *)p;
-    p = p + (size_t)c->slots * (job->rows ? WIDTH : ROWS) * sizeof(int32_t);
-    c->order = (int64_t *)p;
+    layout_t l = layout(job, c->slots);
+    c->b_values = (float *)((char *)scratch + l.b_values);
+    c->b_exponents = (int16_t *)((char *)scratch + l.b_exponents);
+    c->a_values = (float *)((char *)scratch + l.a_values);
+    c->a_exponents = (int16_t *)((char *)scratch + l.a_exponents);
+    c->order = (int64_t *)((char *)scratch + l.order);
     append(job, job->join_count, 0, job->k, c->order, 0);
-    c->smallest_normal = ldexp(1.0, use->min_exponent);
-    c->to_constant = ldexp(1.5, 53 - use->precision);
-    c->to_quantum = ldexp(1.0, 1 - use->precision);
-    c->max = use->max;
-    c->infinite = use->infinite;
-    c->infinite_below = use->infinite_below;
-    c->cuts = use->rounding == ULP_RZ;
+    c->state_double = make_double_rounder(use, use->infinite, use->infinite_below);
+    c->state.smallest_normal = broadcast((float)ldexp(1.0, use->min_exponent));
+    c->state.max = broadcast((float)use->max);
+    c->state.key = (B){0} + ((24 - use->precision) << 23 | 1 << 22);
+    c->kept_bits = (B){0} - (1 << (24 - use->precision));
+    c->ending = use->rounding == ULP_RZ && use->min_exponent <= -125 ? CUT
+                : use->rounding == ULP_RNE && use->precision <= 22   ? NEAREST
+                                                                     : IN_DOUBLE;
+    for (int i = 0; i < job->join_count; i++) {
+        c->join_in_lanes[i] = rounds_in_double(&job->join[i]);
+        c->join[i] = make_double_rounder(&job->join[i], job->join[i].overflowed, -job->join[i].overflowed_below);
+    }
     return c;
 }
 
 /* The exponent of an operand, at least `least`; operands are normal floats, or `least` is at least that of these. */
-INLINE int32_t exponent_of(float x, int32_t least)
+INLINE int16_t exponent_of(float x, int32_t least)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     int32_t exponent = (int32_t)(bits >> 23 & 0xFF) - 127;
     exponent = exponent > least ? exponent : least;
-    return bits << 1 ? exponent : NO_EXPONENT;
+    return (int16_t)(bits << 1 ? exponent : NO_EXPONENT);
+}
+
+static void exponents(const float *values, int16_t *to, int64_t n, int32_t least)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = exponent_of(values[i], least);
 }
 
 static float element_or_zero(const ulp_matrix *x, int64_t row, int64_t column, int64_t k)
@@ -112,58 +169,85 @@ static float element_or_zero(const ulp_matrix *x, int64_t row, int64_t column, i
     return k < 0 ? 0.0f : (float)ulp_element(x, row, column);
 }
 
-static void exponents(const float *values, int32_t *to, int64_t n, int32_t least)
+static void pack_b(context_t *c, int64_t panel, int64_t column, int64_t columns)
 {
-    for (int64_t i = 0; i < n; i++)
-        to[i] = exponent_of(values[i], least);
-}
-
-static void pack_b(context_t *c, int64_t column, int64_t columns)
-{
-    for (int64_t slot = 0; slot < c->slots; slot++)
+    const ulp_matrix *b = &c->job->b;
+    float *values = c->b_values + panel * c->slots * COLUMNS;
+    for (int64_t slot = 0; slot < c->slots; slot++) {
+        int64_t k = c->order[slot];
         for (int64_t j = 0; j < COLUMNS; j++)
-            c->b_values[slot * COLUMNS + j] =
-                j < columns ? element_or_zero(&c->job->b, c->order[slot], column + j, c->order[slot]) : 0.0f;
-    exponents(c->b_values, c->b_exponents, c->slots * COLUMNS, c->node->b_min_exponent);
+            values[slot * COLUMNS + j] = j < columns ? element_or_zero(b, k, column + j, k) : 0.0f;
+    }
+    exponents(values, c->b_exponents + panel * c->slots * COLUMNS, c->slots * COLUMNS, c->node->b_min_exponent);
 }
 
+/* Pack rows, and zeros for what the last rows of a step lack. */
 static void pack_a(context_t *c, int64_t row, int64_t rows)
 {
-    for (int64_t i = 0; i < rows; i++)
+    const ulp_matrix *a = &c->job->a;
+    for (int64_t i = 0; i < (rows + TOGETHER - 1) / TOGETHER * TOGETHER; i++) {
+        float *values = c->a_values + i * c->slots;
+        int16_t *to = c->a_exponents + 2 * i * c->slots;
+        if (i >= rows)
+            memset(values, 0, (size_t)c->slots * sizeof(float));
+        else if (a->is_double || a->row_offsets)
+            for (int64_t slot = 0; slot < c->slots; slot++)
+                values[slot] = element_or_zero(a, row + i, c->order[slot], c->order[slot]);
+        else {
+            const float *from = (const float *)a->data + (row + i) * a->row_stride;
+            for (int64_t slot = 0; slot < c->slots; slot++)
+                values[slot] = c->order[slot] < 0 ? 0.0f : from[c->order[slot] * a->column_stride];
+        }
         for (int64_t slot = 0; slot < c->slots; slot++)
-            c->a_values[i * c->slots + slot] =
-                element_or_zero(&c->job->a, row + i, c->order[slot], c->order[slot]);
-    exponents(c->a_values, c->a_exponents, rows * c->slots, c->node->a_min_exponent);
+            to[2 * slot] = to[2 * slot + 1] = exponent_of(values[slot], c->node->a_min_exponent);
+    }
 }
 
 /* --- one step ----------------------------------------------------------------------------------------------------- */
 
-/* Round the sums (of the products, and of the state) of WIDTH lanes at 2^(E - F) into the state's format. */
-INLINE void end_step(const context_t *c, float *state, int32_t *over, const int32_t *sum, const int32_t *own,
-                     const int32_t *top, int cuts)
+/* Round x, exact or rounded to odd, into the format. */
+INLINE double round_double(double x, const double_rounder *r, int *beyond)
 {
-    const int fraction = c->node->fraction;
-    const double smallest_normal = c->smallest_normal, to_constant = c->to_constant, to_quantum = c->to_quantum;
-    const double max = c->max, infinite = c->infinite, infinite_below = c->infinite_below;
+    double power, magnitude = fabs(x);
+    int64_t bits;
+    memcpy(&bits, &magnitude, sizeof bits);
+    bits &= 0x7FF0000000000000ll;
+    memcpy(&power, &bits, sizeof power);
+    power = power > r->smallest_normal ? power : r->smallest_normal;
+    double constant = power * r->to_constant, rounded = (magnitude + constant) - constant;
+    rounded -= rounded > magnitude ? power * r->to_quantum : 0.0;
+    *beyond = rounded > r->max;
+    return *beyond ? x < 0.0 ? r->beyond_below : r->beyond : copysign(rounded, x);
+}
+
+/* Round the sums (of the products, and of the state) of WIDTH lanes at 2^last into the state's format. */
+static __attribute__((noinline)) void end_in_double(const context_t *c, float *state, int32_t *over,
+                                                    const int32_t *sum, const int32_t *own, const int32_t *last)
+{
+    const double_rounder r = c->state_double;
     for (int i = 0; i < WIDTH; i++) {
-        int64_t shift = (int64_t)(top[i] > NO_EXPONENT / 2 ? top[i] - fraction : 0) + 1023, bits;
-        double scale, power, before = (double)state[i];
-        shift <<= 52;
-        memcpy(&scale, &shift, sizeof scale);
-        double total = ((double)sum[i] + (double)own[i]) * scale, magnitude = fabs(total);
-        memcpy(&bits, &magnitude, sizeof bits);
-        bits &= 0x7FF0000000000000ll;
-        memcpy(&power, &bits, sizeof power);
-        power = power > smallest_normal ? power : smallest_normal;
-        double constant = power * to_constant, rounded = (magnitude + constant) - constant;
-        if (cuts)
-            rounded -= rounded > magnitude ? power * to_quantum : 0.0;
-        int beyond = rounded > max, kept = !(fabs(before) <= max); /* what overflowed stays */
-        double large = total < 0.0 ? infinite_below : infinite;
-        double value = beyond ? large : copysign(rounded, total);
+        int64_t bits = ((int64_t)last[i] + 1023) << 52;
+        double scale, before = (double)state[i];
+        memcpy(&scale, &bits, sizeof scale);
+        int beyond, kept = !(fabs(before) <= r.max); /* what overflowed stays */
+        double value = round_double(((double)sum[i] + (double)own[i]) * scale, &r, &beyond);
         state[i] = (float)(kept ? before : value);
         over[i] |= beyond & !kept;
     }
+}
+
+typedef int16_t exponents_t __attribute__((vector_size(VECTOR_BYTES)));
+typedef int16_t exponents_in_memory __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(int16_t)), may_alias));
+typedef INTEGER integers_in_memory __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(INTEGER)), may_alias));
+
+INLINE exponents_t load_exponents(const int16_t *p) { return *(const exponents_in_memory *)p; }
+INLINE void save_integers(int32_t *p, B x) { *(integers_in_memory *)p = x; }
+
+INLINE exponents_t broadcast_exponent(const int16_t *twice)
+{
+    int32_t pair;
+    memcpy(&pair, twice, sizeof pair);
+    return (exponents_t)((B){0} + pair);
 }
 
 INLINE B larger(B x, B y)
@@ -178,117 +262,261 @@ INLINE B larger(B x, B y)
 #endif
 }
 
-typedef INTEGER lanes_of_int __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(INTEGER)), may_alias));
-
-INLINE B load_integers(const int32_t *p) { return *(const lanes_of_int *)p; }
-INLINE void save_integers(int32_t *p, B x) { *(lanes_of_int *)p = x; }
-
-/* One step of `vectors` vectors of outputs side by side: n products, a broadcast or in lanes. */
-INLINE void step(const context_t *c, float *state, int32_t *over, const float *a, const int32_t *a_exponents,
-                 const float *b, const int32_t *b_exponents, int64_t stride, int vectors, int lanes, int cuts)
+INLINE exponents_t larger_exponents(exponents_t x, exponents_t y)
 {
-    const int64_t n = c->node->length;
-    const B none = (B){0} + NO_EXPONENT, field = (B){0} + 0xFF, bias = (B){0} + 127, least = (B){0} - 126;
-    const B floor = (B){0} + (c->node->min_exponent == ULP_NONE ? NO_EXPONENT : c->node->min_exponent);
-    const B most = (B){0} - 126, fraction = (B){0} + c->node->fraction;
-    V scale[COLUMN_VECTORS];
-    B top[COLUMN_VECTORS], sum[COLUMN_VECTORS];
-    for (int v = 0; v < vectors; v++) {
-        V held = load(state + v * WIDTH);
-        B exponent = ((B)held >> 23 & field) - bias, is_zero = held == (V){0};
-        exponent = (~is_zero & larger(exponent, least)) | (is_zero & none);
-        top[v] = larger(exponent, floor);
-        sum[v] = (B){0};
+#if defined(ISA_AVX512)
+    return (exponents_t)_mm512_max_epi16((__m512i)x, (__m512i)y);
+#elif defined(ISA_AVX2)
+    return (exponents_t)_mm256_max_epi16((__m256i)x, (__m256i)y);
+#else
+    exponents_t above = x > y;
+    return (above & x) | (~above & y);
+#endif
+}
+
+/* The exponents of vector v. */
+INLINE B widen(exponents_t x, int v)
+{
+#if defined(ISA_AVX512)
+    return (B)_mm512_cvtepi16_epi32(v ? _mm512_extracti64x4_epi64((__m512i)x, 1) : _mm512_castsi512_si256((__m512i)x));
+#elif defined(ISA_AVX2)
+    return (B)_mm256_cvtepi16_epi32(v ? _mm256_extracti128_si256((__m256i)x, 1) : _mm256_castsi256_si128((__m256i)x));
+#else
+    B wide;
+    for (int i = 0; i < WIDTH; i++)
+        wide[i] = x[v * WIDTH + i];
+    return wide;
+#endif
+}
+
+/* x as floats: to_odd, or toward zero. */
+INLINE V floats_of(B x, int to_odd)
+{
+#if defined(ISA_AVX512)
+    __m512 cut = _mm512_cvt_roundepi32_ps((__m512i)x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+    if (!to_odd)
+        return cut;
+    __mmask16 inexact = _mm512_cmpneq_epi32_mask(_mm512_cvttps_epi32(cut), (__m512i)x);
+    __m512i bits = _mm512_castps_si512(cut);
+    return (V)_mm512_mask_or_epi32(bits, inexact, bits, _mm512_set1_epi32(1));
+#else
+    V high = __builtin_convertvector(x & ~0xFF, V), low = __builtin_convertvector(x & 0xFF, V); /* both exact */
+    V sum = high + low, error = low - (sum - high);
+    if (to_odd)
+        return odd_neighbour(sum, error);
+    B inexact = error != (V){0}, beyond = ((B)sum ^ (B)error) < 0;
+    return (V)((B)sum + (beyond & inexact));
+#endif
+}
+
+/* Whether no magnitude of x or y exceeds max, none is NaN, and no element of z is negative. */
+INLINE int all_within(V x, V y, V max, B z)
+{
+#if defined(ISA_AVX512)
+    __mmask16 within = _mm512_cmp_ps_mask(absolute(x), max, _CMP_LE_OQ);
+    within = _mm512_mask_cmp_ps_mask(within, absolute(y), max, _CMP_LE_OQ);
+    return _mm512_mask_cmp_epi32_mask(within, (__m512i)z, _mm512_setzero_si512(), _MM_CMPINT_NLT) == 0xFFFF;
+#else
+    B within = (absolute(x) <= max) & (absolute(y) <= max) & ~z;
+#if defined(ISA_AVX2)
+    return _mm256_movemask_ps((__m256)within) == 0xFF;
+#elif defined(__SSE2__)
+    return _mm_movemask_ps((__m128)within) == 0xF;
+#else
+    int all = 1;
+    for (int i = 0; i < WIDTH; i++)
+        all &= within[i] < 0;
+    return all;
+#endif
+#endif
+}
+
+/* Round sum + own at 2^last into the state's format. */
+INLINE void end_step(const context_t *c, float *state, int32_t *over, B sum, B own, B last, int ending)
+{
+    if (ending != IN_DOUBLE) {
+        B total = sum + own, bias = (B){0} + 127;
+        V before = load(state), up = (V)((last + bias) << 23), x = floats_of(total, ending == NEAREST), y;
+        if (ending == NEAREST) {
+            /* Before it is scaled, so that no constant overflows: x is below 2^32, and a normal from 2^60 on has
+             * subnormals so far apart that x is rounded to zero. */
+            V normal = clamp(c->state.smallest_normal * (V)((bias - last) << 23), broadcast(0x1p60f));
+            V power = maximum((V)((B)x & ((B){0} + EXPONENT_MASK)), normal);
+            V m = (V)((B)power + c->state.key);
+            y = with_sign(((x + m) - m) * up, x);
+        } else
+            y = (V)((B)x & c->kept_bits) * up;
+        if (all_within(y, before, c->state.max, (sum ^ total) & (own ^ total))) {
+            save(state, y);
+            return;
+        }
     }
+    int32_t sums[WIDTH], owns[WIDTH], lasts[WIDTH];
+    save_integers(sums, sum);
+    save_integers(owns, own);
+    save_integers(lasts, last);
+    end_in_double(c, state, over, sums, owns, lasts);
+}
+
+/* One step of `rows` rows of COLUMNS outputs, or of COLUMNS listed outputs: n products, a broadcast or in lanes. */
+INLINE void step(const context_t *c, float *state, int32_t *over, const float *a, const int16_t *a_exponents,
+                 const float *b, const int16_t *b_exponents, int rows, int lanes, int ending)
+{
+    const int64_t n = c->node->length, slots = c->slots;
+    const int32_t fraction = c->node->fraction;
+    const int16_t floor = (int16_t)(c->node->min_exponent == ULP_NONE ? NO_EXPONENT : c->node->min_exponent);
+    const B none = (B){0} + NO_EXPONENT, bias = (B){0} + 127, least = (B){0} - 126;
+    exponents_t top[TOGETHER];
+    B sum[TOGETHER][COLUMN_VECTORS], last[TOGETHER][COLUMN_VECTORS];
+    V scale[TOGETHER][COLUMN_VECTORS];
+    for (int row = 0; row < rows; row++)
+        top[row] = (exponents_t){0} + floor;
 #pragma GCC unroll 4
     for (int64_t j = 0; j < n; j++) {
-        B e = lanes ? load_integers(a_exponents + j * WIDTH) : (B){0} + a_exponents[j];
-        for (int v = 0; v < vectors; v++)
-            top[v] = larger(e + load_integers(b_exponents + j * stride + v * WIDTH), top[v]);
+        exponents_t e = load_exponents(b_exponents + j * COLUMNS);
+        for (int row = 0; row < rows; row++) {
+            exponents_t other = lanes ? load_exponents(a_exponents + j * COLUMNS)
+                                      : broadcast_exponent(a_exponents + 2 * (row * slots + j));
+            top[row] = larger_exponents(e + other, top[row]);
+        }
     }
-    for (int v = 0; v < vectors; v++) {
-        /* Where all is zero the scale does not matter, but must not be what makes a NaN of a zero. */
-        B shift = -larger(top[v] - fraction, most);
-        scale[v] = (V)((shift + bias) << 23);
-    }
-#pragma GCC unroll 4
-    for (int64_t j = 0; j < n; j++) {
-        V x = lanes ? load(a + j * WIDTH) : broadcast(a[j]);
-        for (int v = 0; v < vectors; v++)
-            sum[v] += __builtin_convertvector(x * load(b + j * stride + v * WIDTH) * scale[v], B);
-    }
-    for (int v = 0; v < vectors; v++) {
-        int32_t sums[WIDTH], owns[WIDTH], tops[WIDTH];
-        save_integers(sums, sum[v]);
-        save_integers(owns, __builtin_convertvector(load(state + v * WIDTH) * scale[v], B));
-        save_integers(tops, top[v]);
-        end_step(c, state + v * WIDTH, over + v * WIDTH, sums, owns, tops, cuts);
-    }
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < COLUMN_VECTORS; v++) {
+            V held = load(state + row * COLUMNS + v * WIDTH);
+            B exponent = larger(((B)held >> 23 & 0xFF) - bias, least), is_zero = held == (V){0};
+            exponent = larger((~is_zero & exponent) | (is_zero & none), widen(top[row], v));
+            /* Below -126 all is zero, and the scale does not matter, but must not make a NaN of a zero. */
+            last[row][v] = larger(exponent - fraction, least);
+            scale[row][v] = (V)((bias - last[row][v]) << 23);
+            sum[row][v] = (B){0};
+        }
+#pragma GCC unroll 2
+    for (int64_t j = 0; j < n; j++)
+        for (int row = 0; row < rows; row++) {
+            V x = broadcast(lanes ? 0.0f : a[row * slots + j]);
+            for (int v = 0; v < COLUMN_VECTORS; v++) {
+                V product = (lanes ? load(a + j * COLUMNS + v * WIDTH) : x) * load(b + j * COLUMNS + v * WIDTH);
+                sum[row][v] += __builtin_convertvector(product * scale[row][v], B);
+            }
+        }
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < COLUMN_VECTORS; v++) {
+            int64_t at = row * COLUMNS + v * WIDTH;
+            B own = __builtin_convertvector(load(state + at) * scale[row][v], B);
+            end_step(c, state + at, over + at, sum[row][v], own, last[row][v], ending);
+        }
 }
 
 /* --- runs and tiles ----------------------------------------------------------------------------------------------- */
 
-/* Outputs in lanes: rows of COLUMNS, or one vector of listed ones; their states by level of runs within runs. */
+/* Outputs in lanes: rows of COLUMNS, or COLUMNS listed ones; their states by level of runs within runs. */
 typedef struct {
     float leaf[ROWS * COLUMNS];
     double joined[ULP_MAX_JOINS + 1][ROWS * COLUMNS]; /* from level 1 on */
     int32_t over[ROWS * COLUMNS];
     int64_t rows, columns;
+    int64_t panel;
     int64_t at; /* the slot where the next run begins */
 } states_t;
 
-INLINE void run_steps(context_t *c, states_t *s, int64_t steps, int lanes, int cuts)
+INLINE void run_steps(context_t *c, states_t *s, int64_t steps, int lanes, int ending)
 {
-    const int64_t n = c->node->length, stride = lanes ? WIDTH : COLUMNS;
+    const int64_t n = c->node->length, first = s->panel * c->slots;
+    const int together = lanes ? 1 : TOGETHER;
     for (int64_t i = 0; i < steps; i++, s->at += n)
-        for (int64_t row = 0; row < s->rows; row++) {
-            int64_t a = lanes ? s->at * WIDTH : row * c->slots + s->at, b = s->at * stride;
-            step(c, s->leaf + row * COLUMNS, s->over + row * COLUMNS, c->a_values + a, c->a_exponents + a,
-                 c->b_values + b, c->b_exponents + b, stride, lanes ? 1 : COLUMN_VECTORS, lanes, cuts);
+        for (int64_t row = 0; row < s->rows; row += together) {
+            int64_t a = lanes ? s->at * COLUMNS : row * c->slots + s->at, b = (first + s->at) * COLUMNS;
+            step(c, s->leaf + row * COLUMNS, s->over + row * COLUMNS, c->a_values + a,
+                 c->a_exponents + (lanes ? a : 2 * a), c->b_values + b, c->b_exponents + b, together, lanes, ending);
         }
 }
 
 static void run_leaf(context_t *c, states_t *s, int64_t k0, int64_t k1)
 {
     int64_t steps = append_run(c->node, k0, k1, NULL, 0) / c->node->length;
-    if (c->job->rows && c->cuts)
-        run_steps(c, s, steps, 1, 1);
+    if (c->job->rows && c->ending == CUT)
+        run_steps(c, s, steps, 1, CUT);
+    else if (c->job->rows && c->ending == NEAREST)
+        run_steps(c, s, steps, 1, NEAREST);
     else if (c->job->rows)
-        run_steps(c, s, steps, 1, 0);
-    else if (c->cuts)
-        run_steps(c, s, steps, 0, 1);
+        run_steps(c, s, steps, 1, IN_DOUBLE);
+    else if (c->ending == CUT)
+        run_steps(c, s, steps, 0, CUT);
+    else if (c->ending == NEAREST)
+        run_steps(c, s, steps, 0, NEAREST);
     else
-        run_steps(c, s, steps, 0, 0);
+        run_steps(c, s, steps, 0, IN_DOUBLE);
 }
 
-/* Accumulate k0 <= k < k1 into the states of a level; runs are joined one output after the other. */
+/* s = s + t of `n` finite numbers, the sum rounded to odd first. */
+static void join_finite(double *s, const double *t, int32_t *over, int64_t n, const double_rounder *rounding)
+{
+    const double_rounder r = *rounding;
+    for (int64_t i = 0; i < n; i++) {
+        double sum = s[i] + t[i], part = sum - s[i], error = (s[i] - (sum - part)) + (t[i] - part); /* TwoSum */
+        int64_t bits, error_bits;
+        memcpy(&bits, &sum, sizeof bits);
+        memcpy(&error_bits, &error, sizeof error_bits);
+        int64_t inexact = error != 0.0;
+        bits = (bits - (inexact & (int64_t)((uint64_t)(bits ^ error_bits) >> 63))) | inexact;
+        memcpy(&sum, &bits, sizeof bits);
+        int beyond;
+        s[i] = round_double(sum, &r, &beyond);
+        over[i] |= beyond;
+    }
+}
+
+static int all_finite(const double *x, int64_t n)
+{
+    int finite = 1;
+    for (int64_t i = 0; i < n; i++)
+        finite &= fabs(x[i]) <= DBL_MAX;
+    return finite;
+}
+
+/* Join the runs of a row to the states of a level. */
+static void join(context_t *c, double *s, const double *runs, int32_t *over, int64_t n, int level)
+{
+    const ulp_use *use = &c->job->join[level - 1];
+    if (c->join_in_lanes[level - 1] && all_finite(s, n) && all_finite(runs, n)) {
+        join_finite(s, runs, over, n, &c->join[level - 1]);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int overflowed = 0;
+        s[i] = ulp_sum(s[i], runs[i], use, NULL, &overflowed);
+        over[i] |= overflowed;
+    }
+}
+
+/* Accumulate k0 <= k < k1 into the states of a level. */
 static void accumulate(context_t *c, states_t *s, int level, int64_t k0, int64_t k1)
 {
     if (!level) {
         run_leaf(c, s, k0, k1);
         return;
     }
-    const ulp_use *use = &c->job->join[level - 1];
     for (int64_t length = c->job->join_length[level - 1]; k0 < k1; k0 += length) {
         if (level == 1)
             memset(s->leaf, 0, sizeof s->leaf);
         else
             memset(s->joined[level - 1], 0, sizeof s->joined[level - 1]);
         accumulate(c, s, level - 1, k0, length < k1 - k0 ? k0 + length : k1);
-        for (int64_t row = 0; row < s->rows; row++)
-            for (int64_t i = row * COLUMNS; i < row * COLUMNS + s->columns; i++) {
-                int overflowed = 0;
-                double run = level == 1 ? (double)s->leaf[i] : s->joined[level - 1][i];
-                s->joined[level][i] = ulp_sum(s->joined[level][i], run, use, NULL, &overflowed);
-                s->over[i] |= overflowed;
-            }
+        for (int64_t row = 0; row < s->rows; row++) {
+            const int64_t at = row * COLUMNS;
+            double runs[COLUMNS];
+            for (int64_t i = 0; i < COLUMNS; i++)
+                runs[i] = level == 1 ? (double)s->leaf[at + i] : s->joined[level - 1][at + i];
+            join(c, s->joined[level] + at, runs, s->over + at, s->columns, level);
+        }
     }
 }
 
-static void begin(states_t *s)
+static void begin(const context_t *c, states_t *s)
 {
     memset(s->leaf, 0, sizeof s->leaf);
-    memset(s->joined, 0, sizeof s->joined);
+    for (int level = 1; level <= c->job->join_count; level++)
+        memset(s->joined[level], 0, sizeof s->joined[level]);
     memset(s->over, 0, sizeof s->over);
     s->at = 0;
 }
@@ -313,19 +541,23 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
 {
     context_t *c = start(job, scratch);
     states_t s;
-    pack_b(c, col0, col1 - col0);
-    s.columns = col1 - col0;
+    for (int64_t column = col0; column < col1; column += COLUMNS)
+        pack_b(c, (column - col0) / COLUMNS, column, col1 - column < COLUMNS ? col1 - column : COLUMNS);
     for (int64_t row = row0; row < row1; row += ROWS) {
         s.rows = row1 - row < ROWS ? row1 - row : ROWS;
         pack_a(c, row, s.rows);
-        begin(&s);
-        for (int64_t i = 0; i < s.rows; i++)
-            for (int64_t j = 0; j < col1 - col0; j++)
-                place_addend(c, &s, i * COLUMNS + j, row + i, col0 + j);
-        accumulate(c, &s, job->join_count, 0, job->k);
-        for (int64_t i = 0; i < s.rows; i++)
-            for (int64_t j = 0; j < col1 - col0; j++)
-                store(c, &s, i * COLUMNS + j, (row + i) * job->out_stride + col0 + j);
+        for (int64_t column = col0; column < col1; column += COLUMNS) {
+            s.panel = (column - col0) / COLUMNS;
+            s.columns = col1 - column < COLUMNS ? col1 - column : COLUMNS;
+            begin(c, &s);
+            for (int64_t i = 0; i < s.rows; i++)
+                for (int64_t j = 0; j < s.columns; j++)
+                    place_addend(c, &s, i * COLUMNS + j, row + i, column + j);
+            accumulate(c, &s, job->join_count, 0, job->k);
+            for (int64_t i = 0; i < s.rows; i++)
+                for (int64_t j = 0; j < s.columns; j++)
+                    store(c, &s, i * COLUMNS + j, (row + i) * job->out_stride + column + j);
+        }
     }
 }
 
@@ -334,17 +566,18 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
     context_t *c = start(job, scratch);
     states_t s;
     s.rows = 1;
-    for (; first < last; first += WIDTH) {
-        int64_t lanes = s.columns = last - first < WIDTH ? last - first : WIDTH;
+    s.panel = 0;
+    for (; first < last; first += COLUMNS) {
+        int64_t lanes = s.columns = last - first < COLUMNS ? last - first : COLUMNS;
         for (int64_t slot = 0; slot < c->slots; slot++)
-            for (int64_t i = 0; i < WIDTH; i++) {
+            for (int64_t i = 0; i < COLUMNS; i++) {
                 int64_t k = i < lanes ? c->order[slot] : -1, at = first + (i < lanes ? i : 0);
-                c->a_values[slot * WIDTH + i] = element_or_zero(&job->a, job->rows[at], k, k);
-                c->b_values[slot * WIDTH + i] = element_or_zero(&job->b, k, job->columns[at], k);
+                c->a_values[slot * COLUMNS + i] = element_or_zero(&job->a, job->rows[at], k, k);
+                c->b_values[slot * COLUMNS + i] = element_or_zero(&job->b, k, job->columns[at], k);
             }
-        exponents(c->a_values, c->a_exponents, c->slots * WIDTH, c->node->a_min_exponent);
-        exponents(c->b_values, c->b_exponents, c->slots * WIDTH, c->node->b_min_exponent);
-        begin(&s);
+        exponents(c->a_values, c->a_exponents, c->slots * COLUMNS, c->node->a_min_exponent);
+        exponents(c->b_values, c->b_exponents, c->slots * COLUMNS, c->node->b_min_exponent);
+        begin(c, &s);
         for (int64_t i = 0; i < lanes; i++)
             place_addend(c, &s, i, job->rows[first + i], job->columns[first + i]);
         accumulate(c, &s, job->join_count, 0, job->k);
@@ -353,4 +586,4 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
     }
 }
 
-const ulp_kernel ISA_NAME(ulp_float32_aligned) = {dense, listed, scratch_bytes, ROWS, COLUMNS};
+const ulp_kernel ISA_NAME(ulp_float32_aligned) = {dense, listed, scratch_bytes, ROWS, PANELS * COLUMNS};

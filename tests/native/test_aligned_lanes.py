@@ -20,11 +20,17 @@ UNITS = [
     "chunk(32, aligned(16, 25, fp16, e_min=-133, order=two_of_four), seq(fp16))",
     "chunk(20, chunk(6, aligned(4, 10, fp16), seq(bf16)), fma(fp16/rz))",
 ]  # fmt: skip
-SHAPES = [(1, 1, 5), (9, 37, 33), (17, 70, 130), (3, 16, 0)]
+SHAPES = [(1, 1, 5), (9, 37, 33), (17, 150, 130), (3, 16, 0)]
 
 
 def spread(rng, shape, low, high):
     return rng.standard_normal(shape) * np.exp2(rng.integers(low, high, shape))
+
+
+def opposite(rng, shape):
+    """Powers of two that come in pairs, k and the following one: b's negation makes sums near the last bit kept."""
+    powers = np.exp2(rng.integers(-6, 7, shape))
+    return powers * rng.choice([1, 1 + 2.0**-3, -1, -1 - 2.0**-3], shape)
 
 
 KINDS = {
@@ -33,6 +39,7 @@ KINDS = {
     "tiny": lambda rng, shape: spread(rng, shape, -26, -10),
     "large": lambda rng, shape: spread(rng, shape, 5, 15),
     "cancelling": lambda rng, shape: rng.integers(-3, 4, shape) * np.exp2(rng.integers(-4, 4, shape)),
+    "opposite": opposite,
     "mostly zero": lambda rng, shape: (
         rng.standard_normal(shape) * (rng.random(shape) < 0.2) * rng.choice([-1, 1], shape)
     ),
@@ -63,6 +70,48 @@ def test_lanes_give_what_the_scalar_kernel_gives(unit, kind, isa):
             assert np.array_equal(listed.overflowed, counted.overflowed[picked]), note
 
 
+@pytest.mark.parametrize(
+    "unit", ["aligned(16, 25, fp32/rz, e_min=-133)", "aligned(16, 25, e8m20)", "aligned(16, 25, fp32)"]
+)
+def test_sums_of_products_and_state_beyond_32_bits(unit, isa):
+    """The largest significands: 16 products near 4 * 2^25 and a state near 2 * 2^25, next to lanes that stay below."""
+    a = np.full((3, 32), 2 - 2.0**-10) * np.array([[1], [-1], [0.5]])
+    b = np.full((32, 40), 2 - 2.0**-10)
+    c = np.full((3, 40), 2 - 2.0**-9) * np.array([[1], [-1], [1]])
+    expected, _ = forced("integer_any", unit, a, b, c).dense()
+    assert np.abs(expected[0, 0]) > 127
+    assert_same_bits(forced("float32_aligned", unit, a, b, c).dense()[0], expected, note=isa)
+
+
+@pytest.mark.parametrize("e_min", [-1100, -1023, -133, -126, 0, 4, 20, 100, 149])
+def test_any_floor_of_the_exponent(e_min, isa):
+    """Zeros alone too: their sum is +0, however low or high the floor is."""
+    rng = np.random.default_rng(SEED)
+    a, b = (formats.get("fp8_e4m3").quantize(rng.standard_normal(size)) for size in ((5, 40), (40, 35)))
+    a[0] = b[:, 0] = 0.0
+    for c in (None, np.full((5, 35), -0.0), rng.integers(-9, 9, (5, 35)) * 2.0**e_min):
+        if c is not None and e_min < -100 and c.any():
+            continue
+        unit = f"aligned(4, 23, fp32/rz, e_min={e_min})"
+        expected = forced("integer_any", unit, a, b, c).dense()[0]
+        assert_same_bits(forced("float32_aligned", unit, a, b, c).dense()[0], expected, note=f"{e_min} on {isa}")
+
+
+def test_what_overflowed_stays(isa):
+    """Infinities, NaNs of formats without infinities, and saturated states, whatever follows in this run and later."""
+    a, b = np.ones((9, 24)), np.full((24, 36), 2.0**-9)
+    a[1:5, 0], a[2:6, 9], a[3:4, 1] = 448.0, -448.0, 448.0
+    b[[0, 1, 9], 1:30] = 448.0
+    for out in ("fp8_e4m3", "fp8_e4m3/sat", "fp16", "fp16/rz", "fp16/sat", "fp8_e5m2/rz"):
+        for unit in (f"aligned(4, 12, {out})", f"chunk(8, aligned(4, 12, {out}), seq({out}))",
+                     f"chunk(8, aligned(4, 12, {out}), seq(fp16))"):  # fmt: skip
+            expected, counted = forced("integer_any", unit, a, b).dense("overflows")
+            y, stats = forced("float32_aligned", unit, a, b).dense("overflows")
+            assert_same_bits(y, expected, note=f"{unit} on {isa}")
+            assert np.array_equal(stats.overflowed, counted.overflowed), unit
+            assert stats.overflowed.any()
+
+
 def test_real_units_run_in_lanes():
     rng = np.random.default_rng(SEED)
     a, b = rng.standard_normal((20, 96)), rng.standard_normal((96, 20))
@@ -80,6 +129,8 @@ def test_what_lanes_do_not_do_is_refused():
         ("aligned(4, 8, fp32/rz, zero=keep)", "zeros dropped"),
         ("aligned(4, 8, fp32/rz, group=2)", "one by one"),
         ("aligned(32, 25, fp32/rz)", "32 products below 2^27 sum up to at most 2^31"),
+        ("aligned(4, 23, fp32/rz, e_min=150)", "2^(F - E) is a normal float32: E is at most 150 <= 149"),
+        ("e5m2:b-74 -> aligned(4, 9, fp32/rz)", "E is at most 150 <= 135"),
         ("aligned(4, 8, fp32/ru)", "rounds toward zero, or to nearest even"),
         ("aligned(4, 8, posit16)", "posit16 keeps a sign"),
         ("chunk(2, aligned(4, 8, fp16), seq(fp16/sr))", "fp16/sr joins runs without random words"),
