@@ -30,7 +30,7 @@ enum {
 };
 
 /* How a step ends. In float: toward zero, in a format whose subnormals no sum reaches; or to nearest even at p <= 22.
- * In double: any other format, and any lanes that overflow. */
+ * In double: any other format, states that join late, and lanes that overflow. */
 enum { CUT, NEAREST, IN_DOUBLE };
 
 /* Constants of a rounding of doubles into a format, as round_lane has them; to_quantum is 0 where it is to nearest. */
@@ -138,9 +138,12 @@ static context_t *start(const ulp_job *job, void *scratch)
     c->state.max = broadcast((float)use->max);
     c->state.key = (B){0} + ((24 - use->precision) << 23 | 1 << 22);
     c->kept_bits = (B){0} - (1 << (24 - use->precision));
-    c->ending = use->rounding == ULP_RZ && use->min_exponent <= -125 ? CUT
-                : use->rounding == ULP_RNE && use->precision <= 22   ? NEAREST
-                                                                     : IN_DOUBLE;
+    if (c->node->late)
+        c->ending = IN_DOUBLE;
+    else if (use->rounding == ULP_RZ && use->min_exponent <= -125)
+        c->ending = CUT;
+    else
+        c->ending = use->rounding == ULP_RNE && use->precision <= 22 ? NEAREST : IN_DOUBLE;
     for (int i = 0; i < job->join_count; i++) {
         c->join_in_lanes[i] = rounds_in_double(&job->join[i]);
         c->join[i] = make_double_rounder(&job->join[i], job->join[i].overflowed, -job->join[i].overflowed_below);
@@ -220,17 +223,58 @@ INLINE double round_double(double x, const double_rounder *r, int *beyond)
     return *beyond ? x < 0.0 ? r->beyond_below : r->beyond : copysign(rounded, x);
 }
 
-/* Round the sums (of the products, and of the state) of WIDTH lanes at 2^last into the state's format. */
+/* s + t rounded to odd, of finite numbers. */
+INLINE double odd_sum_of_doubles(double s, double t)
+{
+    double sum = s + t, part = sum - s, error = (s - (sum - part)) + (t - part); /* TwoSum: sum + error == s + t */
+    int64_t bits, error_bits, inexact = error != 0.0;
+    memcpy(&bits, &sum, sizeof bits);
+    memcpy(&error_bits, &error, sizeof error_bits);
+    bits = (bits - (inexact & (int64_t)((uint64_t)(bits ^ error_bits) >> 63))) | inexact;
+    memcpy(&sum, &bits, sizeof sum);
+    return sum;
+}
+
+INLINE double power_of_two(int32_t exponent)
+{
+    int64_t bits = ((int64_t)exponent + 1023) << 52;
+    double power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+/* The sum of the products, whose largest exponent is e, and a state that joins late. */
+INLINE double late_sum(const ulp_node *node, double products, double state, int32_t e)
+{
+    int64_t bits;
+    memcpy(&bits, &state, sizeof bits);
+    int32_t own = (int32_t)(bits >> 52 & 0x7FF) - 1023;
+    own = state == 0.0 ? NO_EXPONENT : own > -126 ? own : -126;
+    int32_t top = own > e ? own : e;
+    top = top > -126 ? top : -126; /* below, all is zero */
+    double sum = products, added = state;
+    if (node->sum_fraction != ULP_NONE)
+        sum = floor(sum * power_of_two(node->sum_fraction - top)) * power_of_two(top - node->sum_fraction);
+    if (node->c_fraction != ULP_NONE)
+        added = floor(added * power_of_two(node->c_fraction - top)) * power_of_two(top - node->c_fraction);
+    int dropped = node->c_reach != ULP_NONE && e > NO_EXPONENT / 2 && own < e - node->c_reach;
+    return odd_sum_of_doubles(sum, dropped ? 0.0 : added);
+}
+
+/* Round the sums of WIDTH lanes into the state's format: of the products at 2^last, and of the state; if it is early,
+ * `other` is what it is at 2^last too, else the exponent of the products. */
 static __attribute__((noinline)) void end_in_double(const context_t *c, float *state, int32_t *over,
-                                                    const int32_t *sum, const int32_t *own, const int32_t *last)
+                                                    const int32_t *sum, const int32_t *other, const int32_t *last)
 {
     const double_rounder r = c->state_double;
+    const ulp_node *node = c->node;
+    const int late = node->late;
     for (int i = 0; i < WIDTH; i++) {
-        int64_t bits = ((int64_t)last[i] + 1023) << 52;
-        double scale, before = (double)state[i];
-        memcpy(&scale, &bits, sizeof scale);
+        double scale = power_of_two(last[i]), before = (double)state[i];
         int beyond, kept = !(fabs(before) <= r.max); /* what overflowed stays */
-        double value = round_double(((double)sum[i] + (double)own[i]) * scale, &r, &beyond);
+        double total = late ? late_sum(node, (double)sum[i] * scale, before, other[i])
+                            : ((double)sum[i] + (double)other[i]) * scale;
+        double value = round_double(total, &r, &beyond);
         state[i] = (float)(kept ? before : value);
         over[i] |= beyond & !kept;
     }
@@ -331,11 +375,11 @@ INLINE int all_within(V x, V y, V max, B z)
 #endif
 }
 
-/* Round sum + own at 2^last into the state's format. */
-INLINE void end_step(const context_t *c, float *state, int32_t *over, B sum, B own, B last, int ending)
+/* As end_in_double. */
+INLINE void end_step(const context_t *c, float *state, int32_t *over, B sum, B other, B last, int ending)
 {
     if (ending != IN_DOUBLE) {
-        B total = sum + own, bias = (B){0} + 127;
+        B total = sum + other, bias = (B){0} + 127;
         V before = load(state), up = (V)((last + bias) << 23), x = floats_of(total, ending == NEAREST), y;
         if (ending == NEAREST) {
             /* Before it is scaled, so that no constant overflows: x is below 2^32, and a normal from 2^60 on has
@@ -346,16 +390,16 @@ INLINE void end_step(const context_t *c, float *state, int32_t *over, B sum, B o
             y = with_sign(((x + m) - m) * up, x);
         } else
             y = (V)((B)x & c->kept_bits) * up;
-        if (all_within(y, before, c->state.max, (sum ^ total) & (own ^ total))) {
+        if (all_within(y, before, c->state.max, (sum ^ total) & (other ^ total))) {
             save(state, y);
             return;
         }
     }
-    int32_t sums[WIDTH], owns[WIDTH], lasts[WIDTH];
+    int32_t sums[WIDTH], others[WIDTH], lasts[WIDTH];
     save_integers(sums, sum);
-    save_integers(owns, own);
+    save_integers(others, other);
     save_integers(lasts, last);
-    end_in_double(c, state, over, sums, owns, lasts);
+    end_in_double(c, state, over, sums, others, lasts);
 }
 
 /* One step of `rows` rows of COLUMNS outputs, or of COLUMNS listed outputs: n products, a broadcast or in lanes. */
@@ -363,14 +407,14 @@ INLINE void step(const context_t *c, float *state, int32_t *over, const float *a
                  const float *b, const int16_t *b_exponents, int rows, int lanes, int ending)
 {
     const int64_t n = c->node->length, slots = c->slots;
-    const int32_t fraction = c->node->fraction;
-    const int16_t floor = (int16_t)(c->node->min_exponent == ULP_NONE ? NO_EXPONENT : c->node->min_exponent);
+    const int32_t fraction = c->node->fraction, late = ending == IN_DOUBLE && c->node->late;
+    const int16_t lowest = (int16_t)(c->node->min_exponent == ULP_NONE ? NO_EXPONENT : c->node->min_exponent);
     const B none = (B){0} + NO_EXPONENT, bias = (B){0} + 127, least = (B){0} - 126;
     exponents_t top[TOGETHER];
     B sum[TOGETHER][COLUMN_VECTORS], last[TOGETHER][COLUMN_VECTORS];
     V scale[TOGETHER][COLUMN_VECTORS];
     for (int row = 0; row < rows; row++)
-        top[row] = (exponents_t){0} + floor;
+        top[row] = (exponents_t){0} + lowest;
 #pragma GCC unroll 4
     for (int64_t j = 0; j < n; j++) {
         exponents_t e = load_exponents(b_exponents + j * COLUMNS);
@@ -382,9 +426,12 @@ INLINE void step(const context_t *c, float *state, int32_t *over, const float *a
     }
     for (int row = 0; row < rows; row++)
         for (int v = 0; v < COLUMN_VECTORS; v++) {
-            V held = load(state + row * COLUMNS + v * WIDTH);
-            B exponent = larger(((B)held >> 23 & 0xFF) - bias, least), is_zero = held == (V){0};
-            exponent = larger((~is_zero & exponent) | (is_zero & none), widen(top[row], v));
+            B exponent = widen(top[row], v);
+            if (!late) {
+                V held = load(state + row * COLUMNS + v * WIDTH);
+                B own = larger(((B)held >> 23 & 0xFF) - bias, least), is_zero = held == (V){0};
+                exponent = larger((~is_zero & own) | (is_zero & none), exponent);
+            }
             /* Below -126 all is zero, and the scale does not matter, but must not make a NaN of a zero. */
             last[row][v] = larger(exponent - fraction, least);
             scale[row][v] = (V)((bias - last[row][v]) << 23);
@@ -402,8 +449,8 @@ INLINE void step(const context_t *c, float *state, int32_t *over, const float *a
     for (int row = 0; row < rows; row++)
         for (int v = 0; v < COLUMN_VECTORS; v++) {
             int64_t at = row * COLUMNS + v * WIDTH;
-            B own = __builtin_convertvector(load(state + at) * scale[row][v], B);
-            end_step(c, state + at, over + at, sum[row][v], own, last[row][v], ending);
+            B other = late ? widen(top[row], v) : __builtin_convertvector(load(state + at) * scale[row][v], B);
+            end_step(c, state + at, over + at, sum[row][v], other, last[row][v], ending);
         }
 }
 
@@ -453,15 +500,8 @@ static void join_finite(double *s, const double *t, int32_t *over, int64_t n, co
 {
     const double_rounder r = *rounding;
     for (int64_t i = 0; i < n; i++) {
-        double sum = s[i] + t[i], part = sum - s[i], error = (s[i] - (sum - part)) + (t[i] - part); /* TwoSum */
-        int64_t bits, error_bits;
-        memcpy(&bits, &sum, sizeof bits);
-        memcpy(&error_bits, &error, sizeof error_bits);
-        int64_t inexact = error != 0.0;
-        bits = (bits - (inexact & (int64_t)((uint64_t)(bits ^ error_bits) >> 63))) | inexact;
-        memcpy(&sum, &bits, sizeof bits);
         int beyond;
-        s[i] = round_double(sum, &r, &beyond);
+        s[i] = round_double(odd_sum_of_doubles(s[i], t[i]), &r, &beyond);
         over[i] |= beyond;
     }
 }

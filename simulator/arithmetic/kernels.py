@@ -474,8 +474,8 @@ def _aligned_lanes(situation: Situation) -> list[Clause]:
     assert leaf.sum is not None
     c = _Conditions(FLOAT32, s)
     words = dict(leaf.fields)
-    plain = not any((words["late"], words["keeps_zeros"], words["group"] > 1, words["parts"] > 1))
-    c.need(plain and words["align"] == RZ, "the state is one of the terms, cut toward zero one by one, zeros dropped")
+    plain = not any((words["keeps_zeros"], words["group"] > 1, words["parts"] > 1))
+    c.need(plain and words["align"] == RZ, "products are cut toward zero one by one, in one part, zeros dropped")
     c.need(s.finite, "operands and addend are finite")
     for name, profile in (("a", s.a), ("b", s.b)):
         least = words[f"{name}_min_exponent"]
@@ -487,7 +487,7 @@ def _aligned_lanes(situation: Situation) -> list[Clause]:
         f"{leaf.length} products below 2^{fraction + 2} sum up to at most 2^31",
     )
     lowest = 2 * fraction + FLOAT32.lowest_normal
-    start = s.c.min_last_bit if s.c and s.c.nonzero and s.starts_in_leaf else 0
+    start = s.c.min_last_bit if s.c and s.c.nonzero and s.starts_in_leaf and not words["late"] else 0
     c.need(
         s.product_last >= lowest and start >= fraction + FLOAT32.lowest_normal,
         f"scaling by 2^(F - E) stays in range: products end at 2^{s.product_last} >= 2^{lowest}, "

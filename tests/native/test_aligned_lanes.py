@@ -16,6 +16,8 @@ UNITS = [
     "aligned(32, 13, e8m13/rz, e_min=-133)", "aligned(16, 25, fp16, e_min=-133)", "aligned(8, 24, fp16, e_min=-132)",
     "aligned(16, 6, fp8_e4m3)", "aligned(16, 6, fp8_e4m3/sat)", "aligned(4, 9, bf16)", "aligned(8, 10, fp16/rz)",
     "aligned(8, 10, bf16/rz, e_min=-3)", "aligned(5, 9, fp16, order=two_of_four)",
+    "aligned(4, 8, fp32/rz, c=late)", "aligned(8, 24, fp32, c=late, sum_frac=31, c_frac=24)",
+    "aligned(4, 9, fp16, c=late, sum_frac=5, c_frac=7, c_reach=3)", "aligned(4, 9, bf16/rz, e_min=-4, c=late, c_reach=12)",
     "chunk(128, aligned(32, 13, e8m13/rz, e_min=-133), seq(fp32))",
     "chunk(32, aligned(16, 25, fp16, e_min=-133, order=two_of_four), seq(fp16))",
     "chunk(20, chunk(6, aligned(4, 10, fp16), seq(bf16)), fma(fp16/rz))",
@@ -28,9 +30,8 @@ def spread(rng, shape, low, high):
 
 
 def opposite(rng, shape):
-    """Powers of two that come in pairs, k and the following one: b's negation makes sums near the last bit kept."""
-    powers = np.exp2(rng.integers(-6, 7, shape))
-    return powers * rng.choice([1, 1 + 2.0**-3, -1, -1 - 2.0**-3], shape)
+    """Few significands, both signs: products cancel and leave what lies around the last bit kept."""
+    return np.exp2(rng.integers(-6, 7, shape)) * rng.choice([1, 1 + 2.0**-3, -1, -1 - 2.0**-3], shape)
 
 
 KINDS = {
@@ -124,7 +125,7 @@ def test_real_units_run_in_lanes():
 def test_what_lanes_do_not_do_is_refused():
     a = b = np.ones((4, 4))
     for unit, text in [
-        ("aligned(4, 8, fp32/rz, c=late)", "the state is one of the terms"),
+        ("aligned(4, 8, fp32/rz, c=late, parts=2)", "in one part"),
         ("aligned(4, 8, fp32/rz, align=rne)", "cut toward zero"),
         ("aligned(4, 8, fp32/rz, zero=keep)", "zeros dropped"),
         ("aligned(4, 8, fp32/rz, group=2)", "one by one"),
