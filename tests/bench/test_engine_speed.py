@@ -29,6 +29,8 @@ CASES = [
     ("tf32", "h100.tf32", "30"),
     ("fp8_e4m3", "h100.fp8.wgmma", "30"),
     ("fp8_e4m3", "cublas.fp8.slow", "30"),
+    ("fp8_e4m3", "h100.fp8.mma_sync", "30"),
+    ("fp16", "cdna3.fp16", "30"),
 ]
 
 
