@@ -243,22 +243,31 @@ INLINE double power_of_two(int32_t exponent)
     return power;
 }
 
-/* The sum of the products, whose largest exponent is e, and a state that joins late. */
-INLINE double late_sum(const ulp_node *node, double products, double state, int32_t e)
+/* x rounded down to a multiple of 2^last. */
+INLINE double round_down(double x, int32_t last) { return floor(x * power_of_two(-last)) * power_of_two(last); }
+
+/* Totals of WIDTH lanes in which the states join late: the sums of the products at 2^last, their largest exponents. */
+INLINE void late_totals(const ulp_node *node, double *totals, const float *state, const int32_t *sum,
+                        const int32_t *exponent, const int32_t *last)
 {
-    int64_t bits;
-    memcpy(&bits, &state, sizeof bits);
-    int32_t own = (int32_t)(bits >> 52 & 0x7FF) - 1023;
-    own = state == 0.0 ? NO_EXPONENT : own > -126 ? own : -126;
-    int32_t top = own > e ? own : e;
-    top = top > -126 ? top : -126; /* below, all is zero */
-    double sum = products, added = state;
-    if (node->sum_fraction != ULP_NONE)
-        sum = floor(sum * power_of_two(node->sum_fraction - top)) * power_of_two(top - node->sum_fraction);
-    if (node->c_fraction != ULP_NONE)
-        added = floor(added * power_of_two(node->c_fraction - top)) * power_of_two(top - node->c_fraction);
-    int dropped = node->c_reach != ULP_NONE && e > NO_EXPONENT / 2 && own < e - node->c_reach;
-    return odd_sum_of_doubles(sum, dropped ? 0.0 : added);
+    const int cuts_sum = node->sum_fraction != ULP_NONE, cuts_state = node->c_fraction != ULP_NONE;
+    const int32_t sum_fraction = cuts_sum ? node->sum_fraction : 0, c_fraction = cuts_state ? node->c_fraction : 0;
+    const int32_t reach = node->c_reach == ULP_NONE ? -4 * NO_EXPONENT : node->c_reach;
+    for (int i = 0; i < WIDTH; i++) {
+        double products = (double)sum[i] * power_of_two(last[i]), c = (double)state[i];
+        int32_t bits, e = exponent[i];
+        memcpy(&bits, &state[i], sizeof bits);
+        int32_t own = (bits >> 23 & 0xFF) - 127;
+        own = own > -126 ? own : -126;
+        own = state[i] != 0.0f ? own : NO_EXPONENT;
+        int32_t top = own > e ? own : e;
+        top = top > -126 ? top : -126; /* below, all is zero */
+        double less = round_down(products, top - sum_fraction), kept = round_down(c, top - c_fraction);
+        products = cuts_sum ? less : products;
+        kept = cuts_state ? kept : c;
+        kept = (e > NO_EXPONENT / 2) & (own < e - reach) ? 0.0 : kept;
+        totals[i] = odd_sum_of_doubles(products, kept);
+    }
 }
 
 /* Round the sums of WIDTH lanes into the state's format: of the products at 2^last, and of the state; if it is early,
@@ -267,14 +276,16 @@ static __attribute__((noinline)) void end_in_double(const context_t *c, float *s
                                                     const int32_t *sum, const int32_t *other, const int32_t *last)
 {
     const double_rounder r = c->state_double;
-    const ulp_node *node = c->node;
-    const int late = node->late;
+    double totals[WIDTH];
+    if (c->node->late)
+        late_totals(c->node, totals, state, sum, other, last);
+    else
+        for (int i = 0; i < WIDTH; i++)
+            totals[i] = ((double)sum[i] + (double)other[i]) * power_of_two(last[i]);
     for (int i = 0; i < WIDTH; i++) {
-        double scale = power_of_two(last[i]), before = (double)state[i];
+        double before = (double)state[i];
         int beyond, kept = !(fabs(before) <= r.max); /* what overflowed stays */
-        double total = late ? late_sum(node, (double)sum[i] * scale, before, other[i])
-                            : ((double)sum[i] + (double)other[i]) * scale;
-        double value = round_double(total, &r, &beyond);
+        double value = round_double(totals[i], &r, &beyond);
         state[i] = (float)(kept ? before : value);
         over[i] |= beyond & !kept;
     }
