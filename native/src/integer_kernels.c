@@ -608,20 +608,6 @@ static double finish(output *o, int node, void *state)
 
 static size_t scratch_bytes(const ulp_job *job) { return rounded_up(sizeof(ulp_wide)) + state_bytes(job, 0); }
 
-/* Counts are added by several threads; their order does not matter. */
-static void publish(const output *o, int64_t row, int64_t column)
-{
-    int64_t segments = (o->job->n + ULP_COUNTED_COLUMNS - 1) / ULP_COUNTED_COLUMNS;
-    ulp_counts *to = &o->job->counts[row * segments + column / ULP_COUNTED_COLUMNS];
-    __atomic_fetch_add(&to->overflows, o->counts.overflows, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&to->underflows, o->counts.underflows, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&to->swamped, o->counts.swamped, __ATOMIC_RELAXED);
-    int64_t largest = __atomic_load_n(&to->largest, __ATOMIC_RELAXED);
-    while (largest < o->counts.largest && !__atomic_compare_exchange_n(&to->largest, &largest, o->counts.largest, 1,
-                                                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        ;
-}
-
 static void compute(const ulp_job *job, int64_t row, int64_t column, int64_t at, void *scratch)
 {
     output o = {.job = job, .wide = scratch};
@@ -635,7 +621,7 @@ static void compute(const ulp_job *job, int64_t row, int64_t column, int64_t at,
     double value = finish(&o, 0, state);
     ulp_store(job, at, value, o.overflowed);
     if (job->counts)
-        publish(&o, row, column);
+        ulp_publish(job, &o.counts, row, column);
 }
 
 static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch)

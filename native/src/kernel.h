@@ -63,4 +63,19 @@ static inline void ulp_store(const ulp_job *job, int64_t at, double value, int o
         job->overflow[at] = 1;
 }
 
+/* Add what was counted of outputs of a row, all in one segment of columns. Several threads do; their order does not
+ * matter. */
+static inline void ulp_publish(const ulp_job *job, const ulp_counts *counts, int64_t row, int64_t column)
+{
+    int64_t segments = (job->n + ULP_COUNTED_COLUMNS - 1) / ULP_COUNTED_COLUMNS;
+    ulp_counts *to = &job->counts[row * segments + column / ULP_COUNTED_COLUMNS];
+    __atomic_fetch_add(&to->overflows, counts->overflows, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&to->underflows, counts->underflows, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&to->swamped, counts->swamped, __ATOMIC_RELAXED);
+    int64_t largest = __atomic_load_n(&to->largest, __ATOMIC_RELAXED);
+    while (largest < counts->largest && !__atomic_compare_exchange_n(&to->largest, &largest, counts->largest, 1,
+                                                                     __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+}
+
 #endif

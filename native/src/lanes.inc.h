@@ -118,6 +118,18 @@ INLINE V clamp(V x, V limit)
 
 INLINE V absolute(V x) { return (V)((B)x & ~((B){0} + SIGN_BIT)); }
 
+/* The larger of |x| and y, where y is not negative; y where x is NaN. */
+INLINE V larger_magnitude(V x, V y)
+{
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+    return _mm512_range_pd(x, y, 0xB); /* the larger magnitude, without a sign */
+#elif defined(ISA_AVX512)
+    return _mm512_range_ps(x, y, 0xB);
+#else
+    return maximum(absolute(x), y);
+#endif
+}
+
 /* y with the sign bit of x, for a y that is zero or has it already. */
 INLINE V with_sign(V y, V x)
 {
@@ -130,6 +142,48 @@ INLINE V with_sign(V y, V x)
     return (V)((B)y | ((B)x & sign));
 #endif
 }
+
+/* Which lanes: a bit each, or all the bits of a lane. & and ~ are those of masks. */
+#if defined(ISA_AVX512) && REAL_IS_DOUBLE
+typedef __mmask8 MASK;
+#define COMPARED(x, operator, name, y) _mm512_cmp_pd_mask(x, y, name)
+#elif defined(ISA_AVX512)
+typedef __mmask16 MASK;
+#define COMPARED(x, operator, name, y) _mm512_cmp_ps_mask(x, y, name)
+#else
+typedef B MASK;
+#define COMPARED(x, operator, name, y) ((B)((x)operator(y)))
+#endif
+
+INLINE MASK above(V x, V y) { return COMPARED(x, >, _CMP_GT_OQ, y); }
+INLINE MASK equal(V x, V y) { return COMPARED(x, ==, _CMP_EQ_OQ, y); }
+INLINE MASK nonzero(V x) { return COMPARED(x, !=, _CMP_NEQ_UQ, (V){0}); }
+
+/* How often something was so in a vector. Where masks come as bits, scalar units count these while the lanes compute. */
+#if defined(ISA_AVX512) || defined(ISA_AVX2)
+typedef int64_t COUNTER;
+INLINE void count(COUNTER *counter, MASK which)
+{
+#if defined(ISA_AVX512)
+    *counter += __builtin_popcount(which);
+#elif REAL_IS_DOUBLE
+    *counter += __builtin_popcount((unsigned)_mm256_movemask_pd((__m256d)which));
+#else
+    *counter += __builtin_popcount((unsigned)_mm256_movemask_ps((__m256)which));
+#endif
+}
+INLINE int64_t counted(COUNTER counter) { return counter; }
+#else
+typedef B COUNTER; /* lane by lane */
+INLINE void count(COUNTER *counter, MASK which) { *counter -= which; }
+INLINE int64_t counted(COUNTER counter)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < WIDTH; i++)
+        sum += counter[i];
+    return sum;
+}
+#endif
 
 /* Whether any element of x is at least `limit`. */
 INLINE int any_reaches(V x, REAL limit)

@@ -9,6 +9,8 @@
  * Where overflow is not excluded, a tile is WATCHED first; if it comes near the largest value, it is done again
  * CAREFULLY. One such tile has the next done carefully at once, until one stays below. The bits are the same. */
 
+#include <float.h>
+
 #include "lanes.inc.h"
 
 enum {
@@ -30,31 +32,73 @@ enum {
 
 enum { STEP_EXACT, STEP_FMA, STEP_FMA_ODD, STEP_SEQ, STEP_SEQ_ODD, STEP_POSIT_FMA_ODD, STEP_POSIT_SEQ_ODD };
 
+/* What is counted of a vector of outputs; the meaning of each is that of ulp_counts. Lanes beyond the last column,
+ * where b is zero, count nothing: what they add is zero or NaN. Counters of 32 bits suffice: of more products the lanes
+ * of float are not asked to count. */
+typedef struct {
+    COUNTER overflows, underflows, swamped;
+    V largest;
+} tally_t;
+
+/* R(x); if there is a tally, it is counted, and *beyond is where it overflowed. Where overflow is only watched for, the
+ * tile that meets it is done again, and where sums are on the grid none underflows, nor do posits. */
+INLINE V rounded(V x, const rounder *r, int posit, int overflow, int on_grid, int signless, V *peak, tally_t *tally,
+                 MASK *beyond)
+{
+    int counts_overflow = tally && (overflow == CAREFUL || overflow == CLAMPED);
+    V reached = {0}, *noted = counts_overflow ? &reached : peak;
+    V y = posit ? round_posit(x, &r->posit, noted) : round_lane(x, r, overflow, on_grid, signless, noted);
+    if (counts_overflow) {
+        *peak = maximum(reached, *peak);
+        *beyond = above(reached, r->max);
+        count(&tally->overflows, *beyond);
+    }
+    if (tally && !posit && !on_grid)
+        count(&tally->underflows, nonzero(x) & equal(y, (V){0}));
+    return y;
+}
+
+/* Count the step from s to `next`, where `adds` says that what was added is not zero. */
+INLINE void count_step(tally_t *tally, V s, V next, MASK adds, MASK beyond, int overflow)
+{
+    V finite = next;
+    if (overflow == CAREFUL)
+        finite = replace_above(absolute(next), broadcast(REAL_IS_DOUBLE ? (REAL)DBL_MAX : (REAL)FLT_MAX), (V){0});
+    count(&tally->swamped, adds & equal(next, s) & ~beyond);
+    tally->largest = larger_magnitude(finite, tally->largest);
+}
+
 /* One step of one vector of outputs. `on_grid` as in a job; then no state is -0, and no zero's sign matters. */
 INLINE V step(V s, V a, V b, int kind, const rounder *product, const rounder *sum, int overflow, int on_grid, V *peak,
-              V *product_peak)
+              V *product_peak, tally_t *tally)
 {
-    int signless = on_grid >= 1;
-    V t = a;
-    if (kind == STEP_SEQ || kind == STEP_SEQ_ODD)
-        t = round_lane(a * b, product, overflow, on_grid >= 2, signless, product_peak);
-    switch (kind) {
-    case STEP_EXACT:
+    int posit = kind == STEP_POSIT_FMA_ODD || kind == STEP_POSIT_SEQ_ODD, signless = on_grid >= 1;
+    MASK beyond = {0};
+    V t = a, total;
+    if (kind == STEP_EXACT)
         return plain_fma(s, a, b);
+    if (kind == STEP_SEQ || kind == STEP_SEQ_ODD || kind == STEP_POSIT_SEQ_ODD)
+        t = rounded(a * b, product, posit, overflow, on_grid >= 2, signless, product_peak, tally, &beyond);
+    switch (kind) {
     case STEP_FMA:
-        return round_lane(plain_fma(s, a, b), sum, overflow, on_grid >= 1, signless, peak);
+        total = plain_fma(s, a, b);
+        break;
     case STEP_FMA_ODD:
-        return round_lane(odd_fma(s, a, b), sum, overflow, on_grid >= 1, signless, peak);
-    case STEP_SEQ:
-        return round_lane(s + t, sum, overflow, on_grid >= 1, signless, peak);
     case STEP_POSIT_FMA_ODD:
-        return round_posit(odd_fma(s, a, b), &sum->posit, peak);
-    case STEP_POSIT_SEQ_ODD:
-        t = round_posit(a * b, &product->posit, product_peak);
-        return round_posit(odd_sum(s, t), &sum->posit, peak);
+        total = odd_fma(s, a, b);
+        break;
+    case STEP_SEQ:
+        total = s + t;
+        break;
     default:
-        return round_lane(odd_sum(s, t), sum, overflow, on_grid >= 1, signless, peak);
+        total = odd_sum(s, t);
     }
+    V next = rounded(total, sum, posit, overflow, on_grid >= 1, signless, peak, tally, &beyond);
+    if (tally && (kind == STEP_FMA || kind == STEP_FMA_ODD || kind == STEP_POSIT_FMA_ODD))
+        count_step(tally, s, next, nonzero(a) & nonzero(b), beyond, overflow);
+    else if (tally)
+        count_step(tally, s, next, nonzero(t), beyond, overflow);
+    return next;
 }
 
 typedef struct context context_t;
@@ -75,6 +119,7 @@ struct context {
     V state[ULP_MAX_JOINS + 1][VECTORS];    /* level 0 is the leaf */
     V peak[ULP_MAX_JOINS + 1][VECTORS];     /* largest magnitude of the sums of a level */
     V product_peak[VECTORS];                /* if watched, the first WATCHES of the leaf's are shared by all vectors */
+    tally_t tally[VECTORS];                 /* of all levels together */
     REAL a_panel[BLOCK * LISTED];           /* listed only */
     int64_t column, columns;                /* dense: of b, that the panel holds */
     int64_t packed, packed_end;             /* dense: the k's that the panel holds */
@@ -166,34 +211,46 @@ static void pack(context_t *context, int64_t k)
 /* Widen a row of the tile's a, k0 <= k < k1, into k - k0. */
 static const REAL *widen(const context_t *context, const tile_t *tile, int row, int64_t k0, int64_t k1)
 {
-    const float *from = (const float *)context->job->a.data + tile->at[row];
+    const ulp_matrix *a = &context->job->a;
+    const float *from = (const float *)a->data + tile->at[row];
     REAL *to = context->wide + row * panel_length(context->job);
-    for (int64_t k = k0; k < k1; k++)
-        to[k - k0] = from[context->along[k]];
+    if (!a->column_offsets && a->column_stride == 1)
+        for (int64_t k = k0; k < k1; k++)
+            to[k - k0] = from[k];
+    else
+        for (int64_t k = k0; k < k1; k++)
+            to[k - k0] = from[context->along[k]];
     return to;
 }
 
-/* The outputs in flight, and what is known of how large they became. */
+/* The outputs in flight, what is known of how large they became, and what was counted. */
 typedef struct {
     V s[VECTORS], peak[VECTORS], product_peak[VECTORS];
+    tally_t tally[VECTORS];
 } flight_t;
 
 #define PEAKS(overflow) ((overflow) == WATCHED ? WATCHES : VECTORS)
 
-INLINE void take_off(flight_t *f, const context_t *context, int overflow)
+INLINE void take_off(flight_t *f, const context_t *context, int overflow, int counts)
 {
-    for (int i = 0; i < VECTORS; i++)
+    for (int i = 0; i < VECTORS; i++) {
         f->s[i] = context->state[0][i];
+        if (counts)
+            f->tally[i] = context->tally[i];
+    }
     for (int i = 0; i < PEAKS(overflow); i++) {
         f->peak[i] = context->peak[0][i];
         f->product_peak[i] = context->product_peak[i];
     }
 }
 
-INLINE void land(const flight_t *f, context_t *context, int overflow)
+INLINE void land(const flight_t *f, context_t *context, int overflow, int counts)
 {
-    for (int i = 0; i < VECTORS; i++)
+    for (int i = 0; i < VECTORS; i++) {
         context->state[0][i] = f->s[i];
+        if (counts)
+            context->tally[i] = f->tally[i];
+    }
     for (int i = 0; i < PEAKS(overflow); i++) {
         context->peak[0][i] = f->peak[i];
         context->product_peak[i] = f->product_peak[i];
@@ -201,12 +258,12 @@ INLINE void land(const flight_t *f, context_t *context, int overflow)
 }
 
 /* Run the leaf over k0 <= k < k1 of a dense tile. */
-INLINE void dense_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int overflow,
-                       int on_grid)
+INLINE void dense_steps(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int overflow,
+                        int on_grid, int counts)
 {
     flight_t f;
     const rounder product = context->product, sum = context->sum;
-    take_off(&f, context, overflow);
+    take_off(&f, context, overflow, counts);
     while (k0 < k1) {
         pack(context, k0);
         int64_t end = context->packed_end < k1 ? context->packed_end : k1;
@@ -226,13 +283,25 @@ INLINE void dense_leaf(context_t *context, const tile_t *tile, int64_t k0, int64
                 for (int j = 0; j < COLUMN_VECTORS; j++) {
                     int v = i * COLUMN_VECTORS + j, p = v % PEAKS(overflow);
                     f.s[v] = step(f.s[v], a, bs[j], kind, &product, &sum, overflow, on_grid, &f.peak[p],
-                                  &f.product_peak[p]);
+                                  &f.product_peak[p], counts ? &f.tally[v] : NULL);
                 }
             }
         }
         k0 = end;
     }
-    land(&f, context, overflow);
+    land(&f, context, overflow, counts);
+}
+
+INLINE void dense_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int overflow,
+                       int on_grid)
+{
+    dense_steps(context, tile, k0, k1, kind, overflow, on_grid, 0);
+}
+
+INLINE void counted_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int overflow,
+                         int on_grid)
+{
+    dense_steps(context, tile, k0, k1, kind, overflow, on_grid, 1);
 }
 
 /* Gather LISTED rows (or columns) of an operand, k0 <= k < k1, into a panel [k - k0][LISTED]. Lanes are filled a vector
@@ -283,7 +352,7 @@ INLINE void listed_leaf(context_t *context, const tile_t *tile, int64_t k0, int6
 {
     flight_t f;
     const rounder product = context->product, sum = context->sum;
-    take_off(&f, context, overflow);
+    take_off(&f, context, overflow, 0);
     for (; k0 < k1; k0 += BLOCK) {
         int64_t end = k0 + BLOCK < k1 ? k0 + BLOCK : k1;
         gather(context->a_panel, &context->job->a, 0, tile->row_list, tile->listed, k0, end);
@@ -293,11 +362,12 @@ INLINE void listed_leaf(context_t *context, const tile_t *tile, int64_t k0, int6
             for (int v = 0; v < VECTORS; v++) {
                 V a = load(context->a_panel + at + v * WIDTH), b = load(context->b_panel + at + v * WIDTH);
                 int p = v % PEAKS(overflow);
-                f.s[v] = step(f.s[v], a, b, kind, &product, &sum, overflow, on_grid, &f.peak[p], &f.product_peak[p]);
+                f.s[v] = step(f.s[v], a, b, kind, &product, &sum, overflow, on_grid, &f.peak[p], &f.product_peak[p],
+                              NULL);
             }
         }
     }
-    land(&f, context, overflow);
+    land(&f, context, overflow, 0);
 }
 
 /* Accumulate k0 <= k < k1 into the state of a level: runs of the level below, each joined when it ends. */
@@ -318,10 +388,13 @@ static void accumulate(context_t *context, const tile_t *tile, leaf_fn *leaf, in
             context->state[level - 1][i] = (V){0};
         accumulate(context, tile, leaf, level - 1, k0, end);
         for (int i = 0; i < VECTORS; i++) {
-            V *peak = &context->peak[level][i];
-            V sum = odd_sum(context->state[level][i], context->state[level - 1][i]);
-            context->state[level][i] = use->family == ULP_POSIT ? round_posit(sum, &join->posit, peak)
-                                                                : round_lane(sum, join, overflow, 0, 0, peak);
+            V before = context->state[level][i], run = context->state[level - 1][i];
+            tally_t *tally = job->counts ? &context->tally[i] : NULL;
+            MASK beyond = {0};
+            context->state[level][i] = rounded(odd_sum(before, run), join, use->family == ULP_POSIT, overflow, 0, 0,
+                                               &context->peak[level][i], tally, &beyond);
+            if (tally)
+                count_step(tally, before, context->state[level][i], nonzero(run), beyond, CAREFUL);
         }
         k0 = end;
     }
@@ -349,6 +422,8 @@ static void accumulate_tile(context_t *context, const tile_t *tile, leaf_fn *lea
     memset(context->state, 0, (size_t)(top + 1) * sizeof *context->state);
     memset(context->peak, 0, (size_t)(top + 1) * sizeof *context->peak);
     memset(context->product_peak, 0, sizeof context->product_peak);
+    if (context->job->counts)
+        memset(context->tally, 0, sizeof context->tally);
     for (int i = 0; addends && i < VECTORS; i++)
         context->state[top][i] = load(addends + i * WIDTH);
     accumulate(context, tile, leaf, top, 0, context->job->k);
@@ -389,6 +464,21 @@ static void store_tile(const context_t *context, const tile_t *tile, int careful
     }
 }
 
+/* Add what was counted of a dense tile. No vector lies in two segments of columns. */
+static void publish_tile(const context_t *context, const tile_t *tile)
+{
+    for (int64_t row = 0; row < tile->rows; row++)
+        for (int64_t column = 0; column < tile->columns; column += WIDTH) {
+            const tally_t *tally = &context->tally[row * COLUMN_VECTORS + column / WIDTH];
+            ulp_counts counts = {counted(tally->overflows), counted(tally->underflows), counted(tally->swamped), 0};
+            double largest = 0.0;
+            for (int i = 0; i < WIDTH; i++)
+                largest = (double)tally->largest[i] > largest ? (double)tally->largest[i] : largest;
+            memcpy(&counts.largest, &largest, sizeof largest);
+            ulp_publish(context->job, &counts, tile->row + row, tile->column + column);
+        }
+}
+
 /* Run a tile from the addends to the stored results. */
 static void run_tile(context_t *context, const tile_t *tile)
 {
@@ -411,6 +501,8 @@ static void run_tile(context_t *context, const tile_t *tile)
         context->near = near_overflow(context, VECTORS);
     }
     store_tile(context, tile, careful);
+    if (job->counts)
+        publish_tile(context, tile);
 }
 
 static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch,
@@ -467,10 +559,11 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
 
 #define KERNEL(name, kind)                                                                                             \
     LEAVES(name, dense, kind)                                                                                          \
+    LEAVES(name, counted, kind)                                                                                        \
     LEAVES(name, listed, kind)                                                                                         \
     static void name##_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *s)      \
     {                                                                                                                  \
-        dense(job, row0, row1, col0, col1, s, &name##_dense_leaves);                                                   \
+        dense(job, row0, row1, col0, col1, s, job->counts ? &name##_counted_leaves : &name##_dense_leaves);            \
     }                                                                                                                  \
     static void name##_listed(const ulp_job *job, int64_t first, int64_t last, void *s)                                \
     {                                                                                                                  \

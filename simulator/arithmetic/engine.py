@@ -111,8 +111,9 @@ class Accumulation:
         y, counted = self._run(late_c, None, True, counts)
         assert counted is not None
         exact, bound = self._exact()
+        errors = convert(y, np.float64)
         with np.errstate(invalid="ignore"):
-            errors = convert(y, np.float64) - exact
+            errors = np.subtract(errors, exact, out=None if errors is y else errors)
         return y, replace(counted, counts=counts, errors=errors, exact=exact, error_bound=bound)
 
     def listed(self, outputs: Outputs, overflows: bool = False) -> tuple[NDArray[Any], Stats | None]:
@@ -130,7 +131,9 @@ class Accumulation:
         counts: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], Stats | None]:
         spec, lowered = self.spec, self.lowered
-        kernel = self.kernel if counts is None or self.kernel.counts else choose(self.situation(), counts=True)[0]
+        kernel = self.kernel
+        if counts is not None and not kernel.can_count(self.a.shape[1]):
+            kernel = choose(self.situation(), counts=True)[0]
         use = result_use(spec.accumulator)
         y = np.empty(
             self.shape if outputs is None else outputs[0].shape,

@@ -50,6 +50,7 @@ TWO = Fraction(2)
 RZ = 3  # as engine.h numbers the roundings
 IN_ORDER = "products come in order, in runs that are joined by single sums if at all"
 TAPERED = ("formats.posit.PositFormat", "formats.takum.TakumFormat")
+MAX_COUNTED = 1 << 29  # products of an output whose roundings, of the runs too, lanes of 32 bits can count
 MAX_SLOTS = 1 << 16  # products of an output that the aligned kernel packs at once
 
 
@@ -623,6 +624,10 @@ class Kernel:
         """Whether its roundings are into posits."""
         return "posit" in self.name
 
+    def can_count(self, k: int) -> bool:
+        """Whether it counts what the roundings of inner products of length k meet."""
+        return self.counts and (k <= MAX_COUNTED or not self.name.startswith("float32"))
+
     def shortcuts(self, situation: Situation) -> Shortcuts | None:
         """Return what may be left out of each step, or None for a kernel whose steps leave nothing out."""
         if self.leaf in ("fma", "seq") and not self.posits:
@@ -632,18 +637,18 @@ class Kernel:
 
 # Cheapest first.
 KERNELS = (
-    Kernel("float32_fma", "fma"),
-    Kernel("float32_seq", "seq"),
-    Kernel("float32_fma_odd", "fma"),
-    Kernel("float32_posit_fma_odd", "fma"),
-    Kernel("float32_posit_seq_odd", "seq"),
+    Kernel("float32_fma", "fma", counts=True),
+    Kernel("float32_seq", "seq", counts=True),
+    Kernel("float32_fma_odd", "fma", counts=True),
+    Kernel("float32_posit_fma_odd", "fma", counts=True),
+    Kernel("float32_posit_seq_odd", "seq", counts=True),
     Kernel("float32_aligned", "aligned"),
     Kernel("float32_exact", "exact", rounds=False),
     Kernel("float64_exact", "exact", rounds=False),
-    Kernel("float64_fma", "fma"),
-    Kernel("float64_seq", "seq"),
-    Kernel("float64_fma_odd", "fma"),
-    Kernel("float64_seq_odd", "seq"),
+    Kernel("float64_fma", "fma", counts=True),
+    Kernel("float64_seq", "seq", counts=True),
+    Kernel("float64_fma_odd", "fma", counts=True),
+    Kernel("float64_seq_odd", "seq", counts=True),
     Kernel("float64_any", None),
     Kernel("integer_any", None, counts=True),
     Kernel("definition", None, counts=True),
@@ -663,7 +668,7 @@ def choose(situation: Situation, counts: bool = False) -> tuple[Kernel, list[tup
     """
     tried: list[tuple[Kernel, list[Clause]]] = []
     for kernel in KERNELS:
-        if counts and not kernel.counts:
+        if counts and not kernel.can_count(situation.k):
             continue
         clauses = kernel.condition(situation)
         tried.append((kernel, clauses))
