@@ -153,8 +153,8 @@ typedef struct {
     /* What the caller has proved besides, for the lane kernels: that no product and no sum of the leaf overflows; and
      * that the sums (1), or sums and products (2), are multiples of their subnormals' quantum and no state is -0. */
     int32_t bounded, on_grid;
-    /* For exact sums in lanes: products are split at 2^split into two, which are summed apart, or ULP_NONE: they are not.
-     * The caller has proved that both sums are exact. */
+    /* For exact sums in lanes: products are split at 2^split into two, which are summed apart, or with ULP_NONE they
+     * are not. The caller has proved that both sums are exact. */
     int32_t split;
 } ulp_job;
 

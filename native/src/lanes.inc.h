@@ -159,7 +159,7 @@ INLINE MASK above(V x, V y) { return COMPARED(x, >, _CMP_GT_OQ, y); }
 INLINE MASK equal(V x, V y) { return COMPARED(x, ==, _CMP_EQ_OQ, y); }
 INLINE MASK nonzero(V x) { return COMPARED(x, !=, _CMP_NEQ_UQ, (V){0}); }
 
-/* How often something was so in a vector. Where masks come as bits, scalar units count these while the lanes compute. */
+/* How often something was so in a vector. Where masks come as bits, scalar units count them while lanes compute. */
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
 typedef int64_t COUNTER;
 INLINE void count(COUNTER *counter, MASK which)

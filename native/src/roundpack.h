@@ -58,8 +58,8 @@ static inline ulp_exact ulp_fma_exact(double s, double a, double b, const ulp_us
     }
     ulp_exact sum = ulp_exact_sum(y, x);
     if (!sum.significand) {
-        int zeros = !x.significand && !y.significand;
-        sum.negative = ulp_zero_is_negative(use, zeros && x.negative && y.negative, zeros && !x.negative && !y.negative);
+        int zeros = !x.significand && !y.significand, minus = x.negative && y.negative;
+        sum.negative = ulp_zero_is_negative(use, zeros && minus, zeros && !x.negative && !y.negative);
     }
     return sum;
 }
