@@ -3,7 +3,7 @@
  * Included once per source file. A step goes twice over its products. The first time it finds the largest exponent E of
  * a product or of the state; exponents are added as integers of 16 bits, COLUMNS in a vector. The second time it scales
  * the exact products by 2^(F - E), cuts them to integers toward zero, as conversion does, and adds these. Under which
- * conditions nothing of this overflows or is inexact is in simulator/arithmetic/kernels.py.
+ * conditions nothing of this overflows or is inexact is in simulator/arithmetic/conditions.py.
  *
  * Products are taken from slots: what a step lacks at the end of a run is filled with zeros, and the order of the
  * products in a run is that of its slots. b is packed into panels [slot][COLUMNS] of values and exponents, once for all

@@ -1,7 +1,7 @@
 /* Any accumulator in lanes of double: what integer_kernels.c does for one output, for LANES outputs side by side.
  *
  * Included behind elementwise.inc.h, whose round_stretch rounds the lanes into a use. Products are exact in double, and
- * sums are rounded to odd first, so that each rounding is the single one; simulator/arithmetic/kernels.py has the
+ * sums are rounded to odd first, so that each rounding is the single one; simulator/arithmetic/conditions.py has the
  * condition. Aligned steps are not here, nor trees with other groups than pairs. */
 
 enum {

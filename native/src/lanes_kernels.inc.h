@@ -1,7 +1,7 @@
 /* The lane kernels: matmul with several outputs in flight, each lane one output, k innermost.
  *
  * Included once per source file. A step is chosen at compile time by constant arguments of an always-inlined function;
- * the conditions under which a step equals the definition are in simulator/arithmetic/kernels.py.
+ * the conditions under which a step equals the definition are in simulator/arithmetic/conditions.py.
  *
  * dense:   a tile of ROWS x COLUMNS outputs; b is packed into a panel [k][COLUMNS], a is broadcast as it lies.
  * listed:  LISTED outputs anywhere; a and b are both packed into panels [k][LISTED].

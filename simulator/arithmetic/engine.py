@@ -23,9 +23,11 @@ from native.twins import add, convert, quantize
 
 from . import reference
 from .accumulators import Exact, joins_late, outermost, result_use
-from .kernels import Kernel, Situation, choose, kernel_named, split
+from .conditions import split
+from .kernels import Kernel, choose, kernel_named
 from .lowering import Lowered, lower, taken
 from .places import OUTPUT, SITE_BITS, SUM, A, B, C, Place, site_of
+from .situation import Situation
 from .spec import MacSpec, float32_holds
 from .stats import Stats
 

@@ -18,10 +18,11 @@ from native import matmul as engine
 from .accumulators import Accumulator, walk
 from .engine import Accumulation, available_processors, check_threads, numbers
 from .grammar import names_of
-from .kernels import Kernel, Situation, choose
+from .kernels import Kernel, choose
 from .lowering import lower
 from .order import in_words
 from .presets import PRESETS
+from .situation import Situation
 from .spec import MacSpec
 from .spec import mac as make_spec  # `mac` is the public name of an argument
 

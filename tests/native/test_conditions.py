@@ -9,8 +9,9 @@ import formats
 import simulator
 from native.matmul import Profile
 from simulator.arithmetic.accumulators import Fma
-from simulator.arithmetic.kernels import KERNELS, Situation, choose, kernel_named
+from simulator.arithmetic.kernels import KERNELS, choose, kernel_named
 from simulator.arithmetic.lowering import lower
+from simulator.arithmetic.situation import Situation
 
 
 def operand(high=0, last=0, bits=1, finite=True, minus_zero=False, square=math.inf):
