@@ -65,6 +65,28 @@ def test_matmul(against, monkeypatch, shape, fmt, spec, reach, isa):
     against(name, work.dense, "torch float32 matmul", lambda: torch.mm(*theirs), reach)
 
 
+# How much larger the weights are made: at 48 some sums of e4m3 saturate, so that tiles are watched and done again.
+COUNTED = [
+    ("fp8_e4m3", "fma(fp16)", 1),
+    ("fp16", "fma(fp16)", 1),
+    ("fp8_e4m3", "seq(fp16)", 1),
+    ("fp8_e4m3", "fma(fp8_e4m3/sat)", 1),
+    ("fp8_e4m3", "fma(fp8_e4m3/sat)", 48),
+    ("posit16", "fma(posit16)", 1),
+]
+
+
+@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize(("stats", "reach"), [("overflows", "at most 1.3"), (True, "at most 3")], ids=str)
+@pytest.mark.parametrize(("fmt", "spec", "scale"), COUNTED, ids=[f"{c[0]}-{c[1]}-{c[2]}" for c in COUNTED])
+def test_counting(against, monkeypatch, fmt, spec, scale, stats, reach, isa):
+    monkeypatch.setenv("ULPSIM_ISA", isa)
+    a, b = _operands(SHAPES[1], fmt)
+    work = Accumulation(mac(spec), a, scale * b, None, threads=1)
+    name = f"{isa}: {fmt} {spec} with weights x {scale}, stats={stats!r}"
+    against(name, lambda: work.dense(stats), "without", work.dense, reach)
+
+
 def test_two_threads(against):
     a, b = _operands(SHAPES[1], "fp8_e4m3")
     one, two = (Accumulation(mac("fma(fp16)"), a, b, None, threads=t) for t in (1, 2))

@@ -1,6 +1,7 @@
 """Every kernel equals the definition on every instruction set, dense and listed, with and without counting."""
 
 import hashlib
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -70,6 +71,39 @@ def test_listed_equals_the_definition(case, shape, isa):
     assert_same_bits(stats.overflowed, flags[outputs], of, note(case, isa, "overflow flags"))
 
 
+# --- counts ---------------------------------------------------------------------------------------------------------
+
+COUNTED = [case for case in CASES if kernel_named(case.kernel).counts and case.kernel != "integer_any"]
+COUNTED_SHAPES = [*SHAPES, (21, 67, 33)]
+
+
+@cache
+def counted(case, shape):
+    """Counts of a case by the integer kernel, over segments of 16 columns."""
+    return forced("integer_any", case.spec, *case.arrays(*shape, SEED), check=False).dense(True)[1].counts
+
+
+@pytest.mark.parametrize("shape", COUNTED_SHAPES, ids=str)
+@pytest.mark.parametrize("case", COUNTED, **ids)
+def test_lanes_count_what_the_integer_kernel_counts(case, shape, isa):
+    a, b, c = case.arrays(*shape, SEED)
+    for threads in (1, 3):
+        work = forced(case.kernel, case.spec, a, b, c, threads)
+        plain, _ = work.dense()
+        y, stats = work.dense(True)
+        assert stats.kernel == case.kernel
+        assert_same_bits(y, plain, operands_of(a, b, c), note(case, isa, threads, "counting"))
+        assert np.array_equal(stats.counts, counted(case, shape)), note(case, isa, threads)
+
+
+def test_the_cases_count_everything():
+    """Underflows only where they can be: posits have none, nor do sums in formats as wide as these operands allow."""
+    for name in ("overflows", "underflows", "swamped", "largest"):
+        met = {case.kernel for case in COUNTED if any(counted(case, shape)[name].any() for shape in COUNTED_SHAPES)}
+        missing = {case.kernel for case in COUNTED} - met
+        assert all(name == "underflows" and kernel.startswith(("float64", "float32_posit")) for kernel in missing)
+
+
 # --- what a kernel leaves out where it is proved not to be needed ----------------------------------------------------
 
 SHORTENED = [case for case in CASES if (k := kernel_named(case.kernel)).leaf in ("fma", "seq") and not k.posits]
@@ -90,6 +124,11 @@ def test_shortcuts_change_no_bit(case, shape, isa):
     for bounded in {False, shortcuts.bounded.holds}:
         for on_grid in range(shortcuts.on_grid + 1):
             text = note(case, isa, bounded, on_grid)
+            counts = np.zeros_like(counted(case, shape))
+            y, overflowed = shortened(work, bounded, on_grid, counts=counts)
+            assert np.array_equal(counts, counted(case, shape)), text
+            assert_same_bits(y, values, note=text)
+            assert_same_bits(overflowed, flags, note=text)
             y, overflowed = shortened(work, bounded, on_grid)
             assert_same_bits(y, values, note=text)
             assert_same_bits(overflowed, flags, note=text)
@@ -133,6 +172,8 @@ def test_tiles_that_overflow_and_tiles_that_do_not_follow_each_other(spec, isa):
     y, stats = work.dense("overflows")
     assert_same_bits(y, values, note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
     assert_same_bits(stats.overflowed, flags, note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
+    counts = work.dense(True)[1].counts
+    assert np.array_equal(counts, forced("integer_any", spec, a, b).dense(True)[1].counts), f"{spec} {isa} seed {SEED}"
     z, stats = work.listed(tuple(np.indices(values.shape).reshape(2, -1)), overflows=True)
     assert_same_bits(z, values.ravel(), note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
     assert_same_bits(stats.overflowed, flags.ravel(), note=f"{spec} {isa} {work.kernel.name} seed {SEED}")

@@ -168,14 +168,14 @@ def forced(kernel: str, spec: str, a: NDArray, b: NDArray, c=None, threads: int 
     return work
 
 
-def shortened(work: Accumulation, bounded: bool, on_grid: int, outputs=None):
+def shortened(work: Accumulation, bounded: bool, on_grid: int, outputs=None, counts=None):
     """Run an accumulation with the shortcuts given, instead of all that are proved; return (values, overflow flags)."""
     shape = work.shape if outputs is None else outputs[0].shape
     y, flags = np.empty(shape), np.zeros(shape, np.bool_)
     lowered = work.lowered
     engine.matmul(
         work.kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, work.a, work.b, work.c, y, flags, outputs,
-        bounded=bounded, on_grid=on_grid,
+        threads=work.threads, bounded=bounded, on_grid=on_grid, counts=counts,
     )  # fmt: skip
     return y, flags
 

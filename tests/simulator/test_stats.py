@@ -1,5 +1,6 @@
 """Statistics of a product: counts against the reference, errors against exact fractions, tiles against their parts."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import formats
 import simulator
 from simulator.arithmetic import reference
+from simulator.arithmetic.kernels import choose
 from simulator.arithmetic.places import Place
 from tests.oracles.operands import structured
 
@@ -92,6 +94,15 @@ def test_swamped_underflowing_and_overflowing_steps_by_hand():
     assert (stats.total["overflows"], stats.overflows) == (3, 1)
     _, stats = simulator.matmul([[1.0, 2.0**-9]], [[1.0], [1.0]], "aligned(2, 5, fp32/rz)", stats=True)
     assert stats.total["swamped"] == 1  # 2^-9 is cut to zero below 2^0
+
+
+def test_counting_runs_in_the_kernel_that_runs_without_but_for_sums_too_long_for_its_counters():
+    a, b = structured("random", "fp8_e4m3", "fp16", 3, 18, 9, SEED)
+    for spec in ("fma(fp16)", "fma(posit16)", "chunk(4, fma(fp16), seq(fp16))", "seq(fp8_e5m2)"):
+        work = simulator.arithmetic.Accumulation(simulator.mac(spec), a, b, None)
+        assert work.kernel.name.startswith("float32")
+        assert work.dense(True)[1].kernel == work.kernel.name
+        assert choose(replace(work.situation(), k=1 << 30), counts=True)[0].name[:7] in ("float64", "integer")
 
 
 def test_empty_products_have_empty_statistics():
