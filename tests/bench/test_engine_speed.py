@@ -65,13 +65,13 @@ def test_matmul(against, monkeypatch, shape, fmt, spec, reach, isa):
     against(name, work.dense, "torch float32 matmul", lambda: torch.mm(*theirs), reach)
 
 
-# How much larger the weights are made: at 48 some sums of e4m3 saturate, so that tiles are watched and done again.
+# How much larger the weights are made: at 80 few sums of e4m3 saturate, so that tiles are watched and some done again.
 COUNTED = [
     ("fp8_e4m3", "fma(fp16)", 1),
     ("fp16", "fma(fp16)", 1),
     ("fp8_e4m3", "seq(fp16)", 1),
     ("fp8_e4m3", "fma(fp8_e4m3/sat)", 1),
-    ("fp8_e4m3", "fma(fp8_e4m3/sat)", 48),
+    ("fp8_e4m3", "fma(fp8_e4m3/sat)", 80),
     ("posit16", "fma(posit16)", 1),
 ]
 
