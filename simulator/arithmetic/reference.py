@@ -10,6 +10,7 @@ every term is +0.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -146,7 +147,7 @@ def _state(accumulator: Accumulator, c: float | None, run: Run, node: int = 0) -
     return _STATES[type(accumulator)](accumulator, c, run, node)
 
 
-class _State:
+class _State(ABC):
     """What a unit holds for one output while products, or values of an inner accumulator, come in."""
 
     def __init__(self, accumulator: Accumulator, c: float | None, run: Run, node: int) -> None:
@@ -158,9 +159,9 @@ class _State:
         use = self.accumulator.sum  # type: ignore[union-attr]
         self.value = 0.0 if c is None else self.run.addend(use, c)
 
+    @abstractmethod
     def push(self, term: Term) -> None:
         """Take one more product (two factors) or value (one factor)."""
-        raise NotImplementedError
 
     def finish(self) -> float:
         """Return the accumulated value."""
