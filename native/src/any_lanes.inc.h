@@ -242,7 +242,7 @@ static void pairs_end(run_t *r, int node, pairs_state *self, lanes_t *result)
     }
     if (!held)
         memset(result, 0, sizeof *result);
-    if (self->count == 1 && mine->exact_leaves)
+    if (self->count == 1 && mine->exact_leaves && node == r->job->leaf) /* a product; a value is rounded already */
         round_into(r, node, SUM, &mine->sum, &self->pending[0], result);
 }
 

@@ -135,6 +135,7 @@ CASES = [
     Case("float64_any", "exact(bf16/rz)", "fp16", "large"),
     Case("float64_any", "fma(fp16, 4)", "fp8_e4m3", "zeros", c="fp16"),
     Case("float64_any", "chunk(5, exact(fp16), tree(fp32))", "fp8_e4m3", "cancellation"),
+    Case("float64_any", "chunk(200, seq(fp32/rz), tree(fp16, leaves=exact))", "bf16", c="fp16"),
     Case("float64_any", "chunk(2, seq(fp32:ftz/odd), seq(fp32:ftz/odd))", "bf16", c="fp32"),
     Case("float64_any", "fma(fp8_e4m3fnuz)", "fp8_e4m3fnuz", "large", c="fp8_e4m3fnuz"),
     Case("float64_any", "seq(e5m2:ftz)", "fp16", "subnormal"),
