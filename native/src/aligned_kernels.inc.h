@@ -9,8 +9,6 @@
  * products in a run is that of its slots. b is packed into panels [slot][COLUMNS] of values and exponents, once for all
  * rows; a into rows [slot], once for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. */
 
-#include <float.h>
-
 #include "lanes.inc.h"
 #include "roundpack.h"
 
@@ -506,8 +504,8 @@ static void run_leaf(context_t *c, states_t *s, int64_t k0, int64_t k1)
         run_steps(c, s, steps, 0, IN_DOUBLE);
 }
 
-/* s = s + t of `n` finite numbers, the sum rounded to odd first. */
-static void join_finite(double *s, const double *t, int32_t *over, int64_t n, const double_rounder *rounding)
+/* s = s + t of `n` moderate numbers, the sum rounded to odd first. */
+static void join_moderate(double *s, const double *t, int32_t *over, int64_t n, const double_rounder *rounding)
 {
     const double_rounder r = *rounding;
     for (int64_t i = 0; i < n; i++) {
@@ -517,20 +515,21 @@ static void join_finite(double *s, const double *t, int32_t *over, int64_t n, co
     }
 }
 
-static int all_finite(const double *x, int64_t n)
+/* Whether numbers are finite, and so far from the largest double that the constants of a rounding are too. */
+static int all_moderate(const double *x, int64_t n)
 {
-    int finite = 1;
+    int moderate = 1;
     for (int64_t i = 0; i < n; i++)
-        finite &= fabs(x[i]) <= DBL_MAX;
-    return finite;
+        moderate &= fabs(x[i]) <= 0x1p960;
+    return moderate;
 }
 
 /* Join the runs of a row to the states of a level. */
 static void join(context_t *c, double *s, const double *runs, int32_t *over, int64_t n, int level)
 {
     const ulp_use *use = &c->job->join[level - 1];
-    if (c->join_in_lanes[level - 1] && all_finite(s, n) && all_finite(runs, n)) {
-        join_finite(s, runs, over, n, &c->join[level - 1]);
+    if (c->join_in_lanes[level - 1] && all_moderate(s, n) && all_moderate(runs, n)) {
+        join_moderate(s, runs, over, n, &c->join[level - 1]);
         return;
     }
     for (int64_t i = 0; i < n; i++) {

@@ -114,6 +114,17 @@ def test_what_overflowed_stays(isa):
             assert stats.overflowed.any()
 
 
+def test_runs_too_large_for_the_constants_of_the_next_join(isa):
+    a, b = np.ones((2, 12)), np.ones((12, 20))
+    a[1, :3], b[:3, 3:] = 60000.0, 2.0
+    unit = "chunk(6, chunk(3, aligned(4, 12, fp16), seq(e11m18/sat)), seq(e3m49))"
+    expected, counted = forced("integer_any", unit, a, b).dense("overflows")
+    assert np.isinf(expected[1, 3])
+    y, stats = forced("float32_aligned", unit, a, b).dense("overflows")
+    assert_same_bits(y, expected, note=isa)
+    assert np.array_equal(stats.overflowed, counted.overflowed)
+
+
 def test_real_units_run_in_lanes():
     rng = np.random.default_rng(SEED)
     a, b = rng.standard_normal((20, 96)), rng.standard_normal((96, 20))
