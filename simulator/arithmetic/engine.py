@@ -86,7 +86,7 @@ class Accumulation:
             if not self.late and isinstance(outermost(self.spec.accumulator), Exact):
                 return np.broadcast_to(c, self.shape)
             if use.mode.stochastic:
-                c = np.broadcast_to(c, self.shape)
+                c = np.broadcast_to(c, (self.shape[0], self.shape[1] if self.key.column else 1))
             elif not use.format.has_nan and np.isnan(c).any():
                 return np.broadcast_to(_with_nan(c, use), self.shape)
             return np.broadcast_to(quantize(c, use, **self._words(C, self.key.first, SUM)), self.shape)

@@ -6,6 +6,7 @@ import pytest
 import formats
 import simulator
 from simulator.arithmetic import reference
+from simulator.arithmetic.places import Place
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.operands import structured
 
@@ -38,6 +39,17 @@ def test_transposed_views_are_the_matrices_they_show():
     a, b = operands((7, 4), (9, 7))
     got = simulator.matmul(a.T, b.T, "fma(bf16)")
     assert_same_bits(got, simulator.matmul(a.T.copy(), b.T.copy(), "fma(bf16)"))
+
+
+@pytest.mark.parametrize("spec", ["fma(fp16/sr:4)", "tree(fp8_e5m2/sr:4)", "late(fma(fp16)) -> fp8_e4m3/sr:2"])
+def test_the_addends_of_inner_products_take_the_random_words_of_their_outputs(spec):
+    a, b = operands((9, 5), (9, 5))
+    c = np.random.default_rng(SEED).standard_normal(9)
+    expected = [
+        reference.dot(simulator.mac(spec), a[i].tolist(), b[i].tolist(), float(c[i]), Place(i, seed=SEED))[0]
+        for i in range(9)
+    ]
+    assert_same_bits(simulator.dot(a, b, spec, c=c, seed=SEED), expected)
 
 
 def test_random_words_of_a_stack_and_of_parts_are_those_of_the_whole():
