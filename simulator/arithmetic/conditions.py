@@ -45,6 +45,7 @@ from .situation import (
     Clause,
     Lane,
     Situation,
+    decimal,
     float_of,
     log2_ceiling,
     posit_of,
@@ -104,7 +105,7 @@ def shortcuts(s: Situation) -> Shortcuts:
     sums = float_of(leaf.sum)
     bound = (s.addend if s.starts_in_leaf else 0) + 2 * s.total
     fits = s.finite and bound <= sums.max
-    text = f"no sum overflows: |c| + 2 sum|a*b| <= {float(bound):.6g} <= {sums.max:g}, all finite"
+    text = f"no sum overflows: |c| + 2 sum|a*b| <= {decimal(bound)} <= {sums.max:g}, all finite"
     grid = quantum(sums)
     last = _term(s).last
     starts_at_zero = s.c is None or not s.starts_in_leaf or not s.c.minus_zero
@@ -115,7 +116,7 @@ def shortcuts(s: Situation) -> Shortcuts:
         assert leaf.product is not None
         product = float_of(leaf.product)
         fits &= _term(s).largest <= product.max
-        text += f"; no product: {float(_term(s).largest):.6g} <= {product.max:g}"
+        text += f"; no product: {decimal(_term(s).largest)} <= {product.max:g}"
         products = s.product_last >= quantum(product)
         products_text = f"products do not underflow: last bit 2^{s.product_last} >= 2^{quantum(product)}"
     return Shortcuts(
@@ -147,21 +148,22 @@ class _Conditions:
 
     def exact_group(self, node: Node, index: int) -> None:
         """The products that a node takes at once, with the addend of an exact sum, have an exact sum."""
-        s = self.situation
+        s, cut = self.situation, None
         self.zeros(node)
         if node.kind == "exact":
-            high, last = _exact_range(s, index == 0)
-            text, cut = f"all sums exact: 2^{high} down to 2^{last} within 53 bits", split(s)
-            if cut is None:
-                self.need(True, text)
-            else:
-                finite = s.finite and not (s.c and s.c.minus_zero)
-                bits = cut - 1 + s.k.bit_length() - last
-                self.need(finite and bits <= 53, f"{text}; or finite, and below 2^{cut} apart: {bits} bits <= 53")
+            (high, last), cut = _exact_range(s, index == 0), split(s)
+            text = f"all sums exact: 2^{high} down to 2^{last} within 53 bits"
         else:
             count = min(node.length, s.k)
             high, last = log2_ceiling(count * s.largest), s.product_last
-            self.need(high - last <= 53, f"{count} products sum up exactly: 2^{high} down to 2^{last} within 53 bits")
+            text = f"{count} products sum up exactly: 2^{high} down to 2^{last} within 53 bits"
+        self.need(high <= self.lane.top - 2, f"what is added at once stays below 2^{high} <= 2^{self.lane.top - 2}")
+        if cut is None:
+            self.need(high - last <= 53, text)
+        else:
+            finite = s.finite and not (s.c and s.c.minus_zero)
+            bits = cut - 1 + s.k.bit_length() - last
+            self.need(finite and bits <= 53, f"{text}; or finite, and below 2^{cut} apart: {bits} bits <= 53")
 
     def zeros(self, node: Node) -> None:
         """Sums of several products have the sign of a zero that rounding to nearest gives them."""
@@ -225,11 +227,27 @@ class _Conditions:
         exponent = log2_ceiling(bound)
         self.need(exponent <= limit, f"{what} below 2^{exponent} <= 2^{limit}, where the rounding constant works")
 
-    def sum_bound(self, use: Use, start: Fraction, total: Fraction) -> Fraction:
-        """Fact 4, and the largest finite value, to which infinities may saturate: no finite state exceeds this."""
+    def sum_bound(self, use: Use, start: Fraction, total: Fraction, finite: bool) -> Fraction:
+        """Fact 4, and the largest finite value, to which infinities may saturate: no finite state exceeds this.
+
+        Args:
+            finite: whether no term is infinite.
+        """
         top = Fraction(float_of(use).max)
         saturates = math.isfinite(float_of(use).overflowed(use.overflow))
-        return top if saturates and not self.situation.finite else min(top, start + 2 * total)
+        return top if saturates and not finite else min(top, start + 2 * total)
+
+    def finite_sums(self, use: Use, start: Fraction, total: Fraction, finite: bool) -> bool:
+        """Whether no state is infinite; arguments as for sum_bound."""
+        fits = finite and start + 2 * total <= Fraction(float_of(use).max)
+        return fits or not math.isinf(float_of(use).overflowed(use.overflow))
+
+    def finite_terms(self) -> bool:
+        """Whether no term of the leaf is infinite: no product is, before or after its rounding."""
+        s, product = self.situation, self.situation.leaf.product
+        if s.leaf.kind != "seq" or product is None or not math.isinf(float_of(product).overflowed(product.overflow)):
+            return s.finite
+        return s.finite and s.largest <= Fraction(float_of(product).max)
 
     def single_rounding(self, use: Use, term: Term, bound: Fraction, start_last: int | None, odd: bool) -> None:
         """s + t reaches the format with one rounding; |s + t| <= bound."""
@@ -258,16 +276,24 @@ class _Conditions:
             text = f"double rounding innocuous: {fitting if innocuous else apart_text}"
         self.need(exact or innocuous or apart, text)
 
-    def joins(self, joins: Sequence[Join], run_bound: Fraction, start: Fraction) -> None:
-        """Runs are joined with sums rounded to odd first."""
-        terms, total = self.situation.k, self.situation.total
+    def joins(self, joins: Sequence[Join], run_bound: Fraction, start: Fraction, terms: bool, finite: bool) -> None:
+        """Runs are joined with sums rounded to odd first.
+
+        Args:
+            run_bound: no finite state of the leaf exceeds this. start: |c|, of the last join.
+            terms, finite: whether no term, and no state, of the leaf is infinite.
+        """
+        products, total = self.situation.k, self.situation.total
         for level, join in enumerate(joins):
             self.representable(join.sum)
-            runs, total = -(-terms // join.length), 2 * total
+            runs, total = -(-products // join.length), 2 * total
             begin = start if level == len(joins) - 1 else Fraction(0)
-            bound = self.sum_bound(join.sum, begin, min(runs * run_bound, total))
+            # Where infinities saturate, finite products do not bound the states.
+            added = min(runs * run_bound, total) if terms else runs * run_bound
+            terms, finite = terms and finite, finite and self.situation.finite
+            bound = self.sum_bound(join.sum, begin, added, finite)
             self.roundable(join.sum, bound + 2 * run_bound, f"joined runs of {join.length}")
-            run_bound = bound
+            run_bound, finite = bound, self.finite_sums(join.sum, begin, added, finite)
 
 
 def float_lanes(lane: Lane, step: str, odd: bool, situation: Situation) -> list[Clause]:
@@ -291,12 +317,13 @@ def float_lanes(lane: Lane, step: str, odd: bool, situation: Situation) -> list[
                 f"last bit 2^{s.product_last} >= 2^{quantum(product)}, below 2^{s.product_high} <= {product.max:g}",
             )
     start = s.addend if s.starts_in_leaf else Fraction(0)
-    bound = c.sum_bound(leaf.sum, start, s.total)
+    terms = c.finite_terms()
+    bound = c.sum_bound(leaf.sum, start, s.total, terms)
     # An exact product stays below `largest`; a rounded one may reach it.
     c.roundable(leaf.sum, bound + (2 * s.largest if leaf.kind == "seq" else s.largest), "sum")
     start_last = s.c.min_last_bit if s.starts_in_leaf and s.c and s.c.nonzero else None
     c.single_rounding(leaf.sum, term, bound + term.largest, start_last, odd)
-    c.joins(s.lowered.joins or (), bound, s.addend)
+    c.joins(s.lowered.joins or (), bound, s.addend, terms, c.finite_sums(leaf.sum, start, s.total, terms))
     return c.clauses
 
 
@@ -342,7 +369,7 @@ def exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
         c.need(s.finite, "operands and addend are finite")
         c.need(s.product_last >= -ends.fraction_bits, f"products end at 2^{s.product_last} >= 2^-{ends.fraction_bits}")
         bound = s.addend + s.total
-        c.need(bound <= Fraction(ends.max), f"no sum leaves the range: {float(bound):.6g} <= {ends.max:g}")
+        c.need(bound <= Fraction(ends.max), f"no sum leaves the range: {decimal(bound)} <= {ends.max:g}")
     last = min([s.product_last] + ([s.c.min_last_bit] if s.c and s.c.nonzero else []))
     high = log2_ceiling(s.addend + s.total)
     exact = high - last <= lane.precision and high <= lane.top and last >= lane.last

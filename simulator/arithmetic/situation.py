@@ -139,3 +139,8 @@ def root_above(x: Fraction) -> Fraction:
     """At least the square root of x, by 2^-30 of it at most where x is not tiny."""
     shift = 60 + max(x.denominator.bit_length() - x.numerator.bit_length(), 0)
     return Fraction(math.isqrt(math.ceil(x * 4**shift)) + 1, 2**shift)
+
+
+def decimal(x: Fraction) -> str:
+    """Write x, which float64 may not hold, for people; rounded up to a power of two where it does not."""
+    return f"{float(x):.6g}" if x < TWO**1023 else f"2^{log2_ceiling(x)}"

@@ -353,6 +353,36 @@ BOUNDS = {
         situation("fma(fp16, 9)", operand(24, 0, 1), operand(24, 0, 1), k=9),
         "9 products sum up exactly: 2^54 down to 2^0 within 53 bits",
     ),
+    "float64_any: the sum of a group": (
+        "float64_any",
+        situation("fma(fp16, 16)", operand(508, 508), operand(508, 508), k=16),
+        situation("fma(fp16, 17)", operand(508, 508), operand(508, 508), k=17),
+        "what is added at once stays below 2^1023 <= 2^1022",
+    ),
+    "float64_any: the sum of all": (
+        "float64_any",
+        situation("exact(fp16)", operand(508, 508), operand(508, 508), k=16),
+        situation("exact(fp16)", operand(508, 508), operand(508, 508), k=17),
+        "what is added at once stays below 2^1023 <= 2^1022",
+    ),
+    "float32_fma: runs that overflow into a sum that saturates": (
+        "float32_fma",
+        situation("chunk(2, fma(fp16), seq(bf16/sat))", operand(5, 4, 2), k=2),
+        situation("chunk(2, fma(fp16), seq(bf16/sat))", operand(6, 4, 2), k=2),
+        "joined runs of 2 below 2^128 <= 2^112",
+    ),
+    "float32_fma: infinities that saturate in runs": (
+        "float32_fma",
+        situation("chunk(1, fma(e7m7:b22/sat), seq(e8m7))", operand(finite=False), k=63),
+        situation("chunk(1, fma(e7m7:b22/sat), seq(e8m7))", operand(finite=False), k=64),
+        "joined runs of 1 below 2^113 <= 2^112",
+    ),
+    "float32_seq: products that overflow into a sum that saturates": (
+        "float32_seq",
+        situation("seq(fp8_e5m2, bf16/sat)", operand(6, 6), ONE),
+        situation("seq(fp8_e5m2, bf16/sat)", operand(15, 15), ONE),
+        "sum below 2^128 <= 2^112",
+    ),
     "float64_any: pairs": (
         "float64_any",
         situation("tree(fp16, 2)", ONE),

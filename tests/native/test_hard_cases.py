@@ -69,6 +69,17 @@ HARD = {
         "float32_fma", "fma(bf16/sat)", [math.inf, 2.0**55], [1.0, -(2.0**55)], None, (2 - 2.0**-7) * 2.0**127,
         (2 - 2.0**-7) * 2.0**127 - 2.0**110,
     ),
+    "a run that overflows saturates where the rounding constant does not work": (
+        "float32_fma", "chunk(2, fma(fp16), seq(bf16/sat))", [60000.0, 60000.0, -3.0, 1.0], [1.0, 1.0, 1.0, 1.0], None,
+        (2 - 2.0**-7) * 2.0**127, (2 - 2.0**-7) * 2.0**127 - 2.0**104,
+    ),
+    "infinities that saturate in many runs": (
+        "float32_fma", "chunk(1, fma(e7m7:b22/sat), seq(e8m7))", [math.inf] * 250, [1.0] * 250, None,
+        1.9453125 * 2.0**112, math.nan,
+    ),
+    "a group whose sum float64 does not hold": (
+        "float64_any", "fma(fp16, 64)", [2.0**510] * 32 + [-(2.0**510)] * 32, [2.0**510] * 64, None, 0.0, math.inf,
+    ),
     "a small state behind a product that looks like a tie": (
         "float32_fma", "fma(bf16)", [2.0**-20, 1 + 2.0**-4], [2.0**-20, 1 + 2.0**-4], None, 1 + 2.0**-3 + 2.0**-7,
         1 + 2.0**-3,
