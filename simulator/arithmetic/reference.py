@@ -507,7 +507,7 @@ class _Aligned(_State):
         if total[0] == 0:
             return use.format.project_special(0.0, use.overflow)
         if use.format.overflows(*total, use.mode, random):
-            value = _project_special(use, math.copysign(math.inf, total[0]), self.run)
+            value = _project_special(use, math.inf if total[0] > 0 else -math.inf, self.run)
         else:
             value = use.format.project_finite(*total, use.mode, use.overflow, random)
         self.run.underflows += value == 0.0

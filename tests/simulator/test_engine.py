@@ -198,3 +198,11 @@ def test_full_twenty_thousand_outputs_of_the_scalar_kernel_equal_the_reference(k
         assert_same_bits(y, values, operands_of(a, b, c), f"{spec} far={far} seed {SEED}")
         assert_same_bits(stats.overflowed, flags, operands_of(a, b, c), f"overflow flags {spec} far={far} seed {SEED}")
         assert y.size == 10_000
+
+
+@pytest.mark.parametrize(
+    "spec", ["fixed(8, 2, sat)", "fixed(9, 0, track)", "aligned(4, 8, fp16)", "aligned(2, 12, fp8_e4m3/sat)"]
+)
+def test_products_beyond_float64(spec):
+    a, b = np.array([[1e200, 3.0, -1e300], [-1e200, 1e-200, 2.0]]), np.array([[1e200, 1.0], [1e300, 5.0], [2.0, -1e9]])
+    assert_same_bits(simulator.matmul(a, b, spec), definition(spec, a, b)[0], operands_of(a, b), spec)
