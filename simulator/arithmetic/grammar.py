@@ -129,7 +129,10 @@ def accumulator(form: str | Mapping[str, Any] | Accumulator) -> Accumulator:
     if isinstance(form, str):
         return _from_string(form)
     if isinstance(form, Mapping):
-        return _from_mapping(form)
+        try:
+            return _from_mapping(form)
+        except RecursionError:
+            raise ValueError("accumulator: its mappings are nested too deeply, or within themselves") from None
     raise TypeError(f"expected an accumulator as string or mapping, got {type(form).__name__}")
 
 
@@ -152,6 +155,8 @@ def _from_string(text: str) -> Accumulator:
     name = name.strip()
     if name in PRESETS and (not bracket or rest.endswith(")")):
         return _from_string(PRESETS[name].form(rest[:-1].strip() if bracket else None))
+    if name in PRESETS:
+        raise ValueError(f"{text!r}: expected {name}, or its output format in parentheses behind")
     if name not in _ARGUMENTS:
         near = _near(name, PRESETS if "." in name else [*_ARGUMENTS, *PRESETS])
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(_ARGUMENTS)}, and the presets"

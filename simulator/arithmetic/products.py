@@ -6,6 +6,7 @@ The results equal those of `reference.dot`, bit for bit, whatever kernel runs (N
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from .scaling import scaled
 from .spec import MacSpec
 from .spec import mac as make_spec  # `mac` is the public name of an argument
 from .stats import Stats
+
+LARGEST = sys.float_info.max
 
 
 def matmul(
@@ -111,7 +114,7 @@ def dot(
     shape, k = a.shape[:-1], a.shape[-1]
     count = math.prod(shape)
     rows = np.arange(count, dtype=np.int64)
-    addend = None if c is None else np.broadcast_to(numbers(c, "c"), shape).reshape(count, 1)
+    addend = None if c is None else _broadcast(numbers(c, "c"), shape).reshape(count, 1)
     key = Key(whole_of_bits("seed", seed, 32), row=1)
     work = Accumulation(make_spec(mac), a.reshape(count, k), b.reshape(count, k).T, addend, threads, key)
     return work.listed((rows, rows))[0].reshape(shape)
@@ -141,6 +144,6 @@ def _broadcast(c: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _factor(name: str, x: float) -> float:
-    if isinstance(x, bool) or not isinstance(x, int | float | np.floating | np.integer) or not math.isfinite(x):
+    if isinstance(x, bool) or not isinstance(x, int | float | np.floating | np.integer) or not abs(x) <= LARGEST:
         raise ValueError(f"{name}: expected a finite number, got {x!r}")
     return float(x)

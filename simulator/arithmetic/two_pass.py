@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from formats.arguments import whole_of_bits
 from native.matmul import Gathered
 from native.twins import convert
 
 from .accumulators import Accumulator, result_use
 from .engine import Accumulation, check_shapes, numbers, random_key
+from .places import SITE_BITS
 from .spec import MacSpec, mac
 
 # kappa_phi(v) / |v| for each activation, on float64 v of any sign; +inf at a zero that the activation does not forgive.
@@ -153,6 +155,7 @@ def two_pass(
     b = numbers(b, "b")
     check_shapes("two_pass", a, b)
     n = b.shape[1]
+    whole_of_bits("site", site, SITE_BITS - 1)
     keys = [random_key(seed, step, 2 * site + i, first_row, n) for i in range(2)]
     first, counted = Accumulation(low, a, b, c, threads, keys[0]).dense("overflows")
     assert counted is not None

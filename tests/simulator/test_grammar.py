@@ -5,6 +5,7 @@ import random
 import pytest
 
 import simulator
+from simulator.arithmetic import accumulator
 from simulator.arithmetic.accumulators import innermost, joins_late, outermost, parts, result_use, uses, walk
 from simulator.arithmetic.presets import PRESETS
 from tests.oracles.specs import SPECS, STOCHASTIC
@@ -117,6 +118,7 @@ def test_random_nestings_read_back_and_know_their_ends():
 
 
 WRONG = {
+    "h100.fp16(": "'h100.fp16(': expected h100.fp16, or its output format in parentheses behind",
     "fma(fp16, 0)": "fma: the number of products of a step must be a whole number from 1 to 4096, got 0",
     "fma(fp16, 4097)": "fma: the number of products of a step must be a whole number from 1 to 4096, got 4097",
     "fma(fp16, 2.5)": "fma: products must be a whole number, got '2.5'",
@@ -194,3 +196,11 @@ def test_a_wrong_mapping_is_refused_with_the_key_that_is_wrong(form, message):
     with pytest.raises(ValueError) as caught:
         simulator.mac({"accumulator": form})
     assert message in str(caught.value)
+
+
+def test_mappings_without_end_are_refused():
+    form = {"chunk": 2, "outer": "fma(fp16)"}
+    form["inner"] = form
+    with pytest.raises(ValueError) as caught:
+        accumulator(form)
+    assert str(caught.value) == "accumulator: its mappings are nested too deeply, or within themselves"

@@ -114,6 +114,7 @@ def test_stacks_that_do_not_fit_are_refused(shapes, message):
     ("options", "message"),
     [
         ({"alpha": np.inf}, "alpha: expected a finite number, got inf"),
+        ({"alpha": 10**400}, "alpha: expected a finite number, got 1000"),
         ({"beta": "2"}, "beta: expected a finite number, got '2'"),
         ({"seed": -1}, "seed: got -1"),
         ({"site": 1 << 24}, "site: got 16777216; expected a whole number from 0 to 2**24 - 1"),
@@ -125,3 +126,9 @@ def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(ValueError) as caught:
         simulator.matmul(np.ones((2, 3)), np.ones((3, 2)), "fma(fp16)", **options)
     assert message in str(caught.value)
+
+
+def test_an_addend_that_fits_no_inner_products_is_refused():
+    with pytest.raises(ValueError) as caught:
+        simulator.dot(np.ones((2, 3)), np.ones((2, 3)), "fma(fp16)", c=np.ones(5))
+    assert str(caught.value) == "c (5,) does not broadcast to the output's shape (2,)"

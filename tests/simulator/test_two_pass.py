@@ -319,3 +319,9 @@ def test_unknown_scores_and_activations_and_wrong_shapes_are_refused():
         simulator.two_pass([[1.0, 2.0]], [[1.0]], LOW, HIGH)
     with pytest.raises(ValueError, match="accumulator 'fmaa' is unknown; did you mean fma"):
         simulator.two_pass([[1.0]], [[1.0]], "fmaa(fp16)", HIGH)
+
+
+def test_a_site_of_which_there_is_no_pair_is_refused():
+    with pytest.raises(ValueError) as caught:
+        simulator.two_pass([[1.0]], [[1.0]], LOW, HIGH, site=1 << 23)
+    assert str(caught.value) == "site: got 8388608; expected a whole number from 0 to 2**23 - 1"
