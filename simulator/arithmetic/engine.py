@@ -181,11 +181,12 @@ class Accumulation:
         engine.matmul("float64_exact", lowered.nodes, (), 0, self.a, self.b, c, exact, threads=self.threads)
         if all(clause.holds for clause in kernel_named("float64_exact").condition(situation)):
             return exact, 0.0
-        # K + 1 sums in float64 of terms that may be rounded themselves: each is off by half an ulp of at most this.
+        # K + 1 sums in float64 of terms that may be rounded themselves: each is off by half an ulp of at most this, and
+        # a product below the normal range by less than the smallest subnormal.
         terms, largest = self.a.shape[1] + 1, math.ldexp(1.0, min(1023, situation.product_high))
         if c is not None:
             largest = max(largest, float(np.abs(c).max(initial=0.0)))
-        return exact, math.ldexp(terms * (terms + 1) * largest, -53)
+        return exact, math.ldexp(terms * (terms + 1) * largest, -53) + math.ldexp(terms, -1074)
 
     def _define(
         self,

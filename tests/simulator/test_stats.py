@@ -123,3 +123,8 @@ def test_tiles_that_cut_counts_and_statistics_that_were_not_asked_for_are_refuse
         stats.tiles()
     with pytest.raises(ValueError, match='expected False, True or "overflows"'):
         simulator.matmul(a, b, "fma(fp16)", stats="all")
+
+
+def test_products_below_float64_are_not_called_exact():
+    _, stats = simulator.matmul([[1e-170]], [[1e-170]], "fma(fp64)", stats=True)
+    assert stats.exact[0, 0] == 0.0 < stats.error_bound
