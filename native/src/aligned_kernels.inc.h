@@ -636,4 +636,4 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
     }
 }
 
-const ulp_kernel ISA_NAME(ulp_float32_aligned) = {dense, listed, scratch_bytes, ROWS, PANELS * COLUMNS};
+const ulp_kernel ISA_NAME(ulp_float32_aligned) = {dense, listed, scratch_bytes, ROWS, PANELS * COLUMNS, 0};

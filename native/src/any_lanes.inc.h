@@ -445,4 +445,4 @@ static void any_listed(const ulp_job *job, int64_t first, int64_t last, void *sc
     }
 }
 
-const ulp_kernel ISA_NAME(ulp_float64_any) = {any_dense, any_listed, any_scratch, 1, LANES};
+const ulp_kernel ISA_NAME(ulp_float64_any) = {any_dense, any_listed, any_scratch, 1, LANES, 0};

@@ -131,18 +131,13 @@ static void *run(void *argument)
     return NULL;
 }
 
-int ulp_matmul(int kernel, int isa, const ulp_job *job)
+static int run_all(const ulp_job *job, const ulp_kernel *kernel)
 {
-    if (kernel < 0 || kernel >= KERNELS)
-        return ULP_BAD_KERNEL;
-    if (!ulp_isa_supported(isa))
-        return ULP_BAD_ISA;
-    if (job->m <= 0 || job->n <= 0 || (job->rows && job->count <= 0))
-        return ULP_OK;
     int threads = job->threads < 1 ? 1 : job->threads > 256 ? 256 : job->threads;
-    work w = {.job = job, .kernel = table[isa][kernel] ? table[isa][kernel] : table[ULP_PORTABLE][kernel]};
+    work w = {.job = job, .kernel = kernel};
     if (job->rows) {
-        w.list_span = 1024;
+        w.list_span = job->count / (8 * threads); /* as below; but long ones share more of what is packed */
+        w.list_span = w.list_span < 1024 ? 1024 : w.list_span > 8192 ? 8192 : w.list_span;
         w.items = (job->count + w.list_span - 1) / w.list_span;
     } else {
         int64_t steps = (job->m + w.kernel->row_step - 1) / w.kernel->row_step;
@@ -167,4 +162,62 @@ int ulp_matmul(int kernel, int isa, const ulp_job *job)
     if (atomic_load(&w.status) != ULP_OK && atomic_load(&w.next) < w.items)
         status = atomic_load(&w.status);
     return status;
+}
+
+static int is_sorted(const ulp_job *job, int64_t step)
+{
+    int64_t i = 1;
+    while (step && i < job->count && job->columns[i - 1] / step <= job->columns[i] / step)
+        i++;
+    return !step || i == job->count;
+}
+
+/* Run a list of outputs sorted by the kernel's blocks of columns, so that what outputs share is packed but once. */
+static int run_sorted(const ulp_job *job, const ulp_kernel *kernel)
+{
+    const int64_t step = kernel->list_step, count = job->count, blocks = (job->n + step - 1) / step;
+    const size_t width = job->out_is_double ? sizeof(double) : sizeof(float), n = (size_t)count;
+    int64_t *memory = malloc(sizeof(int64_t) * (size_t)(blocks + 1 + 3 * count) + n * (width + 1));
+    if (!memory)
+        return ULP_NO_MEMORY;
+    int64_t *next = memory, *from = next + blocks + 1, *rows = from + count, *columns = rows + count;
+    char *out = (char *)(columns + count);
+    uint8_t *overflow = (uint8_t *)out + n * width;
+    memset(next, 0, sizeof(int64_t) * (size_t)(blocks + 1));
+    memset(overflow, 0, n);
+    for (int64_t i = 0; i < count; i++)
+        next[job->columns[i] / step + 1]++;
+    for (int64_t block = 0; block < blocks; block++)
+        next[block + 1] += next[block];
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = next[job->columns[i] / step]++;
+        from[at] = i;
+        rows[at] = job->rows[i];
+        columns[at] = job->columns[i];
+    }
+    ulp_job sorted = *job;
+    sorted.rows = rows;
+    sorted.columns = columns;
+    sorted.out = out;
+    sorted.overflow = job->overflow ? overflow : NULL;
+    int status = run_all(&sorted, kernel);
+    for (int64_t i = 0; status == ULP_OK && i < count; i++) {
+        memcpy((char *)job->out + (size_t)from[i] * width, out + (size_t)i * width, width);
+        if (job->overflow && overflow[i])
+            job->overflow[from[i]] = 1;
+    }
+    free(memory);
+    return status;
+}
+
+int ulp_matmul(int kernel, int isa, const ulp_job *job)
+{
+    if (kernel < 0 || kernel >= KERNELS)
+        return ULP_BAD_KERNEL;
+    if (!ulp_isa_supported(isa))
+        return ULP_BAD_ISA;
+    if (job->m <= 0 || job->n <= 0 || (job->rows && job->count <= 0))
+        return ULP_OK;
+    const ulp_kernel *chosen = table[isa][kernel] ? table[isa][kernel] : table[ULP_PORTABLE][kernel];
+    return job->rows && !is_sorted(job, chosen->list_step) ? run_sorted(job, chosen) : run_all(job, chosen);
 }

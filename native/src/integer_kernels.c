@@ -639,4 +639,4 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
         compute(job, job->rows[i], job->columns[i], i, scratch);
 }
 
-const ulp_kernel ulp_integer_any = {dense, listed, scratch_bytes, 1, 16};
+const ulp_kernel ulp_integer_any = {dense, listed, scratch_bytes, 1, 16, 0};

@@ -15,6 +15,7 @@ typedef struct {
     void (*listed)(const ulp_job *job, int64_t first, int64_t last, void *scratch);
     size_t (*scratch_bytes)(const ulp_job *job);
     int row_step, column_step; /* rectangles are cut at multiples of these */
+    int list_step;             /* a list is sorted by blocks of so many columns; 0: as it is */
 } ulp_kernel;
 
 #define LANES(name) extern const ulp_kernel ulp_##name##_portable;

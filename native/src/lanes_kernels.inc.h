@@ -4,7 +4,9 @@
  * the conditions under which a step equals the definition are in simulator/arithmetic/conditions.py.
  *
  * dense:   a tile of ROWS x COLUMNS outputs; b is packed into a panel [k][COLUMNS], a is broadcast as it lies.
- * listed:  LISTED outputs anywhere; a and b are both packed into panels [k][LISTED].
+ * listed:  LISTED outputs anywhere, the rows of a that they need packed into a panel [k][rows], from which lanes take
+ *          theirs by permutation. So they do from a panel of b, where enough outputs in a row lie in the same SPAN
+ *          columns, for which the dispatcher sorts them; else b is packed lane by lane.
  *
  * Where overflow is not excluded, a tile is WATCHED first; if it comes near the largest value, it is done again
  * CAREFULLY. One such tile has the next done carefully at once, until one stays below. The bits are the same. */
@@ -27,6 +29,9 @@ enum {
     LISTED = VECTORS * WIDTH,
     WATCHES = 4,       /* a lane's peak is shared by every fourth vector: short chains in few registers */
     BLOCK = 16,        /* k's gathered at a time */
+    GATHERED = LISTED + WIDTH, /* of a k; a vector that begins at the last line reads beyond it */
+    SPAN = 4 * COLUMNS,        /* columns of b packed for listed outputs; a vector's lie in COLUMNS of them */
+    ENOUGH = LISTED / 4,       /* listed outputs for which they are packed */
     PANEL = 1 << 13    /* k's of b packed at a time for a dense tile */
 };
 
@@ -120,12 +125,12 @@ struct context {
     V peak[ULP_MAX_JOINS + 1][VECTORS];     /* largest magnitude of the sums of a level */
     V product_peak[VECTORS];                /* if watched, the first WATCHES of the leaf's are shared by all vectors */
     tally_t tally[VECTORS];                 /* of all levels together */
-    REAL a_panel[BLOCK * LISTED];           /* listed only */
-    int64_t column, columns;                /* dense: of b, that the panel holds */
-    int64_t packed, packed_end;             /* dense: the k's that the panel holds */
+    REAL a_panel[BLOCK * GATHERED];         /* listed only */
+    int64_t column, columns;                /* of b, that the panel holds */
+    int64_t packed, packed_end;             /* the k's that it holds */
     const int64_t *along;                   /* dense: offsets of a's elements along k */
     REAL *wide;                             /* dense: [ROWS][panel_length] of floats widened; NULL if a is REAL */
-    REAL b_panel[];                         /* dense: [k - packed][COLUMNS]; listed: [k][LISTED] */
+    REAL b_panel[] __attribute__((aligned(64))); /* [k - packed][COLUMNS or SPAN]; lane by lane: [BLOCK][GATHERED] */
 };
 
 /* The tile under way. */
@@ -134,6 +139,11 @@ struct tile {
     int64_t at[ROWS];                       /* dense: where a's rows begin; over the edge the last is repeated */
     const int64_t *row_list, *column_list;  /* listed */
     int64_t first, listed;
+    int together;                           /* listed: in the columns that the panel holds */
+    int64_t output[LISTED];                 /* listed: which one each lane is; -1 for none */
+    int64_t lines[LISTED], line_count;      /* listed: rows of a, one for each change of row in the list */
+    int64_t begin[VECTORS], from[VECTORS];  /* listed: where in the panels of a and b a vector looks */
+    B line[VECTORS], place[VECTORS];        /* listed: where from there on each lane does */
 };
 
 static int64_t panel_length(const ulp_job *job) { return job->k < PANEL ? job->k : PANEL; }
@@ -142,12 +152,11 @@ static int is_narrow(const ulp_job *job) { return REAL_IS_DOUBLE && !job->a.is_d
 static size_t scratch_bytes(const ulp_job *job)
 {
     size_t bytes = sizeof(context_t);
-    if (job->rows) {
-        bytes += sizeof(REAL) * BLOCK * LISTED;
-    } else {
-        bytes += (size_t)panel_length(job) * sizeof(REAL) * (COLUMNS + (is_narrow(job) ? ROWS : 0));
-        bytes += (size_t)job->k * sizeof(int64_t);
-    }
+    size_t panel = (size_t)panel_length(job) * sizeof(REAL), gathered = sizeof(REAL) * BLOCK * GATHERED;
+    if (job->rows)
+        bytes += panel * SPAN > gathered ? panel * SPAN : gathered;
+    else
+        bytes += panel * (COLUMNS + (is_narrow(job) ? ROWS : 0)) + (size_t)job->k * sizeof(int64_t);
     return (bytes + 63) / 64 * 64;
 }
 
@@ -188,8 +197,9 @@ static void copy_line(REAL *to, int64_t to_step, const ulp_matrix *x, int64_t at
     }
 }
 
-/* Have the panel hold k, with as many k's behind it as fit; a short inner product is packed once for all rows. */
-static void pack(context_t *context, int64_t k)
+/* Have the panel, `width` columns wide, hold k, with as many k's behind it as fit; a short inner product is packed once
+ * for all rows. */
+INLINE void pack(context_t *context, int64_t k, int width)
 {
     const ulp_matrix *b = &context->job->b;
     if (k >= context->packed && k < context->packed_end)
@@ -198,14 +208,14 @@ static void pack(context_t *context, int64_t k)
     int64_t at = k * b->row_stride + context->column * b->column_stride;
     context->packed = k;
     context->packed_end = k + count;
-    if (context->columns < COLUMNS)
-        memset(context->b_panel, 0, (size_t)(count * COLUMNS) * sizeof(REAL));
+    if (context->columns < width)
+        memset(context->b_panel, 0, (size_t)(count * width) * sizeof(REAL));
     if (b->column_stride == 1)
         for (int64_t i = 0; i < count; i++)
-            copy_line(context->b_panel + i * COLUMNS, 1, b, at + i * b->row_stride, 1, context->columns);
+            copy_line(context->b_panel + i * width, 1, b, at + i * b->row_stride, 1, context->columns);
     else
         for (int64_t j = 0; j < context->columns; j++)
-            copy_line(context->b_panel + j, COLUMNS, b, at + j * b->column_stride, b->row_stride, count);
+            copy_line(context->b_panel + j, width, b, at + j * b->column_stride, b->row_stride, count);
 }
 
 /* Widen a row of the tile's a, k0 <= k < k1, into k - k0. */
@@ -265,7 +275,7 @@ INLINE void dense_steps(context_t *context, const tile_t *tile, int64_t k0, int6
     const rounder product = context->product, sum = context->sum;
     take_off(&f, context, overflow, counts);
     while (k0 < k1) {
-        pack(context, k0);
+        pack(context, k0, COLUMNS);
         int64_t end = context->packed_end < k1 ? context->packed_end : k1;
         const REAL *b = context->b_panel + (k0 - context->packed) * COLUMNS, *rows[ROWS];
         const int64_t *along = context->wide ? NULL : context->along + k0;
@@ -304,10 +314,10 @@ INLINE void counted_leaf(context_t *context, const tile_t *tile, int64_t k0, int
     dense_steps(context, tile, k0, k1, kind, overflow, on_grid, 1);
 }
 
-/* Gather LISTED rows (or columns) of an operand, k0 <= k < k1, into a panel [k - k0][LISTED]. Lanes are filled a vector
- * at a time: by broadcast where all want the same row, by transposing blocks where k is contiguous. */
-static void gather(REAL *panel, const ulp_matrix *x, int transposed, const int64_t *list, int64_t listed, int64_t k0,
-                   int64_t k1)
+/* Gather lines of an operand (rows of a, columns of b), k0 <= k < k1, into a panel [k - k0][GATHERED]: a vector of
+ * lines at a time, by transposing blocks where k is contiguous. */
+static void gather(REAL *panel, const ulp_matrix *x, int transposed, const int64_t *lines, int64_t line_count,
+                   int64_t k0, int64_t k1)
 {
     int64_t stride = transposed ? x->row_stride : x->column_stride;
     int64_t across = transposed ? x->column_stride : x->row_stride;
@@ -316,32 +326,29 @@ static void gather(REAL *panel, const ulp_matrix *x, int transposed, const int64
     int64_t along[BLOCK], count = k1 - k0;
     for (int64_t k = 0; k < count; k++)
         along[k] = x->row_offsets ? x->column_offsets[k0 + k] : (k0 + k) * stride;
-    for (int64_t first = 0; first < LISTED; first += WIDTH, panel += WIDTH) {
+    for (int64_t first = 0; first < line_count; first += WIDTH, panel += WIDTH) {
         int64_t at[WIDTH], done = 0;
-        int same = 1;
         for (int i = 0; i < WIDTH; i++) {
-            int64_t line = list[first + i < listed ? first + i : listed - 1];
+            int64_t line = lines[first + i < line_count ? first + i : line_count - 1];
             at[i] = x->row_offsets ? x->row_offsets[line] : line * across;
-            same &= at[i] == at[0];
         }
-        if (same && same_type) {
-            for (; done < count; done++)
-                save(panel + done * LISTED, broadcast(((const REAL *)x->data)[at[0] + along[done]]));
-        } else if (contiguous) {
+        if (contiguous)
             for (; done + WIDTH <= count; done += WIDTH) {
                 V block[WIDTH];
-                for (int i = 0; i < WIDTH; i++)
-                    block[i] = load((const REAL *)x->data + at[i] + along[done]);
+                for (int i = 0; i < WIDTH; i++) {
+                    const REAL *from = (const REAL *)x->data + at[i] + along[done];
+                    block[i] = load(from);
+                    __builtin_prefetch(from + BLOCK); /* no hardware follows so many lines */
+                }
                 transpose(block);
                 for (int i = 0; i < WIDTH; i++)
-                    save(panel + (done + i) * LISTED, block[i]);
+                    save(panel + (done + i) * GATHERED, block[i]);
             }
-        }
         for (; done < count; done++)
             for (int i = 0; i < WIDTH; i++) {
                 int64_t k = at[i] + along[done];
-                panel[done * LISTED + i] = x->is_double ? (REAL)((const double *)x->data)[k]
-                                                        : (REAL)((const float *)x->data)[k];
+                panel[done * GATHERED + i] = x->is_double ? (REAL)((const double *)x->data)[k]
+                                                          : (REAL)((const float *)x->data)[k];
             }
     }
 }
@@ -352,18 +359,28 @@ INLINE void listed_leaf(context_t *context, const tile_t *tile, int64_t k0, int6
 {
     flight_t f;
     const rounder product = context->product, sum = context->sum;
+    const int64_t b_step = tile->together ? SPAN : GATHERED;
     take_off(&f, context, overflow, 0);
-    for (; k0 < k1; k0 += BLOCK) {
+    while (k0 < k1) {
         int64_t end = k0 + BLOCK < k1 ? k0 + BLOCK : k1;
-        gather(context->a_panel, &context->job->a, 0, tile->row_list, tile->listed, k0, end);
-        gather(context->b_panel, &context->job->b, 1, tile->column_list, tile->listed, k0, end);
-        for (int64_t at = 0; at < (end - k0) * LISTED; at += LISTED) {
+        const REAL *a = context->a_panel, *b = context->b_panel;
+        if (tile->together) {
+            pack(context, k0, SPAN);
+            end = context->packed_end < end ? context->packed_end : end;
+            b += (k0 - context->packed) * SPAN;
+        } else {
+            gather(context->b_panel, &context->job->b, 1, tile->column_list, tile->listed, k0, end);
+        }
+        gather(context->a_panel, &context->job->a, 0, tile->lines, tile->line_count, k0, end);
+        for (; k0 < end; k0++, a += GATHERED, b += b_step) {
 #pragma GCC unroll 16
             for (int v = 0; v < VECTORS; v++) {
-                V a = load(context->a_panel + at + v * WIDTH), b = load(context->b_panel + at + v * WIDTH);
+                const REAL *from = b + tile->from[v];
+                V as = __builtin_shuffle(load(a + tile->begin[v]), tile->line[v]);
+                V bs = __builtin_shuffle(load(from), load(from + WIDTH), tile->place[v]);
                 int p = v % PEAKS(overflow);
-                f.s[v] = step(f.s[v], a, b, kind, &product, &sum, overflow, on_grid, &f.peak[p], &f.product_peak[p],
-                              NULL);
+                f.s[v] = step(f.s[v], as, bs, kind, &product, &sum, overflow, on_grid, &f.peak[p],
+                              &f.product_peak[p], NULL);
             }
         }
     }
@@ -404,11 +421,12 @@ static void accumulate(context_t *context, const tile_t *tile, leaf_fn *leaf, in
 static int64_t place(const ulp_job *job, const tile_t *tile, int lane, int64_t *row, int64_t *column)
 {
     if (tile->row_list) {
-        if (lane >= tile->listed)
+        int64_t output = tile->output[lane];
+        if (output < 0)
             return -1;
-        *row = tile->row_list[lane];
-        *column = tile->column_list[lane];
-        return tile->first + lane;
+        *row = tile->row_list[output];
+        *column = tile->column_list[output];
+        return tile->first + output;
     }
     *row = tile->row + lane / COLUMNS;
     *column = tile->column + lane % COLUMNS;
@@ -524,13 +542,54 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
     }
 }
 
+/* Take the next outputs of the list, which begins at `first`. Each goes to the vector that is being filled for its
+ * COLUMNS columns, until there is none left for it. */
+static void take_listed(tile_t *tile, context_t *context, int64_t first, int64_t last)
+{
+    const ulp_job *job = context->job;
+    const int64_t *rows = job->rows + first, *columns = job->columns + first;
+    int64_t most = last - first < LISTED ? last - first : LISTED, together = 1;
+    while (together < most && columns[together] / SPAN == columns[0] / SPAN)
+        together++;
+    *tile = (tile_t){.row_list = rows, .column_list = columns, .first = first, .together = together >= ENOUGH};
+    int64_t column = tile->together ? columns[0] / SPAN * SPAN : -1;
+    if (column != context->column) {
+        context->column = column;
+        context->columns = job->n - column < SPAN ? job->n - column : SPAN;
+        context->packed = context->packed_end = 0;
+    }
+    int filling[SPAN / COLUMNS], filled[VECTORS], vectors = 0;
+    memset(filling, -1, sizeof filling);
+    memset(tile->output, -1, sizeof tile->output);
+    for (most = tile->together ? together : most; tile->listed < most; tile->listed++) {
+        int64_t at = tile->listed, place = tile->together ? columns[at] - column : 0, part = place / COLUMNS;
+        int64_t line = at && rows[at] == rows[at - 1] ? tile->line_count - 1 : tile->line_count;
+        int v = filling[part];
+        if (v < 0 || filled[v] == WIDTH || line - tile->begin[v] >= WIDTH) {
+            if (vectors == VECTORS)
+                break;
+            v = filling[part] = vectors++;
+            filled[v] = 0;
+            tile->begin[v] = line;
+            tile->from[v] = tile->together ? part * COLUMNS : v * WIDTH;
+        }
+        int lane = filled[v]++;
+        tile->lines[line] = rows[at];
+        tile->line_count = line + 1;
+        tile->line[v][lane] = (INTEGER)(line - tile->begin[v]);
+        tile->place[v][lane] = (INTEGER)(tile->together ? place % COLUMNS : lane);
+        tile->output[v * WIDTH + lane] = at;
+    }
+}
+
 static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratch, const leaves_t *leaves)
 {
     context_t *context = scratch;
     start(context, job, leaves);
-    for (; first < last; first += LISTED) {
-        tile_t tile = {.row_list = job->rows + first, .column_list = job->columns + first, .first = first};
-        tile.listed = last - first < LISTED ? last - first : LISTED;
+    context->column = -1;
+    tile_t tile;
+    for (; first < last; first += tile.listed) {
+        take_listed(&tile, context, first, last);
         run_tile(context, &tile);
     }
 }
@@ -569,7 +628,7 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
     {                                                                                                                  \
         listed(job, first, last, s, &name##_listed_leaves);                                                            \
     }                                                                                                                  \
-    const ulp_kernel ISA_NAME(ulp_##name) = {name##_dense, name##_listed, scratch_bytes, ROWS, COLUMNS};
+    const ulp_kernel ISA_NAME(ulp_##name) = {name##_dense, name##_listed, scratch_bytes, ROWS, COLUMNS, SPAN};
 
 #if REAL_IS_DOUBLE
 KERNEL(float64_exact, STEP_EXACT)

@@ -22,11 +22,27 @@ from .engine import Accumulation, check_shapes, numbers, random_key
 from .places import SITE_BITS
 from .spec import MacSpec, mac
 
-# kappa_phi(v) / |v| for each activation, on float64 v of any sign; +inf at a zero that the activation does not forgive.
+
+def _inverse(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(1.0, np.abs(v, out=v), out=v)
+
+
+def _inverse_if_positive(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    negative = v < 0  # a NaN is not, and stays NaN
+    np.copyto(_inverse(v), 0.0, where=negative)
+    return v
+
+
+def _tanh(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(2.0, np.abs(np.sinh(np.multiply(2.0, v, out=v), out=v), out=v), out=v)
+
+
+# kappa_phi(v) / |v| for each activation, on float64 v of any sign, written over v; +inf at a zero that the activation
+# does not forgive.
 KAPPA_PRIME: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "identity": lambda v: 1.0 / np.abs(v),
-    "relu": lambda v: np.where(v < 0, 0.0, 1.0 / np.abs(v)),  # a NaN is not below zero and stays NaN
-    "tanh": lambda v: 2.0 / np.abs(np.sinh(2.0 * v)),
+    "identity": _inverse,
+    "relu": _inverse_if_positive,
+    "tanh": _tanh,
 }
 
 
@@ -114,8 +130,10 @@ def kappa_prime(
     if activation not in KAPPA_PRIME:
         raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        affine = convert(v, np.float64) * np.asarray(scale) + np.asarray(shift)
-        return KAPPA_PRIME[activation](affine)
+        wide = convert(v, np.float64)
+        if not (np.isscalar(scale) and scale == 1 and np.isscalar(shift) and shift == 0):
+            wide = wide * np.asarray(scale) + np.asarray(shift)
+        return KAPPA_PRIME[activation](wide.copy() if wide is v else wide)
 
 
 def two_pass(
@@ -161,8 +179,8 @@ def two_pass(
     assert counted is not None
     scores = kappa_prime(first, activation, scale, shift)
     recomputed = ~rule.keep(first, scores, counted.overflowed)
-    output = convert(first, np.result_type(low.dtype, high.dtype)).copy()
-    rows, columns = np.nonzero(recomputed)
+    output = convert(first, np.result_type(low.dtype, high.dtype))
+    rows, columns = np.divmod(np.flatnonzero(recomputed), n)
     if rows.size:
         output[rows, columns] = Accumulation(high, a, b, c, threads, keys[1]).listed((rows, columns))[0]
     ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits

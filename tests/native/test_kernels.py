@@ -71,6 +71,26 @@ def test_listed_equals_the_definition(case, shape, isa):
     assert_same_bits(stats.overflowed, flags[outputs], of, note(case, isa, "overflow flags"))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("case", [case for case in CASES if case.kernel.startswith("float")], **ids)
+def test_listed_outputs_are_those_of_a_dense_product_however_many_there_are(case, threads, isa):
+    """From scattered ones to nearly all, in order and out of it, over panels' edges; and longer than a panel of k's."""
+    rng = np.random.default_rng(SEED)
+    for shape, shares in (((45, 300, 20), (0.004, 0.1, 0.9)), ((3, 70, (1 << 13) + 19), (0.5,))):
+        a, b, c = case.arrays(*shape, SEED)
+        work = forced(case.kernel, case.spec, a, b, c, threads, check=False)
+        if not all(clause.holds for clause in kernel_named(case.kernel).condition(work.situation())):
+            continue  # of long sums
+        values, stats = work.dense("overflows")
+        for share in shares:
+            ordered = np.nonzero(rng.random(values.shape) < share)
+            shuffled = tuple(index[rng.permutation(ordered[0].size)] for index in ordered)
+            for outputs in (ordered, shuffled):
+                some, counted = work.listed(outputs, overflows=True)
+                assert_same_bits(some, values[outputs], note=note(case, isa, shape, share))
+                assert (counted.overflowed == stats.overflowed[outputs]).all(), note(case, isa, shape, share)
+
+
 # --- counts ---------------------------------------------------------------------------------------------------------
 
 COUNTED = [case for case in CASES if kernel_named(case.kernel).counts and case.kernel != "integer_any"]
