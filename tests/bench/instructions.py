@@ -1,7 +1,8 @@
 """Vector instructions of the hot loops, counted in the compiled engine: `python -m tests.bench.instructions`.
 
 A hot loop is a run of instructions that a backward jump closes; of each function of a kernel the loop with the most
-vector arithmetic is taken. One line a function: vector operations, moves, loads and stores left out, and what they are.
+vector arithmetic is taken. One line a function: vector operations and loads a step of one vector, operations a MAC, and
+what they are. Moves and stores are left out; an operand in memory is a load, and so is what spills from registers.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import native
 
 LINE = re.compile(r"^\s+([0-9a-f]+):\t(\S+)\s*(.*?)(?:\s+#.*)?$")
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")
 MOVES = re.compile(r"^v?mov|^v?p?broadcast|^vzero|^prefetch|^vp?extract|^vp?insert")
+LEAF = re.compile(r"_(dense|listed)_[A-Z]+_[0-2]$|^run_leaf$")
+LANES = {"avx512": 16, "avx2": 8, "portable": 4}  # floats of a vector
+VECTORS = {"avx512": 16, "avx2": 12, "portable": 8}  # in flight: ROWS x COLUMN_VECTORS of lanes_kernels.inc.h
 
 
 Code = list[tuple[int, str, str]]
@@ -42,35 +47,65 @@ def instruction_set(code: Code) -> str:
     return "avx512" if "%zmm" in operands else "avx2" if "%ymm" in operands else "portable"
 
 
-def hot_loop(code: Code) -> Counter[str]:
-    """Return how often each vector operation occurs in the innermost loop with most of them."""
+class Loop(NamedTuple):
+    """How often each vector operation occurs in a loop, how many vectors it loads, and how many vector steps it takes."""
+
+    operations: Counter[str]
+    loads: int
+    steps: int
+
+
+def target(operands: str) -> int:
+    """Return where a jump goes; -1 if that is in a register."""
+    found = re.match(r"([0-9a-f]+)(?: <|$)", operands)
+    return int(found[1], 16) if found else -1
+
+
+def hot_loop(name: str, code: Code) -> Loop:
+    """Return the innermost loop with most vector operations."""
     at = {address: i for i, (address, _, _) in enumerate(code)}
+    ends: dict[int, int] = {}  # of the loops, by where they start
+    for end, (address, jump, operands) in enumerate(code):
+        if jump.startswith("j") and target(operands) <= address and target(operands) in at:
+            ends[at[target(operands)]] = end
     best: Counter[str] = Counter()
-    for end, (address, name, operands) in enumerate(code):
-        target = operands.split()[0] if operands else ""
-        if not name.startswith("j") or not re.fullmatch("[0-9a-f]+", target) or int(target, 16) >= address:
-            continue
-        start = at.get(int(target, 16))
-        if start is None:
+    loads = 0
+    for start, end in ends.items():
+        if any(start < other <= end for other in ends):
             continue
         body = code[start : end + 1]
-        inner = sum(one[1].startswith("j") for one in body)
-        names = Counter(n for _, n, o in body if ("mm" in o) and not MOVES.match(n))
-        if inner <= 2 and names.total() > best.total():  # it may be left in the middle too
+        names = Counter(n for _, n, o in body if "mm" in o and not MOVES.match(n))
+        if names.total() > best.total():
             best = names
-    return best
+            loads = sum("mm" in o and "(" in o and not o.endswith(")") for _, _, o in body)
+    if name == "run_leaf":
+        return Loop(best, loads, sum(n for k, n in best.items() if "cvttps2dq" in k))
+    return Loop(best, loads, VECTORS[instruction_set(code)])
+
+
+def leaves() -> dict[tuple[str, str], Loop]:
+    """Return the hot loop of each leaf of each kernel, by its name and instruction set."""
+    (library,) = Path(native.__file__).parent.glob("_engine*.so")
+    compiled = functions(str(library))
+    begins = {code[0][0]: code for _, code in compiled if code}
+    found = {}
+    for name, code in compiled:
+        if LEAF.search(name):
+            body = begins.get(target(code[0][2]), code)  # of equal functions the compiler keeps one, and jumps to it
+            found[name, instruction_set(body)] = hot_loop(name, body)
+    return found
 
 
 def main() -> None:
     """Print the counts of the leaves that match the words given, or of all."""
-    (library,) = Path(native.__file__).parent.glob("_engine*.so")
-    words = sys.argv[1:]
-    for name, code in sorted(functions(str(library)), key=lambda one: one[0]):
-        shown = f"{name} {instruction_set(code)}"
-        if not re.search("_dense_|run_leaf", name) or not all(word in shown for word in words):
+    for (name, isa), (operations, loads, steps) in sorted(leaves().items()):
+        shown = f"{name} {isa}"
+        if not steps or not operations or not all(word in shown for word in sys.argv[1:]):
             continue
-        if counts := hot_loop(code):
-            print(f"{shown:44} {counts.total():4}  {', '.join(f'{n} {k}' for k, n in counts.most_common())}")
+        lanes = LANES[isa] // (2 if name.startswith("float64") else 1)
+        total = operations.total() / steps
+        what = ", ".join(f"{k} {n}" for k, n in operations.most_common())
+        print(f"{shown:44} {total:5.2f} {loads / steps:5.2f} {total / lanes:6.3f}  {what}")
 
 
 if __name__ == "__main__":
