@@ -1,6 +1,6 @@
 """Vector instructions of the hot loops, counted in the compiled engine: `python -m tests.bench.instructions`.
 
-A hot loop is a run of instructions that a backward jump closes; of each function of a kernel the loop with the most
+A hot loop is a run of instructions that a conditional jump back closes; of each function of a kernel the loop with the most
 vector arithmetic is taken. One line a function: vector operations and loads a step of one vector, operations a MAC, and
 what they are. Moves and stores are left out; an operand in memory is a load, and so is what spills from registers.
 """
@@ -64,14 +64,14 @@ def target(operands: str) -> int:
 def hot_loop(name: str, code: Code) -> Loop:
     """Return the innermost loop with most vector operations."""
     at = {address: i for i, (address, _, _) in enumerate(code)}
-    ends: dict[int, int] = {}  # of the loops, by where they start
+    ends: dict[int, int] = {}  # of the loops, by where they start; rare cases jump back into them with jmp
     for end, (address, jump, operands) in enumerate(code):
-        if jump.startswith("j") and target(operands) <= address and target(operands) in at:
+        if jump.startswith("j") and jump != "jmp" and target(operands) <= address and target(operands) in at:
             ends[at[target(operands)]] = end
     best: Counter[str] = Counter()
     loads = 0
     for start, end in ends.items():
-        if any(start < other <= end for other in ends):
+        if any(start < other and last <= end for other, last in ends.items()):
             continue
         body = code[start : end + 1]
         names = Counter(n for _, n, o in body if "mm" in o and not MOVES.match(n))
