@@ -80,6 +80,7 @@ class Key(NamedTuple):
     Args:
         seed, step: key. site: number of the operation, 24 bits.
         first, row, column: output [m, n] has the index first + m * row + n * column, modulo 2**64.
+        matrix: which operand b of a stack or of the groups of a convolution; known to the rounding of operands only.
     """
 
     seed: int = 0
@@ -88,6 +89,7 @@ class Key(NamedTuple):
     first: int = 0
     row: int = 0
     column: int = 0
+    matrix: int = 0
 
 
 class Gathered(NamedTuple):
@@ -187,7 +189,7 @@ def matmul(
         job.rows, job.columns = (ffi.cast("int64_t *", index.ctypes.data) for index in (rows, columns))
         job.count = rows.size
     job.threads = threads
-    job.seed, job.step, job.site, _, job.row_index, job.column_index = key
+    job.seed, job.step, job.site, _, job.row_index, job.column_index, _ = key
     job.first_index = key.first % (1 << 64)
     if counts is not None:
         job.counts = ffi.cast("ulp_counts *", counts.ctypes.data)

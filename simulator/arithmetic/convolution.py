@@ -175,7 +175,7 @@ def _convolved(
         b = weight[outputs].reshape(n, k).T
         c = None if bias is None else bias[outputs]
         for rows, a in strips(geometry.windows(x[:, inputs]), spec):
-            words = random_key(*key, group * y.shape[1] + rows.start, n)
+            words = random_key(*key, group * y.shape[1] + rows.start, n, group)
             y[group, rows] = Accumulation(spec, a, b, c, threads, words).dense()[0]
     image = y.reshape(groups, x.shape[0], *positions, n)
     return np.ascontiguousarray(np.moveaxis(np.moveaxis(image, -1, 1), 2, 0)).reshape(

@@ -67,7 +67,7 @@ class Accumulation:
             self.a = a._replace(data=_operand(a.data.reshape(1, -1), uses[0], 1, {}))
         else:
             self.a = _operand(a, uses[0], 1, self._words(A, first_a))
-        self.b = _operand(b, uses[1], 0, self._words(B, 0))
+        self.b = _operand(b, uses[1], 0, self._words(B, self.key.matrix * b.size))
         self.late = joins_late(spec.accumulator)
         self.c = None if c is None else self._addend(numbers(c, "c"))
         self.lowered: Lowered = lower(spec.accumulator, spec.operands)
@@ -256,11 +256,11 @@ class Accumulation:
         return result
 
 
-def random_key(seed: int, step: int, site: int, first_row: int, columns: int) -> engine.Key:
+def random_key(seed: int, step: int, site: int, first_row: int, columns: int, matrix: int = 0) -> engine.Key:
     """Return the key of random words of rows of a result; ValueError or TypeError says what is out of range."""
     first = whole_of_bits("first_row", first_row, 64) * columns
     key = whole_of_bits("seed", seed, 32), whole_of_bits("step", step, 32), whole_of_bits("site", site, SITE_BITS)
-    return engine.Key(*key, first, columns, 1)
+    return engine.Key(*key, first, columns, 1, whole_of_bits("matrix", matrix, 64))
 
 
 def numbers(x: ArrayLike, name: str) -> NDArray[Any]:

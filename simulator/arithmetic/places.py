@@ -25,6 +25,7 @@ class Place:
     Args:
         row, column: of the output. columns: of the whole result.
         seed, step: key. site: number of the operation in the network, 24 bits.
+        matrix: which operand b of a stack, or of the groups of a convolution.
     """
 
     row: int = 0
@@ -33,6 +34,7 @@ class Place:
     seed: int = 0
     step: int = 0
     site: int = 0
+    matrix: int = 0
 
     @property
     def index(self) -> int:

@@ -39,6 +39,7 @@ def matmul(
     step: int = 0,
     site: int = 0,
     first_row: int = 0,
+    matrix: int = 0,
 ) -> Any:
     """Multiply matrices, or stacks of them, as a MAC unit does.
 
@@ -56,6 +57,7 @@ def matmul(
             y = R(R_s(alpha * sum) + R_s(beta * c)), R_s the rounding of the state, R that of the output.
         first_row: row of the whole result (all M of a stack one behind the other) that is row 0 of this one, where a
             product is computed in parts.
+        matrix: likewise the place of the first b in a stack of which this is a part.
     Returns:
         (..., M, N), float32 if that holds the output format, else float64; with stats a pair. Exact definition:
         simulator.arithmetic.reference.
@@ -68,7 +70,9 @@ def matmul(
     factors = _factor("alpha", alpha), _factor("beta", beta)
     if a.ndim == 2 and b.ndim == 2:
         check_shapes("matmul", a, b)
-        y, counted = _one(spec, a, b, c, threads, random_key(seed, step, site, first_row, b.shape[1]), stats, factors)
+        y, counted = _one(
+            spec, a, b, c, threads, random_key(seed, step, site, first_row, b.shape[1], matrix), stats, factors
+        )
         return (y, counted) if stats else y
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: a {a.shape} and b {b.shape} do not fit; expected (..., M, K) and (..., K, N)")
@@ -79,11 +83,12 @@ def matmul(
     except ValueError:
         raise ValueError(f"matmul: the leading axes of a {a.shape} and b {b.shape} do not broadcast") from None
     m, n = a.shape[-2], b.shape[-1]
+    matrices = np.broadcast_to(np.arange(math.prod(b.shape[:-2])).reshape(b.shape[:-2]), stack)
     a, b = np.broadcast_to(a, (*stack, *a.shape[-2:])), np.broadcast_to(b, (*stack, *b.shape[-2:]))
     addend = None if c is None else _broadcast(numbers(c, "c"), (*stack, m, n))
     y = np.empty((*stack, m, n), spec.dtype)
     for i, at in enumerate(np.ndindex(stack)):
-        key = random_key(seed, step, site, first_row + i * m, n)
+        key = random_key(seed, step, site, first_row + i * m, n, matrix + int(matrices[at]))
         y[at] = _one(spec, a[at], b[at], None if addend is None else addend[at], threads, key, False, factors)[0]
     return y
 

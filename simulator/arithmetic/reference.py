@@ -60,7 +60,8 @@ def dot(
     run = Run(place or Place(), spec)
     if spec.operands:
         a = _quantized(spec.operands[0], a, run.place, A, run.place.row * len(a), 1)
-        b = _quantized(spec.operands[1], b, run.place, B, run.place.column, run.place.columns)
+        first_b = run.place.matrix * len(b) * run.place.columns + run.place.column
+        b = _quantized(spec.operands[1], b, run.place, B, first_b, run.place.columns)
     late = joins_late(spec.accumulator)
     result = accumulate(a, b, None if late else c, run)
     final = run.word(OUTPUT, SUM) if spec.result.mode.stochastic else 0

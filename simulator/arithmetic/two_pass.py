@@ -153,11 +153,12 @@ def two_pass(
     step: int = 0,
     site: int = 0,
     first_row: int = 0,
+    matrix: int = 0,
 ) -> TwoPassResult:
     """Multiply two matrices in two passes; the second computes the flagged outputs only.
 
     Args:
-        a, b, c, seed, threads, step, site, first_row: as for matmul. The passes draw different random words: the second
+        a, b, c, seed, threads, step, site, first_row, matrix: as for matmul. The passes draw different random words: the second
             one's site is the upper one of a pair, 2 * site + 1.
         low, high: MAC units of the two passes.
         tolerance, score: of the criterion, unless one is given whole.
@@ -174,7 +175,7 @@ def two_pass(
     check_shapes("two_pass", a, b)
     n = b.shape[1]
     whole_of_bits("site", site, SITE_BITS - 1)
-    keys = [random_key(seed, step, 2 * site + i, first_row, n) for i in range(2)]
+    keys = [random_key(seed, step, 2 * site + i, first_row, n, matrix) for i in range(2)]
     first, counted = Accumulation(low, a, b, c, threads, keys[0]).dense("overflows")
     assert counted is not None
     scores = kappa_prime(first, activation, scale, shift)

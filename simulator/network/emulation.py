@@ -226,8 +226,9 @@ class Emulation:
         for gemm, rows, a, b, c in op.blocks(low):
             # Rows of samples to come are counted on, so that random words do not depend on how samples are batched.
             row = first_row + (gemm * op.m if op.batched else gemm << 32) + rows.start
+            matrix = row // op.m if op.batched else gemm
             if rule.high is None or flags is None:
-                key = random_key(self.seed, 0, 2 * site, row, op.n)
+                key = random_key(self.seed, 0, 2 * site, row, op.n, matrix)
                 out[gemm, rows], stats = Accumulation(low, a, b, c, self.threads, key).dense("overflows")
                 overflows += stats.overflows if stats else 0
                 continue
@@ -236,6 +237,7 @@ class Emulation:
                 a, b, low, rule.high, activation=consumer.activation, c=c, seed=self.seed, threads=self.threads,
                 criterion=rule.criterion, scale=op.columns(affine[0], gemm) if affine else 1.0,
                 shift=op.columns(affine[1], gemm) if affine else 0.0, site=site, first_row=row,
+                matrix=matrix,
             )  # fmt: skip
             out[gemm, rows], flags[gemm, rows] = r.output, r.recomputed
             overflows += int(np.count_nonzero(r.saturated))

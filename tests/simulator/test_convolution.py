@@ -77,7 +77,7 @@ def test_it_is_the_product_of_the_unfolded_image(spec):
         part = slice(3 * group, 3 * group + 3)
         expected = simulator.matmul(
             np.array(rows), weight[part].reshape(3, -1).T, spec, c=bias[part], seed=5, site=7,
-            first_row=group * len(positions),
+            first_row=group * len(positions), matrix=group,
         )  # fmt: skip
         assert_same_bits(y[:, part], np.moveaxis(expected.reshape(2, 3, 3, 3), -1, 1))
 

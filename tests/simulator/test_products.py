@@ -64,6 +64,20 @@ def test_random_words_of_a_stack_and_of_parts_are_those_of_the_whole():
         )
 
 
+def test_each_matrix_of_a_stack_is_rounded_with_random_words_of_its_own():
+    spec = simulator.mac(STOCHASTIC)
+    a, b = operands((2, 1, 4, 6), (3, 6, 5))
+    stack = simulator.matmul(a, b, spec, seed=3, site=9)
+    for row, (i, j) in enumerate(np.ndindex(2, 3)):
+        part = simulator.matmul(a[i, 0], b[j], spec, seed=3, site=9, first_row=row * 4, matrix=j)
+        assert_same_bits(part, stack[i, j])
+        place = Place(row * 4 + 1, 2, 5, seed=3, site=9, matrix=j)
+        expected, _ = reference.dot(spec, a[i, 0, 1].tolist(), b[j, :, 2].tolist(), place=place)
+        assert part[1, 2] == expected
+    same = simulator.matmul(np.eye(6), np.stack([b[0]] * 3), "fp8_e4m3*fp8_e5m2/sr:5 -> fma(fp32)")
+    assert not np.array_equal(same[0], same[1])
+
+
 def epilogue(spec, a, b, c, alpha, beta):
     """alpha and beta by the definition of single roundings."""
     mac = simulator.mac(spec)
