@@ -158,8 +158,8 @@ def two_pass(
     """Multiply two matrices in two passes; the second computes the flagged outputs only.
 
     Args:
-        a, b, c, seed, threads, step, site, first_row, matrix: as for matmul. The passes draw different random words: the second
-            one's site is the upper one of a pair, 2 * site + 1.
+        a, b, c, seed, threads, step, site, first_row, matrix: as for matmul. The passes draw different random words:
+            the second one's site is the upper one of a pair, 2 * site + 1.
         low, high: MAC units of the two passes.
         tolerance, score: of the criterion, unless one is given whole.
         activation: what consumes the output: identity, relu or tanh.

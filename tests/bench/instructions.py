@@ -1,7 +1,7 @@
 """Vector instructions of the hot loops, counted in the compiled engine: `python -m tests.bench.instructions`.
 
-A hot loop is a run of instructions that a conditional jump back closes; of each function of a kernel the loop with the most
-vector arithmetic is taken. One line a function: vector operations and loads a step of one vector, operations a MAC, and
+A hot loop is a run of instructions that a conditional jump back closes; of each function of a kernel the loop with the
+most vector arithmetic is taken. One line a function: vector operations and loads a step of one vector, operations a MAC, and
 what they are. Moves and stores are left out; an operand in memory is a load, and so is what spills from registers.
 """
 
@@ -48,7 +48,7 @@ def instruction_set(code: Code) -> str:
 
 
 class Loop(NamedTuple):
-    """How often each vector operation occurs in a loop, how many vectors it loads, and how many vector steps it takes."""
+    """How often each vector operation occurs in a loop, how many vectors it loads, how many vector steps it takes."""
 
     operations: Counter[str]
     loads: int

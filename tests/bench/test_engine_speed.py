@@ -93,7 +93,9 @@ def test_two_threads(against):
     against("one thread, fp8_e4m3 fma(fp16)", one.dense, "two threads", two.dense, "at least 1.85")
 
 
-def test_two_pass_with_a_tenth_recomputed(against):
+@pytest.mark.parametrize("isa", WIDE)
+def test_two_pass_with_a_tenth_recomputed(against, monkeypatch, isa):
+    monkeypatch.setenv("ULPSIM_ISA", isa)
     a, b = _operands(SHAPES[1], "fp8_e4m3")
     b = np.asfortranarray(b)  # weights as a network holds them, k contiguous
     low = "chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
@@ -102,7 +104,7 @@ def test_two_pass_with_a_tenth_recomputed(against):
     tolerance = float(1 / np.quantile(np.abs(first.dense()[0]), 0.1))
     share = two_pass(a, b, low, high, tolerance, threads=1).recomputed.mean()
     against(
-        f"two-pass, {share:.1%} recomputed",
+        f"{isa}: two-pass, {share:.1%} recomputed",
         lambda: two_pass(a, b, low, high, tolerance, threads=1),
         "its low pass with flags",
         lambda: Accumulation(mac(low), a, b, None, threads=1).dense("overflows"),
