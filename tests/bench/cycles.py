@@ -1,8 +1,9 @@
 """Cycles of the dense kernels beside the operations that they need: `python -m tests.bench.cycles`.
 
 The clock is measured, not asked for: a chain of dependent additions takes a cycle each. The bound is that of a Zen 4
-core: four pipes of 256 bits, which take two vector operations of 512 bits a cycle or four of 256; two of them multiply,
-the two others add floats. Of aligned steps the operations are those for each product, and the end of a step comes on top.
+core: four pipes of 256 bits, which take two vector operations of 512 bits a cycle or four of 256; two of them
+multiply, the two others add floats. Of aligned steps the operations are those for each product, and the end of a step
+comes on top.
 """
 
 from __future__ import annotations

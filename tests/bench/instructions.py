@@ -1,8 +1,9 @@
 """Vector instructions of the hot loops, counted in the compiled engine: `python -m tests.bench.instructions`.
 
-A hot loop is a run of instructions that a conditional jump back closes; of each function of a kernel the loop with the
-most vector arithmetic is taken. One line a function: vector operations and loads a step of one vector, operations a MAC, and
-what they are. Moves and stores are left out; an operand in memory is a load, and so is what spills from registers.
+A hot loop is a run of instructions that a conditional jump back closes; of each function of a kernel the loop with
+the most vector arithmetic is taken. One line a function: vector operations and loads a step of one vector, operations
+a MAC, and what they are. Moves and stores are left out; an operand in memory is a load, and so is what spills from
+registers.
 """
 
 from __future__ import annotations
