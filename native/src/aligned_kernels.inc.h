@@ -9,6 +9,8 @@
  * products in a run is that of its slots. b is packed into panels [slot][COLUMNS] of values and exponents, once for all
  * rows; a into rows [slot], once for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. */
 
+#include <float.h>
+
 #include "lanes.inc.h"
 #include "roundpack.h"
 
@@ -204,6 +206,28 @@ static void pack_a(context_t *c, int64_t row, int64_t rows)
     }
 }
 
+/* --- outputs under way -------------------------------------------------------------------------------------------- */
+
+enum { TILE_LANES = ROWS * COLUMNS };
+
+/* What is counted of each lane; the meaning of each is that of ulp_counts. */
+typedef struct {
+    int32_t overflows[TILE_LANES], underflows[TILE_LANES], swamped[TILE_LANES];
+    float largest[TILE_LANES];         /* of the states of the leaf */
+    double largest_joined[TILE_LANES]; /* of sums of runs */
+} tally_t;
+
+/* Outputs in lanes: rows of COLUMNS, or COLUMNS listed ones; their states by level of runs within runs. */
+typedef struct {
+    float leaf[TILE_LANES];
+    double joined[ULP_MAX_JOINS + 1][TILE_LANES]; /* from level 1 on */
+    int32_t over[TILE_LANES];
+    tally_t tally;
+    int64_t rows, columns;
+    int64_t panel;
+    int64_t at; /* the slot where the next run begins */
+} states_t;
+
 /* --- one step ----------------------------------------------------------------------------------------------------- */
 
 /* Round x, exact or rounded to odd, into the format. */
@@ -269,11 +293,13 @@ INLINE void late_totals(const ulp_node *node, double *totals, const float *state
 }
 
 /* Round the sums of WIDTH lanes into the state's format: of the products at 2^last, and of the state; if it is early,
- * `other` is what it is at 2^last too, else the exponent of the products. */
-static __attribute__((noinline)) void end_in_double(const context_t *c, float *state, int32_t *over,
-                                                    const int32_t *sum, const int32_t *other, const int32_t *last)
+ * `other` is what it is at 2^last too, else the exponent of the products. `dropped` of their terms were cut to zero. */
+static __attribute__((noinline)) void end_in_double(const context_t *c, states_t *s, int64_t at, const int32_t *sum,
+                                                    const int32_t *other, const int32_t *last, const int32_t *dropped)
 {
     const double_rounder r = c->state_double;
+    float *state = s->leaf + at;
+    tally_t *tally = &s->tally;
     double totals[WIDTH];
     if (c->node->late)
         late_totals(c->node, totals, state, sum, other, last);
@@ -285,7 +311,15 @@ static __attribute__((noinline)) void end_in_double(const context_t *c, float *s
         int beyond, kept = !(fabs(before) <= r.max); /* what overflowed stays */
         double value = round_double(totals[i], &r, &beyond);
         state[i] = (float)(kept ? before : value);
-        over[i] |= beyond & !kept;
+        s->over[at + i] |= beyond & !kept;
+        if (!dropped)
+            continue;
+        tally->overflows[at + i] += kept ? fabs(before) > r.max : beyond; /* an infinity each time anew, a NaN never */
+        tally->underflows[at + i] += !kept & (value == 0.0) & (totals[i] != 0.0);
+        tally->swamped[at + i] += kept ? 0 : dropped[i];
+        float magnitude = fabsf(state[i]);
+        tally->largest[at + i] =
+            (magnitude > tally->largest[at + i]) & (magnitude <= FLT_MAX) ? magnitude : tally->largest[at + i];
     }
 }
 
@@ -294,6 +328,7 @@ typedef int16_t exponents_in_memory __attribute__((vector_size(VECTOR_BYTES), al
 typedef INTEGER integers_in_memory __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(INTEGER)), may_alias));
 
 INLINE exponents_t load_exponents(const int16_t *p) { return *(const exponents_in_memory *)p; }
+INLINE B load_integers(const int32_t *p) { return *(const integers_in_memory *)p; }
 INLINE void save_integers(int32_t *p, B x) { *(integers_in_memory *)p = x; }
 
 INLINE exponents_t broadcast_exponent(const int16_t *twice)
@@ -384,12 +419,22 @@ INLINE int all_within(V x, V y, V max, B z)
 #endif
 }
 
+/* Count steps that ended at y, none of them beyond the largest value. */
+INLINE void count_ordinary(tally_t *tally, int64_t at, B total, V y, B dropped)
+{
+    B underflows = (y == (V){0}) & (total != 0);
+    save_integers(tally->underflows + at, load_integers(tally->underflows + at) - underflows);
+    save_integers(tally->swamped + at, load_integers(tally->swamped + at) + dropped);
+    save(tally->largest + at, larger_magnitude(y, load(tally->largest + at)));
+}
+
 /* As end_in_double. */
-INLINE void end_step(const context_t *c, float *state, int32_t *over, B sum, B other, B last, int ending)
+INLINE void end_step(const context_t *c, states_t *s, int64_t at, B sum, B other, B last, B dropped, int ending,
+                     int counts)
 {
     if (ending != IN_DOUBLE) {
         B total = sum + other, bias = (B){0} + 127;
-        V before = load(state), up = (V)((last + bias) << 23), x = floats_of(total, ending == NEAREST), y;
+        V before = load(s->leaf + at), up = (V)((last + bias) << 23), x = floats_of(total, ending == NEAREST), y;
         if (ending == NEAREST) {
             /* Before it is scaled, so that no constant overflows: x is below 2^32, and a normal from 2^60 on has
              * subnormals so far apart that x is rounded to zero. */
@@ -400,27 +445,31 @@ INLINE void end_step(const context_t *c, float *state, int32_t *over, B sum, B o
         } else
             y = (V)((B)x & c->kept_bits) * up;
         if (all_within(y, before, c->state.max, (sum ^ total) & (other ^ total))) {
-            save(state, y);
+            save(s->leaf + at, y);
+            if (counts)
+                count_ordinary(&s->tally, at, total, y, dropped);
             return;
         }
     }
-    int32_t sums[WIDTH], others[WIDTH], lasts[WIDTH];
+    int32_t sums[WIDTH], others[WIDTH], lasts[WIDTH], drops[WIDTH];
     save_integers(sums, sum);
     save_integers(others, other);
     save_integers(lasts, last);
-    end_in_double(c, state, over, sums, others, lasts);
+    save_integers(drops, dropped);
+    end_in_double(c, s, at, sums, others, lasts, counts ? drops : NULL);
 }
 
-/* One step of `rows` rows of COLUMNS outputs, or of COLUMNS listed outputs: n products, a broadcast or in lanes. */
-INLINE void step(const context_t *c, float *state, int32_t *over, const float *a, const int16_t *a_exponents,
-                 const float *b, const int16_t *b_exponents, int rows, int lanes, int ending)
+/* One step of `rows` rows of COLUMNS outputs from a lane on, or of COLUMNS listed outputs: n products, a broadcast or in
+ * lanes. */
+INLINE void step(const context_t *c, states_t *s, int64_t lane, const float *a, const int16_t *a_exponents,
+                 const float *b, const int16_t *b_exponents, int rows, int lanes, int ending, int counts)
 {
     const int64_t n = c->node->length, slots = c->slots;
     const int32_t fraction = c->node->fraction, late = ending == IN_DOUBLE && c->node->late;
     const int16_t lowest = (int16_t)(c->node->min_exponent == ULP_NONE ? NO_EXPONENT : c->node->min_exponent);
     const B none = (B){0} + NO_EXPONENT, bias = (B){0} + 127, least = (B){0} - 126;
     exponents_t top[TOGETHER];
-    B sum[TOGETHER][COLUMN_VECTORS], last[TOGETHER][COLUMN_VECTORS];
+    B sum[TOGETHER][COLUMN_VECTORS], last[TOGETHER][COLUMN_VECTORS], dropped[TOGETHER][COLUMN_VECTORS];
     V scale[TOGETHER][COLUMN_VECTORS];
     for (int row = 0; row < rows; row++)
         top[row] = (exponents_t){0} + lowest;
@@ -437,14 +486,14 @@ INLINE void step(const context_t *c, float *state, int32_t *over, const float *a
         for (int v = 0; v < COLUMN_VECTORS; v++) {
             B exponent = widen(top[row], v);
             if (!late) {
-                V held = load(state + row * COLUMNS + v * WIDTH);
+                V held = load(s->leaf + lane + row * COLUMNS + v * WIDTH);
                 B own = larger(((B)held >> 23 & 0xFF) - bias, least), is_zero = held == (V){0};
                 exponent = larger((~is_zero & own) | (is_zero & none), exponent);
             }
             /* Below -126 all is zero, and the scale does not matter, but must not make a NaN of a zero. */
             last[row][v] = larger(exponent - fraction, least);
             scale[row][v] = (V)((bias - last[row][v]) << 23);
-            sum[row][v] = (B){0};
+            sum[row][v] = dropped[row][v] = (B){0};
         }
 #pragma GCC unroll 2
     for (int64_t j = 0; j < n; j++)
@@ -452,56 +501,56 @@ INLINE void step(const context_t *c, float *state, int32_t *over, const float *a
             V x = broadcast(lanes ? 0.0f : a[row * slots + j]);
             for (int v = 0; v < COLUMN_VECTORS; v++) {
                 V product = (lanes ? load(a + j * COLUMNS + v * WIDTH) : x) * load(b + j * COLUMNS + v * WIDTH);
-                sum[row][v] += __builtin_convertvector(product * scale[row][v], B);
+                B kept = __builtin_convertvector(product * scale[row][v], B);
+                sum[row][v] += kept;
+                if (counts)
+                    dropped[row][v] -= (kept == 0) & (product != (V){0});
             }
         }
     for (int row = 0; row < rows; row++)
         for (int v = 0; v < COLUMN_VECTORS; v++) {
-            int64_t at = row * COLUMNS + v * WIDTH;
-            B other = late ? widen(top[row], v) : __builtin_convertvector(load(state + at) * scale[row][v], B);
-            end_step(c, state + at, over + at, sum[row][v], other, last[row][v], ending);
+            int64_t at = lane + row * COLUMNS + v * WIDTH;
+            V held = load(s->leaf + at);
+            B other = late ? widen(top[row], v) : __builtin_convertvector(held * scale[row][v], B);
+            if (counts && !late)
+                dropped[row][v] -= (other == 0) & (held != (V){0});
+            end_step(c, s, at, sum[row][v], other, last[row][v], dropped[row][v], ending, counts);
         }
 }
 
 /* --- runs and tiles ----------------------------------------------------------------------------------------------- */
 
-/* Outputs in lanes: rows of COLUMNS, or COLUMNS listed ones; their states by level of runs within runs. */
-typedef struct {
-    float leaf[ROWS * COLUMNS];
-    double joined[ULP_MAX_JOINS + 1][ROWS * COLUMNS]; /* from level 1 on */
-    int32_t over[ROWS * COLUMNS];
-    int64_t rows, columns;
-    int64_t panel;
-    int64_t at; /* the slot where the next run begins */
-} states_t;
-
-INLINE void run_steps(context_t *c, states_t *s, int64_t steps, int lanes, int ending)
+INLINE void run_steps(context_t *c, states_t *s, int64_t steps, int lanes, int ending, int counts)
 {
     const int64_t n = c->node->length, first = s->panel * c->slots;
     const int together = lanes ? 1 : TOGETHER;
     for (int64_t i = 0; i < steps; i++, s->at += n)
         for (int64_t row = 0; row < s->rows; row += together) {
             int64_t a = lanes ? s->at * COLUMNS : row * c->slots + s->at, b = (first + s->at) * COLUMNS;
-            step(c, s->leaf + row * COLUMNS, s->over + row * COLUMNS, c->a_values + a,
-                 c->a_exponents + (lanes ? a : 2 * a), c->b_values + b, c->b_exponents + b, together, lanes, ending);
+            step(c, s, row * COLUMNS, c->a_values + a, c->a_exponents + (lanes ? a : 2 * a), c->b_values + b,
+                 c->b_exponents + b, together, lanes, ending, counts);
         }
 }
+
+/* Run the leaf; compiled on its own for each way that a step ends. */
+INLINE void run_ending(context_t *c, states_t *s, int64_t steps, int lanes, int counts)
+{
+    if (c->ending == CUT)
+        run_steps(c, s, steps, lanes, CUT, counts);
+    else if (c->ending == NEAREST)
+        run_steps(c, s, steps, lanes, NEAREST, counts);
+    else
+        run_steps(c, s, steps, lanes, IN_DOUBLE, counts);
+}
+
+static void run_listed_leaf(context_t *c, states_t *s, int64_t steps) { run_ending(c, s, steps, 1, 0); }
+static void run_counted_leaf(context_t *c, states_t *s, int64_t steps) { run_ending(c, s, steps, 0, 1); }
+static void run_dense_leaf(context_t *c, states_t *s, int64_t steps) { run_ending(c, s, steps, 0, 0); }
 
 static void run_leaf(context_t *c, states_t *s, int64_t k0, int64_t k1)
 {
     int64_t steps = append_run(c->node, k0, k1, NULL, 0) / c->node->length;
-    if (c->job->rows && c->ending == CUT)
-        run_steps(c, s, steps, 1, CUT);
-    else if (c->job->rows && c->ending == NEAREST)
-        run_steps(c, s, steps, 1, NEAREST);
-    else if (c->job->rows)
-        run_steps(c, s, steps, 1, IN_DOUBLE);
-    else if (c->ending == CUT)
-        run_steps(c, s, steps, 0, CUT);
-    else if (c->ending == NEAREST)
-        run_steps(c, s, steps, 0, NEAREST);
-    else
-        run_steps(c, s, steps, 0, IN_DOUBLE);
+    (c->job->rows ? run_listed_leaf : c->job->counts ? run_counted_leaf : run_dense_leaf)(c, s, steps);
 }
 
 /* s = s + t of `n` moderate numbers, the sum rounded to odd first. */
@@ -539,6 +588,20 @@ static void join(context_t *c, double *s, const double *runs, int32_t *over, int
     }
 }
 
+/* Count that runs joined the sums `before` and made the sums s of them; of some that went beyond the largest value. */
+static void count_joined(tally_t *tally, int64_t at, const double *before, const double *runs, const double *s,
+                         const int32_t *beyond, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int finite = isfinite(before[i]) && isfinite(runs[i]);
+        tally->overflows[at + i] += beyond[i];
+        tally->underflows[at + i] += finite && s[i] == 0.0 && before[i] + runs[i] != 0.0;
+        tally->swamped[at + i] += runs[i] != 0.0 && s[i] == before[i] && !beyond[i];
+        if (isfinite(s[i]) && fabs(s[i]) > tally->largest_joined[at + i])
+            tally->largest_joined[at + i] = fabs(s[i]);
+    }
+}
+
 /* Accumulate k0 <= k < k1 into the states of a level. */
 static void accumulate(context_t *c, states_t *s, int level, int64_t k0, int64_t k1)
 {
@@ -554,10 +617,16 @@ static void accumulate(context_t *c, states_t *s, int level, int64_t k0, int64_t
         accumulate(c, s, level - 1, k0, length < k1 - k0 ? k0 + length : k1);
         for (int64_t row = 0; row < s->rows; row++) {
             const int64_t at = row * COLUMNS;
-            double runs[COLUMNS];
+            double runs[COLUMNS], before[COLUMNS], *sums = s->joined[level] + at;
+            int32_t beyond[COLUMNS] = {0};
             for (int64_t i = 0; i < COLUMNS; i++)
                 runs[i] = level == 1 ? (double)s->leaf[at + i] : s->joined[level - 1][at + i];
-            join(c, s->joined[level] + at, runs, s->over + at, s->columns, level);
+            memcpy(before, sums, sizeof before);
+            join(c, sums, runs, beyond, s->columns, level);
+            for (int64_t i = 0; i < s->columns; i++)
+                s->over[at + i] |= beyond[i];
+            if (c->job->counts)
+                count_joined(&s->tally, at, before, runs, sums, beyond, s->columns);
         }
     }
 }
@@ -568,6 +637,8 @@ static void begin(const context_t *c, states_t *s)
     for (int level = 1; level <= c->job->join_count; level++)
         memset(s->joined[level], 0, sizeof s->joined[level]);
     memset(s->over, 0, sizeof s->over);
+    if (c->job->counts)
+        memset(&s->tally, 0, sizeof s->tally);
     s->at = 0;
 }
 
@@ -585,6 +656,24 @@ static void store(const context_t *c, const states_t *s, int64_t lane, int64_t a
 {
     int top = c->job->join_count;
     ulp_store(c->job, at, top ? s->joined[top][lane] : (double)s->leaf[lane], s->over[lane]);
+}
+
+/* Add what was counted of a row. */
+static void publish(const context_t *c, const states_t *s, int64_t lane, int64_t row, int64_t column)
+{
+    const tally_t *tally = &s->tally;
+    for (int64_t first = 0; first < s->columns; first += ULP_COUNTED_COLUMNS) {
+        ulp_counts counts = {0, 0, 0, 0};
+        double largest = 0.0;
+        for (int64_t i = first; i < s->columns && i < first + ULP_COUNTED_COLUMNS; i++) {
+            counts.overflows += tally->overflows[lane + i];
+            counts.underflows += tally->underflows[lane + i];
+            counts.swamped += tally->swamped[lane + i];
+            largest = fmax(largest, fmax((double)tally->largest[lane + i], tally->largest_joined[lane + i]));
+        }
+        memcpy(&counts.largest, &largest, sizeof largest);
+        ulp_publish(c->job, &counts, row, column + first);
+    }
 }
 
 static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch)
@@ -607,6 +696,8 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
             for (int64_t i = 0; i < s.rows; i++)
                 for (int64_t j = 0; j < s.columns; j++)
                     store(c, &s, i * COLUMNS + j, (row + i) * job->out_stride + column + j);
+            for (int64_t i = 0; job->counts && i < s.rows; i++)
+                publish(c, &s, i * COLUMNS, row + i, column);
         }
     }
 }

@@ -89,7 +89,7 @@ KERNELS = (
     Kernel("float32_fma_odd", "fma", counts=True),
     Kernel("float32_posit_fma_odd", "fma", counts=True),
     Kernel("float32_posit_seq_odd", "seq", counts=True),
-    Kernel("float32_aligned", "aligned"),
+    Kernel("float32_aligned", "aligned", counts=True),
     Kernel("float32_exact", "exact", rounds=False),
     Kernel("float64_exact", "exact", rounds=False),
     Kernel("float64_fma", "fma", counts=True),
