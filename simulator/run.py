@@ -52,6 +52,8 @@ def run(
         raise InputError(
             f"--threads: got {threads}; expected at least 1; give more, or leave it out for all processors"
         )
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"--seed: got {seed}; expected 0 to {(1 << 32) - 1}; give such a number, or leave it out for 0")
     machine = load_hardware(hw)
     if tolerance is not None:
         machine = machine.with_tolerance(tolerance)

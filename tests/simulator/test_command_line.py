@@ -134,6 +134,8 @@ def test_arguments_that_make_no_sense(command, tmp_path, arguments, message):
         (["--hw", "npu", "--samples", "1501"], r"--samples: got 1501; expected 1 to 1500"),
         (["--hw", "npu", "--threads", "0"], r"--threads: got 0; expected at least 1"),
         (["--hw", "npu", "--threads", "-2"], r"--threads: got -2; expected at least 1"),
+        (["--hw", "npu", "--seed", "-1"], r"--seed: got -1; expected 0 to 4294967295"),
+        (["--hw", "npu", "--seed", "4294967296"], r"--seed: got 4294967296; expected 0 to 4294967295"),
         (["--hw", "npu", "--tolerance", "-1"], r"tolerance: got -1\.0; expected a number >= 0"),
         (["--hw", "npu", "--tolerance", "nan"], r"tolerance: got nan; expected a number >= 0"),
         (["--hw", "npu", "--data", "none.npz"], r"none\.npz: no such file; expected an \.npz file with x and y"),
