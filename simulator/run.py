@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .cost import mode_energy
 from .errors import InputError
 from .hardware import Machine, load_hardware
 from .network.consumers import Consumer, record_first_sample
@@ -53,10 +54,13 @@ def run(
             f"--threads: got {threads}; expected at least 1; give more, or leave it out for all processors"
         )
     if not 0 <= seed < 1 << 32:
-        raise InputError(f"--seed: got {seed}; expected 0 to {(1 << 32) - 1}; give such a number, or leave it out for 0")
+        raise InputError(f"--seed: got {seed}; expected 0 to {(1 << 32) - 1}; give such a number, or leave it out")
     machine = load_hardware(hw)
     if tolerance is not None:
         machine = machine.with_tolerance(tolerance)
+    for unit in (machine.mac.low, machine.mac.high):
+        if unit is not None:
+            mode_energy(machine, unit)  # what cannot be priced is refused before anything runs
     network = load_model(model)
     inputs = load_samples(data, samples, network)
     with torch.no_grad():

@@ -61,15 +61,9 @@ def mac_energy(table: EnergyTable, mode: MacMode, further_modes: int) -> MacEner
     """
     factor = 1.0 + further_modes * table.mode_factor.value
     accumulator, operands = mode.spec.accumulator, mode.operand_formats
-    final = outermost(accumulator)
-    # To a partial sum that is kept in fixed point a result is added without a shift.
-    fold_j = factor * (
-        fixed_adder_j(table, mode.partial_sum_bits, aligned=False)
-        if isinstance(final, Exact)
-        else adder_j(table, final, operands)
-    )
     if mode.energy_j is not None:
-        return MacEnergy(mode.energy_j, 0.0, fold_j, "user", "user")
+        return MacEnergy(mode.energy_j, 0.0, _fold_beside_given_j(table, mode, factor), "user", "user")
+    fold_j = factor * _fold_j(table, mode)
     state = innermost(accumulator)
     assumed = adder_bits(state, operands) is not None or isinstance(state, Fixed)
     inner = accumulator.inner if isinstance(accumulator, Late) else accumulator
@@ -81,6 +75,23 @@ def mac_energy(table: EnergyTable, mode: MacMode, further_modes: int) -> MacEner
         table.partial_product_j_per_bit2.uncertainty,
         "assumed" if assumed else table.float_adder_j_per_bit.uncertainty,
     )
+
+
+def _fold_j(table: EnergyTable, mode: MacMode) -> float:
+    """Return the energy of adding a run's result to a partial sum: without a shift where that is fixed point."""
+    final = outermost(mode.spec.accumulator)
+    if isinstance(final, Exact):
+        return fixed_adder_j(table, mode.partial_sum_bits, aligned=False)
+    return adder_j(table, final, mode.operand_formats)
+
+
+def _fold_beside_given_j(table: EnergyTable, mode: MacMode, factor: float) -> float:
+    """Return the same where the file gives the energy of a MAC, which bounds that of a sum without a price."""
+    assert mode.energy_j is not None
+    try:
+        return factor * _fold_j(table, mode)
+    except InputError:
+        return mode.energy_j
 
 
 def multiplier_j(table: EnergyTable, a: Format, b: Format, state: Accumulator) -> float:
@@ -144,7 +155,7 @@ def _priced(fmt: Format) -> FloatFormat:
     if not isinstance(fmt, FloatFormat):
         raise InputError(
             f"{fmt}: got a format that the energy model does not price; expected a float or an integer; "
-            "give mac energy in pJ"
+            "give the MAC's energy, as in 'energy: \"0.4 pJ\"'"
         )
     return fmt
 

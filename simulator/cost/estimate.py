@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 
-from .energy import mac_energy
-from .price import Cost, Gemm, price
+from .price import Cost, Gemm, mode_energy, price
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,9 @@ def break_even(low_j: float, side_j: float, high_j: float, group: int = 1) -> fl
 def _break_even(machine: Machine, gemm: Gemm) -> float:
     policy, high, array = machine.policy, machine.mac.high, machine.array
     assert policy is not None and high is not None
-    table, further = machine.technology.table, 1 if machine.mac.datapath == "multi_mode" else 0
+    table = machine.technology.table
     group = {"element": 1, "row": gemm.n, "coltile": array.columns, "tile": array.rows * array.columns}[policy.gather]
-    low_j = mac_energy(table, machine.mac.low, further).mac_j
-    high_j = mac_energy(table, high, 0 if machine.side_engine else further).mac_j
+    low_j = mode_energy(machine, machine.mac.low).mac_j
+    high_j = mode_energy(machine, high, on_engine=machine.side_engine is not None).mac_j
     side_j = table.adder_j_per_bit.value * machine.mac.low.output_bits / gemm.k
     return break_even(low_j, side_j, high_j, group) if high_j else 0.0

@@ -196,16 +196,25 @@ def _cycle_parts(gemm: Gemm, first: Pass, work: Work | None, cycles: int) -> dic
     return parts
 
 
-def _mode_energy(machine: Machine, mode: MacMode) -> MacEnergy:
-    shared = machine.mac.datapath == "multi_mode"
-    return mac_energy(machine.technology.table, mode, 1 if shared else 0)
+def mode_energy(machine: Machine, mode: MacMode, *, on_engine: bool = False) -> MacEnergy:
+    """Return the energy of a mode's MACs on the array, or of those of the side engine, which have one mode.
+
+    Raises:
+        InputError: a format that the model does not price, of a mode without an energy of its own.
+    """
+    shared = machine.mac.datapath == "multi_mode" and not on_engine
+    try:
+        return mac_energy(machine.technology.table, mode, 1 if shared else 0)
+    except InputError as error:
+        key = "mac.low" if mode is machine.mac.low else "mac.high"
+        raise InputError(f"{machine.source}: {key}: {error}") from None
 
 
 def _first_pass_energy(
     machine: Machine, gemm: Gemm, mode: MacMode, first: Pass, ledger: Ledger, cycles: int | None
 ) -> None:
     """Add the first pass; `cycles` are those in which the array is in this mode, None for its own."""
-    table, energy, gemms = machine.technology.table, _mode_energy(machine, mode), gemm.gemms
+    table, energy, gemms = machine.technology.table, mode_energy(machine, mode), gemm.gemms
     ledger.add("mul", gemm.macs * energy.mul_j, energy.mul_class)
     ledger.add("acc", gemm.macs * energy.acc_j + gemms * first.fold_adds * energy.fold_j, energy.acc_class)
     ledger.add(
@@ -236,7 +245,7 @@ def _second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, l
     compare_j = table.adder_j_per_bit.value * machine.mac.low.output_bits
     ledger.add("side", outputs * compare_j, table.adder_j_per_bit.uncertainty)
     on_array = machine.side_engine is None
-    energy = _mode_energy(machine, high) if on_array else mac_energy(table, high, 0)
+    energy = mode_energy(machine, high, on_engine=not on_array)
     mul_j, acc_j = recompute_j(work, energy)
     ledger.add("mul", mul_j, energy.mul_class)
     ledger.add("acc", acc_j, energy.acc_class)
@@ -264,12 +273,12 @@ def _idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None
         return
     if machine.side_engine is not None:
         slots = machine.side_engine.lanes * cycles - (0 if work is None else work.macs)
-        engine_j = mac_energy(table, high, 0).mac_j
+        engine_j = mode_energy(machine, high, on_engine=True).mac_j
         ledger.add("idle", slots * table.idle_factor.value * engine_j, table.idle_factor.uncertainty)
     if machine.mac.datapath == "pair":
         unused = machine.mac.low if mode == "high" else high
         slots = machine.array.rows * machine.array.columns * unused.rate * cycles
-        unused_j = _mode_energy(machine, unused).mac_j
+        unused_j = mode_energy(machine, unused).mac_j
         ledger.add("idle", slots * table.idle_factor.value * unused_j, table.idle_factor.uncertainty)
 
 

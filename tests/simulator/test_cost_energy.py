@@ -14,6 +14,7 @@ from simulator.arithmetic.spec import mac
 from simulator.cost import Gemm, price
 from simulator.cost.energy import adder_j, fixed_adder_j, mac_energy, multiplier_j
 from simulator.cost.folds import register_bits
+from simulator.errors import InputError
 from simulator.hardware import Array, load_hardware
 from simulator.hardware.order import exact_product_bits
 from simulator.hardware.technology import energy_table
@@ -114,6 +115,29 @@ def test_energies_of_the_file_replace_those_of_the_table():
     assert cost.energy_parts_j["acc"] == 0
     assert cost.energy_parts_j["dram"] == cost.traffic_bits["dram"] * 1e-12
     assert "mul user x/÷ 1" in cost.energy_basis and "dram user x/÷ 1" in cost.energy_basis
+
+
+POSIT = "posit8 -> fma(posit16)"
+
+
+@pytest.mark.parametrize(("mode", "key"), [("low", "mac.low"), ("high", "mac.high")])
+def test_a_format_without_a_price_asks_for_the_energy_of_the_mac(mode, key):
+    unit = replace(getattr(NPU.mac, mode), spec=mac(POSIT), energy_j=None)
+    machine = replace(NPU, mac=replace(NPU.mac, **{mode: unit}))
+    with pytest.raises(InputError) as caught:
+        price(machine, Gemm(16, 16, 64), mode)
+    assert str(caught.value) == (
+        f"{NPU.source}: {key}: posit16: got a format that the energy model does not price; expected a float or an "
+        "integer; give the MAC's energy, as in 'energy: \"0.4 pJ\"'"
+    )
+
+
+def test_a_format_without_a_price_costs_what_the_file_says():
+    unit = replace(NPU.mac.low, spec=mac(POSIT), energy_j=1e-12)
+    cost = price(replace(NPU, mac=replace(NPU.mac, low=unit)), Gemm(16, 16, 64), "low")
+    assert cost.energy_parts_j["mul"] == pytest.approx(16 * 16 * 64 * 1e-12)
+    adds = cost.energy_parts_j["acc"] / 1e-12
+    assert adds == pytest.approx(round(adds))  # a partial sum costs a whole MAC
 
 
 def test_static_power_is_counted_over_the_latency():
