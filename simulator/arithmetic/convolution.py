@@ -28,6 +28,9 @@ Rows = NDArray[Any] | Gathered
 # Where the unfolded matrix is made, then in strips of about so many elements.
 STRIP_ELEMENTS = 1 << 21
 
+LARGEST_SETTING = (1 << 31) - 1
+LARGEST_ARRAY = 1 << 40  # elements; a padding or stride beyond all reason is refused before memory is asked for
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -60,7 +63,9 @@ class Geometry:
     def windows(self, x: NDArray[Any]) -> Gathered:
         """Return the matrix (samples * positions, channels * kernel positions) of an image (samples, channels, ...)."""
         positions = self.positions(x.shape[2:])
-        data = np.pad(x, [(0, 0), (0, 0), *self.padding])  # contiguous
+        edges = ((0, 0), (0, 0), *self.padding)
+        _check_size("the padded image", [n + sum(e) for n, e in zip(x.shape, edges, strict=True)])
+        data = np.pad(x, edges)  # contiguous
         steps = [stride // data.itemsize for stride in data.strides]
         rows = [np.arange(x.shape[0]) * steps[0]]
         columns = [np.arange(x.shape[1]) * steps[1]]
@@ -124,6 +129,8 @@ def convolution(
         ValueError: shapes or settings that do not fit. TypeError: operands that are not numbers.
     """
     spec, x, weight = make_spec(mac), numbers(x, "x"), numbers(weight, "weight")
+    if not isinstance(transposed, bool | np.bool_):
+        raise TypeError(f"convolution: transposed is True or False; got {transposed!r}")
     axes = x.ndim - 2
     if axes < 1 or weight.ndim != x.ndim:
         raise ValueError(
@@ -168,6 +175,7 @@ def _convolved(
 ) -> NDArray[Any]:
     positions = geometry.positions(x.shape[2:])
     n, k = weight.shape[0] // groups, math.prod(weight.shape[1:])
+    _check_size("the result", (x.shape[0], weight.shape[0], *positions))
     y = np.empty((groups, x.shape[0] * math.prod(positions), n), spec.dtype)
     for group in range(groups):
         outputs = slice(group * n, (group + 1) * n)
@@ -195,9 +203,12 @@ def _as_plain(
     """Return image, weight and padding of the plain convolution of stride 1 that a transposed one is."""
     if any(extra >= max(s, d) for extra, s, d in zip(behind, stride, dilation, strict=True)):
         raise ValueError(f"convolution: output_padding {behind} must stay below stride {stride} or dilation {dilation}")
-    spread = np.zeros(
-        (*x.shape[:2], *((size - 1) * s + 1 for size, s in zip(x.shape[2:], stride, strict=True))), x.dtype
-    )
+    between = [(size - 1) * s + 1 for size, s in zip(x.shape[2:], stride, strict=True)]
+    reach = [d * (k - 1) - 2 * p + e for k, d, p, e in zip(weight.shape[2:], dilation, padding, behind, strict=True)]
+    if any(size + more < 1 for size, more in zip(between, reach, strict=True)):
+        raise ValueError(f"convolution: padding {padding} cuts all outputs of a transposed one off; expected less")
+    _check_size("the image with zeros between", (*x.shape[:2], *between))
+    spread = np.zeros((*x.shape[:2], *between), x.dtype)
     spread[(slice(None), slice(None), *(slice(None, None, s) for s in stride))] = x
     split = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     turned = np.flip(split, axis=tuple(range(3, split.ndim))).swapaxes(1, 2)
@@ -226,10 +237,21 @@ def _bias(bias: ArrayLike | None, outputs: int) -> NDArray[Any] | None:
 
 
 def _per_axis(name: str, setting: int | Sequence[int], axes: int, least: int) -> tuple[int, ...]:
-    values = tuple(setting) if isinstance(setting, Sequence | np.ndarray) else (setting,) * axes
-    if len(values) != axes or not all(_is_whole(v) and v >= least for v in values):
-        raise ValueError(f"convolution: {name} is a whole number from {least}, or {axes} of them; got {setting!r}")
+    several = isinstance(setting, Sequence) or (isinstance(setting, np.ndarray) and setting.ndim > 0)
+    values: tuple[Any, ...] = tuple(setting) if several else (setting,) * axes  # type: ignore[arg-type]
+    if len(values) != axes or not all(_is_whole(v) and least <= v <= LARGEST_SETTING for v in values):
+        raise ValueError(
+            f"convolution: {name} is a whole number from {least} to 2**31 - 1, or {axes} of them; got {setting!r}"
+        )
     return tuple(int(v) for v in values)
+
+
+def _check_size(what: str, shape: Sequence[int]) -> None:
+    if math.prod(shape) > LARGEST_ARRAY:
+        raise ValueError(
+            f"convolution: {what} would have shape {tuple(shape)}; expected at most 2**40 elements; take a smaller "
+            "stride, padding or dilation"
+        )
 
 
 def _is_whole(x: object) -> bool:

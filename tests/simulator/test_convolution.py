@@ -101,9 +101,16 @@ def test_the_unfolded_image_is_never_made():
         ((1, 3, 5), (4, 2, 3), {}, "expected 2 channels"),
         ((1, 4, 5), (3, 2, 3), {"groups": 2}, "groups that divide"),
         ((1, 3, 2), (4, 3, 3), {}, "a kernel of 3 with dilation 1 does not fit into 2 positions with 0 and 0"),
-        ((1, 3, 5), (4, 3, 3), {"stride": 0}, "stride is a whole number from 1, or 1 of them; got 0"),
-        ((1, 3, 5), (4, 3, 3), {"padding": (1, 1)}, "padding is a whole number from 0, or 1 of them; got (1, 1)"),
-        ((1, 3, 5), (4, 3, 3), {"stride": 1.5}, "stride is a whole number from 1, or 1 of them; got 1.5"),
+        ((1, 3, 5), (4, 3, 3), {"stride": 0}, "stride is a whole number from 1 to 2**31 - 1, or 1 of them; got 0"),
+        ((1, 3, 5), (4, 3, 3), {"padding": (1, 1)}, "from 0 to 2**31 - 1, or 1 of them; got (1, 1)"),
+        ((1, 3, 5), (4, 3, 3), {"stride": 1.5}, "stride is a whole number from 1 to 2**31 - 1, or 1 of them; got 1.5"),
+        ((1, 3, 5), (4, 3, 3), {"stride": 10**30}, "stride is a whole number from 1 to 2**31 - 1, or 1"),
+        ((1, 3, 5), (4, 3, 3), {"padding": 10**12}, "padding is a whole number from 0 to 2**31 - 1, or 1 of them; got"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), {"padding": 10**6}, "the result would have shape (1, 4, 2000003, 2000003)"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), {"padding": 10**6, "stride": 10**6}, "the padded image would have shape (1, 3, 2"),
+        ((1, 4, 5, 5), (4, 3, 3, 3), {"transposed": True, "stride": 10**6}, "zeros between would have shape (1, 4, 4"),
+        ((1, 4, 5, 5), (4, 3, 3, 3), {"transposed": True, "dilation": 10**6}, "the result would have shape (1, 3, 2"),
+        ((1, 4, 5), (4, 3, 3), {"transposed": True, "padding": 4}, "padding (4,) cuts all outputs of a transposed"),
         ((1, 3, 5), (4, 3, 3), {"groups": True}, "groups is a whole number from 1; got True"),
         ((1, 3, 5), (4, 3, 3), {"output_padding": 1}, "output_padding is for transposed ones"),
         ((1, 4, 5), (4, 3, 3), {"transposed": True, "output_padding": 1}, "must stay below stride (1,) or"),
@@ -114,3 +121,15 @@ def test_what_does_not_fit_is_refused(image, kernel, settings, message):
     with pytest.raises(ValueError) as caught:
         simulator.convolution(np.ones(image), np.ones(kernel), "fma(fp16)", **settings)
     assert message in str(caught.value)
+
+
+def test_a_setting_may_be_a_number_of_numpys():
+    x, weight = np.ones((1, 3, 9)), np.ones((4, 3, 3))
+    expected = simulator.convolution(x, weight, "fma(fp16)", stride=2)
+    for stride in (np.int64(2), np.array([2])):
+        assert np.array_equal(simulator.convolution(x, weight, "fma(fp16)", stride=stride), expected)
+
+
+def test_a_word_is_not_taken_for_a_transposed_convolution():
+    with pytest.raises(TypeError, match="transposed is True or False; got 'no'"):
+        simulator.convolution(np.ones((1, 3, 5)), np.ones((4, 3, 3)), "fma(fp16)", transposed="no")
