@@ -63,8 +63,15 @@ class Criterion:
     recompute_saturated: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance >= 0:
+        number = isinstance(self.tolerance, int | float | np.integer | np.floating)
+        if not number or isinstance(self.tolerance, bool) or not self.tolerance >= 0:
             raise ValueError(f"tolerance: expected a number in [0, inf], got {self.tolerance!r}")
+        try:
+            object.__setattr__(self, "tolerance", float(self.tolerance))
+        except OverflowError:
+            raise ValueError(
+                f"tolerance: expected a number that float64 holds, got {self.tolerance!r}; give math.inf"
+            ) from None
         if self.score != "kappa_prime":
             raise ValueError(f"score {self.score!r} is unknown; expected kappa_prime")
 
@@ -127,13 +134,21 @@ def kappa_prime(
         activation: key of KAPPA_PRIME.
         scale, shift: of an affine map between v and the activation (a folded batch normalisation), broadcast to v.
     """
-    if activation not in KAPPA_PRIME:
+    if not isinstance(activation, str) or activation not in KAPPA_PRIME:
         raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         wide = convert(v, np.float64)
         if not (np.isscalar(scale) and scale == 1 and np.isscalar(shift) and shift == 0):
-            wide = wide * np.asarray(scale) + np.asarray(shift)
+            wide = wide * _onto(wide.shape, scale, "scale") + _onto(wide.shape, shift, "shift")
         return KAPPA_PRIME[activation](wide.copy() if wide is v else wide)
+
+
+def _onto(shape: tuple[int, ...], x: ArrayLike, name: str) -> NDArray[Any]:
+    factors = numbers(x, name)
+    try:
+        return np.broadcast_to(factors, shape)
+    except ValueError:
+        raise ValueError(f"{name} {factors.shape} does not broadcast to the output's shape {shape}") from None
 
 
 def two_pass(
@@ -167,6 +182,8 @@ def two_pass(
     Raises:
         ValueError: shapes, formats, tolerance or activation that do not fit.
     """
+    if not isinstance(criterion, Criterion | None):
+        raise TypeError(f"criterion: expected a Criterion or None, got {criterion!r}")
     rule = Criterion(tolerance, score) if criterion is None else criterion
     low, high = mac(low), mac(high)
     if not isinstance(a, Gathered):

@@ -321,6 +321,30 @@ def test_unknown_scores_and_activations_and_wrong_shapes_are_refused():
         simulator.two_pass([[1.0]], [[1.0]], "fmaa(fp16)", HIGH)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"scale": np.ones(7)}, ValueError, "scale (7,) does not broadcast to the output's shape (2, 3)"),
+        ({"shift": np.ones((4, 2, 3))}, ValueError, "shift (4, 2, 3) does not broadcast to the output's shape (2, 3)"),
+        ({"scale": "x"}, TypeError, "scale: expected an array of floats (at most 64 bits) or integers, got dtype <U1"),
+        ({"shift": 1j}, TypeError, "shift: expected an array of floats (at most 64 bits) or integers, got dtype"),
+        ({"tolerance": 10**400}, ValueError, "tolerance: expected a number that float64 holds, got 1000"),
+        ({"criterion": "x"}, TypeError, "criterion: expected a Criterion or None, got 'x'"),
+        ({"activation": ["relu"]}, ValueError, "activation ['relu'] has no rule; expected one of identity, relu, tanh"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, error, message):
+    with pytest.raises(error) as caught:
+        simulator.two_pass(np.ones((2, 4)), np.ones((4, 3)), LOW, HIGH, **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("tolerance", [np.float32(0.5), np.float64(0.5), np.int64(1), INF])
+def test_a_tolerance_may_be_any_number(tolerance):
+    result = simulator.two_pass([[1.0]], [[1.5]], LOW, HIGH, tolerance=tolerance)
+    assert result.recomputed[0, 0] == (tolerance < 1 / 1.5)
+
+
 def test_a_site_of_which_there_is_no_pair_is_refused():
     with pytest.raises(ValueError) as caught:
         simulator.two_pass([[1.0]], [[1.0]], LOW, HIGH, site=1 << 23)
