@@ -282,9 +282,9 @@ def check_threads(threads: int | None) -> int:
     """Return a number of threads, that of the processors for None; ValueError if it is none."""
     if threads is None:
         return available_processors()
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+    if not isinstance(threads, int | np.integer) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"threads: expected a whole number from 1, got {threads!r}")
-    return threads
+    return int(threads)
 
 
 def check_shapes(name: str, a: NDArray[Any] | Gathered, b: NDArray[Any]) -> None:

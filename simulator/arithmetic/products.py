@@ -65,7 +65,7 @@ def matmul(
         ValueError: shapes or formats that do not fit, with what was found. TypeError: operands that are not numbers.
     """
     spec, a, b = make_spec(mac), numbers(a, "a"), numbers(b, "b")
-    if stats not in (False, True, "overflows"):
+    if not isinstance(stats, bool) and not (isinstance(stats, str) and stats == "overflows"):
         raise ValueError(f'stats: expected False, True or "overflows", got {stats!r}')
     factors = _factor("alpha", alpha), _factor("beta", beta)
     if a.ndim == 2 and b.ndim == 2:
@@ -151,4 +151,7 @@ def _broadcast(c: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 def _factor(name: str, x: float) -> float:
     if isinstance(x, bool) or not isinstance(x, int | float | np.floating | np.integer) or not abs(x) <= LARGEST:
         raise ValueError(f"{name}: expected a finite number, got {x!r}")
+    # Numpy would compare its integers as float64.
+    if float(x) != (int(x) if isinstance(x, np.integer) else x):
+        raise ValueError(f"{name}: expected a number that float64 holds, got {x!r}; give the float that is meant")
     return float(x)

@@ -129,6 +129,14 @@ def test_stacks_that_do_not_fit_are_refused(shapes, message):
     [
         ({"alpha": np.inf}, "alpha: expected a finite number, got inf"),
         ({"alpha": 10**400}, "alpha: expected a finite number, got 1000"),
+        ({"alpha": 2**60 + 1}, f"alpha: expected a number that float64 holds, got {2**60 + 1}; give the float"),
+        (
+            {"beta": np.int64(2**60 + 1)},
+            "beta: expected a number that float64 holds, got np.int64(1152921504606846977)",
+        ),
+        ({"stats": np.ones(3)}, 'stats: expected False, True or "overflows", got array([1., 1., 1.])'),
+        ({"stats": np.True_}, 'stats: expected False, True or "overflows", got np.True_'),
+        ({"threads": 0}, "threads: expected a whole number from 1, got 0"),
         ({"beta": "2"}, "beta: expected a finite number, got '2'"),
         ({"seed": -1}, "seed: got -1"),
         ({"site": 1 << 24}, "site: got 16777216; expected a whole number from 0 to 2**24 - 1"),
@@ -146,3 +154,9 @@ def test_an_addend_that_fits_no_inner_products_is_refused():
     with pytest.raises(ValueError) as caught:
         simulator.dot(np.ones((2, 3)), np.ones((2, 3)), "fma(fp16)", c=np.ones(5))
     assert str(caught.value) == "c (5,) does not broadcast to the output's shape (2,)"
+
+
+def test_numbers_of_numpys_are_numbers():
+    a, b = np.ones((2, 3)), np.ones((3, 2))
+    expected = simulator.matmul(a, b, "fma(fp16)", alpha=2.0, threads=1)
+    assert_same_bits(simulator.matmul(a, b, "fma(fp16)", alpha=np.int64(2), threads=np.int64(1)), expected)
