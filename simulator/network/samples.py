@@ -61,13 +61,21 @@ def _read(path: str) -> tuple[Tensor, Tensor | None]:
         what = "a directory" if Path(path).is_dir() else "no such file"
         raise InputError(f"{path}: {what}; expected an .npz file with x and y; check the path")
     # Broken bytes make numpy, zipfile and zlib raise a dozen types of exceptions; all mean the same to the user.
+    # All but archives and single arrays numpy takes for a pickle, and says how to load it unsafely.
     try:
-        data: Any = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            known = file.read(2) in (b"PK", b"\x93N")
+        data: Any = np.load(path, allow_pickle=False) if known else None
     except Exception as error:
         raise InputError(
             f"{path}: cannot be read ({_first_line(error)}); expected an .npz file as numpy.savez(path, x=..., y=...) "
             "writes it; write the file anew"
         ) from None
+    if not known:
+        raise InputError(
+            f"{path}: cannot be read as .npz; expected a file as numpy.savez(path, x=..., y=...) writes it; write the "
+            "file anew"
+        )
     if not isinstance(data, np.lib.npyio.NpzFile):
         raise InputError(
             f"{path}: a single array; expected an .npz file with x and y; write it with numpy.savez(path, x=..., y=...)"

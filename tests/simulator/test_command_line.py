@@ -237,9 +237,9 @@ def lying_header(path):
 
 
 KINDS = {
-    "text": (lambda path: path.write_text("hello"), "cannot be read"),
+    "text": (lambda path: path.write_text("hello"), "cannot be read as .npz; expected a file as numpy.savez"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
-    "pickle": (lambda path: path.write_bytes(pickle.dumps({"x": 1})), "cannot be read"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({"x": 1})), "cannot be read as .npz"),
     "npy": (lambda path: np.save(path.open("wb"), X), "a single array; expected an .npz file"),
     "truncated": (truncated, "cannot be read"),
     "damaged": (damaged, "cannot be read"),
