@@ -47,7 +47,7 @@ def load_hardware(path_or_name: str | os.PathLike[str]) -> Machine:
         InputError: no such file or name, or everything that is wrong in the file, one line a problem:
             `path:line:column: dotted.key: what was found; expected; what to do`.
     """
-    shown = os.fspath(path_or_name)
+    shown = os.fspath(path_or_name) if isinstance(path_or_name, os.PathLike) else path_or_name
     if not isinstance(shown, str) or not shown.strip():
         raise InputError(f"hardware: got {describe(shown)}; expected a path or a name; give e.g. npu")
     if Path(shown).name == shown and not Path(shown).suffix and not Path(shown).is_file():

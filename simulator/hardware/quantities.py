@@ -93,6 +93,8 @@ def describe(value: object) -> str:
 
 
 def _article(dimension: str) -> str:
+    if dimension == "cycles":
+        return dimension
     return f"an {dimension}" if dimension[0] in "aeiou" else f"a {dimension}"
 
 

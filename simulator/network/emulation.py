@@ -117,6 +117,8 @@ class Emulation:
         if default is None:
             default = "low" if machine.policy is None else "two_pass"
         paths = [path or type(model).__name__ for path, _ in model.named_modules()]
+        if layers is not None and not isinstance(layers, Mapping):
+            raise InputError(f"layers: got {layers!r}; expected a mapping; give e.g. {{'*': 'exact'}}")
         for pattern in layers or {}:
             if not any(fnmatch.fnmatchcase(path, pattern.split("#")[0]) for path in paths):
                 known = ", ".join(paths[:6]) + (", ..." if len(paths) > 6 else "")

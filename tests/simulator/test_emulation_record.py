@@ -113,6 +113,7 @@ def test_float32_layers_among_others():
         ),
         ({"body*": "fma(fp61)"}, "arithmetic 'fma\\(fp61\\)': .*fp61.*"),
         ({"body*": ""}, "arithmetic ''"),
+        ("exact", "layers: got 'exact'; expected a mapping; give e.g. "),
     ],
 )
 def test_wrong_layers_are_refused(layers, message):

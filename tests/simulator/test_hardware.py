@@ -177,6 +177,7 @@ REFUSALS = [
     ("rows: 16 ", "rows: 16\n  rows: 8 ", "12:3: array.rows: duplicate key; expected it once, and line 11 has it already; remove one"),
     ('"1 GHz"', "1", '8:14: technology.frequency: got 1 without a unit; expected a frequency; write e.g. "1 GHz"'),
     ('"1 GHz"', '"1"', '8:14: technology.frequency: got 1 without a unit; expected a frequency; write e.g. "1 GHz"'),
+    ('"1 cycle"', '"1 furlong"', "16:12: array.latency: got '1 furlong', and 'furlong' is no unit; expected cycles; write e.g. \"1 cycle\""),
     ('"1 GHz"', '"1 ghz"', "8:14: technology.frequency: got '1 ghz', and 'ghz' is no unit; expected a frequency; did you mean \"GHz\"?"),
     ('"1 GHz"', '"1 ns"', "8:14: technology.frequency: got '1 ns', which is a time; expected a frequency; write e.g. \"1 GHz\""),
     ('"1 GHz"', '"1GHz"', "8:14: technology.frequency: got '1GHz'; expected a space before the unit; write \"1 GHz\""),
@@ -382,6 +383,8 @@ def test_all_problems_of_a_file_come_at_once_in_its_order(refused):
         ),
         ("./folder", "./folder: is a directory; expected a YAML file; name a file in it"),
         ("", "hardware: got ''; expected a path or a name; give e.g. npu"),
+        (None, "hardware: got nothing; expected a path or a name; give e.g. npu"),
+        (3, "hardware: got 3; expected a path or a name; give e.g. npu"),
         ("a\0b.yaml", "a\0b.yaml: cannot be read (embedded null byte); expected a readable YAML file; check it"),
     ],
 )
