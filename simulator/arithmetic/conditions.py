@@ -367,7 +367,7 @@ def exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
         assert s.leaf.product is not None and isinstance(s.leaf.product.format, FixedFormat)
         ends = s.leaf.product.format
         c.need(s.finite, "operands and addend are finite")
-        c.need(s.product_last >= -ends.fraction_bits, f"products end at 2^{s.product_last} >= 2^-{ends.fraction_bits}")
+        c.need(s.product_last >= -ends.fraction_bits, f"products end at 2^{s.product_last} >= 2^{-ends.fraction_bits}")
         bound = s.addend + s.total
         c.need(bound <= Fraction(ends.max), f"no sum leaves the range: {decimal(bound)} <= {ends.max:g}")
     last = min([s.product_last] + ([s.c.min_last_bit] if s.c and s.c.nonzero else []))
@@ -434,7 +434,7 @@ def any_lanes(situation: Situation) -> list[Clause]:
     for index, node in enumerate(s.lowered.nodes):
         c.need(node.kind in LANE_NODES, f"lanes run {node.kind} steps")
         if node.kind == "tree":
-            c.need(node.length == 2, f"the tree sums pairs, not groups of {node.length}")
+            c.need(node.length == 2, f"the tree sums groups of {node.length} = 2")
         several = node.kind == "exact" or (node.kind == "fma" and node.length > 1)
         if several or node.kind == "fixed_point":
             c.need(index == s.lowered.leaf, f"the {node.kind} takes the products themselves")

@@ -16,7 +16,7 @@ from formats import BlockFormat, FixedFormat, FloatFormat, Format, Use
 from native import matmul as engine
 
 from .accumulators import Accumulator, walk
-from .engine import Accumulation, available_processors, check_threads, numbers
+from .engine import Accumulation, available_processors, check_shapes, check_threads, numbers
 from .grammar import names_of
 from .kernels import Kernel, choose
 from .lowering import lower
@@ -116,7 +116,9 @@ def explain(
     if (a is None) != (b is None) or (a is None) == (shape is None):
         raise ValueError("explain: expected a shape (M, N, K), or the operands a and b")
     if a is not None and b is not None:
-        work = Accumulation(mac, numbers(a, "a"), numbers(b, "b"), c, threads)
+        a, b = numbers(a, "a"), numbers(b, "b")
+        check_shapes("explain", a, b)
+        work = Accumulation(mac, a, b, c, threads)
         m, n, k = *work.shape, work.a.shape[1]
         situation, known = work.situation(), "these operands"
     else:

@@ -52,7 +52,7 @@ def _integer(what: str, form: Any) -> int:
         return form
     text = form.strip() if isinstance(form, str) else ""
     digits = text.removeprefix("-")
-    if digits.isascii() and digits.isdigit() and len(digits) < 20:
+    if digits.isascii() and digits.isdigit() and len(digits) <= MAX_TEXT:
         return int(text)
     raise ValueError(f"{what} must be a whole number, got {form!r}")
 
@@ -158,12 +158,23 @@ def _from_string(text: str) -> Accumulator:
     if name in PRESETS:
         raise ValueError(f"{text!r}: expected {name}, or its output format in parentheses behind")
     if name not in _ARGUMENTS:
+        if not bracket and _is_use(name):
+            raise ValueError(f"accumulator {name!r} is unknown; it is a format, write e.g. fma({name})")
         near = _near(name, PRESETS if "." in name else [*_ARGUMENTS, *PRESETS])
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(_ARGUMENTS)}, and the presets"
         raise ValueError(f"accumulator {name!r} is unknown; {hint}")
     if not bracket or not rest.endswith(")"):
-        raise ValueError(f"{text!r}: expected {_usage(name)}")
+        missing = "; the closing parenthesis is missing" if bracket else ""
+        raise ValueError(f"{text!r}: expected {_usage(name)}{missing}")
     return _build(name, _by_name(text, name, _split(text, rest[:-1])))
+
+
+def _is_use(text: str) -> bool:
+    try:
+        Use.parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _near(name: str, known: Collection[str]) -> list[str]:
@@ -225,6 +236,8 @@ def _by_name(text: str, name: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def _usage(name: str) -> str:
+    if name == "seq":
+        return "seq(product?, sum)"
     return f"{name}({', '.join(a.name + ('?' if a.optional else '') for a in _ARGUMENTS[name])})"
 
 

@@ -77,7 +77,7 @@ def _step(part: Accumulator, terms: str) -> str:
             return f"the exact sum of all {terms}, rounded once into {total}; no order"
         case Fixed(bits, frac, mode):
             beyond = {"wrap": "modulo 2^", "sat": "clamped to ", "track": "watched beyond "}[mode]
-            return f"each of the {terms} rounded to a multiple of 2^-{frac}, integer sums {beyond}{bits} bits; in order"
+            return f"each of the {terms} rounded to a multiple of 2^{-frac}, integer sums {beyond}{bits} bits; in order"
         case Aligned():
             return _aligned(part, terms)
     raise TypeError(f"{part} is composed of others")

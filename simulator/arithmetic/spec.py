@@ -104,6 +104,10 @@ def mac(form: str | Mapping[str, Any] | MacSpec | Accumulator, output: str | Use
 
 def _from_string(text: str, output: str | Use | None) -> MacSpec:
     parts = [part.strip() for part in text.split("->")]
+    if any(part.count("(") > part.count(")") for part in parts[:-1]):
+        raise ValueError(
+            f"{text!r}: '->' stands within parentheses; there the output of a unit is written h100.fp16(fp16)"
+        )
     operands = _leading_operands(parts.pop(0)) if len(parts) > 1 and not is_accumulator(parts[0]) else None
     if len(parts) > 1 and output is not None:
         raise ValueError(f"{text!r} names its output; got another one, {output}")

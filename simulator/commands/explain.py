@@ -25,4 +25,4 @@ def _explained(spec: str, shape: tuple[int, int, int], threads: int | None) -> E
     try:
         return explain(spec, shape, threads=threads)
     except (ValueError, TypeError) as error:
-        raise InputError(f"explain: {error}") from None
+        raise InputError(f"explain: {str(error).removeprefix('explain: ')}") from None

@@ -387,7 +387,7 @@ BOUNDS = {
         "float64_any",
         situation("tree(fp16, 2)", ONE),
         situation("tree(fp16, 3)", ONE),
-        "the tree sums pairs, not groups of 3",
+        "the tree sums groups of 3 = 2",
     ),
     "float64_any: exact sums of values": (
         "float64_any",

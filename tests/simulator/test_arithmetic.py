@@ -82,7 +82,7 @@ WRONG = {
     "fma(fp16, fp16)": "fma: products must be a whole number, got 'fp16'",
     "kahan(fp16, fp16)": "'kahan(fp16, fp16)': expected kahan(sum); 'fp16' is too much",
     "kahan()": "'kahan()': an argument is empty; expected kahan(sum)",
-    "seq(fp16, fp16, fp16)": "expected seq(sum, product?); 'fp16' is too much",
+    "seq(fp16, fp16, fp16)": "expected seq(product?, sum); 'fp16' is too much",
     "chunk(8, fma(fp16))": "chunk: outer is missing; expected chunk(length, inner, outer)",
     "chunk(x, fma(fp16), seq(fp16))": "chunk: length must be a whole number, got 'x'",
     "chunk(0, fma(fp16), seq(fp16))": "chunk: the length of a run must be a whole number from 1 to 2**63 - 1, got 0",

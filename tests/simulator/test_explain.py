@@ -76,6 +76,10 @@ def test_empty_products_take_no_time(shape):
         ({"shape": (2, 3, -1)}, "three whole numbers from 0; got (2, 3, -1)"),
         ({"shape": 5}, "three whole numbers from 0; got 5"),
         ({"shape": (2, 2, 2), "threads": 0}, "threads: expected a whole number from 1, got 0"),
+        (
+            {"a": np.ones((2, 3)), "b": np.ones((2, 3))},
+            "explain: a (2, 3) and b (2, 3) do not fit; expected (M, K) and (K, N)",
+        ),
         ({}, "expected a shape (M, N, K), or the operands a and b"),
         ({"a": np.ones((2, 2))}, "expected a shape (M, N, K), or the operands a and b"),
         (
@@ -114,6 +118,11 @@ def test_the_command_refuses_what_is_no_mac(command):
     assert command("explain", "fam(fp16)") == (
         2, "", "ulpsim: error: explain: accumulator 'fam' is unknown; did you mean fma?\n"
     )  # fmt: skip
+
+
+def test_the_command_names_itself_once(command):
+    code, _, err = command("explain", "fma(fp16)", "--shape", "-1", "8", "8")
+    assert code == 2 and err.startswith("ulpsim: error: explain: the shape is (M, N, K)")
 
 
 def test_any_operands_may_be_the_largest_in_every_place():
