@@ -13,8 +13,7 @@
 #error "an emulator cannot be built with -ffast-math"
 #endif
 
-typedef enum { ULP_OK = 0, ULP_NO_MEMORY = 1, ULP_BAD_ISA = 2, ULP_BAD_KERNEL = 3, ULP_NO_THREAD = 4,
-               ULP_INEXACT = 5 } ulp_status;
+typedef enum { ULP_OK = 0, ULP_NO_MEMORY, ULP_BAD_ISA, ULP_BAD_KERNEL, ULP_INEXACT } ulp_status;
 
 /* Rounding modes, as formats/rounding.py defines them. */
 enum { ULP_RNE = 0, ULP_RNA, ULP_RNZ, ULP_RZ, ULP_RU, ULP_RD, ULP_ODD, ULP_SR };
@@ -79,8 +78,8 @@ typedef struct {
     int32_t which;
 } ulp_place;
 
-/* An accumulator as a tree, for the integer kernel; node 0 is the root, the others follow in the order of
- * simulator/arithmetic/accumulators.py's walk. Their exact meaning is simulator/arithmetic/reference.py. */
+/* An accumulator as a tree: node 0 is the root, the others follow in the order of `numbered` in
+ * simulator/arithmetic/accumulators.py. Their exact meaning is simulator/arithmetic/reference.py. */
 enum { ULP_FMA = 0, ULP_SEQ, ULP_TREE, ULP_INTERLEAVE, ULP_CHUNK, ULP_KAHAN, ULP_NEUMAIER, ULP_ALIGNED, ULP_EXACT,
        ULP_FIXED_POINT };
 typedef struct {
@@ -88,7 +87,7 @@ typedef struct {
     int32_t inner, outer;     /* nodes of a chunk, and of interleave (outer: join) */
     int64_t length;           /* of a run; products of a step (fma, aligned), of a group (tree); number of lanes */
     int32_t exact_leaves;     /* tree: its products are not rounded */
-    int32_t tracks;           /* fixed: overflow is judged by `product`, a narrower use than `sum` */
+    int32_t tracks;           /* fixed point: overflow is judged by `product`, a narrower use than `sum` */
     /* aligned */
     int32_t fraction;         /* F: terms keep bits down to 2^(E - F) */
     int32_t late;             /* c joins after the sum of the products */
@@ -102,7 +101,7 @@ typedef struct {
 
 enum { ULP_NONE = -32768 };
 
-/* What stats count, over the outputs of a row of 16 columns: roundings beyond the largest finite value, non-zero exact
+/* What stats count, over 16 neighbouring outputs of a row: roundings beyond the largest finite value, non-zero exact
  * values rounded to zero, additions of something that left the sum unchanged, and the largest finite sum, as the bits
  * of a double. */
 typedef struct {
@@ -122,7 +121,7 @@ typedef struct {
     const int64_t *row_offsets, *column_offsets; /* both or neither NULL */
 } ulp_matrix;
 
-/* out[m, n] = sum over k of a[m, k] * b[k, n], plus c[m, n], rounded after every step as `nodes` prescribe.
+/* A job: out[m, n] = sum over k of a[m, k] * b[k, n], plus c[m, n], rounded as `nodes` prescribe.
  *   a, b      operands, exact in float or double
  *   c         addend, already a value of the outermost state's format; data NULL: none, the state starts at +0
  *   out       float or double, [m, n] at m * out_stride + n; must not overlap an input
@@ -153,8 +152,8 @@ typedef struct {
     /* What the caller has proved besides, for the lane kernels: that no product and no sum of the leaf overflows; and
      * that the sums (1), or sums and products (2), are multiples of their subnormals' quantum and no state is -0. */
     int32_t bounded, on_grid;
-    /* For exact sums in lanes: products are split at 2^split into two, which are summed apart, or with ULP_NONE they
-     * are not. The caller has proved that both sums are exact. */
+    /* For exact sums in lanes: every term is split into a multiple of 2^split and the rest, which are summed apart, or
+     * with ULP_NONE it is not. The caller has proved that these sums are exact. */
     int32_t split;
 } ulp_job;
 

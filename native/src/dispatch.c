@@ -81,8 +81,6 @@ const char *ulp_status_text(int status)
         return "no such kernel; see native.kernels()";
     case ULP_INEXACT:
         return "a result that float64 may not hold";
-    case ULP_NO_THREAD:
-        return "the system refused a thread; use fewer threads";
     default:
         return "unknown status";
     }
@@ -96,6 +94,8 @@ typedef struct {
     atomic_llong next;
     atomic_int status;
 } work;
+
+enum { MAX_THREADS = 256, ITEMS_PER_THREAD = 8 /* so many keep all threads busy to the end */ };
 
 /* More scratch memory for one thread is refused: a system that promises memory which it lacks would end the process. */
 enum { MAX_SCRATCH_BYTES = 1 << 30 };
@@ -133,43 +133,44 @@ static void *run(void *argument)
 
 static int run_all(const ulp_job *job, const ulp_kernel *kernel)
 {
-    int threads = job->threads < 1 ? 1 : job->threads > 256 ? 256 : job->threads;
+    int threads = job->threads < 1 ? 1 : job->threads > MAX_THREADS ? MAX_THREADS : job->threads;
     work w = {.job = job, .kernel = kernel};
     if (job->rows) {
-        w.list_span = job->count / (8 * threads); /* as below; but long ones share more of what is packed */
+        w.list_span = job->count / (ITEMS_PER_THREAD * threads);
+        /* Outputs of a long stretch share more of what is packed; a very long one would keep other threads waiting. */
         w.list_span = w.list_span < 1024 ? 1024 : w.list_span > 8192 ? 8192 : w.list_span;
         w.items = (job->count + w.list_span - 1) / w.list_span;
     } else {
-        int64_t steps = (job->m + w.kernel->row_step - 1) / w.kernel->row_step;
-        int64_t columns = (job->n + w.kernel->column_step - 1) / w.kernel->column_step;
-        /* Enough items to keep all threads busy to the end, but rows are cut only if the columns do not suffice. */
-        int64_t cuts = threads == 1 ? 1 : (8 * threads + columns - 1) / columns;
+        int64_t steps = (job->m + kernel->row_step - 1) / kernel->row_step;
+        int64_t columns = (job->n + kernel->column_step - 1) / kernel->column_step;
+        /* Rows are cut only if the columns do not make enough items. */
+        int64_t cuts = threads == 1 ? 1 : (ITEMS_PER_THREAD * threads + columns - 1) / columns;
         cuts = cuts > steps ? steps : cuts;
-        w.row_span = (steps + cuts - 1) / cuts * w.kernel->row_step;
+        w.row_span = (steps + cuts - 1) / cuts * kernel->row_step;
         w.row_items = (job->m + w.row_span - 1) / w.row_span;
-        w.column_span = w.kernel->column_step;
+        w.column_span = kernel->column_step;
         w.items = w.row_items * columns;
     }
     if (threads > w.items)
         threads = (int)w.items;
-    pthread_t others[256];
-    int started = 0, status = ULP_OK;
+    pthread_t others[MAX_THREADS];
+    int started = 0;
     while (started < threads - 1 && !pthread_create(&others[started], NULL, run, &w))
         started++;
     run(&w); /* should the system refuse threads, this one does all the work */
     for (int i = 0; i < started; i++)
         pthread_join(others[i], NULL);
-    if (atomic_load(&w.status) != ULP_OK && atomic_load(&w.next) < w.items)
-        status = atomic_load(&w.status);
-    return status;
+    /* A thread that gets no memory leaves its items to the others; some remain only if no thread got any. */
+    return atomic_load(&w.next) < w.items ? atomic_load(&w.status) : ULP_OK;
 }
 
+/* Whether the list of outputs is in the order of blocks of `step` columns, or with 0 need not be. */
 static int is_sorted(const ulp_job *job, int64_t step)
 {
-    int64_t i = 1;
-    while (step && i < job->count && job->columns[i - 1] / step <= job->columns[i] / step)
-        i++;
-    return !step || i == job->count;
+    for (int64_t i = 1; step && i < job->count; i++)
+        if (job->columns[i - 1] / step > job->columns[i] / step)
+            return 0;
+    return 1;
 }
 
 /* Run a list of outputs sorted by the kernel's blocks of columns, so that what outputs share is packed but once. */

@@ -15,7 +15,7 @@ typedef struct {
     void (*listed)(const ulp_job *job, int64_t first, int64_t last, void *scratch);
     size_t (*scratch_bytes)(const ulp_job *job);
     int row_step, column_step; /* rectangles are cut at multiples of these */
-    int list_step;             /* a list is sorted by blocks of so many columns; 0: as it is */
+    int list_step;             /* a list comes sorted by blocks of so many columns; 0: in any order */
 } ulp_kernel;
 
 #define LANES(name) extern const ulp_kernel ulp_##name##_portable;
@@ -64,8 +64,8 @@ static inline void ulp_store(const ulp_job *job, int64_t at, double value, int o
         job->overflow[at] = 1;
 }
 
-/* Add what was counted of outputs of a row, all in one segment of columns. Several threads do; their order does not
- * matter. */
+/* Add what was counted of outputs of a row, all in one segment of columns, to the job's counts. Several threads do so;
+ * the order does not matter. */
 static inline void ulp_publish(const ulp_job *job, const ulp_counts *counts, int64_t row, int64_t column)
 {
     int64_t segments = (job->n + ULP_COUNTED_COLUMNS - 1) / ULP_COUNTED_COLUMNS;
