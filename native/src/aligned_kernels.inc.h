@@ -428,7 +428,7 @@ INLINE void count_ordinary(tally_t *tally, int64_t at, B total, V y, B dropped)
     save(tally->largest + at, larger_magnitude(y, load(tally->largest + at)));
 }
 
-/* As end_in_double. */
+/* The same in float, where `ending` allows it and no lane overflows. */
 INLINE void end_step(const context_t *c, states_t *s, int64_t at, B sum, B other, B last, B dropped, int ending,
                      int counts)
 {

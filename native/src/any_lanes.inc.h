@@ -78,7 +78,7 @@ typedef struct {
     int64_t count;
 } composed_state;
 
-static size_t lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+static size_t rounded_up(size_t bytes) { return (bytes + 63) / 64 * 64; } /* to whole cache lines */
 
 /* Room for K products, or for the lanes of an interleave, of which there are at most 2^16. */
 static size_t pair_levels(const ulp_job *job)
@@ -91,19 +91,19 @@ static size_t state_bytes(const ulp_job *job, int node)
     const ulp_node *self = &job->nodes[node];
     switch (self->kind) {
     case ULP_TREE:
-        return lines(sizeof(pairs_state)) + sizeof(lanes_t) * pair_levels(job);
+        return rounded_up(sizeof(pairs_state)) + sizeof(lanes_t) * pair_levels(job);
     case ULP_CHUNK:
-        return lines(sizeof(composed_state)) + state_bytes(job, self->inner) + state_bytes(job, self->outer);
+        return rounded_up(sizeof(composed_state)) + state_bytes(job, self->inner) + state_bytes(job, self->outer);
     case ULP_INTERLEAVE:
-        return lines(sizeof(composed_state)) + (size_t)self->length * state_bytes(job, self->inner) +
+        return rounded_up(sizeof(composed_state)) + (size_t)self->length * state_bytes(job, self->inner) +
                state_bytes(job, self->outer);
     default:
-        return lines(sizeof(plain_state));
+        return rounded_up(sizeof(plain_state));
     }
 }
 
-/* The result's accumulator of a chunk or interleave lies first, then what takes the terms, once a lane. */
-static void *outer_state(void *state) { return (char *)state + lines(sizeof(composed_state)); }
+/* In a chunk or interleave what joins the results lies first, then what takes the terms, once a lane. */
+static void *outer_state(void *state) { return (char *)state + rounded_up(sizeof(composed_state)); }
 
 static void *inner_state(const run_t *r, int node, void *state, int64_t lane)
 {
@@ -313,8 +313,6 @@ static void finish(run_t *r, int node, void *state, lanes_t *result)
     lanes_t run;
     switch (self->kind) {
     case ULP_NEUMAIER:
-        round_sum(r, node, result, &plain->value, &plain->other, 0);
-        return;
     case ULP_EXACT:
         round_sum(r, node, result, &plain->value, &plain->other, 0);
         return;
@@ -353,10 +351,12 @@ static int node_count(const ulp_job *job, int node)
 
 static int packs(const ulp_job *job) { return !job->rows && job->k <= PACKED_ROWS; }
 
+/* The scratch memory holds the tables, the state of the root and, if it packs, b. */
+static size_t tables_bytes(const ulp_job *job) { return rounded_up((size_t)node_count(job, 0) * 2 * sizeof(cuts)); }
+
 static size_t any_scratch(const ulp_job *job)
 {
-    size_t tables = lines((size_t)node_count(job, 0) * 2 * sizeof(cuts));
-    return tables + state_bytes(job, 0) + (packs(job) ? (size_t)job->k * sizeof(lanes_t) : 0);
+    return tables_bytes(job) + state_bytes(job, 0) + (packs(job) ? (size_t)job->k * sizeof(lanes_t) : 0);
 }
 
 static void make_tables(const ulp_job *job, cuts *tables)
@@ -386,7 +386,7 @@ static void load_b(const ulp_job *job, int64_t k, int64_t column, int64_t column
 static void any_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch)
 {
     run_t r = {.job = job, .consecutive = job->column_index == 1, .tables = scratch};
-    void *state = (char *)scratch + lines((size_t)node_count(job, 0) * 2 * sizeof(cuts));
+    void *state = (char *)scratch + tables_bytes(job);
     lanes_t *panel = (lanes_t *)((char *)state + state_bytes(job, 0)), c, product, loaded;
     int64_t columns = col1 - col0;
     make_tables(job, r.tables);
@@ -418,7 +418,7 @@ static void any_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t co
 static void any_listed(const ulp_job *job, int64_t first, int64_t last, void *scratch)
 {
     run_t r = {.job = job, .tables = scratch};
-    void *state = (char *)scratch + lines((size_t)node_count(job, 0) * 2 * sizeof(cuts));
+    void *state = (char *)scratch + tables_bytes(job);
     lanes_t c, product;
     make_tables(job, r.tables);
     for (; first < last; first += LANES) {

@@ -183,7 +183,7 @@ static size_t state_bytes(const ulp_job *job, int node)
 
 static void *part(void *state, size_t offset) { return (char *)state + offset; }
 
-/* The result's accumulator of a chunk or interleave lies first, then what takes the terms, once a lane. */
+/* In a chunk or interleave what joins the results lies first, then what takes the terms, once a lane. */
 static void *outer_state(void *state) { return part(state, rounded_up(sizeof(composed_state))); }
 
 static void *inner_state(const output *o, int node, void *state, int64_t lane)
@@ -290,15 +290,17 @@ static void fixed_step(output *o, int node, plain_state *self, term t)
     const ulp_use *range = mine->tracks ? &mine->product : use;
     overflowed = quanta.large || (int64_t)sum < range->lowest || (int64_t)sum > range->highest;
     int beyond = quanta.large || (int64_t)sum < use->lowest || (int64_t)sum > use->highest;
-    self->count = !beyond        ? (int64_t)sum
-                  : use->wraps   ? ulp_fixed_wrapped(sum, use)
-                  : quanta.large ? (product.negative ? use->lowest : use->highest)
-                                 : ((int64_t)sum < 0 ? use->lowest : use->highest);
+    int negative = quanta.large ? product.negative : (int64_t)sum < 0;
+    if (!beyond)
+        self->count = (int64_t)sum;
+    else if (use->wraps)
+        self->count = ulp_fixed_wrapped(sum, use);
+    else
+        self->count = negative ? use->lowest : use->highest;
     self->value = (double)self->count * use->smallest;
-    int vanished = product.significand && !quanta.low && !quanta.large;
     o->overflowed |= overflowed;
     o->counts.overflows += overflowed;
-    o->counts.underflows += vanished;
+    o->counts.underflows += product.significand && !quanta.low && !quanta.large;
     held(o, self->value, product.significand && self->count == before && !overflowed);
 }
 
@@ -413,7 +415,7 @@ static ulp_exact aligned_sum(output *o, const ulp_node *node, const aligned_term
     return ulp_wide_collect(o->wide);
 }
 
-/* The products first, first + parts, ... as terms. */
+/* The products first, first + parts, ... as terms, or if there are groups (then of one part) the sums of these. */
 static int product_terms(output *o, const ulp_node *node, const term *products, int first, aligned_term *terms)
 {
     int count = 0, group = node->group;

@@ -226,7 +226,7 @@ INLINE V odd_sum(V s, V t)
 #endif
 }
 
-/* s + a*b where both a*b and the result's rounding allow it: the product is exact in a lane, so that fusing is free. */
+/* s + a*b, fused or not: for products that are exact in a lane, where both give the same bits, and for bounds. */
 INLINE V plain_fma(V s, V a, V b)
 {
 #if defined(ISA_AVX512) && REAL_IS_DOUBLE
@@ -265,10 +265,11 @@ INLINE V odd_fma(V s, V a, V b)
 
 /* Constants that round a lane into a use. */
 typedef struct {
-    V smallest_normal, max, overflowed;
-    B key;
-    posit_rounder posit;
-    REAL watch; /* 2^exponent(max): magnitudes below it do not overflow */
+    V smallest_normal;   /* of the use, or of the lane if that is larger */
+    V max, overflowed;   /* the largest value, and what replaces magnitudes beyond it */
+    B key;               /* makes 1.5 * 2^(e + lane precision - p) of 2^e, added to its bits */
+    posit_rounder posit; /* of a posit, in place of all but max and watch */
+    REAL watch;          /* 2^exponent(max): magnitudes below it do not overflow */
 } rounder;
 
 INLINE rounder make_rounder(const ulp_use *use)

@@ -4,9 +4,10 @@
  * the conditions under which a step equals the definition are in simulator/arithmetic/conditions.py.
  *
  * dense:   a tile of ROWS x COLUMNS outputs; b is packed into a panel [k][COLUMNS], a is broadcast as it lies.
- * listed:  LISTED outputs anywhere, the rows of a that they need packed into a panel [k][rows], from which lanes take
- *          theirs by permutation. So they do from a panel of b, where enough outputs in a row lie in the same SPAN
- *          columns, for which the dispatcher sorts them; else b is packed lane by lane.
+ * listed:  LISTED outputs anywhere; the rows of a that they need are packed into a panel [k][rows], from which lanes
+ *          take theirs by permutation. Where ENOUGH outputs one behind the other lie in the same SPAN columns (the
+ *          dispatcher sorts them so that they do), b is taken from a panel [k][SPAN] in the same way; else it is packed
+ *          lane by lane.
  *
  * Where overflow is not excluded, a tile is WATCHED first; if it comes near the largest value, it is done again
  * CAREFULLY. One such tile has the next done carefully at once, until one stays below. The bits are the same. */
@@ -29,7 +30,7 @@ enum {
     LISTED = VECTORS * WIDTH,
     WATCHES = 4,       /* a lane's peak is shared by every fourth vector: short chains in few registers */
     BLOCK = 16,        /* k's gathered at a time */
-    GATHERED = LISTED + WIDTH, /* of a k; a vector that begins at the last line reads beyond it */
+    GATHERED = LISTED + WIDTH, /* width of a gathered panel: a vector that begins at the last line reads beyond it */
     SPAN = 4 * COLUMNS,        /* columns of b packed for listed outputs; a vector's lie in COLUMNS of them */
     ENOUGH = LISTED / 4,       /* listed outputs for which they are packed */
     PANEL = 1 << 13    /* k's of b packed at a time for a dense tile */

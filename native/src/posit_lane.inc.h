@@ -80,8 +80,7 @@ INLINE V round_any_posit(V x, const posit_rounder *r, V *peak)
     B mask = (((B){0} + 1) << dropped) - 1;
     u = ((u + (mask >> 1) + odd) & ~mask) + bias;
     B zero = (B)(magnitude == (V){0}), real = (B)(magnitude < infinity), beyond = (B)(magnitude >= r->beyond);
-    if (peak)
-        *peak = (V)((B)*peak | (beyond & (B)infinity));
+    *peak = (V)((B)*peak | (beyond & (B)infinity));
     B sign = (B)x & ((B){0} + SIGN_BIT);
     return (V)(((sign | u) & ~zero) | ~real | (beyond & r->instead));
 }

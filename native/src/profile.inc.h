@@ -7,7 +7,8 @@ typedef struct {
     B special, minus_zero;
 } seen_t;
 
-/* Take note of x, and add its square. Last significant bits below 2^-1022 come out wrong, but below that. */
+/* Take note of x, and add its square, fused or not: only a bound of the sum is asked for. Last significant bits below
+ * 2^-1022 come out wrong, but below that. */
 INLINE void look(V x, seen_t *seen, V *square)
 {
     const B zero = {0};
