@@ -41,6 +41,11 @@ class Profile(NamedTuple):
     minus_zero: bool = False
     square: float = math.inf
 
+    @property
+    def within_float32(self) -> bool:
+        """Whether every element is a float32."""
+        return self.significant_bits <= 24 and self.max_exponent < 128 and self.min_last_bit >= -149
+
 
 @dataclass(frozen=True)
 class Node:
@@ -167,11 +172,14 @@ def matmul(
         a, b: (M, K) and (K, N) of float32 or float64, any strides; a may be gathered.
         c: (M, N), values of the outermost state's format, any strides (0 for a broadcast bias); None for +0.
         out: float32 or float64, (M, N) with a contiguous last axis, or one-dimensional if `outputs` is given.
-        overflow: boolean, like out, or None.
+        overflow: boolean, like out, or None: set where a rounding met a value beyond the largest, else left alone.
+        outputs: (rows, columns) of the only outputs to compute, in the order of `out`; None for all.
+        threads: at most so many. isa: name of the instruction set, or None for the one in force.
         key: of the random words of stochastic roundings.
         counts: array of COUNTS, (M, N / COUNTED_COLUMNS rounded up), to be added to; None where `outputs` is given.
-        outputs: (rows, columns) of the only outputs to compute, in the order of `out`; None for all.
         bounded, on_grid, split: what the caller has proved besides (engine.h, ulp_job); change no bit if true.
+    Raises:
+        EngineError: too little memory, or an instruction set that this processor lacks.
     """
     (m, k), n = a.shape, b.shape[1]
     job = ffi.new("ulp_job *")

@@ -26,7 +26,7 @@ from .accumulators import Exact, joins_late, outermost, result_use
 from .conditions import split
 from .kernels import Kernel, choose, kernel_named
 from .lowering import Lowered, lower, taken
-from .places import OUTPUT, SITE_BITS, SUM, A, B, C, Place, site_of
+from .places import OUTPUT, PRODUCT, SITE_BITS, SUM, A, B, C, Place, site_of
 from .situation import Situation
 from .spec import MacSpec, float32_holds
 from .stats import Stats
@@ -66,18 +66,13 @@ class Accumulation:
         if isinstance(a, Gathered):
             self.a = a._replace(data=_operand(a.data.reshape(1, -1), uses[0], 1, {}))
         else:
-            self.a = _operand(a, uses[0], 1, self._words(A, first_a))
-        self.b = _operand(b, uses[1], 0, self._words(B, self.key.matrix * b.size))
+            self.a = _operand(a, uses[0], 1, random_words(self.key, A, first_a, PRODUCT))
+        self.b = _operand(b, uses[1], 0, random_words(self.key, B, self.key.matrix * b.size, PRODUCT))
         self.late = joins_late(spec.accumulator)
         self.c = None if c is None else self._addend(numbers(c, "c"))
         self.lowered: Lowered = lower(spec.accumulator, spec.operands)
         self._situation = self._profiled()
         self.kernel: Kernel = choose(self._situation)[0]
-
-    def _words(self, node: int, first: int, which: int = 0) -> dict[str, Any]:
-        """Return what says which random words an array is rounded with."""
-        key, site = self.key, site_of(node, self.key.site)
-        return {"seed": key.seed, "step": key.step, "offset": first % (1 << 64), "site": site, "which": which}
 
     def _addend(self, c: NDArray[Any]) -> NDArray[Any]:
         """Round the addend into the use in which it joins; an exact sum takes it as it is."""
@@ -89,7 +84,7 @@ class Accumulation:
                 c = np.broadcast_to(c, (self.shape[0], self.shape[1] if self.key.column else 1))
             elif not use.format.has_nan and np.isnan(c).any():
                 return np.broadcast_to(_with_nan(c, use), self.shape)
-            return np.broadcast_to(quantize(c, use, **self._words(C, self.key.first, SUM)), self.shape)
+            return np.broadcast_to(quantize(c, use, **random_words(self.key, C, self.key.first)), self.shape)
         except ValueError:
             raise ValueError(f"c {c.shape} does not broadcast to the output's shape {self.shape}") from None
 
@@ -135,7 +130,7 @@ class Accumulation:
         spec, lowered = self.spec, self.lowered
         kernel = self.kernel
         if counts is not None and not kernel.can_count(self.a.shape[1]):
-            kernel = choose(self.situation(), counts=True)[0]
+            kernel = choose(self._situation, counts=True)[0]
         use = result_use(spec.accumulator)
         y = np.empty(
             self.shape if outputs is None else outputs[0].shape,
@@ -176,7 +171,7 @@ class Accumulation:
         """Return the exact inner products in float64, addend included, and how far they may be off."""
         lowered = lower(Exact(Use.parse("fp64")))
         c = None if self.c is None else convert(self.c, np.float64)
-        situation = replace(self.situation(), lowered=lowered, c=None if c is None else engine.profile(c))
+        situation = replace(self._situation, lowered=lowered, c=None if c is None else engine.profile(c))
         exact = np.empty(self.shape)
         engine.matmul("float64_exact", lowered.nodes, (), 0, self.a, self.b, c, exact, threads=self.threads)
         if all(clause.holds for clause in kernel_named("float64_exact").condition(situation)):
@@ -229,7 +224,7 @@ class Accumulation:
         """Round y, or y + addend, once: with the random words of a node, where the outputs lie."""
         if (outputs is not None and use.mode.stochastic) or use.format.family == "formats.codebook.CodebookFormat":
             return self._rounded_one_by_one(y, addend, use, node, outputs, overflowed)
-        words = self._words(node, self.key.first, SUM)
+        words = random_words(self.key, node, self.key.first)
         if addend is None:
             return quantize(y, use, overflow=overflowed, **words)
         return add(y, addend, use, overflowed, **words)
@@ -261,6 +256,17 @@ def random_key(seed: int, step: int, site: int, first_row: int, columns: int, ma
     first = whole_of_bits("first_row", first_row, 64) * columns
     key = whole_of_bits("seed", seed, 32), whole_of_bits("step", step, 32), whole_of_bits("site", site, SITE_BITS)
     return engine.Key(*key, first, columns, 1, whole_of_bits("matrix", matrix, 64))
+
+
+def random_words(key: engine.Key, node: int, first: int, which: int = SUM) -> dict[str, Any]:
+    """Return, as arguments of native.twins, which random words an array is rounded with.
+
+    Args:
+        node: of the accumulator, or one of the other places in places.py. first: index of the array's first element.
+        which: PRODUCT or SUM, the word of the pair.
+    """
+    offset, site = first % (1 << 64), site_of(node, key.site)
+    return {"seed": key.seed, "step": key.step, "offset": offset, "site": site, "which": which}
 
 
 def numbers(x: ArrayLike, name: str) -> NDArray[Any]:
@@ -305,11 +311,7 @@ def _operand(x: NDArray[Any], use: Use | None, axis: int, words: Mapping[str, An
         if x.flags.f_contiguous and not use.mode.stochastic:
             return quantize(x.T, use, dtype).T
         return quantize(x, use, dtype, **words)
-    if x.dtype == np.float64:
-        p = engine.profile(x)
-        if p.significant_bits <= 24 and p.max_exponent < 128 and p.min_last_bit >= -149:
-            return convert(x, np.float32)
-    return x
+    return convert(x, np.float32) if x.dtype == np.float64 and engine.profile(x).within_float32 else x
 
 
 def _with_nan(c: NDArray[Any], use: Use) -> NDArray[np.float64]:

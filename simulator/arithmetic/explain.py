@@ -167,8 +167,8 @@ def _checked(shape: Any) -> tuple[int, int, int]:
 def _worst(mac: MacSpec, uses: tuple[Use, Use], k: int) -> Situation:
     """Return what has to be reckoned with if operands can be any finite values of their formats."""
     a, b = (_profile_of(use.format) for use in uses)
-    wide = any(p.significant_bits > 24 or p.max_exponent > 127 or p.min_last_bit < -149 for p in (a, b))
-    return Situation(lower(mac.accumulator, mac.operands), a, b, None, k, wide)
+    wide_operands = not (a.within_float32 and b.within_float32)
+    return Situation(lower(mac.accumulator, mac.operands), a, b, None, k, wide_operands)
 
 
 def _profile_of(fmt: Format) -> engine.Profile:

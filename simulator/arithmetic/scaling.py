@@ -12,8 +12,8 @@ from native.matmul import Key
 from native.twins import add, convert, quantize, scale
 
 from .accumulators import Late, result_use
-from .engine import Accumulation
-from .places import ALPHA, BETA, OUTPUT, SUM, C, site_of
+from .engine import Accumulation, random_words
+from .places import ALPHA, BETA, OUTPUT, C
 from .spec import MacSpec
 from .stats import Stats
 
@@ -46,8 +46,7 @@ def scaled(
     flags = None if counted is None else counted.overflowed
 
     def words(node: int) -> dict[str, Any]:
-        site = site_of(node, key.site)
-        return {"seed": key.seed, "step": key.step, "offset": key.first % (1 << 64), "site": site, "which": SUM}
+        return random_words(key, node, key.first)
 
     y = scale(y, alpha, state, flags, **words(ALPHA))
     if c is not None:
