@@ -13,7 +13,7 @@ from formats import FixedFormat, Format, Rounding, Use
 from formats.philox import word
 
 from . import ffi, isa_index, lib
-from .uses import table_record, use_record
+from .uses import CODEBOOKS, table_record, use_record
 
 if TYPE_CHECKING:
     from formats import CodebookFormat
@@ -202,4 +202,4 @@ _install("formats.floats.FloatFormat", _quantize, _encode)
 _install("formats.posit.PositFormat", _quantize, _encode)
 _install("formats.takum.TakumFormat", _quantize, _encode)
 _install("formats.fixed.FixedFormat", *map(_without_wrapped_infinities, (_quantize, _encode)))
-_install("formats.codebook.CodebookFormat", _quantize_by_codebook, _encode_by_codebook)
+_install(CODEBOOKS, _quantize_by_codebook, _encode_by_codebook)

@@ -15,6 +15,8 @@ from . import ffi, lib
 if TYPE_CHECKING:
     from formats.tapered import TaperedFormat
 
+CODEBOOKS = "formats.codebook.CodebookFormat"  # by name, as Format.family: few runs need to import the class
+
 _ROUNDINGS = {name: getattr(lib, f"ULP_{name.upper()}") for name in ROUNDINGS}
 _NO_CODE = (1 << 64) - 1
 _ALIVE: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # what the pointers of a record point to
@@ -26,7 +28,7 @@ def use_record(use: Use) -> Any:
     Raises:
         TypeError: a family that the engine does not know.
     """
-    return _codebook_record(use) if use.format.family == "formats.codebook.CodebookFormat" else _plain_record(use)
+    return _codebook_record(use) if use.format.family == CODEBOOKS else _plain_record(use)
 
 
 @functools.lru_cache(maxsize=512)

@@ -36,7 +36,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from formats import FixedFormat, FloatFormat, Use, dyadic
+from native import lib
 from native.matmul import Join, Node
+from native.uses import CODEBOOKS
 
 from .situation import (
     FLOAT32,
@@ -53,7 +55,6 @@ from .situation import (
     uses_of,
 )
 
-RZ = 3  # as engine.h numbers the roundings
 IN_ORDER = "products come in order, in runs that are joined by single sums if at all"
 TAPERED = ("formats.posit.PositFormat", "formats.takum.TakumFormat")
 MAX_SLOTS = 1 << 16  # products of an output that the aligned kernel packs at once
@@ -87,6 +88,7 @@ class Term(NamedTuple):
 
 
 def _term(s: Situation) -> Term:
+    """Return what a leaf of fma or seq adds: products, rounded if it is a seq."""
     bits, last = s.product_bits, s.product_last
     if s.leaf.kind == "seq":
         assert s.leaf.product is not None
@@ -100,6 +102,7 @@ def _term(s: Situation) -> Term:
 
 
 def shortcuts(s: Situation) -> Shortcuts:
+    """Return what a step of fma or seq into floats may leave out, each with its numbers, whether it holds or not."""
     leaf = s.leaf
     assert leaf.sum is not None
     sums = float_of(leaf.sum)
@@ -127,7 +130,11 @@ def shortcuts(s: Situation) -> Shortcuts:
 
 
 class _Conditions:
-    """Collects the clauses of one lane kernel."""
+    """Collects the clauses of one lane kernel, first those that all of them have.
+
+    Args:
+        linear: whether the kernel takes a leaf with runs of runs only.
+    """
 
     def __init__(self, lane: Lane, situation: Situation, linear: bool = True) -> None:
         self.lane, self.situation = lane, situation
@@ -276,12 +283,14 @@ class _Conditions:
             text = f"double rounding innocuous: {fitting if innocuous else apart_text}"
         self.need(exact or innocuous or apart, text)
 
-    def joins(self, joins: Sequence[Join], run_bound: Fraction, start: Fraction, terms: bool, finite: bool) -> None:
+    def joins(
+        self, joins: Sequence[Join], run_bound: Fraction, start: Fraction, finite_terms: bool, finite_runs: bool
+    ) -> None:
         """Runs are joined with sums rounded to odd first.
 
         Args:
             run_bound: no finite state of the leaf exceeds this. start: |c|, of the last join.
-            terms, finite: whether no term, and no state, of the leaf is infinite.
+            finite_terms, finite_runs: whether no term, and no state, of the leaf is infinite.
         """
         products, total = self.situation.k, self.situation.total
         for level, join in enumerate(joins):
@@ -289,14 +298,19 @@ class _Conditions:
             runs, total = -(-products // join.length), 2 * total
             begin = start if level == len(joins) - 1 else Fraction(0)
             # Where infinities saturate, finite products do not bound the states.
-            added = min(runs * run_bound, total) if terms else runs * run_bound
-            terms, finite = terms and finite, finite and self.situation.finite
-            bound = self.sum_bound(join.sum, begin, added, finite)
+            added = min(runs * run_bound, total) if finite_terms else runs * run_bound
+            finite_terms, added_finite = finite_terms and finite_runs, finite_runs and self.situation.finite
+            bound = self.sum_bound(join.sum, begin, added, added_finite)
             self.roundable(join.sum, bound + 2 * run_bound, f"joined runs of {join.length}")
-            run_bound, finite = bound, self.finite_sums(join.sum, begin, added, finite)
+            run_bound, finite_runs = bound, self.finite_sums(join.sum, begin, added, added_finite)
 
 
 def float_lanes(lane: Lane, step: str, odd: bool, situation: Situation) -> list[Clause]:
+    """Steps of fma or seq into floats (facts 1 to 7).
+
+    Args:
+        step: "fma" or "seq", what the kernel runs. odd: whether it rounds sums to odd first.
+    """
     c = _Conditions(lane, situation)
     s, leaf, term = situation, situation.leaf, _term(situation)
     assert leaf.sum is not None
@@ -328,8 +342,9 @@ def float_lanes(lane: Lane, step: str, odd: bool, situation: Situation) -> list[
 
 
 def integers(situation: Situation) -> list[Clause]:
+    """The integer kernel, whose sums are exact: it only has to know the families of the uses."""
     uses = [use for node in situation.lowered.nodes for use in (node.product, node.sum) if use]
-    strange = [str(use) for use in uses if use.format.family == "formats.codebook.CodebookFormat"]
+    strange = [str(use) for use in uses if use.format.family == CODEBOOKS]
     text = "every rounding is into a float, posit, takum or fixed point"
     return [Clause(text + (f"; {strange[0]} is none" if strange else ""), not strange)]
 
@@ -358,6 +373,7 @@ def posit_lanes(lane: Lane, situation: Situation) -> list[Clause]:
 
 
 def exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
+    """Sums of products that the lane holds, rounded behind the kernel: exact, or fixed point that stays in range."""
     s = situation
     c = _Conditions(lane, s)
     c.need(not s.lowered.leaf, "the sum is exact as a whole, not part by part")
@@ -385,7 +401,8 @@ def aligned_lanes(situation: Situation) -> list[Clause]:
     c = _Conditions(FLOAT32, s)
     words = dict(leaf.fields)
     plain = not any((words["keeps_zeros"], words["group"] > 1, words["parts"] > 1))
-    c.need(plain and words["align"] == RZ, "products are cut toward zero one by one, in one part, zeros dropped")
+    plain = plain and words["align"] == lib.ULP_RZ
+    c.need(plain, "products are cut toward zero one by one, in one part, zeros dropped")
     c.need(s.finite, "operands and addend are finite")
     for name, profile in (("a", s.a), ("b", s.b)):
         least = words[f"{name}_min_exponent"]
@@ -415,7 +432,7 @@ def aligned_lanes(situation: Situation) -> list[Clause]:
     held = held and out.has_negative_zero and 2 <= out.precision <= 24 and quantum(out) >= FLOAT32.last  # type: ignore
     c.need(held and out.max < TWO**128, f"{out.name} keeps a sign, subnormals and -0, 2 <= p <= 24, within float32")
     for join in s.lowered.joins or ():
-        fixed = not join.sum.mode.stochastic and join.sum.format.family != "formats.codebook.CodebookFormat"
+        fixed = not join.sum.mode.stochastic and join.sum.format.family != CODEBOOKS
         c.need(fixed, f"{join.sum} joins runs without random words, and not by a codebook")
     slots = _slots(s, leaf.length * (2 if words["two_of_four"] else 1))
     c.need(slots <= MAX_SLOTS, f"{slots} products, zeros filled in, <= {MAX_SLOTS}")
@@ -434,10 +451,10 @@ def any_lanes(situation: Situation) -> list[Clause]:
     for index, node in enumerate(s.lowered.nodes):
         c.need(node.kind in LANE_NODES, f"lanes run {node.kind} steps")
         if node.kind == "tree":
-            c.need(node.length == 2, f"the tree sums groups of {node.length} = 2")
+            c.need(node.length == 2, f"groups of the tree are pairs: {node.length} = 2")
         several = node.kind == "exact" or (node.kind == "fma" and node.length > 1)
         if several or node.kind == "fixed_point":
-            c.need(index == s.lowered.leaf, f"the {node.kind} takes the products themselves")
+            c.need(index == s.lowered.leaf, f"{node.kind} takes the products themselves")
         if several:
             c.exact_group(node, index)
         if node.kind == "fixed_point":

@@ -20,6 +20,7 @@ from formats.format import as_floats
 from native import matmul as engine
 from native.matmul import Gathered
 from native.twins import add, convert, quantize
+from native.uses import CODEBOOKS
 
 from . import reference
 from .accumulators import Exact, joins_late, outermost, result_use
@@ -208,6 +209,7 @@ class Accumulation:
                 counted["largest"] = max(counted["largest"], run.largest)
 
     def _place(self, row: int, column: int) -> Place:
+        """Return the place of an output by its index in the whole result, which this one may be a part of."""
         key = self.key
         index = key.first + row * key.row + column * key.column
         return Place(index, 0, 1, key.seed, key.step, key.site)
@@ -222,7 +224,7 @@ class Accumulation:
         overflowed: NDArray[np.bool_] | None,
     ) -> NDArray[Any]:
         """Round y, or y + addend, once: with the random words of a node, where the outputs lie."""
-        if (outputs is not None and use.mode.stochastic) or use.format.family == "formats.codebook.CodebookFormat":
+        if (outputs is not None and use.mode.stochastic) or use.format.family == CODEBOOKS:
             return self._rounded_one_by_one(y, addend, use, node, outputs, overflowed)
         words = random_words(self.key, node, self.key.first)
         if addend is None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formats import Use, dyadic
+from native import lib
 from native.matmul import MAX_JOINS, MAX_NODES, NONE, Join, Node
 
 from .accumulators import (
@@ -51,7 +52,7 @@ class Lowered(NamedTuple):
 
 
 def lower(accumulator: Accumulator, operands: tuple[Use, Use] | None = None) -> Lowered:
-    """Lower an accumulator without its Late, which the caller adds at the end, and without what `taken` says.
+    """Lower an accumulator; its Late and its Reverses are the caller's, who adds c at the end and orders k by `taken`.
 
     Args:
         operands: formats of the operands, which aligned steps ask for the exponents of their subnormals.
@@ -143,20 +144,24 @@ def _aligned_fields(part: Aligned, operands: tuple[Use, Use] | None) -> tuple[tu
     fields = {
         "fraction": part.frac,
         "late": int(part.c == "late"),
-        "align": {"rne": 0, "rz": 3, "rd": 5}[part.align],
+        "align": getattr(lib, f"ULP_{part.align.upper()}"),
         "keeps_zeros": int(part.zero == "keep"),
         "two_of_four": int(part.order == "two_of_four"),
         "group": part.group,
         "parts": part.parts,
-        "min_exponent": NONE if part.e_min is None else part.e_min,
-        "part_fraction": NONE if part.part_frac is None else part.part_frac,
-        "sum_fraction": NONE if part.sum_frac is None else part.sum_frac,
-        "c_fraction": NONE if part.c_frac is None else part.c_frac,
-        "c_reach": NONE if part.c_reach is None else part.c_reach,
+        "min_exponent": _or_none(part.e_min),
+        "part_fraction": _or_none(part.part_frac),
+        "sum_fraction": _or_none(part.sum_frac),
+        "c_fraction": _or_none(part.c_frac),
+        "c_reach": _or_none(part.c_reach),
         "a_min_exponent": a,
         "b_min_exponent": b,
     }
     return tuple(fields.items())
+
+
+def _or_none(number: int | None) -> int:
+    return NONE if number is None else number
 
 
 def min_exponent(use: Use) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from native.matmul import Key
 from native.twins import add, convert, quantize, scale
+from native.uses import CODEBOOKS
 
 from .accumulators import Late, result_use
 from .engine import Accumulation, random_words
@@ -31,15 +32,15 @@ def scaled(
 ) -> tuple[NDArray[Any], Stats | None]:
     """Return R(R_s(alpha * sum) + R_s(beta * R_s(c))), the sum accumulated from +0; correctly rounded each time.
 
-    R_s is the rounding of the accumulator's state, R that of the output, or of the state again where there is none.
-    Without c the second rounding is there only if the MAC names an output.
+    a (M, K), b (K, N) and c (M, N). R_s is the rounding of the accumulator's state, R that of the output, or of the
+    state again where there is none. Without c the second rounding is there only if the MAC names an output.
 
     Raises:
         ValueError: a state that is a codebook, for which the engine has no such functions.
     """
     state = result_use(spec.accumulator)
     for use in (state, spec.result):
-        if use.format.family == "formats.codebook.CodebookFormat":
+        if use.format.family == CODEBOOKS:
             raise ValueError(f"{use}: alpha and beta are for floats, posits, takums and fixed point")
     inner = spec.accumulator.inner if isinstance(spec.accumulator, Late) else spec.accumulator
     y, counted = Accumulation(replace(spec, accumulator=inner, output=None), a, b, None, threads, key).dense(stats)

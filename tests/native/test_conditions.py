@@ -387,13 +387,13 @@ BOUNDS = {
         "float64_any",
         situation("tree(fp16, 2)", ONE),
         situation("tree(fp16, 3)", ONE),
-        "the tree sums groups of 3 = 2",
+        "groups of the tree are pairs: 3 = 2",
     ),
     "float64_any: exact sums of values": (
         "float64_any",
         situation("chunk(2, exact(fp16), seq(fp16))", ONE),
         situation("chunk(2, seq(fp16), exact(fp16))", ONE),
-        "the exact takes the products themselves",
+        "exact takes the products themselves",
     ),
     "float64_any: exact sums in two halves": (
         "float64_any",
