@@ -50,7 +50,7 @@ class Kernel:
         kind = situation.leaf.kind
         if not self.runs(kind):
             return [Clause(f"this kernel runs {self.leaf}, and the accumulator's leaf is {kind}", False)]
-        if situation.leaf.kind == "fma" and situation.leaf.length > 1:
+        if kind == "fma" and situation.leaf.length > 1:
             return [Clause(f"this kernel takes one product a step, and the accumulator {situation.leaf.length}", False)]
         lane = FLOAT32 if self.name.startswith("float32") else FLOAT64
         if self.leaf == "exact":

@@ -28,7 +28,7 @@ class Clause(NamedTuple):
 
 @dataclass(frozen=True)
 class Situation:
-    """What a kernel is asked to do.
+    """An accumulator as the engine takes it, and all that the conditions of kernels look at of its operands.
 
     Args:
         lowered: the accumulator.
@@ -94,7 +94,12 @@ class Situation:
 
 @dataclass(frozen=True)
 class Lane:
-    """A SIMD lane as a number format: precision W, overflow bound 2**top, last representable bit 2**last."""
+    """A SIMD lane as a number format.
+
+    Args:
+        precision: W, in bits. top: values stay below 2**top. last: exponent of the smallest subnormal.
+        lowest_normal: exponent of the smallest normal value.
+    """
 
     name: str
     precision: int
@@ -108,6 +113,7 @@ FLOAT64 = Lane("float64", 53, 1024, -1074, -1022)
 
 
 def float_of(use: Use) -> FloatFormat:
+    """Return the format of a use that is known to be a float."""
     assert isinstance(use.format, FloatFormat)
     return use.format
 
@@ -119,16 +125,18 @@ def uses_of(situation: Situation) -> list[Use]:
 
 
 def posit_of(use: Use) -> PositFormat:
+    """Return the format of a use that is known to be a posit."""
     assert isinstance(use.format, PositFormat)
     return use.format
 
 
 def quantum(fmt: FloatFormat) -> int:
+    """Return q: the subnormals are multiples of 2**q."""
     return fmt.min_exponent - fmt.fraction_bits
 
 
 def log2_ceiling(x: Fraction) -> int:
-    """Smallest e with x <= 2**e."""
+    """Return the smallest e with x <= 2**e; of zero an e below that of any product of float64s."""
     if x <= 0:
         return -4096
     estimate = x.numerator.bit_length() - x.denominator.bit_length()
@@ -136,7 +144,7 @@ def log2_ceiling(x: Fraction) -> int:
 
 
 def root_above(x: Fraction) -> Fraction:
-    """At least the square root of x, by 2^-30 of it at most where x is not tiny."""
+    """Return an upper bound of the square root of x, too large by 2^-30 of it at most where x is not tiny."""
     shift = 60 + max(x.denominator.bit_length() - x.numerator.bit_length(), 0)
     return Fraction(math.isqrt(math.ceil(x * 4**shift)) + 1, 2**shift)
 

@@ -29,8 +29,8 @@ class MacSpec:
     """How a unit multiplies and accumulates; its meaning is defined by `reference.dot`.
 
     Args:
-        operands: formats to which a and b are quantised first, or None: taken as given.
         accumulator: order, state and roundings of the sum.
+        operands: formats to which a and b are quantised first, or None: taken as given.
         output: use to which the result is converted, or None: as accumulated.
     """
 
@@ -85,9 +85,10 @@ def mac(form: str | Mapping[str, Any] | MacSpec | Accumulator, output: str | Use
     """Return the MacSpec of its string form, its YAML form, or an accumulator.
 
     Args:
+        form: "[OPERANDS ->] ACCUMULATOR [-> OUTPUT]", a mapping of these three words, or what is one already.
         output: format of the result, where the form names none; of a preset it picks the unit's mode.
     Raises:
-        ValueError: the form does not follow the grammar, with the part that does not.
+        ValueError: the form does not follow the grammar, with the part that does not. TypeError: it is no form at all.
     """
     if isinstance(form, MacSpec) and output is None:
         return form

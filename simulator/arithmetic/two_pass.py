@@ -87,10 +87,11 @@ class Criterion:
 
 @dataclass(frozen=True)
 class TwoPassCost:
-    """Accumulation cost relative to the uniform modes, with a = accumulator bits low / high (equations (9), (10)).
+    """Accumulation cost relative to the uniform modes: equations (9) and (10) of the source.
 
     Args:
-        ratio: a. recomputed: share of outputs (and of MACs) that were recomputed.
+        ratio: a, bits of the low state over bits of the high one.
+        recomputed: rho, the share of outputs (and of MACs) that were recomputed.
     """
 
     ratio: float
@@ -128,11 +129,13 @@ class TwoPassResult:
 def kappa_prime(
     v: NDArray[Any], activation: str, scale: ArrayLike = 1.0, shift: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
-    """Return kappa' of outputs v.
+    """Return kappa' of outputs v, float64 and of their shape; an estimate, in float64 arithmetic.
 
     Args:
         activation: key of KAPPA_PRIME.
         scale, shift: of an affine map between v and the activation (a folded batch normalisation), broadcast to v.
+    Raises:
+        ValueError: an activation without a rule.
     """
     if not isinstance(activation, str) or activation not in KAPPA_PRIME:
         raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
@@ -173,14 +176,18 @@ def two_pass(
     """Multiply two matrices in two passes; the second computes the flagged outputs only.
 
     Args:
-        a, b, c, seed, threads, step, site, first_row, matrix: as for matmul. The passes draw different random words:
-            the second one's site is the upper one of a pair, 2 * site + 1.
+        a, b, c, seed, threads, step, site, first_row, matrix: as for matmul, but (M, K) and (K, N) only; a may be
+            gathered. The passes draw different random words: their sites are the pair 2 * site and 2 * site + 1.
         low, high: MAC units of the two passes.
         tolerance, score: of the criterion, unless one is given whole.
         activation: what consumes the output: identity, relu or tanh.
+        criterion: when an output of the low pass is kept; in place of tolerance and score.
         scale, shift: of an affine map between the output and the activation, broadcast to (M, N).
+    Returns:
+        TwoPassResult: its output is (M, N), float32 if that holds the outputs of both passes, else float64; exact
+        definition.
     Raises:
-        ValueError: shapes, formats, tolerance or activation that do not fit.
+        ValueError: shapes, formats, tolerance or activation that do not fit. TypeError: operands that are not numbers.
     """
     if not isinstance(criterion, Criterion | None):
         raise TypeError(f"criterion: expected a Criterion or None, got {criterion!r}")
