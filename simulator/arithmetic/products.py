@@ -54,7 +54,7 @@ def matmul(
         stats: True: also return Stats; "overflows": Stats with overflow flags only, which cost next to nothing. For two
             matrices only.
         alpha, beta: factors of the result and of the addend. With one that is not 1 the sum starts at +0, and
-            y = R(R_s(alpha * sum) + R_s(beta * c)), R_s the rounding of the state, R that of the output.
+            y = R(R_s(alpha * sum) + R_s(beta * R_s(c))), R_s the rounding of the state, R that of the output.
         first_row: row of the whole result (all M of a stack one behind the other) that is row 0 of this one, where a
             product is computed in parts.
         matrix: likewise the place of the first b in a stack of which this is a part.

@@ -36,7 +36,7 @@ def scaled(
     state again where there is none. Without c the second rounding is there only if the MAC names an output.
 
     Raises:
-        ValueError: a state that is a codebook, for which the engine has no such functions.
+        ValueError: a state or output that is a codebook, for which the engine has no such functions.
     """
     state = result_use(spec.accumulator)
     for use in (state, spec.result):
