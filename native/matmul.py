@@ -18,6 +18,7 @@ from .uses import use_fields
 
 MAX_NODES = lib.ULP_MAX_NODES
 MAX_JOINS = lib.ULP_MAX_JOINS
+MAX_THREADS = lib.ULP_MAX_THREADS
 
 
 class Profile(NamedTuple):

@@ -110,6 +110,7 @@ typedef struct {
 enum { ULP_COUNTED_COLUMNS = 16 };
 
 enum { ULP_MAX_NODES = 15, ULP_MAX_JOINS = 7 }; /* cffi wants the numbers again below */
+enum { ULP_MAX_THREADS = 256 };
 
 /* A matrix of float or double: element [i, j] lies at i * row_stride + j * column_stride or, if tables are given, at
  * row_offsets[i] + column_offsets[j]. All count elements; strides may be 0 or negative. Only operand a may have
@@ -137,7 +138,7 @@ typedef struct {
     uint8_t *overflow;
     const int64_t *rows, *columns;
     int64_t count;
-    int32_t threads;
+    int32_t threads;          /* at most so many; taken as 1 .. ULP_MAX_THREADS */
     ulp_counts *counts;       /* NULL, or [m][n / ULP_COUNTED_COLUMNS, rounded up], to which counts are added */
     /* Stochastic rounding: seed, step, site of the operation; output [m, n] has the index first_index + m * row_index +
      * n * column_index. */

@@ -70,13 +70,13 @@ static int64_t append_run(const ulp_node *node, int64_t k0, int64_t k1, int64_t 
     return at;
 }
 
-/* The same of all runs within runs. */
-static int64_t append(const ulp_job *job, int level, int64_t k0, int64_t k1, int64_t *order, int64_t at)
+/* The same of all runs within runs, down from a level. */
+static int64_t append_runs(const ulp_job *job, int level, int64_t k0, int64_t k1, int64_t *order, int64_t at)
 {
     if (!level)
         return append_run(&job->nodes[job->leaf], k0, k1, order, at);
     for (int64_t length = job->join_length[level - 1]; k0 < k1; k0 += length)
-        at = append(job, level - 1, k0, length < k1 - k0 ? k0 + length : k1, order, at);
+        at = append_runs(job, level - 1, k0, length < k1 - k0 ? k0 + length : k1, order, at);
     return at;
 }
 
@@ -101,7 +101,7 @@ static layout_t layout(const ulp_job *job, int64_t slots)
 
 static size_t scratch_bytes(const ulp_job *job)
 {
-    return layout(job, append(job, job->join_count, 0, job->k, NULL, 0)).bytes;
+    return layout(job, append_runs(job, job->join_count, 0, job->k, NULL, 0)).bytes;
 }
 
 static double_rounder make_double_rounder(const ulp_use *use, double beyond, double beyond_below)
@@ -125,14 +125,14 @@ static context_t *start(const ulp_job *job, void *scratch)
     const ulp_use *use = &job->nodes[job->leaf].sum;
     c->job = job;
     c->node = &job->nodes[job->leaf];
-    c->slots = append(job, job->join_count, 0, job->k, NULL, 0);
+    c->slots = append_runs(job, job->join_count, 0, job->k, NULL, 0);
     layout_t l = layout(job, c->slots);
     c->b_values = (float *)((char *)scratch + l.b_values);
     c->b_exponents = (int16_t *)((char *)scratch + l.b_exponents);
     c->a_values = (float *)((char *)scratch + l.a_values);
     c->a_exponents = (int16_t *)((char *)scratch + l.a_exponents);
     c->order = (int64_t *)((char *)scratch + l.order);
-    append(job, job->join_count, 0, job->k, c->order, 0);
+    append_runs(job, job->join_count, 0, job->k, c->order, 0);
     c->state_double = make_double_rounder(use, use->infinite, use->infinite_below);
     c->state.smallest_normal = broadcast((float)ldexp(1.0, use->min_exponent));
     c->state.max = broadcast((float)use->max);

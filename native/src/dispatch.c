@@ -95,7 +95,7 @@ typedef struct {
     atomic_int status;
 } work;
 
-enum { MAX_THREADS = 256, ITEMS_PER_THREAD = 8 /* so many keep all threads busy to the end */ };
+enum { ITEMS_PER_THREAD = 8 }; /* so many keep all threads busy to the end */
 
 /* More scratch memory for one thread is refused: a system that promises memory which it lacks would end the process. */
 enum { MAX_SCRATCH_BYTES = 1 << 30 };
@@ -133,7 +133,7 @@ static void *run(void *argument)
 
 static int run_all(const ulp_job *job, const ulp_kernel *kernel)
 {
-    int threads = job->threads < 1 ? 1 : job->threads > MAX_THREADS ? MAX_THREADS : job->threads;
+    int threads = job->threads < 1 ? 1 : job->threads > ULP_MAX_THREADS ? ULP_MAX_THREADS : job->threads;
     work w = {.job = job, .kernel = kernel};
     if (job->rows) {
         w.list_span = job->count / (ITEMS_PER_THREAD * threads);
@@ -153,7 +153,7 @@ static int run_all(const ulp_job *job, const ulp_kernel *kernel)
     }
     if (threads > w.items)
         threads = (int)w.items;
-    pthread_t others[MAX_THREADS];
+    pthread_t others[ULP_MAX_THREADS];
     int started = 0;
     while (started < threads - 1 && !pthread_create(&others[started], NULL, run, &w))
         started++;

@@ -120,7 +120,10 @@ static double round_wide(output *o, int node, const ulp_use *use, ulp_wide *wide
 
 typedef struct {
     double value, error; /* error: of kahan and neumaier */
-    int64_t count;       /* terms of the step under way; of fixed the sum in quanta */
+    union {
+        int64_t count;  /* terms of the step under way */
+        int64_t quanta; /* fixed point: the sum */
+    };
 } plain_state;
 
 typedef struct {
@@ -215,7 +218,7 @@ static void start(output *o, int node, void *state, double c)
         ulp_wide_add_product(&wide->wide, c, 1.0);
         return;
     case ULP_FIXED_POINT:
-        plain->count = isfinite(c) ? (int64_t)ldexp(c, self->sum.fraction_bits) : 0;
+        plain->quanta = isfinite(c) ? (int64_t)ldexp(c, self->sum.fraction_bits) : 0;
         break;
     case ULP_FMA:
         if (self->length > 1)
@@ -279,29 +282,29 @@ static void fixed_step(output *o, int node, plain_state *self, term t)
     int overflowed = 0;
     if (!isfinite(self->value) || !isfinite(t.a) || !isfinite(t.b)) {
         self->value = ulp_fma(self->value, t.a, t.b, use, NULL, &overflowed);
-        self->count = isfinite(self->value) ? (int64_t)ldexp(self->value, use->fraction_bits) : 0;
+        self->quanta = isfinite(self->value) ? (int64_t)ldexp(self->value, use->fraction_bits) : 0;
         counted(o, self->value, 0, overflowed);
         return;
     }
     ulp_exact product = ulp_exact_product(t.a, t.b);
     ulp_quanta quanta = ulp_to_quanta(product, use, place);
-    int64_t before = self->count;
+    int64_t before = self->quanta;
     uint64_t sum = (uint64_t)before + (uint64_t)quanta.low;
     const ulp_use *range = mine->tracks ? &mine->product : use;
     overflowed = quanta.large || (int64_t)sum < range->lowest || (int64_t)sum > range->highest;
     int beyond = quanta.large || (int64_t)sum < use->lowest || (int64_t)sum > use->highest;
     int negative = quanta.large ? product.negative : (int64_t)sum < 0;
     if (!beyond)
-        self->count = (int64_t)sum;
+        self->quanta = (int64_t)sum;
     else if (use->wraps)
-        self->count = ulp_fixed_wrapped(sum, use);
+        self->quanta = ulp_fixed_wrapped(sum, use);
     else
-        self->count = negative ? use->lowest : use->highest;
-    self->value = (double)self->count * use->smallest;
+        self->quanta = negative ? use->lowest : use->highest;
+    self->value = (double)self->quanta * use->smallest;
     o->overflowed |= overflowed;
     o->counts.overflows += overflowed;
     o->counts.underflows += product.significand && !quanta.low && !quanta.large;
-    held(o, self->value, product.significand && self->count == before && !overflowed);
+    held(o, self->value, product.significand && self->quanta == before && !overflowed);
 }
 
 /* --- tree --------------------------------------------------------------------------------------------------------- */

@@ -32,8 +32,6 @@ from .situation import Situation
 from .spec import MacSpec, float32_holds
 from .stats import Stats
 
-MAX_THREADS = 256  # of the engine
-
 Outputs = tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]
 
 
@@ -58,7 +56,7 @@ class Accumulation:
     ) -> None:
         check_shapes("accumulation", a, b)
         self.spec = spec
-        self.threads = min(check_threads(threads), MAX_THREADS)
+        self.threads = min(check_threads(threads), engine.MAX_THREADS)
         self.shape = (a.shape[0], b.shape[1])
         self.key = engine.Key(row=self.shape[1], column=1) if key is None else key
         uses = spec.operands or (None, None)
