@@ -393,12 +393,11 @@ class _Tree(_State):
             enter(leaf, 0)
         level = 0
         while level < len(levels):
-            alone = len(levels[level]) == 1 and not any(levels[level + 1 :])
-            if levels[level] and not alone:
-                close(level)
-            elif alone:
+            if len(levels[level]) == 1 and not any(levels[level + 1 :]):
                 (last,) = levels[level]
                 return last[0] if len(last) == 1 else self.group_sum([last])
+            if levels[level]:
+                close(level)
             level += 1
         return 0.0  # no products
 
@@ -441,7 +440,7 @@ class _Aligned(_State):
             self.instruction(terms + [(0.0, 0.0)] * (n - len(terms)))
 
     def instruction(self, products: list[Term]) -> None:
-        """One instruction: n products and the state."""
+        """Take one step: n products and the state."""
         spec = self.accumulator
         random = self.run.word(self.node, SUM) if spec.out.mode.stochastic else 0
         special = _special_sum([(self.value,), *products])
@@ -449,30 +448,24 @@ class _Aligned(_State):
             self.value = _project_special(spec.out, special, self.run)
             return
         c = dyadic.from_float(self.value)
-        c_exponent = max(_exponent(c), STATE_MIN_EXPONENT) if c[0] else None
+        state = [(c, max(_exponent(c), STATE_MIN_EXPONENT))] if c[0] else []  # a zero state is no term
+        early, late = (state, []) if spec.c == "early" else ([], state)
         floor = [] if spec.e_min is None else [spec.e_min]
-        parts = [products[i :: spec.parts] for i in range(spec.parts)]
-        early = [(c, c_exponent)] if spec.c == "early" and c_exponent is not None else []
         sums, exponents = [], []
-        for part in parts:
-            terms = [*self.product_terms(part), *early]
+        for part in range(spec.parts):
+            terms = [*self.product_terms(products[part :: spec.parts]), *early]
             exponent = max([e for _, e in terms] + floor, default=None)
             if exponent is not None:
                 exponents.append(exponent)
                 kept = [_cut(v, exponent - spec.frac, parse_rounding(spec.align)) for v, _ in terms]
                 self.run.swamped += sum(v[0] != 0 and k[0] == 0 for (v, _), k in zip(terms, kept, strict=True))
                 sums.append(_total(kept))
-        if spec.part_frac is not None and exponents:
-            sums = [_cut(s, max(exponents) - spec.part_frac, parse_rounding("rd")) for s in sums]
-        if spec.c == "late" and c_exponent is not None:
-            dropped = spec.c_reach is not None and exponents and c_exponent < max(exponents) - spec.c_reach
-            top = max([*exponents, c_exponent])
-            down = parse_rounding("rd")
-            sums = [s if spec.sum_frac is None else _cut(s, top - spec.sum_frac, down) for s in sums]
-            if not dropped:
-                sums.append(c if spec.c_frac is None else _cut(c, top - spec.c_frac, down))
-        elif spec.sum_frac is not None and exponents:
-            sums = [_cut(s, max(exponents) - spec.sum_frac, parse_rounding("rd")) for s in sums]
+        sums = [_rounded_down(s, max(exponents), spec.part_frac) for s in sums]
+        top = max([*exponents, *(e for _, e in late)], default=0)  # without any there are no sums
+        sums = [_rounded_down(s, top, spec.sum_frac) for s in sums]
+        for _, exponent in late:
+            if spec.c_reach is None or not exponents or exponent >= max(exponents) - spec.c_reach:
+                sums.append(_rounded_down(c, top, spec.c_frac))
         self.value = self.result(_total(sums), random)
 
     def product_terms(self, products: Sequence[Term]) -> Iterable[tuple[Dyadic, int]]:
@@ -615,6 +608,11 @@ def _total(values: Iterable[Dyadic]) -> Dyadic:
 def _exponent(value: Dyadic) -> int:
     """floor(log2|value|) of a value that is not zero."""
     return abs(value[0]).bit_length() - 1 + value[1]
+
+
+def _rounded_down(value: Dyadic, top: int, frac: int | None) -> Dyadic:
+    """Round down, `frac` bits below 2**top being kept; None keeps all."""
+    return value if frac is None else _cut(value, top - frac, parse_rounding("rd"))
 
 
 def _cut(value: Dyadic, last: int, rounding: Rounding) -> Dyadic:

@@ -29,8 +29,9 @@ def _inverse(v: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _inverse_if_positive(v: NDArray[np.float64]) -> NDArray[np.float64]:
     negative = v < 0  # a NaN is not, and stays NaN
-    np.copyto(_inverse(v), 0.0, where=negative)
-    return v
+    inverse = _inverse(v)  # written over v
+    np.copyto(inverse, 0.0, where=negative)
+    return inverse
 
 
 def _tanh(v: NDArray[np.float64]) -> NDArray[np.float64]:
