@@ -80,8 +80,8 @@ def test_the_engine_itself_refuses_an_unsupported_isa_and_an_unknown_kernel():
 
 
 def test_status_texts_exist_for_every_status():
-    statuses = range(lib.ULP_OK, lib.ULP_INEXACT + 2)  # and one that is none
-    texts = [native.ffi.string(lib.ulp_status_text(status)).decode() for status in statuses]
+    statuses = range(native.lib.ULP_OK, native.lib.ULP_INEXACT + 2)  # and one that is none
+    texts = [native.ffi.string(native.lib.ulp_status_text(status)).decode() for status in statuses]
     assert texts[0] == "done"
     assert texts[-1] == "unknown status"
     assert len(set(texts)) == len(statuses)
