@@ -459,8 +459,8 @@ INLINE void end_step(const context_t *c, states_t *s, int64_t at, B sum, B other
     end_in_double(c, s, at, sums, others, lasts, counts ? drops : NULL);
 }
 
-/* One step of `rows` rows of COLUMNS outputs from a lane on, or of COLUMNS listed outputs: n products, a broadcast or in
- * lanes. */
+/* One step of `rows` rows of COLUMNS outputs from a lane on, or of COLUMNS listed outputs: n products, a broadcast or
+ * in lanes. */
 INLINE void step(const context_t *c, states_t *s, int64_t lane, const float *a, const int16_t *a_exponents,
                  const float *b, const int16_t *b_exponents, int rows, int lanes, int ending, int counts)
 {
