@@ -4,6 +4,8 @@
  * sums are rounded to odd first, so that each rounding is the single one; simulator/arithmetic/conditions.py has the
  * condition. Aligned steps are not here, nor trees with other groups than pairs. */
 
+#include <float.h>
+
 enum {
     LANES = 64,
     PACKED_ROWS = 1 << 13 /* of b, that are widened and laid side by side once for all rows of a */
@@ -15,6 +17,12 @@ typedef struct {
     double x[LANES] __attribute__((aligned(64)));
 } lanes_t;
 
+/* What is counted of each output; the meaning of each is that of ulp_counts. */
+typedef struct {
+    int64_t overflows[LANES], underflows[LANES], swamped[LANES];
+    double largest[LANES];
+} tally_t;
+
 /* Outputs under way. */
 typedef struct {
     const ulp_job *job;
@@ -22,12 +30,15 @@ typedef struct {
     int consecutive;                 /* they are first, first + 1, ... */
     uint32_t used[ULP_MAX_NODES][2]; /* random words, by node and by what is rounded */
     uint8_t over[LANES];
+    int counts;
+    uint8_t beyond[LANES];           /* if it counts: whether the last rounding met a value beyond the largest */
+    tally_t tally;                   /* likewise */
     cuts *tables;                    /* [nodes][2], of uses that are tapered */
 } run_t;
 
 /* --- arithmetic --------------------------------------------------------------------------------------------------- */
 
-static void round_into(run_t *r, int node, int which, const ulp_use *use, lanes_t *x, lanes_t *y)
+static void round_lanes(run_t *r, int node, int which, const ulp_use *use, lanes_t *x, lanes_t *y, uint8_t *over)
 {
     ulp_place place = {.seed = r->job->seed, .step = r->job->step, .index = r->index[0], .which = which,
                        .site = (uint32_t)node << 24 | r->job->site};
@@ -35,13 +46,52 @@ static void round_into(run_t *r, int node, int which, const ulp_use *use, lanes_
     if (use->rounding == ULP_SR)
         place.k = r->used[node][which]++;
     if (use->rounding != ULP_SR || r->consecutive) {
-        round_stretch(x->x, y->x, LANES, use, &place, r->over, c);
+        round_stretch(x->x, y->x, LANES, use, &place, over, c);
         return;
     }
     for (int i = 0; i < LANES; i++) {
         place.index = r->index[i];
-        round_one(x->x[i], &y->x[i], 0, use, &place, r->over + i);
+        round_one(x->x[i], &y->x[i], 0, use, &place, over + i);
     }
+}
+
+/* Count that x became y. */
+static void count_rounding(run_t *r, const lanes_t *x, const lanes_t *y)
+{
+    tally_t *tally = &r->tally;
+    for (int i = 0; i < LANES; i++) {
+        r->over[i] |= r->beyond[i];
+        tally->overflows[i] += r->beyond[i];
+        tally->underflows[i] += (y->x[i] == 0.0) & (x->x[i] != 0.0) & (fabs(x->x[i]) <= DBL_MAX);
+    }
+}
+
+/* Count that sums are held. */
+static void count_held(run_t *r, const lanes_t *sums)
+{
+    for (int i = 0; i < LANES; i++) {
+        double magnitude = fabs(sums->x[i]), *largest = &r->tally.largest[i];
+        *largest = (magnitude <= DBL_MAX) & (magnitude > *largest) ? magnitude : *largest;
+    }
+}
+
+/* Count a step: it made the sums `next` of those `before`, and what it added is not zero where `added` is not. */
+static void count_step(run_t *r, const lanes_t *before, const lanes_t *next, const lanes_t *added)
+{
+    for (int i = 0; i < LANES; i++)
+        r->tally.swamped[i] += (added->x[i] != 0.0) & (next->x[i] == before->x[i]) & !r->beyond[i];
+    count_held(r, next);
+}
+
+static void round_into(run_t *r, int node, int which, const ulp_use *use, lanes_t *x, lanes_t *y)
+{
+    if (!r->counts) {
+        round_lanes(r, node, which, use, x, y, r->over);
+        return;
+    }
+    memset(r->beyond, 0, sizeof r->beyond);
+    round_lanes(r, node, which, use, x, y, r->beyond);
+    count_rounding(r, x, y);
 }
 
 /* R(s + t), or with `minus` R(s - t). */
@@ -62,11 +112,23 @@ static void round_sum(run_t *r, int node, lanes_t *to, const lanes_t *s, const l
     round_into(r, node, SUM, use, &sum, to);
 }
 
+/* s = R(s + t), of terms that are not all zero where `added` is not. */
+static void add_to(run_t *r, int node, lanes_t *s, const lanes_t *t, const lanes_t *added)
+{
+    lanes_t before;
+    if (r->counts)
+        before = *s;
+    round_sum(r, node, s, s, t, 0);
+    if (r->counts)
+        count_step(r, &before, s, added);
+}
+
 /* --- states of nodes, one behind the other in scratch memory ------------------------------------------------------ */
 
 typedef struct {
     int64_t count; /* terms of the step or run under way; of a tree, how many it has taken */
     lanes_t value, other; /* other: error of kahan and neumaier, group of fma, what exact splits off */
+    lanes_t added;        /* if it counts: not zero where the group of fma has a term that is not */
 } plain_state;
 
 typedef struct {
@@ -161,6 +223,8 @@ static void kahan_step(run_t *r, int node, plain_state *self, const lanes_t *t)
     lanes_t y, z, moved;
     round_sum(r, node, &y, t, &self->other, 1);
     round_sum(r, node, &z, &self->value, &y, 0);
+    if (r->counts)
+        count_step(r, &self->value, &z, &y);
     round_sum(r, node, &moved, &z, &self->value, 1);
     round_sum(r, node, &self->other, &moved, &y, 1);
     self->value = z;
@@ -170,6 +234,8 @@ static void neumaier_step(run_t *r, int node, plain_state *self, const lanes_t *
 {
     lanes_t z, larger, smaller, lost;
     round_sum(r, node, &z, &self->value, t, 0);
+    if (r->counts)
+        count_step(r, &self->value, &z, t);
     for (int i = 0; i < LANES; i++) {
         int ordered = fabs(self->value.x[i]) >= fabs(t->x[i]);
         larger.x[i] = ordered ? self->value.x[i] : t->x[i];
@@ -189,18 +255,17 @@ static void fixed_step(run_t *r, int node, plain_state *self, lanes_t *t)
     const double quantum = use->smallest, lowest = (double)use->lowest * quantum, highest = use->max;
     const double span = highest - lowest + quantum;
     ulp_use wide = *use; /* rounds to a multiple of the quantum; its ends are never met */
-    lanes_t rounded;
+    lanes_t rounded, before = self->value;
+    uint8_t beyond[LANES], ignored[LANES];
     wide.wraps = 0;
     wide.highest = ((int64_t)1 << 52) - 1;
     wide.lowest = -wide.highest;
     wide.max = (double)wide.highest * quantum;
-    uint8_t flags[LANES];
-    memcpy(flags, r->over, sizeof flags);
-    round_into(r, node, PRODUCT, &wide, t, &rounded);
-    memcpy(r->over, flags, sizeof flags);
+    round_lanes(r, node, PRODUCT, &wide, t, &rounded, ignored);
     for (int i = 0; i < LANES; i++) {
-        double sum = self->value.x[i] + rounded.x[i];
-        r->over[i] |= sum > range->max || sum < (double)range->lowest * quantum;
+        double sum = before.x[i] + rounded.x[i];
+        beyond[i] = sum > range->max || sum < (double)range->lowest * quantum;
+        r->over[i] |= beyond[i];
         int above = sum > highest, below = sum < lowest;
         if (use->wraps)
             sum -= span * floor((sum - lowest) / span);
@@ -208,12 +273,30 @@ static void fixed_step(run_t *r, int node, plain_state *self, lanes_t *t)
             sum = above ? highest : below ? lowest : sum;
         self->value.x[i] = sum + 0.0;
     }
+    if (!r->counts)
+        return;
+    memcpy(r->beyond, beyond, sizeof beyond);
+    count_rounding(r, t, &rounded);
+    count_step(r, &before, &self->value, t);
 }
 
 static void group_end(run_t *r, int node, plain_state *self)
 {
-    round_sum(r, node, &self->value, &self->value, &self->other, 0);
+    add_to(r, node, &self->value, &self->other, &self->added);
     self->count = 0;
+}
+
+/* The sum of a pair; it swamps one of two terms if it equals the larger. */
+static void pair_sum(run_t *r, int node, lanes_t *to, const lanes_t *s, const lanes_t *t)
+{
+    lanes_t larger, both;
+    for (int i = 0; r->counts && i < LANES; i++) {
+        larger.x[i] = fabs(t->x[i]) > fabs(s->x[i]) ? t->x[i] : s->x[i];
+        both.x[i] = (s->x[i] != 0.0) & (t->x[i] != 0.0);
+    }
+    round_sum(r, node, to, s, t, 0);
+    if (r->counts)
+        count_step(r, &larger, to, &both);
 }
 
 /* Take one more leaf: of the pairs that it completes, level by level. */
@@ -222,7 +305,7 @@ static void pairs_take(run_t *r, int node, pairs_state *self, const lanes_t *t)
     lanes_t up = *t;
     int level = 0;
     for (int64_t count = self->count++; count & 1; count >>= 1, level++)
-        round_sum(r, node, &up, &self->pending[level], &up, 0);
+        pair_sum(r, node, &up, &self->pending[level], &up);
     self->pending[level] = up;
 }
 
@@ -235,15 +318,18 @@ static void pairs_end(run_t *r, int node, pairs_state *self, lanes_t *result)
         if (!(count & 1))
             continue;
         if (held)
-            round_sum(r, node, result, &self->pending[level], result, 0);
+            pair_sum(r, node, result, &self->pending[level], result);
         else
             *result = self->pending[level];
         held = 1;
     }
     if (!held)
         memset(result, 0, sizeof *result);
-    if (self->count == 1 && mine->exact_leaves && node == r->job->leaf) /* a product; a value is rounded already */
+    if (self->count == 1 && mine->exact_leaves && node == r->job->leaf) { /* a product; a value is rounded already */
         round_into(r, node, SUM, &mine->sum, &self->pending[0], result);
+        if (r->counts)
+            count_held(r, result);
+    }
 }
 
 static void finish(run_t *r, int node, void *state, lanes_t *result);
@@ -264,16 +350,18 @@ static void take(run_t *r, int node, void *state, lanes_t *t, int is_value)
     switch (self->kind) {
     case ULP_FMA:
         if (self->length == 1) {
-            round_sum(r, node, &plain->value, &plain->value, t, 0);
+            add_to(r, node, &plain->value, t, t);
             return;
         }
+        for (int i = 0; r->counts && i < LANES; i++)
+            plain->added.x[i] = (plain->count && plain->added.x[i] != 0.0) | (t->x[i] != 0.0);
         for (int i = 0; i < LANES; i += WIDTH)
             save(plain->other.x + i, plain->count ? load(plain->other.x + i) + load(t->x + i) : load(t->x + i));
         if (++plain->count == self->length)
             group_end(r, node, plain);
         return;
     case ULP_SEQ:
-        round_sum(r, node, &plain->value, &plain->value, t, 0);
+        add_to(r, node, &plain->value, t, t);
         return;
     case ULP_KAHAN:
         kahan_step(r, node, plain, t);
@@ -315,6 +403,8 @@ static void finish(run_t *r, int node, void *state, lanes_t *result)
     case ULP_NEUMAIER:
     case ULP_EXACT:
         round_sum(r, node, result, &plain->value, &plain->other, 0);
+        if (r->counts && self->kind == ULP_EXACT)
+            count_held(r, result);
         return;
     case ULP_TREE:
         pairs_end(r, node, state, result);
@@ -383,9 +473,27 @@ static void load_b(const ulp_job *job, int64_t k, int64_t column, int64_t column
         to->x[i] = 0.0;
 }
 
+/* Add what was counted of a row. */
+static void publish(const run_t *r, int64_t row, int64_t column, int64_t columns)
+{
+    const tally_t *tally = &r->tally;
+    for (int64_t first = 0; first < columns; first += ULP_COUNTED_COLUMNS) {
+        ulp_counts counts = {0, 0, 0, 0};
+        double largest = 0.0;
+        for (int64_t i = first; i < columns && i < first + ULP_COUNTED_COLUMNS; i++) {
+            counts.overflows += tally->overflows[i];
+            counts.underflows += tally->underflows[i];
+            counts.swamped += tally->swamped[i];
+            largest = fmax(largest, tally->largest[i]);
+        }
+        memcpy(&counts.largest, &largest, sizeof largest);
+        ulp_publish(r->job, &counts, row, column + first);
+    }
+}
+
 static void any_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, int64_t col1, void *scratch)
 {
-    run_t r = {.job = job, .consecutive = job->column_index == 1, .tables = scratch};
+    run_t r = {.job = job, .consecutive = job->column_index == 1, .counts = job->counts != NULL, .tables = scratch};
     void *state = (char *)scratch + tables_bytes(job);
     lanes_t *panel = (lanes_t *)((char *)state + state_bytes(job, 0)), c, product, loaded;
     int64_t columns = col1 - col0;
@@ -395,6 +503,7 @@ static void any_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t co
     for (int64_t row = row0; row < row1; row++) {
         memset(r.used, 0, sizeof r.used);
         memset(r.over, 0, sizeof r.over);
+        memset(&r.tally, 0, sizeof r.tally);
         for (int64_t i = 0; i < LANES; i++) {
             r.index[i] = job->first_index + (uint64_t)row * job->row_index + (uint64_t)(col0 + i) * job->column_index;
             c.x[i] = job->c.data && i < columns ? ulp_element(&job->c, row, col0 + i) : 0.0;
@@ -412,6 +521,8 @@ static void any_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t co
         finish(&r, 0, state, &product);
         for (int64_t i = 0; i < columns; i++)
             ulp_store(job, row * job->out_stride + col0 + i, product.x[i], r.over[i]);
+        if (r.counts)
+            publish(&r, row, col0, columns);
     }
 }
 

@@ -128,7 +128,7 @@ class Accumulation:
     ) -> tuple[NDArray[Any], Stats | None]:
         spec, lowered = self.spec, self.lowered
         kernel = self.kernel
-        if counts is not None and not kernel.can_count(self.a.shape[1]):
+        if counts is not None and not kernel.can_count(self.situation()):
             kernel = choose(self._situation, counts=True)[0]
         use = result_use(spec.accumulator)
         y = np.empty(
@@ -143,13 +143,16 @@ class Accumulation:
             a, b = self._in_order()
             engine.matmul(
                 kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, a, b,
-                None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key, counts=counts,
+                None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key,
+                counts=counts if kernel.rounds else None,
                 bounded=shortcuts is not None and shortcuts.bounded.holds,
                 on_grid=0 if shortcuts is None else shortcuts.on_grid,
                 split=engine.NONE if at is None else at,
             )  # fmt: skip
         if not kernel.rounds:
-            y = self._rounded(y, None, use, 0, outputs, overflowed)
+            sums, y = y, self._rounded(y, None, use, 0, outputs, overflowed)
+            if counts is not None and overflowed is not None:
+                _count_sums(counts, sums, y, overflowed)
         if late_c is not None:
             y = self._rounded(y, late_c, spec.result, OUTPUT, outputs, overflowed)
         elif spec.output:
@@ -312,6 +315,19 @@ def _operand(x: NDArray[Any], use: Use | None, axis: int, words: Mapping[str, An
             return quantize(x.T, use, dtype).T
         return quantize(x, use, dtype, **words)
     return convert(x, np.float32) if x.dtype == np.float64 and engine.profile(x).within_float32 else x
+
+
+def _count_sums(counts: NDArray[Any], sums: NDArray[Any], rounded: NDArray[Any], overflowed: NDArray[np.bool_]) -> None:
+    """Count what the only rounding of exact sums meets."""
+    starts = np.arange(0, sums.shape[1], engine.COUNTED_COLUMNS)
+    if not counts.size:
+        return
+    magnitudes = np.abs(rounded)
+    underflowed = (rounded == 0.0) & (sums != 0.0) & np.isfinite(sums)
+    counts["overflows"] += np.add.reduceat(overflowed, starts, axis=1, dtype=np.int64)
+    counts["underflows"] += np.add.reduceat(underflowed, starts, axis=1, dtype=np.int64)
+    largest = np.maximum.reduceat(np.where(np.isfinite(magnitudes), magnitudes, 0.0), starts, axis=1)
+    counts["largest"] = np.maximum(counts["largest"], largest)
 
 
 def _with_nan(c: NDArray[Any], use: Use) -> NDArray[np.float64]:

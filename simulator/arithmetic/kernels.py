@@ -26,7 +26,8 @@ class Kernel:
         leaf: kind of leaf it runs, or None for any; "fma" also runs a seq whose products need no rounding, "exact"
             a fixed-point sum that provably stays exact and in range.
         rounds: whether its results are values of the accumulator's use; if not, they are exact and still to be rounded.
-        counts: whether it counts what roundings meet, beyond flags of overflow.
+        counts: whether it counts what roundings meet, beyond flags of overflow; exact sums are counted where they are
+            rounded, so that those of fixed point, whose every step counts, are not.
     """
 
     name: str
@@ -71,9 +72,11 @@ class Kernel:
         """Whether its roundings are into posits."""
         return "posit" in self.name
 
-    def can_count(self, k: int) -> bool:
-        """Whether it counts what the roundings of inner products of length k meet."""
-        return self.counts and (k <= MAX_COUNTED or not self.name.startswith("float32"))
+    def can_count(self, situation: Situation) -> bool:
+        """Whether it counts what the roundings of these inner products meet."""
+        if not self.rounds:
+            return self.counts and situation.leaf.kind == self.leaf
+        return self.counts and (situation.k <= MAX_COUNTED or not self.name.startswith("float32"))
 
     def shortcuts(self, situation: Situation) -> Shortcuts | None:
         """Return what may be left out of each step, or None for a kernel whose steps leave nothing out."""
@@ -90,13 +93,13 @@ KERNELS = (
     Kernel("float32_posit_fma_odd", "fma", counts=True),
     Kernel("float32_posit_seq_odd", "seq", counts=True),
     Kernel("float32_aligned", "aligned", counts=True),
-    Kernel("float32_exact", "exact", rounds=False),
-    Kernel("float64_exact", "exact", rounds=False),
+    Kernel("float32_exact", "exact", rounds=False, counts=True),
+    Kernel("float64_exact", "exact", rounds=False, counts=True),
     Kernel("float64_fma", "fma", counts=True),
     Kernel("float64_seq", "seq", counts=True),
     Kernel("float64_fma_odd", "fma", counts=True),
     Kernel("float64_seq_odd", "seq", counts=True),
-    Kernel("float64_any", None),
+    Kernel("float64_any", None, counts=True),
     Kernel("integer_any", None, counts=True),
     Kernel("definition", None, counts=True),
 )
@@ -115,7 +118,7 @@ def choose(situation: Situation, counts: bool = False) -> tuple[Kernel, list[tup
     """
     tried: list[tuple[Kernel, list[Clause]]] = []
     for kernel in KERNELS:
-        if counts and not kernel.can_count(situation.k):
+        if counts and not kernel.can_count(situation):
             continue
         clauses = kernel.condition(situation)
         tried.append((kernel, clauses))

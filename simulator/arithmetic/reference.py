@@ -366,38 +366,34 @@ class _Tree(_State):
 
     def start(self, c: float | None) -> None:
         assert c is None, "the addend of a tree joins late"
-        self.leaves: list[Term] = []
+        self.levels: list[list[Term]] = [[]]  # of each the group that is not complete
 
     def push(self, term: Term) -> None:
         if self.accumulator.leaves == "rounded":
             term = self.rounded_product(self.accumulator.sum, term)
-        self.leaves.append(term)
+        self.enter(term, 0)
+
+    def enter(self, term: Term, level: int) -> None:
+        """Take a term of a level; a group is summed as soon as it is complete."""
+        if level == len(self.levels):
+            self.levels.append([])
+        self.levels[level].append(term)
+        if len(self.levels[level]) == self.accumulator.radix:
+            self.close(level)
+
+    def close(self, level: int) -> None:
+        group, self.levels[level] = self.levels[level], []
+        self.enter(group[0] if len(group) == 1 else (self.group_sum(group),), level + 1)
 
     def finish(self) -> float:
-        """Sum group by group, in the order in which a unit that takes products one by one completes the groups."""
-        radix = self.accumulator.radix
-        levels: list[list[Term]] = [[]]
-
-        def enter(term: Term, level: int) -> None:
-            if level == len(levels):
-                levels.append([])
-            levels[level].append(term)
-            if len(levels[level]) == radix:
-                close(level)
-
-        def close(level: int) -> None:
-            group, levels[level] = levels[level], []
-            enter(group[0] if len(group) == 1 else (self.group_sum(group),), level + 1)
-
-        for leaf in self.leaves:
-            enter(leaf, 0)
+        """Sum what is left, lowest level first; a term that is alone goes up as it is."""
         level = 0
-        while level < len(levels):
-            if len(levels[level]) == 1 and not any(levels[level + 1 :]):
-                (last,) = levels[level]
+        while level < len(self.levels):
+            if len(self.levels[level]) == 1 and not any(self.levels[level + 1 :]):
+                (last,) = self.levels[level]
                 return last[0] if len(last) == 1 else self.group_sum([last])
-            if levels[level]:
-                close(level)
+            if self.levels[level]:
+                self.close(level)
             level += 1
         return 0.0  # no products
 
