@@ -38,6 +38,8 @@ enum {
 
 enum { STEP_EXACT, STEP_FMA, STEP_FMA_ODD, STEP_SEQ, STEP_SEQ_ODD, STEP_POSIT_FMA_ODD, STEP_POSIT_SEQ_ODD };
 
+INLINE int is_posit(int kind) { return kind == STEP_POSIT_FMA_ODD || kind == STEP_POSIT_SEQ_ODD; }
+
 /* What is counted of a vector of outputs; the meaning of each is that of ulp_counts. Lanes beyond the last column,
  * where b is zero, count nothing: what they add is zero or NaN. Counters of 32 bits suffice: of more products the lanes
  * of float are not asked to count. */
@@ -64,21 +66,23 @@ INLINE V rounded(V x, const rounder *r, int posit, int overflow, int on_grid, in
     return y;
 }
 
-/* Count the step from s to `next`, where `adds` says that what was added is not zero. */
+/* Count the step from s to `next`, where `adds` says that what was added is not zero. Of sums that are clamped the
+ * largest is known from their peak in the end. */
 INLINE void count_step(tally_t *tally, V s, V next, MASK adds, MASK beyond, int overflow)
 {
     V finite = next;
     if (overflow == CAREFUL)
         finite = replace_above(absolute(next), broadcast(REAL_IS_DOUBLE ? (REAL)DBL_MAX : (REAL)FLT_MAX), (V){0});
     count(&tally->swamped, adds & equal(next, s) & ~beyond);
-    tally->largest = larger_magnitude(finite, tally->largest);
+    if (overflow != CLAMPED)
+        tally->largest = larger_magnitude(finite, tally->largest);
 }
 
 /* One step of one vector of outputs. `on_grid` as in a job; then no state is -0, and no zero's sign matters. */
 INLINE V step(V s, V a, V b, int kind, const rounder *product, const rounder *sum, int overflow, int on_grid, V *peak,
               V *product_peak, tally_t *tally)
 {
-    int posit = kind == STEP_POSIT_FMA_ODD || kind == STEP_POSIT_SEQ_ODD, signless = on_grid >= 1;
+    int posit = is_posit(kind), signless = on_grid >= 1;
     MASK beyond = {0};
     V t = a, total;
     if (kind == STEP_EXACT)
@@ -100,10 +104,11 @@ INLINE V step(V s, V a, V b, int kind, const rounder *product, const rounder *su
         total = odd_sum(s, t);
     }
     V next = rounded(total, sum, posit, overflow, on_grid >= 1, signless, peak, tally, &beyond);
-    if (tally && (kind == STEP_FMA || kind == STEP_FMA_ODD || kind == STEP_POSIT_FMA_ODD))
-        count_step(tally, s, next, nonzero(a) & nonzero(b), beyond, overflow);
-    else if (tally)
-        count_step(tally, s, next, nonzero(t), beyond, overflow);
+    if (tally) {
+        int fma = kind == STEP_FMA || kind == STEP_FMA_ODD || kind == STEP_POSIT_FMA_ODD;
+        MASK adds = fma ? nonzero(a) & nonzero(b) : nonzero(t);
+        count_step(tally, s, next, adds, beyond, posit && overflow == CLAMPED ? BOUNDED : overflow); /* no peak tells */
+    }
     return next;
 }
 
@@ -255,12 +260,14 @@ INLINE void take_off(flight_t *f, const context_t *context, int overflow, int co
     }
 }
 
-INLINE void land(const flight_t *f, context_t *context, int overflow, int counts)
+INLINE void land(const flight_t *f, context_t *context, int kind, int overflow, int counts)
 {
     for (int i = 0; i < VECTORS; i++) {
         context->state[0][i] = f->s[i];
         if (counts)
             context->tally[i] = f->tally[i];
+        if (counts && overflow == CLAMPED && !is_posit(kind))
+            context->tally[i].largest = maximum(clamp(f->peak[i], context->sum.max), f->tally[i].largest);
     }
     for (int i = 0; i < PEAKS(overflow); i++) {
         context->peak[0][i] = f->peak[i];
@@ -300,7 +307,7 @@ INLINE void dense_steps(context_t *context, const tile_t *tile, int64_t k0, int6
         }
         k0 = end;
     }
-    land(&f, context, overflow, counts);
+    land(&f, context, kind, overflow, counts);
 }
 
 INLINE void dense_leaf(context_t *context, const tile_t *tile, int64_t k0, int64_t k1, int kind, int overflow,
@@ -385,7 +392,7 @@ INLINE void listed_leaf(context_t *context, const tile_t *tile, int64_t k0, int6
             }
         }
     }
-    land(&f, context, overflow, 0);
+    land(&f, context, kind, overflow, 0);
 }
 
 /* Accumulate k0 <= k < k1 into the state of a level: runs of the level below, each joined when it ends. */

@@ -174,9 +174,15 @@ class Accumulation:
         lowered = lower(Exact(Use.parse("fp64")))
         c = None if self.c is None else convert(self.c, np.float64)
         situation = replace(self._situation, lowered=lowered, c=None if c is None else engine.profile(c))
+        proved = [
+            name
+            for name in ("float32_exact", "float64_exact")
+            if all(clause.holds for clause in kernel_named(name).condition(situation))
+        ]
+        kernel = proved[0] if proved else "float64_exact"
         exact = np.empty(self.shape)
-        engine.matmul("float64_exact", lowered.nodes, (), 0, self.a, self.b, c, exact, threads=self.threads)
-        if all(clause.holds for clause in kernel_named("float64_exact").condition(situation)):
+        engine.matmul(kernel, lowered.nodes, (), 0, self.a, self.b, c, exact, threads=self.threads)
+        if proved:
             return exact, 0.0
         # K + 1 sums in float64 of terms that may be rounded themselves: each is off by half an ulp of at most this, and
         # a product below the normal range by less than the smallest subnormal.

@@ -73,6 +73,9 @@ COUNTED = [
     ("fp8_e4m3", "fma(fp8_e4m3/sat)", 1),
     ("fp8_e4m3", "fma(fp8_e4m3/sat)", 80),
     ("posit16", "fma(posit16)", 1),
+    ("fp16", "h100.fp16", 1),
+    ("fp8_e4m3", "h100.fp8.wgmma", 1),
+    ("fp16", "exact(fp32)", 1),
 ]
 
 
