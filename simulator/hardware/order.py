@@ -58,8 +58,24 @@ def array_order(written: Accumulator, dataflow: str, rows: int, rate: int) -> Ac
                 "array.dataflow to os"
             )
         return written
+    step = _step(innermost(written))
+    if rows * rate % step:
+        raise ValueError(
+            f"got steps of {step} products, which do not fill the runs of {rows * rate} = array.rows ({rows}) times "
+            f"rate ({rate}) of this array; make that a multiple of {step}, or set array.dataflow to os"
+        )
     total = result_use(written)
     return Chunk(rows * rate, written, Seq(total, total))
+
+
+def _step(state: Accumulator) -> int:
+    """Return how many products a state takes together."""
+    match state:
+        case Aligned(n):
+            return n
+        case Fma(_, products):
+            return products
+    return 1
 
 
 def state_bits(accumulator: Accumulator, operands: tuple[Format, Format]) -> int:
