@@ -156,7 +156,7 @@ def convolution(
             f"{channels} channels, and groups that divide what the first axis of weight counts"
         )
     if transposed:
-        x, weight, edges = _as_plain(x, weight, groups, strides, paddings, dilations, behind)
+        x, weight, edges = as_plain(x, weight, groups, strides, paddings, dilations, behind)
         geometry = Geometry(kernel, (1,) * axes, edges, dilations)
     else:
         geometry = Geometry(kernel, strides, tuple((p, p) for p in paddings), dilations)
@@ -191,7 +191,7 @@ def _convolved(
     )
 
 
-def _as_plain(
+def as_plain(
     x: NDArray[Any],
     weight: NDArray[Any],
     groups: int,

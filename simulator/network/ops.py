@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulator.arithmetic.convolution import Geometry, Rows, strips
+from simulator.arithmetic.convolution import Geometry, Rows, as_plain, strips
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 
@@ -22,7 +23,7 @@ class Block(NamedTuple):
 
     Args:
         gemm: which product. rows: slice of its M rows.
-        a, b: (rows, K) and (K, N), any strides; a may be gathered. c: addend of shape (N,) or (rows, N), or None.
+        a, b: (rows, K) and (K, N), any strides; a may be gathered. c: addend that broadcasts to (rows, N), or None.
     """
 
     gemm: int
@@ -77,7 +78,7 @@ class Op(ABC):
 
 @dataclass
 class MatrixProduct(Op):
-    """mm, addmm and bmm."""
+    """mm, bmm, mv and dot, and the same with an addend; of stacks c broadcasts to (gemms, M, N)."""
 
     a: NDArray[Any] = field(kw_only=True)
     b: NDArray[Any] = field(kw_only=True)
@@ -85,8 +86,9 @@ class MatrixProduct(Op):
     shape: tuple[int, ...] = field(kw_only=True)
 
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
+        c = None if self.c is None else np.broadcast_to(self.c, (self.gemms, self.m, self.n))
         for gemm in range(self.gemms):
-            yield Block(gemm, slice(0, self.m), self.a[gemm], self.b[gemm], self.c)
+            yield Block(gemm, slice(0, self.m), self.a[gemm], self.b[gemm], None if c is None else c[gemm])
 
     def tensor(self, out: NDArray[Any]) -> Tensor:
         return torch.from_numpy(out).reshape(self.shape).to(self.dtype)
@@ -141,48 +143,72 @@ def array(tensor: Tensor) -> NDArray[Any]:
     return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).numpy()
 
 
-def matrix_product(kind: str, a: Tensor, b: Tensor, c: Tensor | None) -> MatrixProduct | None:
-    """Build the Op of a (M, K) x (K, N) or (batch, M, K) x (batch, K, N) product; None where shapes do not fit.
+def matrix_product(kind: str, a: Tensor, b: Tensor, c: Tensor | None = None) -> MatrixProduct | None:
+    """Build the Op of a product; None where shapes do not fit.
 
     Args:
-        c: addend that broadcasts to (M, N), or None.
+        a, b: (M, K) and (K, N), both with a leading axis for a stack of products; or (M, K) and (K,), or both (K,).
+        c: addend that broadcasts to the product, or None.
     """
-    dims = 3 if kind == "bmm" else 2
-    if a.dim() != dims or b.dim() != dims or a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
+    matrices, vector = a.dim() in (2, 3) and b.dim() == a.dim(), b.dim() == 1 and a.dim() in (1, 2)
+    if not (matrices or vector) or a.shape[-1] != b.shape[0 if vector else -2] or a.shape[:-2] != b.shape[:-2]:
         return None
-    left, right = array(a), array(b)
-    if dims == 2:
-        left, right = left[None], right[None]
+    shape = a.shape[:-1] if vector else (*a.shape[:-1], b.shape[-1])
+    if c is not None and (c.dim() > len(shape) or not _broadcasts(c.shape, shape)):
+        return None
+    left, right, addend = array(a), array(b), None if c is None else array(c)
+    if vector:  # the only column
+        right, addend = right[:, None], None if addend is None else addend[..., None]
+    batched = left.ndim == 3
+    if not batched:
+        left, right = left[None] if left.ndim == 2 else left[None, None], right[None]
     gemms, m, k = left.shape
     return MatrixProduct(
-        kind, m, right.shape[2], k, gemms, a.dtype, batched=dims == 3,
-        a=left, b=right, c=None if c is None else array(c), shape=(*a.shape[:-1], b.shape[-1]),
-    )  # fmt: skip
+        kind, m, right.shape[2], k, gemms, a.dtype, batched=batched, a=left, b=right, c=addend, shape=tuple(shape)
+    )
+
+
+def _broadcasts(shape: torch.Size, to: tuple[int, ...]) -> bool:
+    return all(size in (1, wanted) for size, wanted in zip(reversed(shape), reversed(to), strict=False))
 
 
 def convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    groups: int,
+    transposed: bool, output_padding: list[int], groups: int,
 ) -> Convolution | None:  # fmt: skip
-    """Build the Op of aten.convolution, not transposed; None where shapes or settings do not fit."""
+    """Build the Op of aten.convolution; None where shapes or settings do not fit.
+
+    A transposed one is the plain one over the image with zeros between its values, as an array performs it that skips
+    none of them.
+    """
     dims = weight.dim() - 2
     if x.dim() != dims + 2 or dims < 1 or groups < 1 or weight.shape[0] % groups:
         return None
-    if x.shape[1] != groups * weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+    inputs, outputs = weight.shape[1] * groups, weight.shape[0]
+    if transposed:
+        inputs, outputs = outputs, inputs
+    if x.shape[1] != inputs or (bias is not None and bias.shape != (outputs,)):
         return None
-    stride, padding, dilation = (list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation))
-    if min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
+    strides, paddings, dilations, behind = (
+        tuple(v) * dims if len(v) == 1 else tuple(v) for v in (stride, padding, dilation, output_padding)
+    )
+    if min(strides) < 1 or min(paddings) < 0 or min(dilations) < 1 or min(behind) < 0:
         return None
-    geometry = Geometry(tuple(weight.shape[2:]), tuple(stride), tuple((p, p) for p in padding), tuple(dilation))
+    image, weights = array(x), array(weight)
+    edges = tuple((p, p) for p in paddings)
     try:
-        spatial = geometry.positions(x.shape[2:])
+        if transposed:
+            image, weights, edges = as_plain(image, weights, groups, strides, paddings, dilations, behind)
+            strides = (1,) * dims
+        geometry = Geometry(tuple(weight.shape[2:]), strides, edges, dilations)
+        spatial = geometry.positions(image.shape[2:])
     except ValueError:
         return None
     return Convolution(
-        f"conv{dims}d", x.shape[0] * math.prod(spatial), weight.shape[0] // groups, math.prod(weight.shape[1:]), groups,
-        x.dtype, x=array(x), weight=array(weight), bias=None if bias is None else array(bias),
-        geometry=geometry, spatial=spatial,
-        layout=_layout(x, weight),
+        f"conv_transpose{dims}d" if transposed else f"conv{dims}d",
+        x.shape[0] * math.prod(spatial), outputs // groups, math.prod(weights.shape[1:]), groups,
+        x.dtype, x=image, weight=weights, bias=None if bias is None else array(bias),
+        geometry=geometry, spatial=spatial, layout=_layout(x, weight),
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ class Tap:
                 entered.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
                 torch.backends.mha.set_fastpath_enabled(False)
                 entered.enter_context(sdpa_kernel(SDPBackend.MATH))
-                entered.enter_context(_WholeLinear(self))
+                entered.enter_context(_Parts(self))
             entered.enter_context(self._dispatcher)
             self._entered = entered.pop_all()
         return self
@@ -179,8 +179,11 @@ class _Dispatcher(TorchDispatchMode):
         return self.tap._run(func, args, kwargs or {})
 
 
-class _WholeLinear(TorchFunctionMode):
-    """Keeps a linear layer one product of two matrices with its bias.
+_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+
+
+class _Parts(TorchFunctionMode):
+    """Keeps a linear layer one product of two matrices with its bias, and recurrent layers products at all.
 
     Of an input that is one vector or not contiguous, torch makes a product, with the weight repeated for every sample
     at times, and a separate addition of the bias; an array has the weight once and the bias in its accumulators.
@@ -200,6 +203,8 @@ class _WholeLinear(TorchFunctionMode):
                 # What it calls is not seen here, but of contiguous inputs its projections stay whole.
                 same = {id(x): x.contiguous() for x in args[:3]}
                 args = (*(same[id(x)] for x in args[:3]), *args[3:])
+            elif func in _RECURRENT and not kwargs:
+                return _recurrent(func, *args)
         return func(*args, **kwargs)
 
 
@@ -209,6 +214,20 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         return functional.linear(input, weight, bias)
     flat = functional.linear(input.reshape(-1, weight.shape[1]), weight, bias)
     return flat.reshape(*input.shape[:-1], weight.shape[0])
+
+
+def _recurrent(func: Any, *args: Any) -> Any:
+    """Run a recurrent layer as products of its gates, time first, so that the biases of the inputs join them."""
+    fused = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # its kernel is one operation for a whole layer
+    try:
+        packed = not isinstance(args[3], bool)  # then the sizes of the batches are the second argument
+        if packed or not args[-1]:
+            return func(*args)
+        output, *states = func(args[0].transpose(0, 1).contiguous(), *args[1:-1], False)
+        return output.transpose(0, 1), *states
+    finally:
+        torch._C._set_mkldnn_enabled(fused)
 
 
 def _modules(model: nn.Module) -> set[int]:
@@ -247,18 +266,17 @@ def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str 
         return f"{name} on {str(tensors[0].dtype).removeprefix('torch.')}"
     if kwargs.get("beta", 1) != 1 or kwargs.get("alpha", 1) != 1:
         return f"{name} with beta or alpha"
-    if func is aten.convolution.default and args[6]:
-        return f"{name}, transposed"
     return build(*args)
 
 
 _OPS: dict[Any, Callable[..., Op | None]] = {
-    aten.mm.default: lambda a, b: ops.matrix_product("mm", a, b, None),
+    aten.mm.default: lambda a, b: ops.matrix_product("mm", a, b),
     aten.addmm.default: lambda c, a, b: ops.matrix_product("linear", a, b, c),
-    aten.bmm.default: lambda a, b: ops.matrix_product("bmm", a, b, None),
-    aten.convolution.default: (
-        lambda x, weight, bias, stride, padding, dilation, transposed, output_padding, groups: ops.convolution(
-            x, weight, bias, stride, padding, dilation, groups
-        )
-    ),
+    aten.bmm.default: lambda a, b: ops.matrix_product("bmm", a, b),
+    aten.baddbmm.default: lambda c, a, b: ops.matrix_product("baddbmm", a, b, c),
+    aten.mv.default: lambda a, b: ops.matrix_product("mv", a, b),
+    aten.addmv.default: lambda c, a, b: ops.matrix_product("addmv", a, b, c),
+    aten.dot.default: lambda a, b: ops.matrix_product("dot", a, b),
+    aten.vdot.default: lambda a, b: ops.matrix_product("vdot", a, b),
+    aten.convolution.default: ops.convolution,
 }

@@ -220,6 +220,53 @@ def test_convolution_of_strided_inputs(change):
         assert output.stride() == layer(x).stride()
 
 
+@in_each_arithmetic
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}, {"dilation": 2, "padding": 3, "bias": False}],
+    ids=str,
+)
+def test_a_transposed_convolution_is_the_plain_one_of_the_image_with_zeros_between(settings, name):
+    layer, x = nn.ConvTranspose2d(4, 6, 3, **settings), rand(2, 4, 5, 6)
+    output, result = emulated(layer, x, name=name)
+    groups, stride, padding = settings.get("groups", 1), layer.stride[0], layer.padding[0]
+    spread = torch.zeros(2, 4, 4 * stride + 1, 5 * stride + 1)
+    spread[..., ::stride, ::stride] = x
+    edge = layer.dilation[0] * 2 - padding
+    spread = functional.pad(spread, (edge, edge + layer.output_padding[0]) * 2)
+    plain = nn.Conv2d(4, 6, 3, groups=groups, dilation=layer.dilation, bias=layer.bias is not None)
+    turned = layer.weight.detach().flip(2, 3).view(groups, 4 // groups, 6 // groups, 3, 3).transpose(1, 2)
+    plain.weight.data = turned.reshape(6, 4 // groups, 3, 3)
+    if layer.bias is not None:
+        plain.bias.data = layer.bias.detach()
+    wanted, of_plain = emulated(plain, spread, name=name)
+    assert torch.equal(output, wanted)
+    assert output.shape == layer(x).shape
+    (record,), (other,) = result.layers, of_plain.layers
+    assert record.op == "conv_transpose2d"
+    assert (record.gemms, record.m, record.n, record.k) == (other.gemms, other.m, other.n, other.k)
+
+
+@in_each_arithmetic
+def test_an_lstm_equals_its_formula(name):
+    """Four gates of the input and of the state, each with its bias; the rest is torch's in float32."""
+    layer, x = nn.LSTM(9, 5), rand(4, 3, 9)
+    with torch.no_grad():
+        (output, (h, c)), result = emulated(layer, x, name=name)
+        w_x, w_h, b_x, b_h = (p.detach().numpy() for p in layer.parameters())
+        inputs = product(name, x.reshape(12, 9).numpy(), w_x.T, b_x)[0].reshape(4, 3, 20)
+        state, cell = torch.zeros(3, 5), torch.zeros(3, 5)
+        for t in range(4):
+            gates = torch.from_numpy(product(name, state.numpy(), w_h.T, b_h)[0]).float()
+            gates = gates + torch.from_numpy(np.ascontiguousarray(inputs[t])).float()
+            i, f, g, o = gates.chunk(4, 1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            state = torch.sigmoid(o) * torch.tanh(cell)
+            assert torch.equal(output[t], state)
+    assert torch.equal(h[0], state) and torch.equal(c[0], cell)
+    assert [record.op for record in result.layers] == ["linear"] * 5
+
+
 def test_an_image_without_batch():
     layer, x = nn.Conv2d(4, 6, 3), rand(4, 6, 7)
     assert same(emulated(layer, x, name="low")[0], convolved("low", x[None].numpy(), layer))

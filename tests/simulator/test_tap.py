@@ -87,6 +87,18 @@ PRODUCTS = {
     "conv2d depthwise": (
         lambda x, w: functional.conv2d(x, w, groups=4), [(2, 4, 5, 5), (8, 1, 3, 3)], [("conv2d", 4, 18, 2, 9)],
     ),
+    "conv_transpose1d": (functional.conv_transpose1d, [(2, 4, 5), (4, 3, 2)], [("conv_transpose1d", 1, 12, 3, 8)]),
+    "conv_transpose2d in groups": (
+        lambda x, w, b: functional.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2),
+        [(2, 4, 5, 5), (4, 3, 3, 3), (6,)], [("conv_transpose2d", 2, 200, 3, 18)],
+    ),
+    "baddbmm": (torch.baddbmm, [(2, 4, 5), (2, 4, 3), (2, 3, 5)], [("baddbmm", 2, 4, 5, 3)]),
+    "baddbmm with a row": (torch.baddbmm, [(5,), (2, 4, 3), (2, 3, 5)], [("baddbmm", 2, 4, 5, 3)]),
+    "mv": (torch.mv, [(4, 3), (3,)], [("mv", 1, 4, 1, 3)]),
+    "matmul with a vector": (torch.matmul, [(4, 3), (3,)], [("mv", 1, 4, 1, 3)]),
+    "addmv": (torch.addmv, [(4,), (4, 3), (3,)], [("addmv", 1, 4, 1, 3)]),
+    "dot": (torch.dot, [(3,), (3,)], [("dot", 1, 1, 1, 3)]),
+    "vdot": (torch.vdot, [(3,), (3,)], [("vdot", 1, 1, 1, 3)]),
     "attention": (
         functional.scaled_dot_product_attention, [(2, 3, 4, 8)] * 3, [("bmm", 6, 4, 4, 8), ("bmm", 6, 4, 8, 4)],
     ),
@@ -147,10 +159,34 @@ def test_attention_with_distinct_inputs(context):
     torch.testing.assert_close(output, wanted)
 
 
-def test_recurrent_cells_are_decomposed():
-    seen, listed, _ = tapped(nn.GRU(4, 5), rand(3, 2, 4))
-    assert [op[1:] for op in seen] == [("linear", 1, 6, 15, 4)] + [("linear", 1, 2, 15, 5)] * 3
+@in_each_grad_mode
+@pytest.mark.parametrize("layer, gates", [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_recurrent_layers_are_the_products_of_their_gates(layer, gates, batch_first, context):
+    """Those of the inputs of all times at once, then those of the states time by time; biases join their products."""
+    model = layer(4, 5, num_layers=2, bidirectional=True, batch_first=batch_first).eval()
+    x = rand(2, 3, 4) if batch_first else rand(3, 2, 4)
+    with context():
+        wanted = model(x)[0]
+        seen, listed, output = tapped(model, x)
+    assert [op[1:] for op in seen] == [
+        product for inputs in (4, 4, 10, 10)
+        for product in [("linear", 1, 6, 5 * gates, inputs)] + [("linear", 1, 2, 5 * gates, 5)] * 3
+    ]  # fmt: skip
     assert listed == []
+    torch.testing.assert_close(output[0], wanted)
+    assert torch.backends.mkldnn.is_available() == torch._C._get_mkldnn_enabled()
+
+
+def test_packed_sequences_are_the_products_of_the_samples_there_are():
+    packed = nn.utils.rnn.pack_sequence([rand(3, 4), rand(2, 4, seed=1)])
+    model = nn.LSTM(4, 5).eval()
+    with torch.no_grad():
+        wanted = model(packed)[0].data
+        seen, listed, output = tapped(model, packed)
+    assert [op[1:] for op in seen] == [("linear", 1, 5, 20, 4)] + [("linear", 1, m, 20, 5) for m in (2, 2, 1)]
+    assert listed == []
+    torch.testing.assert_close(output[0].data, wanted)
 
 
 def test_what_bears_no_macs_is_neither_an_op_nor_listed():
@@ -162,8 +198,6 @@ def test_what_bears_no_macs_is_neither_an_op_nor_listed():
 # --- products that are not Ops ----------------------------------------------------------------------------------------
 
 LISTED = {
-    "transposed convolution": (functional.conv_transpose2d, [(2, 4, 5, 5), (4, 3, 2, 2)], "convolution, transposed"),
-    "baddbmm": (torch.baddbmm, [(2, 4, 5), (2, 4, 3), (2, 3, 5)], "baddbmm"),
     "addbmm": (torch.addbmm, [(4, 5), (2, 4, 3), (2, 3, 5)], "addbmm"),
     "addmm with beta": (
         lambda c, a, b: torch.addmm(c, a, b, beta=2), [(4, 5), (4, 3), (3, 5)], "addmm with beta or alpha",
@@ -175,11 +209,6 @@ LISTED = {
     "mm into a tensor": (
         lambda a, b: torch.mm(a.detach(), b.detach(), out=torch.empty(4, 5)), [(4, 3), (3, 5)], "mm",
     ),
-    "mv": (torch.mv, [(4, 3), (3,)], "mv"),
-    "matmul with a vector": (torch.matmul, [(4, 3), (3,)], "mv"),
-    "addmv": (torch.addmv, [(4,), (4, 3), (3,)], "addmv"),
-    "dot": (torch.dot, [(3,), (3,)], "dot"),
-    "vdot": (torch.vdot, [(3,), (3,)], "vdot"),
     "addr": (torch.addr, [(4, 3), (4,), (3,)], "addr"),
     "bilinear": (functional.bilinear, [(2, 4), (2, 5), (3, 4, 5)], "_trilinear"),
     "cdist": (torch.cdist, [(30, 4), (30, 4)], "_euclidean_dist"),
@@ -204,13 +233,6 @@ def test_other_products_are_listed_with_their_place(function, shapes, listed, co
     assert seen == []
     assert len(found) == 1 and re.fullmatch(listed, found[0][0]) and found[0][1] == "Calls"
     assert torch.equal(output, wanted)  # torch's own, bit for bit
-
-
-@in_each_grad_mode
-def test_an_lstm_is_listed(context):
-    with context():
-        seen, listed, _ = tapped(nn.Sequential(nn.LSTM(4, 5)), rand(3, 2, 4))
-    assert (seen, listed) == ([], [("mkldnn_rnn_layer", "0")])
 
 
 def test_operations_from_outside_of_torch_are_listed():
