@@ -1,4 +1,4 @@
-"""matmul, quantise and two-pass against torch and numpy, one thread, operands already quantised."""
+"""matmul, two passes and a whole network against torch, one thread; operands of matmul already quantised."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import pytest
 
 import formats
 import native
+import simulator
 from simulator.arithmetic import Accumulation, mac, two_pass
 
 torch = pytest.importorskip("torch")
+
+from tests.oracles.networks import resnet18  # noqa: E402
 
 SHAPES = [(512, 512, 512), (1500, 784, 784)]
 CASES = [
@@ -113,3 +116,21 @@ def test_two_pass_with_a_tenth_recomputed(against, monkeypatch, isa):
         lambda: Accumulation(mac(low), a, b, None, threads=1).dense("overflows"),
         "1.35",
     )
+
+
+@pytest.mark.parametrize("isa", WIDE)
+def test_a_resnet18_of_one_image(against, monkeypatch, isa):
+    """1.8 GMAC, from the image to the logits: quantising, windows, record and bill included."""
+    monkeypatch.setenv("ULPSIM_ISA", isa)
+    model, x = resnet18(), torch.randn((1, 3, 224, 224), generator=torch.Generator().manual_seed(0))
+    def emulated() -> None:
+        with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": "fp8_e4m3 -> fma(fp16)"}, threads=1) as run:
+            model(x)
+        assert run.result.layers
+
+    def plain() -> None:
+        with torch.no_grad():
+            model(x)
+
+    name = f"{isa}: ResNet-18 of one image, fp8_e4m3 -> fma(fp16)"
+    against(name, emulated, "torch float32", plain, "8 with AVX-512, 12 with AVX2")
