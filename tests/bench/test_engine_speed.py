@@ -123,6 +123,7 @@ def test_a_resnet18_of_one_image(against, monkeypatch, isa):
     """1.8 GMAC, from the image to the logits: quantising, windows, record and bill included."""
     monkeypatch.setenv("ULPSIM_ISA", isa)
     model, x = resnet18(), torch.randn((1, 3, 224, 224), generator=torch.Generator().manual_seed(0))
+
     def emulated() -> None:
         with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": "fp8_e4m3 -> fma(fp16)"}, threads=1) as run:
             model(x)
