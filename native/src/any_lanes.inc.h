@@ -256,7 +256,7 @@ static void fixed_step(run_t *r, int node, plain_state *self, lanes_t *t)
     const double span = highest - lowest + quantum;
     ulp_use wide = *use; /* rounds to a multiple of the quantum; its ends are never met */
     lanes_t rounded, before = self->value;
-    uint8_t beyond[LANES], ignored[LANES];
+    uint8_t beyond[LANES], ignored[LANES] = {0}; /* flags are only ever set */
     wide.wraps = 0;
     wide.highest = ((int64_t)1 << 52) - 1;
     wide.lowest = -wide.highest;

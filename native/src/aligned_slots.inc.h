@@ -1,0 +1,200 @@
+/* The operands of aligned steps, in slots, and the constants of a job; included by aligned_kernels.inc.h.
+ *
+ * What a step lacks at the end of a run is filled with zeros, and the order of the products in a run is that of its
+ * slots. b is packed into panels [slot][COLUMNS] of values and exponents, once for all rows; a into rows [slot], once
+ * for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. */
+
+#include "lanes.inc.h"
+#include "roundpack.h"
+
+enum {
+    COLUMN_VECTORS = 2,
+    COLUMNS = COLUMN_VECTORS * WIDTH,
+    PANELS = 128 / COLUMNS, /* of a tile */
+    ROWS = 8,
+#if defined(ISA_AVX512)
+    TOGETHER = 4, /* rows of a step, as many as registers hold; divides ROWS */
+#elif defined(ISA_AVX2)
+    TOGETHER = 2,
+#else
+    TOGETHER = 1,
+#endif
+    NO_EXPONENT = -(1 << 14) /* of a zero: below whatever it is added to, and twice it is an int16_t */
+};
+
+/* How a step ends. In float: toward zero, in a format whose subnormals no sum reaches; or to nearest even at p <= 22.
+ * In double: any other format, states that join late, and lanes that overflow. */
+enum { CUT, NEAREST, IN_DOUBLE };
+
+/* Constants of a rounding of doubles into a format, as round_lane has them; to_quantum is 0 where it is to nearest. */
+typedef struct {
+    double smallest_normal, to_constant, to_quantum, max, beyond, beyond_below;
+} double_rounder;
+
+typedef struct {
+    const ulp_job *job;
+    const ulp_node *node;
+    int64_t slots;                       /* of all runs */
+    int64_t *order;                      /* [slots]: k, or -1 for a zero */
+    float *b_values, *a_values;          /* [PANELS][slots][COLUMNS], [ROWS][slots]; listed: both [slots][COLUMNS] */
+    int16_t *b_exponents, *a_exponents;  /* the same; of dense a [ROWS][slots][2], each twice, to be broadcast as one */
+    int ending;
+    rounder state;                       /* of the state, for NEAREST; max for CUT too */
+    B kept_bits;                         /* for CUT: the mask of p bits */
+    double_rounder state_double, join[ULP_MAX_JOINS];
+    int join_in_lanes[ULP_MAX_JOINS];
+} context_t;
+
+/* --- slots -------------------------------------------------------------------------------------------------------- */
+
+/* Append the slots of the run k0 <= k < k1 of the leaf; with order NULL only count them. */
+static int64_t append_run(const ulp_node *node, int64_t k0, int64_t k1, int64_t *order, int64_t at)
+{
+    int64_t length = node->two_of_four ? 2 * node->length : node->length;
+    for (; k0 < k1; k0 += length)
+        for (int half = 0; half < (node->two_of_four ? 2 : 1); half++)
+            for (int64_t i = 0; i < length; i++) {
+                if (node->two_of_four && i % 4 / 2 != half)
+                    continue;
+                if (order)
+                    order[at] = k0 + i < k1 ? k0 + i : -1;
+                at++;
+            }
+    return at;
+}
+
+/* The same of all runs within runs, down from a level. */
+static int64_t append_runs(const ulp_job *job, int level, int64_t k0, int64_t k1, int64_t *order, int64_t at)
+{
+    if (!level)
+        return append_run(&job->nodes[job->leaf], k0, k1, order, at);
+    for (int64_t length = job->join_length[level - 1]; k0 < k1; k0 += length)
+        at = append_runs(job, level - 1, k0, length < k1 - k0 ? k0 + length : k1, order, at);
+    return at;
+}
+
+typedef struct {
+    size_t b_values, b_exponents, a_values, a_exponents, order, bytes; /* offsets in the scratch memory */
+} layout_t;
+
+static size_t next_line(size_t at) { return (at + 63) / 64 * 64; }
+
+static layout_t layout(const ulp_job *job, int64_t slots)
+{
+    size_t n = (size_t)slots, b = n * COLUMNS * (job->rows ? 1 : PANELS), a = n * (job->rows ? COLUMNS : ROWS);
+    layout_t l;
+    l.b_values = next_line(sizeof(context_t));
+    l.b_exponents = next_line(l.b_values + b * sizeof(float));
+    l.a_values = next_line(l.b_exponents + b * sizeof(int16_t));
+    l.a_exponents = next_line(l.a_values + a * sizeof(float));
+    l.order = next_line(l.a_exponents + 2 * a * sizeof(int16_t));
+    l.bytes = l.order + n * sizeof(int64_t);
+    return l;
+}
+
+static size_t scratch_bytes(const ulp_job *job)
+{
+    return layout(job, append_runs(job, job->join_count, 0, job->k, NULL, 0)).bytes;
+}
+
+static double_rounder make_double_rounder(const ulp_use *use, double beyond, double beyond_below)
+{
+    return (double_rounder){ldexp(1.0, use->min_exponent), ldexp(1.5, 53 - use->precision),
+                            use->rounding == ULP_RZ ? ldexp(1.0, 1 - use->precision) : 0.0,
+                            use->max, beyond, beyond_below};
+}
+
+/* Whether a double rounded to odd is rounded into the use once by a double_rounder. */
+static int rounds_in_double(const ulp_use *use)
+{
+    return use->family == ULP_FLOAT && (use->rounding == ULP_RNE || use->rounding == ULP_RZ) && use->is_signed &&
+           !use->unsigned_zero && !use->flush_subnormals && !use->gap && use->zero == 0.0 && use->precision > 1 &&
+           use->precision <= 51 && use->min_exponent >= -960 && use->max <= 0x1p960;
+}
+
+static context_t *start(const ulp_job *job, void *scratch)
+{
+    context_t *c = scratch;
+    const ulp_use *use = &job->nodes[job->leaf].sum;
+    c->job = job;
+    c->node = &job->nodes[job->leaf];
+    c->slots = append_runs(job, job->join_count, 0, job->k, NULL, 0);
+    layout_t l = layout(job, c->slots);
+    c->b_values = (float *)((char *)scratch + l.b_values);
+    c->b_exponents = (int16_t *)((char *)scratch + l.b_exponents);
+    c->a_values = (float *)((char *)scratch + l.a_values);
+    c->a_exponents = (int16_t *)((char *)scratch + l.a_exponents);
+    c->order = (int64_t *)((char *)scratch + l.order);
+    append_runs(job, job->join_count, 0, job->k, c->order, 0);
+    c->state_double = make_double_rounder(use, use->infinite, use->infinite_below);
+    c->state.smallest_normal = broadcast((float)ldexp(1.0, use->min_exponent));
+    c->state.max = broadcast((float)use->max);
+    c->state.key = (B){0} + ((24 - use->precision) << 23 | 1 << 22);
+    c->kept_bits = (B){0} - (1 << (24 - use->precision));
+    if (c->node->late)
+        c->ending = IN_DOUBLE;
+    else if (use->rounding == ULP_RZ && use->min_exponent <= -125)
+        c->ending = CUT;
+    else
+        c->ending = use->rounding == ULP_RNE && use->precision <= 22 ? NEAREST : IN_DOUBLE;
+    for (int i = 0; i < job->join_count; i++) {
+        c->join_in_lanes[i] = rounds_in_double(&job->join[i]);
+        c->join[i] = make_double_rounder(&job->join[i], job->join[i].overflowed, -job->join[i].overflowed_below);
+    }
+    return c;
+}
+
+/* The exponent of an operand, at least `least`; operands are normal floats, or `least` is at least that of these. */
+INLINE int16_t exponent_of(float x, int32_t least)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int32_t exponent = (int32_t)(bits >> 23 & 0xFF) - 127;
+    exponent = exponent > least ? exponent : least;
+    return (int16_t)(bits << 1 ? exponent : NO_EXPONENT);
+}
+
+static void exponents(const float *values, int16_t *to, int64_t n, int32_t least)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = exponent_of(values[i], least);
+}
+
+static float element_or_zero(const ulp_matrix *x, int64_t row, int64_t column, int64_t k)
+{
+    return k < 0 ? 0.0f : (float)ulp_element(x, row, column);
+}
+
+static void pack_b(context_t *c, int64_t panel, int64_t column, int64_t columns)
+{
+    const ulp_matrix *b = &c->job->b;
+    float *values = c->b_values + panel * c->slots * COLUMNS;
+    for (int64_t slot = 0; slot < c->slots; slot++) {
+        int64_t k = c->order[slot];
+        for (int64_t j = 0; j < COLUMNS; j++)
+            values[slot * COLUMNS + j] = j < columns ? element_or_zero(b, k, column + j, k) : 0.0f;
+    }
+    exponents(values, c->b_exponents + panel * c->slots * COLUMNS, c->slots * COLUMNS, c->node->b_min_exponent);
+}
+
+/* Pack rows, and zeros for what the last rows of a step lack. */
+static void pack_a(context_t *c, int64_t row, int64_t rows)
+{
+    const ulp_matrix *a = &c->job->a;
+    for (int64_t i = 0; i < (rows + TOGETHER - 1) / TOGETHER * TOGETHER; i++) {
+        float *values = c->a_values + i * c->slots;
+        int16_t *to = c->a_exponents + 2 * i * c->slots;
+        if (i >= rows)
+            memset(values, 0, (size_t)c->slots * sizeof(float));
+        else if (a->is_double || a->row_offsets)
+            for (int64_t slot = 0; slot < c->slots; slot++)
+                values[slot] = element_or_zero(a, row + i, c->order[slot], c->order[slot]);
+        else {
+            const float *from = (const float *)a->data + (row + i) * a->row_stride;
+            for (int64_t slot = 0; slot < c->slots; slot++)
+                values[slot] = c->order[slot] < 0 ? 0.0f : from[c->order[slot] * a->column_stride];
+        }
+        for (int64_t slot = 0; slot < c->slots; slot++)
+            to[2 * slot] = to[2 * slot + 1] = exponent_of(values[slot], c->node->a_min_exponent);
+    }
+}
