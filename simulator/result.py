@@ -37,6 +37,9 @@ class LayerResult:
         max_rel_error, mean_rel_error, median_rel_error: of |v - v*| / |v*| over outputs with v* not 0, v* from the
             exact run; the median is of a histogram of relative width 2**-12. None without an exact run.
         overflows: outputs with at least one overflowed or saturated step, in the first pass.
+        phase: forward, input gradient or weight gradient.
+        sqnr_db: signal-to-quantisation-noise ratio, 10 log10(sum v*^2 / sum (v - v*)^2), in decibels; None without an
+            exact run, or where either sum is 0 or not finite.
     """
 
     name: str
@@ -61,6 +64,32 @@ class LayerResult:
     activation: str = "identity"
     cycle_parts: Mapping[str, int] = field(default_factory=dict)
     roofline_cycles: int | None = None
+    phase: str = "forward"
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class OperationResult:
+    """One kind of operation of the network in one phase, and what computed it.
+
+    Args:
+        name: of the operation in torch, e.g. "addmm", "relu", "native_layer_norm".
+        phase: forward, input gradient, weight gradient, or backward for what is neither.
+        unit: what computed it: "MAC array", "vector unit", or "torch" where it was not emulated at all.
+        arithmetic: formats of the unit; of torch's the type of the data.
+        count: how often it ran. places: paths of the modules that it ran in, each once.
+        work: elementary operations, two for a MAC, one for an element read or written, whichever are more (estimate).
+        share: of the work of all operations of the run, in 0..1.
+    """
+
+    name: str
+    phase: str
+    unit: str
+    arithmetic: str
+    count: int
+    places: tuple[str, ...]
+    work: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,9 @@ class RunResult:
         tolerance: of the two-pass policy, None without one.
         energy_basis: class and band of the energy figures, in words.
         versions: of ulpsim and what it stood on. seed: of every random choice. warnings: what the reader must know.
+        metrics: by name of the metric, then by mode; None for a mode that the machine lacks. See network.metrics.
+        operations: all operations of the forward and backward passes, the emulated ones and the others.
+        complete: whether all samples asked for were run; an interrupted run has those of the batches that it finished.
     """
 
     hardware: str
@@ -96,6 +128,9 @@ class RunResult:
     versions: Mapping[str, str]
     seed: int
     warnings: tuple[str, ...]
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    operations: tuple[OperationResult, ...] = ()
+    complete: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""
