@@ -78,7 +78,8 @@ class OperationResult:
         unit: what computed it: "MAC array", "vector unit", or "torch" where it was not emulated at all.
         arithmetic: formats of the unit; of torch's the type of the data.
         count: how often it ran. places: paths of the modules that it ran in, each once.
-        work: elementary operations, two for a MAC, one for an element read or written, whichever are more (estimate).
+        work: elementary operations: two for a MAC, else one for each element of the largest tensor read or written
+            (estimate).
         share: of the work of all operations of the run, in 0..1.
     """
 

@@ -74,6 +74,16 @@ class Geometry:
             columns.append(np.arange(self.kernel[axis]) * (self.dilation[axis] * step))
         return Gathered(data, _outer_sum(rows), _outer_sum(columns))
 
+    def turned_windows(self, x: NDArray[Any]) -> Gathered:
+        """Return the transposed matrix (channels * kernel positions, samples * positions)."""
+        windows = self.windows(x)
+        return Gathered(windows.data, windows.k_offsets, windows.row_offsets)
+
+
+def terms(a: Rows, part: slice) -> Rows:
+    """Return some columns of rows: part of the terms of every sum."""
+    return a._replace(k_offsets=a.k_offsets[part]) if isinstance(a, Gathered) else a[:, part]
+
 
 def _outer_sum(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
     return functools.reduce(np.add.outer, parts).ravel().astype(np.int64)

@@ -1,15 +1,18 @@
 """Machines: strict YAML files to frozen records, and the order of summation that follows from the array."""
 
+from .layers import read_layers
 from .load import bundled_names, load_hardware
 from .records import (
     AccumulatorBuffer,
     Array,
     Dram,
+    LayerRule,
     Mac,
     Machine,
     MacMode,
     Memory,
     Policy,
+    Scaling,
     SideEngine,
     Sram,
     Technology,
@@ -19,14 +22,17 @@ __all__ = [
     "AccumulatorBuffer",
     "Array",
     "Dram",
+    "LayerRule",
     "Mac",
     "MacMode",
     "Machine",
     "Memory",
     "Policy",
+    "Scaling",
     "SideEngine",
     "Sram",
     "Technology",
     "bundled_names",
     "load_hardware",
+    "read_layers",
 ]

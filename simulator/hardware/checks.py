@@ -97,6 +97,13 @@ def tolerance(form: object) -> float:
     return float(form)
 
 
+def percentile(form: object) -> float:
+    """A number above 0, at most 100."""
+    if isinstance(form, bool) or not isinstance(form, int | float) or not 0 < form <= 100:
+        raise ValueError(f"got {describe(form)}; expected a plain number above 0, at most 100; write e.g. 99.9")
+    return float(form)
+
+
 def table(form: object) -> str:
     """The name of an energy table."""
     if not isinstance(form, str) or form not in table_names():
@@ -128,6 +135,40 @@ def output(form: object) -> str:
         raise ValueError(f"got {describe(form)}; expected a format; write e.g. fp8_e4m3/sat")
     _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "output": form}), "a format", "fp8_e4m3/sat")
     return form
+
+
+# What a layer can have beside the MACs of strings.
+LAYER_MACS = ("low", "high", "two_pass", "exact", "float32")
+
+
+def layer_mac(form: object) -> str:
+    """A mode of the machine, exact, float32, or a MAC."""
+    if isinstance(form, str) and form in LAYER_MACS:
+        return form
+    if not isinstance(form, str):
+        raise ValueError(f"got {describe(form)}; expected {', '.join(LAYER_MACS)} or a MAC; write e.g. high")
+    _arithmetic(lambda: mac(form), f"{', '.join(LAYER_MACS)} or a MAC", "high")
+    return form
+
+
+def vector_format(form: object) -> str:
+    """A format whose values stand alone, rounded without random words."""
+    if not isinstance(form, str):
+        raise ValueError(f"got {describe(form)}; expected a format; write e.g. bf16")
+    use = _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "output": form}), "a format", "bf16").output
+    if use.mode.stochastic:
+        raise ValueError(f"got {form}; expected a rounding without random words; write e.g. {use.format.name}")
+    return form
+
+
+def scaling(form: object) -> object:
+    """Turn the short form of a scaling, what shares a scale, into its key."""
+    return {"per": form} if isinstance(form, str) else form
+
+
+def layer(form: object) -> object:
+    """Turn the short form of a layer, its MAC, into its key."""
+    return {"mac": form} if isinstance(form, str) else form
 
 
 def _arithmetic(read: Callable[[], Any], expected: str, example: str) -> Any:

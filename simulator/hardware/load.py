@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from simulator.errors import InputError
 
 from . import schema
 from .document import Document, Keys, read_document, too_deep
+from .layers import layer_rules
 from .order import array_order
 from .quantities import Quantity, describe
 from .records import (
@@ -128,8 +129,13 @@ def _known(names: list[str]) -> str:
 def _section(at: Keys) -> type[BaseModel]:
     """Return the model of a section by its path of keys."""
     model: type[BaseModel] = schema.MachineFile
+    by_pattern = False
     for key in at:
+        if by_pattern:  # the key is a pattern, and the model that of all of them
+            by_pattern = False
+            continue
         annotation = _fields(model)[str(key)].annotation
+        by_pattern = get_origin(annotation) is dict
         model = next(t for t in _types(annotation) if isinstance(t, type) and issubclass(t, BaseModel))
     return model
 
@@ -177,6 +183,9 @@ class _Builder:
             side_engine=side_engine,
             policy=self._policy(high is not None),
             source=self.document.path,
+            vector_unit=Use.parse(form.vector_unit.format),
+            fold_batch_norm=form.batch_norm == "folded",
+            layers=layer_rules(form.layers, lambda at, message: self._problem(("layers", *at), message)),
         )
 
     def _problem(self, at: Keys, message: str) -> None:

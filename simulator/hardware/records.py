@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from formats import Format, get
+from formats import Format, Use, get
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 
 from .order import partial_sum_bits, state_bits
 from .technology import EnergyTable
+
+_FP32 = Use.parse("fp32")
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,53 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """How an operand is scaled: x / scale is quantised, the accumulated products are multiplied by the scales.
+
+    Args:
+        per: tensor (one scale), row (one for each row of the operand: a token, an image), channel (activations: input
+            channels, whose scales move into the weights; weights: output channels) or block (of input channels, of
+            each row or output; the sums of the blocks are added in float32).
+        block: input channels of a block, if per is block.
+        method: max (the largest magnitude becomes the format's largest value), percentile (a percentile of the
+            magnitudes does) or mse (the scale of the least mean square error).
+        percentile: of the method of that name.
+        when: dynamic (from the values at hand) or calibrated (from samples seen before); weights are always at hand.
+        powers_of_two: whether a scale is a power of two.
+    """
+
+    per: str = "tensor"
+    block: int = 0
+    method: str = "max"
+    percentile: float = 100.0
+    when: str = "dynamic"
+    powers_of_two: bool = True
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """What a file or a user says of some layers; None wherever nothing is said.
+
+    Args:
+        pattern: glob on the path of a module.
+        mac: low, high, two_pass, exact, float32 or a MAC in its string form.
+        operands, output: formats in place of the MAC's. tolerance: in place of the policy's.
+        activations, weights: scales of the two operands. vector: format of the vector unit.
+        gradients: like mac, of the backward pass.
+    """
+
+    pattern: str
+    mac: str | None = None
+    operands: tuple[Use, Use] | None = None
+    output: Use | None = None
+    tolerance: float | None = None
+    activations: Scaling | None = None
+    weights: Scaling | None = None
+    vector: Use | None = None
+    gradients: str | None = None
+
+
+@dataclass(frozen=True)
 class Machine:
     """One accelerator, as its file describes it.
 
@@ -190,6 +239,8 @@ class Machine:
         memory: None where the file describes none: operands on chip, no stalls.
         side_engine: None without one. policy: None: every layer runs uniformly in one mode.
         source: path of the file.
+        vector_unit: format of what computes all but products. fold_batch_norm: into the weights before it.
+        layers: rules of some layers, the first that fits counts.
     """
 
     name: str
@@ -200,6 +251,9 @@ class Machine:
     side_engine: SideEngine | None
     policy: Policy | None
     source: str
+    vector_unit: Use = _FP32
+    fold_batch_norm: bool = False
+    layers: tuple[LayerRule, ...] = ()
 
     def with_tolerance(self, tolerance: float) -> Machine:
         """Return a copy with another tolerance (>= 0, may be infinite); InputError without a two-pass policy."""

@@ -179,6 +179,66 @@ class PolicySection(Section):
     )
 
 
+class VectorUnitSection(Section):
+    format: Annotated[str, BeforeValidator(checks.vector_format)] = Field(
+        default="fp32", description="format of its operands and results", examples=["bf16"]
+    )
+
+
+class ScalingSection(Section):
+    per: Annotated[str, BeforeValidator(checks.choice("tensor", "row", "channel", "block"))] = Field(
+        default="tensor", description="what shares a scale", examples=["tensor"]
+    )
+    block: Annotated[int, BeforeValidator(checks.count(32))] | None = Field(
+        default=None, description="input channels of a block", examples=[32]
+    )
+    method: Annotated[str, BeforeValidator(checks.choice("max", "percentile", "mse"))] = Field(
+        default="max", description="what the largest value of the format is set to", examples=["max"]
+    )
+    percentile: Annotated[float, BeforeValidator(checks.percentile)] | None = Field(
+        default=None, description="share of the magnitudes that do not saturate", examples=[99.9]
+    )
+    when: Annotated[str, BeforeValidator(checks.choice("dynamic", "calibrated"))] = Field(
+        default="dynamic", description="from the values at hand, or from samples seen before", examples=["dynamic"]
+    )
+    powers_of_two: Annotated[bool, BeforeValidator(checks.switch)] = Field(
+        default=True, description="whether scales are powers of two", examples=["true"]
+    )
+
+
+class LayerPolicySection(Section):
+    tolerance: Annotated[float, BeforeValidator(checks.tolerance)] = Field(
+        description="largest score kept", examples=[0.5]
+    )
+
+
+class LayerSection(Section):
+    mac: Annotated[str, BeforeValidator(checks.layer_mac)] | None = Field(
+        default=None, description="mode, MAC, exact or float32", examples=["high"]
+    )
+    operands: Annotated[str | list[str], BeforeValidator(checks.operands)] | None = Field(
+        default=None, description="formats of activations and weights", examples=["int8"]
+    )
+    output: Annotated[str, BeforeValidator(checks.output)] | None = Field(
+        default=None, description="format of the stored result", examples=["fp8_e4m3/sat"]
+    )
+    policy: LayerPolicySection | None = Field(
+        default=None, description="two-pass policy of these layers", examples=["{tolerance: 0.1}"]
+    )
+    activations: Annotated[ScalingSection, BeforeValidator(checks.scaling)] | None = Field(
+        default=None, description="scales of the first operand", examples=["{per: tensor}"]
+    )
+    weights: Annotated[ScalingSection, BeforeValidator(checks.scaling)] | None = Field(
+        default=None, description="scales of the second operand", examples=["{per: channel}"]
+    )
+    vector: Annotated[str, BeforeValidator(checks.vector_format)] | None = Field(
+        default=None, description="format of the vector unit", examples=["bf16"]
+    )
+    gradients: Annotated[str, BeforeValidator(checks.layer_mac)] | None = Field(
+        default=None, description="MAC of the backward pass", examples=["high"]
+    )
+
+
 class MachineFile(Section):
     """A machine file; only array.rows, array.columns and one MAC have no default."""
 
@@ -198,3 +258,12 @@ class MachineFile(Section):
         default=None, description="engine of the second pass", examples=["{lanes: 64}"]
     )
     policy: PolicySection | None = Field(default=None, description="which MAC runs", examples=["{kind: two_pass}"])
+    vector_unit: VectorUnitSection = Field(
+        default=VectorUnitSection(), description="what computes all but products", examples=["{format: bf16}"]
+    )
+    batch_norm: Annotated[str, BeforeValidator(checks.choice("separate", "folded"))] = Field(
+        default="separate", description="batch normalisation behind a product", examples=["folded"]
+    )
+    layers: dict[str, Annotated[LayerSection, BeforeValidator(checks.layer)]] = Field(
+        default={}, description="layers of the network, by glob pattern", examples=["{'fc*': high}"]
+    )

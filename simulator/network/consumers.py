@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .ops import Convolution, Op, array
-from .tap import Tap
+from .tap import Ran, Tap
 
 Affine = tuple[NDArray[Any], NDArray[Any]]  # scale and shift
 
@@ -27,7 +27,7 @@ RULES = {"relu": "relu", "relu_": "relu", "tanh": "tanh", "tanh_": "tanh"}
 _SAME_VALUES = frozenset({"clone", "_to_copy", "_unsafe_view", "_reshape_copy", "lift_fresh"})
 
 # Batch normalisations -> position of epsilon among their arguments; the ones with a flag have it behind the statistics.
-_BATCH_NORMS = {"native_batch_norm": 7, "_native_batch_norm_legit_no_training": 6}
+BATCH_NORMS = {"native_batch_norm": 7, "_native_batch_norm_legit_no_training": 6}
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,9 @@ class _Recorder:
         self._carriers: dict[int, tuple[Tensor, _Value]] = {}  # by id of a tensor that holds the value
         self._alive: list[Any] = []  # keeps tensors, so that an id means one tensor
 
-    def observe(self, func: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any], result: Any, op: Op | None) -> None:
+    def observe(self, ran: Ran) -> None:
         """Take note of one operation."""
+        func, inputs, kwargs, result = ran.func, ran.args, ran.kwargs, ran.result
         self._alive.append((inputs, kwargs, result))
         name = func.__name__.split(".")[0]
         read = {id(value): (tensor, value) for tensor, value in self._read((inputs, kwargs))}
@@ -128,7 +129,7 @@ class _Recorder:
             if name in _SAME_VALUES or getattr(func, "is_view", False):
                 for output in outputs:
                     self._carriers[id(output)] = output, value
-            elif name in _BATCH_NORMS and value.affine is None and tensor is inputs[0] and _folds(name, inputs, value):
+            elif name in BATCH_NORMS and value.affine is None and tensor is inputs[0] and _folds(name, inputs, value):
                 value.consumers.append(name)
                 value.normalised = _normalised(name, inputs, value)
                 self._carriers[id(outputs[0])] = outputs[0], value.normalised
@@ -136,7 +137,7 @@ class _Recorder:
                 whole = tensor.numel() >= value.shape.numel()
                 value.consumers.append(name if whole else f"{name} (of a part)")
         self._forget_overwritten(func, inputs, kwargs)
-        if op is not None:
+        for op in ran.ops:
             self.values[op.name] = _Value(op, result.shape)
             self._carriers[id(result)] = result, self.values[op.name]
 
@@ -179,7 +180,7 @@ def _folds(name: str, inputs: tuple[Any, ...], value: _Value) -> bool:
 
 def _normalised(name: str, inputs: tuple[Any, ...], value: _Value) -> _Value:
     _, weight, bias, mean, variance = inputs[:5]
-    scale = torch.rsqrt(variance.double() + inputs[_BATCH_NORMS[name]])
+    scale = torch.rsqrt(variance.double() + inputs[BATCH_NORMS[name]])
     if weight is not None:
         scale = scale * weight.double()
     shift = -mean.double() * scale

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from simulator.arithmetic.convolution import Geometry, Rows, as_plain, strips
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
+
+FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input gradient", "weight gradient"
 
 
 class Block(NamedTuple):
@@ -33,6 +35,19 @@ class Block(NamedTuple):
     c: NDArray[Any] | None
 
 
+class Axes(NamedTuple):
+    """What the axes of an operand are, of an Op's whole operand array.
+
+    Args:
+        outer: axes that lie along rows (of operand a) or columns (of b) of the product, or count products.
+        inner: the axis along the sum, of input channels. groups: those of `outer` that count groups of channels.
+    """
+
+    outer: tuple[int, ...]
+    inner: int
+    groups: tuple[int, ...] = ()
+
+
 @dataclass
 class Op(ABC):
     """`gemms` products (M, K) x (K, N), with the way back to the tensor that the network expects.
@@ -41,6 +56,9 @@ class Op(ABC):
         kind: aten operation without overload, e.g. "linear", "conv2d", "mm", "bmm".
         m, n, k, gemms: as in LayerResult. batched: whether gemms, not m, counts samples.
         dtype: of the tensor that the network expects.
+        name: path of the module, with `#2` for its second call. phase: FORWARD or of which gradient.
+        roles: whether the operands a and b are values of the network (0) or weights (1), and so which of a unit's two
+            operand formats is theirs; gradients and what flows through a product with them are values.
     """
 
     kind: str
@@ -51,7 +69,15 @@ class Op(ABC):
     dtype: torch.dtype
     batched: bool = False
     name: str = field(default="", init=False)
-    phase: str = field(default="forward", init=False)
+    phase: str = field(default=FORWARD, init=False)
+    roles: tuple[int, int] = field(default=(0, 1), init=False)
+
+    def on(self, spec: MacSpec) -> MacSpec:
+        """Return a unit with its operand formats as this Op's operands have them."""
+        if spec.operands is None or self.roles == (0, 1):
+            return spec
+        a, b = self.roles
+        return replace(spec, operands=(spec.operands[a], spec.operands[b]))
 
     @property
     def macs(self) -> int:
@@ -66,6 +92,46 @@ class Op(ABC):
     def columns(self, channel: NDArray[Any], gemm: int) -> NDArray[Any]:
         """Return what a vector over the output channels is for the N columns of one product."""
         return channel
+
+    @property
+    @abstractmethod
+    def operands(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The arrays that a and b are made of, with the axes that `axes` names."""
+
+    @property
+    @abstractmethod
+    def axes(self) -> tuple[Axes, Axes]:
+        """What the axes of both operands are."""
+
+    @property
+    def addend(self) -> NDArray[Any] | None:
+        """What is added to the products, as it broadcasts to (gemms, M, N)."""
+        return None
+
+    @abstractmethod
+    def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> Op:
+        """Return an Op of the same shapes with other values."""
+
+    @property
+    def inner_positions(self) -> int:
+        """Products of the sum that belong to one input channel."""
+        return 1
+
+    @abstractmethod
+    def inner_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        """Return factors of the input channels of a (with its axes) as they broadcast to b."""
+
+    @abstractmethod
+    def columns_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        """Return factors (channels,) of the output channels as they broadcast to b."""
+
+    def row_factors(self, scales: NDArray[Any]) -> NDArray[Any]:
+        """Return scales of a, one for each place along some axes, as (gemms or 1, M or 1, places along the sum)."""
+        return scales.reshape(scales.shape[0], -1, scales.shape[-1])
+
+    def column_factors(self, scales: NDArray[Any]) -> NDArray[Any]:
+        """Return scales of b likewise, as (gemms or 1, places along the sum, N or 1)."""
+        return scales
 
     @abstractmethod
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
@@ -84,6 +150,27 @@ class MatrixProduct(Op):
     b: NDArray[Any] = field(kw_only=True)
     c: NDArray[Any] | None = field(kw_only=True)
     shape: tuple[int, ...] = field(kw_only=True)
+
+    @property
+    def operands(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self.a, self.b
+
+    @property
+    def axes(self) -> tuple[Axes, Axes]:
+        return Axes((0, 1), 2), Axes((0, 2), 1)
+
+    @property
+    def addend(self) -> NDArray[Any] | None:
+        return None if self.c is None else np.broadcast_to(self.c, (self.gemms, self.m, self.n))
+
+    def inner_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        return factors.reshape(1, -1, 1)
+
+    def columns_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        return factors.reshape(1, 1, -1)
+
+    def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> MatrixProduct:
+        return _like(self, replace(self, a=a, b=b, c=addend))
 
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
         c = None if self.c is None else np.broadcast_to(self.c, (self.gemms, self.m, self.n))
@@ -116,6 +203,45 @@ class Convolution(Op):
     def columns(self, channel: NDArray[Any], gemm: int) -> NDArray[Any]:
         return channel[gemm * self.n : (gemm + 1) * self.n]
 
+    @property
+    def operands(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Image (samples, groups, channels of a group, ...), weight (groups, outputs of a group, channels, ...)."""
+        x, weight = self.x, self.weight
+        return (
+            x.reshape(x.shape[0], self.gemms, -1, *x.shape[2:]),
+            weight.reshape(self.gemms, self.n, *weight.shape[1:]),
+        )
+
+    @property
+    def axes(self) -> tuple[Axes, Axes]:
+        return Axes((0,), 2, (1,)), Axes((0, 1), 2)
+
+    @property
+    def addend(self) -> NDArray[Any] | None:
+        return None if self.bias is None else self.bias.reshape(self.gemms, 1, self.n)
+
+    def inner_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        return factors.reshape(self.gemms, 1, -1, *(1,) * len(self.spatial))
+
+    def columns_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        return factors.reshape(self.gemms, self.n, *(1,) * (len(self.spatial) + 1))
+
+    def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> Convolution:
+        x, weight = a.reshape(self.x.shape), b.reshape(self.weight.shape)
+        return _like(self, replace(self, x=x, weight=weight, bias=None if addend is None else addend.reshape(-1)))
+
+    @property
+    def inner_positions(self) -> int:
+        return math.prod(self.weight.shape[2:])
+
+    def row_factors(self, scales: NDArray[Any]) -> NDArray[Any]:
+        samples, groups, places = scales.shape[:3]
+        by_group = np.moveaxis(scales.reshape(samples, groups, places), 1, 0)
+        return by_group if samples == 1 else np.repeat(by_group, self.m // samples, axis=1)
+
+    def column_factors(self, scales: NDArray[Any]) -> NDArray[Any]:
+        return np.moveaxis(scales.reshape(scales.shape[:3]), 2, 1)
+
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
         channels = self.weight.shape[1]
         for gemm in range(self.gemms):
@@ -129,6 +255,54 @@ class Convolution(Op):
         samples = self.x.shape[0]
         image = torch.from_numpy(out).reshape(self.gemms, samples, *self.spatial, self.n).movedim(-1, 1).movedim(2, 0)
         return image.flatten(1, 2).to(self.dtype).contiguous(memory_format=self.layout)
+
+
+@dataclass
+class KernelGradient(Op):
+    """The gradient of a convolution's weight: M runs over channels and kernel positions, K over samples and outputs."""
+
+    x: NDArray[Any] = field(kw_only=True)
+    dy: NDArray[Any] = field(kw_only=True)
+    shape: tuple[int, ...] = field(kw_only=True)
+    geometry: Geometry = field(kw_only=True)
+
+    @property
+    def operands(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self.x, self.dy
+
+    @property
+    def axes(self) -> tuple[Axes, Axes]:
+        # The sum runs over samples and positions, which share one scale.
+        return Axes((), 0), Axes((), 0)
+
+    def inner_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        return factors
+
+    def columns_onto_b(self, factors: NDArray[Any]) -> NDArray[Any]:
+        return factors
+
+    def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> KernelGradient:
+        return _like(self, replace(self, x=a, dy=b))
+
+    def blocks(self, spec: MacSpec) -> Iterator[Block]:
+        channels = self.shape[1]
+        for gemm in range(self.gemms):
+            windows = self.geometry.turned_windows(self.x[:, gemm * channels : (gemm + 1) * channels])
+            dy = np.moveaxis(self.dy[:, gemm * self.n : (gemm + 1) * self.n], 1, -1).reshape(self.k, self.n)
+            for rows, a in strips(windows, spec):
+                yield Block(gemm, rows, a, dy, None)
+
+    def tensor(self, out: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(out).transpose(1, 2).reshape(self.shape).to(self.dtype)
+
+
+AnyOp = TypeVar("AnyOp", bound=Op)
+
+
+def _like(op: AnyOp, other: AnyOp) -> AnyOp:
+    """Give a copy the name and phase of the Op that it was made of."""
+    other.name, other.phase, other.roles = op.name, op.phase, op.roles
+    return other
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
@@ -210,6 +384,31 @@ def convolution(
         x.dtype, x=image, weight=weights, bias=None if bias is None else array(bias),
         geometry=geometry, spatial=spatial, layout=_layout(x, weight),
     )  # fmt: skip
+
+
+def kernel_gradient(
+    x: Tensor, dy: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> KernelGradient | None:
+    """Build the Op of the gradient of a plain convolution's weight (of shape and type of `weight`); None if no fit.
+
+    Args:
+        x: image (samples, channels, ...). dy: gradient of the outputs (samples, outputs, ...).
+        stride, padding, dilation: one number for each spatial axis.
+    """
+    geometry = Geometry(tuple(weight.shape[2:]), tuple(stride), tuple((p, p) for p in padding), tuple(dilation))
+    try:
+        spatial = geometry.positions(x.shape[2:])
+    except ValueError:
+        return None
+    if spatial != tuple(dy.shape[2:]):
+        return None
+    op = KernelGradient(
+        f"conv{weight.dim() - 2}d", math.prod(weight.shape[1:]), weight.shape[0] // groups,
+        dy.shape[0] * math.prod(dy.shape[2:]), groups, weight.dtype,
+        x=array(x), dy=array(dy), shape=tuple(weight.shape), geometry=geometry,
+    )  # fmt: skip
+    op.phase, op.roles = WEIGHT_GRADIENT, (0, 0)
+    return op
 
 
 def _layout(x: Tensor, weight: Tensor) -> torch.memory_format:

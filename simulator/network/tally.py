@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .ops import Op
+from .consumers import Consumer
+from .ops import WEIGHT_GRADIENT, Op
+from .rules import Arithmetic
 
 
 class RelativeErrors:
@@ -88,41 +91,37 @@ def _exact_sum(x: NDArray[np.float64]) -> int:
 
 
 class LayerTally:
-    """One layer over all forward passes of a run.
+    """One layer in one phase and shape over all passes of a run.
 
     Args:
-        op: the layer's first Op; later ones add rows (or products, where these count samples).
+        op: the layer's first Op; later ones add rows, products where these count samples, or terms of the sums where
+            they run over samples.
         label: of the arithmetic; "low", "high" and "two_pass" are priced.
-        mac: the arithmetic in words. activation: that the score used.
+        mac: the arithmetic in words. activation: that the score used. site: number of the layer in the run.
     """
 
-    def __init__(self, op: Op, label: str, mac: str, activation: str) -> None:
-        self.kind, self.n, self.k, self.batched = op.kind, op.n, op.k, op.batched
-        self.m, self.gemms = (op.m, 0) if op.batched else (0, op.gemms)
-        self.label, self.mac, self.activation = label, mac, activation
+    def __init__(self, op: Op, label: str, mac: str, activation: str, site: int) -> None:
+        self.name, self.phase, self.kind, self.batched, self.n = op.name, op.phase, op.kind, op.batched, op.n
+        self.m, self.k, self.gemms = op.m, op.k, op.gemms
+        self.summed = op.phase == WEIGHT_GRADIENT and not op.batched
+        self.label, self.mac, self.activation, self.site = label, mac, activation, site
+        self.rows = 0  # computed so far, of each product, or of all products together where these count samples
         self.overflows = 0
         self.errors = RelativeErrors()
+        self._begun = False
         self._flags: list[tuple[NDArray[np.uint8], tuple[int, ...]]] = []
 
     def add(self, op: Op, overflows: int, flags: NDArray[np.bool_] | None) -> None:
         """Count one more Op of this layer; flags of shape (gemms, M, N), or None without a second pass."""
-        if self.batched:
-            self.gemms += op.gemms
-        else:
-            self.m += op.m
+        if self._begun:
+            self.gemms += op.gemms if self.batched else 0
+            self.k += op.k if self.summed else 0
+            self.m += 0 if self.batched or self.summed else op.m
+        self._begun = True
+        self.rows += op.gemms * op.m if self.batched else op.m
         self.overflows += overflows
         if flags is not None:
             self._flags.append((np.packbits(flags), flags.shape))
-
-    @property
-    def rows(self) -> int:
-        """Rows of each product computed so far, or of all products together where these count samples."""
-        return self.gemms * self.m if self.batched else self.m
-
-    def accepts(self, op: Op) -> bool:
-        """Whether an Op has this layer's shape, but for the number of samples."""
-        same = (op.kind, op.n, op.k, op.batched) == (self.kind, self.n, self.k, self.batched)
-        return same and (op.m == self.m if self.batched else op.gemms == self.gemms)
 
     def flags(self) -> NDArray[np.bool_] | None:
         """Return all flags, (gemms, M, N), all samples in one batch."""
@@ -132,3 +131,22 @@ class LayerTally:
             np.unpackbits(bits, count=math.prod(shape)).view(np.bool_).reshape(shape) for bits, shape in self._flags
         ]
         return np.concatenate(unpacked, axis=0 if self.batched else 1)
+
+
+class Tallies:
+    """The tallies of a run, in the order in which layers were met; iterates over them."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[object, ...], LayerTally] = {}
+
+    def __iter__(self) -> Iterator[LayerTally]:
+        return iter(self._tallies.values())
+
+    def of(self, op: Op, rule: Arithmetic, consumer: Consumer) -> LayerTally:
+        """Return the tally of an Op: a layer has one for each shape, but for the number of samples."""
+        summed = op.phase == WEIGHT_GRADIENT and not op.batched
+        counted = (op.gemms if not op.batched else None, op.m if op.batched or summed else None)
+        key = (op.name, op.phase, op.kind, op.n, None if summed else op.k, op.batched, *counted)
+        if key not in self._tallies:
+            self._tallies[key] = LayerTally(op, rule.label, str(rule), consumer.activation, len(self._tallies))
+        return self._tallies[key]

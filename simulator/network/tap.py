@@ -1,8 +1,8 @@
 """The tap: PyTorch's dispatcher shows every aten operation of any model; those that multiply and add become Ops.
 
-No model is rewritten. The tap knows which module an operation belongs to, gives it a name that is the same in every
-forward pass, and hands it to an executor. Everything else runs as it is; what multiplies and adds without being an Op
-is listed.
+No model is rewritten. The tap knows which module an operation belongs to, in the forward pass and in the backward
+pass, gives it a name that is the same in every pass, and hands it to an executor. Everything else runs as it is, or as
+the caller computes it; what multiplies and adds without being an Op is listed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from simulator.errors import InputError
 
 from . import ops
-from .ops import Op
+from .gradients import Origins, as_gradients
+from .ops import FORWARD, Op
 
 aten = torch.ops.aten
 
@@ -34,28 +35,60 @@ MAC_WORDS = frozenset({
     "lstm", "gru", "cdist", "pdist", "euclidean", "bag",
 })  # fmt: skip
 
+# Namespaces of torch's own operations.
+OWN = frozenset({"aten", "prim", "prims", "profiler"})
+
 # Operations with such a kernel are made of others.
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
+# Phase of what the backward pass does beside the products of gradients.
+BACKWARD = "backward"
+
 # Where a listed operation ran, if not in a module.
-BACKWARD, OUTSIDE = "the backward pass", "no forward pass of the model"
+IN_BACKWARD, OUTSIDE = "the backward pass", "no forward pass of the model"
+
+
+class Ran(NamedTuple):
+    """An operation that ran.
+
+    Args:
+        func, args, kwargs, result: the call of torch's dispatcher.
+        path: of the module whose forward pass it ran in, or to which it belongs in the backward pass; empty if none.
+        phase: FORWARD, or of the backward pass.
+        ops: what it is as Ops. executed: whether the executor computed them, or torch.
+        unknown: its name, if it multiplies and adds and no Op covers it; else empty.
+    """
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    path: str
+    phase: str
+    ops: tuple[Op, ...] = ()
+    executed: bool = False
+    unknown: str = ""
+
 
 Execute = Callable[[Op], Tensor | None]
-Observe = Callable[[Any, tuple[Any, ...], dict[str, Any], Any, Op | None], None]
+Compute = Callable[[Any, tuple[Any, ...], dict[str, Any], str], Any]
+Observe = Callable[[Ran], None]
 Begin = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
 
 class Tap:
-    """Watches a model; a context manager around its forward passes, to be entered as often as needed.
+    """Watches a model; a context manager around its forward and backward passes, to be entered as often as needed.
 
-    Within it attention takes its decomposed path and a linear layer is one matrix product whatever the shape of its
-    input, so that both are seen as Ops. Operations of the backward pass are listed, not handed over: gradients are
-    those of torch's formulas at the emulated values.
+    Within it attention takes its decomposed path, a linear layer is one matrix product whatever the shape of its
+    input, and recurrent layers are the products of their gates, so that all are seen as Ops. So are the products of
+    the backward pass that belong to an Op of the forward pass, whose name they have.
 
     Args:
         model: whose modules give the names; a module called again has `#2` and so on behind its name.
         execute: returns the result of an Op, or None to let torch compute it.
-        observe: called after every operation with (function, arguments, keyword arguments, result, Op or None).
+        compute: returns the result of another operation of the model, given (function, arguments, keyword arguments,
+            path of the module), or None to let torch compute it.
+        observe: called after every operation.
         begin: called with (module, arguments, keyword arguments) before each forward pass, of the model or of a module
             of it that is called directly.
         emulates: whether the operations of a module, by its path, are to be seen as Ops in the sense above; if that is
@@ -69,11 +102,14 @@ class Tap:
         observe: Observe | None = None,
         begin: Begin | None = None,
         emulates: Callable[[str], bool] = lambda path: True,
+        compute: Compute = lambda func, args, kwargs, path: None,
     ) -> None:
         self.model, self.execute, self.observe, self.begin, self.emulates = model, execute, observe, begin, emulates
+        self.compute = compute
         self.not_emulated: Counter[tuple[str, str]] = Counter()  # by operation and by where it ran
-        self._path: list[str] = []
+        self._path: list[tuple[str, int]] = []  # with the backward pass that was going on when the module was called
         self._calls: Counter[str] = Counter()
+        self._origins = Origins()
         self._dispatcher = _Dispatcher(self)
         self._entered = ExitStack()
 
@@ -109,7 +145,11 @@ class Tap:
     @property
     def path(self) -> str | None:
         """Path of the module whose forward pass runs, that of the model itself being the name of its class; or None."""
-        return self._path[-1] if self._path else None
+        if not self._path:
+            return None
+        path, backward = self._path[-1]
+        # A module may be called within a backward pass (checkpoints), and a backward pass within a module.
+        return path if backward == torch._C._current_graph_task_id() else None
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         known = isinstance(func, torch._ops.OpOverload)
@@ -117,40 +157,92 @@ class Tap:
             # In inference mode compound operations arrive whole; their parts are what we look for.
             with self._dispatcher:
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
-        found = as_op(func, args, kwargs) if known else func.__name__
-        op = result = None
-        if found is not None:
-            elsewhere = self._elsewhere()
-            if isinstance(found, Op) and not elsewhere:
-                op = found
-                op.name = self._name()
-                result = self.execute(op)
-            else:
-                what = func.overloadpacket.__name__ if isinstance(found, Op) else found
-                self.not_emulated[what, elsewhere or self.path or ""] += 1
+        path = self.path
+        if path is not None:
+            ran = self._forward(func, args, kwargs, path)
+        elif torch._C._current_graph_task_id() != -1:
+            ran = self._backward(func, args, kwargs)
+        else:
+            ran = self._elsewhere(func, args, kwargs, OUTSIDE)
+        if self.observe is not None:
+            self.observe(ran)
+        return ran.result
+
+    def _forward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Ran:
+        found = as_op(func, args, kwargs)
+        op = found if isinstance(found, Op) else None
+        if op is not None:
+            op.name = self._name(path)
+        self._origins.remember(path, [x for x in args if isinstance(x, Tensor)], op)
+        if op is not None:
+            result = self.execute(op)
+            executed = result is not None
+            return Ran(
+                func, args, kwargs, result if executed else func(*args, **kwargs), path, FORWARD, (op,), executed
+            )
+        unknown = found if isinstance(found, str) else ""
+        if unknown:
+            self.not_emulated[unknown, path] += 1
+        return Ran(func, args, kwargs, self._other(func, args, kwargs, path), path, FORWARD, unknown=unknown)
+
+    def _backward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran:
+        origin = self._origins.current()
+        if origin is None:
+            return self._elsewhere(func, args, kwargs, IN_BACKWARD, BACKWARD)
+        gradients = as_gradients(func, args, origin)
+        if gradients is None:
+            unknown = _unknown(as_op(func, args, kwargs), func)
+            if unknown:
+                self.not_emulated[unknown, IN_BACKWARD] += 1
+            result = self._other(func, args, kwargs, origin.path)
+            return Ran(func, args, kwargs, result, origin.path, BACKWARD, unknown=unknown)
+        found = tuple(op for op in gradients if op is not None)
+        results = [None if op is None else self.execute(op) for op in gradients]
+        executed = any(result is not None for result in results)
+        result = results[0] if len(results) == 1 else self._completed(func, args, results, executed)
         if result is None:
             result = func(*args, **kwargs)
-        if self.observe is not None:
-            self.observe(func, args, kwargs, result, op)
-        return result
+        return Ran(func, args, kwargs, result, origin.path, found[0].phase if found else BACKWARD, found, executed)
 
-    def _elsewhere(self) -> str:
-        """Return where an operation runs that is not in a forward pass, else an empty string."""
-        if torch._C._current_graph_task_id() != -1:
-            return BACKWARD
-        return "" if self._path else OUTSIDE
+    def _completed(
+        self, func: Any, args: tuple[Any, ...], results: list[Tensor | None], executed: bool
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of a convolution: those given, the bias's as a sum, and torch's own where one lacks."""
+        *settings, mask = args
+        if executed and mask[2]:
+            dy = args[0]
+            with self._dispatcher:
+                results[2] = dy.sum([0, *range(2, dy.dim())])
+        wanted = [want and result is None for want, result in zip(mask, results, strict=True)]
+        rest = func(*settings, wanted) if any(wanted) else (None,) * len(results)
+        return tuple(own if own is not None else other for own, other in zip(results, rest, strict=True))
 
-    def _name(self) -> str:
-        path = self.path or ""
+    def _elsewhere(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str, phase: str = FORWARD
+    ) -> Ran:
+        """Run what no forward pass of the model did or asked for, such as a loss or an optimiser, as torch does."""
+        if phase == FORWARD:
+            self._origins.remember("", [x for x in args if isinstance(x, Tensor)], None)
+        unknown = _unknown(as_op(func, args, kwargs), func)
+        if unknown:
+            self.not_emulated[unknown, where] += 1
+        return Ran(func, args, kwargs, func(*args, **kwargs), "", phase, unknown=unknown)
+
+    def _other(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Any:
+        result = self.compute(func, args, kwargs, path)
+        return func(*args, **kwargs) if result is None else result
+
+    def _name(self, path: str) -> str:
         self._calls[path] += 1
         return path if self._calls[path] == 1 else f"{path}#{self._calls[path]}"
 
     def _entering(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._path.append(path)
+            backward = torch._C._current_graph_task_id()
+            self._path.append((path, backward))
             if len(self._path) == 1:
                 self._calls.clear()  # a new forward pass: the same names again
-                if self.begin is not None:
+                if self.begin is not None and backward == -1:
                     self.begin(module, args, kwargs)
 
         return hook
@@ -246,14 +338,21 @@ def _refuse_hidden(model: nn.Module) -> None:
             raise InputError(f"{shown}: a TorchScript module; expected a plain module; give the one it was made of")
 
 
+def _unknown(found: Op | str | None, func: Any) -> str:
+    """Return the name of what multiplies and adds where no Op is looked for; empty if it does not."""
+    return func.overloadpacket.__name__ if isinstance(found, Op) else found or ""
+
+
 def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str | None:
     """Return the Op of an operation; its name and form if no Op covers it; None if it bears no MACs.
 
     Operations from outside of torch count as bearing MACs, since nothing is known of them. Operands that do not fit
     give None too, so that torch refuses them in its own words.
     """
+    if not isinstance(func, torch._ops.OpOverload):
+        return str(func.__name__)  # a higher-order operation, of which only the whole is seen
     name = func.overloadpacket.__name__
-    if func.namespace not in ("aten", "prim", "prims"):
+    if func.namespace not in OWN:
         return f"{func.namespace}.{name}"
     build = _OPS.get(func)
     if build is None:

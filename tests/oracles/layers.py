@@ -7,7 +7,7 @@ import numpy as np
 import simulator
 from simulator.arithmetic import Criterion
 from simulator.hardware import load_hardware
-from simulator.network.emulation import arithmetic
+from simulator.network.rules import arithmetic
 
 NPU = load_hardware("npu")
 

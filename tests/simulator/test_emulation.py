@@ -15,7 +15,8 @@ from torch.nn import functional  # noqa: E402
 
 import simulator  # noqa: E402
 from simulator.arithmetic import convolution, reference  # noqa: E402
-from simulator.network.emulation import Emulation, arithmetic  # noqa: E402
+from simulator.network.emulation import Emulation  # noqa: E402
+from simulator.network.rules import arithmetic  # noqa: E402
 from tests.oracles.layers import NPU, product, unfolded  # noqa: E402
 
 CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
@@ -350,36 +351,6 @@ def test_attention_equals_its_formula(context):
         wanted = product("high", joined.numpy(), layer.out_proj.weight.T.numpy(), layer.out_proj.bias.numpy())[0]
     assert same(output, wanted)
     assert torch.equal(weights, attention.mean(1))
-
-
-def test_gradients_are_torchs_formulas_at_the_emulated_values():
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
-    x = rand(3, 6).requires_grad_()
-    with Emulation(model, NPU, default="low") as run:
-        y = model(x)
-        y.square().sum().backward()
-    first, last = model[0], model[2]
-    with torch.no_grad():
-        h = torch.from_numpy(product("low", x, first.weight.T, first.bias)[0]).tanh()
-        out = torch.from_numpy(product("low", h, last.weight.T, last.bias)[0])
-        assert torch.equal(y, out)
-        g = 2 * out
-        assert torch.equal(last.weight.grad, g.T @ h)
-        assert torch.equal(last.bias.grad, g.sum(0))
-        g = torch.ops.aten.tanh_backward(g @ last.weight, h)
-        assert torch.equal(first.weight.grad, g.T @ x)
-        assert torch.equal(x.grad, g @ first.weight)
-    assert run.result.warnings[-1] == "mm in the backward pass: not emulated and not priced; torch computed it"
-
-
-def test_gradients_of_a_convolution():
-    layer, x = nn.Conv2d(2, 3, 3), rand(2, 2, 5, 5).requires_grad_()
-    layer(x).sum().backward()
-    wanted = [x.grad.clone(), *(p.grad.clone() for p in layer.parameters())]
-    x.grad = None
-    layer.zero_grad()
-    emulated(layer, x, name="low")[0].sum().backward()  # the gradient of a sum does not depend on the outputs
-    assert all(torch.equal(a, b) for a, b in zip([x.grad, *(p.grad for p in layer.parameters())], wanted, strict=True))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Emulation: which arithmetic a layer has, what is recorded and priced, and that batches and threads change nothing."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,10 +110,10 @@ def test_float32_layers_among_others():
         ),
         (
             {"body*": "lowest"},
-            "arithmetic 'lowest': accumulator 'lowest' is unknown; .*; or use low, high, two_pass, exact",
+            "layers: body.: mac: got what is no arithmetic: accumulator 'lowest' is unknown; .*; expected low, high",
         ),
-        ({"body*": "fma(fp61)"}, "arithmetic 'fma\\(fp61\\)': .*fp61.*"),
-        ({"body*": ""}, "arithmetic ''"),
+        ({"body*": "fma(fp61)"}, "layers: body.: mac: .*fp61.*"),
+        ({"body*": ""}, "layers: body.: mac: "),
         ("exact", "layers: got 'exact'; expected a mapping; give e.g. "),
     ],
 )
@@ -234,6 +235,12 @@ class Mixed(nn.Module):
         return self.head((x @ x.transpose(1, 2)).relu())
 
 
+def same_but_for_batches(run, other):
+    """Whether records are the same but for how often operations ran."""
+    work = [[operation.work for operation in record.operations] for record in (run, other)]
+    return work[0] == work[1] and replace(run, operations=()) == replace(other, operations=())
+
+
 @pytest.mark.parametrize("name", ["low", "two_pass"])
 @pytest.mark.parametrize("sizes", [(7,), (1, 6), (4, 3), (1,) * 7])
 def test_batches_change_nothing(sizes, name):
@@ -242,7 +249,7 @@ def test_batches_change_nothing(sizes, name):
     with Emulation(model, NPU, default=name) as run:
         outputs = [model(batch) for batch in x.split(sizes)]
     assert torch.equal(torch.cat(outputs), whole)
-    assert run.result == wanted
+    assert same_but_for_batches(run.result, wanted)
     assert wanted.samples == 7
     assert [(r.name, r.gemms, r.m) for r in wanted.layers] == [("conv", 2, 175), ("Mixed", 7, 6), ("head", 1, 42)]
 
@@ -254,7 +261,7 @@ def test_an_emulation_can_be_entered_again():
     for batch in x.split(2):
         with run:
             model(batch)
-    assert run.result == wanted
+    assert same_but_for_batches(run.result, wanted)
 
 
 def test_threads_change_nothing():
@@ -303,14 +310,14 @@ def test_observers_see_the_outputs_before_the_network_changes_them():
     ) as run:
         model(x)
     ((op, out, tally),) = seen
-    assert op.name == "0" and tally is run.tallies["0"]
+    assert op.name == "0" and [tally] == list(run.tallies)
     assert out.shape == (1, 3, 8)
     assert np.array_equal(
         out[0], product("low", x.numpy(), model[0].weight.detach().numpy().T, model[0].bias.detach().numpy())[0]
     )
 
 
-def test_a_layer_whose_shape_changes_is_refused():
+def test_a_layer_has_a_record_for_each_shape():
     model = nn.Conv1d(2, 3, 2)
     with Emulation(model, NPU, default="low") as run:
         model(rand(2, 2, 5))
@@ -322,12 +329,12 @@ def test_a_layer_whose_shape_changes_is_refused():
             return x @ x.T
 
     model = Gram()
-    with (
-        pytest.raises(InputError, match=r"Gram: its shape changed .* to 1 x \(3, 4\) x \(4, 3\)"),
-        Emulation(model, NPU) as run,
-    ):
-        model(rand(2, 4))
-        model(rand(3, 4))
+    with Emulation(model, NPU) as run:
+        for size in (2, 3, 2):
+            model(rand(size, 4))
+    assert [(layer.name, layer.m, layer.n, layer.k) for layer in run.result.layers] == [
+        ("Gram", 4, 2, 4), ("Gram", 3, 3, 4),
+    ]  # fmt: skip
 
 
 def test_a_module_called_directly_is_emulated_with_its_consumer():

@@ -423,7 +423,7 @@ def schema_keys(model: type[BaseModel], prefix: str = ""):
     for name, field in loader._fields(model).items():
         yield prefix + name, field.is_required()
         inner = [t for t in loader._types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
-        if inner and name != "high":  # as mac.low
+        if inner and name not in ("high", "weights"):  # as mac.low, and as layers.activations
             yield from schema_keys(inner[0], f"{prefix}{name}.")
 
 

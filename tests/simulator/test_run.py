@@ -139,7 +139,10 @@ def test_batches_and_threads_change_nothing(model, monkeypatch):
     assert run("npu", model, samples=20, threads=3) == wanted
     monkeypatch.setattr(main_job, "OUTPUTS_PER_BATCH", 3 * sum(layer.m * layer.n // 20 for layer in wanted.layers))
     sizes = []
-    assert run("npu", model, samples=20, progress=lambda done, total: sizes.append((done, total))) == wanted
+    found = run("npu", model, samples=20, progress=lambda done, total: sizes.append((done, total)))
+    # What ran how often depends on the batches, and nothing else.
+    assert replace(found, operations=()) == replace(wanted, operations=())
+    assert [o.work for o in found.operations] == [o.work for o in wanted.operations]
     assert sizes == [(i, 80) for i in range(3, 73, 3)] + [(i, 80) for i in range(74, 81, 2)]
 
 

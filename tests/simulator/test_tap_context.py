@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from simulator.errors import InputError  # noqa: E402
-from simulator.network.tap import BACKWARD, OUTSIDE, Tap  # noqa: E402
+from simulator.network.tap import IN_BACKWARD, OUTSIDE, Tap  # noqa: E402
 
 CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
@@ -100,7 +100,7 @@ def test_products_outside_of_a_forward_pass_are_listed():
 # --- the backward pass ------------------------------------------------------------------------------------------------
 
 
-def test_the_backward_pass_is_listed_and_torchs_own():
+def test_the_products_of_the_backward_pass_are_ops_of_their_layers():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
     x = rand(2, 1, 4, 4)
     model(x).square().sum().backward()
@@ -109,9 +109,110 @@ def test_the_backward_pass_is_listed_and_torchs_own():
     found = Ops()
     with Tap(model, found) as tap:
         model(x).square().sum().backward()
-    assert [op.name for op in found] == ["0", "2"]
-    assert dict(tap.not_emulated) == {("mm", BACKWARD): 2, ("convolution_backward", BACKWARD): 1}
+    assert [(op.name, op.kind, op.phase, op.m, op.n, op.k) for op in found] == [
+        ("0", "conv2d", "forward", 8, 2, 9),
+        ("2", "linear", "forward", 2, 3, 8),
+        ("2", "linear", "input gradient", 2, 8, 3),
+        ("2", "linear", "weight gradient", 3, 8, 2),
+        ("0", "conv2d", "weight gradient", 9, 2, 8),  # an image needs no gradient
+    ]
+    assert not tap.not_emulated
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), wanted, strict=True))
+
+
+def phases(model, run):
+    found = Ops()
+    with Tap(model, found) as tap:
+        run()
+    return [(op.name, op.phase) for op in found], dict(tap.not_emulated)
+
+
+def test_gradients_belong_to_the_call_that_they_are_of():
+    layer = nn.Linear(3, 3)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(self.layer(x).relu())
+
+    model = Twice()
+    found, listed = phases(model, lambda: model(rand(2, 3)).sum().backward())
+    assert found[2:] == [
+        ("layer#2", "input gradient"), ("layer#2", "weight gradient"), ("layer", "weight gradient"),
+    ]  # fmt: skip
+    assert not listed
+
+
+def test_square_products_are_told_apart_by_their_operands():
+    """Of a square layer and as many samples, no shape tells one gradient from the other."""
+    layer, x = nn.Linear(4, 4), rand(4, 4).requires_grad_()
+    found, _ = phases(layer, lambda: layer(x).sum().backward())
+    assert [phase for _, phase in found] == ["forward", "input gradient", "weight gradient"]
+
+
+def test_two_graphs_at_once_and_a_graph_gone_through_again():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+    def run():
+        first, second = model(rand(2, 3)).sum(), model(rand(5, 3)).sum()
+        second.backward()
+        first.backward(retain_graph=True)
+        first.backward()
+
+    found, listed = phases(model, run)
+    assert found == [("0", "forward"), ("1", "forward")] * 2 + [
+        ("1", "input gradient"), ("1", "weight gradient"), ("0", "weight gradient"),
+    ] * 3  # fmt: skip
+    assert not listed
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_compute_their_layers_again(reentrant):
+    from torch.utils.checkpoint import checkpoint
+
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    begun = []
+    found = Ops()
+    x = rand(2, 3).requires_grad_()
+    with Tap(model, found, begin=lambda *_: begun.append(1)) as tap:
+        checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+    phases = [(op.name, op.phase) for op in found]
+    again = 2 if reentrant else 1  # the other kind stops as soon as it has what the backward pass asked for
+    assert phases[: 2 + again] == [("0", "forward"), ("2", "forward"), ("0", "forward"), ("2", "forward")][: 2 + again]
+    assert sorted(phases[2 + again :]) == sorted(
+        (name, phase) for name in ("0", "2") for phase in ("input gradient", "weight gradient")
+    )
+    assert not tap.not_emulated and len(begun) == 1  # what is computed again is no pass of its own
+
+
+def test_what_has_no_derivative_does_not_hide_what_has():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, x):
+            y = self.layer(x)
+            return torch.where((y > 0) & (y == y.detach()), y, 0.0)
+
+    model = Masked()
+    found, listed = phases(model, lambda: model(rand(2, 3)).sum().backward())
+    assert found == [("layer", "forward"), ("layer", "weight gradient")] and not listed
+
+
+def test_products_of_a_second_derivative_are_listed():
+    model, x = nn.Linear(3, 2), rand(4, 3).requires_grad_()
+
+    def run():
+        (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+
+    found, listed = phases(model, run)
+    assert [phase for _, phase in found[:2]] == ["forward", "input gradient"]
+    assert ("mm", IN_BACKWARD) in listed
 
 
 # --- the model is left as it was --------------------------------------------------------------------------------------

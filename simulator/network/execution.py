@@ -1,0 +1,161 @@
+"""An Op on the engine: in one pass or two, with scaled operands or plain ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.arithmetic.convolution import terms
+from simulator.arithmetic.engine import Accumulation, random_key
+from simulator.arithmetic.spec import MacSpec
+from simulator.arithmetic.two_pass import two_pass
+
+from .consumers import Consumer
+from .ops import Block, Op
+from .rules import Arithmetic
+from .scaled import Scaled
+
+
+class Outcome(NamedTuple):
+    """What an Op gave.
+
+    Args:
+        outputs: (gemms, M, N). overflows: outputs with an overflow in the first pass.
+        flags: of the second pass, (gemms, M, N); None without one.
+    """
+
+    outputs: NDArray[Any]
+    overflows: int
+    flags: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run an Op is, which picks its random words.
+
+    Args:
+        seed: of the run. site: number of the layer. first_row: rows of it computed before. threads: at most so many.
+    """
+
+    seed: int
+    site: int
+    first_row: int
+    threads: int | None
+
+    def row(self, op: Op, block: Block) -> int:
+        """Return the row of a block in the whole run, so that random words do not depend on how samples are batched."""
+        return self.first_row + (block.gemm * op.m if op.batched else block.gemm << 32) + block.rows.start
+
+    def matrix(self, op: Op, block: Block) -> int:
+        """Return the number of a block's matrix b in the whole run."""
+        return self.row(op, block) // op.m if op.batched else block.gemm
+
+
+def execute(op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None) -> Outcome:
+    """Compute an Op.
+
+    Args:
+        rule: with a MAC. consumer: what the score of a second pass looks at. scaled: the same Op with scales, or None.
+    """
+    assert rule.low is not None
+    if rule.high is not None:
+        return _two_passes(op, rule, consumer, place, scaled)
+    spec = op.on(rule.low)
+    if scaled is None:
+        return _one_pass(op, spec, place)
+    return _by_parts(op, spec, place, scaled)
+
+
+def _one_pass(op: Op, spec: MacSpec, place: Place) -> Outcome:
+    out = np.empty((op.gemms, op.m, op.n), spec.dtype)
+    overflows = 0
+    for block in op.blocks(spec):
+        out[block.gemm, block.rows], stats = _sums(op, spec, place, block).dense("overflows")
+        overflows += stats.overflows if stats else 0
+    return Outcome(out, overflows, None)
+
+
+def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled) -> Outcome:
+    """Accumulate each part of K for itself; scales, sums of the parts and the addend are in float32."""
+    out = np.empty((op.gemms, op.m, op.n), np.float32)
+    overflows = 0
+    for block in scaled.op.blocks(spec):
+        total: NDArray[Any] | None = None
+        flags = np.zeros((block.a.shape[0], op.n), np.bool_)
+        for i, part in enumerate(scaled.parts):
+            own = block._replace(a=terms(block.a, part), b=block.b[part], c=None)
+            sums, stats = _sums(op, spec, place, own, part=i).dense("overflows")
+            assert stats is not None
+            flags |= stats.overflowed
+            y = _unscaled(sums, scaled, block, i)
+            total = y if total is None else total + y
+        assert total is not None
+        out[block.gemm, block.rows] = _with_addend(total, op, block)
+        overflows += int(np.count_nonzero(flags))
+    return Outcome(out, overflows, None)
+
+
+def _two_passes(op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None) -> Outcome:
+    low, high = rule.low, rule.high
+    assert low is not None and high is not None
+    dtype = np.result_type(low.dtype, high.dtype) if scaled is None else np.dtype(np.float32)
+    out = np.empty((op.gemms, op.m, op.n), dtype)
+    flags = np.zeros(out.shape, np.bool_)
+    overflows = 0
+    for block in (op if scaled is None else scaled.op).blocks(low):
+        gemm, rows, a, b, c = block
+        scale: Any
+        shift: Any
+        scale, shift = (1.0, 0.0) if consumer.affine is None else (op.columns(x, gemm) for x in consumer.affine)
+        if scaled is not None:
+            # The score is that of what the activation sees: scaled, with the addend, then normalised.
+            addend = _addend(op, block)
+            shift = shift if addend is None else scale * addend + shift
+            scale = scale * (_left(scaled, block, 0) * _right(scaled, block, 0))
+        r = two_pass(
+            a, b, low, high, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
+            criterion=rule.criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
+            matrix=place.matrix(op, block),
+        )  # fmt: skip
+        y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)
+        out[gemm, rows], flags[gemm, rows] = y, r.recomputed
+        overflows += int(np.count_nonzero(r.saturated))
+    return Outcome(out, overflows, flags)
+
+
+def _sums(op: Op, spec: MacSpec, place: Place, block: Block, part: int = 0) -> Accumulation:
+    """Return the accumulation of a block, ready to run."""
+    key = random_key(place.seed, part, 2 * place.site, place.row(op, block), op.n, place.matrix(op, block))
+    return Accumulation(spec, block.a, block.b, block.c, place.threads, key)
+
+
+def _unscaled(sums: NDArray[Any], scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
+    with np.errstate(all="ignore"):
+        return sums.astype(np.float32) * _left(scaled, block, part) * _right(scaled, block, part)
+
+
+def _left(scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
+    left = scaled.left
+    own = left[block.gemm if left.shape[0] > 1 else 0, :, part if left.shape[2] > 1 else 0]
+    return (own if own.size == 1 else own[block.rows])[:, None]
+
+
+def _right(scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
+    right = scaled.right
+    return right[block.gemm if right.shape[0] > 1 else 0, part if right.shape[1] > 1 else 0]
+
+
+def _addend(op: Op, block: Block) -> NDArray[Any] | None:
+    """Return the addend of a block as it broadcasts to its outputs."""
+    if op.addend is None:
+        return None
+    return np.broadcast_to(op.addend, (op.gemms, op.m, op.n))[block.gemm, block.rows]
+
+
+def _with_addend(y: NDArray[Any], op: Op, block: Block) -> NDArray[Any]:
+    addend = _addend(op, block)
+    with np.errstate(all="ignore"):
+        return y if addend is None else y + addend.astype(np.float32)

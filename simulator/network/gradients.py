@@ -1,0 +1,134 @@
+"""The backward pass as Ops: which product of the forward pass a gradient belongs to, and its own matrix products.
+
+torch's formulas make of a product y = a b the products dy b^T, the gradient of the first operand (phase "input
+gradient"), and a^T dy, that of the second ("weight gradient"); of a convolution likewise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .ops import INPUT_GRADIENT, WEIGHT_GRADIENT, MatrixProduct, Op
+
+aten = torch.ops.aten
+
+# Origins kept, some hundred bytes each: those of graphs that nobody will go back through need not be told from others.
+_KEPT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The operation of the forward pass that a node of the autograd graph stands for.
+
+    Args:
+        path: of its module. op: name and kind, and (M, N) of its product; None if it is no Op.
+        first, second: addresses of the memory of its operands, which the graph keeps alive.
+    """
+
+    path: str
+    op: tuple[str, str] | None = None
+    shape: tuple[int, int] = (0, 0)
+    first: int = 0
+    second: int = 0
+
+
+class Origins:
+    """Remembers the origins of the nodes of autograd graphs, by their sequence numbers."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, Origin] = {}
+
+    def remember(self, path: str, tensors: list[Tensor], op: Op | None) -> None:
+        """Note the operation about to run; `tensors` are its arguments, `path` is empty outside of the model."""
+        if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+            return  # no node was made for it
+        origin = Origin(path)
+        if op is not None:
+            a, b = tensors[:2] if isinstance(op, ops.Convolution) else tensors[-2:]
+            origin = Origin(path, (op.name, op.kind), (op.m, op.n), _address(a), _address(b))
+        # What has no derivative makes no node; the last one is that of an earlier operation, and known already.
+        self._of.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
+        if len(self._of) > _KEPT:
+            for old in list(self._of)[: _KEPT // 2]:
+                del self._of[old]
+
+    def current(self) -> Origin | None:
+        """Return the origin, in a module, of the node whose backward function runs; None if it has none."""
+        node = torch._C._current_autograd_node()
+        origin = None if node is None else self._of.get(node._sequence_nr())
+        return origin if origin is not None and origin.path else None
+
+
+def as_gradients(func: Any, args: tuple[Any, ...], origin: Origin) -> list[Op | None] | None:
+    """Return the Ops of an operation of the backward pass, None in place of results that are none; None if it has none.
+
+    Args:
+        origin: of the node whose backward function calls it.
+    """
+    if origin.op is None:
+        return None
+    found: list[Op | None] | None = None
+    if func in _PRODUCTS:
+        product = _matrix_gradient(args[0], args[1], origin)
+        found = None if product is None else [product]
+    elif func is aten.convolution_backward.default:
+        found = _convolution_gradients(*args)
+    for op in found or []:
+        if op is not None:
+            op.name, op.kind = origin.op
+    return found
+
+
+_PRODUCTS = (aten.mm.default, aten.bmm.default, aten.mv.default)
+
+
+def _matrix_gradient(a: Tensor, b: Tensor, origin: Origin) -> MatrixProduct | None:
+    """Build the Op of one gradient, which torch computes as it is or transposed."""
+    op = ops.matrix_product("", a, b)
+    if op is None:
+        return None
+    m, n = origin.shape
+    seconds = [_address(x) == origin.second for x in (a, b)]
+    # The gradient of the first operand runs over the N outputs of a row, that of the second over the M rows.
+    if op.k == n and (m != n or any(seconds)):
+        op.phase = INPUT_GRADIENT
+        transposed = seconds[0] if any(seconds) else op.m != m
+        op.roles = (1, 0) if transposed else (0, 1)
+    elif op.k == m:
+        op.phase, op.roles = WEIGHT_GRADIENT, (0, 0)
+    else:
+        return None
+    return op
+
+
+def _convolution_gradients(
+    dy: Tensor, x: Tensor, weight: Tensor, bias_sizes: list[int] | None, stride: list[int], padding: list[int],
+    dilation: list[int], transposed: bool, output_padding: list[int], groups: int, mask: list[bool],
+) -> list[Op | None]:  # fmt: skip
+    axes = x.dim() - 2
+    stride, padding, dilation = (list(s) * axes if len(s) == 1 else list(s) for s in (stride, padding, dilation))
+    to_input = to_weight = None
+    if mask[0]:
+        behind = [0] * axes
+        if not transposed:
+            sizes = zip(x.shape[2:], dy.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+            behind = [size - ((to - 1) * s - 2 * p + d * (k - 1) + 1) for size, to, k, s, p, d in sizes]
+        to_input = ops.convolution(dy, weight, None, stride, padding, dilation, not transposed, behind, groups)
+        if to_input is not None and to_input.spatial != tuple(x.shape[2:]):
+            to_input = None
+        if to_input is not None:
+            to_input.phase = INPUT_GRADIENT
+    if mask[1]:
+        # A transposed convolution is the gradient of a plain one, so that image and gradient change places.
+        image, outputs = (dy, x) if transposed else (x, dy)
+        to_weight = ops.kernel_gradient(image, outputs, weight, stride, padding, dilation, groups)
+    return [to_input, to_weight, None]
+
+
+def _address(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr() if x.layout is torch.strided and not x.is_nested else 0

@@ -1,0 +1,211 @@
+"""Rules: which arithmetic a layer has, from the machine, its rules of layers, and the mode of the run."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from formats import Use
+from simulator.arithmetic.accumulators import Exact
+from simulator.arithmetic.spec import MacSpec, mac
+from simulator.arithmetic.two_pass import Criterion
+from simulator.errors import InputError
+from simulator.hardware import LayerRule, Machine, Scaling
+
+from . import scales
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How the products of a layer are computed.
+
+    Args:
+        label: "low", "high", "two_pass", "exact", "float32", or "custom" for what the machine does not have.
+        low: the MAC unit, of the first pass if there are two; None for float32.
+        high: the MAC unit of the second pass. criterion: what it recomputes.
+        scalings: of the two operands; None: not scaled.
+    """
+
+    label: str
+    low: MacSpec | None = None
+    high: MacSpec | None = None
+    criterion: Criterion | None = None
+    scalings: tuple[Scaling | None, Scaling | None] = (None, None)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether an operand is scaled."""
+        return any(self.scalings)
+
+    def __str__(self) -> str:
+        if self.high is not None:
+            return f"{self.low}; {self.high}"
+        return self.label if self.low is None else str(self.low)
+
+
+def arithmetic(machine: Machine, name: str) -> Arithmetic:
+    """Return the arithmetic that a name means on a machine: a mode of it, "exact", "float32", or a MAC string.
+
+    "exact" takes the operands of the low mode and rounds each exact inner product once, to float32.
+
+    Raises:
+        InputError: the machine has no such mode, or the string is no MAC.
+    """
+    low, high, policy = machine.mac.low, machine.mac.high, machine.policy
+    if name == "float32":
+        return Arithmetic(name)
+    if name == "exact":
+        return Arithmetic(name, _exact(low.spec))
+    if name == "low":
+        return Arithmetic(name, low.spec)
+    if name == "high" and high is not None:
+        return Arithmetic(name, high.spec)
+    if name == "two_pass" and high is not None and policy is not None:
+        criterion = Criterion(policy.tolerance, policy.score, policy.recompute_nonfinite, policy.recompute_saturated)
+        return Arithmetic(name, low.spec, high.spec, criterion)
+    if name in ("high", "two_pass"):
+        raise InputError(f"{machine.source}: mode {name!r}: the machine has one MAC; use low, exact or float32")
+    try:
+        return Arithmetic("custom", mac(name))
+    except ValueError as error:
+        raise InputError(f"arithmetic {name!r}: {error}; or use low, high, two_pass, exact or float32") from None
+
+
+def _exact(spec: MacSpec) -> MacSpec:
+    return MacSpec(Exact(Use.parse("fp32")), spec.operands)
+
+
+class Rules:
+    """The arithmetic and the vector format of each layer.
+
+    Args:
+        machine: whose modes the rules name. mode: of the layers of which no rule says one; in a run in the mode
+            "exact" every layer is exact, but with the operands and scales of its rule, or in float32 if that says so.
+        rules: the first that fits a layer counts. paths: of all modules of the model.
+    Raises:
+        InputError: a pattern that fits nothing, or an arithmetic that the machine does not have or that cannot be.
+    """
+
+    def __init__(self, machine: Machine, mode: str, rules: Sequence[LayerRule], paths: Iterable[str]) -> None:
+        self.machine, self.mode, self._rules = machine, mode, tuple(rules)
+        known = list(paths)
+        for rule in self._rules:
+            if not any(fnmatch.fnmatchcase(path, rule.pattern.split("#")[0]) for path in known):
+                shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
+                raise InputError(
+                    f"layers: pattern {rule.pattern!r} fits no module; expected a glob on {shown}; correct it"
+                )
+        self.default = arithmetic(machine, mode)
+        self._forward = {rule.pattern: self._resolved(rule, rule.mac) for rule in self._rules}
+        self._backward = {rule.pattern: self._of_gradients(rule) for rule in self._rules}
+        self._default_backward = self._of_gradients(LayerRule("*"))
+        self._found: dict[str, LayerRule | None] = {}
+
+    def forward(self, name: str) -> Arithmetic:
+        """Return the arithmetic of a layer by its path, with `#2` for its second call, in the forward pass."""
+        rule = self._rule(name)
+        return self.default if rule is None else self._forward[rule.pattern]
+
+    def backward(self, name: str) -> Arithmetic:
+        """Return the arithmetic of a layer's gradients."""
+        rule = self._rule(name)
+        return self._default_backward if rule is None else self._backward[rule.pattern]
+
+    def vector(self, name: str) -> Use:
+        """Return the format of the vector unit in a layer."""
+        rule = self._rule(name)
+        return self.machine.vector_unit if rule is None or rule.vector is None else rule.vector
+
+    def all(self) -> tuple[Arithmetic, ...]:
+        """Return the arithmetics of the forward pass that there are."""
+        return (self.default, *self._forward.values())
+
+    def vectors(self) -> tuple[Use, ...]:
+        """Return the formats of the vector unit that there are."""
+        return (self.machine.vector_unit, *(rule.vector for rule in self._rules if rule.vector is not None))
+
+    def _rule(self, name: str) -> LayerRule | None:
+        if name not in self._found:
+            parts = name.split("#")[0].split(".")
+            # The operation's own name and path, then the modules around it: a pattern on a container holds for all in
+            # it.
+            paths = [name, *(".".join(parts[:end]) for end in range(len(parts), 0, -1))]
+            self._found[name] = next(
+                (rule for rule in self._rules if any(fnmatch.fnmatchcase(path, rule.pattern) for path in paths)), None
+            )
+        return self._found[name]
+
+    def _resolved(self, rule: LayerRule, name: str | None) -> Arithmetic:
+        """Return what a rule makes of the arithmetic of a name, or of the run's mode if that is None."""
+        found = arithmetic(self.machine, self.mode if name is None else name)
+        if found.low is None:
+            return found
+        low, high = (None if spec is None else _with_formats(spec, rule) for spec in (found.low, found.high))
+        assert low is not None
+        if self.mode == "exact":
+            return _scaled(Arithmetic("exact", _exact(low)), rule)
+        if (low, high) != (found.low, found.high):
+            # Formats that the machine's own MACs do not have; they are computed, and not priced.
+            found = replace(found, label="custom", low=low, high=high)
+        if rule.tolerance is not None and found.criterion is not None:
+            found = replace(found, criterion=replace(found.criterion, tolerance=rule.tolerance))
+        return _scaled(found, rule)
+
+    def _of_gradients(self, rule: LayerRule) -> Arithmetic:
+        """Return the arithmetic of gradients: the one named, else that of the forward pass, of two the high one."""
+        name = rule.gradients or rule.mac or self.mode
+        found = self._resolved(rule, "high" if name == "two_pass" else name)
+        # What is summed over differs from phase to phase, and with it what could share a scale.
+        first, second = (
+            None if s is None else replace(s, per="tensor", block=0, when="dynamic") for s in found.scalings
+        )
+        return replace(found, scalings=(first, second))
+
+
+def _with_formats(spec: MacSpec, rule: LayerRule) -> MacSpec:
+    return replace(
+        spec,
+        operands=spec.operands if rule.operands is None else rule.operands,
+        output=spec.output if rule.output is None else rule.output,
+    )
+
+
+def _scaled(found: Arithmetic, rule: LayerRule) -> Arithmetic:
+    """Return an arithmetic with the scales of a rule, under which operands saturate."""
+    scalings = rule.activations, rule.weights
+    if not any(scalings):
+        return found
+    low, high = (None if spec is None else _saturating(spec, rule) for spec in (found.low, found.high))
+    assert low is not None
+    if high is not None:
+        if any(scaling is not None and scaling.per == "block" for scaling in scalings):
+            raise InputError(
+                f"layers: {rule.pattern}: got scales per block with two passes; expected per: tensor, row or channel, "
+                "or one pass; change one of the two"
+            )
+        if low.operands != high.operands:
+            raise InputError(
+                f"layers: {rule.pattern}: got scales with passes of different operands, {low} and {high}; expected "
+                "the same formats in both; add operands to the rule"
+            )
+    return replace(found, low=low, high=high, scalings=scalings)
+
+
+def _saturating(spec: MacSpec, rule: LayerRule) -> MacSpec:
+    """Return a MAC whose scaled operands saturate: what a percentile or earlier samples leave out has to go somewhere.
+
+    Raises:
+        InputError: operands that have no format, or one that cannot be scaled so.
+    """
+    if spec.operands is None:
+        raise InputError(
+            f"layers: {rule.pattern}: got scales for {spec}, which takes its operands as they are; expected formats to "
+            "scale to; add e.g. operands: fp8_e4m3"
+        )
+    operands = list(spec.operands)
+    for i, scaling in enumerate((rule.activations, rule.weights)):
+        if scaling is not None:
+            scales.check(scaling, operands[i].format)
+            operands[i] = replace(operands[i], overflow="sat")
+    return replace(spec, operands=(operands[0], operands[1]))

@@ -1,0 +1,108 @@
+"""The vector unit: elementwise operations, activations, normalisations, softmax, reductions, in a format of choice.
+
+Each operation reads its operands rounded to the format, is computed by torch in its own arithmetic, and its results are
+rounded to the format: one rounding for each operation of torch's dispatcher, however much of it that is. Values that
+are only moved are not rounded.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from formats import Use
+from simulator.arithmetic.rounding import rounded as round_array
+from simulator.errors import InputError
+
+# What torch does not mark as elementwise or as a reduction, by name without overload and without _ behind it.
+_VECTOR = frozenset({
+    "native_layer_norm", "native_layer_norm_backward", "native_group_norm", "native_group_norm_backward",
+    "native_batch_norm", "native_batch_norm_backward", "_native_batch_norm_legit", "batch_norm_backward",
+    "_native_batch_norm_legit_no_training", "_fused_rms_norm", "_fused_rms_norm_backward",
+    "_softmax", "_log_softmax", "_safe_softmax", "_softmax_backward_data", "_log_softmax_backward_data", "logsumexp",
+    "cumsum", "cumprod", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "avg_pool2d_backward", "avg_pool3d_backward", "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward",
+    "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d_with_indices_backward",
+    "hardswish", "hardswish_backward", "glu", "glu_backward", "_prelu_kernel", "_prelu_kernel_backward",
+    "log_sigmoid_forward", "log_sigmoid_backward", "rrelu_with_noise", "native_dropout", "renorm",
+    "upsample_bilinear2d", "upsample_linear1d", "upsample_trilinear3d", "upsample_bicubic2d",
+    "upsample_bilinear2d_backward", "upsample_linear1d_backward", "upsample_trilinear3d_backward",
+    "upsample_bicubic2d_backward", "nll_loss_forward", "nll_loss2d_forward", "var_mean", "linalg_vector_norm",
+})  # fmt: skip
+_MOVES = frozenset({"clone", "fill", "masked_fill", "where", "zero"})
+
+# Operations that write to arguments that their schema does not mark: how many of the first ones are read only.
+_READ = {"native_batch_norm": 3, "_native_batch_norm_legit": 3, "_native_batch_norm_legit_no_training": 3}
+
+TORCH = Use.parse("fp32")  # the format in which all is left as torch computes it
+
+
+def unit(form: str | Use) -> Use:
+    """Return the format of a vector unit; InputError if its values do not stand alone or need random words."""
+    try:
+        use = Use.parse(form)
+    except ValueError as error:
+        raise InputError(f"vector_unit: {error}; expected a format; give e.g. 'bf16'") from None
+    if use.format.has_blocks or use.mode.stochastic:
+        raise InputError(
+            f"vector_unit: got {use}; expected a format of single values, rounded without random words; give e.g. bf16"
+        )
+    return use
+
+
+@functools.cache
+def covers(func: Any) -> bool:
+    """Whether an operation is one of the vector unit."""
+    if not isinstance(func, torch._ops.OpOverload) or func.namespace not in ("aten", "prims"):
+        return False
+    name = func.overloadpacket.__name__.removesuffix("_")
+    marked = torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags
+    return (marked and name not in _MOVES) or name in _VECTOR
+
+
+def compute(use: Use, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation of the vector unit in a format; None where torch does so itself."""
+    if use == TORCH or not covers(func):
+        return None
+
+    def read(x: Any) -> Any:
+        return tree_map_only(Tensor, lambda tensor: rounded(tensor, use), x)
+
+    written = _written(func, args, kwargs)
+    if written:
+        for tensor in written:
+            tensor.copy_(rounded(tensor, use))
+        same = {id(tensor) for tensor in written}
+        args, kwargs = tree_map_only(
+            Tensor, lambda tensor: tensor if id(tensor) in same else rounded(tensor, use), (args, kwargs)
+        )
+        result = func(*args, **kwargs)
+        for tensor in written:
+            tensor.copy_(rounded(tensor, use))
+        return result
+    first = _READ.get(func.overloadpacket.__name__, len(args))
+    return read(func(*(*read(args[:first]), *args[first:]), **read(kwargs)))
+
+
+def rounded(x: Tensor, use: Use) -> Tensor:
+    """Return a tensor of floats rounded into a use, of its own type and layout; others as they are."""
+    if not x.is_floating_point() or x.layout is not torch.strided or not x.numel():
+        return x
+    x = x.detach()
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    return torch.from_numpy(round_array(wide.numpy(), use)).to(x.dtype)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    if not func._schema.is_mutable:
+        return []
+    found = []
+    for i, argument in enumerate(func._schema.arguments):
+        value = args[i] if i < len(args) else kwargs.get(argument.name)
+        if argument.is_write and isinstance(value, Tensor) and value.is_floating_point():
+            found.append(value)
+    return found

@@ -1,0 +1,95 @@
+"""What is found of weights once, such as their scales, and kept while the weights stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from .tap import Ran
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What was made of a weight: the array itself keeps its memory from being used for anything else."""
+
+    weight: NDArray[Any]
+    what: Any
+    made: Any
+
+
+class Weights:
+    """Keeps what is made of a model's parameters and buffers.
+
+    An entry holds until torch writes to the weight's memory while the tap watches, or until `forget`; numpy arrays
+    that share this memory, and other threads, must leave it alone meanwhile.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._memory: dict[int, int] = {}
+        self._kept: dict[tuple[str, str], _Kept] = {}
+
+    def forget(self) -> None:
+        """Forget all, and look anew where the weights lie."""
+        self._kept.clear()
+        self.look()
+
+    def look(self) -> None:
+        """Look where the weights lie."""
+        storages = [x.untyped_storage() for x in (*self._model.parameters(), *self._model.buffers()) if _plain(x)]
+        self._memory = {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+    def keep(self, name: str, phase: str, weight: NDArray[Any], what: Any, make: Callable[[], Made]) -> Made:
+        """Return what `make` makes of a weight, from an earlier time if nothing has changed.
+
+        Args:
+            name, phase: of the Op. weight: the array as the network has it. what: anything else that it depends on.
+        """
+        if not self._holds(weight):
+            return make()
+        kept = self._kept.get((name, phase))
+        if kept is None or not _same(kept.weight, weight) or kept.what != what:
+            kept = self._kept[name, phase] = _Kept(weight, what, make())
+        made: Made = kept.made
+        return made
+
+    def observe(self, ran: Ran) -> None:
+        """Forget what an operation has written to."""
+        if not self._kept or not isinstance(ran.func, torch._ops.OpOverload) or not ran.func._schema.is_mutable:
+            return
+        written = {
+            leaf.untyped_storage().data_ptr()
+            for leaf in tree_leaves((ran.args, ran.kwargs))
+            if isinstance(leaf, Tensor) and _plain(leaf)
+        }
+        if written.isdisjoint(self._memory):
+            return
+        for key, kept in list(self._kept.items()):
+            if any(start <= _start(kept.weight) < start + self._memory.get(start, 0) for start in written):
+                del self._kept[key]
+
+    def _holds(self, weight: NDArray[Any]) -> bool:
+        at = _start(weight)
+        return any(start <= at < start + size for start, size in self._memory.items())
+
+
+def _plain(x: Tensor) -> bool:
+    return x.layout is torch.strided and not x.is_nested
+
+
+def _start(x: NDArray[Any]) -> int:
+    start: int = np.lib.array_utils.byte_bounds(x)[0]
+    return start
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return (a.ctypes.data, a.shape, a.strides, a.dtype) == (b.ctypes.data, b.shape, b.strides, b.dtype)

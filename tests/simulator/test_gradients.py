@@ -1,0 +1,266 @@
+"""The backward pass on the engine: gradients equal the formulas, computed by the definition."""
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+import simulator  # noqa: E402
+from simulator.arithmetic import reference  # noqa: E402
+from simulator.network.emulation import Emulation  # noqa: E402
+from tests.oracles.layers import NPU, product  # noqa: E402
+
+MIXED = "fp8_e5m2*fp8_e4m3 -> fma(fp16)"
+
+
+def rand(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def same(found, wanted):
+    return np.array_equal(np.asarray(found.detach(), np.float64), np.asarray(wanted, np.float64), equal_nan=True)
+
+
+def by_definition(mac, a, b, c=None):
+    """A product by the exact reference, term by term."""
+    spec = simulator.mac(mac)
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    c = np.zeros(b.shape[1]) if c is None else np.asarray(c, np.float64)
+    rows = [
+        [reference.dot(spec, row.tolist(), column.tolist(), float(c[n]))[0] for n, column in enumerate(b.T)]
+        for row in a
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("mac", ["fp8_e4m3 -> fma(fp16)", "bf16 -> seq(bf16)", MIXED])
+def test_a_training_step_equals_the_emulated_formulas(mac):
+    """Forward, both gradients of both layers and a step of SGD, each product by the exact reference."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    x, labels = rand(3, 6).requires_grad_(), torch.tensor([0, 3, 1])
+    first, last = model[0], model[2]
+    w1, c1, w2, c2 = (p.detach().clone() for p in model.parameters())
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.25)
+    with simulator.emulate(model, "npu", layers={"*": mac}) as run:
+        y = model(x)
+        functional.cross_entropy(y, labels).backward()
+        optimiser.step()
+    # Values and gradients have the first operand's format, weights the second's.
+    values = simulator.mac(mac).operands[0]
+    accumulator = mac.split("->")[-1]
+    of_values = f"{values} -> {accumulator}"
+
+    def gradient(a, b):  # of a weight: nothing but values
+        return by_definition(of_values, a, b)
+
+    z = by_definition(mac, x.detach(), w1.T, c1)
+    h = z.relu()
+    out = by_definition(mac, h, w2.T, c2)
+    assert torch.equal(y, out)
+    g = out.clone().requires_grad_()
+    functional.cross_entropy(g, labels).backward()
+    g = g.grad
+    assert torch.equal(last.weight.grad, gradient(g.T, h))
+    assert torch.equal(last.bias.grad, g.sum(0))
+    g = by_definition(mac, g, w2) * (z > 0)
+    assert torch.equal(first.weight.grad, gradient(g.T, x.detach()))
+    assert torch.equal(x.grad, by_definition(mac, g, w1))
+    assert torch.equal(first.weight, w1 - 0.25 * first.weight.grad)
+    assert [(r.name, r.phase, r.m, r.n, r.k) for r in run.result.layers] == [
+        ("0", "forward", 3, 5, 6), ("2", "forward", 3, 4, 5), ("2", "input gradient", 3, 5, 4),
+        ("2", "weight gradient", 4, 5, 3), ("0", "input gradient", 3, 6, 5), ("0", "weight gradient", 5, 6, 3),
+    ]  # fmt: skip
+    assert not [w for w in run.result.warnings if "not emulated" in w]
+
+
+CONVOLUTIONS = {
+    "1d": (1, (4, 6, 3), {}, (2, 4, 9)),
+    "2d": (2, (4, 6, 3), {}, (2, 4, 6, 7)),
+    "2d, stride that leaves positions over": (2, (4, 6, 3), {"stride": 2}, (2, 4, 6, 8)),
+    "2d, all settings": (
+        2, (4, 6, (2, 3)), {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}, (2, 4, 7, 7),
+    ),
+    "2d, depthwise": (2, (4, 4, 3), {"groups": 4, "padding": 1}, (2, 4, 6, 7)),
+    "3d": (3, (2, 3, 2), {"padding": 1}, (1, 2, 3, 4, 4)),
+}  # fmt: skip
+TRANSPOSED = {
+    "1d": (1, (4, 6, 3), {}, (2, 4, 9)),
+    "2d, stride and output padding": (2, (4, 6, 3), {"stride": 2, "padding": 1, "output_padding": 1}, (2, 4, 5, 6)),
+    "2d, all settings": (
+        2, (4, 6, (2, 3)), {"stride": (2, 3), "padding": (0, 1), "dilation": (3, 1), "groups": 2}, (2, 4, 4, 5),
+    ),
+}  # fmt: skip
+
+
+def multiplied_terms(layer, x):
+    """For each gradient of a convolution, the pairs whose products are summed, by brute force on impulses.
+
+    (dx index -> list of (dy index, weight index)), (dw index -> list of (x index, dy index)).
+    """
+    weight = layer.weight.detach()
+    to_input, to_weight = {}, {}
+    impulses = torch.eye(x[0].numel()).reshape(-1, *x.shape[1:])
+    for w in np.ndindex(*weight.shape):
+        one = torch.zeros_like(weight)
+        one[w] = 1
+        outputs = transposed(layer, impulses, one) if layer.transposed else layer._conv_forward(impulses, one, None)
+        for i, *o in outputs.nonzero().tolist():
+            at = tuple(map(int, np.unravel_index(i, x.shape[1:])))
+            for n in range(len(x)):
+                to_input.setdefault((n, *at), []).append(((n, *o), w))
+                to_weight.setdefault(w, []).append(((n, *at), (n, *o)))
+    return to_input, to_weight
+
+
+def transposed(layer, x, weight):
+    function = {3: functional.conv_transpose1d, 4: functional.conv_transpose2d}[x.dim()]
+    return function(x, weight, None, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+
+
+def layer_of(dims, sizes, settings, kind):
+    torch.manual_seed(1)
+    return getattr(nn, f"{kind}{dims}d")(*sizes, **settings)
+
+
+@pytest.mark.parametrize(
+    "kind, dims, sizes, settings, shape",
+    [("Conv", *case) for case in CONVOLUTIONS.values()] + [("ConvTranspose", *case) for case in TRANSPOSED.values()],
+    ids=[*CONVOLUTIONS, *(f"transposed {name}" for name in TRANSPOSED)],
+)
+def test_gradients_of_convolutions_with_exact_sums_are_the_sums_of_their_terms(kind, dims, sizes, settings, shape):
+    """Exact sums do not depend on the order, so that they are those of the pairs found by impulses."""
+    layer, x = layer_of(dims, sizes, settings, kind), rand(*shape).requires_grad_()
+    mac = "fp8_e5m2*fp8_e4m3 -> exact(fp32)"
+    with simulator.emulate(layer, "npu", layers={"*": mac}) as run:
+        y = layer(x)
+        dy = rand(*y.shape, seed=4)
+        y.backward(dy)
+    assert [r.phase for r in run.result.layers] == ["forward", "input gradient", "weight gradient"]
+    e5m2, e4m3 = (use.format for use in simulator.mac(mac).operands)
+    q = {
+        "x": torch.from_numpy(e5m2.quantize(x.detach().numpy())), "dy": torch.from_numpy(e5m2.quantize(dy.numpy())),
+        "w": torch.from_numpy(e4m3.quantize(layer.weight.detach().numpy())),
+    }  # fmt: skip
+    to_input, to_weight = multiplied_terms(layer, x)
+    for at in list(np.ndindex(*x.shape))[::7]:
+        wanted = math.fsum(float(q["dy"][o]) * float(q["w"][w]) for o, w in to_input.get(at, []))
+        assert float(x.grad[at]) == np.float32(wanted)
+    for at in list(np.ndindex(*layer.weight.shape))[::5]:
+        wanted = math.fsum(float(q["x"][i]) * float(q["dy"][o]) for i, o in to_weight.get(at, []))
+        assert float(layer.weight.grad[at]) == np.float32(wanted)
+    assert torch.equal(layer.bias.grad, dy.sum([0, *range(2, dy.dim())]))
+
+
+def test_gradients_of_a_convolution_are_summed_in_order():
+    """Over outputs and kernel positions, flipped, for the image; over samples and positions for the weight."""
+    layer, x = nn.Conv2d(2, 3, 3, padding=1, bias=False), rand(2, 2, 5, 6).requires_grad_()
+    mac = "fp8_e4m3 -> seq(fp16)"
+    with simulator.emulate(layer, "npu", layers={"*": mac}):
+        y = layer(x)
+        dy = rand(*y.shape, seed=4)
+        y.backward(dy)
+    w = layer.weight.detach()
+    windows = functional.unfold(dy, 3, padding=1).transpose(1, 2)  # (samples, positions, outputs * kernel)
+    flipped = w.flip(2, 3).transpose(0, 1).reshape(2, -1)  # (channels, outputs * kernel)
+    wanted = torch.stack([by_definition(mac, rows, flipped.T) for rows in windows])
+    assert torch.equal(x.grad.flatten(2), wanted.transpose(1, 2))
+    windows = functional.unfold(x.detach(), 3, padding=1).transpose(1, 2).reshape(-1, 18)
+    wanted = by_definition(mac, windows.T, dy.transpose(0, 1).flatten(1).T)
+    assert torch.equal(layer.weight.grad, wanted.T.reshape(3, 2, 3, 3))
+
+
+def test_gradients_of_attention():
+    """Of both products of attention, for every head."""
+    q, k, v = (rand(1, 2, 4, 3, seed=i).requires_grad_() for i in range(3))
+
+    class Attention(nn.Module):
+        def forward(self, q, k, v):
+            return functional.scaled_dot_product_attention(q, k, v)
+
+    model = Attention()
+    with Emulation(model, NPU, default="low") as run:
+        y = model(q, k, v)
+        y.sum().backward()
+    phases = [(r.name, r.phase, r.gemms, r.m, r.n, r.k) for r in run.result.layers]
+    assert phases == [
+        ("Attention", "forward", 2, 4, 4, 3), ("Attention#2", "forward", 2, 4, 3, 4),
+        ("Attention#2", "weight gradient", 2, 4, 3, 4), ("Attention#2", "input gradient", 2, 4, 4, 3),
+        ("Attention", "weight gradient", 2, 3, 4, 4), ("Attention", "input gradient", 2, 4, 3, 4),
+    ]  # fmt: skip
+    scores = [product("low", q[0, h].detach() * 3**-0.25, k[0, h].detach().T * 3**-0.25)[0] for h in range(2)]
+    attention = [torch.from_numpy(s).softmax(-1) for s in scores]
+    for h in range(2):
+        dv = product("low", attention[h].T, np.ones((4, 3), np.float32))[0]
+        assert same(v.grad[0, h], dv)
+
+
+def test_of_two_passes_gradients_have_the_high_one():
+    layer, x = nn.Linear(6, 5), rand(3, 6).requires_grad_()
+    with Emulation(layer, NPU, default="two_pass"):
+        layer(x).backward(dy := rand(3, 5, seed=1))
+    assert same(x.grad, product("high", dy, layer.weight.detach())[0])
+    assert same(layer.weight.grad, product("high", dy.T, x.detach())[0])
+
+
+def test_rules_name_the_arithmetic_of_gradients():
+    layer, x = nn.Linear(6, 5), rand(3, 6).requires_grad_()
+    with simulator.emulate(layer, NPU, layers={"*": {"mac": "low", "gradients": "float32"}}) as run:
+        layer(x).backward(dy := rand(3, 5, seed=1))
+    assert torch.equal(x.grad, dy @ layer.weight)
+    assert [(r.phase, r.mac, r.energy_j is None) for r in run.result.layers][1:] == [
+        ("input gradient", "float32", True), ("weight gradient", "float32", True),
+    ]  # fmt: skip
+
+
+def test_float32_changes_no_bit_of_a_gradient():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    x = rand(2, 2, 5, 5)
+    model(x).square().sum().backward()
+    wanted = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    with simulator.emulate(model, NPU, layers={"*": "float32"}):
+        model(x).square().sum().backward()
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), wanted, strict=True))
+
+
+def test_weight_gradients_of_several_steps_are_one_sum_over_all_samples():
+    layer = nn.Linear(6, 5)
+    with Emulation(layer, NPU, default="low") as run:
+        for size in (3, 3, 2):
+            layer(rand(size, 6)).sum().backward()
+    assert [(r.phase, r.m, r.n, r.k) for r in run.result.layers] == [
+        ("forward", 8, 5, 6), ("weight gradient", 5, 6, 8),
+    ]  # fmt: skip
+
+
+def test_random_words_differ_from_step_to_step():
+    layer, x = nn.Linear(64, 5, bias=False), rand(8, 64)
+    gradients = []
+    with simulator.emulate(layer, NPU, layers={"*": "fp8_e4m3 -> fma(fp8_e4m3/sr)"}):
+        for _ in range(2):
+            layer.zero_grad()
+            layer(x).backward(torch.ones(8, 5))
+            gradients.append(layer.weight.grad.clone())
+    assert not torch.equal(*gradients)
+
+
+def test_a_small_network_learns_on_the_machine():
+    torch.manual_seed(0)
+    x = rand(64, 8)
+    labels = (x[:, 0] * x[:, 1] > 0).long()
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+    with simulator.emulate(model, NPU, layers={"*": "fp8_e4m3 -> fma(fp16)"}):
+        for _ in range(100):
+            optimiser.zero_grad()
+            loss = functional.cross_entropy(model(x), labels)
+            loss.backward()
+            optimiser.step()
+        accuracy = (model(x).argmax(1) == labels).double().mean()
+    assert loss < 0.2 and accuracy > 0.95
