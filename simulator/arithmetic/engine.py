@@ -32,6 +32,7 @@ from .situation import Situation
 from .spec import MacSpec, float32_holds
 from .stats import Stats
 
+RandomKey = engine.Key
 Outputs = tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]
 
 

@@ -104,6 +104,13 @@ def percentile(form: object) -> float:
     return float(form)
 
 
+def magnitude(form: object) -> float:
+    """A finite number above 0."""
+    if isinstance(form, bool) or not isinstance(form, int | float) or not 0 < form < math.inf:
+        raise ValueError(f"got {describe(form)}; expected a plain number above 0; write e.g. 448")
+    return float(form)
+
+
 def table(form: object) -> str:
     """The name of an energy table."""
     if not isinstance(form, str) or form not in table_names():

@@ -125,4 +125,6 @@ def _scaling(at: Keys, form: schema.ScalingSection, operand: str, problem: Probl
     if form.per == "row" and form.when == "calibrated":
         problem((*at, "when"), "got calibrated for rows, which differ from input to input; expected dynamic; write it")
     percentile = 99.9 if form.percentile is None and form.method == "percentile" else form.percentile or 100.0
-    return Scaling(form.per, form.block or 0, form.method, percentile, form.when, form.powers_of_two)
+    if form.to is not None and form.method == "mse":
+        problem((*at, "to"), "got it with method: mse, which tries all scales; expected none; remove it")
+    return Scaling(form.per, form.block or 0, form.method, percentile, form.to, form.when, form.powers_of_two)

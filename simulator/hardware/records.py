@@ -192,9 +192,10 @@ class Scaling:
             channels, whose scales move into the weights; weights: output channels) or block (of input channels, of
             each row or output; the sums of the blocks are added in float32).
         block: input channels of a block, if per is block.
-        method: max (the largest magnitude becomes the format's largest value), percentile (a percentile of the
-            magnitudes does) or mse (the scale of the least mean square error).
-        percentile: of the method of that name.
+        method: max (the largest magnitude is put at `to`), percentile (a percentile of the magnitudes is) or mse (the
+            scale of the least mean square error).
+        percentile: of the method of that name. to: None for the format's largest value; less leaves an accumulator
+            room for its sums.
         when: dynamic (from the values at hand) or calibrated (from samples seen before); weights are always at hand.
         powers_of_two: whether a scale is a power of two.
     """
@@ -203,6 +204,7 @@ class Scaling:
     block: int = 0
     method: str = "max"
     percentile: float = 100.0
+    to: float | None = None
     when: str = "dynamic"
     powers_of_two: bool = True
 

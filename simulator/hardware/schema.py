@@ -193,10 +193,13 @@ class ScalingSection(Section):
         default=None, description="input channels of a block", examples=[32]
     )
     method: Annotated[str, BeforeValidator(checks.choice("max", "percentile", "mse"))] = Field(
-        default="max", description="what the largest value of the format is set to", examples=["max"]
+        default="max", description="what magnitude is put at `to`, or the least error", examples=["max"]
     )
     percentile: Annotated[float, BeforeValidator(checks.percentile)] | None = Field(
         default=None, description="share of the magnitudes that do not saturate", examples=[99.9]
+    )
+    to: Annotated[float, BeforeValidator(checks.magnitude)] | None = Field(
+        default=None, description="where that magnitude is put; the format's largest value", examples=[448]
     )
     when: Annotated[str, BeforeValidator(checks.choice("dynamic", "calibrated"))] = Field(
         default="dynamic", description="from the values at hand, or from samples seen before", examples=["dynamic"]

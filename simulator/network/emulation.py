@@ -21,7 +21,7 @@ from . import vector
 from .consumers import Consumer, record_first_sample
 from .execution import Place, execute
 from .folding import Folding, folded
-from .operations import Operations
+from .operations import MAC_ARRAY, TORCH, VECTOR_UNIT, Operations
 from .ops import FORWARD, Op
 from .record import run_record
 from .rules import Rules
@@ -82,6 +82,8 @@ class Emulation:
         self.calibrations = {} if calibrations is None else calibrations
         self._weights = Weights(model)
         self._folding = Folding()
+        # Whether the operation that runs is a product with folded weights, or a normalisation that these have done.
+        self._folds = self._skipped = False
         self._tap = Tap(model, self._execute, self._observe, self._begin, self._emulates, self._compute)
 
     def __enter__(self) -> Emulation:
@@ -149,7 +151,7 @@ class Emulation:
         if op.macs == 0:
             return None
         forward = op.phase == FORWARD
-        rule = self.rules.forward(op.name) if forward else self.rules.backward(op.name)
+        rule = self.rules.arithmetic(op)
         consumer = self.consumers.get(op.name, Consumer()) if forward else Consumer()
         tally = self.tallies.of(op, rule, consumer)
         if rule.low is None:
@@ -170,24 +172,32 @@ class Emulation:
         tally.add(op, overflows, flags)
         for observe in self.observers:
             observe(op, out, tally)
-        result = op.tensor(out)
-        if folds:
-            self._folding.note(result)
-        return result
+        self._folds = folds
+        return op.tensor(out)
 
     def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Any:
         done = self._folding.skip(func, args)
-        return vector.compute(self.rules.vector(path), func, args, kwargs) if done is None else done
+        self._skipped = done is not None
+        return done if self._skipped else vector.compute(self.rules.vector(path), func, args, kwargs)
 
     def _observe(self, ran: Ran) -> None:
         self._weights.observe(ran)
-        if ran.ops:
-            op = ran.ops[0]
-            rule = self.rules.forward(op.name) if op.phase == FORWARD else self.rules.backward(op.name)
-            self.operations.add(ran, str(rule))
-        else:
+        if self._folds:
+            self._folding.note(ran.result)
+            self._folds = False
+        self.operations.add(ran, *self._computed_by(ran))
+
+    def _computed_by(self, ran: Ran) -> tuple[str, str]:
+        """Return the unit that computed an operation, and its arithmetic, empty for torch's own."""
+        skipped, self._skipped = self._skipped, False
+        if ran.executed:
+            return MAC_ARRAY, str(self.rules.arithmetic(ran.ops[0]))
+        if skipped:
+            return MAC_ARRAY, "folded"
+        if ran.path and vector.covers(ran.func):
             use = self.rules.vector(ran.path)
-            self.operations.add(ran, "float32" if use == vector.TORCH else str(use))
+            return VECTOR_UNIT, "float32" if use == vector.TORCH else str(use)
+        return TORCH, ""
 
 
 def emulate(

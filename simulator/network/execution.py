@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.arithmetic.convolution import terms
-from simulator.arithmetic.engine import Accumulation, random_key
+from simulator.arithmetic.engine import Accumulation, RandomKey, random_key
+from simulator.arithmetic.scaling import scaled as scaled_sums
 from simulator.arithmetic.spec import MacSpec
+from simulator.arithmetic.stats import Stats
 from simulator.arithmetic.two_pass import two_pass
 
 from .consumers import Consumer
@@ -73,9 +75,21 @@ def _one_pass(op: Op, spec: MacSpec, place: Place) -> Outcome:
     out = np.empty((op.gemms, op.m, op.n), spec.dtype)
     overflows = 0
     for block in op.blocks(spec):
-        out[block.gemm, block.rows], stats = _sums(op, spec, place, block).dense("overflows")
+        if op.factors == (1.0, 1.0):
+            out[block.gemm, block.rows], stats = _sums(op, spec, place, block).dense("overflows")
+        else:
+            out[block.gemm, block.rows], stats = _with_factors(op, spec, place, block)
         overflows += stats.overflows if stats else 0
     return Outcome(out, overflows, None)
+
+
+def _with_factors(op: Op, spec: MacSpec, place: Place, block: Block) -> tuple[NDArray[Any], Stats | None]:
+    """Return alpha times the sums plus beta times the addend, which the unit's epilogue computes; beta 0 reads none."""
+    alpha, beta = op.factors
+    c = _addend(op, block) if beta else None
+    key = _key(op, place, block)
+    assert isinstance(block.a, np.ndarray)  # no convolution has factors
+    return scaled_sums(spec, block.a, block.b, c, place.threads, key, "overflows", alpha, beta)
 
 
 def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled) -> Outcome:
@@ -128,8 +142,11 @@ def _two_passes(op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scal
 
 def _sums(op: Op, spec: MacSpec, place: Place, block: Block, part: int = 0) -> Accumulation:
     """Return the accumulation of a block, ready to run."""
-    key = random_key(place.seed, part, 2 * place.site, place.row(op, block), op.n, place.matrix(op, block))
-    return Accumulation(spec, block.a, block.b, block.c, place.threads, key)
+    return Accumulation(spec, block.a, block.b, block.c, place.threads, _key(op, place, block, part))
+
+
+def _key(op: Op, place: Place, block: Block, part: int = 0) -> RandomKey:
+    return random_key(place.seed, part, 2 * place.site, place.row(op, block), op.n, place.matrix(op, block))
 
 
 def _unscaled(sums: NDArray[Any], scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
@@ -156,6 +173,8 @@ def _addend(op: Op, block: Block) -> NDArray[Any] | None:
 
 
 def _with_addend(y: NDArray[Any], op: Op, block: Block) -> NDArray[Any]:
-    addend = _addend(op, block)
+    alpha, beta = (np.float32(factor) for factor in op.factors)
+    addend = _addend(op, block) if beta else None
     with np.errstate(all="ignore"):
-        return y if addend is None else y + addend.astype(np.float32)
+        scaled = y * alpha
+        return scaled if addend is None else scaled + addend.astype(np.float32) * beta

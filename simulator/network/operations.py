@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_leaves
 from simulator.result import OperationResult
 
 from .tap import OWN, Ran
-from .vector import covers
 
 MAC_ARRAY, VECTOR_UNIT, TORCH = "MAC array", "vector unit", "torch"
 
@@ -30,8 +29,8 @@ class Operations:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str, str, str], _Count] = {}
 
-    def add(self, ran: Ran, arithmetic: str) -> None:
-        """Count an operation; `arithmetic` is that of the unit which computed it, if it was emulated."""
+    def add(self, ran: Ran, unit: str, arithmetic: str) -> None:
+        """Count an operation with the unit that computed it, and that unit's arithmetic."""
         if not ran.path and not ran.unknown:
             return  # a loss or an optimiser
         if getattr(ran.func, "is_view", False):
@@ -39,14 +38,8 @@ class Operations:
         work = _work(ran)
         if not work:
             return
-        name = _name(ran.func)
-        if ran.executed:
-            unit = MAC_ARRAY
-        elif covers(ran.func):
-            unit = VECTOR_UNIT
-        else:
-            unit, arithmetic = TORCH, _dtype(ran.result)
-        count = self._counts.setdefault((name, ran.phase, unit, arithmetic), _Count())
+        key = _name(ran.func), ran.phase, unit, arithmetic or _dtype(ran.result)
+        count = self._counts.setdefault(key, _Count())
         count.runs += 1
         count.work += work
         count.places[ran.path or "outside of the model"] = None

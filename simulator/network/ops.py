@@ -59,6 +59,7 @@ class Op(ABC):
         name: path of the module, with `#2` for its second call. phase: FORWARD or of which gradient.
         roles: whether the operands a and b are values of the network (0) or weights (1), and so which of a unit's two
             operand formats is theirs; gradients and what flows through a product with them are values.
+        factors: of the products and of the addend, alpha and beta of BLAS.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class Op(ABC):
     name: str = field(default="", init=False)
     phase: str = field(default=FORWARD, init=False)
     roles: tuple[int, int] = field(default=(0, 1), init=False)
+    factors: tuple[float, float] = field(default=(1.0, 1.0), init=False)
 
     def on(self, spec: MacSpec) -> MacSpec:
         """Return a unit with its operand formats as this Op's operands have them."""
@@ -300,8 +302,8 @@ AnyOp = TypeVar("AnyOp", bound=Op)
 
 
 def _like(op: AnyOp, other: AnyOp) -> AnyOp:
-    """Give a copy the name and phase of the Op that it was made of."""
-    other.name, other.phase, other.roles = op.name, op.phase, op.roles
+    """Give a copy what is not among the arguments of the Op that it was made of."""
+    other.name, other.phase, other.roles, other.factors = op.name, op.phase, op.roles, op.factors
     return other
 
 
@@ -340,6 +342,18 @@ def matrix_product(kind: str, a: Tensor, b: Tensor, c: Tensor | None = None) -> 
     return MatrixProduct(
         kind, m, right.shape[2], k, gemms, a.dtype, batched=batched, a=left, b=right, c=addend, shape=tuple(shape)
     )
+
+
+def summed_products(kind: str, a: Tensor, b: Tensor, c: Tensor) -> MatrixProduct | None:
+    """Build the Op of the sum of a stack's products (S, M, K) x (S, K, N), over the stack and K; None if no fit."""
+    if a.dim() != 3 or b.dim() != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
+        return None
+    return matrix_product(kind, a.transpose(0, 1).flatten(1), b.flatten(0, 1), c)
+
+
+def outer_product(kind: str, a: Tensor, b: Tensor, c: Tensor) -> MatrixProduct | None:
+    """Build the Op of a column (M,) times a row (N,) plus c; None if they are none."""
+    return matrix_product(kind, a[:, None], b[None], c) if a.dim() == 1 and b.dim() == 1 else None
 
 
 def _broadcasts(shape: torch.Size, to: tuple[int, ...]) -> bool:

@@ -14,6 +14,7 @@ from simulator.errors import InputError
 from simulator.hardware import LayerRule, Machine, Scaling
 
 from . import scales
+from .ops import FORWARD, Op
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,13 @@ class Rules:
         """Return the arithmetic of a layer's gradients."""
         rule = self._rule(name)
         return self._default_backward if rule is None else self._backward[rule.pattern]
+
+    def arithmetic(self, op: Op) -> Arithmetic:
+        """Return the arithmetic of an Op; with factors it has one pass, since its score would be that of a part."""
+        found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name)
+        if found.high is not None and op.factors != (1.0, 1.0):
+            return replace(found, label="high" if found.label == "two_pass" else "custom", low=found.high, high=None)
+        return found
 
     def vector(self, name: str) -> Use:
         """Return the format of the vector unit in a layer."""

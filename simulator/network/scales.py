@@ -27,7 +27,7 @@ _OCTAVES_BELOW, _OCTAVES_ABOVE = 12, 2
 _STEPS_PER_OCTAVE = 8  # where a scale need not be a power of two
 
 _LEAST, _LARGEST = 2.0**-126, 2.0**127
-_TAPERED = ("posit", "takum")
+_LARGEST_ANCHOR = 2.0**64  # no operand is to be put at the end of a range that nothing can be multiplied in
 _CELLS_AT_ONCE = 1 << 11  # rows come by the hundred thousand, and a histogram takes 32 KiB
 
 
@@ -81,15 +81,20 @@ def counts(scaling: Scaling) -> bool:
 
 def check(scaling: Scaling, fmt: Format) -> None:
     """Raise InputError if a format cannot be scaled so."""
-    if family_of(fmt).key in _TAPERED and scaling.method != "mse":
-        raise InputError(
-            f"{fmt.name}: got scales by {scaling.method}, and its values are densest around 1, not up to a largest "
-            "one; expected method: mse; write it"
-        )
     if fmt.has_blocks and scaling.per != "tensor":
         raise InputError(
             f"{fmt.name}: got scales per {scaling.per}, and its blocks have their own; expected per: tensor; write it"
         )
+    if scaling.to is None and scaling.method != "mse" and (_tapered(fmt) or fmt.max > _LARGEST_ANCHOR):
+        why = "is densest around 1" if _tapered(fmt) else f"has values up to {fmt.max:.3g}"
+        raise InputError(
+            f"{fmt.name}: got scales by {scaling.method} to the largest value of a format that {why}; expected where "
+            "to put the magnitudes; add e.g. to: 1, or write method: mse"
+        )
+
+
+def _tapered(fmt: Format) -> bool:
+    return family_of(fmt).key in ("posit", "takum")
 
 
 def measured(x: NDArray[np.float32], use: Use, scaling: Scaling) -> NDArray[np.float32]:
@@ -106,7 +111,7 @@ def measured(x: NDArray[np.float32], use: Use, scaling: Scaling) -> NDArray[np.f
 def chosen(magnitudes: Magnitudes, use: Use, scaling: Scaling) -> NDArray[np.float32]:
     """Return the scales (cells,) for magnitudes in a use, float32, each in 2**-126..2**127; 1 where all values are 0.
 
-    Of max and percentile the least ones at which that magnitude is within the format's largest; of mse an estimate,
+    Of max and percentile the least ones at which that magnitude is not beyond `to`; of mse an estimate,
     from the middles of the histogram's bins, over scales from 2**-12 to 4 times that of max.
     """
     if scaling.method == "mse":
@@ -115,7 +120,7 @@ def chosen(magnitudes: Magnitudes, use: Use, scaling: Scaling) -> NDArray[np.flo
         top = magnitudes.percentile(scaling.percentile) if counts(scaling) else magnitudes.largest.astype(np.float64)
         # A cell of zeros but for a few has no percentile to scale by.
         top = np.where(top > 0, top, magnitudes.largest)
-        scales = top / _anchor(use.format)
+        scales = top / (_anchor(use.format) if scaling.to is None else scaling.to)
         if scaling.powers_of_two:
             scales = _power_of_two(scales)
     scales = np.clip(scales, _LEAST, _LARGEST).astype(np.float32)
@@ -123,8 +128,8 @@ def chosen(magnitudes: Magnitudes, use: Use, scaling: Scaling) -> NDArray[np.flo
 
 
 def _anchor(fmt: Format) -> float:
-    """Return the value that the largest magnitude is put at: the largest one, or 1 where values are densest there."""
-    return 1.0 if family_of(fmt).key in _TAPERED else fmt.max
+    """Return where magnitudes are put: at the largest value, or at 1 where that is far from where values are dense."""
+    return 1.0 if _tapered(fmt) or fmt.max > _LARGEST_ANCHOR else fmt.max
 
 
 def _power_of_two(x: NDArray[np.float64]) -> NDArray[np.float64]:

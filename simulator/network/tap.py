@@ -177,9 +177,11 @@ class Tap:
         if op is not None:
             result = self.execute(op)
             executed = result is not None
-            return Ran(
-                func, args, kwargs, result if executed else func(*args, **kwargs), path, FORWARD, (op,), executed
-            )
+            if result is None:
+                result = func(*args, **kwargs)
+            elif func in FUNCTIONAL:
+                result = _written(result, args, kwargs)
+            return Ran(func, args, kwargs, result, path, FORWARD, (op,), executed)
         unknown = found if isinstance(found, str) else ""
         if unknown:
             self.not_emulated[unknown, path] += 1
@@ -354,7 +356,7 @@ def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str 
     name = func.overloadpacket.__name__
     if func.namespace not in OWN:
         return f"{func.namespace}.{name}"
-    build = _OPS.get(func)
+    build = _OPS.get(FUNCTIONAL.get(func, func))
     if build is None:
         return None if MAC_WORDS.isdisjoint(name.split("_")) else name.rstrip("_")
     tensors = [x for x in args if isinstance(x, Tensor)]
@@ -363,16 +365,39 @@ def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str 
         return f"{name} on mixed types or layouts"
     if not tensors[0].is_floating_point():
         return f"{name} on {str(tensors[0].dtype).removeprefix('torch.')}"
-    if kwargs.get("beta", 1) != 1 or kwargs.get("alpha", 1) != 1:
-        return f"{name} with beta or alpha"
-    return build(*args)
+    op = build(*args)
+    if op is not None:
+        op.factors = float(kwargs.get("alpha", 1)), float(kwargs.get("beta", 1))
+    return op
 
+
+def _written(result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Write a result where an operation in place, or one with `out=`, wants it."""
+    target: Tensor = kwargs.get("out", args[0])
+    if target.shape != result.shape:
+        target.resize_(result.shape)
+    return target.copy_(result)
+
+
+# Operations that write their result -> those that return it.
+FUNCTIONAL = {
+    aten.mm.out: aten.mm.default, aten.bmm.out: aten.bmm.default, aten.mv.out: aten.mv.default,
+    aten.dot.out: aten.dot.default, aten.vdot.out: aten.vdot.default,
+    aten.addmm.out: aten.addmm.default, aten.addmm_.default: aten.addmm.default,
+    aten.baddbmm.out: aten.baddbmm.default, aten.baddbmm_.default: aten.baddbmm.default,
+    aten.addmv.out: aten.addmv.default, aten.addmv_.default: aten.addmv.default,
+    aten.addbmm.out: aten.addbmm.default, aten.addbmm_.default: aten.addbmm.default,
+    aten.addr.out: aten.addr.default, aten.addr_.default: aten.addr.default,
+    aten.convolution.out: aten.convolution.default,
+}  # fmt: skip
 
 _OPS: dict[Any, Callable[..., Op | None]] = {
     aten.mm.default: lambda a, b: ops.matrix_product("mm", a, b),
     aten.addmm.default: lambda c, a, b: ops.matrix_product("linear", a, b, c),
     aten.bmm.default: lambda a, b: ops.matrix_product("bmm", a, b),
     aten.baddbmm.default: lambda c, a, b: ops.matrix_product("baddbmm", a, b, c),
+    aten.addbmm.default: lambda c, a, b: ops.summed_products("addbmm", a, b, c),
+    aten.addr.default: lambda c, a, b: ops.outer_product("addr", a, b, c),
     aten.mv.default: lambda a, b: ops.matrix_product("mv", a, b),
     aten.addmv.default: lambda c, a, b: ops.matrix_product("addmv", a, b, c),
     aten.dot.default: lambda a, b: ops.matrix_product("dot", a, b),

@@ -3,9 +3,10 @@
 import itertools
 
 import numpy as np
+import torch
 
 import simulator
-from simulator.arithmetic import Criterion
+from simulator.arithmetic import Criterion, reference
 from simulator.hardware import load_hardware
 from simulator.network.rules import arithmetic
 
@@ -24,6 +25,16 @@ def product(name, a, b, c=None, activation="identity", scale=1.0, shift=0.0):
         )
         return r.output, r.recomputed
     return simulator.matmul(a, b, mac=chosen.low, c=c), None
+
+
+def by_definition(mac, a, b, c=None):
+    """A product by the exact reference, term by term, in Python's integers; a float32 tensor."""
+    spec = simulator.mac(mac)
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    c = np.zeros(b.shape[1]) if c is None else np.asarray(c, np.float64)
+    columns = [(b[:, n].tolist(), float(c[n])) for n in range(b.shape[1])]
+    rows = [[reference.dot(spec, row, column, addend)[0] for column, addend in columns] for row in a.tolist()]
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def unfolded(x, kernel, stride, padding, dilation):

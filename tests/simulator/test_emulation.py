@@ -107,6 +107,58 @@ def test_products_of_functions(name):
     ]  # fmt: skip
 
 
+FACTORS = {
+    "alpha": lambda c, a, b: torch.addmm(c, a, b, alpha=0.7),
+    "beta": lambda c, a, b: torch.addmm(c, a, b, beta=-1.3),
+    "both": lambda c, a, b: torch.addmm(c, a, b, alpha=0.7, beta=-1.3),
+    "beta 0 reads no addend": lambda c, a, b: torch.addmm(c * torch.nan, a, b, alpha=3, beta=0),
+    "in place": lambda c, a, b: c.clone().addmm_(a, b, alpha=0.7, beta=-1.3),
+    "a stack": lambda c, a, b: torch.baddbmm(c, a.view(2, 2, 30), b.view(2, 30, 3), alpha=0.7, beta=-1.3),
+}
+
+
+@pytest.mark.parametrize("function", FACTORS.values(), ids=FACTORS)
+@in_each_arithmetic
+def test_products_with_factors(function, name):
+    """One pass each, of two passes the high one, whose epilogue has the factors."""
+
+    class Products(nn.Module):
+        def forward(self, c, a, b):
+            return function(c, a, b)
+
+    a, b = rand(4, 30), rand(30, 6, seed=1)
+    stacked = function is FACTORS["a stack"]
+    c = rand(2, 2, 3, seed=2) if stacked else rand(4, 6, seed=2)
+    with Emulation(Products(), NPU, default=name) as run:
+        y = run.model(c, a, b)
+    alpha, beta = {"alpha": (0.7, 1), "beta": (1, -1.3), "beta 0 reads no addend": (3, 0)}.get(
+        next(key for key, value in FACTORS.items() if value is function), (0.7, -1.3)
+    )
+    mac = arithmetic(NPU, "high" if name == "two_pass" else name).low
+    a, b, c = (x.numpy() for x in (a, b, c))
+    if stacked:
+        a, b = a.reshape(2, 2, 30), b.reshape(2, 30, 3)
+    wanted = simulator.matmul(a, b, mac=mac, c=c if beta else None, alpha=alpha, beta=beta)
+    assert same(y, wanted)
+    assert not run.result.warnings or "not emulated" not in " ".join(run.result.warnings)
+
+
+@in_each_arithmetic
+def test_products_that_are_written_or_summed(name):
+    class Products(nn.Module):
+        def forward(self, c, a, b):
+            out = torch.empty(0)
+            torch.mm(a, b, out=out)
+            return out, torch.addbmm(c[:2, :3], a.view(2, 2, 30), b.view(2, 30, 3)), torch.addr(c, a[:, 0], b[0])
+
+    a, b, c = rand(4, 30), rand(30, 6, seed=1), rand(4, 6, seed=2)
+    with Emulation(Products(), NPU, default=name) as run, torch.no_grad():
+        outputs = run.model(c, a, b)
+    summed = a.view(2, 2, 30).transpose(0, 1).reshape(2, 60), b.view(2, 30, 3).reshape(60, 3), c[:2, :3]
+    for y, operands in zip(outputs, ((a, b, None), summed, (a[:, :1], b[:1], c)), strict=True):
+        assert same(y, product(name, *operands)[0])
+
+
 @in_each_arithmetic
 def test_batched_products(name):
     class Batched(nn.Module):

@@ -11,9 +11,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import simulator  # noqa: E402
-from simulator.arithmetic import reference  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
-from tests.oracles.layers import NPU, product  # noqa: E402
+from tests.oracles.layers import NPU, by_definition, product  # noqa: E402
 
 MIXED = "fp8_e5m2*fp8_e4m3 -> fma(fp16)"
 
@@ -24,18 +23,6 @@ def rand(*shape, seed=0):
 
 def same(found, wanted):
     return np.array_equal(np.asarray(found.detach(), np.float64), np.asarray(wanted, np.float64), equal_nan=True)
-
-
-def by_definition(mac, a, b, c=None):
-    """A product by the exact reference, term by term."""
-    spec = simulator.mac(mac)
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    c = np.zeros(b.shape[1]) if c is None else np.asarray(c, np.float64)
-    rows = [
-        [reference.dot(spec, row.tolist(), column.tolist(), float(c[n]))[0] for n, column in enumerate(b.T)]
-        for row in a
-    ]
-    return torch.tensor(rows, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("mac", ["fp8_e4m3 -> fma(fp16)", "bf16 -> seq(bf16)", MIXED])

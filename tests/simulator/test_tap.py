@@ -97,6 +97,18 @@ PRODUCTS = {
     "mv": (torch.mv, [(4, 3), (3,)], [("mv", 1, 4, 1, 3)]),
     "matmul with a vector": (torch.matmul, [(4, 3), (3,)], [("mv", 1, 4, 1, 3)]),
     "addmv": (torch.addmv, [(4,), (4, 3), (3,)], [("addmv", 1, 4, 1, 3)]),
+    "addbmm": (torch.addbmm, [(4, 5), (2, 4, 3), (2, 3, 5)], [("addbmm", 1, 4, 5, 6)]),
+    "addr": (torch.addr, [(4, 3), (4,), (3,)], [("addr", 1, 4, 3, 1)]),
+    "addmm with beta": (
+        lambda c, a, b: torch.addmm(c, a, b, beta=2), [(4, 5), (4, 3), (3, 5)], [("linear", 1, 4, 5, 3)],
+    ),
+    "addmm with alpha": (
+        lambda c, a, b: torch.addmm(c, a, b, alpha=0.5), [(4, 5), (4, 3), (3, 5)], [("linear", 1, 4, 5, 3)],
+    ),
+    "addmm in place": (lambda c, a, b: c.clone().addmm_(a, b), [(4, 5), (4, 3), (3, 5)], [("linear", 1, 4, 5, 3)]),
+    "mm into a tensor": (
+        lambda a, b: torch.mm(a.detach(), b.detach(), out=torch.empty(4, 5)), [(4, 3), (3, 5)], [("mm", 1, 4, 5, 3)],
+    ),
     "dot": (torch.dot, [(3,), (3,)], [("dot", 1, 1, 1, 3)]),
     "vdot": (torch.vdot, [(3,), (3,)], [("vdot", 1, 1, 1, 3)]),
     "attention": (
@@ -198,18 +210,6 @@ def test_what_bears_no_macs_is_neither_an_op_nor_listed():
 # --- products that are not Ops ----------------------------------------------------------------------------------------
 
 LISTED = {
-    "addbmm": (torch.addbmm, [(4, 5), (2, 4, 3), (2, 3, 5)], "addbmm"),
-    "addmm with beta": (
-        lambda c, a, b: torch.addmm(c, a, b, beta=2), [(4, 5), (4, 3), (3, 5)], "addmm with beta or alpha",
-    ),
-    "addmm with alpha": (
-        lambda c, a, b: torch.addmm(c, a, b, alpha=0.5), [(4, 5), (4, 3), (3, 5)], "addmm with beta or alpha",
-    ),
-    "addmm in place": (lambda c, a, b: c.clone().addmm_(a, b), [(4, 5), (4, 3), (3, 5)], "addmm"),
-    "mm into a tensor": (
-        lambda a, b: torch.mm(a.detach(), b.detach(), out=torch.empty(4, 5)), [(4, 3), (3, 5)], "mm",
-    ),
-    "addr": (torch.addr, [(4, 3), (4,), (3,)], "addr"),
     "bilinear": (functional.bilinear, [(2, 4), (2, 5), (3, 4, 5)], "_trilinear"),
     "cdist": (torch.cdist, [(30, 4), (30, 4)], "_euclidean_dist"),
     "cdist, other norm": (lambda a, b: torch.cdist(a, b, p=1.0), [(3, 4), (5, 4)], "_cdist_forward"),
