@@ -1,0 +1,164 @@
+"""Rules of layers: from YAML and from Python to the arithmetic of each layer, in every mode of a run."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pathlib import Path  # noqa: E402
+
+from torch import nn  # noqa: E402
+
+import simulator  # noqa: E402
+from formats import Use  # noqa: E402
+from simulator.errors import InputError  # noqa: E402
+from simulator.hardware import LayerRule, Scaling, load_hardware, read_layers  # noqa: E402
+from simulator.network.emulation import Emulation  # noqa: E402
+from simulator.network.rules import Rules  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+NPU = load_hardware("npu")
+PATHS = ["Net", "stem", "body", "body.0", "body.0.fc", "body.1", "head"]
+
+
+def rules(layers, mode="two_pass", machine=NPU):
+    return Rules(machine, mode, read_layers(layers), PATHS)
+
+
+def machine_with(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text((ROOT / "hwconfigs" / "npu.yaml").read_text() + text)
+    return load_hardware(path)
+
+
+def test_yaml_and_python_say_the_same(tmp_path):
+    machine = machine_with(
+        tmp_path,
+        """
+layers:
+  stem: high
+  "body.*":
+    mac: low
+    operands: [int8, fp8_e4m3]
+    output: bf16
+    activations: {per: block, block: 32, method: percentile, percentile: 99, powers_of_two: false}
+    weights: channel
+    vector: bf16
+    gradients: float32
+  head: {policy: {tolerance: 0.25}, activations: {when: calibrated, to: 4}}
+""",
+    )
+    python = read_layers({
+        "stem": "high",
+        "body.*": {
+            "mac": "low", "operands": ["int8", "fp8_e4m3"], "output": "bf16",
+            "activations": {
+                "per": "block", "block": 32, "method": "percentile", "percentile": 99, "powers_of_two": False,
+            },
+            "weights": "channel", "vector": "bf16", "gradients": "float32",
+        },
+        "head": {"policy": {"tolerance": 0.25}, "activations": {"when": "calibrated", "to": 4}},
+    })  # fmt: skip
+    assert machine.layers == python == (
+        LayerRule("stem", "high"),
+        LayerRule(
+            "body.*", "low", (Use.parse("int8"), Use.parse("fp8_e4m3")), Use.parse("bf16"), None,
+            Scaling("block", 32, "percentile", 99.0, None, "dynamic", False), Scaling("channel"), Use.parse("bf16"),
+            "float32",
+        ),
+        LayerRule("head", tolerance=0.25, activations=Scaling(when="calibrated", to=4.0)),
+    )  # fmt: skip
+    assert read_layers({rule.pattern: rule for rule in python}) == python
+
+
+def test_rules_of_python_come_before_those_of_the_file(tmp_path):
+    machine = machine_with(tmp_path, 'layers: {"*": high}\nvector_unit: {format: bf16}\nbatch_norm: folded\n')
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    with simulator.emulate(model, machine, layers={"0": "exact"}) as run, torch.no_grad():
+        model(torch.ones(1, 4))
+    assert [layer.mac for layer in run.result.layers] == [
+        "fp8_e4m3/sat -> exact(fp32)", "fp8_e4m3/sat -> chunk(16, fma(fp16/sat), seq(fp16/sat))",
+    ]  # fmt: skip
+    assert machine.fold_batch_norm and [o.arithmetic for o in run.result.operations if o.name == "relu"] == ["bf16"]
+
+
+def test_a_rule_without_a_mac_keeps_the_mode_of_the_run():
+    layers = {"body*": {"operands": "fp8_e5m2"}}
+    for mode in ("low", "high", "two_pass", "exact"):
+        found = rules(layers, mode).forward("body.0.fc")
+        assert str(found.low.operands[0]) == "fp8_e5m2"
+        assert found.low.accumulator == rules({}, mode).forward("head").low.accumulator
+        assert found.label == ("exact" if mode == "exact" else "custom")  # which the machine does not have
+
+
+def test_the_exact_run_has_the_operands_and_scales_of_the_rules_and_their_float32():
+    layers = {
+        "stem": "float32", "body*": {"mac": "bf16 -> seq(bf16)"},
+        "head": {"mac": "high", "activations": "row"},
+    }  # fmt: skip
+    found = rules(layers, "exact")
+    assert found.forward("stem").low is None
+    assert str(found.forward("body.1").low) == "bf16 -> exact(fp32)"
+    assert str(found.forward("head").low) == "fp8_e4m3/sat -> exact(fp32)" and found.forward("head").scaled
+
+
+def test_a_tolerance_is_that_of_the_second_pass_alone():
+    layers = {"body*": {"policy": {"tolerance": 0.125}}}
+    assert rules(layers).forward("body.0").criterion.tolerance == 0.125
+    assert rules(layers).forward("head").criterion.tolerance == NPU.policy.tolerance
+    assert rules(layers, "low").forward("body.0") == rules({}, "low").forward("body.0")
+
+
+def test_gradients_of_two_passes_are_of_the_high_one():
+    assert rules({}).backward("head").label == "high"
+    assert rules({}, "low").backward("head").label == "low"
+    found = rules({"body*": {"mac": "two_pass", "gradients": "bf16 -> fma(fp32)"}})
+    assert str(found.backward("body.1").low) == "bf16 -> fma(fp32)"
+    assert found.backward("head#2").label == "high"
+
+
+def test_a_layer_with_other_formats_is_computed_and_not_priced():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    with Emulation(model, NPU, {"0": {"operands": "int8"}}, default="low") as run, torch.no_grad():
+        model(torch.ones(1, 4))
+    first, second = run.result.layers
+    assert first.energy_j is None and second.energy_j > 0
+    assert run.result.totals["low"] is None
+
+
+def test_operands_of_a_rule_are_quantised_so():
+    layer, x = nn.Linear(8, 3, bias=False), torch.linspace(-3, 3, 16).reshape(2, 8)
+    with simulator.emulate(layer, NPU, {"*": {"mac": "exact", "operands": ["int8", "bf16"]}}), torch.no_grad():
+        y = layer(x)
+    a = Use.parse("int8").quantize(x.numpy())
+    w = Use.parse("bf16").quantize(layer.weight.detach().numpy())
+    assert np.array_equal(y.numpy(), (a @ w.T).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("layers: {stem: hihg}", r"mine.yaml:57:16: layers.stem.mac: got what is no arithmetic: accumulator 'hihg'"),
+        ("layers: {stem: {mak: low}}", r'mine.yaml:57:17: layers.stem.mak: unknown key; did you mean "mac"\?'),
+        ("layers: {stem: {weights: rows}}", r"layers.stem.weights.per: got 'rows'; expected one of tensor, row,"),
+        ("layers: {stem: {weights: row}}", r"mine.yaml:57:26: layers.stem.weights.per: got row; expected tensor"),
+        ("layers: {stem: 3}", r"layers.stem: got 3; expected a mapping with keys out of mac, operands"),
+        ("layers: [stem]", r"layers: got .*; expected a mapping"),
+        ("vector_unit: {format: mxfp8_e4m3}", r"vector_unit.format: got what is no arithmetic: mxfp8_e4m3: "),
+        ("vector_unit: {format: bf16/sr}", r"vector_unit.format: got bf16/sr; expected a rounding without random"),
+        ("batch_norm: fold", r"mine.yaml:57:13: batch_norm: got 'fold'; expected one of separate, folded"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        machine_with(tmp_path, text + "\n")
+
+
+def test_a_pattern_that_fits_nothing_and_a_mode_that_is_not_there():
+    with pytest.raises(InputError, match="layers: pattern 'boddy' fits no module; expected a glob on Net, stem"):
+        rules({"boddy": "low"})
+    from dataclasses import replace
+
+    one = replace(NPU, mac=replace(NPU.mac, high=None, datapath=None), policy=None)
+    with pytest.raises(InputError, match="mode 'high': the machine has one MAC"):
+        rules({"stem": "high"}, "low", one)
