@@ -5,6 +5,7 @@
     hw = simulator.load_hardware("npu")
     with simulator.emulate(model, hw) as run:
         logits = model(x)
+    record = simulator.evaluate(model, hw, x, labels)
 
 torch is imported only when a network is.
 """
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from .arithmetic.explain import explain
     from .cost import estimate
     from .hardware import load_hardware
-    from .network import emulate
+    from .network import emulate, evaluate
 
 # Public names that few runs need, or behind heavier imports: pydantic for machines, torch for networks.
 _LAZY = {
@@ -52,11 +53,12 @@ _LAZY = {
     "estimate": "simulator.cost",
     "load_hardware": "simulator.hardware",
     "emulate": "simulator.network",
+    "evaluate": "simulator.network",
 }
 
 __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputError", "Interleave", "Kahan", "Late",
-           "MacSpec", "Neumaier", "Reverse", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "explain",
-           "load_hardware", "mac", "matmul", "names_of", "presets", "two_pass"]  # fmt: skip
+           "MacSpec", "Neumaier", "Reverse", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "evaluate",
+           "explain", "load_hardware", "mac", "matmul", "names_of", "presets", "two_pass"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""The command line: arguments to a run. Exit codes: 0 done, 2 bad input, 1 a fault of ours, 3 a check that said no."""
+"""The command line: arguments to a run.
+
+Exit codes: 0 done, 2 bad input, 1 a fault of ours, 3 a check that said no, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ def simulate(
     """Run a network on the MAC array of a YAML file: its bits and its bill, per layer.
 
     The network runs with every inner product exact, in uniform low precision, in uniform high precision and with
-    two-pass adaptive accumulation. Results: summary.json, layers.csv and report.html.
+    two-pass adaptive accumulation. Results: summary.json, layers.csv and report.html. Ctrl-C keeps those of the batches
+    done so far, once there is one; again, or before, it stops at once and writes nothing.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)
@@ -66,7 +70,7 @@ def simulate(
         from .run import run
 
         with _progress() as progress:
-            result = run(hw, model, data, samples, tolerance, seed, threads, progress)
+            result = run(hw, model, data, samples, tolerance, seed, threads, progress, keep_partial=True)
         where = save(result, out)
     except KeyboardInterrupt:
         print("ulpsim: interrupted; no results were written", file=sys.stderr)
@@ -77,6 +81,8 @@ def simulate(
         else:
             print_run(result)
             print(f"\nResults in {out}: {', '.join(sorted(path.name for path in where.iterdir()))}")
+    if not result.complete:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command("formats")
@@ -140,14 +146,28 @@ def _refuse_options(context: typer.Context) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on standard error, if that is a terminal."""
+def _progress() -> Iterator[Callable[[float, int | None], None]]:
+    """Show on standard error, if that is a terminal, how many samples are done and how much time is left."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("samples x modes", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("time left"), TimeRemainingColumn())
+    # The modes differ in speed, so that only all of the run tells what is left of it.
+    period = 24 * 3600.0
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        speed_estimate_period=period,
+    ) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(done: float, total: int | None) -> None:
+            of = "" if total is None else f" of {total:,}"
+            bar.update(task, completed=done, total=total, description=f"{int(done):,}{of} samples")
+
+        yield show
 
 
 def main() -> None:

@@ -8,5 +8,6 @@ except ImportError as error:
     raise MissingLibraryError("networks need torch; install it with: pip install 'ulpsim[torch]'") from error
 
 from .emulation import Emulation, emulate
+from .evaluation import evaluate
 
-__all__ = ["Emulation", "emulate"]
+__all__ = ["Emulation", "emulate", "evaluate"]

@@ -76,5 +76,6 @@ def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | Non
         energy_j=cost.energy_j if cost else None, energy_parts_j=dict(cost.energy_parts_j) if cost else {},
         cycle_parts=dict(cost.cycle_parts) if cost else {}, roofline_cycles=cost.roofline_cycles if cost else None,
         max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, overflows=tally.overflows,
+        sqnr_db=tally.errors.sqnr_db,
     )  # fmt: skip
     return layer, cost

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,15 @@ from numpy.typing import NDArray
 from .consumers import Consumer
 from .ops import WEIGHT_GRADIENT, Op
 from .rules import Arithmetic
+from .sums import ExactSum, decibels
 
 
 class RelativeErrors:
-    """Largest, mean and median of |v - v*| / |v*| over the outputs with v* not 0, in bounded memory.
+    """Largest, mean and median of |v - v*| / |v*| over the outputs with v* not 0, and the SQNR, in bounded memory.
 
-    Largest and mean are exact (the mean rounded once, at the end), so that no order of summation and no division into
-    batches shows. The median is the middle of a bin of a histogram, at most 2**-12 wide relative to the value.
+    Largest and mean are exact (the mean rounded once, at the end), and so are the sums of the SQNR, so that no order of
+    summation and no division into batches shows. The median is the middle of a bin of a histogram, at most 2**-12 wide
+    relative to the value.
     """
 
     _DROPPED_BITS = 11  # of a float32: 8 exponent and 12 fraction bits are left
@@ -28,35 +29,35 @@ class RelativeErrors:
     def __init__(self) -> None:
         self._zeros = 0
         self._first, self._bins = 0, np.zeros(0, np.int64)  # counts of the keys from _first on, as far as they occur
-        self._sum, self._count, self._max = 0, 0, 0.0  # the sum in units of 2**-_UNIT
+        self._errors, self._max = ExactSum(), 0.0
+        self._signal, self._noise = ExactSum(), ExactSum()
 
     def add(self, v: NDArray[Any], exact: NDArray[Any]) -> None:
         """Take outputs and what they would be exactly, of the same shape.
 
         A NaN counts as infinitely wrong, and so does whatever else is not the infinity that it should be.
         """
-        wanted = exact != 0
-        values, reference = v[wanted].astype(np.float64), exact[wanted].astype(np.float64)
-        if not reference.size:
-            return
-        with np.errstate(invalid="ignore", over="ignore"):
-            errors = np.abs(values - reference) / np.abs(reference)
+        values, reference = v.astype(np.float64), exact.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            differences = np.abs(values - reference)
+            self._signal.add(np.square(reference))
+            self._noise.add(np.square(differences))
+            errors = (differences / np.abs(reference))[reference != 0]
             errors[np.isnan(errors)] = np.inf
-            errors[values == reference] = 0.0
+            errors[(values == reference)[reference != 0]] = 0.0
             keys = (errors.astype(np.float32).view(np.uint32) >> self._DROPPED_BITS).astype(np.int64)
         self._zeros += int(np.count_nonzero(keys == 0))
         self._add_to_bins(keys[(keys > 0) & (keys < self._INFINITE)])
-        self._sum += _exact_sum(errors[np.isfinite(errors)])
-        self._count += errors.size
-        self._max = max(self._max, float(errors.max()))
+        self._errors.add(errors)
+        self._max = max(self._max, float(errors.max(initial=0.0)))
 
     def summary(self) -> tuple[float | None, float | None, float | None]:
         """Return (max, mean, median), None each if nothing was added."""
-        if not self._count:
+        mean = self._errors.mean
+        if mean is None:
             return None, None, None
-        mean = math.inf if math.isinf(self._max) else float(Fraction(self._sum, self._count << _UNIT))
         below = np.cumsum(self._bins)
-        rank = (self._count + 1) // 2 - self._zeros
+        rank = (self._errors.count + 1) // 2 - self._zeros
         if rank <= 0:
             return self._max, mean, 0.0
         if not below.size or rank > below[-1]:
@@ -64,6 +65,11 @@ class RelativeErrors:
         middle = self._first + int(np.searchsorted(below, rank))
         low, high = (np.array([middle, middle + 1], np.uint32) << self._DROPPED_BITS).view(np.float32).tolist()
         return self._max, mean, low if math.isinf(high) else (low + high) / 2
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """10 log10(sum v*^2 / sum (v - v*)^2) over all outputs; None where either sum is 0 or not finite."""
+        return decibels(self._signal, self._noise)
 
     def _add_to_bins(self, keys: NDArray[np.int64]) -> None:
         if not keys.size:
@@ -77,17 +83,6 @@ class RelativeErrors:
                 grown[self._first - first :][: self._bins.size] = self._bins
             self._first, self._bins = first, grown
         self._bins += np.bincount(keys - self._first, minlength=self._bins.size)
-
-
-_UNIT = 1074 + 53  # the significand of a float64 is a multiple of 2**-53, its exponent at least -1074
-
-
-def _exact_sum(x: NDArray[np.float64]) -> int:
-    """Return the sum of finite, non-negative numbers in units of 2**-_UNIT; exact for fewer than 2**26 of them."""
-    significands, exponents = np.frexp(x)
-    whole = np.ldexp(significands, 53).astype(np.int64)
-    upper, lower = (np.bincount(exponents + 1074, part) for part in (whole >> 27, whole & (2**27 - 1)))
-    return sum(((int(u) << 27) + int(w)) << i for i, (u, w) in enumerate(zip(upper, lower, strict=True)) if u or w)
 
 
 class LayerTally:

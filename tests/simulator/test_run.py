@@ -10,10 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from simulator import run as main_job  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import load_hardware  # noqa: E402
-from simulator.network import bundled  # noqa: E402
+from simulator.network import bundled, evaluation  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from simulator.network.tally import RelativeErrors  # noqa: E402
 from simulator.result import MODES  # noqa: E402
@@ -75,6 +74,7 @@ def test_the_record_is_complete(few):
         assert layer["energy_j"] == pytest.approx(sum(layer["energy_parts_j"].values()), rel=1e-12)
         assert 0 < layer["utilisation"] <= 1
         assert 0 < layer["median_rel_error"] < layer["mean_rel_error"] < layer["max_rel_error"]
+        assert 10 < layer["sqnr_db"] < 40
         assert layer["overflows"] == 0
     assert record["warnings"] == ()
     assert {"ulpsim", "python", "numpy", "torch"} <= set(record["versions"])
@@ -104,7 +104,8 @@ def test_accuracy_and_errors_are_those_of_each_mode_alone(few):
     for mode, values in logits.items():
         assert few.accuracy[mode] == np.mean((values.argmax(1) == y).numpy())
         assert few.agreement[mode] == np.mean((values.argmax(1) == logits["exact"].argmax(1)).numpy())
-        assert few.forward_error[mode] == float((values - logits["exact"]).square().mean().sqrt())
+        wanted = float((values - logits["exact"]).square().mean().sqrt())
+        assert few.forward_error[mode] == pytest.approx(wanted, rel=1e-14)
     assert few.forward_error["exact"] == 0
     assert few.agreement["exact"] == 1
     assert few.forward_error["low"] > few.forward_error["two_pass"] > few.forward_error["high"] > 0
@@ -131,19 +132,21 @@ def test_layer_errors_are_relative_to_the_exact_run(few):
         assert layer.max_rel_error == errors.max()
         assert layer.mean_rel_error == pytest.approx(errors.mean(), rel=1e-12)
         assert layer.median_rel_error == pytest.approx(np.sort(errors)[(errors.size - 1) // 2], rel=2**-12)
+        noise = np.square(kept["two_pass"][layer.name] - exact).sum()
+        assert layer.sqnr_db == pytest.approx(10 * np.log10(np.square(exact).sum() / noise), rel=1e-12)
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_batches_and_threads_change_nothing(model, monkeypatch):
     wanted = run("npu", model, samples=20, threads=1)
     assert run("npu", model, samples=20, threads=3) == wanted
-    monkeypatch.setattr(main_job, "OUTPUTS_PER_BATCH", 3 * sum(layer.m * layer.n // 20 for layer in wanted.layers))
+    monkeypatch.setattr(evaluation, "OUTPUTS_PER_BATCH", 3 * sum(layer.m * layer.n // 20 for layer in wanted.layers))
     sizes = []
     found = run("npu", model, samples=20, progress=lambda done, total: sizes.append((done, total)))
     # What ran how often depends on the batches, and nothing else.
     assert replace(found, operations=()) == replace(wanted, operations=())
     assert [o.work for o in found.operations] == [o.work for o in wanted.operations]
-    assert sizes == [(i, 80) for i in range(3, 73, 3)] + [(i, 80) for i in range(74, 81, 2)]
+    assert sizes == [(i / 4, 20) for i in (*range(3, 73, 3), *range(74, 81, 2))]
 
 
 def test_more_samples_contain_fewer(few):
@@ -174,7 +177,8 @@ def test_without_labels_there_is_agreement_but_no_accuracy(tmp_path, few):
     x = bundled.digits()[0][:40].numpy()
     result = run("npu", data=saved(tmp_path / "x.npz", x=x))
     assert result.accuracy is None
-    assert result == replace(few, accuracy=None)
+    assert few.metrics.keys() - result.metrics.keys() == {"top1", "top5", "perplexity"}
+    assert result == replace(few, accuracy=None, metrics=result.metrics)
 
 
 def test_grey_levels_are_normalised_as_the_bundled_digits_are(tmp_path, few):
@@ -312,3 +316,32 @@ def test_operands_that_differ_between_the_modes_are_warned_of(tmp_path):
         "its errors include the difference of the operands"
     ]
     assert not [warning for warning in run("npu", samples=2).warnings if "operands" in warning]
+
+
+# --- the signal-to-quantisation-noise ratio ---------------------------------------------------------------------------
+
+
+def sqnr(*pairs):
+    errors = RelativeErrors()
+    for values, exact in pairs:
+        errors.add(np.asarray(values, np.float32), np.asarray(exact, np.float64))
+    return errors.sqnr_db
+
+
+def test_the_sqnr_is_a_ratio_of_sums_and_does_not_depend_on_the_batches():
+    assert sqnr(([1.0, 0.1], [1.0, 0.0])) == pytest.approx(20, abs=1e-6)  # outputs that should be 0 count
+    generator = np.random.default_rng(0)
+    exact = np.exp(20 * generator.standard_normal(300))
+    values = (exact * (1 + 0.1 * generator.standard_normal(300))).astype(np.float32)
+    whole, order = sqnr((values, exact)), generator.permutation(300)
+    noise = np.square(values.astype(np.float64) - exact)
+    assert whole == pytest.approx(10 * math.log10(math.fsum(exact**2) / math.fsum(noise)), rel=1e-13)
+    assert sqnr((values[order], exact[order])) == whole
+    assert sqnr(*zip(np.split(values, 30), np.split(exact, 30), strict=True)) == whole
+
+
+@pytest.mark.parametrize(
+    "values, exact", [([], []), ([1], [1]), ([1], [0]), ([np.nan, 1], [1, 1]), ([1, 1], [np.inf, 1]), ([np.inf], [1])]
+)
+def test_without_a_ratio_of_two_numbers_there_is_no_sqnr(values, exact):
+    assert sqnr((values, exact)) is None

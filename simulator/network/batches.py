@@ -1,0 +1,121 @@
+"""What a model is run on: tensors, or a stream of batches, in parts of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from simulator.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The arguments of one forward pass, samples along the first axis of each tensor, and their labels.
+
+    Args:
+        args, kwargs: positional and keyword arguments, at least one in all. labels: of the same samples, or None.
+    """
+
+    args: tuple[Tensor, ...]
+    kwargs: Mapping[str, Tensor]
+    labels: Tensor | None
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return len(self.args[0] if self.args else next(iter(self.kwargs.values())))
+
+    def part(self, first: int, end: int) -> Batch:
+        """Return the samples from `first` to before `end`."""
+        return Batch(
+            tuple(x[first:end] for x in self.args),
+            {name: x[first:end] for name, x in self.kwargs.items()},
+            None if self.labels is None else self.labels[first:end],
+        )
+
+
+class Batches:
+    """Data in one pass, of which no more is held than the batch that is read.
+
+    Args:
+        x: a tensor; a tuple of tensors, which are positional arguments; a mapping of tensors, which are keyword
+            arguments; or any other iterable, of batches: each a tensor, a mapping, or (x, y) in a tuple or list, where
+            x may also be a tuple or list of positional arguments. A list of one holds an x without labels.
+        y: labels; those of an iterable come with its batches.
+    Attributes:
+        first: the first batch. total: how many samples there are; None if only the end of the data tells.
+        expected: how many there are if all batches are like the first; None without a length.
+    Raises:
+        InputError: data of another kind, of unequal lengths, or without a sample, when it is read.
+    """
+
+    def __init__(self, x: Any, y: Tensor | None = None) -> None:
+        self.total = self.expected = None
+        self._rest: Iterator[Any] = iter(())
+        if isinstance(x, Tensor | tuple | Mapping):
+            self.first = _batch(x, y)
+            self.total = self.expected = self.first.samples
+            return
+        if not isinstance(x, Iterable) or isinstance(x, str | bytes) or hasattr(x, "__array__"):
+            raise InputError(
+                f"x: got {type(x).__name__}; expected a tensor, a tuple or mapping of tensors, or an iterable of "
+                "batches; make an array a tensor with torch.from_numpy"
+            )
+        if y is not None:
+            raise InputError("y: got labels beside an iterable of batches; expected (x, y) in each; put them there")
+        self._rest = iter(x)
+        for batch in self._rest:
+            self.first = _unpack(batch)
+            break
+        else:
+            raise InputError("x: an iterable without a batch; expected at least one; a generator can be read only once")
+        if isinstance(x, Sized):
+            self.expected = len(x) * self.first.samples
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Yield all of the data in parts of at most `size` samples."""
+        batch = self.first
+        while True:
+            for first in range(0, batch.samples, size):
+                yield batch.part(first, first + size)
+            try:
+                batch = _unpack(next(self._rest))
+            except StopIteration:
+                return
+
+
+def _unpack(batch: Any) -> Batch:
+    """Read a batch of an iterable."""
+    if isinstance(batch, Tensor | Mapping):
+        return _batch(batch, None)
+    if not isinstance(batch, tuple | list) or len(batch) not in (1, 2):
+        what = f"{len(batch)} things" if isinstance(batch, tuple | list) else type(batch).__name__
+        raise InputError(
+            f"x: a batch of {what}; expected x or (x, y); put several inputs in a tuple or mapping, as in ((a, b), y)"
+        )
+    return _batch(batch[0], batch[1] if len(batch) == 2 else None)
+
+
+def _batch(x: Any, y: Any) -> Batch:
+    args = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, tuple | list) else ()
+    kwargs = dict(x) if isinstance(x, Mapping) else {}
+    named = {**{f"x[{i}]" if len(args) > 1 else "x": value for i, value in enumerate(args)}, **kwargs}
+    if not named:
+        raise InputError(f"x: got {type(x).__name__} {x!r:.40}; expected a tensor, or several in a tuple or mapping")
+    if y is not None:
+        named["y"] = y
+    sizes = {}
+    for name, value in named.items():
+        if not isinstance(value, Tensor) or not value.dim():
+            what = "a tensor without axes" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{name}: got {what}; expected a tensor with samples along its first axis; give one")
+        sizes[name] = len(value)
+    if len(set(sizes.values())) > 1 or not min(sizes.values()):
+        shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError(
+            f"x: samples along the first axes: {shown}; expected the same number, at least one; correct them"
+        )
+    return Batch(args, kwargs, y)
