@@ -6,9 +6,30 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from simulator.report.figures import count, quantity, score, shorten, significant
+from simulator.report.figures import (
+    count,
+    decibels,
+    five_digits,
+    near_one,
+    printable,
+    quantity,
+    score,
+    shorten,
+    significant,
+)
 from simulator.result import MODES, LayerResult, RunResult
 
+# Metrics of ours: what they are called, and how their figures are written.
+METRICS = {
+    "top1": ("top-1 accuracy", score),
+    "top5": ("top-5 accuracy", score),
+    "agreement": ("agrees with exact", score),
+    "cosine": ("cosine similarity", near_one),
+    "kl": ("KL divergence, nats", significant),
+    "perplexity": ("perplexity", five_digits),
+    "mse": ("mean squared error", significant),
+    "sqnr_db": ("SQNR, dB", decibels),
+}
 MODE_LABELS = {"exact": "exact", "low": "uniform low", "high": "uniform high", "two_pass": "two-pass"}
 
 
@@ -48,13 +69,59 @@ def mode_rows(run: RunResult) -> list[ModeRow]:
 
 def shown_mode(run: RunResult) -> str:
     """Return the mode that `run.layers` describes: two_pass, or low on a machine with one MAC."""
-    return "two_pass" if run.totals.get("two_pass") is not None else "low"
+    return "two_pass" if run.tolerance is not None or run.totals.get("two_pass") is not None else "low"
 
 
 def layers_by_mode(run: RunResult) -> dict[str, tuple[LayerResult, ...]]:
     """Return the layer records of every priced mode, in the order low, high, two-pass."""
     known = {**run.baseline_layers, shown_mode(run): run.layers}
     return {mode: known[mode] for mode in MODES if known.get(mode)}
+
+
+def metric_rows(run: RunResult, but: tuple[str, ...] = ()) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the labels of the modes that the metrics know, and (metric, a figure for each of these modes) in words.
+
+    Args:
+        run: the record. but: metrics to leave out.
+    """
+    modes = [mode for mode in MODES if any(values.get(mode) is not None for values in run.metrics.values())]
+    rows = []
+    for name, values in run.metrics.items():
+        if name not in but:
+            label, show = METRICS.get(name, (printable(name), significant))
+            rows.append((label, [show(values.get(mode)) for mode in modes]))
+    return [MODE_LABELS[mode] for mode in modes], rows
+
+
+@dataclass(frozen=True)
+class OperationRow:
+    """Operations that the MAC array does not perform: of one kind, in one phase, on one unit.
+
+    Args:
+        name, phase, unit: what it is, where, and what computed it in which arithmetic.
+        count: how often it ran. share: of the work of all operations, in 0..1. places: paths of the modules it ran in.
+    """
+
+    name: str
+    phase: str
+    unit: str
+    count: int
+    share: float
+    places: tuple[str, ...]
+
+    def where(self, most: int) -> str:
+        """Return the places, at most so many by name."""
+        more = f" and {len(self.places) - most:,} more" if len(self.places) > most else ""
+        return ", ".join(shorten(place, 24) for place in self.places[:most]) + more
+
+
+def other_operations(run: RunResult) -> list[OperationRow]:
+    """Return what ran outside of the MAC array, the largest share of the work first."""
+    others = sorted((one for one in run.operations if one.unit != "MAC array"), key=lambda one: -one.share)
+    return [
+        OperationRow(one.name, one.phase, f"{one.unit} ({one.arithmetic})", one.count, one.share, one.places)
+        for one in others
+    ]
 
 
 def sum_parts(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -119,6 +119,27 @@ def score(share: float | None) -> str:
     return f"{100 * share:.2f} %" if math.isfinite(share) else _not_finite(share)
 
 
+def five_digits(value: float | None) -> str:
+    """Return a pure number of one or more with five significant digits, e.g. `1.1026`, `60.512`, `1.2346e8`."""
+    return f"{value:#.5g}".rstrip(".") if value is not None and math.isfinite(value) else significant(value)
+
+
+def near_one(value: float | None) -> str:
+    """Return a similarity with as many digits as show how far from 1 it is: `0.99960`, `0.9999751`, `1`."""
+    if value is None or not math.isfinite(value):
+        return significant(value)
+    if value == 1:
+        return "1"
+    distance = abs(1 - value)
+    digits = 2 - math.floor(math.log10(distance)) if distance < 1 else 3
+    return f"{value:.{min(digits, 12)}f}"
+
+
+def decibels(value: float | None) -> str:
+    """Return a level in decibels with one decimal."""
+    return f"{value:.1f}" if value is not None and math.isfinite(value) else significant(value)
+
+
 def printable(text: str) -> str:
     """Return a text on one line, with line breaks, control characters and what else has no sign as escapes."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

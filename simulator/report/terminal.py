@@ -11,14 +11,36 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report.comparison import arithmetic, mean_utilisation, mode_rows, recomputed_share, shown_mode
+from simulator.report.comparison import (
+    arithmetic,
+    mean_utilisation,
+    metric_rows,
+    mode_rows,
+    other_operations,
+    recomputed_share,
+    shown_mode,
+)
 from simulator.report.console import print_view, standard_output
-from simulator.report.figures import count, percent, printable, quantity, score, short_count, shorten, significant
+from simulator.report.figures import (
+    count,
+    decibels,
+    percent,
+    printable,
+    quantity,
+    score,
+    short_count,
+    shorten,
+    significant,
+)
 from simulator.result import LayerResult, RunResult
 
 SHORTEST_NAME = 12
+MOST_OPERATIONS = 8
 # Left out in this order where the columns do not fit.
-DISPENSABLE = ("op", "util.", "over-\nflows", "cycles", "max\nerror", "latency", "M × N × K", "accumulation\ncost")
+DISPENSABLE = (
+    "op", "util.", "over-\nflows", "cycles", "max\nerror", "SQNR,\ndB", "latency", "M × N × K", "accumulation\ncost",
+    "where", "phase",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,19 +58,20 @@ class _Column:
 
 
 def print_run(run: RunResult, console: Console | None = None) -> None:
-    """Print a run: heading, one row a layer with totals, the modes side by side, and the warnings.
+    """Print a run: heading, a row a layer with totals, the modes and metrics, what the array left, and the warnings.
 
     Args:
         run: the record of the run.
         console: where to print; None for standard output, see console.py.
     """
     console = console or standard_output()
-    parts = (*_heading(run), _layer_table(run, console.width), *_mode_table(run, console.width), *_warnings(run))
-    print_view(console, *parts)
+    width = console.width
+    tables = (_layer_table(run, width), *_mode_table(run, width), *_metric_table(run, width), *_operations(run, width))
+    print_view(console, *_heading(run), *tables, *_warnings(run))
 
 
 def _heading(run: RunResult) -> list[Text | Table]:
-    facts = [f"{count(run.samples)} samples"]
+    facts = [f"{'' if run.complete else 'incomplete: '}{count(run.samples)} samples"]
     if run.tolerance is not None:
         facts.append(f"tolerance {run.tolerance:g}")
     facts.append(f"seed {run.seed}")
@@ -72,6 +95,7 @@ def _layer_table(run: RunResult, width: int) -> Group:
     columns = [
         _Column("layer", [printable(layer.name) for layer in layers], "total", left=True),
         _Column("op", [printable(layer.op) for layer in layers], left=True),
+        *_phases([layer.phase for layer in layers]),
         _Column("M × N × K", [_shape(layer) for layer in layers]),
         _Column(
             "recom-\nputed", [percent(recomputed_share([layer])) for layer in layers], percent(recomputed_share(layers))
@@ -85,6 +109,10 @@ def _layer_table(run: RunResult, width: int) -> Group:
         _Column("median\nerror", [significant(layer.median_rel_error) for layer in layers]),
         _Column(
             "max\nerror", [significant(layer.max_rel_error) for layer in layers], significant(max(errors, default=None))
+        ),
+        *_shown(
+            any(layer.sqnr_db is not None for layer in layers),
+            _Column("SQNR,\ndB", [decibels(layer.sqnr_db) for layer in layers]),
         ),
         _Column(
             "over-\nflows",
@@ -121,6 +149,49 @@ def _mode_table(run: RunResult, width: int) -> list[Table | Text]:
     return [_table(columns, width), *notes]
 
 
+def _metric_table(run: RunResult, width: int) -> list[Table | Text]:
+    """Show the metrics of which the modes' table tells nothing, a row each."""
+    shown = "top1" if run.accuracy is not None else "agreement"
+    modes, rows = metric_rows(run, but=(shown, "mse"))  # of which the logit RMS error is the root
+    if not rows:
+        return []
+    columns = [
+        _Column("metric", [label for label, _ in rows], left=True),
+        *(_Column(mode, [cells[i] for _, cells in rows]) for i, mode in enumerate(modes)),
+    ]
+    columns, _ = _fit(columns, width)
+    return [Text(), _table(columns, width)]
+
+
+def _operations(run: RunResult, width: int) -> list[Table | Text]:
+    rows = other_operations(run)
+    if not rows:
+        return []
+    shown, rest = rows[:MOST_OPERATIONS], rows[MOST_OPERATIONS:]
+    columns = [
+        _Column("not on the MAC array", [printable(row.name) for row in shown], left=True),
+        *_phases([row.phase for row in shown]),
+        _Column("computed by", [printable(row.unit) for row in shown], left=True),
+        _Column("count", [short_count(row.count) for row in shown]),
+        _Column("work", [percent(row.share) for row in shown]),
+        _Column("where", [row.where(1) for row in shown], left=True),
+    ]
+    columns, _ = _fit(columns, width, shortest=24)
+    notes = ["Work: share of that of all operations (estimate)."]
+    if rest:
+        notes.append(f"{len(rest)} more with {percent(sum(row.share for row in rest))}: summary.json has them.")
+    return [Text(), _table(columns, width), Text(" ".join(notes), style="dim")]
+
+
+def _phases(phases: list[str]) -> list[_Column]:
+    column = _Column("phase", [phase.replace("gradient", "grad.") for phase in phases], left=True)
+    return _shown(any(phase != "forward" for phase in phases), column)
+
+
+def _shown(wanted: bool, column: _Column) -> list[_Column]:
+    return [column] if wanted else []
+
+
 def _warnings(run: RunResult) -> list[Table | Text]:
     if not run.warnings:
         return []
@@ -137,7 +208,7 @@ def _shape(layer: LayerResult) -> str:
     return shape if layer.gemms == 1 else f"{layer.gemms} of {shape}"
 
 
-def _fit(columns: list[_Column], width: int) -> tuple[list[_Column], str]:
+def _fit(columns: list[_Column], width: int, shortest: int = SHORTEST_NAME) -> tuple[list[_Column], str]:
     """Return the columns that fit, the first one (names) shortened, and the headings of those left out."""
     left_out: list[str] = []
     for heading in (None, *DISPENSABLE):
@@ -147,7 +218,7 @@ def _fit(columns: list[_Column], width: int) -> tuple[list[_Column], str]:
         # Names keep what the others leave, with one blank between columns if two would cut a name.
         space = width - _width(columns[1:], 1) - 1
         names = columns[0]
-        if space >= min(SHORTEST_NAME, names.width):
+        if space >= min(shortest, names.width):
             break
     space = max(space, 3)
     columns = [replace(names, cells=[shorten(name, space) for name in names.cells]), *columns[1:]]

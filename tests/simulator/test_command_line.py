@@ -57,7 +57,7 @@ def test_json_prints_the_record_and_only_that(command, tmp_path):
 
 def test_options_reach_the_run(command, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr(simulator.run, "run", lambda *args: given.append(args) or exit(7))
+    monkeypatch.setattr(simulator.run, "run", lambda *args, **kwargs: given.append((args, kwargs)) or exit(7))
     options = {
         "model": "cnn",
         "data": "x.npz",
@@ -68,7 +68,8 @@ def test_options_reach_the_run(command, monkeypatch, tmp_path):
         "out": "there",
     }
     assert command("--hw", "a.yaml", *(text for key, value in options.items() for text in (f"--{key}", value)))[0] == 7
-    assert given[0][:-1] == ("a.yaml", "cnn", "x.npz", 4, float("inf"), 5, 2)
+    assert given[0][0][:-1] == ("a.yaml", "cnn", "x.npz", 4, float("inf"), 5, 2)
+    assert given[0][1] == {"keep_partial": True}
 
 
 def test_results_are_replaced_whole(command, tmp_path):
@@ -288,7 +289,7 @@ def test_torch_is_missing(command, tmp_path, monkeypatch):
 
 
 def test_a_fault_of_ours_shows_itself(command, monkeypatch):
-    def fail(*args):
+    def fail(*args, **kwargs):
         raise AssertionError("ours")
 
     monkeypatch.setattr(simulator.run, "run", fail)
@@ -300,7 +301,7 @@ def test_a_fault_of_ours_shows_itself(command, monkeypatch):
 
 
 def test_an_interruption_in_the_middle(command, monkeypatch, tmp_path):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(simulator.run, "run", interrupt)
@@ -308,16 +309,111 @@ def test_an_interruption_in_the_middle(command, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.full
-def test_a_signal_in_the_middle(tmp_path):
-    job = process("--hw", "npu", cwd=tmp_path)
-    time.sleep(8)
+# A machine on which a batch of eight digits takes a while, and signals that come as in a terminal.
+SLOW = """
+import signal, sys
+from simulator import __main__ as command_line
+from simulator.network import evaluation
+
+evaluation.OUTPUTS_PER_BATCH = 8 * 922
+forward, batches = evaluation._Pass.forward, []
+
+def signalled(self, batch, exact):
+    outputs = forward(self, batch, exact)
+    if self.mode == "low":
+        batches.append(batch.samples)
+        for _ in range(SIGNALS.get(len(batches), 0)):
+            signal.raise_signal(signal.NUMBER)
+    return outputs
+
+evaluation._Pass.forward = signalled
+command_line.main()
+"""
+
+
+def signalled(tmp_path, signals, *options, number="SIGINT"):
+    """Run 60 digits in batches of 8 with signals sent to the process in some of them."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW.replace("SIGNALS", repr(signals)).replace("NUMBER", number))
+    job = subprocess.run(
+        [sys.executable, script, "--hw", "npu", "--samples", "60", "--out", tmp_path / "out", *options],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True, timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run in the background
+    )  # fmt: skip
+    assert "Traceback" not in job.stderr
+    return job
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_keeps_the_batches_that_it_finished(tmp_path, number):
+    job = signalled(tmp_path, {3: 1}, number=number)
+    assert job.returncode == 130, job.stderr
+    assert job.stderr == "ulpsim: interrupted; the batch is being finished, once more stops at once\n"
+    assert "mlp on npu · incomplete: 24 samples" in job.stdout
+    assert "interrupted after 24 of 60 samples" in job.stdout
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (record["complete"], record["samples"]) == (False, 24)
+    assert all(layer["m"] == 24 for layer in record["layers"])
+    assert record["warnings"][0] == "interrupted after 24 of 60 samples: all figures are of these"
+    whole = simulator.run.run("npu", samples=24).to_dict()
+    assert record["metrics"] == whole["metrics"] and record["totals"] == whole["totals"]
+
+
+def test_an_interrupted_run_prints_its_record(tmp_path):
+    job = signalled(tmp_path, {2: 1}, "--json")
+    assert job.returncode == 130
+    assert json.loads(job.stdout)["samples"] == 16
+
+
+@pytest.mark.parametrize("signals", [{1: 1}, {3: 2}])
+def test_before_the_first_batch_is_done_or_asked_again_a_run_stops_at_once(tmp_path, signals):
+    job = signalled(tmp_path, signals)
+    assert (job.returncode, job.stdout) == (130, "")
+    assert job.stderr.endswith("ulpsim: interrupted; no results were written\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interruption_in_the_last_batch_leaves_a_complete_run(tmp_path):
+    job = signalled(tmp_path, {8: 1})
+    assert job.returncode == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"] is True
+
+
+def test_a_signal_from_outside(tmp_path):
+    script, marker = tmp_path / "slow.py", tmp_path / "marker"
+    waits = f"import pathlib, time\n            marker = pathlib.Path({str(marker)!r})\n            marker.touch()\n"
+    waits += "            while marker.exists():\n                time.sleep(0.01)"
+    script.write_text(SLOW.replace("SIGNALS", "{2: 1}").replace("signal.raise_signal(signal.NUMBER)", waits))
+    job = subprocess.Popen(
+        [sys.executable, script, "--hw", "npu", "--samples", "60"], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while not marker.exists():
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.01)
     job.send_signal(signal.SIGINT)
+    marker.unlink()
     out, err = job.communicate(timeout=60)
-    if job.returncode:  # a fast machine may have been done
-        assert (job.returncode, out) == (130, "")
-        assert "Traceback" not in err
-        assert list(tmp_path.iterdir()) == []
+    assert job.returncode == 130 and "interrupted after 16 of 60 samples" in out, err
+
+
+@pytest.mark.full
+def test_a_signal_from_outside_at_any_time(tmp_path):
+    for wait in (0.2, 1.0, 2.0, 4.0):
+        job = process(
+            "--hw", "npu", "--model", "cnn", "--out", f"out{wait}", cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        time.sleep(wait)
+        job.send_signal(signal.SIGINT)
+        out, err = job.communicate(timeout=60)
+        where = tmp_path / f"out{wait}"
+        if job.returncode == 130 and out:
+            assert json.loads((where / "summary.json").read_text())["complete"] is False
+        elif wait >= 1 and job.returncode:  # a fast machine may have been done
+            assert (job.returncode, out, where.exists()) == (130, "", False)
+            assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("options", [(), pytest.param(("--json",), marks=pytest.mark.full)])

@@ -30,7 +30,7 @@ from simulator.report import (
     save,
     to_json,
 )
-from simulator.result import LayerResult, RunResult
+from simulator.result import LayerResult, OperationResult, RunResult
 
 LOW = "chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
 HIGH = "chunk(16, fma(fp16/sat), seq(fp16/sat))"
@@ -133,6 +133,34 @@ def one_mac(**other):
         tolerance=None,
         **other,
     )
+
+
+def measured(**other):
+    """The same with metrics and operations, interrupted, and with layers of the backward pass."""
+    run = example()
+    metrics = {
+        "top1": run.accuracy,
+        "top5": {"exact": 1.0, "low": 0.99, "high": 1.0, "two_pass": 0.999},
+        "agreement": run.agreement,
+        "cosine": {"exact": 1.0, "low": 0.87, "high": 0.99997512, "two_pass": 0.9912},
+        "kl": {"exact": 0.0, "low": 0.3, "high": 1e-7, "two_pass": math.inf},
+        "perplexity": {"exact": 60.51151, "low": 60.41554, "high": 60.51422, "two_pass": 60.53455},
+        "mse": {"exact": 0.0, "low": 7.78, "high": 6.4e-5, "two_pass": 1.46},
+        "sqnr_db": {"exact": None, "low": 12.125, "high": 60.0, "two_pass": 18.0},
+        "my[b]\n": {"exact": 2.0, "low": 1.5, "high": 2.0, "two_pass": 1.9},
+    }
+    norms = tuple(f"layers.{i}.norm" for i in range(12))
+    operations = (
+        OperationResult("addmm", "forward", "MAC array", "fp8_e4m3", 3, ("fc1", "fc2", "fc3"), 10**9, 0.9),
+        OperationResult("native_layer_norm", "input gradient", "torch", "float32", 4, norms, 10**7, 0.0123),
+        OperationResult("relu", "forward", "vector unit", "float32", 2, ("act1", "act2"), 10**6, 0.03),
+        *(OperationResult(f"op{i}", "forward", "torch", "float32", 1, ("x",), 5, 0.001) for i in range(9)),
+    )
+    gradients = tuple(replace(run.layers[0], phase=f"{what} gradient") for what in ("weight", "input"))
+    warnings = ("interrupted after 1,500 of 60,000 samples: all figures are of these",)
+    changes = {"metrics": metrics, "operations": operations, "complete": False, "warnings": warnings,
+               "layers": run.layers + gradients}  # fmt: skip
+    return replace(run, **{**changes, **other})
 
 
 def printed(run, width=100, **console):
@@ -291,11 +319,11 @@ mlp on npu · 1,500 samples · tolerance 0.3 · seed 0
 low     chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))
 high    chunk(16, fma(fp16/sat), seq(fp16/sat))
 energy  class fit, within a factor of 2
-                             recom-                                     median    max  over-
-layer  op         M × N × K   puted  cycles   util.  latency   energy    error  error  flows
-fc1    linear  1500×784×784  31.0 %  5.37 M  93.1 %  5.37 ms   972 µJ   0.0100  0.400      0
-fc3    linear   1500×10×128  90.0 %  28.9 k  93.1 %  28.9 µs  36.2 µJ  0.00400  0.160      3
-total                        30.7 %  6.20 M  93.1 %  6.20 ms  1.32 mJ           0.800      3
+                             recom-                                     median    max  SQNR,  over-
+layer  op         M × N × K   puted  cycles   util.  latency   energy    error  error     dB  flows
+fc1    linear  1500×784×784  31.0 %  5.37 M  93.1 %  5.37 ms   972 µJ   0.0100  0.400   31.2      0
+fc3    linear   1500×10×128  90.0 %  28.9 k  93.1 %  28.9 µs  36.2 µJ  0.00400  0.160   31.2      3
+total                        30.7 %  6.20 M  93.1 %  6.20 ms  1.32 mJ           0.800             3
                         logit RMS                            accumulation
 mode          accuracy      error  cycles  latency   energy          cost
 exact          98.60 %          0       –        –        –             –
@@ -306,6 +334,56 @@ two-pass       97.93 %       1.21  6.20 M  6.20 ms  1.32 mJ         0.807
     assert all(line == line.rstrip() and len(line) <= 100 for line in lines)
     assert sum(LOW in line for line in lines) == 1
     assert "\x1b" not in "".join(lines)
+
+
+def test_metrics_are_shown_by_mode_without_those_of_the_table_above():
+    lines = printed(measured()).split("\n")
+    expected = """\
+metric                  exact  uniform low  uniform high  two-pass
+top-5 accuracy       100.00 %      99.00 %      100.00 %   99.90 %
+agrees with exact    100.00 %      96.80 %       99.93 %   98.40 %
+cosine similarity           1        0.870     0.9999751   0.99120
+KL divergence, nats         0        0.300       1.00e-7         ∞
+perplexity             60.512       60.416        60.514    60.535
+SQNR, dB                    –         12.1          60.0      18.0
+my[b]\\n                  2.00         1.50          2.00      1.90""".splitlines()
+    assert [line for line in expected if line not in lines] == []
+    assert not [line for line in lines if "top-1" in line or "squared" in line]
+    unlabelled = printed(measured(accuracy=None, metrics={"agreement": example().agreement}))
+    assert "metric " not in unlabelled and "agrees\n" in unlabelled
+
+
+def test_operations_outside_of_the_mac_array_are_listed_by_their_work():
+    lines = printed(measured()).split("\n")
+    expected = """\
+not on the MAC array  phase        computed by            count    work  where
+relu                  forward      vector unit (float32)      2  3.00 %  act1 and 1 more
+native_layer_norm     input grad.  torch (float32)            4  1.23 %  layers.0.norm and 11 more
+op0                   forward      torch (float32)            1  0.10 %  x
+op5                   forward      torch (float32)            1  0.10 %  x
+Work: share of that of all operations (estimate). 3 more with 0.30 %: summary.json has them.""".splitlines()
+    assert [line for line in expected if line not in lines] == []
+    assert not [line for line in lines if line.startswith(("addmm", "op6"))]
+    assert "phase" not in printed(measured(operations=measured().operations[2:], layers=example().layers))
+    assert "not on the MAC array" not in printed(measured(operations=measured().operations[:1]))
+
+
+def test_layers_of_the_backward_pass_say_so():
+    lines = printed(measured()).split("\n")
+    assert [line.split()[:3] for line in lines if line.startswith("fc1")] == [
+        ["fc1", "forward", "1500×784×784"], ["fc1", "weight", "grad."], ["fc1", "input", "grad."],
+    ]  # fmt: skip
+    figure = plots.energy_figures(measured())[1]
+    assert figure.data[0]["customdata"] == ["fc1", "fc2", "fc3", "fc1, weight gradient", "fc1, input gradient"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_an_incomplete_run_is_marked_and_keeps_to_the_width(width):
+    text = printed(measured(), width)
+    assert max(map(len, text.split("\n"))) <= width
+    assert "mlp on npu · incomplete: 1,500 samples" in text
+    assert "interrupted after 1,500 of 60,000 samples" in " ".join(text.split())
+    assert "incomplete" not in printed(example(), width)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
@@ -352,7 +430,7 @@ def test_one_mac_shows_no_rows_for_the_other_modes():
 
 def test_what_is_not_known_is_an_en_dash():
     bare = layer("fc1", 4, 4, 4, cycles=None, utilisation=None, latency_s=None, energy_j=None, energy_parts_j={},
-                 max_rel_error=None, mean_rel_error=None, median_rel_error=None)  # fmt: skip
+                 max_rel_error=None, mean_rel_error=None, median_rel_error=None, sqnr_db=None)  # fmt: skip
     run = example(layers=(bare,), totals={}, accuracy=None, agreement={}, forward_error={}, baseline_layers={})
     row = next(line for line in printed(run).split("\n") if line.startswith("fc1"))
     assert row.split() == ["fc1", "linear", "4×4×4", "0", "%", *"––––––", "0"]
@@ -419,6 +497,16 @@ def test_summary_json_has_the_fields_of_the_public_surface():
             "median_rel_error", "overflows",
         }  # fmt: skip
     assert record == json.loads(json.dumps(example().to_dict()))
+
+
+def test_json_has_metrics_operations_and_whether_the_run_is_complete():
+    record = json.loads(to_json(measured()))
+    assert record["complete"] is False and json.loads(to_json(example()))["complete"] is True
+    assert record["metrics"]["cosine"]["low"] == 0.87
+    assert record["metrics"]["kl"]["two_pass"] is None
+    assert "metrics.kl.two_pass is inf and was written as null: JSON has only finite numbers" in record["warnings"]
+    assert record["operations"][1]["places"][:2] == ["layers.0.norm", "layers.1.norm"]
+    assert (record["layers"][0]["sqnr_db"], record["layers"][3]["phase"]) == (31.25, "weight gradient")
 
 
 def test_json_of_one_mac_has_null_for_the_modes_it_lacks():
@@ -720,6 +808,18 @@ def test_points_that_are_not_finite_are_left_out():
     render(run)
 
 
+def test_the_page_has_metrics_operations_and_a_mark_of_incompleteness():
+    page, plain = Page(render(measured())), Page(render(example()))
+    words = (
+        "KL divergence, nats", "0.9999751", "60.416", "my[b]", "weight gradient", "31.2", "vector unit (float32)",
+        "layers.0.norm, layers.1.norm, layers.2.norm, layers.3.norm and 8 more", "Incomplete: the run was ",
+    )  # fmt: skip
+    assert [word for word in words if word not in page.text] == []
+    assert "addmm" not in page.text
+    assert page.tags.count("table") == 4 and plain.tags.count("table") == 2
+    assert "Incomplete" not in plain.text and "Phase" not in plain.text
+
+
 def test_names_of_a_model_cannot_become_markup():
     hostile = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
     named = tuple(replace(one, name=f"{hostile}{one.name}", op=hostile, mac=hostile) for one in example().layers)
@@ -779,11 +879,12 @@ def test_the_page_tells_what_the_run_found():
     "run",
     [
         one_mac(),
+        one_mac(metrics={"kl": {"exact": 0.0, "low": None, "high": None, "two_pass": None}}),
         example(accuracy=None),
         example(layers=(), baseline_layers={}),
         example(totals={}, accuracy=None, agreement={}, forward_error={}, baseline_layers={}, tolerance=None),
     ],
-    ids=["one mac", "no labels", "no layers", "nothing known"],
+    ids=["one mac", "one metric", "no labels", "no layers", "nothing known"],
 )
 def test_every_reporter_takes_a_run_with_gaps(run, tmp_path):
     save(run, tmp_path / "out")
