@@ -38,7 +38,7 @@ class Batch:
 
 
 class Batches:
-    """Data in one pass, of which no more is held than the batch that is read.
+    """Data in one pass; of an iterable no more is held than the batch that is read.
 
     Args:
         x: a tensor; a tuple of tensors, which are positional arguments; a mapping of tensors, which are keyword
@@ -46,7 +46,7 @@ class Batches:
             x may also be a tuple or list of positional arguments. A list of one holds an x without labels.
         y: labels; those of an iterable come with its batches.
     Attributes:
-        first: the first batch. total: how many samples there are; None if only the end of the data tells.
+        total: how many samples there are; None if only the end of the data tells.
         expected: how many there are if all batches are like the first; None without a length.
     Raises:
         InputError: data of another kind, of unequal lengths, or without a sample, when it is read.
@@ -56,8 +56,8 @@ class Batches:
         self.total = self.expected = None
         self._rest: Iterator[Any] = iter(())
         if isinstance(x, Tensor | tuple | Mapping):
-            self.first = _batch(x, y)
-            self.total = self.expected = self.first.samples
+            self._first: Batch | None = _batch(x, y)
+            self.total = self.expected = self._first.samples
             return
         if not isinstance(x, Iterable) or isinstance(x, str | bytes) or hasattr(x, "__array__"):
             raise InputError(
@@ -68,23 +68,28 @@ class Batches:
             raise InputError("y: got labels beside an iterable of batches; expected (x, y) in each; put them there")
         self._rest = iter(x)
         for batch in self._rest:
-            self.first = _unpack(batch)
+            self._first = _unpack(batch)
             break
         else:
             raise InputError("x: an iterable without a batch; expected at least one; a generator can be read only once")
         if isinstance(x, Sized):
-            self.expected = len(x) * self.first.samples
+            self.expected = len(x) * self._first.samples
+
+    def head(self, size: int) -> Batch:
+        """Return at most `size` samples from the first batch; before `parts` is called."""
+        assert self._first is not None
+        return self._first.part(0, size)
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """Yield all of the data in parts of at most `size` samples."""
-        batch = self.first
-        while True:
+        """Yield all of the data in parts of at most `size` samples, once."""
+        batch, self._first = self._first, None
+        while batch is not None:
             for first in range(0, batch.samples, size):
                 yield batch.part(first, first + size)
-            try:
-                batch = _unpack(next(self._rest))
-            except StopIteration:
-                return
+            batch = None  # gone before the next one is read
+            for following in self._rest:
+                batch = _unpack(following)
+                break
 
 
 def _unpack(batch: Any) -> Batch:

@@ -92,9 +92,7 @@ def evaluate(
             mode_energy(machine, unit)  # what cannot be priced is refused before anything runs
     data = Batches(x, y)
     with _evaluation_mode(model), torch.no_grad(), Interruption(keep_partial) as interruption:
-        with torch.random.fork_rng(devices=[]):
-            head = data.first.part(0, batch or 1)
-            consumers = record_first_sample(model, model, head.args, dict(head.kwargs))
+        consumers = _consumers(model, data.head(batch or 1))
         modes = ("exact", "low") if machine.mac.high is None else MODES if machine.policy else ("exact", "low", "high")
         passes = {mode: _Pass(model, machine, mode, layers, metrics, consumers, seed, threads) for mode in modes}
         done, notes = 0, dict.fromkeys(_notes(machine))
@@ -204,6 +202,10 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _consumers(model: nn.Module, head: Batch) -> dict[str, Consumer]:
+    return record_first_sample(model, model, head.args, dict(head.kwargs))
 
 
 def _batch_size(consumers: Mapping[str, Consumer]) -> int:

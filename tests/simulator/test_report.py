@@ -350,7 +350,7 @@ my[b]\\n                  2.00         1.50          2.00      1.90""".splitline
     assert [line for line in expected if line not in lines] == []
     assert not [line for line in lines if "top-1" in line or "squared" in line]
     unlabelled = printed(measured(accuracy=None, metrics={"agreement": example().agreement}))
-    assert "metric " not in unlabelled and "agrees\n" in unlabelled
+    assert "metric  " not in unlabelled and "with exact" in unlabelled
 
 
 def test_operations_outside_of_the_mac_array_are_listed_by_their_work():
