@@ -101,7 +101,7 @@ class RunResult:
         hardware, model: names of the machine and of the network.
         samples: how many samples were run.
         accuracy: share of right top-1 answers by mode (exact, low, high, two_pass); None without labels.
-        agreement: share of samples whose top-1 answer is that of the exact run, by mode.
+        agreement: share of the top-1 answers that are those of the exact run, by mode; None where there are no classes.
         forward_error: root mean square over samples and outputs of computed minus exact logit, by mode.
         totals: by mode (low, high, two_pass): cycles, latency_s, energy_j and its bounds energy_low_j, energy_high_j,
             accumulation_cost (C/C_high with a = accumulator bits low over high). None: a mode that the machine lacks.
