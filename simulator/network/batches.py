@@ -36,6 +36,11 @@ class Batch:
             None if self.labels is None else self.labels[first:end],
         )
 
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Yield all samples in parts of at most `size`."""
+        for first in range(0, self.samples, size):
+            yield self.part(first, first + size)
+
 
 class Batches:
     """Data in one pass; of an iterable no more is held than the batch that is read.
@@ -84,8 +89,7 @@ class Batches:
         """Yield all of the data in parts of at most `size` samples, once."""
         batch, self._first = self._first, None
         while batch is not None:
-            for first in range(0, batch.samples, size):
-                yield batch.part(first, first + size)
+            yield from batch.parts(size)
             batch = None  # gone before the next one is read
             for following in self._rest:
                 batch = _unpack(following)

@@ -24,10 +24,13 @@ from .emulation import Emulation
 from .interruption import Interruption
 from .metrics import Function, Metrics, are_classes
 from .ops import Op
+from .scaled import Calibration
 from .tally import LayerTally
 
 # Samples run together: as many as keep the outputs of all layers below this, so that memory stays bounded.
 OUTPUTS_PER_BATCH = 1 << 22
+# From which scales are calibrated where no samples are given for it.
+CALIBRATION_SAMPLES = 32
 
 Progress = Callable[[float, int | None], None]
 
@@ -41,6 +44,7 @@ def evaluate(
     layers: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Function] | None = None,
     batch: int | None = None,
+    calibration: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Iterable[Any] | None = None,
     tolerance: float | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -62,11 +66,14 @@ def evaluate(
         x: a tensor (samples, ...); a tuple of tensors, positional arguments; a mapping of tensors, keyword arguments;
             or an iterable of batches, e.g. a DataLoader, each x or (x, y), which is read once and never held whole.
         y: labels (samples, ...): classes for the metrics of network.metrics, or whatever your own metrics take.
-        layers: arithmetic by pattern, as emulate takes it, in all modes but exact; there such a layer has its own
-            operands and exact products.
+        layers: rules by pattern, as emulate takes them, in all modes; in the exact one such a layer has its own
+            operands and exact products. Scales that a rule takes from the tensor at hand make the bits depend on
+            `batch`.
         metrics: your own, name -> function of (outputs, labels) of a batch, which returns one number for each sample,
             shape (samples,); the metric is their mean over all samples, whatever the batches.
         batch: at most so many samples at a time; None for as many as keep the outputs of all layers below 4 million.
+        calibration: inputs like x, labels aside, for the scales that a rule wants calibrated; None for the first 32
+            samples of x (of its first batch).
         tolerance: of the two-pass policy; None for the machine's.
         seed: of every random choice. threads: at most so many; None for all processors available.
         progress: called with (samples done, samples in all or None if that is not known), of a batch in parts as its
@@ -94,9 +101,17 @@ def evaluate(
     with _evaluation_mode(model), torch.no_grad(), Interruption(keep_partial) as interruption:
         consumers = _consumers(model, data.head(batch or 1))
         modes = ("exact", "low") if machine.mac.high is None else MODES if machine.policy else ("exact", "low", "high")
-        passes = {mode: _Pass(model, machine, mode, layers, metrics, consumers, seed, threads) for mode in modes}
+        size = batch or _batch_size(consumers)
+        calibrations: dict[str, Calibration] = {}
+        passes = {
+            mode: _Pass(model, machine, mode, layers, metrics, consumers, calibrations, seed, threads) for mode in modes
+        }
         done, notes = 0, dict.fromkeys(_notes(machine))
-        for part in data.parts(batch or _batch_size(consumers)):
+        if passes["exact"].emulation.needs_calibration:
+            first = data.head(CALIBRATION_SAMPLES)
+            for part in first.parts(size) if calibration is None else Batches(calibration).parts(size):
+                passes["exact"].emulation.calibrate(*part.args, **part.kwargs)
+        for part in data.parts(size):
             exact: dict[str, NDArray[Any]] = {}
             wanted: Tensor | None = None
             for i, one in enumerate(passes.values()):
@@ -134,12 +149,13 @@ class _Pass:
 
     def __init__(
         self, model: nn.Module, machine: Machine, mode: str, layers: Mapping[str, Any] | None,
-        metrics: Mapping[str, Function] | None, consumers: Mapping[str, Consumer], seed: int, threads: int | None,
+        metrics: Mapping[str, Function] | None, consumers: Mapping[str, Consumer],
+        calibrations: dict[str, Calibration], seed: int, threads: int | None,
     ) -> None:  # fmt: skip
         self.mode, self.seed = mode, seed
         self.emulation = Emulation(
             model, machine, layers, default=mode,
-            observers=(self._observe,), seed=seed, threads=threads, consumers=consumers,
+            observers=(self._observe,), seed=seed, threads=threads, consumers=consumers, calibrations=calibrations,
         )  # fmt: skip
         self.metrics = Metrics(metrics)
         self.not_compared: dict[str, None] = {}
