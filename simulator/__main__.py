@@ -29,9 +29,24 @@ def simulate(
             help="Hardware: a YAML file, or the name of a bundled one such as npu. Needed without a command.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="mlp|cnn", help="Network.")] = "mlp",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="mlp|cnn|MODULE:ATTRIBUTE|FILE",
+            help="Network: a bundled one, a torch module that Python can import, or a .pt file of a pickled one.",
+        ),
+    ] = "mlp",
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights for it: a state dict, .pt, .pth or .safetensors.")
+    ] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let a file given as --model run whatever code it holds.")
+    ] = False,
     data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y. Default: 1,500 real digits.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Samples: .npz with x and y. Default, for bundled networks: 1,500 real digits."
+        ),
     ] = None,
     samples: Annotated[int | None, typer.Option(metavar="N", help="Run only the first N samples.")] = None,
     out: Annotated[
@@ -70,7 +85,10 @@ def simulate(
         from .run import run
 
         with _progress() as progress:
-            result = run(hw, model, data, samples, tolerance, seed, threads, progress, keep_partial=True)
+            result = run(
+                hw, model, data, samples, tolerance, seed, threads, progress, keep_partial=True, weights=weights,
+                allow_code=allow_code,
+            )  # fmt: skip
         where = save(result, out)
     except KeyboardInterrupt:
         print("ulpsim: interrupted; no results were written", file=sys.stderr)
@@ -139,8 +157,9 @@ def _refuse_options(context: typer.Context) -> None:
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if given:
+        option = given[0].replace("_", "-")
         raise InputError(
-            f"--{given[0]} belongs to the main job, and {context.invoked_subcommand} is a command of its own; leave it "
+            f"--{option} belongs to the main job, and {context.invoked_subcommand} is a command of its own; leave it "
             "out, or give what it takes after the command"
         )
 
@@ -170,12 +189,17 @@ def _progress() -> Iterator[Callable[[float, int | None], None]]:
         yield show
 
 
+def _printable(text: str) -> str:
+    """Write out control characters, which names in a file may hold, lest it command the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
         app()
     except InputError as error:
-        print(f"ulpsim: error: {error}", file=sys.stderr)
+        print(f"ulpsim: error: {_printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

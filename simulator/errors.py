@@ -10,3 +10,9 @@ class InputError(ValueError):
 
 class MissingLibraryError(InputError, ImportError):
     """A library of an optional extra is not installed: the message says how to install it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what a library's exception says, in one line that fits in a message of ours."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= 200 else line[:197] + "..."

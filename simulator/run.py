@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from .hardware import load_hardware
 from .network.evaluation import Progress, check_choices, evaluate
-from .network.samples import load_model, load_samples
+from .network.model_files import load_model
+from .network.samples import load_samples
 from .result import RunResult
 
 
@@ -21,21 +22,25 @@ def run(
     threads: int | None = None,
     progress: Progress | None = None,
     keep_partial: bool = False,
+    weights: str | None = None,
+    allow_code: bool = False,
 ) -> RunResult:
     """Run a network on a machine in every mode: exact, uniform low, uniform high and two-pass.
 
     Args:
         hw: hardware YAML file, or the name of a bundled one.
-        model: mlp or cnn. data: `.npz` file with x and y; None for the bundled digits. samples: how many; None for all.
+        model: what load_model takes as name: mlp, cnn, `module:attribute`, or a file of a whole pickled module.
+        data: `.npz` file with x and y; None for the bundled digits. samples: how many; None for all.
         tolerance: of the two-pass policy; None for the file's.
         seed: of every random choice. threads: at most so many; None for all processors available.
         progress, keep_partial: as evaluate takes them.
+        weights: file of a state dict for the network. allow_code: whether a file given as model may run code.
     Raises:
         InputError: input that the user can put right.
     """
     check_choices(threads, seed, "--")
     machine = load_hardware(hw)
-    network = load_model(model)
+    network = load_model(model, weights, allow_code, seed)
     inputs = load_samples(data, samples, network)
     result = evaluate(
         network, machine, inputs.x, inputs.y, tolerance=tolerance, seed=seed, threads=threads, progress=progress,

@@ -1,8 +1,9 @@
-"""What the main job runs: a network by name and samples from a file or the bundled ones."""
+"""Samples for a network: what the arrays of a file mean to it, or the bundled digits."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,90 +14,85 @@ from torch import Tensor, nn
 from simulator.errors import InputError
 
 from . import bundled
+from .arrays import array_names, read_arrays
+from .fit import check_fit
+
+IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
+
+Inputs = Tensor | dict[str, Tensor]
 
 
 class Samples(NamedTuple):
     """Inputs and labels.
 
     Args:
-        x: (N, ...) inputs. y: (N,) int64 classes, or None. source: where they come from.
+        x: (N, ...) inputs, or several by the names that the network's forward has for them.
+        y: (N, ...) int64 classes, e.g. (N,) of samples or (N, T) of tokens, or None. source: where they come from.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor | None
     source: str
 
+    @property
+    def size(self) -> int:
+        """How many samples there are."""
+        return len(self.x) if isinstance(self.x, Tensor) else len(next(iter(self.x.values())))
 
-def load_model(name: str) -> nn.Module:
-    """Return the network of a name, in eval mode; InputError if there is none."""
-    if name not in bundled.NAMES:
-        raise InputError(f"--model: got {name!r}; expected one of {', '.join(bundled.NAMES)}; choose one")
-    return bundled.load(name)
+    def batch(self, rows: slice) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Return some samples as the arguments and keyword arguments of a forward pass."""
+        if isinstance(self.x, Tensor):
+            return (self.x[rows],), {}
+        return (), {name: value[rows] for name, value in self.x.items()}
 
 
 def load_samples(path: str | None, count: int | None, model: nn.Module) -> Samples:
-    """Return samples that fit a model.
+    """Return samples that fit a network, on which it is run once.
 
     Args:
-        path: `.npz` file with `x` and, if there are labels, `y`; None for the bundled digits. Grey levels (uint8) are
-            normalised as the bundled networks were trained; floats are taken as given, in float32.
+        path: `.npz` file with `x`, or with several inputs under the names that the network's forward has for them, and
+            `y` if there are labels; None for the bundled digits, which only the bundled networks take. For these, grey
+            levels (uint8) are normalised as they were trained. For any network floats are converted to the type of its
+            parameters; for others than the bundled ones, integers become int64, and bools stay.
         count: how many, from the first; None for all.
     Raises:
         InputError: a file that is missing, of the wrong kind or with contents that do not fit; a bad count.
     """
-    x, y = bundled.digits() if path is None else _read(path)
-    source = "bundled digits" if path is None else path
-    if count is not None and not 1 <= count <= len(x):
+    own = isinstance(model, tuple(bundled.NAMES.values()))
+    if path is None and not own:
         raise InputError(
-            f"--samples: got {count}; expected 1 to {len(x)}, the samples of {source}; give such a number, or "
-            "leave it out for all"
+            f"--data: not given, and the bundled digits are for the bundled networks only; expected samples for "
+            f"{type(model).__name__}; give --data FILE.npz, as numpy.savez(path, x=..., y=...) writes it, samples "
+            "along the first axis"
         )
-    samples = Samples(x[:count], None if y is None else y[:count], source)
-    _check_fit(samples, model)
+    if path is None:
+        samples = Samples(*bundled.digits(), "bundled digits")
+    else:
+        samples = _for_bundled(path, model) if own else _for_any(path, model)
+    if count is not None and not 1 <= count <= samples.size:
+        raise InputError(
+            f"--samples: got {count}; expected 1 to {samples.size}, the samples of {samples.source}; give such a "
+            "number, or leave it out for all"
+        )
+    x = samples.x[:count] if isinstance(samples.x, Tensor) else {name: v[:count] for name, v in samples.x.items()}
+    samples = Samples(x, None if samples.y is None else samples.y[:count], samples.source)
+    check_fit(model, *samples.batch(slice(0, 1)), samples.y, samples.source, _remedy(own))
     return samples
 
 
-def _read(path: str) -> tuple[Tensor, Tensor | None]:
-    if not Path(path).is_file():
-        what = "a directory" if Path(path).is_dir() else "no such file"
-        raise InputError(f"{path}: {what}; expected an .npz file with x and y; check the path")
-    # Broken bytes make numpy, zipfile and zlib raise a dozen types of exceptions; all mean the same to the user.
-    # All but archives and single arrays numpy takes for a pickle, and says how to load it unsafely.
-    try:
-        with open(path, "rb") as file:
-            known = file.read(2) in (b"PK", b"\x93N")
-        data: Any = np.load(path, allow_pickle=False) if known else None
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read ({_first_line(error)}); expected an .npz file as numpy.savez(path, x=..., y=...) "
-            "writes it; write the file anew"
-        ) from None
-    if not known:
-        raise InputError(
-            f"{path}: cannot be read as .npz; expected a file as numpy.savez(path, x=..., y=...) writes it; write the "
-            "file anew"
-        )
-    if not isinstance(data, np.lib.npyio.NpzFile):
-        raise InputError(
-            f"{path}: a single array; expected an .npz file with x and y; write it with numpy.savez(path, x=..., y=...)"
-        )
-    with data:
-        if "x" not in data:
-            raise InputError(
-                f"{path}: holds {', '.join(data) or 'nothing'}; expected x (and y, if there are labels); rename the "
-                "arrays"
-            )
-        try:
-            x, y = np.asarray(data["x"]), data.get("y")
-        except Exception as error:
-            raise InputError(
-                f"{path}: x or y cannot be read ({_first_line(error)}); expected plain numeric arrays; write the "
-                "file anew"
-            ) from None
-    return _inputs(path, x), None if y is None else _labels(path, np.asarray(y), len(x))
+def _remedy(own: bool) -> str:
+    if own:
+        return "expected grey levels (N, 28, 28) in uint8 or normalised floats (N, 1, 28, 28); reshape the data"
+    return "expected what its forward takes, samples along the first axis; reshape or convert the data"
 
 
-def _inputs(path: str, x: NDArray[Any]) -> Tensor:
+def _for_bundled(path: str, model: nn.Module) -> Samples:
+    names = array_names(path)
+    if "x" not in names:
+        held = ", ".join(names) or "nothing"
+        raise InputError(f"{path}: holds {held}; expected x (and y, if there are labels); rename the arrays")
+    arrays = read_arrays(path, [name for name in names if name in ("x", "y")])
+    x, y = arrays["x"], arrays.get("y")
     if x.ndim < 2 or x.size == 0:
         raise InputError(
             f"{path}: x has shape {x.shape}; expected (N, ...) with at least one sample; put samples along the "
@@ -109,47 +105,112 @@ def _inputs(path: str, x: NDArray[Any]) -> Tensor:
                 f"{path}: x of uint8 has shape {x.shape}; expected grey images (N, height, width); reshape it, or give "
                 "normalised floats"
             )
-        return bundled.normalise(np.ascontiguousarray(images))
-    if x.dtype.kind != "f":
+        tensor = bundled.normalise(np.ascontiguousarray(images))
+    elif x.dtype.kind == "f":
+        tensor = _floats(path, "x", x, _float_type(model))
+    else:
         raise InputError(f"{path}: x has dtype {x.dtype}; expected floats, or uint8 grey levels; convert it")
-    with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(x, np.float32)
-    if not np.isfinite(single).all():
+    return Samples(tensor, None if y is None else _labels(path, y, len(x)), path)
+
+
+def _for_any(path: str, model: nn.Module) -> Samples:
+    arrays = read_arrays(path, array_names(path))
+    parameters = _forward_parameters(model)
+    # A network that has an input of that name is run without labels.
+    y = arrays.pop("y", None) if "y" not in parameters else None
+    if not arrays:
         raise InputError(
-            f"{path}: x holds NaN, infinities or numbers beyond float32; expected finite ones; clean the data"
+            f"{path}: holds {'y' if y is not None else 'nothing'}; expected x, or the inputs of "
+            f"{type(model).__name__}: {', '.join(parameters) or 'x'}; add them"
         )
-    return torch.from_numpy(single)
+    inputs = {name: _input(path, name, array, model) for name, array in arrays.items()}
+    lengths = {name: len(value) for name, value in inputs.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} of {length}" for name, length in lengths.items())
+        raise InputError(f"{path}: {shown} samples; expected the same number in all; correct the arrays")
+    count = next(iter(lengths.values()))
+    # The usual case: one input, called x in the file and whatever in the network.
+    x = inputs["x"] if list(inputs) == ["x"] and "x" not in parameters else _named(path, model, inputs, parameters)
+    return Samples(x, None if y is None else _labels(path, y, count), path)
+
+
+def _named(
+    path: str, model: nn.Module, inputs: dict[str, Tensor], parameters: Mapping[str, inspect.Parameter]
+) -> Inputs:
+    """Return inputs under the names of the network's forward."""
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = {
+        name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }  # fmt: skip
+    unknown = [] if anything else [name for name in inputs if name not in named]
+    missing = [name for name, parameter in named.items() if parameter.default is parameter.empty and name not in inputs]
+    if unknown or missing:
+        parts = [("lacks", missing), ("has besides", unknown)]
+        found = " and ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
+        raise InputError(
+            f"{path}: {found}; expected the inputs of {type(model).__name__}: {', '.join(named) or 'x alone'} (and y, "
+            "if there are labels); rename the arrays"
+        )
+    return inputs["x"] if list(inputs) == ["x"] and next(iter(named), "x") == "x" else inputs
+
+
+def _forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):  # of a forward in C
+        return {}
+
+
+def _input(path: str, name: str, x: NDArray[Any], model: nn.Module) -> Tensor:
+    if x.ndim < 1 or x.size == 0:
+        raise InputError(
+            f"{path}: {name} has shape {x.shape}; expected (N, ...) with at least one sample; put samples along the "
+            "first axis"
+        )
+    if x.dtype == np.uint8:
+        raise InputError(
+            f"{path}: {name} has dtype uint8, which is normalised for the bundled networks only; expected numbers as "
+            f"{type(model).__name__} was trained on; give floats, such as {name}.astype(numpy.float32) / 255, or int64 "
+            "for indices"
+        )
+    if x.dtype.kind == "f":
+        return _floats(path, name, x, _float_type(model))
+    if x.dtype.kind == "b":
+        return torch.from_numpy(np.ascontiguousarray(x))
+    if x.dtype.kind not in "iu":
+        raise InputError(f"{path}: {name} has dtype {x.dtype}; expected floats, integers or bools; convert it")
+    if x.dtype == np.uint64 and int(x.max()) > np.iinfo(np.int64).max:
+        raise InputError(f"{path}: {name} holds {int(x.max())}; expected integers within int64; correct the data")
+    return torch.from_numpy(np.ascontiguousarray(x, np.int64))
+
+
+def _floats(path: str, name: str, x: NDArray[Any], dtype: torch.dtype) -> Tensor:
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(x, np.float64 if dtype == torch.float64 else np.float32)
+    tensor = torch.from_numpy(single).to(dtype)
+    if not bool(tensor.isfinite().all()):
+        kind = str(dtype).removeprefix("torch.")
+        raise InputError(
+            f"{path}: {name} holds NaN, infinities or numbers beyond {kind}; expected finite ones; clean the data"
+        )
+    return tensor
+
+
+def _float_type(model: nn.Module) -> torch.dtype:
+    """The type of a network's first parameter of floats."""
+    return next((value.dtype for value in model.parameters() if value.is_floating_point()), torch.float32)
 
 
 def _labels(path: str, y: NDArray[Any], samples: int) -> Tensor:
-    if y.dtype.kind not in "iu" or y.shape != (samples,):
+    if y.dtype.kind not in "iu" or y.shape[:1] != (samples,) or y.size == 0:
         raise InputError(
             f"{path}: y is {y.dtype} of shape {y.shape}; expected integer classes of shape ({samples},), one for each "
-            "sample of x; correct the labels, or leave y out"
+            f"sample of x, or ({samples}, T), one for each token; correct the labels, or leave y out"
         )
-    for value in (int(y.min()), int(y.max())):
-        if not 0 <= value <= np.iinfo(np.int64).max:
-            raise InputError(f"{path}: y holds {value}; expected classes from 0; relabel the data")
+    beyond = y[(y < 0) & (y != IGNORED)] if y.dtype.kind == "i" else y[y > np.iinfo(np.int64).max]
+    if beyond.size:
+        raise InputError(
+            f"{path}: y holds {beyond.flat[0]}; expected classes from 0, or {IGNORED} for what is not to count; "
+            "relabel the data"
+        )
     return torch.from_numpy(y.astype(np.int64))
-
-
-def _check_fit(samples: Samples, model: nn.Module) -> None:
-    name = type(model).__name__
-    try:
-        with torch.no_grad():
-            logits = model(samples.x[:1])
-    except RuntimeError as error:
-        raise InputError(
-            f"{samples.source}: x of shape {tuple(samples.x.shape)} does not fit the network {name} "
-            f"({_first_line(error)}); expected grey levels (N, 28, 28) in uint8 or normalised floats (N, 1, 28, 28); "
-            "reshape the data"
-        ) from None
-    if samples.y is not None and int(samples.y.max()) >= logits.shape[1]:
-        raise InputError(
-            f"{samples.source}: y holds class {int(samples.y.max())}, and {name} has {logits.shape[1]} outputs; "
-            f"expected classes 0 to {logits.shape[1] - 1}; use the labels that the network was trained on"
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -35,7 +35,8 @@ ROOMS = {
     "simulator.cost": Room(("formats", "simulator.arithmetic", "simulator.hardware", *TOP), ("numpy",)),
     "simulator.report": Room(TOP, ("numpy", "pandas", "rich", "jinja2", "markupsafe", "plotly")),
     "simulator.network": Room(
-        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP), ("numpy", "torch", "typer")
+        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP),
+        ("numpy", "torch", "safetensors", "typer"),
     ),
     "simulator.commands": Room(("formats", "simulator.arithmetic", "simulator.report", *TOP), ("rich",)),
     "simulator.run": Room(

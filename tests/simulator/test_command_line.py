@@ -59,7 +59,8 @@ def test_options_reach_the_run(command, monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr(simulator.run, "run", lambda *args, **kwargs: given.append((args, kwargs)) or exit(7))
     options = {
-        "model": "cnn",
+        "model": "net.pt",
+        "weights": "w.pt",
         "data": "x.npz",
         "samples": 4,
         "tolerance": "inf",
@@ -67,9 +68,10 @@ def test_options_reach_the_run(command, monkeypatch, tmp_path):
         "threads": 2,
         "out": "there",
     }
-    assert command("--hw", "a.yaml", *(text for key, value in options.items() for text in (f"--{key}", value)))[0] == 7
-    assert given[0][0][:-1] == ("a.yaml", "cnn", "x.npz", 4, float("inf"), 5, 2)
-    assert given[0][1] == {"keep_partial": True}
+    arguments = [text for key, value in options.items() for text in (f"--{key}", value)]
+    assert command("--hw", "a.yaml", *arguments, "--allow-code")[0] == 7
+    assert given[0][0][:-1] == ("a.yaml", "net.pt", "x.npz", 4, float("inf"), 5, 2)
+    assert given[0][1] == {"keep_partial": True, "weights": "w.pt", "allow_code": True}
 
 
 def test_results_are_replaced_whole(command, tmp_path):
@@ -85,7 +87,10 @@ def test_results_are_replaced_whole(command, tmp_path):
 def test_help_names_every_option(command):
     code, out, _ = command("--help")
     assert code == 0
-    for option in ("--hw", "--model", "--data", "--samples", "--out", "--tolerance", "--seed", "--threads", "--json"):
+    for option in (
+        "--hw", "--model", "--weights", "--allow-code", "--data", "--samples", "--out", "--tolerance", "--seed",
+        "--threads", "--json",
+    ):  # fmt: skip
         assert option in out
 
 
@@ -129,7 +134,7 @@ def test_arguments_that_make_no_sense(command, tmp_path, arguments, message):
         ),
         (["--hw", "none.yaml"], r"none\.yaml: .*no such file"),
         (["--hw", "."], r"\.: .*directory"),
-        (["--hw", "npu", "--model", "vgg"], r"--model: got 'vgg'; expected one of mlp, cnn; choose one"),
+        (["--hw", "npu", "--model", "vgg"], r"--model: got 'vgg'; expected one of mlp, cnn, .*; choose one"),
         (["--hw", "npu", "--samples", "0"], r"--samples: got 0; expected 1 to 1500, the samples of bundled digits"),
         (["--hw", "npu", "--samples", "-1"], r"--samples: got -1; expected 1 to 1500"),
         (["--hw", "npu", "--samples", "1501"], r"--samples: got 1501; expected 1 to 1500"),
@@ -180,18 +185,18 @@ ARRAYS = {
     "scalar x": ({"x": np.float32(1)}, r"x has shape \(\); expected \(N, \.\.\.\)"),
     "one axis": ({"x": X.ravel()}, r"x has shape \(3136,\); expected \(N, \.\.\.\)"),
     "no samples": ({"x": X[:0]}, r"x has shape \(0, 1, 28, 28\); expected \(N, \.\.\.\) with at least one"),
-    "wrong shape": ({"x": X[..., 1:]}, r"x of shape \(4, 1, 28, 27\) does not fit the network Mlp "),
-    "wrong size of grey levels": ({"x": np.zeros((4, 9, 9), np.uint8)}, r"x of shape \(4, 1, 9, 9\) does not fit"),
+    "wrong shape": ({"x": X[..., 1:]}, r"x of shape \(N, 1, 28, 27\) and float32 does not fit the network Mlp "),
+    "wrong size of grey levels": ({"x": np.zeros((4, 9, 9), np.uint8)}, r"x of shape \(N, 1, 9, 9\) .* does not fit"),
     "flat grey levels": ({"x": np.zeros((4, 784), np.uint8)}, r"x of uint8 has shape \(4, 784\); expected grey images"),
     "integers": ({"x": X.astype(int)}, r"x has dtype int64; expected floats, or uint8"),
     "complex": ({"x": X.astype(complex)}, r"x has dtype complex128; expected floats"),
     "text": ({"x": np.full((4, 2), "a")}, r"x has dtype <U1; expected floats"),
-    "objects": ({"x": np.full((4, 2), None)}, r"x or y cannot be read \(.*pickle.*\); expected plain numeric arrays"),
+    "objects": ({"x": np.full((4, 2), None)}, r"x cannot be read \(.*pickle.*\); expected plain numeric arrays"),
     "NaN": ({"x": X * np.nan}, r"x holds NaN, infinities or numbers beyond float32"),
     "infinity": ({"x": X + np.inf}, r"x holds NaN, infinities or numbers beyond float32"),
     "too large": ({"x": X.astype(float) + 1e300}, r"x holds NaN, infinities or numbers beyond float32"),
     "fewer labels": ({"x": X, "y": Y[:3]}, r"y is int64 of shape \(3,\); expected integer classes of shape \(4,\)"),
-    "labels in two axes": ({"x": X, "y": Y[:, None]}, r"y is int64 of shape \(4, 1\); expected integer classes"),
+    "labels in two axes": ({"x": X, "y": Y[:, None]}, r"y has shape \(4, 1\), and Mlp returns \(1, 10\) .* \(4,\)"),
     "labels as floats": ({"x": X, "y": Y / 2}, r"y is float64 of shape \(4,\); expected integer classes"),
     "negative class": ({"x": X, "y": Y - 2}, r"y holds -1; expected classes from 0"),
     "class beyond": ({"x": X, "y": Y + 6}, r"y holds class 10, and Mlp has 10 outputs; expected classes 0 to 9"),
@@ -238,14 +243,17 @@ def lying_header(path):
 
 
 KINDS = {
-    "text": (lambda path: path.write_text("hello"), "cannot be read as .npz; expected a file as numpy.savez"),
+    "text": (
+        lambda path: path.write_text("hello"),
+        "cannot be read as .npz (File is not a zip file); expected a file as numpy.savez",
+    ),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"x": 1})), "cannot be read as .npz"),
     "npy": (lambda path: np.save(path.open("wb"), X), "a single array; expected an .npz file"),
     "truncated": (truncated, "cannot be read"),
     "damaged": (damaged, "cannot be read"),
-    "zip of something else": (not_arrays, "x has shape ()"),
-    "header that lies": (lying_header, "cannot be read"),
+    "zip of something else": (not_arrays, "x cannot be read"),
+    "header that lies": (lying_header, "x of shape (4, 100000000000000) and float32: 1455 TiB"),
 }
 
 

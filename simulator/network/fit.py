@@ -1,0 +1,111 @@
+"""Whether samples fit a network: it runs once, and what fails is named by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from simulator.errors import InputError, first_line
+
+
+def check_fit(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor | None, source: str, remedy: str
+) -> None:
+    """Run a network on its first sample, without gradients, and refuse what it cannot take or what it returns.
+
+    Args:
+        model: in eval mode. args, kwargs: of a forward pass on one sample. y: labels of all samples, or None.
+        source: where the samples come from. remedy: what was expected and what to do, as the message ends.
+    Raises:
+        InputError: the forward pass fails, returns a tensor without samples first, or has other classes than y.
+    """
+    network = type(model).__name__
+    try:
+        with torch.no_grad():
+            output = model(*args, **kwargs)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a network raises at what it was not made for
+        raise InputError(
+            f"{source}: {_inputs(args, kwargs)} does not fit the network {network} "
+            f"({_failing_layer(model, args, kwargs)}{type(error).__name__}: {first_line(error)}); {remedy}"
+        ) from None
+    if not isinstance(output, Tensor):
+        return
+    if not output.dim() or output.shape[0] != 1:
+        raise InputError(
+            f"{source}: {network} returns shape {tuple(output.shape)} for one sample; expected samples along the first "
+            "axis; wrap it in a module that returns them there"
+        )
+    if y is not None:
+        _check_labels(y, output, source, network)
+
+
+def _check_labels(y: Tensor, output: Tensor, source: str, network: str) -> None:
+    """Refuse labels that are no classes of an output of one sample, (1, ..., classes) or (1, classes, ...)."""
+    shapes = {tuple(output.shape[1:-1]): -1, tuple(output.shape[2:]): 1} if output.dim() > 1 else {}
+    axis = shapes.get(tuple(y.shape[1:]))
+    if axis is None:
+        expected = " or ".join(str((len(y), *shape)) for shape in shapes) or "none"
+        raise InputError(
+            f"{source}: y has shape {tuple(y.shape)}, and {network} returns {tuple(output.shape)} for one sample; "
+            f"expected y of shape {expected}, a class for each vector of logits; correct the labels, or leave y out"
+        )
+    classes = output.shape[axis]
+    if int(y.max()) >= classes:
+        raise InputError(
+            f"{source}: y holds class {int(y.max())}, and {network} has {classes} outputs; expected classes 0 to "
+            f"{classes - 1}; use the labels that the network was trained on"
+        )
+
+
+def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    given = {"x": args[0]} if args else kwargs
+    return ", ".join(f"{name} of shape {_shape(value)} and {_type(value)}" for name, value in given.items())
+
+
+def _failing_layer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Run a failing forward pass again and name the innermost module that does not come to its end."""
+    names = {module: path for path, module in model.named_modules()}
+    entered: list[tuple[nn.Module, str]] = []
+
+    def enter(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        shapes = [_shape(leaf, one=True) for leaf in tree_leaves((given, named)) if isinstance(leaf, Tensor)]
+        entered.append((module, " and ".join(shapes)))
+
+    def leave(module: nn.Module, given: Any, output: Any) -> None:
+        entered.pop()
+
+    handles = [
+        handle
+        for module in names
+        for handle in (
+            module.register_forward_pre_hook(enter, with_kwargs=True),
+            module.register_forward_hook(leave),
+        )
+    ]
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except Exception:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not entered or entered[-1][0] is model:
+        return ""
+    module, shapes = entered[-1]
+    described = type(module).__name__ if any(module.children()) else repr(module)
+    return f"{names[module]}, {described}, is given {shapes}: "
+
+
+def _shape(value: Tensor, one: bool = False) -> str:
+    """The shape of a tensor; of all samples it has N for their number."""
+    return str(tuple(value.shape)) if one else f"({', '.join(['N', *map(str, value.shape[1:])])})"
+
+
+def _type(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
