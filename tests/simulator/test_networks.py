@@ -1,5 +1,9 @@
 """Whole networks under the tap: nothing is missed, torch's own bits where nothing is emulated, results close to it."""
 
+import sys
+import warnings
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -7,6 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import simulator  # noqa: E402
+from simulator.run import run  # noqa: E402
 from tests.oracles.networks import Recurrent, Transformer, resnet18  # noqa: E402
 
 SEED = 500
@@ -88,3 +93,70 @@ def test_a_resnet_at_full_size():
     assert sum(layer.macs for layer in result.layers) == resnet_macs(64, 224, 1000) == 1814073344
     assert isinstance(model[0], nn.Conv2d) and output.shape == (1, 1000)
     assert not any("not emulated" in warning for warning in result.warnings)
+
+
+# --- a network that another library trained ------------------------------------------------------------------------
+
+TRAINING = 1200  # of scikit-learn's 1,797 digits, 8 x 8 pixels
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A multilayer perceptron of scikit-learn's, and the digits that it has not seen, as float32."""
+    datasets = pytest.importorskip("sklearn.datasets", reason="needs scikit-learn")
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    x, y = datasets.load_digits(return_X_y=True)
+    x = (x / 16).astype(np.float32)  # exact: grey levels are 0 to 16
+    classifier = MLPClassifier((32,), learning_rate_init=0.005, max_iter=40, random_state=0)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # 40 epochs are a third of a second
+        classifier.fit(x[:TRAINING], y[:TRAINING])
+    return classifier, x[TRAINING:], y[TRAINING:]
+
+
+def perceptron():
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def weights_of(classifier):
+    """Its weights by the names of torch's layers."""
+    layers = zip((0, 2), classifier.coefs_, classifier.intercepts_, strict=True)
+    return {
+        f"{layer}.{name}": torch.from_numpy(np.ascontiguousarray(values, np.float32))
+        for layer, weight, bias in layers
+        for name, values in (("weight", weight.T), ("bias", bias))
+    }
+
+
+def test_exact_sums_classify_as_scikit_learn_does(trained):
+    classifier, x, _ = trained
+    model = perceptron()
+    model.load_state_dict(weights_of(classifier))
+    logits, _ = emulated(model.eval(), torch.from_numpy(x), "exact(fp32)")
+    different = logits.argmax(1).numpy() != classifier.predict(x)
+    assert np.count_nonzero(different) <= 1  # in case two of its float64 logits are one in float32
+    assert np.allclose(logits.softmax(1).numpy(), classifier.predict_proba(x), atol=1e-4)
+
+
+def test_the_main_job_on_a_network_from_scikit_learn(trained, tmp_path, monkeypatch):
+    """From files, as a user has them: fp8 sums cost accuracy, 16-bit ones nearly none, and two passes lie between."""
+    classifier, x, y = trained
+    (tmp_path / "perceptron_of_digits.py").write_text(
+        "from torch import nn\n\nnet = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))\n"
+    )
+    torch.save(weights_of(classifier), tmp_path / "weights.pt")
+    np.savez(tmp_path / "digits.npz", x=x, y=y)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    result = run("npu", "perceptron_of_digits:net", "digits.npz", weights="weights.pt")
+    assert [(layer.name, layer.m, layer.n, layer.k) for layer in result.layers] == [
+        ("0", len(x), 32, 64), ("2", len(x), 10, 32),
+    ]  # fmt: skip
+    errors, accuracy = result.forward_error, result.accuracy
+    assert 0 == errors["exact"] < errors["high"] < errors["two_pass"] < errors["low"]
+    # All modes have fp8 operands, which alone may turn a few answers; of 597 digits one in a hundred is six.
+    assert abs(accuracy["exact"] - classifier.score(x, y)) < 0.02
+    assert abs(accuracy["high"] - accuracy["exact"]) < 0.01
+    assert accuracy["exact"] - 0.05 < accuracy["low"] and accuracy["exact"] - 0.05 < accuracy["two_pass"]
+    assert result.agreement["high"] > max(result.agreement["low"], result.agreement["two_pass"]) > 0.9
