@@ -21,6 +21,7 @@ from . import vector
 from .consumers import Consumer, record_first_sample
 from .execution import Place, execute
 from .folding import Folding, folded
+from .limits import check_fits
 from .operations import MAC_ARRAY, TORCH, VECTOR_UNIT, Operations
 from .ops import FORWARD, Op
 from .record import run_record
@@ -153,6 +154,8 @@ class Emulation:
         forward = op.phase == FORWARD
         rule = self.rules.arithmetic(op)
         consumer = self.consumers.get(op.name, Consumer()) if forward else Consumer()
+        # Once as the unit gives them, once as the network wants them.
+        check_fits(f"{op.name}: outputs {op.gemms} x ({op.m}, {op.n})", op.gemms * op.m * op.n, 16)
         tally = self.tallies.of(op, rule, consumer)
         if rule.low is None:
             tally.add(op, 0, None)

@@ -367,3 +367,14 @@ def test_dropout_and_training_mode_use_the_same_random_numbers():
     torch.manual_seed(9)
     output, _ = emulated(model, x, name="two_pass")
     assert torch.equal(output == 0, plain_output == 0)
+
+
+def test_a_layer_that_does_not_fit_into_memory_is_refused(monkeypatch):
+    from simulator.network import limits
+
+    monkeypatch.setattr(limits, "physical_memory", lambda: 4000)
+    with (
+        pytest.raises(InputError, match=r"Linear: outputs 1 x \(20, 8\): .* expected at most .*; take fewer samples"),
+        simulator.emulate(layer := nn.Linear(4, 8), NPU),
+    ):
+        layer(rand(20, 4))
