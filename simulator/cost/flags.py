@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,12 +51,20 @@ class Flags(Protocol):
         """Tiles that hold a flag."""
 
 
-def read_flags(flags: NDArray[Any] | float, gemms: int, m: int, n: int) -> Flags:
-    """Return the counts of a bool array of shape (gemms, M, N) or (M, N), or of a fraction in 0..1.
+def read_flags(flags: NDArray[Any] | float | MaskFlags, gemms: int, m: int, n: int) -> Flags:
+    """Return the counts of a mask of shape (gemms, M, N) or (M, N), or of a fraction in 0..1.
 
+    Args:
+        flags: bool array, or MaskFlags, or fraction.
     Raises:
         InputError: another shape or type, or a fraction outside 0..1.
     """
+    if isinstance(flags, MaskFlags):
+        if flags.shape != (gemms, m, n):
+            raise InputError(
+                f"flags: got those of shape {flags.shape}; expected {(gemms, m, n)}; pass those of the GEMM"
+            )
+        return flags
     if isinstance(flags, np.ndarray) and flags.ndim:
         shapes = [(gemms, m, n), (m, n)] if gemms == 1 else [(gemms, m, n)]
         if flags.dtype != np.bool_ or flags.shape not in shapes:
@@ -62,60 +72,92 @@ def read_flags(flags: NDArray[Any] | float, gemms: int, m: int, n: int) -> Flags
                 f"flags: got an array of {flags.dtype} of shape {flags.shape}; expected bool of shape "
                 f"{' or '.join(map(str, shapes))}; pass the mask of the GEMM"
             )
-        return MaskFlags(flags.reshape(gemms, m, n))
+        return MaskFlags((gemms, m, n), [[flags.reshape(gemms, m, n)]])
     if isinstance(flags, bool) or not isinstance(flags, int | float | np.floating) or not 0.0 <= flags <= 1.0:
         raise InputError(f"flags: got {flags!r}; expected a fraction from 0 to 1, or a bool array; give e.g. 0.02")
     return IndependentFlags(float(flags), gemms, m, n)
 
 
 class MaskFlags:
-    """Counts measured on a mask of shape (gemms, M, N). Exact."""
+    """Counts measured on a mask, read part by part. Exact.
+
+    Args:
+        shape: (gemms, M, N).
+        masks: of GEMMs one after another, some at a time, for each of these parts of their rows one after another: bool
+            arrays (gemms of these, rows, N). Iterated for each count, so that no more than a part is in memory.
+    """
 
     independent = False
 
-    def __init__(self, mask: NDArray[Any]) -> None:
-        self.mask = mask
+    def __init__(self, shape: tuple[int, int, int], masks: Iterable[Iterable[NDArray[Any]]]) -> None:
+        self.shape, self._masks = shape, masks
 
     def count(self) -> int:
-        return int(np.count_nonzero(self.mask))
+        return self._totals[0]
 
     def rows(self) -> int:
-        return int(np.count_nonzero(self.mask.any(axis=2)))
+        return self._totals[1]
 
     def columns(self) -> int:
-        return int(np.count_nonzero(self.mask.any(axis=1)))
+        return self._totals[2]
+
+    @functools.cached_property
+    def _totals(self) -> tuple[int, int, int]:
+        """Flags, rows that hold one, columns that hold one."""
+        count = rows = columns = 0
+        for parts in self._masks:
+            held = np.zeros((1, self.shape[2]), np.bool_)
+            for mask in parts:
+                count += int(np.count_nonzero(mask))
+                rows += int(np.count_nonzero(mask.any(axis=2)))
+                held = held | mask.any(axis=1)
+            columns += int(np.count_nonzero(held))
+        return count, rows, columns
 
     def bands(self, width: int) -> Blocks:
-        n = self.mask.shape[2]
-        held = np.logical_or.reduceat(self.mask, np.arange(0, n, width), axis=2)
-        rows = np.count_nonzero(held, axis=1)  # (gemms, bands)
-        widths = np.minimum(width, n - np.arange(0, n, width))
-        pairs, counts = np.unique(
-            np.stack([rows, np.broadcast_to(widths, rows.shape)]).reshape(2, -1), axis=1, return_counts=True
-        )
-        pieces = [(int(c), int(r), int(w)) for (r, w), c in zip(pairs.T, counts, strict=True) if r]
+        n = self.shape[2]
+        starts = np.arange(0, n, width)
+        widths = np.minimum(width, n - starts)
+        found: Counter[tuple[int, int]] = Counter()
+        for parts in self._masks:
+            # (gemms, bands)
+            rows = sum(np.count_nonzero(np.logical_or.reduceat(mask, starts, axis=2), axis=1) for mask in parts)
+            sizes = np.stack([rows, np.broadcast_to(widths, np.shape(rows))]).reshape(2, -1)
+            pairs, counts = np.unique(sizes, axis=1, return_counts=True)
+            found.update({(int(r), int(w)): int(c) for (r, w), c in zip(pairs.T, counts, strict=True) if r})
+        pieces = [(count, rows, columns) for (rows, columns), count in sorted(found.items())]
         return Blocks(pieces, self.rows(), sum(c * w for c, _, w in pieces))
 
     def tiles(self, height: int, width: int) -> Blocks:
-        held = self.per_tile(height, width) > 0
-        _, m, n = self.mask.shape
+        _, m, n = self.shape
         heights = np.minimum(height, m - np.arange(0, m, height))
         widths = np.minimum(width, n - np.arange(0, n, width))
-        pieces = []
-        for h in np.unique(heights):
-            for w in np.unique(widths):
-                count = int(np.count_nonzero(held[:, heights == h][:, :, widths == w]))
-                if count:
-                    pieces.append((count, int(h), int(w)))
-        rows = int((held.any(axis=2) * heights).sum())
-        columns = int((held.any(axis=1) * widths).sum())
-        return Blocks(pieces, rows, columns)
+        found: Counter[tuple[int, int]] = Counter()
+        rows = columns = 0
+        for per_tile in self.per_tile(height, width):
+            held = per_tile > 0
+            for h in np.unique(heights):
+                for w in np.unique(widths):
+                    found[int(h), int(w)] += int(np.count_nonzero(held[:, heights == h][:, :, widths == w]))
+            rows += int((held.any(axis=2) * heights).sum())
+            columns += int((held.any(axis=1) * widths).sum())
+        return Blocks([(count, h, w) for (h, w), count in found.items() if count], rows, columns)
 
-    def per_tile(self, height: int, width: int) -> NDArray[Any]:
-        """Return the flags in each tile, shape (gemms, tiles along M, tiles along N)."""
-        _, m, n = self.mask.shape
-        along_n = np.add.reduceat(self.mask, np.arange(0, n, width), axis=2, dtype=np.int64)
-        return np.add.reduceat(along_n, np.arange(0, m, height), axis=1)
+    def per_tile(self, height: int, width: int) -> Iterator[NDArray[np.int64]]:
+        """Yield the flags in each tile, (gemms, tiles along M, tiles along N), of some GEMMs after others."""
+        _, m, n = self.shape
+        along_n = np.arange(0, n, width)
+        for parts in self._masks:
+            counts, row = np.zeros((0, 0, 0), np.int64), 0
+            for mask in parts:
+                if not row:
+                    counts = np.zeros((len(mask), ceil_div(m, height), along_n.size), np.int64)
+                first, last = row // height, ceil_div(row + mask.shape[1], height)
+                along_m = np.maximum(np.arange(first, last) * height - row, 0)
+                in_bands = np.add.reduceat(mask, along_n, axis=2, dtype=np.int64)
+                counts[:, first:last] += np.add.reduceat(in_bands, along_m, axis=1)
+                row += mask.shape[1]
+            yield counts
 
 
 class IndependentFlags:

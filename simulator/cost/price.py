@@ -16,7 +16,7 @@ from simulator.hardware.order import GUARD_BITS, innermost
 from simulator.hardware.technology import Entry
 
 from .energy import Ledger, MacEnergy, mac_energy
-from .flags import Flags, read_flags
+from .flags import Flags, MaskFlags, read_flags
 from .pipeline import Pass, uniform_pass
 from .second_pass import Work, combined_roofline, recompute_j, second_work, total_cycles
 from .tiling import Problem, Widths
@@ -96,13 +96,13 @@ class Cost:
         return self.recomputed_outputs / self.flagged_outputs if self.flagged_outputs else 1.0
 
 
-def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float | None = None) -> Cost:
+def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float | MaskFlags | None = None) -> Cost:
     """Price one operation in one mode.
 
     Args:
         machine: the accelerator. gemm: the operation. mode: low | high (uniform) | two_pass.
-        flags: for two_pass, a bool array of shape (gemms, M, N), or (M, N) for one GEMM (the measured mask), or the
-            fraction of outputs flagged, 0..1, taken as independent.
+        flags: for two_pass, a bool array of shape (gemms, M, N), or (M, N) for one GEMM (the measured mask), or its
+            counts, or the fraction of outputs flagged, 0..1, taken as independent.
     Returns:
         The cost; estimates. Cycles are exact for the array as modelled.
     Raises:

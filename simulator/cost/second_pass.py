@@ -213,13 +213,18 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
 
 def _measured_queue(first: Pass, flags: MaskFlags, per_output: int) -> int:
     """Return the cycle at which the engine has taken the last flag of a mask, `per_output` cycles each."""
-    finish, per_tile = first.finish(), flags.per_tile(first.tile.m, first.tile.n)
-    if first.tile.outer == "n":
-        per_tile = per_tile.swapaxes(1, 2)
-    high = per_tile.reshape(-1) * per_output
-    done = (np.arange(len(per_tile))[:, None, None] * first.cycles + finish).reshape(-1)
-    waiting = np.cumsum(high[::-1])[::-1]
-    return int((done + waiting)[waiting > 0].max())
+    finish, waiting = first.finish().reshape(-1), flags.count() * per_output
+    latest = gemm = 0
+    for per_tile in flags.per_tile(first.tile.m, first.tile.n):
+        if first.tile.outer == "n":
+            per_tile = per_tile.swapaxes(1, 2)
+        high = per_tile.reshape(-1) * per_output
+        done = ((np.arange(len(per_tile)) + gemm)[:, None] * first.cycles + finish).reshape(-1)
+        left = waiting - (np.cumsum(high) - high)  # by this tile and those behind it
+        latest = max(latest, int((done + left)[left > 0].max(initial=0)))
+        waiting -= int(high.sum())
+        gemm += len(per_tile)
+    return latest
 
 
 def _expected_queue(first: Pass, flags: IndependentFlags, per_output: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 
 from simulator.cost import Cost, Gemm, accumulation_cost, price
 from simulator.hardware import Machine
@@ -62,7 +61,7 @@ def _total(machine: Machine, layers: tuple[LayerResult, ...], costs: list[Cost])
 
 def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | None]:
     flags = tally.flags()
-    recomputed = 0 if flags is None else int(np.count_nonzero(flags))
+    recomputed = 0 if flags is None else flags.count()
     largest, mean, median = tally.errors.summary()
     gemm = Gemm(tally.m, tally.n, tally.k, tally.gemms)
     priced = tally.label in ("low", "high", "two_pass")

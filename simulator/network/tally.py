@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.cost.flags import MaskFlags
+
 from .consumers import Consumer
 from .ops import WEIGHT_GRADIENT, Op
+from .packed import PackedFlags
 from .rules import Arithmetic
 from .sums import ExactSum, decibels
 
@@ -104,7 +107,7 @@ class LayerTally:
         self.overflows = 0
         self.errors = RelativeErrors()
         self._begun = False
-        self._flags: list[tuple[NDArray[np.uint8], tuple[int, ...]]] = []
+        self._flags: PackedFlags | None = None
 
     def add(self, op: Op, overflows: int, flags: NDArray[np.bool_] | None) -> None:
         """Count one more Op of this layer; flags of shape (gemms, M, N), or None without a second pass."""
@@ -116,16 +119,13 @@ class LayerTally:
         self.rows += op.gemms * op.m if self.batched else op.m
         self.overflows += overflows
         if flags is not None:
-            self._flags.append((np.packbits(flags), flags.shape))
+            if self._flags is None:
+                self._flags = PackedFlags(op.gemms, op.m, op.n, op.batched)
+            self._flags.add(flags)
 
-    def flags(self) -> NDArray[np.bool_] | None:
-        """Return all flags, (gemms, M, N), all samples in one batch."""
-        if not self._flags:
-            return None
-        unpacked = [
-            np.unpackbits(bits, count=math.prod(shape)).view(np.bool_).reshape(shape) for bits, shape in self._flags
-        ]
-        return np.concatenate(unpacked, axis=0 if self.batched else 1)
+    def flags(self) -> MaskFlags | None:
+        """Return the counts of all flags, all samples in one batch; None without a second pass."""
+        return None if self._flags is None else self._flags.counts()
 
 
 class Tallies:
