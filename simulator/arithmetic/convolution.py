@@ -1,7 +1,8 @@
 """Convolutions as a MAC unit computes them: matrix products whose operand a is read where the image lies.
 
 Output position r and weight position k meet at image[row_offsets[r] + k_offsets[k]], so that the unfolded matrix
-(im2col), K times as large as the image, is never made, but in strips where values along k share scales.
+(im2col), K times as large as the image, is never made, but in strips where values along k share scales. Of a large
+image a part at a time gets its padding.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from .accumulators import Accumulator
 from .engine import Accumulation, numbers, random_key
 from .spec import MacSpec
 from .spec import mac as make_spec  # `mac` is the public name of an argument
+from .strips import shares_one_scale
 
 # Rows of operand a: a matrix, or where its elements lie.
 Rows = NDArray[Any] | Gathered
 
 # Where the unfolded matrix is made, then in strips of about so many elements.
 STRIP_ELEMENTS = 1 << 21
+
+# Elements of the image, and outputs, of a part that is computed at once.
+PART_ELEMENTS = 1 << 22
 
 LARGEST_SETTING = (1 << 31) - 1
 LARGEST_ARRAY = 1 << 40  # elements; a padding or stride beyond all reason is refused before memory is asked for
@@ -37,35 +42,70 @@ class Geometry:
     """Where the windows of a convolution lie, along each spatial axis.
 
     Args:
-        kernel, stride, dilation: at least 1. padding: zeros before and behind the image, at least 0.
+        kernel, stride, dilation: at least 1.
+        padding: zeros before and behind the image; below 0 for values of it that are cut off.
+        spread: positions from one value of the image to the next, zeros between them; empty for 1.
     """
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
+    spread: tuple[int, ...] = ()
+
+    def sizes(self, image: Sequence[int]) -> tuple[int, ...]:
+        """Return the sizes of an image with its zeros between and around."""
+        spread = self.spread or (1,) * len(self.kernel)
+        return tuple(
+            (size - 1) * step + 1 + before + behind
+            for size, step, (before, behind) in zip(image, spread, self.padding, strict=True)
+        )
 
     def positions(self, image: Sequence[int]) -> tuple[int, ...]:
         """Return the output positions over an image of these sizes; ValueError if the window is larger than it."""
-        sizes = []
-        for size, kernel, stride, (before, behind), dilation in zip(
-            image, self.kernel, self.stride, self.padding, self.dilation, strict=True
+        rooms = []
+        for padded, size, kernel, stride, (before, behind), dilation in zip(
+            self.sizes(image), image, self.kernel, self.stride, self.padding, self.dilation, strict=True
         ):
-            room = size + before + behind - dilation * (kernel - 1) - 1
+            room = padded - dilation * (kernel - 1) - 1
             if room < 0:
                 raise ValueError(
                     f"convolution: a kernel of {kernel} with dilation {dilation} does not fit into {size} positions "
                     f"with {before} and {behind} of padding"
                 )
-            sizes.append(room // stride + 1)
-        return tuple(sizes)
+            rooms.append(room // stride + 1)
+        return tuple(rooms)
 
     def windows(self, x: NDArray[Any]) -> Gathered:
         """Return the matrix (samples * positions, channels * kernel positions) of an image (samples, channels, ...)."""
-        positions = self.positions(x.shape[2:])
-        edges = ((0, 0), (0, 0), *self.padding)
-        _check_size("the padded image", [n + sum(e) for n, e in zip(x.shape, edges, strict=True)])
-        data = np.pad(x, edges)  # contiguous
+        return self._windows(x, 0, self.positions(x.shape[2:])[0])
+
+    def parts(self, x: NDArray[Any], n: int) -> Iterator[tuple[slice, Gathered]]:
+        """Yield the same matrix in parts, with the rows that they are: few samples, or of one the first axis in pieces.
+
+        Args:
+            n: outputs of a position.
+        """
+        positions, sizes = self.positions(x.shape[2:]), self.sizes(x.shape[2:])
+        _check_size("the padded image", (*x.shape[:2], *sizes))
+        rows = math.prod(positions)
+        sample = max(x.shape[1] * math.prod(sizes), rows * n, 1)
+        samples = max(1, PART_ELEMENTS // sample)
+        step = positions[0] if sample <= PART_ELEMENTS else max(1, PART_ELEMENTS * positions[0] // sample)
+        for first in range(0, x.shape[0], samples):
+            image = x[first : first + samples]
+            for start in range(0, positions[0], step):
+                windows = self._windows(image, start, min(start + step, positions[0]))
+                row = first * rows + start * (rows // positions[0])
+                yield slice(row, row + windows.shape[0]), windows
+
+    def _windows(self, x: NDArray[Any], start: int, stop: int) -> Gathered:
+        """Return the windows of positions from start to stop along the first spatial axis, and of all along others."""
+        positions = (stop - start, *self.positions(x.shape[2:])[1:])
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        sizes = [(p - 1) * s + r for p, s, r in zip(positions, self.stride, reach, strict=True)]
+        _check_size("the padded image", (*x.shape[:2], *sizes))
+        data = self._padded(x, (start * self.stride[0], *(0 for _ in sizes[1:])), sizes)
         steps = [stride // data.itemsize for stride in data.strides]
         rows = [np.arange(x.shape[0]) * steps[0]]
         columns = [np.arange(x.shape[1]) * steps[1]]
@@ -78,6 +118,22 @@ class Geometry:
         """Return the transposed matrix (channels * kernel positions, samples * positions)."""
         windows = self.windows(x)
         return Gathered(windows.data, windows.k_offsets, windows.row_offsets)
+
+    def _padded(self, x: NDArray[Any], corner: Sequence[int], sizes: Sequence[int]) -> NDArray[Any]:
+        """Return a contiguous piece of these sizes of the image with its zeros, from a corner on."""
+        data = np.zeros((*x.shape[:2], *sizes), x.dtype)
+        source, target = [slice(None)] * 2, [slice(None)] * 2
+        spread = self.spread or (1,) * len(sizes)
+        for length, step, (before, _), first, size in zip(
+            x.shape[2:], spread, self.padding, corner, sizes, strict=True
+        ):
+            begin = before - first  # where value 0 of the image would lie
+            low = max(0, -(begin // step))
+            high = min(length, -((begin - size) // step))
+            source.append(slice(low, max(low, high)))
+            target.append(slice(begin + low * step, begin + high * step, step) if high > low else slice(0, 0))
+        data[tuple(target)] = x[tuple(source)]
+        return data
 
 
 def terms(a: Rows, part: slice) -> Rows:
@@ -99,10 +155,26 @@ def strips(windows: Gathered, spec: MacSpec) -> Iterator[tuple[slice, Rows]]:
     if use is None or not (use.format.has_blocks or use.mode.stochastic):
         yield slice(0, rows), windows
         return
-    flat, step = windows.data.reshape(-1), max(1, STRIP_ELEMENTS // max(k, 1))
-    for first in range(0, rows, step):
-        part = slice(first, min(first + step, rows))
+    flat = windows.data.reshape(-1)
+    step = rows if shares_one_scale(use) else STRIP_ELEMENTS // max(k, 1)
+    for first in range(0, rows, max(1, step)):
+        part = slice(first, min(first + max(1, step), rows))
         yield part, flat[np.add.outer(windows.row_offsets[part], windows.k_offsets)]
+
+
+def unfolded(geometry: Geometry, x: NDArray[Any], n: int, spec: MacSpec) -> Iterator[tuple[slice, Rows]]:
+    """Yield rows of the windows of an image with what they are read from, so many at a time that memory stays bounded.
+
+    Args:
+        n: outputs of a position.
+    """
+    use = spec.operands[0] if spec.operands else None
+    if use is not None and shares_one_scale(use):
+        yield from strips(geometry.windows(x), spec)
+        return
+    for part, windows in geometry.parts(x, n):
+        for rows, a in strips(windows, spec):
+            yield slice(part.start + rows.start, part.start + rows.stop), a
 
 
 def convolution(
@@ -166,8 +238,7 @@ def convolution(
             f"{channels} channels, and groups that divide what the first axis of weight counts"
         )
     if transposed:
-        x, weight, edges = as_plain(x, weight, groups, strides, paddings, dilations, behind)
-        geometry = Geometry(kernel, (1,) * axes, edges, dilations)
+        weight, geometry = as_plain(x.shape, weight, groups, strides, paddings, dilations, behind)
     else:
         geometry = Geometry(kernel, strides, tuple((p, p) for p in paddings), dilations)
     return _convolved(spec, x, weight, _bias(bias, weight.shape[0]), geometry, groups, (seed, step, site), threads)
@@ -192,7 +263,7 @@ def _convolved(
         inputs = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
         b = weight[outputs].reshape(n, k).T
         c = None if bias is None else bias[outputs]
-        for rows, a in strips(geometry.windows(x[:, inputs]), spec):
+        for rows, a in unfolded(geometry, x[:, inputs], n, spec):
             words = random_key(*key, group * y.shape[1] + rows.start, n, group)
             y[group, rows] = Accumulation(spec, a, b, c, threads, words).dense()[0]
     image = y.reshape(groups, x.shape[0], *positions, n)
@@ -202,37 +273,37 @@ def _convolved(
 
 
 def as_plain(
-    x: NDArray[Any],
+    image: tuple[int, ...],
     weight: NDArray[Any],
     groups: int,
     stride: tuple[int, ...],
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
     behind: tuple[int, ...],
-) -> tuple[NDArray[Any], NDArray[Any], tuple[tuple[int, int], ...]]:
-    """Return image, weight and padding of the plain convolution of stride 1 that a transposed one is."""
+) -> tuple[NDArray[Any], Geometry]:
+    """Return weight and geometry of the plain convolution of stride 1 that a transposed one over an image is.
+
+    Args:
+        image: shape (samples, channels, ...). behind: output_padding.
+    """
+    kernel = weight.shape[2:]
     if any(extra >= max(s, d) for extra, s, d in zip(behind, stride, dilation, strict=True)):
         raise ValueError(f"convolution: output_padding {behind} must stay below stride {stride} or dilation {dilation}")
-    between = [(size - 1) * s + 1 for size, s in zip(x.shape[2:], stride, strict=True)]
-    reach = [d * (k - 1) - 2 * p + e for k, d, p, e in zip(weight.shape[2:], dilation, padding, behind, strict=True)]
-    if any(size + more < 1 for size, more in zip(between, reach, strict=True)):
+    # Padding beyond the kernel's reach cuts outputs off instead of adding any.
+    edges = tuple(
+        (d * (k - 1) - p, d * (k - 1) - p + extra)
+        for k, d, p, extra in zip(kernel, dilation, padding, behind, strict=True)
+    )
+    geometry = Geometry(kernel, (1,) * len(kernel), edges, dilation, stride)
+    between = [(size - 1) * s + 1 for size, s in zip(image[2:], stride, strict=True)]
+    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    padded = geometry.sizes(image[2:])
+    if any(size < 0 or all_of_it <= least for size, all_of_it, least in zip(between, padded, reach, strict=True)):
         raise ValueError(f"convolution: padding {padding} cuts all outputs of a transposed one off; expected less")
-    _check_size("the image with zeros between", (*x.shape[:2], *between))
-    spread = np.zeros((*x.shape[:2], *between), x.dtype)
-    spread[(slice(None), slice(None), *(slice(None, None, s) for s in stride))] = x
+    _check_size("the image with zeros between", (*image[:2], *between))
     split = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     turned = np.flip(split, axis=tuple(range(3, split.ndim))).swapaxes(1, 2)
-    edges = [
-        (d * (k - 1) - p, d * (k - 1) - p + extra)
-        for k, d, p, extra in zip(weight.shape[2:], dilation, padding, behind, strict=True)
-    ]
-    # Padding beyond the kernel's reach cuts outputs off instead of adding any.
-    cut = tuple(
-        slice(max(0, -before), size - max(0, -after))
-        for size, (before, after) in zip(spread.shape[2:], edges, strict=True)
-    )
-    plain = np.ascontiguousarray(turned).reshape(-1, *turned.shape[2:])
-    return spread[(slice(None), slice(None), *cut)], plain, tuple((max(0, b), max(0, e)) for b, e in edges)
+    return np.ascontiguousarray(turned).reshape(-1, *turned.shape[2:]), geometry
 
 
 def _bias(bias: ArrayLike | None, outputs: int) -> NDArray[Any] | None:

@@ -31,6 +31,10 @@ from .places import OUTPUT, PRODUCT, SITE_BITS, SUM, A, B, C, Place, site_of
 from .situation import Situation
 from .spec import MacSpec, float32_holds
 from .stats import Stats
+from .strips import shares_one_scale
+
+# Elements of an operand that are quantised at once where that takes several arrays of float64.
+PART_ELEMENTS = 1 << 20
 
 RandomKey = engine.Key
 Outputs = tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]
@@ -312,8 +316,9 @@ def check_shapes(name: str, a: NDArray[Any] | Gathered, b: NDArray[Any]) -> None
 def _operand(x: NDArray[Any], use: Use | None, axis: int, words: Mapping[str, Any]) -> NDArray[Any]:
     """Quantise an operand, blocks along k, which is `axis`, and hold it as float32 if that is exact."""
     if use is not None and not isinstance(use.format, FloatFormat) and not use.mode.stochastic:
-        x = use.quantize(x, axis=axis)
-    elif use is not None:
+        # In the layout that it has, as below.
+        return _in_parts(x.T, use, 1 - axis).T if x.flags.f_contiguous else _in_parts(x, use, axis)
+    if use is not None:
         if not use.format.has_nan and np.isnan(x).any():
             raise ValueError(f"{use.format.name} has no NaN, and an operand holds one")
         dtype = np.float32 if float32_holds(use.format) else np.float64
@@ -322,6 +327,22 @@ def _operand(x: NDArray[Any], use: Use | None, axis: int, words: Mapping[str, An
             return quantize(x.T, use, dtype).T
         return quantize(x, use, dtype, **words)
     return convert(x, np.float32) if x.dtype == np.float64 and engine.profile(x).within_float32 else x
+
+
+def _in_parts(x: NDArray[Any], use: Use, axis: int) -> NDArray[Any]:
+    """Quantise to float64, so much at a time that no whole matrix is, and keep float32 if that is exact."""
+    if not use.format.has_blocks:
+        axis = int(np.argmin(x.shape))  # blocks lie along k, and parts beside each other; else along the longer axis
+    step = x.shape[1 - axis] if shares_one_scale(use) else PART_ELEMENTS // max(x.shape[axis], 1)
+    y = np.empty(x.shape, np.float32)
+    for first in range(0, x.shape[1 - axis], max(step, 1)):
+        some = slice(first, first + max(step, 1))
+        at = (some, slice(None)) if axis == 1 else (slice(None), some)
+        part = use.quantize(x[at], axis=axis)
+        if y.dtype == np.float32 and not engine.profile(part).within_float32:
+            y = convert(y, np.float64)
+        y[at] = convert(part, y.dtype)
+    return y
 
 
 def _count_sums(counts: NDArray[Any], sums: NDArray[Any], rounded: NDArray[Any], overflowed: NDArray[np.bool_]) -> None:

@@ -6,8 +6,9 @@ consumes it; an output is kept if its score is at most the tolerance. Source: ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ from .accumulators import Accumulator, result_use
 from .engine import Accumulation, check_shapes, numbers, random_key
 from .places import SITE_BITS
 from .spec import MacSpec, mac
+
+# Outputs that are scored together, in several arrays of float64, and among which those to be recomputed are listed.
+SCORED_AT_ONCE = 1 << 17
+LISTED_AT_ONCE = 1 << 20
 
 
 def _inverse(v: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,15 +121,21 @@ class TwoPassResult:
     Args:
         output: (M, N), before the activation; kept outputs are those of the uniform low pass, the others those of the
             uniform high pass, bit for bit.
-        recomputed: (M, N) boolean. scores: (M, N) float64. saturated: (M, N) boolean, overflow in the low pass.
+        recomputed: (M, N) boolean. saturated: (M, N) boolean, overflow in the low pass.
         cost: relative accumulation cost.
+        score: what computes the scores, which take more memory than all else.
     """
 
     output: NDArray[Any]
     recomputed: NDArray[np.bool_]
-    scores: NDArray[np.float64]
     saturated: NDArray[np.bool_]
     cost: TwoPassCost
+    score: Callable[[], NDArray[np.float64]] = field(repr=False, compare=False)
+
+    @functools.cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """Scores of the low pass, (M, N) float64."""
+        return self.score()
 
 
 def kappa_prime(
@@ -203,12 +214,33 @@ def two_pass(
     keys = [random_key(seed, step, 2 * site + i, first_row, n, matrix) for i in range(2)]
     first, counted = Accumulation(low, a, b, c, threads, keys[0]).dense("overflows")
     assert counted is not None
-    scores = kappa_prime(first, activation, scale, shift)
-    recomputed = ~rule.keep(first, scores, counted.overflowed)
+    saturated = counted.overflowed
+    affine: list[Any] = [
+        x if np.isscalar(x) else _onto(first.shape, x, name) for x, name in ((scale, "scale"), (shift, "shift"))
+    ]
+    recomputed = np.empty(first.shape, np.bool_)
+    for rows in _strips(first.shape, SCORED_AT_ONCE):
+        scores = kappa_prime(first[rows], activation, *(x if np.isscalar(x) else x[rows] for x in affine))
+        np.logical_not(rule.keep(first[rows], scores, saturated[rows]), out=recomputed[rows])
     output = convert(first, np.result_type(low.dtype, high.dtype))
-    rows, columns = np.divmod(np.flatnonzero(recomputed), n)
-    if rows.size:
-        output[rows, columns] = Accumulation(high, a, b, c, threads, keys[1]).listed((rows, columns))[0]
+    output = output.copy() if output is first else output
+    count = int(np.count_nonzero(recomputed))
+    if count:
+        second = Accumulation(high, a, b, c, threads, keys[1])
+        for rows in _strips(first.shape, LISTED_AT_ONCE):
+            at, columns = np.divmod(np.flatnonzero(recomputed[rows]), n)
+            at += rows.start
+            if at.size:
+                output[at, columns] = second.listed((at, columns))[0]
     ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits
-    share = rows.size / recomputed.size if recomputed.size else 0.0
-    return TwoPassResult(output, recomputed, scores, counted.overflowed, TwoPassCost(ratio, share))
+    cost = TwoPassCost(ratio, count / recomputed.size if recomputed.size else 0.0)
+    return TwoPassResult(
+        output, recomputed, saturated, cost, functools.partial(kappa_prime, first, activation, scale, shift)
+    )
+
+
+def _strips(shape: tuple[int, int], outputs: int) -> Iterator[slice]:
+    """Yield the rows of a result so many outputs at a time."""
+    step = max(1, outputs // max(1, shape[1]))
+    for first in range(0, shape[0], step):
+        yield slice(first, min(first + step, shape[0]))

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulator.arithmetic.convolution import Geometry, Rows, as_plain, strips
+from simulator.arithmetic.convolution import Geometry, Rows, as_plain, unfolded
 from simulator.arithmetic.spec import MacSpec
+from simulator.arithmetic.strips import row_strips
 from simulator.errors import InputError
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input gradient", "weight gradient"
@@ -177,7 +178,9 @@ class MatrixProduct(Op):
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
         c = None if self.c is None else np.broadcast_to(self.c, (self.gemms, self.m, self.n))
         for gemm in range(self.gemms):
-            yield Block(gemm, slice(0, self.m), self.a[gemm], self.b[gemm], None if c is None else c[gemm])
+            for rows in row_strips(self.m, self.n, self.k, spec):
+                addend = None if c is None else c[gemm, rows]
+                yield Block(gemm, rows, self.a[gemm, rows], self.b[gemm], addend)
 
     def tensor(self, out: NDArray[Any]) -> Tensor:
         return torch.from_numpy(out).reshape(self.shape).to(self.dtype)
@@ -249,8 +252,8 @@ class Convolution(Op):
         for gemm in range(self.gemms):
             weight = self.weight[gemm * self.n : (gemm + 1) * self.n].reshape(self.n, self.k)
             c = None if self.bias is None else self.bias[gemm * self.n : (gemm + 1) * self.n]
-            windows = self.geometry.windows(self.x[:, gemm * channels : (gemm + 1) * channels])
-            for rows, a in strips(windows, spec):
+            image = self.x[:, gemm * channels : (gemm + 1) * channels]
+            for rows, a in unfolded(self.geometry, image, self.n, spec):
                 yield Block(gemm, rows, a, weight.T, c)
 
     def tensor(self, out: NDArray[Any]) -> Tensor:
@@ -383,12 +386,11 @@ def convolution(
     if min(strides) < 1 or min(paddings) < 0 or min(dilations) < 1 or min(behind) < 0:
         return None
     image, weights = array(x), array(weight)
-    edges = tuple((p, p) for p in paddings)
     try:
         if transposed:
-            image, weights, edges = as_plain(image, weights, groups, strides, paddings, dilations, behind)
-            strides = (1,) * dims
-        geometry = Geometry(tuple(weight.shape[2:]), strides, edges, dilations)
+            weights, geometry = as_plain(image.shape, weights, groups, strides, paddings, dilations, behind)
+        else:
+            geometry = Geometry(tuple(weight.shape[2:]), strides, tuple((p, p) for p in paddings), dilations)
         spatial = geometry.positions(image.shape[2:])
     except ValueError:
         return None
