@@ -10,7 +10,7 @@ from formats.block import BlockFormat
 from .spec import MacSpec
 
 # Elements of operand a, and outputs, of a strip. Operand b is made ready again for each, which rows enough outweigh.
-ELEMENTS = 1 << 24
+ELEMENTS = 1 << 23
 LEAST_ROWS = 1024
 
 

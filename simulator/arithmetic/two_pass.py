@@ -240,7 +240,7 @@ def two_pass(
 
 
 def _strips(shape: tuple[int, int], outputs: int) -> Iterator[slice]:
-    """Yield the rows of a result so many outputs at a time."""
+    """Yield the rows of a result so many outputs at a time; an empty result at once."""
     step = max(1, outputs // max(1, shape[1]))
-    for first in range(0, shape[0], step):
+    for first in range(0, max(1, shape[0]), step):
         yield slice(first, min(first + step, shape[0]))

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulator.arithmetic.convolution import Geometry, Rows, as_plain, unfolded
+from simulator.arithmetic.convolution import Geometry, Rows, as_plain, strips, unfolded
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.strips import row_strips
 from simulator.errors import InputError

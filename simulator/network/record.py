@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-
 from simulator.cost import Cost, Gemm, accumulation_cost, price
 from simulator.hardware import Machine
 from simulator.result import MODES, LayerResult, RunResult

@@ -49,7 +49,7 @@ def networks() -> dict[str, Callable[[], tuple[nn.Module, Tensor]]]:
         "transformer": lambda: (Transformer(1000, 512, 8), torch.arange(4 * 512).reshape(4, 512) % 1000),
         "lstm": lambda: (Recurrent(64, 256, 10), rand(16, 64, 64)),
         "linear": lambda: (nn.Linear(8192, 8192), rand(64, 8192)),
-        "linear, small batch": lambda: (nn.Linear(512, 512), rand(131072, 512)),
+        "linear of many rows": lambda: (nn.Linear(64, 512), rand(65536, 64)),
         "convolution": lambda: (nn.Conv2d(3, 64, 3, padding=1), rand(1, 3, 1024, 1024)),
         "convolution, few channels out": lambda: (nn.Conv2d(64, 4, 3, padding=1), rand(1, 64, 1024, 1024)),
         "transposed convolution": lambda: (nn.ConvTranspose2d(64, 32, 2, 2), rand(1, 64, 512, 512)),
