@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,12 +40,35 @@ RandomKey = engine.Key
 Outputs = tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]
 
 
+class Ready(NamedTuple):
+    """An operand b quantised and profiled, for any number of accumulations with it.
+
+    Args:
+        values: (K, N). use: to which it was quantised, None if to none. profile: of its values.
+    """
+
+    values: NDArray[Any]
+    use: Use | None
+    profile: engine.Profile
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """K and N."""
+        return self.values.shape
+
+
+def make_ready(b: NDArray[Any], use: Use | None) -> Ready:
+    """Quantise an operand b (K, N), not stochastically, which would take the place of the product in the result."""
+    values = _operand(b, use, 0, {})
+    return Ready(values, use, engine.profile(values.T))
+
+
 class Accumulation:
     """Operands made ready for one MAC unit: quantised, profiled, with the kernel chosen.
 
     Args:
         spec: the unit. a, b: (M, K) and (K, N) of float32 or float64; a may be gathered, if the unit rounds its
-            elements one by one and not stochastically. c: addend broadcastable to (M, N), or None.
+            elements one by one and not stochastically; b may be ready. c: addend broadcastable to (M, N), or None.
         threads: at most so many; None for all processors available.
         key: of the random words of stochastic roundings; None for seed 0 and a result that is whole.
     """
@@ -54,7 +77,7 @@ class Accumulation:
         self,
         spec: MacSpec,
         a: NDArray[Any] | Gathered,
-        b: NDArray[Any],
+        b: NDArray[Any] | Ready,
         c: ArrayLike | None,
         threads: int | None = None,
         key: engine.Key | None = None,
@@ -71,7 +94,12 @@ class Accumulation:
             self.a = a._replace(data=_operand(a.data.reshape(1, -1), uses[0], 1, {}))
         else:
             self.a = _operand(a, uses[0], 1, random_words(self.key, A, first_a, PRODUCT))
-        self.b = _operand(b, uses[1], 0, random_words(self.key, B, self.key.matrix * b.size, PRODUCT))
+        self._profile_of_b: engine.Profile | None = None
+        if isinstance(b, Ready):
+            assert b.use == uses[1]
+            self.b, self._profile_of_b = b.values, b.profile
+        else:
+            self.b = _operand(b, uses[1], 0, random_words(self.key, B, self.key.matrix * b.size, PRODUCT))
         self.late = joins_late(spec.accumulator)
         self.c = None if c is None else self._addend(numbers(c, "c"))
         self.lowered: Lowered = lower(spec.accumulator, spec.operands)
@@ -95,7 +123,7 @@ class Accumulation:
     def _profiled(self) -> Situation:
         starts = None if self.late or self.c is None else engine.profile(self.c)
         wide = self.a.dtype == np.float64 or self.b.dtype == np.float64
-        a, b = engine.profile(self.a), engine.profile(self.b.T)
+        a, b = engine.profile(self.a), self._profile_of_b or engine.profile(self.b.T)
         return Situation(self.lowered, a, b, starts, self.a.shape[1], wide)
 
     def situation(self) -> Situation:
@@ -307,7 +335,7 @@ def check_threads(threads: int | None) -> int:
     return int(threads)
 
 
-def check_shapes(name: str, a: NDArray[Any] | Gathered, b: NDArray[Any]) -> None:
+def check_shapes(name: str, a: NDArray[Any] | Gathered, b: NDArray[Any] | Ready) -> None:
     """Raise ValueError unless a and b are (M, K) and (K, N)."""
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"{name}: a {a.shape} and b {b.shape} do not fit; expected (M, K) and (K, N)")

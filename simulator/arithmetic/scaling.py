@@ -13,7 +13,7 @@ from native.twins import add, convert, quantize, scale
 from native.uses import CODEBOOKS
 
 from .accumulators import Late, result_use
-from .engine import Accumulation, random_words
+from .engine import Accumulation, Ready, random_words
 from .places import ALPHA, BETA, OUTPUT, C
 from .spec import MacSpec
 from .stats import Stats
@@ -22,7 +22,7 @@ from .stats import Stats
 def scaled(
     spec: MacSpec,
     a: NDArray[Any],
-    b: NDArray[Any],
+    b: NDArray[Any] | Ready,
     c: NDArray[Any] | None,
     threads: int | None,
     key: Key,

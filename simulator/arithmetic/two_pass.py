@@ -19,7 +19,7 @@ from native.matmul import Gathered
 from native.twins import convert
 
 from .accumulators import Accumulator, result_use
-from .engine import Accumulation, check_shapes, numbers, random_key
+from .engine import Accumulation, Ready, check_shapes, numbers, random_key
 from .places import SITE_BITS
 from .spec import MacSpec, mac
 
@@ -168,7 +168,7 @@ def _onto(shape: tuple[int, ...], x: ArrayLike, name: str) -> NDArray[Any]:
 
 def two_pass(
     a: ArrayLike | Gathered,
-    b: ArrayLike,
+    b: ArrayLike | Ready,
     low: str | Mapping[str, Any] | MacSpec | Accumulator,
     high: str | Mapping[str, Any] | MacSpec | Accumulator,
     tolerance: float = 0.5,
@@ -189,7 +189,8 @@ def two_pass(
 
     Args:
         a, b, c, seed, threads, step, site, first_row, matrix: as for matmul, but (M, K) and (K, N) only; a may be
-            gathered. The passes draw different random words: their sites are the pair 2 * site and 2 * site + 1.
+            gathered, and b ready where both passes have its format. The passes draw different random words: their sites
+            are the pair 2 * site and 2 * site + 1.
         low, high: MAC units of the two passes.
         tolerance, score: of the criterion, unless one is given whole.
         activation: what consumes the output: identity, relu or tanh.
@@ -207,7 +208,8 @@ def two_pass(
     low, high = mac(low), mac(high)
     if not isinstance(a, Gathered):
         a = numbers(a, "a")
-    b = numbers(b, "b")
+    if not isinstance(b, Ready):
+        b = numbers(b, "b")
     check_shapes("two_pass", a, b)
     n = b.shape[1]
     whole_of_bits("site", site, SITE_BITS - 1)

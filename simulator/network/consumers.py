@@ -131,7 +131,7 @@ class _Recorder:
                     self._carriers[id(output)] = output, value
             elif name in BATCH_NORMS and value.affine is None and tensor is inputs[0] and _folds(name, inputs, value):
                 value.consumers.append(name)
-                value.normalised = _normalised(name, inputs, value)
+                value.normalised = _Value(value.op, value.shape, affine_of(name, inputs))
                 self._carriers[id(outputs[0])] = outputs[0], value.normalised
             else:
                 whole = tensor.numel() >= value.shape.numel()
@@ -178,7 +178,8 @@ def _folds(name: str, inputs: tuple[Any, ...], value: _Value) -> bool:
     return untouched or list(x.shape[1:]).count(value.op.channels) == 1
 
 
-def _normalised(name: str, inputs: tuple[Any, ...], value: _Value) -> _Value:
+def affine_of(name: str, inputs: tuple[Any, ...]) -> Affine:
+    """Return scale and shift of a batch normalisation in eval mode, by its name and arguments; float64."""
     _, weight, bias, mean, variance = inputs[:5]
     scale = torch.rsqrt(variance.double() + inputs[BATCH_NORMS[name]])
     if weight is not None:
@@ -186,7 +187,7 @@ def _normalised(name: str, inputs: tuple[Any, ...], value: _Value) -> _Value:
     shift = -mean.double() * scale
     if bias is not None:
         shift = shift + bias.double()
-    return _Value(value.op, value.shape, (array(scale), array(shift)))
+    return array(scale), array(shift)
 
 
 def _judge(value: _Value) -> Consumer:

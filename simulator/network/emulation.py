@@ -14,18 +14,19 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from formats import Use
+from simulator.arithmetic.engine import Ready, make_ready
 from simulator.hardware import Machine, load_hardware, read_layers
 from simulator.result import RunResult
 
 from . import vector
-from .consumers import Consumer, record_first_sample
-from .execution import Place, execute
+from .consumers import Affine, Consumer, record_first_sample
+from .execution import MakeReady, Place, execute
 from .folding import Folding, folded
 from .limits import check_fits
 from .operations import MAC_ARRAY, TORCH, VECTOR_UNIT, Operations
 from .ops import FORWARD, Op
 from .record import run_record
-from .rules import Rules
+from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
 from .tally import LayerTally, Tallies
 from .tap import Ran, Tap
@@ -52,6 +53,8 @@ class Emulation:
         seed: key of stochastic roundings. threads: at most so many; None for all processors.
         consumers: of a recording pass made before; None to make one at the first forward pass.
         calibrations: of an earlier emulation of the model with the same rules.
+        weights: what was made of the model's weights, shared by emulations between which nobody changes them; None to
+            make it anew in each block.
     Raises:
         InputError: a rule that fits nothing, or an arithmetic that the machine does not have; on entering: a model
             that hides its operations or is being emulated already.
@@ -68,6 +71,7 @@ class Emulation:
         threads: int | None = None,
         consumers: Mapping[str, Consumer] | None = None,
         calibrations: dict[str, Calibration] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.model, self.machine, self.observers, self.seed, self.threads = model, machine, observers, seed, threads
         mode = default or ("low" if machine.policy is None else "two_pass")
@@ -81,19 +85,22 @@ class Emulation:
         self.operations = Operations()
         self.samples = 0
         self.calibrations = {} if calibrations is None else calibrations
-        self._weights = Weights(model)
+        self._weights, self._shared = weights or Weights(model), weights is not None
         self._folding = Folding()
-        # Whether the operation that runs is a product with folded weights, or a normalisation that these have done.
-        self._folds = self._skipped = False
+        # Of the operation that runs: what is folded into its weights; whether it is a normalisation that these have done.
+        self._folds: Affine | None = None
+        self._skipped = False
         self._tap = Tap(model, self._execute, self._observe, self._begin, self._emulates, self._compute)
 
     def __enter__(self) -> Emulation:
-        self._weights.forget()
+        self._weights.look()
         self._tap.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._tap.__exit__(*exception)
+        if not self._shared:
+            self._weights.forget()
 
     @property
     def result(self) -> RunResult:
@@ -160,23 +167,38 @@ class Emulation:
         if rule.low is None:
             tally.add(op, 0, None)
             return None
-        folds = forward and self.machine.fold_batch_norm and consumer.affine is not None
+        affine = consumer.affine if forward and self.machine.fold_batch_norm else None
         ready = op
-        if folds and consumer.affine is not None:
-            ready, consumer = folded(op, consumer.affine), replace(consumer, affine=None)
+        if affine is not None:
+            ready, consumer = folded(op, affine), replace(consumer, affine=None)
         over = None
         if rule.scaled:
             over = scaled(
                 ready, rule, self.calibrations,
-                lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, folds), find),
+                lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, affine is not None), find),
             )  # fmt: skip
         place = Place(self.seed, tally.site, tally.rows, self.threads)
-        out, overflows, flags = execute(ready, rule, consumer, place, over)
+        out, overflows, flags = execute(
+            ready, rule, consumer, place, over, self._make_ready(op, rule, affine is not None)
+        )
         tally.add(op, overflows, flags)
         for observe in self.observers:
             observe(op, out, tally)
-        self._folds = folds
+        self._folds = affine
         return op.tensor(out)
+
+    def _make_ready(self, op: Op, rule: Arithmetic, folds: bool) -> MakeReady:
+        """Return what makes operand b of an Op ready, once as long as the weights that it is made of stay the same."""
+        scales = tuple(rule.scalings[role] for role in op.roles)
+        moved = scales[0] is not None and scales[0].per == "channel"  # scales that move into the weights
+
+        def ready(b: NDArray[Any], gemm: int, part: int, use: Use) -> Ready:
+            if moved:
+                return make_ready(b, use)
+            what = (gemm, part, use, scales[1], folds)
+            return self._weights.keep(op.name, op.phase, op.operands[1], what, lambda: make_ready(b, use))
+
+        return ready
 
     def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Any:
         done = self._folding.skip(func, args)
@@ -185,9 +207,9 @@ class Emulation:
 
     def _observe(self, ran: Ran) -> None:
         self._weights.observe(ran)
-        if self._folds:
-            self._folding.note(ran.result)
-            self._folds = False
+        if self._folds is not None:
+            self._folding.note(ran.result, self._folds)
+            self._folds = None
         self.operations.add(ran, *self._computed_by(ran))
 
     def _computed_by(self, ran: Ran) -> tuple[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from formats import Use
 from simulator.arithmetic.convolution import terms
-from simulator.arithmetic.engine import Accumulation, RandomKey, random_key
+from simulator.arithmetic.engine import Accumulation, RandomKey, Ready, random_key
 from simulator.arithmetic.scaling import scaled as scaled_sums
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.stats import Stats
@@ -56,25 +58,41 @@ class Place:
         return self.row(op, block) // op.m if op.batched else block.gemm
 
 
-def execute(op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None) -> Outcome:
+# Takes (operand b of a block, the number of its product, the number of the part of K, its format) and makes it ready.
+MakeReady = Callable[[NDArray[Any], int, int, Use], Ready]
+
+
+def execute(
+    op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
+) -> Outcome:
     """Compute an Op.
 
     Args:
         rule: with a MAC. consumer: what the score of a second pass looks at. scaled: the same Op with scales, or None.
+        ready: makes an operand ready that has a format, or finds it ready from an earlier time.
     """
     assert rule.low is not None
     if rule.high is not None:
-        return _two_passes(op, rule, consumer, place, scaled)
+        return _two_passes(op, rule, consumer, place, scaled, ready)
     spec = op.on(rule.low)
     if scaled is None:
-        return _one_pass(op, spec, place)
-    return _by_parts(op, spec, place, scaled)
+        return _one_pass(op, spec, place, ready)
+    return _by_parts(op, spec, place, scaled, ready)
 
 
-def _one_pass(op: Op, spec: MacSpec, place: Place) -> Outcome:
+def _with_ready_b(block: Block, spec: MacSpec, ready: MakeReady, part: int = 0) -> Block:
+    """Return a block with its operand b made ready, if that is the same for all rows."""
+    use = spec.operands[1] if spec.operands else None
+    if use is None or use.mode.stochastic or isinstance(block.b, Ready):
+        return block
+    return block._replace(b=ready(block.b, block.gemm, part, use))
+
+
+def _one_pass(op: Op, spec: MacSpec, place: Place, ready: MakeReady) -> Outcome:
     out = np.empty((op.gemms, op.m, op.n), spec.dtype)
     overflows = 0
-    for block in op.blocks(spec):
+    for plain in op.blocks(spec):
+        block = _with_ready_b(plain, spec, ready)
         if op.factors == (1.0, 1.0):
             out[block.gemm, block.rows], stats = _sums(op, spec, place, block).dense("overflows")
         else:
@@ -92,7 +110,7 @@ def _with_factors(op: Op, spec: MacSpec, place: Place, block: Block) -> tuple[ND
     return scaled_sums(spec, block.a, block.b, c, place.threads, key, "overflows", alpha, beta)
 
 
-def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled) -> Outcome:
+def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled, ready: MakeReady) -> Outcome:
     """Accumulate each part of K for itself; scales, sums of the parts and the addend are in float32."""
     out = np.empty((op.gemms, op.m, op.n), np.float32)
     overflows = 0
@@ -100,8 +118,9 @@ def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled) -> Outcome:
         total: NDArray[Any] | None = None
         flags = np.zeros((block.a.shape[0], op.n), np.bool_)
         for i, part in enumerate(scaled.parts):
+            assert not isinstance(block.b, Ready)
             own = block._replace(a=terms(block.a, part), b=block.b[part], c=None)
-            sums, stats = _sums(op, spec, place, own, part=i).dense("overflows")
+            sums, stats = _sums(op, spec, place, _with_ready_b(own, spec, ready, i), part=i).dense("overflows")
             assert stats is not None
             flags |= stats.overflowed
             y = _unscaled(sums, scaled, block, i)
@@ -112,7 +131,9 @@ def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled) -> Outcome:
     return Outcome(out, overflows, None)
 
 
-def _two_passes(op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None) -> Outcome:
+def _two_passes(
+    op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
+) -> Outcome:
     low, high = rule.low, rule.high
     assert low is not None and high is not None
     dtype = np.result_type(low.dtype, high.dtype) if scaled is None else np.dtype(np.float32)
@@ -120,7 +141,8 @@ def _two_passes(op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scal
     flags = np.zeros(out.shape, np.bool_)
     overflows = 0
     for block in (op if scaled is None else scaled.op).blocks(low):
-        gemm, rows, a, b, c = block
+        same = low.operands is not None and high.operands is not None and low.operands[1] == high.operands[1]
+        gemm, rows, a, b, c = _with_ready_b(block, low, ready) if same else block
         scale: Any
         shift: Any
         scale, shift = (1.0, 0.0) if consumer.affine is None else (op.columns(x, gemm) for x in consumer.affine)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from simulator.errors import InputError
 
-from .consumers import BATCH_NORMS, Affine
+from .consumers import BATCH_NORMS, Affine, affine_of
 from .ops import Op
 
 
@@ -27,21 +27,22 @@ class Folding:
     """Lets the batch normalisations be skipped whose input has been normalised by folded weights."""
 
     def __init__(self) -> None:
-        self._done: set[int] = set()  # addresses of tensors that wait for their normalisation
+        self._done: dict[int, Affine] = {}  # by the address of the tensor that waits for its normalisation
 
     def clear(self) -> None:
         """Begin a forward pass."""
         self._done.clear()
 
-    def note(self, normalised: Tensor) -> None:
+    def note(self, normalised: Tensor, affine: Affine) -> None:
         """Remember the result of an Op with folded weights."""
-        self._done.add(normalised.untyped_storage().data_ptr())
+        self._done[normalised.untyped_storage().data_ptr()] = affine
 
     def skip(self, func: Any, args: tuple[Any, ...]) -> Any:
         """Return what a batch normalisation gives whose work is done; None if it is another operation.
 
         Raises:
-            InputError: it normalises by the batch, or gradients are wanted, which folded weights do not have.
+            InputError: it normalises by the batch, or not as it did when the weights were folded, or gradients are
+                wanted, which folded weights do not have.
         """
         name = func.overloadpacket.__name__ if isinstance(func, torch._ops.OpOverload) else ""
         if not self._done or name not in BATCH_NORMS:
@@ -50,7 +51,7 @@ class Folding:
         at = x.untyped_storage().data_ptr()
         if at not in self._done:
             return None
-        self._done.discard(at)
+        affine = self._done.pop(at)
         if name == "native_batch_norm" and args[5]:
             raise InputError(
                 "batch_norm: folded: got a batch normalisation in training mode; expected running statistics, which "
@@ -60,5 +61,10 @@ class Folding:
             raise InputError(
                 "batch_norm: folded: got a forward pass whose gradients are wanted; expected inference; run it under "
                 "torch.no_grad(), or write batch_norm: separate"
+            )
+        if not all(np.array_equal(now, then) for now, then in zip(affine_of(name, args), affine, strict=True)):
+            raise InputError(
+                "batch_norm: folded: got a batch normalisation that has changed since it was folded; expected the same "
+                "parameters and statistics; begin a new emulation"
             )
         return x.clone(), x.new_empty(0), x.new_empty(0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.arithmetic.convolution import Geometry, Rows, as_plain, strips, unfolded
+from simulator.arithmetic.engine import Ready
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.strips import row_strips
 from simulator.errors import InputError
@@ -26,13 +27,14 @@ class Block(NamedTuple):
 
     Args:
         gemm: which product. rows: slice of its M rows.
-        a, b: (rows, K) and (K, N), any strides; a may be gathered. c: addend that broadcasts to (rows, N), or None.
+        a, b: (rows, K) and (K, N), any strides; a may be gathered, b made ready.
+        c: addend that broadcasts to (rows, N), or None.
     """
 
     gemm: int
     rows: slice
     a: Rows
-    b: NDArray[Any]
+    b: NDArray[Any] | Ready
     c: NDArray[Any] | None
 
 

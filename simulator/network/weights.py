@@ -22,7 +22,6 @@ class _Kept:
     """What was made of a weight: the array itself keeps its memory from being used for anything else."""
 
     weight: NDArray[Any]
-    what: Any
     made: Any
 
 
@@ -36,29 +35,29 @@ class Weights:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._memory: dict[int, int] = {}
-        self._kept: dict[tuple[str, str], _Kept] = {}
-
-    def forget(self) -> None:
-        """Forget all, and look anew where the weights lie."""
-        self._kept.clear()
-        self.look()
+        self._kept: dict[tuple[str, str, Any], _Kept] = {}
 
     def look(self) -> None:
-        """Look where the weights lie."""
+        """Look where the weights lie; to be called whenever they may have moved."""
         storages = [x.untyped_storage() for x in (*self._model.parameters(), *self._model.buffers()) if _plain(x)]
         self._memory = {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+    def forget(self) -> None:
+        """Forget all."""
+        self._kept.clear()
 
     def keep(self, name: str, phase: str, weight: NDArray[Any], what: Any, make: Callable[[], Made]) -> Made:
         """Return what `make` makes of a weight, from an earlier time if nothing has changed.
 
         Args:
-            name, phase: of the Op. weight: the array as the network has it. what: anything else that it depends on.
+            name, phase: of the Op. weight: the array as the network has it. what: is made, and from what else.
         """
         if not self._holds(weight):
             return make()
-        kept = self._kept.get((name, phase))
-        if kept is None or not _same(kept.weight, weight) or kept.what != what:
-            kept = self._kept[name, phase] = _Kept(weight, what, make())
+        key = name, phase, what
+        kept = self._kept.get(key)
+        if kept is None or not _same(kept.weight, weight):
+            kept = self._kept[key] = _Kept(weight, make())
         made: Made = kept.made
         return made
 

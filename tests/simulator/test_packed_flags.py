@@ -98,8 +98,8 @@ def test_flags_of_another_shape_are_refused():
 
 
 def test_a_tally_keeps_flags_only_of_a_second_pass():
-    op = SimpleNamespace(kind="mm", m=3, n=4, k=5, gemms=1, batched=False)
-    tally = LayerTally(op, "two_pass", "", "identity")
+    op = SimpleNamespace(name="", phase="forward", kind="mm", m=3, n=4, k=5, gemms=1, batched=False)
+    tally = LayerTally(op, "two_pass", "", "identity", 0)
     tally.add(op, 0, None)
     assert tally.flags() is None
     tally.add(op, 0, np.eye(3, 4, dtype=bool)[None])

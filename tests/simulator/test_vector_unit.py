@@ -271,6 +271,15 @@ def test_folding_is_for_inference():
             model(x)
 
 
+def test_a_normalisation_that_changes_is_not_folded_as_it_was():
+    model, x = normalised(nn.Linear(20, 4), nn.BatchNorm1d(4)), rand(5, 20)
+    with simulator.emulate(model, NPU, fold_batch_norm=True), torch.no_grad():
+        model(x)
+        model[1].weight.data.mul_(2)
+        with pytest.raises(InputError, match=r"a batch normalisation that has changed since it was folded"):
+            model(x)
+
+
 # --- what computed each operation -------------------------------------------------------------------------------------
 
 
