@@ -38,6 +38,7 @@ class LayerResult:
             exact run; the median is of a histogram of relative width 2**-12. None without an exact run.
         overflows: outputs with at least one overflowed or saturated step, in the first pass.
         phase: forward, input gradient or weight gradient.
+        scales: of the operands a and b in words, empty for none.
         sqnr_db: signal-to-quantisation-noise ratio, 10 log10(sum v*^2 / sum (v - v*)^2), in decibels; None without an
             exact run, or where either sum is 0 or not finite.
     """
@@ -66,6 +67,7 @@ class LayerResult:
     roofline_cycles: int | None = None
     phase: str = "forward"
     sqnr_db: float | None = None
+    scales: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class RunResult:
         tolerance: of the two-pass policy, None without one.
         energy_basis: class and band of the energy figures, in words.
         versions: of ulpsim and what it stood on. seed: of every random choice. warnings: what the reader must know.
+        settings: what of the machine and the rules of layers decided on the bits besides its MACs, in words by topic:
+            vector unit, batch normalisation, and each pattern of layers.
         metrics: by name of the metric, then by mode; None for a mode that the machine lacks. See network.metrics.
         operations: all operations of the forward and backward passes, the emulated ones and the others.
         complete: whether all samples asked for were run; an interrupted run has those of the batches that it finished.
@@ -132,6 +136,7 @@ class RunResult:
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     operations: tuple[OperationResult, ...] = ()
     complete: bool = True
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""

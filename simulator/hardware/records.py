@@ -208,6 +208,13 @@ class Scaling:
     when: str = "dynamic"
     powers_of_two: bool = True
 
+    def __str__(self) -> str:
+        per = f"{self.per} of {self.block}" if self.block else self.per
+        method = f"percentile {self.percentile:g}" if self.method == "percentile" else self.method
+        to = "" if self.to is None else f" to {self.to:g}"
+        powers = "powers of two" if self.powers_of_two else "any float32"
+        return f"per {per} by {method}{to}, {self.when}, {powers}"
+
 
 @dataclass(frozen=True)
 class LayerRule:
@@ -230,6 +237,15 @@ class LayerRule:
     weights: Scaling | None = None
     vector: Use | None = None
     gradients: str | None = None
+
+    def __str__(self) -> str:
+        operands = None if self.operands is None else "*".join(map(str, self.operands))
+        said = {
+            "mac": self.mac, "operands": operands, "output": self.output, "tolerance": self.tolerance,
+            "activations": self.activations, "weights": self.weights, "vector": self.vector,
+            "gradients": self.gradients,
+        }  # fmt: skip
+        return "; ".join(f"{key}: {value}" for key, value in said.items() if value is not None)
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def _judge(value: _Value) -> Consumer:
     elif consumers and consumers[0] != "output" and consumers[0] not in RULES:
         note = f"consumed by {consumers[0]}, for which there is no rule"
     if note:
-        note = f"{value.op.name}: {note}; scored as identity"
+        note = f"{note}; scored as identity"
     activation = "identity" if note or not consumers else RULES.get(consumers[0], "identity")
     outputs = value.op.gemms * value.op.m * value.op.n
     return Consumer(activation, value.affine, note, outputs)

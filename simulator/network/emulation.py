@@ -87,7 +87,7 @@ class Emulation:
         self.calibrations = {} if calibrations is None else calibrations
         self._weights, self._shared = weights or Weights(model), weights is not None
         self._folding = Folding()
-        # Of the operation that runs: what is folded into its weights; whether it is a normalisation that these have done.
+        # Of the operation that runs: what is folded into its weights; whether it is a normalisation done by these.
         self._folds: Affine | None = None
         self._skipped = False
         self._tap = Tap(model, self._execute, self._observe, self._begin, self._emulates, self._compute)
@@ -122,16 +122,10 @@ class Emulation:
         with torch.no_grad(), Tap(self.model, self._calibrate, emulates=self._emulates):
             self.model(*args, **kwargs)
 
-    def not_emulated(self) -> tuple[str, ...]:
-        """Return what multiplies and adds and was not emulated, in words."""
-        where: dict[str, list[str]] = {}
-        for (operation, place), _ in sorted(self._tap.not_emulated.items()):
-            where.setdefault(operation, []).append(place)
-        return tuple(
-            f"{operation} in {', '.join(places[:4])}{f' and {len(places) - 4} more' if len(places) > 4 else ''}: not "
-            "emulated and not priced; torch computed it"
-            for operation, places in where.items()
-        )
+    @property
+    def not_emulated(self) -> Mapping[tuple[str, str], int]:
+        """What multiplies and adds and was not emulated: how often, by operation and by where it ran."""
+        return self._tap.not_emulated
 
     def _emulates(self, path: str) -> bool:
         return self.rules.forward(path).low is not None
@@ -173,9 +167,10 @@ class Emulation:
             ready, consumer = folded(op, affine), replace(consumer, affine=None)
         over = None
         if rule.scaled:
+            folds = affine is not None
             over = scaled(
                 ready, rule, self.calibrations,
-                lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, affine is not None), find),
+                lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, folds), find),
             )  # fmt: skip
         place = Place(self.seed, tally.site, tally.rows, self.threads)
         out, overflows, flags = execute(

@@ -26,12 +26,13 @@ class Origin:
     """The operation of the forward pass that a node of the autograd graph stands for.
 
     Args:
-        path: of its module. op: name and kind, and (M, N) of its product; None if it is no Op.
+        path: of its module. op: name, kind and whether it is one of a recurrent layer's; None if it is no Op.
+        shape: (M, N) of its product.
         first, second: addresses of the memory of its operands, which the graph keeps alive.
     """
 
     path: str
-    op: tuple[str, str] | None = None
+    op: tuple[str, str, bool] | None = None
     shape: tuple[int, int] = (0, 0)
     first: int = 0
     second: int = 0
@@ -50,7 +51,7 @@ class Origins:
         origin = Origin(path)
         if op is not None:
             a, b = tensors[:2] if isinstance(op, ops.Convolution) else tensors[-2:]
-            origin = Origin(path, (op.name, op.kind), (op.m, op.n), _address(a), _address(b))
+            origin = Origin(path, (op.name, op.kind, op.step), (op.m, op.n), _address(a), _address(b))
         # What has no derivative makes no node; the last one is that of an earlier operation, and known already.
         self._of.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
         if len(self._of) > _KEPT:
@@ -80,7 +81,7 @@ def as_gradients(func: Any, args: tuple[Any, ...], origin: Origin) -> list[Op | 
         found = _convolution_gradients(*args)
     for op in found or []:
         if op is not None:
-            op.name, op.kind = origin.op
+            op.name, op.kind, op.step = origin.op
     return found
 
 

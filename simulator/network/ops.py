@@ -63,6 +63,7 @@ class Op(ABC):
         roles: whether the operands a and b are values of the network (0) or weights (1), and so which of a unit's two
             operand formats is theirs; gradients and what flows through a product with them are values.
         factors: of the products and of the addend, alpha and beta of BLAS.
+        step: whether it is one of the products of a recurrent layer.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Op(ABC):
     phase: str = field(default=FORWARD, init=False)
     roles: tuple[int, int] = field(default=(0, 1), init=False)
     factors: tuple[float, float] = field(default=(1.0, 1.0), init=False)
+    step: bool = field(default=False, init=False)
 
     def on(self, spec: MacSpec) -> MacSpec:
         """Return a unit with its operand formats as this Op's operands have them."""
@@ -308,7 +310,7 @@ AnyOp = TypeVar("AnyOp", bound=Op)
 
 def _like(op: AnyOp, other: AnyOp) -> AnyOp:
     """Give a copy what is not among the arguments of the Op that it was made of."""
-    other.name, other.phase, other.roles, other.factors = op.name, op.phase, op.roles, op.factors
+    other.name, other.phase, other.roles, other.factors, other.step = op.name, op.phase, op.roles, op.factors, op.step
     return other
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from simulator.cost import Cost, Gemm, accumulation_cost, price
@@ -9,7 +11,8 @@ from simulator.hardware import Machine
 from simulator.result import MODES, LayerResult, RunResult
 from simulator.versions import versions
 
-from .tally import LayerTally
+from .ops import FORWARD
+from .tally import LayerTally, RelativeErrors
 
 if TYPE_CHECKING:
     from .emulation import Emulation
@@ -17,23 +20,117 @@ if TYPE_CHECKING:
 
 def run_record(run: Emulation) -> RunResult:
     """Return the record of an emulation so far, without what needs labels or an exact run."""
-    priced = [_layer(run.machine, tally) for tally in run.tallies]
-    layers = tuple(layer for layer, _ in priced)
-    costs = [cost for _, cost in priced if cost is not None]
+    groups = _groups(run.tallies)
+    priced = [[_layer(run.machine, tally) for tally in group] for group in groups]
+    singles = tuple(layer for group in priced for layer, _ in group)
+    costs = [cost for group in priced for _, cost in group if cost is not None]
     default = run.rules.default
     totals: dict[str, Any] = dict.fromkeys(("low", "high", "two_pass"))
-    if default.label in totals and len(costs) == len(layers):
-        totals[default.label] = _total(run.machine, layers, costs)
-    notes = [run.consumers[tally.name].note for tally in run.tallies if tally.name in run.consumers]
+    if default.label in totals and len(costs) == len(singles):
+        totals[default.label] = _total(run.machine, singles, costs)
+    warnings = (
+        *_notes(run),
+        *_not_emulated(run),
+        *_overflows(run),
+        *(text for cost in costs for text in cost.warnings),
+    )
     return RunResult(
         hardware=run.machine.name, model=type(run.model).__name__, samples=run.samples, accuracy=None,
-        agreement=dict.fromkeys(MODES), forward_error=dict.fromkeys(MODES), totals=totals, layers=layers,
+        agreement=dict.fromkeys(MODES), forward_error=dict.fromkeys(MODES), totals=totals,
+        layers=tuple(_together(group, [layer for layer, _ in of]) for group, of in zip(groups, priced, strict=True)),
         baseline_layers={}, tolerance=default.criterion.tolerance if default.criterion else None,
         energy_basis=costs[0].energy_basis if costs else "", versions=versions(), seed=run.seed,
-        warnings=tuple(dict.fromkeys(
-            (*filter(None, notes), *run.not_emulated(), *(text for cost in costs for text in cost.warnings))
-        )),
-        operations=run.operations.results(),
+        warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(), settings=run.rules.in_words(),
+    )  # fmt: skip
+
+
+def _notes(run: Emulation) -> list[str]:
+    """Return where the score had no rule, and rules that no operation had."""
+    names: dict[str, list[str]] = {}
+    for tally in run.tallies:
+        consumer = run.consumers.get(tally.name)
+        if consumer is not None and consumer.note and tally.phase == FORWARD:
+            names.setdefault(consumer.note, []).append(tally.name)
+    notes = [f"{_listed(places)}: {note}" for note, places in names.items()]
+    if run.samples:
+        notes += [
+            f"layers: no operation had the rule of the pattern {pattern!r}: what it fits computes nothing that the "
+            "rule is for, or an earlier pattern fits that too; a product belongs to the module that computes it"
+            for pattern in run.rules.unused()
+        ]
+    return notes
+
+
+def _not_emulated(run: Emulation) -> list[str]:
+    where: dict[str, list[str]] = {}
+    for operation, place in sorted(run.not_emulated):
+        where.setdefault(operation, []).append(place)
+    return [
+        f"{operation} in {_listed(places)}: not emulated and not priced; torch computed it"
+        for operation, places in where.items()
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+def _overflows(run: Emulation) -> list[str]:
+    """Return which layers with scaled operands overflow often: scaled too far for their accumulator."""
+    return [
+        f"{tally.name}: {share:.0%} of its outputs overflowed with operands scaled {tally.scales}; a narrow "
+        "accumulator needs room for its sums: give the scales a smaller `to`"
+        for tally in run.tallies
+        if tally.scales and (share := tally.overflows / max(1, tally.gemms * tally.m * tally.n)) > _OFTEN
+    ]
+
+
+_OFTEN = 0.01
+
+
+def _groups(tallies: Iterable[LayerTally]) -> list[list[LayerTally]]:
+    """Return tallies one by one, but those of the steps of a recurrent layer together, which differ in nothing else."""
+    groups: list[list[LayerTally]] = []
+    last: dict[tuple[str, str], list[LayerTally]] = {}  # by path and phase: the phases of a step take turns
+    for tally in tallies:
+        at = tally.name.split("#")[0], tally.phase
+        before = last.get(at)
+        if before is not None and tally.step and before[-1].step and _kind(before[-1]) == _kind(tally):
+            before.append(tally)
+        else:
+            last[at] = [tally]
+            groups.append(last[at])
+    return groups
+
+
+def _kind(tally: LayerTally) -> tuple[object, ...]:
+    return tally.kind, tally.gemms, tally.m, tally.n, tally.k, tally.mac, tally.activation, tally.scales
+
+
+def _together(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResult:
+    """Return one record for the steps of a recurrent layer, which run one after the other."""
+    first, last = layers[0], layers[-1]
+    if len(layers) == 1:
+        return first
+    errors = RelativeErrors()
+    for tally in tallies:
+        errors.join(tally.errors)
+    largest, mean, median = errors.summary()
+    cycles = sum(layer.cycles or 0 for layer in layers)
+    whole: dict[str, Any] = {}
+    for name in ("cycles", "latency_s", "energy_j", "roofline_cycles"):
+        values = [getattr(layer, name) for layer in layers]
+        whole[name] = None if None in values else sum(values)
+    for name in ("energy_parts_j", "cycle_parts"):
+        parts = [getattr(layer, name) for layer in layers]
+        whole[name] = {part: sum(of[part] for of in parts) for part in parts[0]}
+    for name in ("gemms", "macs", "recomputed_outputs", "recomputed_macs", "overflows"):
+        whole[name] = sum(getattr(layer, name) for layer in layers)
+    if first.utilisation is not None:
+        whole["utilisation"] = sum((layer.utilisation or 0.0) * (layer.cycles or 0) for layer in layers) / cycles
+    return replace(
+        first, name=f"{first.name} to {last.name.removeprefix(last.name.split('#')[0]) or last.name}", **whole,
+        max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, sqnr_db=errors.sqnr_db,
     )  # fmt: skip
 
 
@@ -74,6 +171,7 @@ def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | Non
         energy_j=cost.energy_j if cost else None, energy_parts_j=dict(cost.energy_parts_j) if cost else {},
         cycle_parts=dict(cost.cycle_parts) if cost else {}, roofline_cycles=cost.roofline_cycles if cost else None,
         max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, overflows=tally.overflows,
+        scales=tally.scales,
         sqnr_db=tally.errors.sqnr_db,
     )  # fmt: skip
     return layer, cost

@@ -39,6 +39,11 @@ class Arithmetic:
         """Whether an operand is scaled."""
         return any(self.scalings)
 
+    def scales_in_words(self, roles: tuple[int, int]) -> str:
+        """Return how the two operands of an Op are scaled, empty if neither is."""
+        found = [(name, self.scalings[role]) for name, role in zip("ab", roles, strict=True)]
+        return "; ".join(f"{name} {scaling}" for name, scaling in found if scaling is not None)
+
     def __str__(self) -> str:
         if self.high is not None:
             return f"{self.low}; {self.high}"
@@ -102,6 +107,7 @@ class Rules:
         self._backward = {rule.pattern: self._of_gradients(rule) for rule in self._rules}
         self._default_backward = self._of_gradients(LayerRule("*"))
         self._found: dict[str, LayerRule | None] = {}
+        self._used: set[str] = set()
 
     def forward(self, name: str) -> Arithmetic:
         """Return the arithmetic of a layer by its path, with `#2` for its second call, in the forward pass."""
@@ -115,6 +121,7 @@ class Rules:
 
     def arithmetic(self, op: Op) -> Arithmetic:
         """Return the arithmetic of an Op; with factors it has one pass, since its score would be that of a part."""
+        self._note(self._rule(op.name))
         found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name)
         if found.high is not None and op.factors != (1.0, 1.0):
             return replace(found, label="high" if found.label == "two_pass" else "custom", low=found.high, high=None)
@@ -123,7 +130,21 @@ class Rules:
     def vector(self, name: str) -> Use:
         """Return the format of the vector unit in a layer."""
         rule = self._rule(name)
-        return self.machine.vector_unit if rule is None or rule.vector is None else rule.vector
+        if rule is None or rule.vector is None:
+            return self.machine.vector_unit
+        self._note(rule)
+        return rule.vector
+
+    def unused(self) -> list[str]:
+        """Return the patterns of the rules that no operation has asked for."""
+        return [rule.pattern for rule in self._rules if rule.pattern not in self._used]
+
+    def in_words(self) -> dict[str, str]:
+        """Return what decides on the bits besides the MACs of the machine, by topic."""
+        words = {"vector unit": str(self.machine.vector_unit)}
+        if self.machine.fold_batch_norm:
+            words["batch normalisation"] = "folded"
+        return words | {f"layers {rule.pattern}": str(rule) for rule in self._rules}
 
     def all(self) -> tuple[Arithmetic, ...]:
         """Return the arithmetics of the forward pass that there are."""
@@ -132,6 +153,10 @@ class Rules:
     def vectors(self) -> tuple[Use, ...]:
         """Return the formats of the vector unit that there are."""
         return (self.machine.vector_unit, *(rule.vector for rule in self._rules if rule.vector is not None))
+
+    def _note(self, rule: LayerRule | None) -> None:
+        if rule is not None:
+            self._used.add(rule.pattern)
 
     def _rule(self, name: str) -> LayerRule | None:
         if name not in self._found:

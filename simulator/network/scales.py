@@ -85,6 +85,11 @@ def check(scaling: Scaling, fmt: Format) -> None:
         raise InputError(
             f"{fmt.name}: got scales per {scaling.per}, and its blocks have their own; expected per: tensor; write it"
         )
+    if scaling.to is not None and scaling.to > fmt.max:
+        raise InputError(
+            f"{fmt.name}: got scales to {scaling.to:g}, beyond its largest value {fmt.max:g}; expected at most that; "
+            "give less"
+        )
     if scaling.to is None and scaling.method != "mse" and (_tapered(fmt) or fmt.max > _LARGEST_ANCHOR):
         why = "is densest around 1" if _tapered(fmt) else f"has values up to {fmt.max:.3g}"
         raise InputError(

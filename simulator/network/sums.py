@@ -35,6 +35,12 @@ class ExactSum:
             x = x[finite]
         self._finite += sum(_block(x[first : first + (1 << _BLOCK)]) for first in range(0, x.size, 1 << _BLOCK))
 
+    def join(self, other: ExactSum) -> None:
+        """Take the terms of another sum."""
+        self.count += other.count
+        self._finite += other._finite
+        self._other += other._other
+
     @property
     def mean(self) -> float | None:
         """The mean, correctly rounded; None of no terms."""

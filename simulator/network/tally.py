@@ -54,6 +54,16 @@ class RelativeErrors:
         self._errors.add(errors)
         self._max = max(self._max, float(errors.max(initial=0.0)))
 
+    def join(self, other: RelativeErrors) -> None:
+        """Take the outputs of another record."""
+        self._zeros += other._zeros
+        self._max = max(self._max, other._max)
+        for own, more in ((self._errors, other._errors), (self._signal, other._signal), (self._noise, other._noise)):
+            own.join(more)
+        self._widen(other._first, other._first + other._bins.size - 1)
+        at = other._first - self._first
+        self._bins[at : at + other._bins.size] += other._bins
+
     def summary(self) -> tuple[float | None, float | None, float | None]:
         """Return (max, mean, median), None each if nothing was added."""
         mean = self._errors.mean
@@ -77,7 +87,13 @@ class RelativeErrors:
     def _add_to_bins(self, keys: NDArray[np.int64]) -> None:
         if not keys.size:
             return
-        first, last = int(keys.min()), int(keys.max())
+        self._widen(int(keys.min()), int(keys.max()))
+        self._bins += np.bincount(keys - self._first, minlength=self._bins.size)
+
+    def _widen(self, first: int, last: int) -> None:
+        """Make room for counts of these keys."""
+        if last < first:
+            return
         if self._bins.size:
             first, last = min(first, self._first), max(last, self._first + self._bins.size - 1)
         if last - first + 1 > self._bins.size:
@@ -85,7 +101,6 @@ class RelativeErrors:
             if self._bins.size:
                 grown[self._first - first :][: self._bins.size] = self._bins
             self._first, self._bins = first, grown
-        self._bins += np.bincount(keys - self._first, minlength=self._bins.size)
 
 
 class LayerTally:
@@ -96,13 +111,15 @@ class LayerTally:
             they run over samples.
         label: of the arithmetic; "low", "high" and "two_pass" are priced.
         mac: the arithmetic in words. activation: that the score used. site: number of the layer in the run.
+        scales: of the operands in words, empty for none.
     """
 
-    def __init__(self, op: Op, label: str, mac: str, activation: str, site: int) -> None:
+    def __init__(self, op: Op, label: str, mac: str, activation: str, site: int, scales: str = "") -> None:
         self.name, self.phase, self.kind, self.batched, self.n = op.name, op.phase, op.kind, op.batched, op.n
         self.m, self.k, self.gemms = op.m, op.k, op.gemms
         self.summed = op.phase == WEIGHT_GRADIENT and not op.batched
-        self.label, self.mac, self.activation, self.site = label, mac, activation, site
+        self.step = op.step
+        self.label, self.mac, self.activation, self.site, self.scales = label, mac, activation, site, scales
         self.rows = 0  # computed so far, of each product, or of all products together where these count samples
         self.overflows = 0
         self.errors = RelativeErrors()
@@ -143,5 +160,6 @@ class Tallies:
         counted = (op.gemms if not op.batched else None, op.m if op.batched or summed else None)
         key = (op.name, op.phase, op.kind, op.n, None if summed else op.k, op.batched, *counted)
         if key not in self._tallies:
-            self._tallies[key] = LayerTally(op, rule.label, str(rule), consumer.activation, len(self._tallies))
+            site, scales = len(self._tallies), rule.scales_in_words(op.roles)
+            self._tallies[key] = LayerTally(op, rule.label, str(rule), consumer.activation, site, scales)
         return self._tallies[key]

@@ -8,8 +8,8 @@ the caller computes it; what multiplies and adds without being an Op is listed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -110,6 +110,7 @@ class Tap:
         self._path: list[tuple[str, int]] = []  # with the backward pass that was going on when the module was called
         self._calls: Counter[str] = Counter()
         self._origins = Origins()
+        self._recurs = False  # whether a recurrent layer runs
         self._dispatcher = _Dispatcher(self)
         self._entered = ExitStack()
 
@@ -151,6 +152,15 @@ class Tap:
         # A module may be called within a backward pass (checkpoints), and a backward pass within a module.
         return path if backward == torch._C._current_graph_task_id() else None
 
+    @contextmanager
+    def recurring(self) -> Iterator[None]:
+        """Within it, products are those of a recurrent layer."""
+        before, self._recurs = self._recurs, True
+        try:
+            yield
+        finally:
+            self._recurs = before
+
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         known = isinstance(func, torch._ops.OpOverload)
         if known and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
@@ -172,7 +182,7 @@ class Tap:
         found = as_op(func, args, kwargs)
         op = found if isinstance(found, Op) else None
         if op is not None:
-            op.name = self._name(path)
+            op.name, op.step = self._name(path), self._recurs
         self._origins.remember(path, [x for x in args if isinstance(x, Tensor)], op)
         if op is not None:
             result = self.execute(op)
@@ -298,7 +308,8 @@ class _Parts(TorchFunctionMode):
                 same = {id(x): x.contiguous() for x in args[:3]}
                 args = (*(same[id(x)] for x in args[:3]), *args[3:])
             elif func in _RECURRENT and not kwargs:
-                return _recurrent(func, *args)
+                with self.tap.recurring():
+                    return _recurrent(func, *args)
         return func(*args, **kwargs)
 
 

@@ -378,3 +378,25 @@ def test_a_layer_that_does_not_fit_into_memory_is_refused(monkeypatch):
         simulator.emulate(layer := nn.Linear(4, 8), NPU),
     ):
         layer(rand(20, 4))
+
+
+def test_the_steps_of_a_recurrent_layer_are_one_record():
+    """Each step has a tally, and random words, of its own; the record has them together, one after the other."""
+    layer, x = nn.LSTM(4, 3, num_layers=2), rand(5, 2, 4)
+    with Emulation(layer, NPU, default="two_pass") as run:
+        layer(x)[0].sum().backward()
+    result = run.result
+    assert [(r.name, r.phase, r.gemms, r.m, r.n, r.k) for r in result.layers] == [
+        ("LSTM", "forward", 1, 10, 12, 4), ("LSTM#2 to #6", "forward", 5, 2, 12, 3),
+        ("LSTM#7", "forward", 1, 10, 12, 3), ("LSTM#8 to #12", "forward", 5, 2, 12, 3),
+        ("LSTM#12 to #9", "input gradient", 4, 2, 3, 12), ("LSTM#12 to #8", "weight gradient", 5, 12, 3, 2),
+        ("LSTM#7", "input gradient", 1, 10, 3, 12), ("LSTM#7", "weight gradient", 1, 12, 3, 10),
+        ("LSTM#6 to #3", "input gradient", 4, 2, 3, 12), ("LSTM#6 to #2", "weight gradient", 5, 12, 3, 2),
+        ("LSTM", "weight gradient", 1, 12, 4, 10),
+    ]  # fmt: skip
+    steps = result.layers[1]
+    one = price(NPU, Gemm(2, 12, 3), "high")
+    assert steps.macs == 5 * 2 * 12 * 3 and result.layers[5].cycles == 5 * price(NPU, Gemm(12, 3, 2), "high").cycles
+    assert steps.energy_j == pytest.approx(sum(steps.energy_parts_j.values())) and steps.cycles > 5 * one.cycles / 2
+    assert sum(steps.cycle_parts.values()) == steps.cycles and 0 < steps.utilisation < 1
+    assert len(list(run.tallies)) > len(result.layers)

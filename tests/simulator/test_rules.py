@@ -162,3 +162,30 @@ def test_a_pattern_that_fits_nothing_and_a_mode_that_is_not_there():
     one = replace(NPU, mac=replace(NPU.mac, high=None, datapath=None), policy=None)
     with pytest.raises(InputError, match="mode 'high': the machine has one MAC"):
         rules({"stem": "high"}, "low", one)
+
+
+def test_a_rule_without_effect_is_in_the_warnings():
+    """Of an embedding, of what the attention around it computes, and of what an earlier pattern fits."""
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    layers = {"linear1": "high", "*out_proj": "float32", "linear?": "low", "norm1": {"vector": "bf16"}, "norm2": "low"}
+    with simulator.emulate(model, NPU, layers=layers) as run, torch.no_grad():
+        assert not [text for text in run.result.warnings if "no operation had the rule" in text]  # nothing ran yet
+        model(torch.zeros(1, 3, 16))
+    found = [text for text in run.result.warnings if "no operation had the rule" in text]
+    assert [text.split("'")[1] for text in found] == ["*out_proj", "norm2"]
+
+
+def test_settings_of_a_record_say_what_decided_on_the_bits(tmp_path):
+    machine = machine_with(tmp_path, "vector_unit: {format: bf16}\nbatch_norm: folded\nlayers: {body*: high}\n")
+    model = nn.Sequential()
+    model.body, model.head = nn.Linear(4, 3), nn.Linear(3, 2)
+    rule = {"mac": "low", "activations": {"per": "row", "to": 4}, "gradients": "float32"}
+    with simulator.emulate(model, machine, {"head": rule}) as run, torch.no_grad():
+        model(torch.ones(1, 4))
+    assert run.result.settings == {
+        "vector unit": "bf16",
+        "batch normalisation": "folded",
+        "layers head": "mac: low; activations: per row by max to 4, dynamic, powers of two; gradients: float32",
+        "layers body*": "mac: high",
+    }
+    assert [layer.scales for layer in run.result.layers] == ["", "a per row by max to 4, dynamic, powers of two"]

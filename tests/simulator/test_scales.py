@@ -366,3 +366,17 @@ def test_room_for_the_sums_of_a_narrow_accumulator():
 def test_what_cannot_be_scaled_is_refused(rule, message):
     with pytest.raises(InputError, match=message):
         simulator.emulate(nn.Linear(64, 3), NPU, layers={"*": rule})
+
+
+def test_scales_that_leave_no_room_are_in_the_warnings():
+    layer, x = nn.Linear(64, 7, bias=False), rand(5, 64, spread=0.5)
+    for to, warned in ((448.0, True), (4.0, False)):
+        with simulator.emulate(layer, NPU, {"*": {"mac": "fp8_e4m3 -> fma(fp16)", "activations": {"to": to}}}) as run:
+            layer(64 * x if warned else x)
+        found = [text for text in run.result.warnings if "needs room for its sums" in text]
+        assert bool(found) is (run.result.layers[0].overflows > 0)
+
+
+def test_a_place_beyond_the_format_is_refused():
+    with pytest.raises(InputError, match="fp8_e4m3: got scales to 1000, beyond its largest value 448"):
+        simulator.emulate(nn.Linear(4, 3), NPU, {"*": {"mac": FMA, "activations": {"to": 1000}}})
