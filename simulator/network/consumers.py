@@ -6,13 +6,15 @@ tensor followed from the Op that made it, through views and folded batch normali
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .ops import Convolution, Op, array
@@ -30,21 +32,56 @@ _SAME_VALUES = frozenset({"clone", "_to_copy", "_unsafe_view", "_reshape_copy", 
 BATCH_NORMS = {"native_batch_norm": 7, "_native_batch_norm_legit_no_training": 6}
 
 
+class Normalisation(NamedTuple):
+    """A batch normalisation in eval mode; its tensors are read when it is asked for, as they may change."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    variance: Tensor
+    epsilon: float
+
+    @classmethod
+    def of(cls, name: str, inputs: tuple[Any, ...]) -> Normalisation:
+        """Return that of an operation by its name and arguments."""
+        weight, bias, mean, variance = inputs[1:5]
+        return cls(weight, bias, mean, variance, inputs[BATCH_NORMS[name]])
+
+    @property
+    def affine(self) -> Affine:
+        """Scale and shift of each channel, float64."""
+        scale = torch.rsqrt(self.variance.double() + self.epsilon)
+        if self.weight is not None:
+            scale = scale * self.weight.double()
+        shift = -self.mean.double() * scale
+        if self.bias is not None:
+            shift = shift + self.bias.double()
+        return array(scale), array(shift)
+
+
 @dataclass(frozen=True)
 class Consumer:
     """What the score of an Op looks at.
 
     Args:
         activation: key of simulator.arithmetic.two_pass.KAPPA_PRIME.
-        affine: (scale, shift) per output channel of a batch normalisation in between, folded for the score; or None.
+        normalisation: in between, folded for the score; or None.
+        foldable: whether it reads the very result of the Op, whose output channels are the channels that it normalises,
+            so that it can be folded into the weights.
         note: why the identity had to be used, empty if there was no need.
         outputs: how many outputs the Op has in the recording pass.
     """
 
     activation: str = "identity"
-    affine: Affine | None = None
+    normalisation: Normalisation | None = None
     note: str = ""
     outputs: int = 0
+    foldable: bool = False
+
+    @property
+    def affine(self) -> Affine | None:
+        """(scale, shift) per output channel of the normalisation, as it is now."""
+        return None if self.normalisation is None else self.normalisation.affine
 
 
 def record_first_sample(
@@ -76,6 +113,7 @@ def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: d
     """
     recorder = _Recorder()
     copies: dict[int, Tensor] = {}
+    originals: dict[int, Tensor] = {}  # by the id of their copies
     buffers = [
         (owner, name, buffer)
         for owner in model.modules()
@@ -84,13 +122,35 @@ def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: d
     ]
     try:
         for owner, name, buffer in buffers:
-            owner._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), Tap(model, lambda op: None, recorder.observe):
+            owner._buffers[name] = copy = copies.setdefault(id(buffer), buffer.clone())
+            originals[id(copy)] = buffer
+        tap = Tap(model, lambda op: None, recorder.observe)
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _without_cached_parameters(), tap:
             output = module(*args, **kwargs)
     finally:
         for owner, name, buffer in buffers:
             owner._buffers[name] = buffer
-    return recorder.consumers(output)
+    return {name: _of_originals(consumer, originals) for name, consumer in recorder.consumers(output).items()}
+
+
+def _of_originals(consumer: Consumer, originals: Mapping[int, Tensor]) -> Consumer:
+    """Return a consumer whose normalisation has the model's buffers in place of their copies."""
+    if consumer.normalisation is None:
+        return consumer
+    weight, bias, mean, variance, epsilon = consumer.normalisation
+    mean, variance = originals.get(id(mean), mean), originals.get(id(variance), variance)
+    return replace(consumer, normalisation=Normalisation(weight, bias, mean, variance, epsilon))
+
+
+@contextmanager
+def _without_cached_parameters() -> Iterator[None]:
+    """Keep parametrised weights, computed here without gradients, out of the cache that the user's own pass reads."""
+    enabled = parametrize._cache_enabled
+    parametrize._cache_enabled = 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = enabled
 
 
 @dataclass
@@ -99,15 +159,17 @@ class _Value:
 
     Args:
         op: where it comes from. shape: of the tensor that the Op made.
-        affine: of the batch normalisation, or None. consumers: names of the operations that read it.
+        normalisation: the batch normalisation, or None. consumers: names of the operations that read it.
         normalised: what a batch normalisation made of it, if one reads it.
+        foldable: of the normalised value, as in Consumer.
     """
 
     op: Op
     shape: torch.Size
-    affine: Affine | None = None
+    normalisation: Normalisation | None = None
     consumers: list[str] = field(default_factory=list)
     normalised: _Value | None = None
+    foldable: bool = False
 
 
 class _Recorder:
@@ -115,6 +177,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.values: dict[str, _Value] = {}
+        self._results: dict[str, Tensor] = {}
         self._carriers: dict[int, tuple[Tensor, _Value]] = {}  # by id of a tensor that holds the value
         self._alive: list[Any] = []  # keeps tensors, so that an id means one tensor
 
@@ -129,9 +192,17 @@ class _Recorder:
             if name in _SAME_VALUES or getattr(func, "is_view", False):
                 for output in outputs:
                     self._carriers[id(output)] = output, value
-            elif name in BATCH_NORMS and value.affine is None and tensor is inputs[0] and _folds(name, inputs, value):
+            elif (
+                name in BATCH_NORMS
+                and value.normalisation is None
+                and tensor is inputs[0]
+                and _folds(name, inputs, value)
+            ):
                 value.consumers.append(name)
-                value.normalised = _Value(value.op, value.shape, affine_of(name, inputs))
+                value.normalised = _Value(
+                    value.op, value.shape, Normalisation.of(name, inputs),
+                    foldable=tensor is self._results.get(value.op.name),
+                )  # fmt: skip
                 self._carriers[id(outputs[0])] = outputs[0], value.normalised
             else:
                 whole = tensor.numel() >= value.shape.numel()
@@ -140,6 +211,7 @@ class _Recorder:
         for op in ran.ops:
             self.values[op.name] = _Value(op, result.shape)
             self._carriers[id(result)] = result, self.values[op.name]
+            self._results[op.name] = result
 
     def consumers(self, output: Any) -> dict[str, Consumer]:
         """Return the consumer of each Op, given what the model returned."""
@@ -170,24 +242,14 @@ class _Recorder:
 def _folds(name: str, inputs: tuple[Any, ...], value: _Value) -> bool:
     """Whether a batch normalisation is an affine map per column of the Op: in eval mode, its channels the columns."""
     x, mean, variance = inputs[0], inputs[3], inputs[4]
+    if value.normalisation is not None:
+        return False
     training = name == "native_batch_norm" and inputs[5]
     if training or mean is None or variance is None or x.shape[1] != value.op.channels:
         return False
     # As the Op made it, or with one axis only that can be the channels.
     untouched = x.shape == value.shape and (isinstance(value.op, Convolution) or x.dim() == 2)
     return untouched or list(x.shape[1:]).count(value.op.channels) == 1
-
-
-def affine_of(name: str, inputs: tuple[Any, ...]) -> Affine:
-    """Return scale and shift of a batch normalisation in eval mode, by its name and arguments; float64."""
-    _, weight, bias, mean, variance = inputs[:5]
-    scale = torch.rsqrt(variance.double() + inputs[BATCH_NORMS[name]])
-    if weight is not None:
-        scale = scale * weight.double()
-    shift = -mean.double() * scale
-    if bias is not None:
-        shift = shift + bias.double()
-    return array(scale), array(shift)
 
 
 def _judge(value: _Value) -> Consumer:
@@ -202,4 +264,4 @@ def _judge(value: _Value) -> Consumer:
         note = f"{note}; scored as identity"
     activation = "identity" if note or not consumers else RULES.get(consumers[0], "identity")
     outputs = value.op.gemms * value.op.m * value.op.n
-    return Consumer(activation, value.affine, note, outputs)
+    return Consumer(activation, value.normalisation, note, outputs, value.foldable)

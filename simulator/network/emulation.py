@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from formats import Use
 from simulator.arithmetic.engine import Ready, make_ready
+from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
 from simulator.result import RunResult
 
@@ -29,7 +30,7 @@ from .record import run_record
 from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
 from .tally import LayerTally, Tallies
-from .tap import Ran, Tap
+from .tap import IN_BACKWARD, Ran, Tap
 from .weights import Weights
 
 Observer = Callable[[Op, NDArray[Any], LayerTally], None]
@@ -81,6 +82,7 @@ class Emulation:
         scored = any(rule.high is not None for rule in self.rules.all())
         self._records = (scored or machine.fold_batch_norm) and consumers is None
         self._recorded: set[nn.Module] = set()
+        self._entered = False
         self.tallies = Tallies()
         self.operations = Operations()
         self.samples = 0
@@ -90,14 +92,19 @@ class Emulation:
         # Of the operation that runs: what is folded into its weights; whether it is a normalisation done by these.
         self._folds: Affine | None = None
         self._skipped = False
-        self._tap = Tap(model, self._execute, self._observe, self._begin, self._emulates, self._compute)
+        self._tap = Tap(
+            model, self._execute, self._observe, self._begin, self._emulates, self._compute, self._folding.end,
+            follows=any(use != vector.TORCH for use in self.rules.vectors()),
+        )  # fmt: skip
 
     def __enter__(self) -> Emulation:
-        self._weights.look()
         self._tap.__enter__()
+        self._entered = True
+        self._weights.look()
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._entered = False
         self._tap.__exit__(*exception)
         if not self._shared:
             self._weights.forget()
@@ -118,7 +125,11 @@ class Emulation:
 
         Args:
             args, kwargs: of the forward pass, in which any number of samples is; call it again to add more.
+        Raises:
+            InputError: within the block.
         """
+        if self._entered:
+            raise InputError("calibrate: called within the block; expected before it; calibrate, then enter")
         with torch.no_grad(), Tap(self.model, self._calibrate, emulates=self._emulates):
             self.model(*args, **kwargs)
 
@@ -153,6 +164,8 @@ class Emulation:
         if op.macs == 0:
             return None
         forward = op.phase == FORWARD
+        if op.batched and op.gemms == 1 and self._weights.holds(op.operands[1]):
+            op.batched = False  # einsum makes a stack of one of what is a layer, whose rows count samples
         rule = self.rules.arithmetic(op)
         consumer = self.consumers.get(op.name, Consumer()) if forward else Consumer()
         # Once as the unit gives them, once as the network wants them.
@@ -161,16 +174,16 @@ class Emulation:
         if rule.low is None:
             tally.add(op, 0, None)
             return None
-        affine = consumer.affine if forward and self.machine.fold_batch_norm else None
+        affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable else None
         ready = op
         if affine is not None:
-            ready, consumer = folded(op, affine), replace(consumer, affine=None)
+            ready, consumer = folded(op, affine), replace(consumer, normalisation=None)
+        scale = b"" if affine is None else affine[0].tobytes()  # that the weights have beside their own values
         over = None
         if rule.scaled:
-            folds = affine is not None
             over = scaled(
                 ready, rule, self.calibrations,
-                lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, folds), find),
+                lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, scale), find),
             )  # fmt: skip
         place = Place(self.seed, tally.site, tally.rows, self.threads)
         out, overflows, flags = execute(
@@ -182,7 +195,7 @@ class Emulation:
         self._folds = affine
         return op.tensor(out)
 
-    def _make_ready(self, op: Op, rule: Arithmetic, folds: bool) -> MakeReady:
+    def _make_ready(self, op: Op, rule: Arithmetic, scale: bytes) -> MakeReady:
         """Return what makes operand b of an Op ready, once as long as the weights that it is made of stay the same."""
         scales = tuple(rule.scalings[role] for role in op.roles)
         moved = scales[0] is not None and scales[0].per == "channel"  # scales that move into the weights
@@ -190,7 +203,7 @@ class Emulation:
         def ready(b: NDArray[Any], gemm: int, part: int, use: Use) -> Ready:
             if moved:
                 return make_ready(b, use)
-            what = (gemm, part, use, scales[1], folds)
+            what = (gemm, part, use, scales[1], scale)
             return self._weights.keep(op.name, op.phase, op.operands[1], what, lambda: make_ready(b, use))
 
         return ready
@@ -202,8 +215,9 @@ class Emulation:
 
     def _observe(self, ran: Ran) -> None:
         self._weights.observe(ran)
+        self._folding.check(ran)
         if self._folds is not None:
-            self._folding.note(ran.result, self._folds)
+            self._folding.note(ran.ops[0].name, ran.result, self._folds)
             self._folds = None
         self.operations.add(ran, *self._computed_by(ran))
 
@@ -216,7 +230,8 @@ class Emulation:
             return MAC_ARRAY, "folded"
         if ran.path and vector.covers(ran.func):
             use = self.rules.vector(ran.path)
-            return VECTOR_UNIT, "float32" if use == vector.TORCH else str(use)
+            if ran.path != IN_BACKWARD or all(other == vector.TORCH for other in self.rules.vectors()):
+                return VECTOR_UNIT, "float32" if use == vector.TORCH else str(use)
         return TORCH, ""
 
 

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from simulator.errors import InputError
 
-from .consumers import BATCH_NORMS, Affine, affine_of
+from .consumers import BATCH_NORMS, Affine, Normalisation
 from .ops import Op
+from .tap import Ran
 
 
 def folded(op: Op, affine: Affine) -> Op:
-    """Return an Op with scaled weights and a shifted addend, each rounded once to the weight's type from float64."""
+    """Return an Op with scaled weights and a shifted addend, each rounded once, from float64 to the weights' array."""
     scale, shift = (np.stack([op.columns(x, gemm) for gemm in range(op.gemms)])[:, None] for x in affine)
     a, b = op.operands
     addend = shift if op.addend is None else op.addend.astype(np.float64) * scale + shift
@@ -24,18 +26,23 @@ def folded(op: Op, affine: Affine) -> Op:
 
 
 class Folding:
-    """Lets the batch normalisations be skipped whose input has been normalised by folded weights."""
+    """Lets the batch normalisations be skipped whose input has been normalised by folded weights.
+
+    Whatever else reads such a result would take it for what the product gives; so that is refused.
+    """
 
     def __init__(self) -> None:
-        self._done: dict[int, Affine] = {}  # by the address of the tensor that waits for its normalisation
+        self._waiting: dict[
+            int, tuple[str, Affine]
+        ] = {}  # by the address of the tensor that waits: layer, what was folded
 
     def clear(self) -> None:
         """Begin a forward pass."""
-        self._done.clear()
+        self._waiting.clear()
 
-    def note(self, normalised: Tensor, affine: Affine) -> None:
+    def note(self, layer: str, normalised: Tensor, affine: Affine) -> None:
         """Remember the result of an Op with folded weights."""
-        self._done[normalised.untyped_storage().data_ptr()] = affine
+        self._waiting[normalised.data_ptr()] = layer, affine
 
     def skip(self, func: Any, args: tuple[Any, ...]) -> Any:
         """Return what a batch normalisation gives whose work is done; None if it is another operation.
@@ -45,13 +52,10 @@ class Folding:
                 wanted, which folded weights do not have.
         """
         name = func.overloadpacket.__name__ if isinstance(func, torch._ops.OpOverload) else ""
-        if not self._done or name not in BATCH_NORMS:
+        if not self._waiting or name not in BATCH_NORMS or args[0].data_ptr() not in self._waiting:
             return None
         x = args[0]
-        at = x.untyped_storage().data_ptr()
-        if at not in self._done:
-            return None
-        affine = self._done.pop(at)
+        _, affine = self._waiting.pop(x.data_ptr())
         if name == "native_batch_norm" and args[5]:
             raise InputError(
                 "batch_norm: folded: got a batch normalisation in training mode; expected running statistics, which "
@@ -62,9 +66,31 @@ class Folding:
                 "batch_norm: folded: got a forward pass whose gradients are wanted; expected inference; run it under "
                 "torch.no_grad(), or write batch_norm: separate"
             )
-        if not all(np.array_equal(now, then) for now, then in zip(affine_of(name, args), affine, strict=True)):
+        own = Normalisation.of(name, args).affine
+        if not all(np.array_equal(now, then) for now, then in zip(own, affine, strict=True)):
             raise InputError(
-                "batch_norm: folded: got a batch normalisation that has changed since it was folded; expected the same "
-                "parameters and statistics; begin a new emulation"
+                "batch_norm: folded: got another batch normalisation than in the recording pass; expected the same one "
+                "for the same layer; write batch_norm: separate"
             )
         return x.clone(), x.new_empty(0), x.new_empty(0)
+
+    def check(self, ran: Ran) -> None:
+        """Raise InputError if an operation read what waits for its normalisation."""
+        if not self._waiting:
+            return
+        for leaf in tree_leaves((ran.args, ran.kwargs)):
+            if isinstance(leaf, Tensor) and leaf.layout is torch.strided and leaf.data_ptr() in self._waiting:
+                self._refuse(leaf.data_ptr(), f"{ran.func.__name__} reads its result")
+
+    def end(self) -> None:
+        """Raise InputError if a forward pass ends while a result waits for its normalisation."""
+        for at in self._waiting:
+            self._refuse(at, "its result leaves the model")
+
+    def _refuse(self, at: int, why: str) -> None:
+        layer, _ = self._waiting[at]
+        self._waiting.clear()
+        raise InputError(
+            f"batch_norm: folded: {layer}: {why} before the batch normalisation that was folded into it; expected the "
+            "same operations as in the first forward pass; write batch_norm: separate"
+        )

@@ -18,17 +18,18 @@ from .ops import INPUT_GRADIENT, WEIGHT_GRADIENT, MatrixProduct, Op
 aten = torch.ops.aten
 
 # Origins kept, some hundred bytes each: those of graphs that nobody will go back through need not be told from others.
-_KEPT = 1 << 16
+_KEPT = 1 << 18
 
 
-@dataclass(frozen=True)
+@dataclass
 class Origin:
     """The operation of the forward pass that a node of the autograd graph stands for.
 
     Args:
         path: of its module. op: name, kind and whether it is one of a recurrent layer's; None if it is no Op.
         shape: (M, N) of its product.
-        first, second: addresses of the memory of its operands, which the graph keeps alive.
+        first, second: where its operands begin; those whose gradients need them are kept alive by the graph.
+        seen: gradients of both operands that were computed so far.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Origin:
     shape: tuple[int, int] = (0, 0)
     first: int = 0
     second: int = 0
+    seen: int = 0
 
 
 class Origins:
@@ -51,7 +53,7 @@ class Origins:
         origin = Origin(path)
         if op is not None:
             a, b = tensors[:2] if isinstance(op, ops.Convolution) else tensors[-2:]
-            origin = Origin(path, (op.name, op.kind, op.step), (op.m, op.n), _address(a), _address(b))
+            origin = Origin(path, (op.name, op.kind, op.step), (op.m, op.n), a.data_ptr(), b.data_ptr())
         # What has no derivative makes no node; the last one is that of an earlier operation, and known already.
         self._of.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
         if len(self._of) > _KEPT:
@@ -65,27 +67,29 @@ class Origins:
         return origin if origin is not None and origin.path else None
 
 
-def as_gradients(func: Any, args: tuple[Any, ...], origin: Origin) -> list[Op | None] | None:
-    """Return the Ops of an operation of the backward pass, None in place of results that are none; None if it has none.
+# Operations of the backward pass that are products of gradients.
+GRADIENTS = (aten.mm.default, aten.bmm.default, aten.mv.default, aten.convolution_backward.default)
+
+# Nodes that compute the gradient of their second operand before that of the first; others do the first one first.
+_SECOND_FIRST = frozenset({"MmBackward0", "BmmBackward0"})
+
+
+def as_gradients(func: Any, args: tuple[Any, ...], origin: Origin) -> list[Op | None]:
+    """Return the Ops of an operation of the backward pass, None in place of results that are none.
 
     Args:
-        origin: of the node whose backward function calls it.
+        func: one of GRADIENTS. origin: of the node whose backward function calls it, with an Op.
     """
-    if origin.op is None:
-        return None
-    found: list[Op | None] | None = None
-    if func in _PRODUCTS:
-        product = _matrix_gradient(args[0], args[1], origin)
-        found = None if product is None else [product]
-    elif func is aten.convolution_backward.default:
-        found = _convolution_gradients(*args)
-    for op in found or []:
+    assert origin.op is not None
+    found: list[Op | None] = (
+        _convolution_gradients(*args)
+        if func is aten.convolution_backward.default
+        else [_matrix_gradient(args[0], args[1], origin)]
+    )
+    for op in found:
         if op is not None:
             op.name, op.kind, op.step = origin.op
     return found
-
-
-_PRODUCTS = (aten.mm.default, aten.bmm.default, aten.mv.default)
 
 
 def _matrix_gradient(a: Tensor, b: Tensor, origin: Origin) -> MatrixProduct | None:
@@ -94,17 +98,36 @@ def _matrix_gradient(a: Tensor, b: Tensor, origin: Origin) -> MatrixProduct | No
     if op is None:
         return None
     m, n = origin.shape
-    seconds = [_address(x) == origin.second for x in (a, b)]
     # The gradient of the first operand runs over the N outputs of a row, that of the second over the M rows.
-    if op.k == n and (m != n or any(seconds)):
+    if op.k not in (m, n):
+        return None
+    of_first = _is_of_first(a, b, origin) if m == n else op.k == n
+    if of_first:
         op.phase = INPUT_GRADIENT
+        seconds = [x.data_ptr() == origin.second for x in (a, b)]
         transposed = seconds[0] if any(seconds) else op.m != m
         op.roles = (1, 0) if transposed else (0, 1)
-    elif op.k == m:
-        op.phase, op.roles = WEIGHT_GRADIENT, (0, 0)
     else:
-        return None
+        op.phase, op.roles = WEIGHT_GRADIENT, (0, 0)
     return op
+
+
+def _is_of_first(a: Tensor, b: Tensor, origin: Origin) -> bool:
+    """Tell the gradients of a product apart that is as high as it is wide.
+
+    Of one operand without a gradient there is nothing to tell apart. Else both operands are kept, and one is multiplied
+    here, unless what is kept are copies or the operands are one: then the order in which torch's formulas compute them
+    decides.
+    """
+    node = torch._C._current_autograd_node()
+    first, second = (edge is not None for edge, _ in node.next_functions[-2:])
+    if first != second:
+        return first
+    origin.seen += 1
+    given = {a.data_ptr(), b.data_ptr()}
+    if (origin.first in given) != (origin.second in given):
+        return origin.second in given
+    return (origin.seen % 2 == 0) == (node.name() in _SECOND_FIRST)
 
 
 def _convolution_gradients(
@@ -129,7 +152,3 @@ def _convolution_gradients(
         image, outputs = (dy, x) if transposed else (x, dy)
         to_weight = ops.kernel_gradient(image, outputs, weight, stride, padding, dilation, groups)
     return [to_input, to_weight, None]
-
-
-def _address(x: Tensor) -> int:
-    return x.untyped_storage().data_ptr() if x.layout is torch.strided and not x.is_nested else 0

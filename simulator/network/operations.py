@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from simulator.result import OperationResult
 
-from .tap import OWN, Ran
+from .aten_ops import OWN
+from .tap import Ran
 
 MAC_ARRAY, VECTOR_UNIT, TORCH = "MAC array", "vector unit", "torch"
 

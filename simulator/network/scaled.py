@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -50,6 +51,11 @@ def scales_of(x: Array, axes: Axes, use: Use, scaling: Scaling, which: int, know
     shape = [size if axis in kept else 1 for axis, size in enumerate(x.shape)]
     if scaling.per == "block":
         shape[axes.inner] = 1
+    if any(part.size != math.prod(shape) for part in found):
+        raise InputError(
+            f"scales per {scaling.per}: calibrated for another number of channels than the {x.shape[axes.inner]} at "
+            "hand; expected as many; make the scales dynamic"
+        )
     return np.concatenate([part.reshape(shape) for part in found], axis=axes.inner)
 
 

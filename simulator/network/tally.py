@@ -158,7 +158,7 @@ class Tallies:
         """Return the tally of an Op: a layer has one for each shape, but for the number of samples."""
         summed = op.phase == WEIGHT_GRADIENT and not op.batched
         counted = (op.gemms if not op.batched else None, op.m if op.batched or summed else None)
-        key = (op.name, op.phase, op.kind, op.n, None if summed else op.k, op.batched, *counted)
+        key = (op.name, op.phase, op.kind, op.n, None if summed else op.k, op.batched, str(rule), *counted)
         if key not in self._tallies:
             site, scales = len(self._tallies), rule.scales_in_words(op.roles)
             self._tallies[key] = LayerTally(op, rule.label, str(rule), consumer.activation, site, scales)

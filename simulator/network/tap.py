@@ -7,6 +7,8 @@ the caller computes it; what multiplies and adds without being an Op is listed.
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,38 +16,25 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 
 from simulator.errors import InputError
 
-from . import ops
-from .gradients import Origins, as_gradients
+from .aten_ops import FUNCTIONAL, as_op, write
+from .gradients import GRADIENTS, Origin, Origins, as_gradients
 from .ops import FORWARD, Op
-
-aten = torch.ops.aten
-
-# Words in the names of the operations that multiply and add. An operation of torch is decomposed as far as torch can;
-# one that is left, has such a word in its name and is no Op is listed.
-MAC_WORDS = frozenset({
-    "mm", "addmm", "bmm", "baddbmm", "addbmm", "hspmm", "sspaddmm", "mv", "addmv", "addr", "dot", "vdot", "matmul",
-    "linear", "trilinear", "matrix", "conv", "conv2d", "conv3d", "convolution", "attention", "transformer", "rnn",
-    "lstm", "gru", "cdist", "pdist", "euclidean", "bag",
-})  # fmt: skip
-
-# Namespaces of torch's own operations.
-OWN = frozenset({"aten", "prim", "prims", "profiler"})
-
-# Operations with such a kernel are made of others.
-_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+from .parts import Parts
 
 # Phase of what the backward pass does beside the products of gradients.
 BACKWARD = "backward"
 
-# Where a listed operation ran, if not in a module.
-IN_BACKWARD, OUTSIDE = "the backward pass", "no forward pass of the model"
+# Where an operation ran, if not in a module.
+IN_BACKWARD, OUTSIDE, ANOTHER_THREAD = "the backward pass", "no forward pass of the model", "another thread"
 
 
 class Ran(NamedTuple):
@@ -53,7 +42,8 @@ class Ran(NamedTuple):
 
     Args:
         func, args, kwargs, result: the call of torch's dispatcher.
-        path: of the module whose forward pass it ran in, or to which it belongs in the backward pass; empty if none.
+        path: of the module whose forward pass it ran in, or to which it belongs in the backward pass, IN_BACKWARD
+            where that is not known; empty outside of the passes of the model.
         phase: FORWARD, or of the backward pass.
         ops: what it is as Ops. executed: whether the executor computed them, or torch.
         unknown: its name, if it multiplies and adds and no Op covers it; else empty.
@@ -68,6 +58,19 @@ class Ran(NamedTuple):
     ops: tuple[Op, ...] = ()
     executed: bool = False
     unknown: str = ""
+
+
+class _Call(NamedTuple):
+    """A module whose forward pass runs.
+
+    Args:
+        path: of the module. backward: the backward pass that was going on when it was called, -1 for none.
+        modes: what was entered for the time of the call.
+    """
+
+    path: str
+    backward: int
+    modes: ExitStack
 
 
 Execute = Callable[[Op], Tensor | None]
@@ -90,9 +93,10 @@ class Tap:
             path of the module), or None to let torch compute it.
         observe: called after every operation.
         begin: called with (module, arguments, keyword arguments) before each forward pass, of the model or of a module
-            of it that is called directly.
+            of it that is called directly. end: called after it, unless it raised.
         emulates: whether the operations of a module, by its path, are to be seen as Ops in the sense above; if that is
             false for all, torch's own results come out bit for bit.
+        follows: whether `compute` has to do with the backward pass too.
     """
 
     def __init__(
@@ -103,14 +107,17 @@ class Tap:
         begin: Begin | None = None,
         emulates: Callable[[str], bool] = lambda path: True,
         compute: Compute = lambda func, args, kwargs, path: None,
+        end: Callable[[], None] = lambda: None,
+        follows: bool = False,
     ) -> None:
         self.model, self.execute, self.observe, self.begin, self.emulates = model, execute, observe, begin, emulates
-        self.compute = compute
+        self.compute, self.end, self.follows = compute, end, follows
         self.not_emulated: Counter[tuple[str, str]] = Counter()  # by operation and by where it ran
-        self._path: list[tuple[str, int]] = []  # with the backward pass that was going on when the module was called
+        self._running: list[_Call] = []
         self._calls: Counter[str] = Counter()
         self._origins = Origins()
-        self._recurs = False  # whether a recurrent layer runs
+        self._recurs = self._begins = False  # whether a recurrent layer, or `begin`, runs
+        self._thread = 0
         self._dispatcher = _Dispatcher(self)
         self._entered = ExitStack()
 
@@ -126,16 +133,18 @@ class Tap:
             modules = [(path or type(self.model).__name__, module) for path, module in self.model.named_modules()]
             for path, module in modules:
                 # First before the hooks of the user, which may change the arguments, and last behind them.
-                enter = module.register_forward_pre_hook(self._entering(path), prepend=True, with_kwargs=True)
-                entered.callback(enter.remove)
-                leave = module.register_forward_hook(self._leaving, always_call=True)
-                entered.callback(leave.remove)
-            entered.callback(self._path.clear)
+                enter = functools.partial(self._entering, path)
+                before = module.register_forward_pre_hook(_Hook(enter), prepend=True, with_kwargs=True)
+                entered.callback(before.remove)
+                behind = module.register_forward_hook(_Hook(self._leaving), always_call=True)
+                entered.callback(behind.remove)
+            self._thread = threading.get_ident()
+            entered.callback(self._running.clear)
             if any(self.emulates(path) for path, _ in modules):
                 entered.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
                 torch.backends.mha.set_fastpath_enabled(False)
                 entered.enter_context(sdpa_kernel(SDPBackend.MATH))
-                entered.enter_context(_Parts(self))
+                entered.enter_context(self._parts())
             entered.enter_context(self._dispatcher)
             self._entered = entered.pop_all()
         return self
@@ -146,11 +155,14 @@ class Tap:
     @property
     def path(self) -> str | None:
         """Path of the module whose forward pass runs, that of the model itself being the name of its class; or None."""
-        if not self._path:
+        if not self._running:
             return None
-        path, backward = self._path[-1]
         # A module may be called within a backward pass (checkpoints), and a backward pass within a module.
-        return path if backward == torch._C._current_graph_task_id() else None
+        call = self._running[-1]
+        return call.path if call.backward == torch._C._current_graph_task_id() else None
+
+    def _parts(self) -> Parts:
+        return Parts(lambda: self.path is not None and self.emulates(self.path), self.recurring)
 
     @contextmanager
     def recurring(self) -> Iterator[None]:
@@ -162,59 +174,73 @@ class Tap:
             self._recurs = before
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        known = isinstance(func, torch._ops.OpOverload)
-        if known and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
+        if _is_composite(func):
             # In inference mode compound operations arrive whole; their parts are what we look for.
             with self._dispatcher:
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
         path = self.path
+        in_backward = path is None and torch._C._current_graph_task_id() != -1
+        if in_backward and _checkpoint_recomputes():
+            origin = self._origins.current()
+            path = origin.path if origin is not None else None
         if path is not None:
             ran = self._forward(func, args, kwargs, path)
-        elif torch._C._current_graph_task_id() != -1:
+        elif in_backward:
             ran = self._backward(func, args, kwargs)
         else:
-            ran = self._elsewhere(func, args, kwargs, OUTSIDE)
+            ran = self._elsewhere(func, args, kwargs)
         if self.observe is not None:
             self.observe(ran)
         return ran.result
 
     def _forward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Ran:
-        found = as_op(func, args, kwargs)
+        with _alone():
+            found = as_op(func, args, kwargs)
         op = found if isinstance(found, Op) else None
         if op is not None:
             op.name, op.step = self._name(path), self._recurs
         self._origins.remember(path, [x for x in args if isinstance(x, Tensor)], op)
-        if op is not None:
+        if op is None:
+            unknown = found if isinstance(found, str) else ""
+            if unknown:
+                self.not_emulated[unknown, path] += 1
+            return Ran(func, args, kwargs, self._other(func, args, kwargs, path), path, FORWARD, unknown=unknown)
+        with _alone():
             result = self.execute(op)
             executed = result is not None
-            if result is None:
-                result = func(*args, **kwargs)
-            elif func in FUNCTIONAL:
-                result = _written(result, args, kwargs)
-            return Ran(func, args, kwargs, result, path, FORWARD, (op,), executed)
-        unknown = found if isinstance(found, str) else ""
-        if unknown:
-            self.not_emulated[unknown, path] += 1
-        return Ran(func, args, kwargs, self._other(func, args, kwargs, path), path, FORWARD, unknown=unknown)
-
-    def _backward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran:
-        origin = self._origins.current()
-        if origin is None:
-            return self._elsewhere(func, args, kwargs, IN_BACKWARD, BACKWARD)
-        gradients = as_gradients(func, args, origin)
-        if gradients is None:
-            unknown = _unknown(as_op(func, args, kwargs), func)
-            if unknown:
-                self.not_emulated[unknown, IN_BACKWARD] += 1
-            result = self._other(func, args, kwargs, origin.path)
-            return Ran(func, args, kwargs, result, origin.path, BACKWARD, unknown=unknown)
-        found = tuple(op for op in gradients if op is not None)
-        results = [None if op is None else self.execute(op) for op in gradients]
-        executed = any(result is not None for result in results)
-        result = results[0] if len(results) == 1 else self._completed(func, args, results, executed)
+            if result is not None and func in FUNCTIONAL:
+                result = write(result, args, kwargs)
         if result is None:
             result = func(*args, **kwargs)
-        return Ran(func, args, kwargs, result, origin.path, found[0].phase if found else BACKWARD, found, executed)
+        return Ran(func, args, kwargs, result, path, FORWARD, (op,), executed)
+
+    def _backward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran:
+        # Asking torch for the node wraps it for Python, and freeing a long chain of such nodes overflows the stack; so
+        # it is asked for products only, unless others are computed here too.
+        origin = self._origins.current() if func in GRADIENTS or self.follows else None
+        if origin is not None and func in GRADIENTS and origin.op is not None:
+            return self._gradient(func, args, kwargs, origin)
+        unknown = self._list(func, args, kwargs, IN_BACKWARD)
+        if origin is None:
+            return Ran(func, args, kwargs, func(*args, **kwargs), IN_BACKWARD, BACKWARD, unknown=unknown)
+        result = self._other(func, args, kwargs, origin.path)
+        return Ran(func, args, kwargs, result, origin.path, BACKWARD, unknown=unknown)
+
+    def _gradient(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], origin: Origin) -> Ran:
+        with _alone():
+            gradients = as_gradients(func, args, origin)
+            results = [None if op is None else self.execute(op) for op in gradients]
+        found = tuple(op for op in gradients if op is not None)
+        unknown = ""
+        if len(found) < (1 if func is not CONVOLUTION else sum(args[-1][:2])):
+            unknown = func.overloadpacket.__name__
+            self.not_emulated[unknown, IN_BACKWARD] += 1
+        executed = any(result is not None for result in results)
+        result = results[0] if func is not CONVOLUTION else self._completed(func, args, results, executed)
+        if result is None:
+            result = func(*args, **kwargs)
+        phase = found[0].phase if found else BACKWARD
+        return Ran(func, args, kwargs, result, origin.path, phase, found, executed, unknown)
 
     def _completed(
         self, func: Any, args: tuple[Any, ...], results: list[Tensor | None], executed: bool
@@ -229,16 +255,23 @@ class Tap:
         rest = func(*settings, wanted) if any(wanted) else (None,) * len(results)
         return tuple(own if own is not None else other for own, other in zip(results, rest, strict=True))
 
-    def _elsewhere(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str, phase: str = FORWARD
-    ) -> Ran:
+    def _elsewhere(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran:
         """Run what no forward pass of the model did or asked for, such as a loss or an optimiser, as torch does."""
-        if phase == FORWARD:
-            self._origins.remember("", [x for x in args if isinstance(x, Tensor)], None)
-        unknown = _unknown(as_op(func, args, kwargs), func)
+        self._origins.remember("", [x for x in args if isinstance(x, Tensor)], None)
+        unknown = self._list(func, args, kwargs, OUTSIDE)
+        return Ran(func, args, kwargs, func(*args, **kwargs), "", FORWARD, unknown=unknown)
+
+    def _list(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> str:
+        """Return the name of what multiplies and adds where no Op is looked for, and list it; empty if it does not."""
+        outer = [mode.tap for mode in _get_current_dispatch_mode_stack() if isinstance(mode, _Dispatcher)]
+        if any(tap.path is not None or tap._origins.current() is not None for tap in outer):
+            return ""  # it belongs to another model, whose tap it reaches next
+        with _alone():
+            found = as_op(func, args, kwargs)
+        unknown = str(func.overloadpacket.__name__) if isinstance(found, Op) else found or ""
         if unknown:
             self.not_emulated[unknown, where] += 1
-        return Ran(func, args, kwargs, func(*args, **kwargs), "", phase, unknown=unknown)
+        return unknown
 
     def _other(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Any:
         result = self.compute(func, args, kwargs, path)
@@ -248,20 +281,83 @@ class Tap:
         self._calls[path] += 1
         return path if self._calls[path] == 1 else f"{path}#{self._calls[path]}"
 
-    def _entering(self, path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            backward = torch._C._current_graph_task_id()
-            self._path.append((path, backward))
-            if len(self._path) == 1:
-                self._calls.clear()  # a new forward pass: the same names again
-                if self.begin is not None and backward == -1:
+    def _entering(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._begins:
+            return  # what `begin` runs
+        if threading.get_ident() != self._thread:
+            self.not_emulated["forward pass", ANOTHER_THREAD] += 1
+            return
+        backward = torch._C._current_graph_task_id()
+        if module is self.model and backward == -1:
+            self._running.clear()  # whatever an interruption left there
+        with ExitStack() as modes:
+            if backward != -1 and not any(call.backward == backward for call in self._running):
+                # What a checkpoint computes again, outside of the modes of functions, which a backward pass leaves.
+                modes.enter_context(self._parts())
+            self._running.append(_Call(path, backward, modes.pop_all()))
+        if len(self._running) == 1:
+            self._calls.clear()  # a new forward pass: the same names again
+            if self.begin is not None and backward == -1:
+                self._begins = True
+                try:
                     self.begin(module, args, kwargs)
-
-        return hook
+                finally:
+                    self._begins = False
 
     def _leaving(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._path:
-            self._path.pop()
+        if self._begins or threading.get_ident() != self._thread or not self._running:
+            return
+        call = self._running.pop()
+        call.modes.close()
+        if not self._running and call.backward == -1 and output is not None:
+            self.end()
+
+
+class _Hook:
+    """A hook of a module that does nothing in a copy of the module."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> None:
+        self._call(*args)
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[Callable[..., None]]]:
+        return _Hook, (_nothing,)
+
+
+def _nothing(*args: Any) -> None:
+    pass
+
+
+# Operations with such a kernel, and none for the CPU, are made of others.
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+CONVOLUTION = torch.ops.aten.convolution_backward.default
+
+
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    if not isinstance(func, torch._ops.OpOverload) or func.namespace == "prim":
+        return False
+    name = func.name()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return has_kernel(name, _COMPOSITE) and not has_kernel(name, torch._C.DispatchKey.CPU)
+
+
+def _checkpoint_recomputes() -> bool:
+    """Whether a checkpoint computes again, for its saved tensors, what it had not kept."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep what an emulation does of its own from the taps of other models around it."""
+    if not _get_current_dispatch_mode_stack():
+        yield
+        return
+    with _disable_current_modes():
+        yield
 
 
 class _Dispatcher(TorchDispatchMode):
@@ -283,58 +379,6 @@ class _Dispatcher(TorchDispatchMode):
         return self.tap._run(func, args, kwargs or {})
 
 
-_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
-
-
-class _Parts(TorchFunctionMode):
-    """Keeps a linear layer one product of two matrices with its bias, and recurrent layers products at all.
-
-    Of an input that is one vector or not contiguous, torch makes a product, with the weight repeated for every sample
-    at times, and a separate addition of the bias; an array has the weight once and the bias in its accumulators.
-    """
-
-    def __init__(self, tap: Tap) -> None:
-        super().__init__()
-        self.tap = tap
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        path = self.tap.path
-        if path is not None and self.tap.emulates(path):
-            if func is functional.linear:
-                return _linear(*args, **kwargs)
-            if func is functional.multi_head_attention_forward:
-                # What it calls is not seen here, but of contiguous inputs its projections stay whole.
-                same = {id(x): x.contiguous() for x in args[:3]}
-                args = (*(same[id(x)] for x in args[:3]), *args[3:])
-            elif func in _RECURRENT and not kwargs:
-                with self.tap.recurring():
-                    return _recurrent(func, *args)
-        return func(*args, **kwargs)
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    plain = input.layout is torch.strided and not input.is_nested and input.numel() > 0
-    if input.dim() == 2 or weight.dim() != 2 or not plain or input.shape[-1] != weight.shape[1]:
-        return functional.linear(input, weight, bias)
-    flat = functional.linear(input.reshape(-1, weight.shape[1]), weight, bias)
-    return flat.reshape(*input.shape[:-1], weight.shape[0])
-
-
-def _recurrent(func: Any, *args: Any) -> Any:
-    """Run a recurrent layer as products of its gates, time first, so that the biases of the inputs join them."""
-    fused = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)  # its kernel is one operation for a whole layer
-    try:
-        packed = not isinstance(args[3], bool)  # then the sizes of the batches are the second argument
-        if packed or not args[-1]:
-            return func(*args)
-        output, *states = func(args[0].transpose(0, 1).contiguous(), *args[1:-1], False)
-        return output.transpose(0, 1), *states
-    finally:
-        torch._C._set_mkldnn_enabled(fused)
-
-
 def _modules(model: nn.Module) -> set[int]:
     return {id(module) for module in model.modules()}
 
@@ -349,69 +393,3 @@ def _refuse_hidden(model: nn.Module) -> None:
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise InputError(f"{shown}: a TorchScript module; expected a plain module; give the one it was made of")
-
-
-def _unknown(found: Op | str | None, func: Any) -> str:
-    """Return the name of what multiplies and adds where no Op is looked for; empty if it does not."""
-    return func.overloadpacket.__name__ if isinstance(found, Op) else found or ""
-
-
-def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str | None:
-    """Return the Op of an operation; its name and form if no Op covers it; None if it bears no MACs.
-
-    Operations from outside of torch count as bearing MACs, since nothing is known of them. Operands that do not fit
-    give None too, so that torch refuses them in its own words.
-    """
-    if not isinstance(func, torch._ops.OpOverload):
-        return str(func.__name__)  # a higher-order operation, of which only the whole is seen
-    name = func.overloadpacket.__name__
-    if func.namespace not in OWN:
-        return f"{func.namespace}.{name}"
-    build = _OPS.get(FUNCTIONAL.get(func, func))
-    if build is None:
-        return None if MAC_WORDS.isdisjoint(name.split("_")) else name.rstrip("_")
-    tensors = [x for x in args if isinstance(x, Tensor)]
-    types = {x.dtype for x in tensors}
-    if len(types) > 1 or any(x.layout is not torch.strided or x.is_nested for x in tensors):
-        return f"{name} on mixed types or layouts"
-    if not tensors[0].is_floating_point():
-        return f"{name} on {str(tensors[0].dtype).removeprefix('torch.')}"
-    op = build(*args)
-    if op is not None:
-        op.factors = float(kwargs.get("alpha", 1)), float(kwargs.get("beta", 1))
-    return op
-
-
-def _written(result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Write a result where an operation in place, or one with `out=`, wants it."""
-    target: Tensor = kwargs.get("out", args[0])
-    if target.shape != result.shape:
-        target.resize_(result.shape)
-    return target.copy_(result)
-
-
-# Operations that write their result -> those that return it.
-FUNCTIONAL = {
-    aten.mm.out: aten.mm.default, aten.bmm.out: aten.bmm.default, aten.mv.out: aten.mv.default,
-    aten.dot.out: aten.dot.default, aten.vdot.out: aten.vdot.default,
-    aten.addmm.out: aten.addmm.default, aten.addmm_.default: aten.addmm.default,
-    aten.baddbmm.out: aten.baddbmm.default, aten.baddbmm_.default: aten.baddbmm.default,
-    aten.addmv.out: aten.addmv.default, aten.addmv_.default: aten.addmv.default,
-    aten.addbmm.out: aten.addbmm.default, aten.addbmm_.default: aten.addbmm.default,
-    aten.addr.out: aten.addr.default, aten.addr_.default: aten.addr.default,
-    aten.convolution.out: aten.convolution.default,
-}  # fmt: skip
-
-_OPS: dict[Any, Callable[..., Op | None]] = {
-    aten.mm.default: lambda a, b: ops.matrix_product("mm", a, b),
-    aten.addmm.default: lambda c, a, b: ops.matrix_product("linear", a, b, c),
-    aten.bmm.default: lambda a, b: ops.matrix_product("bmm", a, b),
-    aten.baddbmm.default: lambda c, a, b: ops.matrix_product("baddbmm", a, b, c),
-    aten.addbmm.default: lambda c, a, b: ops.summed_products("addbmm", a, b, c),
-    aten.addr.default: lambda c, a, b: ops.outer_product("addr", a, b, c),
-    aten.mv.default: lambda a, b: ops.matrix_product("mv", a, b),
-    aten.addmv.default: lambda c, a, b: ops.matrix_product("addmv", a, b, c),
-    aten.dot.default: lambda a, b: ops.matrix_product("dot", a, b),
-    aten.vdot.default: lambda a, b: ops.matrix_product("vdot", a, b),
-    aten.convolution.default: ops.convolution,
-}

@@ -31,6 +31,11 @@ _VECTOR = frozenset({
     "log_sigmoid_forward", "log_sigmoid_backward", "rrelu_with_noise", "native_dropout", "renorm",
     "upsample_bilinear2d", "upsample_linear1d", "upsample_trilinear3d", "upsample_bicubic2d",
     "upsample_bilinear2d_backward", "upsample_linear1d_backward", "upsample_trilinear3d_backward",
+    "elu_backward", "leaky_relu_backward", "softplus_backward", "softshrink_backward", "hardshrink_backward",
+    "hardsigmoid_backward", "hardtanh_backward", "rrelu_with_noise_backward", "mish_backward", "silu_backward",
+    "scatter_add", "index_add", "logcumsumexp", "dist", "grid_sampler_2d", "grid_sampler_3d", "segment_reduce",
+    "grid_sampler_2d_backward", "grid_sampler_3d_backward", "col2im", "_weight_norm_interface",
+    "_weight_norm_interface_backward",
     "upsample_bicubic2d_backward", "nll_loss_forward", "nll_loss2d_forward", "var_mean", "linalg_vector_norm",
 })  # fmt: skip
 _MOVES = frozenset({"clone", "fill", "masked_fill", "where", "zero"})
@@ -60,7 +65,11 @@ def covers(func: Any) -> bool:
     if not isinstance(func, torch._ops.OpOverload) or func.namespace not in ("aten", "prims"):
         return False
     name = func.overloadpacket.__name__.removesuffix("_")
-    marked = torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags
+    forms = [func]
+    returning = getattr(torch.ops.aten, name, None)  # operations in place lack the marks of those that return
+    if returning is not None:
+        forms += [getattr(returning, overload) for overload in returning.overloads()]
+    marked = any(torch.Tag.pointwise in form.tags or torch.Tag.reduction in form.tags for form in forms)
     return (marked and name not in _MOVES) or name in _VECTOR
 
 
@@ -83,7 +92,7 @@ def compute(use: Use, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         result = func(*args, **kwargs)
         for tensor in written:
             tensor.copy_(rounded(tensor, use))
-        return result
+        return tree_map_only(Tensor, lambda tensor: tensor if id(tensor) in same else rounded(tensor, use), result)
     first = _READ.get(func.overloadpacket.__name__, len(args))
     return read(func(*(*read(args[:first]), *args[first:]), **read(kwargs)))
 

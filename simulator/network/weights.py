@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from .tap import Ran
@@ -39,7 +40,8 @@ class Weights:
 
     def look(self) -> None:
         """Look where the weights lie; to be called whenever they may have moved."""
-        storages = [x.untyped_storage() for x in (*self._model.parameters(), *self._model.buffers()) if _plain(x)]
+        tensors = (*self._model.parameters(), *self._model.buffers())
+        storages = [x.untyped_storage() for x in tensors if not is_lazy(x) and _plain(x)]
         self._memory = {storage.data_ptr(): storage.nbytes() for storage in storages}
 
     def forget(self) -> None:
@@ -52,7 +54,7 @@ class Weights:
         Args:
             name, phase: of the Op. weight: the array as the network has it. what: is made, and from what else.
         """
-        if not self._holds(weight):
+        if not self.holds(weight):
             return make()
         key = name, phase, what
         kept = self._kept.get(key)
@@ -76,7 +78,8 @@ class Weights:
             if any(start <= _start(kept.weight) < start + self._memory.get(start, 0) for start in written):
                 del self._kept[key]
 
-    def _holds(self, weight: NDArray[Any]) -> bool:
+    def holds(self, weight: NDArray[Any]) -> bool:
+        """Whether an array lies in the memory of a parameter or buffer."""
         at = _start(weight)
         return any(start <= at < start + size for start, size in self._memory.items())
 

@@ -12,7 +12,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from simulator.errors import InputError  # noqa: E402
-from simulator.network.tap import _OPS, MAC_WORDS, Tap, as_op  # noqa: E402
+from simulator.network.aten_ops import _OPS, MAC_WORDS, as_op  # noqa: E402
+from simulator.network.tap import Tap  # noqa: E402
 
 aten = torch.ops.aten
 CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
