@@ -186,9 +186,7 @@ class Emulation:
                 lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, scale), find),
             )  # fmt: skip
         place = Place(self.seed, tally.site, tally.rows, self.threads)
-        out, overflows, flags = execute(
-            ready, rule, consumer, place, over, self._make_ready(op, rule, affine is not None)
-        )
+        out, overflows, flags = execute(ready, rule, consumer, place, over, self._make_ready(op, rule, scale))
         tally.add(op, overflows, flags)
         for observe in self.observers:
             observe(op, out, tally)
