@@ -6,9 +6,8 @@ consumes it; an output is kept if its score is at most the tolerance. Source: ar
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from .spec import MacSpec, mac
 
 # Outputs that are scored together, in several arrays of float64, and among which those to be recomputed are listed.
 SCORED_AT_ONCE = 1 << 17
-LISTED_AT_ONCE = 1 << 20
+LISTED_AT_ONCE = 1 << 21
 
 
 def _inverse(v: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,21 +120,16 @@ class TwoPassResult:
     Args:
         output: (M, N), before the activation; kept outputs are those of the uniform low pass, the others those of the
             uniform high pass, bit for bit.
-        recomputed: (M, N) boolean. saturated: (M, N) boolean, overflow in the low pass.
+        recomputed: (M, N) boolean. scores: (M, N) float64, or None where they were not to be kept.
+        saturated: (M, N) boolean, overflow in the low pass.
         cost: relative accumulation cost.
-        score: what computes the scores, which take more memory than all else.
     """
 
     output: NDArray[Any]
     recomputed: NDArray[np.bool_]
+    scores: NDArray[np.float64] | None
     saturated: NDArray[np.bool_]
     cost: TwoPassCost
-    score: Callable[[], NDArray[np.float64]] = field(repr=False, compare=False)
-
-    @functools.cached_property
-    def scores(self) -> NDArray[np.float64]:
-        """Scores of the low pass, (M, N) float64."""
-        return self.score()
 
 
 def kappa_prime(
@@ -184,6 +178,7 @@ def two_pass(
     site: int = 0,
     first_row: int = 0,
     matrix: int = 0,
+    keep_scores: bool = True,
 ) -> TwoPassResult:
     """Multiply two matrices in two passes; the second computes the flagged outputs only.
 
@@ -196,6 +191,7 @@ def two_pass(
         activation: what consumes the output: identity, relu or tanh.
         criterion: when an output of the low pass is kept; in place of tolerance and score.
         scale, shift: of an affine map between the output and the activation, broadcast to (M, N).
+        keep_scores: whether to return them; they take more memory than all else.
     Returns:
         TwoPassResult: its output is (M, N), float32 if that holds the outputs of both passes, else float64; exact
         definition.
@@ -221,11 +217,13 @@ def two_pass(
         x if np.isscalar(x) else _onto(first.shape, x, name) for x, name in ((scale, "scale"), (shift, "shift"))
     ]
     recomputed = np.empty(first.shape, np.bool_)
+    kept = np.empty(first.shape) if keep_scores else None
     for rows in _strips(first.shape, SCORED_AT_ONCE):
         scores = kappa_prime(first[rows], activation, *(x if np.isscalar(x) else x[rows] for x in affine))
         np.logical_not(rule.keep(first[rows], scores, saturated[rows]), out=recomputed[rows])
+        if kept is not None:
+            kept[rows] = scores
     output = convert(first, np.result_type(low.dtype, high.dtype))
-    output = output.copy() if output is first else output
     count = int(np.count_nonzero(recomputed))
     if count:
         second = Accumulation(high, a, b, c, threads, keys[1])
@@ -236,9 +234,7 @@ def two_pass(
                 output[at, columns] = second.listed((at, columns))[0]
     ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits
     cost = TwoPassCost(ratio, count / recomputed.size if recomputed.size else 0.0)
-    return TwoPassResult(
-        output, recomputed, saturated, cost, functools.partial(kappa_prime, first, activation, scale, shift)
-    )
+    return TwoPassResult(output, recomputed, kept, saturated, cost)
 
 
 def _strips(shape: tuple[int, int], outputs: int) -> Iterator[slice]:

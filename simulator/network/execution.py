@@ -154,7 +154,7 @@ def _two_passes(
         r = two_pass(
             a, b, low, high, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
             criterion=rule.criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
-            matrix=place.matrix(op, block),
+            matrix=place.matrix(op, block), keep_scores=False,
         )  # fmt: skip
         y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)
         out[gemm, rows], flags[gemm, rows] = y, r.recomputed
