@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from simulator.cost import Gemm, price
-from simulator.cost.flags import read_flags
-from simulator.errors import InputError
-from simulator.hardware import load_hardware
-from simulator.network import packed
-from simulator.network.packed import PackedFlags
-from simulator.network.tally import LayerTally
+import simulator  # noqa: E402
+from simulator.cost import Gemm, price  # noqa: E402
+from simulator.cost.flags import read_flags  # noqa: E402
+from simulator.errors import InputError  # noqa: E402
+from simulator.hardware import load_hardware  # noqa: E402
+from simulator.network import packed  # noqa: E402
+from simulator.network.packed import PackedFlags  # noqa: E402
 
 NPU = load_hardware("npu")
 
@@ -98,12 +98,16 @@ def test_flags_of_another_shape_are_refused():
 
 
 def test_a_tally_keeps_flags_only_of_a_second_pass():
-    op = SimpleNamespace(name="", phase="forward", kind="mm", m=3, n=4, k=5, gemms=1, batched=False)
-    tally = LayerTally(op, "two_pass", "", "identity", 0)
-    tally.add(op, 0, None)
-    assert tally.flags() is None
-    tally.add(op, 0, np.eye(3, 4, dtype=bool)[None])
-    assert tally.flags().count() == 3
+    layer, x = torch.nn.Linear(6, 4), torch.randn(5, 6)
+    for mode in ("low", "two_pass"):
+        with torch.no_grad(), simulator.emulate(layer, "npu", layers={"*": mode}) as run:
+            layer(x[:2])
+            layer(x[2:])
+        (tally,) = run.tallies
+        flags = tally.flags()
+        assert (flags is None) == (mode == "low")
+    assert flags.shape == (1, 5, 4)
+    assert flags.count() == run.result.layers[0].recomputed_outputs > 0
 
 
 def test_a_full_disk_is_one_clear_message(monkeypatch):
