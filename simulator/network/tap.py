@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _disable_current_modes,
@@ -390,6 +391,10 @@ def _refuse_hidden(model: nn.Module) -> None:
         if path.split(".")[-1] == "_orig_mod" or module._compiled_call_impl is not None:
             raise InputError(
                 f"{shown}: compiled by torch.compile; expected a plain module; give the one it was made of"
+            )
+        if any(is_lazy(parameter) for parameter in module._parameters.values()):
+            raise InputError(
+                f"{shown}: its parameters have no shape yet; expected a module that has run once; run it on a sample"
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise InputError(f"{shown}: a TorchScript module; expected a plain module; give the one it was made of")

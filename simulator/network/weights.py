@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from .tap import Ran
@@ -41,7 +40,7 @@ class Weights:
     def look(self) -> None:
         """Look where the weights lie; to be called whenever they may have moved."""
         tensors = (*self._model.parameters(), *self._model.buffers())
-        storages = [x.untyped_storage() for x in tensors if not is_lazy(x) and _plain(x)]
+        storages = [x.untyped_storage() for x in tensors if _plain(x)]
         self._memory = {storage.data_ptr(): storage.nbytes() for storage in storages}
 
     def forget(self) -> None:

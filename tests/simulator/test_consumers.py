@@ -261,3 +261,14 @@ def test_arguments_that_do_not_agree_on_the_number_of_samples_are_given_whole():
 
     assert consumers(Two(), rand(5, 4), weight=rand(4, 6))["Two"].outputs == 30
     assert shapes == [((5, 4), (4, 6))]
+
+
+def test_parametrised_weights_that_are_cached_keep_their_gradients():
+    from torch.nn.utils import parametrizations, parametrize
+
+    import simulator
+
+    layer = parametrizations.weight_norm(nn.Linear(4, 3))
+    with simulator.emulate(layer, "npu"), parametrize.cached():
+        layer(rand(2, 4)).sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())

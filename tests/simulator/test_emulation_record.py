@@ -400,3 +400,42 @@ def test_the_steps_of_a_recurrent_layer_are_one_record():
     assert steps.energy_j == pytest.approx(sum(steps.energy_parts_j.values())) and steps.cycles > 5 * one.cycles / 2
     assert sum(steps.cycle_parts.values()) == steps.cycles and 0 < steps.utilisation < 1
     assert len(list(run.tallies)) > len(result.layers)
+
+
+def test_a_layer_of_another_arithmetic_has_a_record_of_its_own():
+    """Of products with a factor, which have one pass."""
+
+    class Factor(nn.Module):
+        def forward(self, c, a, b, alpha):
+            return torch.addmm(c, a, b, alpha=alpha)
+
+    model = Factor()
+    with simulator.emulate(model, NPU) as run:
+        for alpha in (1, 2, 1):
+            model(torch.ones(2, 2), torch.ones(2, 3), torch.ones(3, 2), alpha)
+    assert [(layer.m, ";" in layer.mac) for layer in run.result.layers] == [(4, True), (2, False)]
+
+
+def test_a_stack_of_one_that_is_a_layer_counts_its_rows():
+    class Einsum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(rand(4, 3))
+
+        def forward(self, x):
+            return torch.einsum("bti,ij->btj", x, self.w)
+
+    model, x = Einsum(), rand(5, 2, 4)
+    whole, wanted = emulated(model, x)
+    with Emulation(model, NPU) as run:
+        outputs = [model(part) for part in x.split(2)]
+    assert torch.equal(torch.cat(outputs), whole) and same_but_for_batches(run.result, wanted)
+    (record,) = run.result.layers
+    assert (record.gemms, record.m) == (1, 10)
+
+
+def test_calibration_is_before_the_block():
+    layer = nn.Linear(4, 3)
+    run = simulator.emulate(layer, NPU, {"*": {"mac": "low", "activations": {"when": "calibrated"}}})
+    with run, pytest.raises(InputError, match="calibrate: called within the block; expected before it"):
+        run.calibrate(rand(2, 4))

@@ -251,3 +251,175 @@ def test_a_small_network_learns_on_the_machine():
             optimiser.step()
         accuracy = (model(x).argmax(1) == labels).double().mean()
     assert loss < 0.2 and accuracy > 0.95
+
+
+# --- what is easily taken for something else --------------------------------------------------------------------------
+
+TWO_FORMATS = "fp8_e4m3*fp8_e5m2 -> exact(fp32)"
+VALUES = "fp8_e4m3 -> exact(fp32)"
+
+
+def gradients(model, run, x, mac=TWO_FORMATS):
+    """Gradients of the squares of what `run` returns, of the parameters and of x, under an emulation of a model."""
+    model.zero_grad()
+    x = x.detach().requires_grad_()
+    with simulator.emulate(model, "npu", layers={"*": mac}) as emulation:
+        y = run(x)
+        (y[0] if isinstance(y, tuple) else y).square().sum().backward()
+    assert not [text for text in emulation.result.warnings if "not emulated" in text]
+    return [x.grad, *(p.grad.clone() for p in model.parameters())]
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, inner, reentrant):
+        super().__init__()
+        self.inner, self.reentrant = inner, reentrant
+
+    def forward(self, x):
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(self.inner, x, use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(
+    "inner, x",
+    [
+        (lambda: nn.Linear(8, 8), rand(4, 3, 8).transpose(0, 1)),
+        (lambda: nn.Linear(8, 8), rand(8, 8)),
+        (lambda: nn.LSTM(8, 8), rand(4, 3, 8)),
+        (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), rand(2, 4, 8)),
+        (lambda: nn.Sequential(nn.Conv1d(3, 4, 2), nn.ReLU(), nn.Conv1d(4, 4, 2)), rand(2, 3, 6)),
+    ],
+    ids=["linear", "square", "lstm", "transformer", "convolutions"],
+)
+def test_gradients_through_checkpoints(inner, x, reentrant):
+    torch.manual_seed(5)
+    inner = inner()
+    wanted = gradients(inner, inner, x)
+    found = gradients(model := Checkpointed(inner, reentrant), model, x)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args):
+        return self.function(*args)
+
+
+def product_gradients(a, b, dy):
+    """By definition: the gradient of the first operand has weights in it, that of the second nothing but values."""
+    return by_definition(TWO_FORMATS, dy, b.T), by_definition(VALUES, a.T, dy)
+
+
+@pytest.mark.parametrize("function", [torch.mm, lambda a, b: torch.addmm(torch.zeros(4), a, b)])
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_gradients_of_square_products(function, wanted, turned):
+    a, b, dy = rand(4, 4), rand(4, 4, seed=1), rand(4, 4, seed=2)
+    if turned:
+        a, b = a.T.contiguous().T, b.T.contiguous().T
+    a.requires_grad_(wanted[0])
+    b.requires_grad_(wanted[1])
+    model = Function(function)
+    with simulator.emulate(model, "npu", layers={"*": TWO_FORMATS}):
+        model(a, b).backward(dy)
+    for operand, gradient in zip((a, b), product_gradients(a.detach(), b.detach(), dy), strict=True):
+        assert operand.grad is None or torch.equal(operand.grad, gradient)
+
+
+def test_gradients_of_a_matrix_with_itself():
+    x, dy = rand(4, 4).requires_grad_(), rand(4, 4, seed=2)
+    model = Function(lambda x: x @ x.T)
+    with simulator.emulate(model, "npu", layers={"*": TWO_FORMATS}):
+        model(x).backward(dy)
+    first, second = product_gradients(x.detach(), x.detach().T, dy)
+    assert torch.equal(x.grad, first + second.T)
+
+
+def test_gradients_of_parts_of_one_tensor():
+    both, dy = rand(1, 4, 8).requires_grad_(), rand(1, 4, 4, seed=2)
+
+    def scores(both):
+        q, k = both.chunk(2, -1)
+        return q @ k.transpose(1, 2)
+
+    model = Function(scores)
+    with simulator.emulate(model, "npu", layers={"*": TWO_FORMATS}):
+        model(both).backward(dy)
+    q, k = both.detach()[0].chunk(2, -1)
+    first, second = product_gradients(q, k.T, dy[0])
+    assert torch.equal(both.grad[0], torch.cat([first, second.T], 1))
+
+
+def test_gradients_of_saved_copies():
+    """Hooks that keep copies: no operand is where it was."""
+    a, b, dy = rand(4, 4).requires_grad_(), rand(4, 4, seed=1).requires_grad_(), rand(4, 4, seed=2)
+    for function in (
+        torch.mm,
+        lambda a, b: torch.addmm(torch.zeros(4), a, b),
+        lambda a, b: torch.bmm(a[None], b[None])[0],
+    ):
+        a.grad = b.grad = None
+        model = Function(function)
+        with (
+            simulator.emulate(model, "npu", layers={"*": TWO_FORMATS}),
+            torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t.clone()),
+        ):
+            model(a, b).backward(dy)
+        first, second = product_gradients(a.detach(), b.detach(), dy)
+        assert torch.equal(a.grad, first) and torch.equal(b.grad, second)
+
+
+def test_gradients_of_two_emulations_at_once():
+    first, second, x = nn.Linear(4, 6), nn.Linear(6, 3), rand(5, 4)
+    together = nn.Sequential(first, second)
+    wanted = gradients(together, together, x)[1:]
+    together.zero_grad()
+    with (
+        simulator.emulate(first, "npu", layers={"*": TWO_FORMATS}) as inner,
+        simulator.emulate(second, "npu", layers={"*": TWO_FORMATS}) as outer,
+    ):
+        second(first(x)).square().sum().backward()
+    assert all(torch.equal(p.grad, g) for p, g in zip(together.parameters(), wanted, strict=True))
+    for run, phases in (
+        (inner, ["forward", "weight gradient"]),
+        (outer, ["forward", "input gradient", "weight gradient"]),
+    ):
+        assert [layer.phase for layer in run.result.layers] == phases
+        assert not [text for text in run.result.warnings if "not emulated" in text]
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.Mish, nn.GELU, nn.ELU, nn.Hardswish, nn.Softplus, nn.LogSigmoid])
+def test_float32_leaves_compound_backward_functions_alone(activation):
+    model, x = nn.Sequential(nn.Linear(8, 8), activation()), rand(5, 8)
+    model(x).sum().backward()
+    wanted = [p.grad.clone() for p in model.parameters()]
+    found = gradients_of_sum(model, x)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def gradients_of_sum(model, x):
+    model.zero_grad()
+    with simulator.emulate(model, NPU, layers={"*": "float32"}):
+        model(x).sum().backward()
+    return [p.grad for p in model.parameters()]
+
+
+def test_what_no_op_covers_is_listed_in_the_backward_pass_too():
+    layer = nn.ConvTranspose2d(2, 3, 3, stride=1, dilation=2, output_padding=1)
+    with simulator.emulate(layer, NPU, layers={"*": VALUES}) as run:
+        layer(rand(1, 2, 5, 5).requires_grad_()).sum().backward()
+    assert [layer.phase for layer in run.result.layers] == ["forward"]
+    assert any("convolution_backward in the backward pass: not emulated" in text for text in run.result.warnings)
+
+
+@pytest.mark.full
+def test_long_graphs():
+    layer, x = nn.LSTM(2, 2), rand(8000, 1, 2)
+    with simulator.emulate(layer, NPU, layers={"*": VALUES}) as run:
+        layer(x)[0].sum().backward()
+    assert not [text for text in run.result.warnings if "not emulated" in text]

@@ -364,3 +364,52 @@ def test_what_is_not_to_be_emulated_is_torchs_own_bit_for_bit():
         wanted = layer(x)
         with Tap(layer, lambda op: None, emulates=lambda path: False):
             assert torch.equal(layer(x), wanted)
+
+
+def test_forward_passes_in_another_thread_are_listed():
+    model, found = nn.Linear(3, 2), Ops()
+    with Tap(model, found) as tap:
+        thread = threading.Thread(target=lambda: model(rand(4, 3)))
+        thread.start()
+        thread.join()
+        model(rand(4, 3))
+    assert len(found) == 1 and dict(tap.not_emulated) == {("forward pass", "another thread"): 1}
+
+
+def test_copies_of_a_model_are_models_of_their_own():
+    import copy
+    import io
+
+    model, found = nn.Sequential(nn.Linear(3, 2)), Ops()
+    with Tap(model, found) as tap:
+        twin = copy.deepcopy(model)
+        torch.save(model, io.BytesIO())
+        y, z = model(rand(4, 3)), twin(rand(4, 3))
+    assert torch.equal(y, z) and [op.name for op in found] == ["0"]
+    assert dict(tap.not_emulated) == {("addmm", OUTSIDE): 1}
+
+
+def test_modules_without_shapes_are_refused():
+    with pytest.raises(InputError, match=r"LazyLinear: its parameters have no shape yet; .*; run it on a sample"):
+        Tap(nn.LazyLinear(3), Ops()).__enter__()
+
+
+def test_an_interruption_leaves_names_as_they_are():
+    class Interrupted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.stops = nn.Linear(3, 2), True
+
+        def forward(self, x):
+            y = self.layer(x)
+            if self.stops:
+                raise KeyboardInterrupt
+            return self.layer(y @ torch.zeros(2, 3))
+
+    model, found = Interrupted(), Ops()
+    with Tap(model, found):
+        with pytest.raises(KeyboardInterrupt):
+            model(rand(4, 3))
+        model.stops = False
+        model(rand(4, 3))
+    assert [op.name for op in found] == ["layer", "layer", "Interrupted", "layer#2"]

@@ -404,3 +404,37 @@ def test_layers_in_float32_are_torchs():
         model(x)
     (operation,) = run.result.operations
     assert (operation.name, operation.unit, operation.arithmetic) == ("addmm", "torch", "float32")
+
+
+ACTIVATIONS = [
+    nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Softplus, nn.Softshrink, nn.Hardshrink, nn.Hardsigmoid, nn.Hardtanh,
+    nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.LogSigmoid,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=[a.__name__ for a in ACTIVATIONS])
+def test_gradients_of_activations_are_rounded(activation):
+    x, dy = rand(40).requires_grad_(), rand(40, seed=1)
+    model = activation()
+    with simulator.emulate(model, NPU, vector_unit="bf16") as run:
+        model(x).backward(dy)
+    assert torch.equal(x.grad, by_definition(x.grad, "bf16"))
+    twin = by_definition(x, "bf16").requires_grad_()
+    model(twin).backward(by_definition(dy, "bf16"))
+    assert (x.grad - twin.grad).abs().max() < 2**-5  # but for the rounded results that some formulas use
+    assert {o.unit for o in run.result.operations if o.work} <= {"vector unit"} | {"torch"}
+    assert [o.unit for o in run.result.operations if o.name.endswith("_backward")] in (["vector unit"], [])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: functional.mish(x, inplace=True), torch.abs_, lambda x: functional.threshold_(x, 0.1, 1 / 3),
+        lambda x: functional.rrelu(x, training=True),
+        lambda x: torch.zeros(3).index_add(0, torch.tensor([0, 1, 0, 2] * 5), x),
+    ],
+)  # fmt: skip
+def test_what_torch_does_not_mark_is_rounded(function):
+    output, result = emulated(lambda x: function(x.clone()), rand(20))
+    assert torch.equal(output, by_definition(output, "bf16"))
+    assert "vector unit" in [o.unit for o in result.operations]
