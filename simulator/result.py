@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 MODES = ("exact", "low", "high", "two_pass")
+FLOAT32 = "float32"  # the network as torch runs it, without a machine; of it there are metrics only
 
 
 @dataclass(frozen=True)

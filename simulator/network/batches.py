@@ -36,6 +36,11 @@ class Batch:
             None if self.labels is None else self.labels[first:end],
         )
 
+    def copy(self) -> Batch:
+        """Return copies of the arguments, for a pass that may change them, with the same labels."""
+        kwargs = {name: x.clone() for name, x in self.kwargs.items()}
+        return Batch(tuple(x.clone() for x in self.args), kwargs, self.labels)
+
     def parts(self, size: int) -> Iterator[Batch]:
         """Yield all samples in parts of at most `size`."""
         for first in range(0, self.samples, size):
@@ -88,11 +93,19 @@ class Batches:
     def parts(self, size: int) -> Iterator[Batch]:
         """Yield all of the data in parts of at most `size` samples, once."""
         batch, self._first = self._first, None
+        assert batch is not None
+        labelled, number = batch.labels is not None, 0
         while batch is not None:
             yield from batch.parts(size)
             batch = None  # gone before the next one is read
             for following in self._rest:
-                batch = _unpack(following)
+                batch, number = _unpack(following), number + 1
+                if (batch.labels is not None) != labelled:
+                    has = ("no labels", "labels")
+                    raise InputError(
+                        f"x: batch {number} (counted from 0) has {has[not labelled]}, and those before it have "
+                        f"{has[labelled]}; expected labels in all batches or in none; give them to all, or leave them out"
+                    )
                 break
 
 

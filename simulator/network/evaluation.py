@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from simulator.cost import mode_energy
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
-from simulator.result import MODES, RunResult
+from simulator.result import FLOAT32, MODES, RunResult
 
 from .batches import Batch, Batches
+from .buffers import Buffers
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
+from .fit import named_failures
 from .interruption import Interruption
 from .metrics import Function, Metrics, are_classes
 from .ops import Op
@@ -31,6 +33,8 @@ from .tally import LayerTally
 OUTPUTS_PER_BATCH = 1 << 22
 # From which scales are calibrated where no samples are given for it.
 CALIBRATION_SAMPLES = 32
+# Share of the answers of torch's own float32 run that the exact run must give, lest a warning says what differs.
+FAITHFUL = 0.9
 
 Progress = Callable[[float, int | None], None]
 
@@ -53,10 +57,18 @@ def evaluate(
 ) -> RunResult:
     """Run any torch model on a machine in every mode: exact, uniform low, uniform high and two-pass.
 
+    Beside these runs there is one without the machine, in torch's own arithmetic (float32, or the type that the model
+    has): of it there are metrics, under the key float32, which show what the formats cost that all modes share. Their
+    last digits are torch's, and may depend on the batch, the threads and the processor; those of the modes do not.
+
     Each batch runs in all modes before the next is read, in evaluation mode (no dropout, batch normalisation with its
     running statistics) whatever mode the model is in, without gradients, and with the same random numbers in each mode
     where the model draws some. Beside inputs, weights and one batch's outputs of all layers nothing is held that grows
     with the samples but a bit for each output of the two-pass mode.
+
+    Each mode has its own copy of the model's buffers from batch to batch, and of the inputs, so that what a model
+    changes in them reaches neither another mode nor the caller. What it keeps in attributes of Python, such as a hidden
+    state from one call to the next, does.
 
     Of a model that returns more than a tensor the outputs are `.logits` or "logits", as in transformers, or else the
     first tensor in its tuple, list or mapping.
@@ -89,8 +101,8 @@ def evaluate(
     if not isinstance(model, nn.Module):
         raise TypeError(f"evaluate: expected a torch.nn.Module, got {type(model).__name__}")
     check_choices(threads, seed)
-    if batch is not None and batch < 1:
-        raise InputError(f"batch: got {batch}; expected at least 1; give more, or leave it out")
+    if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
+        raise InputError(f"batch: got {batch!r}; expected an integer of at least 1; give one, or leave it out")
     machine = hw if isinstance(hw, Machine) else load_hardware(hw)
     if tolerance is not None:
         machine = machine.with_tolerance(tolerance)
@@ -103,25 +115,36 @@ def evaluate(
         modes = ("exact", "low") if machine.mac.high is None else MODES if machine.policy else ("exact", "low", "high")
         size = batch or _batch_size(consumers)
         calibrations: dict[str, Calibration] = {}
+        plain = _Pass(model, metrics, seed)
         passes = {
-            mode: _Pass(model, machine, mode, layers, metrics, consumers, calibrations, seed, threads) for mode in modes
+            mode: _Emulated(model, metrics, seed, machine, mode, layers, consumers, calibrations, threads)
+            for mode in modes
         }
-        done, notes = 0, dict.fromkeys(_notes(machine))
+        done, notes, odd = 0, dict.fromkeys(_notes(machine)), _NotFinite()
         if passes["exact"].emulation.needs_calibration:
             first = data.head(CALIBRATION_SAMPLES)
+            buffers = Buffers(model)
             for part in first.parts(size) if calibration is None else Batches(calibration).parts(size):
-                passes["exact"].emulation.calibrate(*part.args, **part.kwargs)
+                own = part.copy()
+                with buffers:
+                    passes["exact"].emulation.calibrate(*own.args, **own.kwargs)
         for part in data.parts(size):
+            # First torch's own run: what it cannot take is no fault of the emulation.
+            unemulated = plain.forward(part, done)
             exact: dict[str, NDArray[Any]] = {}
             wanted: Tensor | None = None
             for i, one in enumerate(passes.values()):
-                outputs = one.forward(part, exact)
-                wanted = outputs if wanted is None else wanted
+                outputs = one.forward(part, done, exact)
+                if wanted is None:
+                    wanted = outputs
+                    odd.add(wanted)
+                    plain.metrics.add(unemulated, wanted, part.labels)
+                    del unemulated
                 one.metrics.add(outputs, wanted, part.labels)
                 if progress is not None:
                     progress(done + part.samples * (i + 1) / len(modes), data.expected)
             done += part.samples
-            notes.update(dict.fromkeys(_note_of_labels(outputs, part.labels)))
+            notes.update(dict.fromkeys(_note_of_labels(outputs, part.labels, bool(metrics))))
             interruption.may_wait = True
             if interruption.requested:
                 break
@@ -129,7 +152,8 @@ def evaluate(
     if not complete:
         of = "" if data.total is None else f" of {data.total:,}"
         notes = {f"interrupted after {done:,}{of} samples: all figures are of these": None, **notes}
-    return _record(type(model).__name__, done, passes, tuple(notes), complete)
+    notes.update(dict.fromkeys((*odd.note(), *_note_of_formats(machine, plain.metrics), *_note_of_no_product(passes))))
+    return _record(type(model).__name__, done, plain, passes, tuple(notes), complete)
 
 
 def check_choices(threads: int | None, seed: int, prefix: str = "") -> None:
@@ -145,38 +169,75 @@ def check_choices(threads: int | None, seed: int, prefix: str = "") -> None:
 
 
 class _Pass:
-    """The model in one mode: its emulation and its metrics."""
+    """The model in one mode: its own buffers, and its metrics. This one is in torch's own arithmetic."""
 
-    def __init__(
-        self, model: nn.Module, machine: Machine, mode: str, layers: Mapping[str, Any] | None,
-        metrics: Mapping[str, Function] | None, consumers: Mapping[str, Consumer],
-        calibrations: dict[str, Calibration], seed: int, threads: int | None,
-    ) -> None:  # fmt: skip
-        self.mode, self.seed = mode, seed
-        self.emulation = Emulation(
-            model, machine, layers, default=mode,
-            observers=(self._observe,), seed=seed, threads=threads, consumers=consumers, calibrations=calibrations,
-        )  # fmt: skip
+    mode = FLOAT32
+
+    def __init__(self, model: nn.Module, metrics: Mapping[str, Function] | None, seed: int) -> None:
+        self.model, self.seed = model, seed
         self.metrics = Metrics(metrics)
-        self.not_compared: dict[str, None] = {}
-        self._exact: dict[str, NDArray[Any]] = {}
+        self._buffers = Buffers(model)
 
-    def forward(self, batch: Batch, exact: dict[str, NDArray[Any]]) -> Tensor:
-        """Run a batch and return its outputs.
-
-        `exact` receives the outputs of the exact mode's Ops, the other modes are compared with it.
-        """
-        self._exact = exact
-        with torch.random.fork_rng(devices=[]), self.emulation:
+    def forward(self, batch: Batch, done: int) -> Tensor:
+        """Run a batch, before which `done` samples have run, and return its outputs."""
+        own = batch.copy()  # in which a model may write
+        with (
+            torch.random.fork_rng(devices=[]),
+            self._buffers,
+            named_failures(self.model, batch.args, dict(batch.kwargs), done, done + batch.samples, self.mode),
+        ):
             torch.default_generator.manual_seed(self.seed)  # what a model draws, it draws in every mode
-            result = self.emulation.model(*batch.args, **batch.kwargs)
-        outputs = output_of(result)
+            outputs = output_of(self._run(own.args, dict(own.kwargs)))
         if not outputs.dim() or len(outputs) != batch.samples:
             raise InputError(
                 f"the model returned shape {tuple(outputs.shape)} for {batch.samples} samples; expected samples along "
                 "the first axis of its inputs and outputs; wrap it in a module that has them there"
             )
+        if outputs.is_complex():
+            raise InputError(
+                f"the model returned {str(outputs.dtype).removeprefix('torch.')}; expected real outputs; wrap it in a module that returns their "
+                "real part, or both parts as torch.view_as_real gives them"
+            )
         return outputs
+
+    def _run(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Any:
+        # Its fused path for transformers drops padding, so that shapes would differ from those of the modes.
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            return self.model(*args, **kwargs)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+
+class _Emulated(_Pass):
+    """The model in one mode of a machine."""
+
+    def __init__(
+        self, model: nn.Module, metrics: Mapping[str, Function] | None, seed: int, machine: Machine, mode: str,
+        layers: Mapping[str, Any] | None, consumers: Mapping[str, Consumer], calibrations: dict[str, Calibration],
+        threads: int | None,
+    ) -> None:  # fmt: skip
+        super().__init__(model, metrics, seed)
+        self.mode = mode
+        self.emulation = Emulation(
+            model, machine, layers, default=mode,
+            observers=(self._observe,), seed=seed, threads=threads, consumers=consumers, calibrations=calibrations,
+        )  # fmt: skip
+        self.not_compared: dict[str, None] = {}
+        self._exact: dict[str, NDArray[Any]] = {}
+
+    def forward(self, batch: Batch, done: int, exact: dict[str, NDArray[Any]] | None = None) -> Tensor:
+        """Run a batch and return its outputs.
+
+        `exact` receives the outputs of the exact mode's Ops, the other modes are compared with it.
+        """
+        self._exact = {} if exact is None else exact
+        return super().forward(batch, done)
+
+    def _run(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Any:
+        with self.emulation:
+            return self.model(*args, **kwargs)
 
     def _observe(self, op: Op, outputs: NDArray[Any], tally: LayerTally) -> None:
         if self.mode == "exact":
@@ -221,7 +282,10 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _consumers(model: nn.Module, head: Batch) -> dict[str, Consumer]:
-    return record_first_sample(model, model, head.args, dict(head.kwargs))
+    # The recording pass on copies of the inputs, in which a model may write.
+    first = head.copy()
+    with Buffers(model), named_failures(model, head.args, dict(head.kwargs), 0, head.samples, FLOAT32):
+        return record_first_sample(model, model, first.args, dict(first.kwargs))
 
 
 def _batch_size(consumers: Mapping[str, Consumer]) -> int:
@@ -240,33 +304,89 @@ def _notes(machine: Machine) -> tuple[str, ...]:
     )
 
 
-def _note_of_labels(outputs: Tensor, labels: Tensor | None) -> tuple[str, ...]:
-    if labels is None or labels.is_floating_point() or are_classes(outputs.shape, labels):
+def _note_of_labels(outputs: Tensor, labels: Tensor | None, seen: bool) -> tuple[str, ...]:
+    """Say which labels no metric of ours takes; `seen` says whether there are others."""
+    if labels is None or are_classes(outputs.shape, labels):
         return ()
+    if labels.is_floating_point():
+        if seen:
+            return ()
+        return (
+            "labels are real numbers and no classes: no metric here looks at them, and all errors are against the "
+            "exact run; give classes as integers, or a metric of your own",
+        )
     return (
         f"labels of shape (samples{''.join(f', {n}' for n in labels.shape[1:])}) are no classes of outputs (samples"
         f"{''.join(f', {n}' for n in outputs.shape[1:])}): no accuracy, only metrics of your own see them",
     )
 
 
-def _record(model: str, samples: int, passes: Mapping[str, _Pass], notes: tuple[str, ...], complete: bool) -> RunResult:
+class _NotFinite:
+    """Counts the outputs of the exact run that are no finite numbers."""
+
+    def __init__(self) -> None:
+        self.count = self.total = 0
+
+    def add(self, outputs: Tensor) -> None:
+        self.count += outputs.numel() - int(outputs.isfinite().count_nonzero())
+        self.total += outputs.numel()
+
+    def note(self) -> tuple[str, ...]:
+        if not self.count:
+            return ()
+        return (
+            f"exact: {self.count:,} of {self.total:,} outputs are NaN or infinite, with which no error can be measured; "
+            "metrics treat them as network.metrics says",
+        )
+
+
+def _note_of_formats(machine: Machine, plain: Metrics) -> tuple[str, ...]:
+    agreement = plain.values["agreement"]
+    if agreement is None or agreement >= FAITHFUL:
+        return ()
+    vector = "" if machine.vector_unit.format.name == "fp32" else f", or of the vector unit ({machine.vector_unit}),"
+    return (
+        f"float32 and exact give the same top-1 answer on {agreement:.2%} only: it is the formats of the operands"
+        f"{vector} that change the answers, in all modes, and not the accumulators; give layers other operands, or "
+        "scales: docs/howto/arithmetic-by-layer.md",
+    )
+
+
+def _note_of_no_product(passes: Mapping[str, _Emulated]) -> tuple[str, ...]:
+    if passes["exact"].emulation.result.layers:
+        return ()
+    return (
+        "no product of the network was seen: nothing ran on the MAC array, nothing is priced, and the modes do not "
+        "differ in it",
+    )
+
+
+def _record(
+    model: str, samples: int, plain: _Pass, passes: Mapping[str, _Emulated], notes: tuple[str, ...], complete: bool
+) -> RunResult:
     """Bring the modes together in one record; its layers are those of the most advanced mode."""
     results = {mode: one.emulation.result for mode, one in passes.items()}
-    values = {mode: one.metrics.values for mode, one in passes.items()}
+    values = {FLOAT32: plain.metrics.values, **{mode: one.metrics.values for mode, one in passes.items()}}
     main = results["two_pass" if "two_pass" in results else "low"]
     by_name = {
-        name: {mode: values[mode][name] if mode in values else None for mode in MODES} for name in values["exact"]
+        name: {mode: values[mode][name] if mode in values else None for mode in (FLOAT32, *MODES)}
+        for name in values["exact"]
     }
     metrics = {name: by_mode for name, by_mode in by_name.items() if any(v is not None for v in by_mode.values())}
+    in_modes = {name: {mode: by_mode[mode] for mode in MODES} for name, by_mode in by_name.items()}
     warnings = (text for mode in passes for text in (*results[mode].warnings, *passes[mode].not_compared))
     return replace(
         main,
         model=model,
         samples=samples,
-        accuracy=metrics.get("top1"),
-        agreement=by_name["agreement"],
-        forward_error={mode: None if mse is None else math.sqrt(mse) for mode, mse in by_name["mse"].items()},
-        totals={mode: results[mode].totals[mode] if mode in results else None for mode in MODES if mode != "exact"},
+        accuracy=in_modes["top1"] if "top1" in metrics else None,
+        agreement=in_modes["agreement"],
+        forward_error={mode: None if mse is None else math.sqrt(mse) for mode, mse in in_modes["mse"].items()},
+        totals={
+            mode: results[mode].totals[mode] if mode in results and main.layers else None
+            for mode in MODES
+            if mode != "exact"
+        },
         baseline_layers={mode: results[mode].layers for mode in ("low", "high") if mode in results},
         warnings=(*notes, *dict.fromkeys(warnings)),
         metrics=metrics,

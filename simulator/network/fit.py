@@ -1,14 +1,27 @@
-"""Whether samples fit a network: it runs once, and what fails is named by layer."""
+"""Whether samples fit a network: it runs, and what fails is named by samples and layer."""
 
 from __future__ import annotations
 
+import inspect
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from simulator.errors import InputError, first_line
+
+from .buffers import Buffers
+
+_HOUSE = Path(__file__).parents[2]
+OURS = tuple(str(_HOUSE / package) + os.sep for package in ("simulator", "formats", "native"))
+NUMPY = str(Path(np.__file__).parent) + os.sep
 
 
 def check_fit(
@@ -24,14 +37,14 @@ def check_fit(
     """
     network = type(model).__name__
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Buffers(model):
             output = model(*args, **kwargs)
     except InputError:
         raise
-    except Exception as error:  # whatever a network raises at what it was not made for
+    except (Exception, SystemExit) as error:  # whatever a network raises at what it was not made for
         raise InputError(
             f"{source}: {_inputs(args, kwargs)} does not fit the network {network} "
-            f"({_failing_layer(model, args, kwargs)}{type(error).__name__}: {first_line(error)}); {remedy}"
+            f"({failing_layer(model, args, kwargs)}{type(error).__name__}: {first_line(error)}); {remedy}"
         ) from None
     if not isinstance(output, Tensor):
         return
@@ -40,8 +53,62 @@ def check_fit(
             f"{source}: {network} returns shape {tuple(output.shape)} for one sample; expected samples along the first "
             "axis; wrap it in a module that returns them there"
         )
-    if y is not None:
+    if y is not None and not y.is_floating_point():
         _check_labels(y, output, source, network)
+
+
+@contextmanager
+def named_failures(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], first: int, end: int, mode: str
+) -> Iterator[None]:
+    """Around a forward pass of a network: what it raises is refused, with the samples, the mode and the layer.
+
+    What the emulation itself raises, a fault of ours, goes on as it is, with a note of the samples and the mode.
+
+    Args:
+        args, kwargs: of the forward pass. first, end: numbers of its samples, from the first to before the last.
+    Raises:
+        InputError: the network raised; from the exception itself, which has its traceback.
+    """
+    samples = f"sample {first}" if end - first == 1 else f"samples {first} to {end - 1}"
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        if _is_ours(error):
+            error.add_note(f"simulator.evaluate: in the mode {mode}, with {samples} of x (counted from 0)")
+            raise
+        network = type(model).__name__
+        unbound = _unbound(model, args, kwargs) if isinstance(error, TypeError) else ""
+        if unbound:
+            inputs = ", ".join(inspect.signature(model.forward).parameters)
+            raise InputError(
+                f"x: {unbound}; expected the inputs of {network}: {inputs}; name them as its forward does, and give "
+                "labels beside them, as in (inputs, labels)"
+            ) from error
+        raise InputError(
+            f"x: the network {network} fails with {samples} (counted from 0) in the mode {mode} "
+            f"({failing_layer(model, args, kwargs)}{type(error).__name__}: {first_line(error)}); expected what its "
+            "forward takes, samples along the first axis; correct these samples, or the network"
+        ) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an exception arose in our own code, or in numpy's for it, and not in the network's or in torch's."""
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return next((name.startswith(OURS) for name in reversed(frames) if not name.startswith(NUMPY)), False)
+
+
+def _unbound(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Return what of the arguments a network's forward does not take, or lacks; empty if it takes them."""
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # of a forward in C
+        pass
+    return ""
 
 
 def _check_labels(y: Tensor, output: Tensor, source: str, network: str) -> None:
@@ -67,7 +134,7 @@ def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return ", ".join(f"{name} of shape {_shape(value)} and {_type(value)}" for name, value in given.items())
 
 
-def _failing_layer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def failing_layer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Run a failing forward pass again and name the innermost module that does not come to its end."""
     names = {module: path for path, module in model.named_modules()}
     entered: list[tuple[nn.Module, str]] = []
@@ -88,9 +155,9 @@ def _failing_layer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         )
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Buffers(model):
             model(*args, **kwargs)
-    except Exception:
+    except (Exception, SystemExit):
         pass
     finally:
         for handle in handles:

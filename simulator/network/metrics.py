@@ -51,11 +51,12 @@ class Metrics:
     softmax (a NaN, an infinity, or -infinity only) are infinitely far from the exact ones, and infinitely improbable;
     positions where the exact run has none are left out of kl. A NaN, or an infinity that should be another value, is
     infinitely wrong in mse and has cosine 0; samples that are zero or not finite in the exact run are left out of
-    cosine. sqnr_db is None where either sum is 0 or not finite.
+    cosine, which samples of one output do not have: it would be a sign. sqnr_db is None where either sum is 0 or not finite.
 
     Args:
-        functions: metrics of the user's, by name. Each is called with (outputs, labels) of a batch and returns one
-            number for each sample, a tensor of shape (samples,); the metric is their mean over all samples.
+        functions: metrics of the user's, by name. Each is called with (outputs, labels) of a batch, copies that are its
+            own, and returns one number for each sample, a tensor of shape (samples,); the metric is their mean over all
+            samples.
     Raises:
         InputError: a name that is taken, or something that cannot be called.
     """
@@ -85,7 +86,8 @@ class Metrics:
                 "model whose output has the same shape in every arithmetic; give what it computes before that"
             )
         for name, function in self.functions.items():
-            self._sums[name].add(_per_sample(name, function(outputs, labels), len(outputs)))
+            given = outputs.clone(), None if labels is None else labels.clone()  # theirs to change
+            self._sums[name].add(_per_sample(name, function(*given), len(outputs)))
         axis = class_axis(exact.shape, labels)
         classes = labels if are_classes(exact.shape, labels) else None
         step = max(1, _BLOCK // max(1, math.prod(exact.shape[1:])))
@@ -115,7 +117,8 @@ class Metrics:
             squares[np.isnan(squares)] = np.inf
             self._sums["mse"].add(squares)
             self._signal.add(np.square(reference))
-        self._sums["cosine"].add(_cosines(values, reference))
+        if values.shape[1] > 1:
+            self._sums["cosine"].add(_cosines(values, reference))
 
     def _add_positions(self, logits: Array, exact: Array, labels: NDArray[np.int64] | None) -> None:
         """Take logits (positions, classes) and labels (positions,)."""
@@ -162,7 +165,13 @@ def class_axis(shape: torch.Size, labels: Tensor | None) -> int | None:
 
 
 def _per_sample(name: str, result: Any, samples: int) -> NDArray[Any]:
-    numbers = torch.as_tensor(result)
+    try:
+        numbers = torch.as_tensor(result)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"metrics: {name!r} returned {type(result).__name__}; expected a tensor of one number for each sample, of "
+            f"shape ({samples},); return one"
+        ) from None
     if numbers.shape != (samples,):
         raise InputError(
             f"metrics: {name!r} returned shape {tuple(numbers.shape)} for a batch of {samples} samples; expected one "

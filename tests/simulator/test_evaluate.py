@@ -65,8 +65,9 @@ def made(make, *args):
 
 
 def same(record):
-    """A record without what counts forward passes, and so depends on the batches."""
-    return replace(record, operations=())
+    """A record without what depends on the batches: the count of operations, and the last bits of torch's own run."""
+    metrics = {name: {mode: by_mode[mode] for mode in MODES} for name, by_mode in record.metrics.items()}
+    return replace(record, operations=(), metrics=metrics)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +93,12 @@ def test_all_modes_stand_side_by_side(language):
     model, _, _, record = language
     assert (record.model, record.samples, record.complete) == ("Language", 9, True)
     assert set(record.metrics) == {"top1", "top5", "agreement", "cosine", "kl", "perplexity", "mse", "sqnr_db"}
-    assert all(set(values) == set(MODES) for values in record.metrics.values())
+    assert all(list(values) == ["float32", *MODES] for values in record.metrics.values())
     for values in record.metrics.values():
         assert None not in [value for mode, value in values.items() if mode != "exact"]
-    assert record.accuracy == record.metrics["top1"]
-    assert record.agreement == record.metrics["agreement"]
+    for name, by_mode in (("top1", record.accuracy), ("agreement", record.agreement)):
+        assert by_mode == {mode: record.metrics[name][mode] for mode in MODES}
+    assert list(record.forward_error) == list(MODES)
     for mode in MODES:
         assert record.forward_error[mode] ** 2 == pytest.approx(record.metrics["mse"][mode], rel=1e-14)
     sqnr = record.metrics["sqnr_db"]
@@ -164,7 +166,7 @@ def test_gradients_are_not_kept(pair):
     model, a, b, *_ = pair
     seen = []
     simulator.evaluate(model, "npu", (a, b), metrics={"seen": lambda v, y: seen.append(v.requires_grad) or v[:, 0]})
-    assert seen == [False] * 4
+    assert seen == [False] * 5
 
 
 # --- data of any kind -----------------------------------------------------------------------------------------------
@@ -247,7 +249,7 @@ def test_memory_is_bounded_by_the_outputs_of_all_layers(monkeypatch):
     model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     monkeypatch.setattr(evaluation, "OUTPUTS_PER_BATCH", 7 * 50 + 49)
     simulator.evaluate(model, "npu", torch.randn(20, 12, generator=seeded()))
-    assert sizes == [1] + [7] * 8 + [6] * 4
+    assert sizes == [1] + [7] * 10 + [6] * 5
 
 
 # --- choices --------------------------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_metrics_of_the_user_are_beside_ours(pair):
 
     own = simulator.evaluate(model, "npu", (a, b), y, metrics={"brier": brier}, batch=3)
     assert list(own.metrics)[-1] == "brier" and all(0 < own.metrics["brier"][mode] < 2 for mode in MODES)
-    assert {name: own.metrics[name] for name in record.metrics} == record.metrics
+    assert {name: same(own).metrics[name] for name in record.metrics} == same(record).metrics
     target = torch.randn(10, 8, generator=seeded())
     regressed = simulator.evaluate(model, "npu", (a, b), target, metrics={"mae": lambda v, y: (v - y).abs().mean(1)})
     assert set(regressed.metrics) == {"cosine", "mse", "sqnr_db", "mae"}
@@ -345,6 +347,203 @@ def test_layers_that_take_another_way_than_in_the_exact_run_are_named():
     assert record.samples == 400
 
 
+# --- torch's own run ------------------------------------------------------------------------------------------------
+
+
+def test_torch_itself_is_measured_against_the_exact_run(language):
+    model, tokens, labels, record = language
+    model.eval()
+    with torch.no_grad():
+        plain = model(tokens).double()
+        with Emulation(model, load_hardware("npu"), default="exact"):
+            exact = model(tokens).double()
+    model.train()
+    float32 = {name: by_mode["float32"] for name, by_mode in record.metrics.items()}
+    assert float32["mse"] == pytest.approx(float((plain - exact).square().mean()), rel=1e-4)
+    assert float32["agreement"] == float((plain.argmax(-1) == exact.argmax(-1))[labels != -100].double().mean())
+    surprise = nn.functional.cross_entropy(plain.flatten(0, 1), labels.flatten())
+    assert float32["perplexity"] == pytest.approx(float(surprise.exp()), rel=1e-5)
+    assert 10 < float32["sqnr_db"] < 60, "the operands are fp8 in the exact run"
+
+
+def test_operands_that_change_the_answers_are_warned_of(pair):
+    model, a, b, y, record = pair
+    assert record.metrics["agreement"]["float32"] >= 0.9 and not [w for w in record.warnings if "float32" in w]
+    small = 1e-4 * torch.randn(50, 12, generator=seeded())  # below all but the smallest numbers of fp8
+    coarse = simulator.evaluate(made(lambda: nn.Linear(12, 8, bias=False)), "npu", small)
+    assert coarse.metrics["agreement"]["float32"] < 0.9
+    assert [w for w in coarse.warnings if w.startswith("float32 and exact give the same top-1 answer on")]
+
+
+def test_padding_is_the_same_in_torch_itself():
+    """Torch's fused path for transformers would cut the padding off."""
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True)
+            self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=True)
+
+        def forward(self, x):
+            mask = torch.zeros(x.shape[:2], dtype=torch.bool)
+            mask[:, -2:] = True
+            return self.layers(x, src_key_padding_mask=mask)
+
+    record = simulator.evaluate(made(Padded), "npu", torch.randn(4, 6, 16, generator=seeded()))
+    assert record.metrics["sqnr_db"]["float32"] > 10 and torch.backends.mha.get_fastpath_enabled()
+
+
+# --- state ----------------------------------------------------------------------------------------------------------
+
+
+class Counter(nn.Module):
+    """Multiplies by how often it has run: in place, in a new tensor, and in a buffer that was not there."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 8)
+        self.register_buffer("inside", torch.zeros(1))
+        self.register_buffer("anew", torch.zeros(1))
+        self.register_buffer("late", None)
+        self.register_buffer("out", torch.zeros(5, 8))
+        self.seen = []
+
+    def forward(self, x):
+        self.inside += 1
+        self.anew = self.anew + 1
+        self.late = self.anew if self.late is None else self.late + 1
+        if len(x) > 1:
+            self.seen.append((float(self.inside), float(self.anew), float(self.late)))
+        x.mul_(2)
+        self.out[: len(x)] = self.linear(x) * self.inside
+        return self.out[: len(x)]
+
+
+def test_each_mode_has_its_own_buffers_and_inputs():
+    model, x = made(Counter), torch.randn(10, 12, generator=seeded())
+    kept, before = dict(model.named_buffers()), x.clone()
+    record = simulator.evaluate(model, "npu", x, layers={"*": "exact"}, batch=5)
+    assert record.metrics["mse"]["low"] == record.metrics["mse"]["high"] == record.metrics["mse"]["two_pass"] == 0
+    assert record.metrics["sqnr_db"]["float32"] > 10
+    assert model.seen == [(1, 1, 1)] * 5 + [(2, 2, 2)] * 5, "one mode does not count for another, and goes on by itself"
+    assert model.late is None and torch.equal(x, before)
+    for name, buffer in model.named_buffers():
+        assert buffer is kept[name] and not buffer.any()
+
+
+def test_buffers_come_back_from_a_run_that_raises():
+    class Failing(Counter):
+        def forward(self, x):
+            result = super().forward(x)
+            if self.inside > 1:
+                raise KeyError("second batch")
+            return result
+
+    model = made(Failing)
+    kept = dict(model.named_buffers())
+    with pytest.raises(InputError, match=r"fails with samples 5 to 9 .* in the mode float32 \(KeyError: 'second batch'\)"):
+        simulator.evaluate(model, "npu", torch.randn(10, 12, generator=seeded()), batch=5)
+    assert all(buffer is kept[name] and not buffer.any() for name, buffer in model.named_buffers())
+
+
+def test_a_metric_that_works_in_place_changes_nothing_else(pair):
+    model, a, b, y, record = pair
+
+    def spoil(outputs, labels):
+        labels.zero_()
+        return outputs.zero_()[:, 0]
+
+    own = simulator.evaluate(model, "npu", (a, b), y, metrics={"spoil": spoil})
+    assert set(own.metrics.pop("spoil").values()) == {0.0}
+    assert own.metrics == record.metrics
+
+
+# --- what goes wrong on the way -------------------------------------------------------------------------------------
+
+
+def test_a_network_that_fails_later_says_with_which_samples(language):
+    model, tokens, *_ = language
+    wrong = tokens.clone()
+    wrong[5, 2] = 77
+    with pytest.raises(InputError) as caught:
+        simulator.evaluate(model, "npu", wrong, batch=2)
+    assert str(caught.value).startswith(
+        "x: the network Language fails with samples 4 to 5 (counted from 0) in the mode float32 (embedding, "
+        "Embedding(20, 16), is given (2, 7): IndexError: index out of range in self); expected"
+    )
+    assert isinstance(caught.value.__cause__, IndexError)
+
+
+def test_a_network_that_fails_in_one_mode_names_the_mode():
+    class Checked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(12, 8)
+
+        def forward(self, x):
+            y = self.linear(x)
+            if len(x) > 1 and y.abs().max() < 500:
+                raise ValueError("saturated")
+            return y
+
+    x = 400 * torch.ones(3, 12)
+    model = made(Checked)
+    nn.init.ones_(model.linear.weight)
+    with pytest.raises(InputError, match=r"samples 0 to 2 .* in the mode low \(linear|in the mode low \(ValueError: saturated"):
+        simulator.evaluate(model, "npu", x)
+
+
+def test_a_fault_of_the_emulation_goes_on_with_a_note(pair, monkeypatch):
+    model, a, b, *_ = pair
+
+    def broken(*args):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("simulator.network.emulation.check_fits", exec_in_house(broken))
+    with pytest.raises(RuntimeError, match="^ours") as caught:
+        simulator.evaluate(model, "npu", (a, b), batch=4)
+    assert caught.value.__notes__ == ["simulator.evaluate: in the mode exact, with samples 0 to 3 of x (counted from 0)"]
+
+
+def exec_in_house(function):
+    """A function whose code says that it lies in the package."""
+    code = function.__code__.replace(co_filename=evaluation.__file__)
+    return type(function)(code, globals())
+
+
+def test_outputs_that_are_not_finite_are_counted(pair):
+    _, a, *_ = pair
+
+    class Log(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(12, 8)
+
+        def forward(self, x):
+            return self.linear(x).log()
+
+    record = simulator.evaluate(made(Log), "npu", a, batch=3)
+    found = [w for w in record.warnings if w.startswith("exact: ")]
+    assert len(found) == 1 and found[0].split(" outputs are NaN or infinite")[0].endswith(" of 80")
+
+
+def test_a_network_without_a_product_is_told_of(pair):
+    _, a, *_ = pair
+    record = simulator.evaluate(nn.ReLU(), "npu", a)
+    assert record.layers == () and set(record.totals.values()) == {None}
+    assert record.warnings[0].startswith("no product of the network was seen: nothing ran on the MAC array")
+
+
+def test_real_labels_without_a_metric_of_ones_own_are_told_of(pair):
+    _, a, *_ = pair
+    model, y = made(nn.Linear, 12, 1), torch.zeros(10, 1)
+    record = simulator.evaluate(model, "npu", a, y)
+    assert record.accuracy is None and record.warnings[0].startswith("labels are real numbers and no classes")
+    assert set(record.metrics) == {"mse", "sqnr_db"}
+    own = simulator.evaluate(model, "npu", a, y, metrics={"error": lambda v, y: (v - y).abs()[:, 0]})
+    assert own.warnings == () and own.metrics["error"]["float32"] > 0
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +571,10 @@ X = torch.zeros(4, 12)
         ([], None, "x: an iterable without a batch; expected at least one; a generator can be read only once"),
         ([(X, X, X)], None, r"x: a batch of 3 things; expected x or \(x, y\); put several inputs in a tuple"),
         ([7], None, r"x: a batch of int; expected x or \(x, y\)"),
+        ([(X, X[:, 0]), X], None, r"x: batch 1 \(counted from 0\) has no labels, and those before it have labels"),
+        ([X, X, (X, X[:, 0])], None, r"x: batch 2 \(counted from 0\) has labels, and those before it have no labels"),
+        ({"inptu": X}, None, r"x: .*'input'; expected the inputs of Linear: input; name them as its forward does"),
+        ([{"input": X, "labels": X}], None, r"x: .*'labels'.* give labels beside them, as in \(inputs, labels\)"),
     ],
 )
 def test_data_of_another_kind_are_refused(x, y, message):
@@ -384,6 +587,7 @@ def test_data_of_another_kind_are_refused(x, y, message):
     [
         (lambda x: x.mean(), r"the model returned shape \(\) for 1 samples; expected samples along the first axis"),
         (lambda x: x.T, r"the model returned shape \(12, 4\) for 4 samples"),
+        (lambda x: x.to(torch.complex64), "the model returned complex64; expected real outputs"),
         (lambda x: "text", "the model returned str; expected a tensor, something with .logits"),
         (lambda x: {"loss": 1.0}, "the model returned dict; expected a tensor"),
     ],
@@ -404,10 +608,13 @@ def test_outputs_that_are_no_outputs_of_samples_are_refused(model, message):
 @pytest.mark.parametrize(
     "choices, message",
     [
-        ({"batch": 0}, "batch: got 0; expected at least 1"),
+        ({"batch": 0}, "batch: got 0; expected an integer of at least 1"),
+        ({"batch": "8"}, "batch: got '8'; expected an integer of at least 1"),
+        ({"batch": True}, "batch: got True; expected an integer"),
         ({"threads": 0}, "^threads: got 0; expected at least 1"),
         ({"seed": -1}, "^seed: got -1; expected 0 to 4294967295"),
         ({"metrics": {"kl": len}}, "'kl' is a metric of ours"),
+        ({"metrics": {"mine": lambda v, y: None}}, "'mine' returned NoneType; expected a tensor of one number for each"),
         ({"layers": {"convolution": "low"}}, "pattern 'convolution' fits no module"),
         ({"layers": {"*": "fma(fp61)"}}, "fp61"),
         ({"layers": ["low"]}, "layers: got .* expected a mapping"),
@@ -428,12 +635,12 @@ def test_what_is_no_model_is_refused():
 
 
 def interrupting(at, times=1):
-    """A metric of the user's in which Ctrl-C comes: in the exact mode of batch `at`, counted from 1."""
+    """A metric of the user's in which Ctrl-C comes: in the first run of batch `at`, counted from 1."""
     calls = []
 
     def metric(outputs, labels):
         calls.append(None)
-        if len(calls) == 4 * (at - 1) + 1:
+        if len(calls) == 5 * (at - 1) + 1:
             for _ in range(times):
                 signal.raise_signal(signal.SIGINT)
         return outputs[:, 0]

@@ -29,6 +29,11 @@ mac:
 UNIFORM = ONE_MAC + '  high: {operands: fp8_e4m3/sat, accumulator: "fma(fp32)"}\npolicy: {kind: uniform}\n'
 
 
+def emulated(record):
+    metrics = {name: {mode: by_mode[mode] for mode in MODES} for name, by_mode in record.metrics.items()}
+    return replace(record, operations=(), metrics=metrics)
+
+
 @pytest.fixture
 def one_mac(tmp_path):
     path = tmp_path / "one.yaml"
@@ -143,8 +148,8 @@ def test_batches_and_threads_change_nothing(model, monkeypatch):
     monkeypatch.setattr(evaluation, "OUTPUTS_PER_BATCH", 3 * sum(layer.m * layer.n // 20 for layer in wanted.layers))
     sizes = []
     found = run("npu", model, samples=20, progress=lambda done, total: sizes.append((done, total)))
-    # What ran how often depends on the batches, and nothing else.
-    assert replace(found, operations=()) == replace(wanted, operations=())
+    # What ran how often depends on the batches, and the last bits of torch's own run, and nothing else.
+    assert emulated(found) == emulated(wanted)
     assert [o.work for o in found.operations] == [o.work for o in wanted.operations]
     assert sizes == [(i / 4, 20) for i in (*range(3, 73, 3), *range(74, 81, 2))]
 
