@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Annotated, Literal
 
 import typer
@@ -84,7 +84,8 @@ def simulate(
         from . import network  # noqa: F401  (says what to install where torch is missing)
         from .run import run
 
-        with _progress() as progress:
+        # What the user's code prints must not come between the record and its reader.
+        with redirect_stdout(sys.stderr) if json else nullcontext(), _progress() as progress:
             result = run(
                 hw, model, data, samples, tolerance, seed, threads, progress, keep_partial=True, weights=weights,
                 allow_code=allow_code,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from .hardware import load_hardware
 from .network.evaluation import Progress, check_choices, evaluate
-from .network.model_files import load_model
+from .network.model_files import load_model, made_by_code
 from .network.samples import load_samples
 from .result import RunResult
 
@@ -46,4 +46,10 @@ def run(
         network, machine, inputs.x, inputs.y, tolerance=tolerance, seed=seed, threads=threads, progress=progress,
         keep_partial=keep_partial,
     )  # fmt: skip
-    return replace(result, model=model)
+    notes = []
+    if weights is None and any(True for _ in network.parameters()) and made_by_code(model):
+        notes.append(
+            f"no --weights: they are what the code of {model} makes them, at random by seed {seed} unless it loads some or "
+            "sets a seed of its own"
+        )
+    return replace(result, model=model, warnings=(*result.warnings, *notes))

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -63,6 +64,12 @@ def load_model(name: str, weights: str | None = None, allow_code: bool = False, 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model.cpu().eval()
+
+
+def made_by_code(name: str) -> bool:
+    """Whether a name that load_model has loaded is a class or a function, which made the network and its weights."""
+    module, _, attribute = name.partition(":")
+    return module in sys.modules and not isinstance(attrgetter(attribute)(sys.modules[module]), nn.Module)
 
 
 def _refuse(name: str) -> NoReturn:

@@ -27,7 +27,8 @@ class Samples(NamedTuple):
 
     Args:
         x: (N, ...) inputs, or several by the names that the network's forward has for them.
-        y: (N, ...) int64 classes, e.g. (N,) of samples or (N, T) of tokens, or None. source: where they come from.
+        y: (N, ...) int64 classes, e.g. (N,) of samples or (N, T) of tokens, or floats to regress on; or None.
+        source: where they come from.
     """
 
     x: Inputs
@@ -131,6 +132,8 @@ def _for_any(path: str, model: nn.Module) -> Samples:
     count = next(iter(lengths.values()))
     # The usual case: one input, called x in the file and whatever in the network.
     x = inputs["x"] if list(inputs) == ["x"] and "x" not in parameters else _named(path, model, inputs, parameters)
+    if y is not None and y.dtype.kind == "f" and y.shape[:1] == (count,) and y.size:
+        return Samples(x, _floats(path, "y", y, _float_type(model)), path)
     return Samples(x, None if y is None else _labels(path, y, count), path)
 
 
@@ -205,7 +208,8 @@ def _labels(path: str, y: NDArray[Any], samples: int) -> Tensor:
     if y.dtype.kind not in "iu" or y.shape[:1] != (samples,) or y.size == 0:
         raise InputError(
             f"{path}: y is {y.dtype} of shape {y.shape}; expected integer classes of shape ({samples},), one for each "
-            f"sample of x, or ({samples}, T), one for each token; correct the labels, or leave y out"
+            f"sample of x, or ({samples}, T), one for each token, or floats to regress on for networks of your own; correct "
+            "the labels, or leave y out"
         )
     beyond = y[(y < 0) & (y != IGNORED)] if y.dtype.kind == "i" else y[y > np.iinfo(np.int64).max]
     if beyond.size:

@@ -192,7 +192,9 @@ REFUSED = {
         r"y has shape \(5,\), and Tokens returns \(1, 3, 9\) for one sample; expected y of shape \(5, 3\) or \(5, 9\)",
     ),
     "fewer labels": (Linear, {"x": X, "y": np.arange(4)}, r"y is int64 of shape \(4,\); expected integer classes"),
-    "labels as floats": (Linear, {"x": X, "y": X[:, 0]}, r"y is float64 of shape \(5,\); expected integer classes"),
+    "labels as text": (Linear, {"x": X, "y": np.full(5, "a")}, r"y is <U1 of shape \(5,\); expected integer classes"),
+    "fewer floats": (Linear, {"x": X, "y": X[:4, 0]}, r"y is float64 of shape \(4,\); expected integer classes"),
+    "floats that are none": (Linear, {"x": X, "y": np.full(5, np.nan)}, "y holds NaN, infinities or numbers beyond"),
     "class beyond": (Linear, {"x": X, "y": np.full(5, 3)}, "y holds class 3, and Linear has 3 outputs; .* 0 to 2"),
     "negative class": (Linear, {"x": X, "y": np.full(5, -1)}, "y holds -1; expected classes from 0, or -100"),
     "samples in the second axis": (
@@ -263,3 +265,29 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
         file.truncate(1 << 40)
     with pytest.raises(InputError, match=r"data\.npz: 1 TiB; expected at most .*, half of this machine's memory"):
         load_samples(str(tmp_path / "data.npz"), None, Linear())
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 7)])
+def test_floats_are_labels_to_regress_on(tmp_path, shape):
+    np.savez(tmp_path / "a.npz", x=X, y=np.ones(shape))
+    y = load_samples(str(tmp_path / "a.npz"), 4, Linear()).y
+    assert y.dtype == torch.float32 and y.shape == (4, *shape[1:])
+    with pytest.raises(InputError, match="expected integer classes"):
+        np.savez(tmp_path / "a.npz", x=np.zeros((5, 28, 28), np.uint8), y=np.ones(5))
+        load_samples(str(tmp_path / "a.npz"), None, bundled.load("mlp"))
+
+
+def test_the_first_look_at_a_network_leaves_its_buffers_alone(tmp_path):
+    class Counting(Linear):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("runs", torch.zeros(1))
+
+        def forward(self, features):
+            self.runs += 1
+            return super().forward(features)
+
+    np.savez(tmp_path / "a.npz", x=X)
+    model = Counting()
+    load_samples(str(tmp_path / "a.npz"), None, model)
+    assert model.runs == 0
