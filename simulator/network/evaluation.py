@@ -151,7 +151,8 @@ def evaluate(
     complete = not interruption.requested or done == data.total
     if not complete:
         of = "" if data.total is None else f" of {data.total:,}"
-        notes = {f"interrupted after {done:,}{of} samples: all figures are of these": None, **notes}
+        plural = "" if done == 1 and not of else "s"
+        notes = {f"interrupted after {done:,}{of} sample{plural}: all figures are of these": None, **notes}
     notes.update(dict.fromkeys((*odd.note(), *_note_of_formats(machine, plain.metrics), *_note_of_no_product(passes))))
     return _record(type(model).__name__, done, plain, passes, tuple(notes), complete)
 

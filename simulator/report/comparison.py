@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from simulator.report.figures import (
-    count,
+    counted,
     decibels,
     five_digits,
     near_one,
@@ -17,7 +17,7 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import MODES, LayerResult, RunResult
+from simulator.result import FLOAT32, MODES, LayerResult, RunResult
 
 # Metrics of ours: what they are called, and how their figures are written.
 METRICS = {
@@ -30,7 +30,7 @@ METRICS = {
     "mse": ("mean squared error", significant),
     "sqnr_db": ("SQNR, dB", decibels),
 }
-MODE_LABELS = {"exact": "exact", "low": "uniform low", "high": "uniform high", "two_pass": "two-pass"}
+MODE_LABELS = {FLOAT32: "float32", "exact": "exact", "low": "uniform low", "high": "uniform high", "two_pass": "two-pass"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ModeRow:
     """One mode of a run.
 
     Args:
-        mode, label: key of the mode and its name for readers.
+        mode, label: key of the mode, or of torch's own run, and its name for readers.
         accuracy, agreement: shares of 1; forward_error: logit RMS error.
         cycles, latency_s, energy_j, accumulation_cost: totals of the mode. None wherever the run does not know.
     """
@@ -55,8 +55,16 @@ class ModeRow:
 
 
 def mode_rows(run: RunResult) -> list[ModeRow]:
-    """Return one row for each mode of which the run knows anything, in the order exact, low, high, two-pass."""
+    """Return one row for each mode of which the run knows anything, in the order exact, low, high, two-pass.
+
+    Before them stands torch's own run, if it was measured, with its metrics and without a bill.
+    """
     rows = []
+    plain = {name: by_mode.get(FLOAT32) for name, by_mode in run.metrics.items()}
+    if any(value is not None for value in plain.values()):
+        mse = plain.get("mse")
+        scores = plain.get("top1"), plain.get("agreement"), None if mse is None else math.sqrt(mse)
+        rows.append(ModeRow(FLOAT32, MODE_LABELS[FLOAT32], *scores, None, None, None, None))
     for mode in MODES:
         totals = run.totals.get(mode) or {}
         accuracy = run.accuracy.get(mode) if run.accuracy else None
@@ -84,7 +92,7 @@ def metric_rows(run: RunResult, but: tuple[str, ...] = ()) -> tuple[list[str], l
     Args:
         run: the record. but: metrics to leave out.
     """
-    modes = [mode for mode in MODES if any(values.get(mode) is not None for values in run.metrics.values())]
+    modes = [mode for mode in (FLOAT32, *MODES) if any(values.get(mode) is not None for values in run.metrics.values())]
     rows = []
     for name, values in run.metrics.items():
         if name not in but:
@@ -177,7 +185,7 @@ def summary(run: RunResult) -> list[str]:
     rows = {row.mode: row for row in mode_rows(run)}
     shown = rows.get(shown_mode(run))
     if shown is None:
-        return [f"{run.model} ran on {run.hardware} over {count(run.samples)} samples."]
+        return [f"{run.model} ran on {run.hardware} over {counted(run.samples, 'sample')}."]
     sentences = [_scores(run, rows, shown)]
     if shown.mode == "two_pass":
         sentences += [_against(shown, rows[mode]) for mode in ("low", "high") if mode in rows]
@@ -199,7 +207,7 @@ def largest_energy(run: RunResult) -> str:
 
 def _scores(run: RunResult, rows: Mapping[str, ModeRow], shown: ModeRow) -> str:
     tolerance = f" at tolerance {run.tolerance:g}" if shown.mode == "two_pass" and run.tolerance is not None else ""
-    opening = f"Over {count(run.samples)} samples, {shown.label}{tolerance}"
+    opening = f"Over {counted(run.samples, 'sample')}, {shown.label}{tolerance}"
     others = [row for mode, row in rows.items() if mode != shown.mode]
     if shown.accuracy is not None:
         rest = [f"{row.label} {score(row.accuracy)}" for row in others if row.accuracy is not None]

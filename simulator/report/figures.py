@@ -91,6 +91,11 @@ def count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}" if math.isfinite(value) else _not_finite(value)
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are of what, e.g. `1 sample`, `1,500 samples`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def short_count(value: float | None) -> str:
     """Return a count in at most seven characters: as it is below 10,000, with an SI prefix and three digits above."""
     if value is None or not math.isfinite(value) or abs(value) < 10_000:

@@ -22,7 +22,7 @@ from simulator.report.comparison import (
 )
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
-    count,
+    counted,
     decibels,
     percent,
     printable,
@@ -41,6 +41,7 @@ DISPENSABLE = (
     "op", "util.", "over-\nflows", "cycles", "max\nerror", "SQNR,\ndB", "latency", "M × N × K", "accumulation\ncost",
     "where", "phase",
 )  # fmt: skip
+DISPENSABLE_MODES = ("exact", "uniform high", "float32", "uniform low")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ def print_run(run: RunResult, console: Console | None = None) -> None:
 
 
 def _heading(run: RunResult) -> list[Text | Table]:
-    facts = [f"{'' if run.complete else 'incomplete: '}{count(run.samples)} samples"]
+    facts = [f"{'' if run.complete else 'incomplete: '}{counted(run.samples, 'sample')}"]
     if run.tolerance is not None:
         facts.append(f"tolerance {run.tolerance:g}")
     facts.append(f"seed {run.seed}")
     title = Text.assemble((printable(f"{run.model} on {run.hardware}"), "bold"), f" · {' · '.join(facts)}")
-    return [Text(), title, _named([*arithmetic(run), ("energy", run.energy_basis)]), Text()]
+    return [Text(), title, _named([*arithmetic(run), ("energy", run.energy_basis or "nothing is priced")]), Text()]
 
 
 def _named(pairs: Sequence[tuple[str, str]]) -> Table:
@@ -90,6 +91,8 @@ def _named(pairs: Sequence[tuple[str, str]]) -> Table:
 
 def _layer_table(run: RunResult, width: int) -> Group:
     layers = run.layers
+    if not layers:
+        return Group(Text("No layer ran on the MAC array.", style="dim"), Text())
     totals = run.totals.get(shown_mode(run)) or {}
     errors = [layer.max_rel_error for layer in layers if layer.max_rel_error is not None]
     columns = [
@@ -121,10 +124,8 @@ def _layer_table(run: RunResult, width: int) -> Group:
         ),
     ]
     columns, left_out = _fit(columns, width)
-    notes = ["Error: relative to the exact run. Recomputed: share of the MACs."]
-    if left_out:
-        notes.append(f"Left out for want of width: {left_out}; layers.csv has them.")
-    return Group(_table(columns, width), *(Text(note, style="dim") for note in notes), Text())
+    note = Text("Error: relative to the exact run. Recomputed: share of the MACs.", style="dim")
+    return Group(_table(columns, width), note, *_left_out(left_out, "layers.csv"), Text())
 
 
 def _mode_table(run: RunResult, width: int) -> list[Table | Text]:
@@ -145,8 +146,7 @@ def _mode_table(run: RunResult, width: int) -> list[Table | Text]:
         _Column("accumulation\ncost", [significant(row.accumulation_cost) for row in rows]),
     ]
     columns, left_out = _fit(columns, width)
-    notes = [Text(f"Left out for want of width: {left_out}; summary.json has them.", style="dim")] if left_out else []
-    return [_table(columns, width), *notes]
+    return [_table(columns, width), *_left_out(left_out, "summary.json")]
 
 
 def _metric_table(run: RunResult, width: int) -> list[Table | Text]:
@@ -159,8 +159,8 @@ def _metric_table(run: RunResult, width: int) -> list[Table | Text]:
         _Column("metric", [label for label, _ in rows], left=True),
         *(_Column(mode, [cells[i] for _, cells in rows]) for i, mode in enumerate(modes)),
     ]
-    columns, _ = _fit(columns, width)
-    return [Text(), _table(columns, width)]
+    columns, left_out = _fit(columns, width, dispensable=DISPENSABLE_MODES)
+    return [Text(), _table(columns, width), *_left_out(left_out, "summary.json")]
 
 
 def _operations(run: RunResult, width: int) -> list[Table | Text]:
@@ -203,15 +203,21 @@ def _warnings(run: RunResult) -> list[Table | Text]:
     return [Text(), Text("Warnings", style="bold yellow"), grid]
 
 
+def _left_out(headings: str, file: str) -> list[Text]:
+    return [Text(f"Left out for want of width: {headings}; {file} has them.", style="dim")] if headings else []
+
+
 def _shape(layer: LayerResult) -> str:
     shape = f"{layer.m}×{layer.n}×{layer.k}"
     return shape if layer.gemms == 1 else f"{layer.gemms} of {shape}"
 
 
-def _fit(columns: list[_Column], width: int, shortest: int = SHORTEST_NAME) -> tuple[list[_Column], str]:
+def _fit(
+    columns: list[_Column], width: int, shortest: int = SHORTEST_NAME, dispensable: tuple[str, ...] = DISPENSABLE
+) -> tuple[list[_Column], str]:
     """Return the columns that fit, the first one (names) shortened, and the headings of those left out."""
     left_out: list[str] = []
-    for heading in (None, *DISPENSABLE):
+    for heading in (None, *dispensable):
         if heading is not None:
             left_out += [column.heading for column in columns if column.heading == heading]
             columns = [column for column in columns if column.heading != heading]

@@ -904,3 +904,45 @@ def test_importing_the_reports_loads_no_heavy_package():
     code = f"import sys, simulator.report; print(sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded == "[]\n"
+
+
+# --- torch's own run, narrow terminals and runs without layers -------------------------------------------------------
+
+
+def beside_torch():
+    run = measured()
+    metrics = {name: {"float32": 0.5, **by_mode} for name, by_mode in run.metrics.items()}
+    return replace(run, metrics={**metrics, "mse": {"float32": 0.25, "exact": 0.0, "low": 7.8, "high": 0.0}})
+
+
+def test_torch_itself_stands_before_the_modes():
+    lines = printed(beside_torch(), 140).split("\n")
+    modes = next(line for line in lines if line.startswith("float32"))
+    assert modes.split()[:5] == ["float32", "50.00", "%", "0.500", "–"]
+    assert next(line for line in lines if line.startswith("metric")).split()[:3] == ["metric", "float32", "exact"]
+    assert comparison.mode_rows(beside_torch())[0].energy_j is None
+    assert "float32 50.00 %" in comparison.summary(beside_torch())[0]
+    assert [row.mode for row in comparison.mode_rows(measured())] == ["exact", "low", "high", "two_pass"]
+    page = Page(render(beside_torch())).text
+    assert "float32" in page and "Float32: the network as torch runs it" in page
+
+
+def test_modes_without_room_are_named():
+    text = printed(beside_torch(), 40)
+    header = next(line for line in text.split("\n") if line.startswith("metric"))
+    assert header.endswith("two-pass") and "exact" not in header
+    assert "Left out for want of width: exact," in text and "summary.json" in text
+    assert max(map(len, text.split("\n"))) <= 40
+
+
+def test_one_sample_is_one():
+    assert "· 1 sample ·" in printed(example(samples=1))
+    page = Page(render(example(samples=1))).text
+    assert "1 sample ·" in page and "Over 1 sample, two-pass" in page
+
+
+def test_a_run_without_layers_says_so():
+    run = example(layers=(), baseline_layers={}, totals=dict.fromkeys(("low", "high", "two_pass")), energy_basis="")
+    text, page = printed(run), Page(render(run)).text
+    assert "No layer ran on the MAC array." in text and "energy  nothing is priced" in text and "M × N" not in text
+    assert "No layer ran on the MAC array." in page and "Energy: nothing is priced." in page and "M × N" not in page
