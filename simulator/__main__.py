@@ -185,7 +185,12 @@ def _progress() -> Iterator[Callable[[float, int | None], None]]:
 
         def show(done: float, total: int | None) -> None:
             of = "" if total is None else f" of {total:,}"
-            bar.update(task, completed=done, total=total, description=f"{int(done):,}{of} sample{'' if (total or done) == 1 else 's'}")
+            bar.update(
+                task,
+                completed=done,
+                total=total,
+                description=f"{int(done):,}{of} sample{'' if (total or done) == 1 else 's'}",
+            )
 
         yield show
 

@@ -80,7 +80,8 @@ class OperationResult:
         phase: forward, input gradient, weight gradient, or backward for what is neither.
         unit: what computed it: "MAC array", "vector unit", or "torch" where it was not emulated at all.
         arithmetic: formats of the unit; of torch's the type of the data.
-        count: how often it ran. places: paths of the modules that it ran in, each once.
+        count: how often it ran.
+        places: paths of the modules that it ran in, each once.
         work: elementary operations: two for a MAC, else one for each element of the largest tensor read or written
             (estimate).
         share: of the work of all operations of the run, in 0..1.
@@ -107,15 +108,19 @@ class RunResult:
         agreement: share of the top-1 answers that are those of the exact run, by mode; None where there are no classes.
         forward_error: root mean square over samples and outputs of computed minus exact logit, by mode.
         totals: by mode (low, high, two_pass): cycles, latency_s, energy_j and its bounds energy_low_j, energy_high_j,
-            accumulation_cost (C/C_high with a = accumulator bits low over high). None: a mode that the machine lacks.
+            accumulation_cost (C/C_high with a = accumulator bits low over high). None: a mode that the machine lacks,
+            or one with a layer that has no price.
         layers: the two-pass run (the low run on a machine with one MAC).
         baseline_layers: the same records for the uniform modes, by mode.
         tolerance: of the two-pass policy, None without one.
         energy_basis: class and band of the energy figures, in words.
-        versions: of ulpsim and what it stood on. seed: of every random choice. warnings: what the reader must know.
+        versions: of ulpsim and what it stood on.
+        seed: of every random choice.
+        warnings: what the reader must know.
         settings: what of the machine and the rules of layers decided on the bits besides its MACs, in words by topic:
             vector unit, batch normalisation, and each pattern of layers.
-        metrics: by name of the metric, then by mode; None for a mode that the machine lacks. See network.metrics.
+        metrics: by name of the metric, then by mode, before them float32: the network as torch runs it, without the
+            machine. None for a mode that the machine lacks. See network.metrics.
         operations: all operations of the forward and backward passes, the emulated ones and the others.
         complete: whether all samples asked for were run; an interrupted run has those of the batches that it finished.
     """

@@ -49,7 +49,7 @@ def run(
     notes = []
     if weights is None and any(True for _ in network.parameters()) and made_by_code(model):
         notes.append(
-            f"no --weights: they are what the code of {model} makes them, at random by seed {seed} unless it loads some or "
-            "sets a seed of its own"
+            f"no --weights: they are what the code of {model} makes them, at random by seed {seed} unless it loads "
+            "some or sets a seed of its own"
         )
     return replace(result, model=model, warnings=(*result.warnings, *notes))

@@ -101,10 +101,10 @@ class Batches:
             for following in self._rest:
                 batch, number = _unpack(following), number + 1
                 if (batch.labels is not None) != labelled:
-                    has = ("no labels", "labels")
+                    now, before = ("no labels", "labels") if labelled else ("labels", "no labels")
                     raise InputError(
-                        f"x: batch {number} (counted from 0) has {has[not labelled]}, and those before it have "
-                        f"{has[labelled]}; expected labels in all batches or in none; give them to all, or leave them out"
+                        f"x: batch {number} (counted from 0) has {now}, and those before it have {before}; expected labels "
+                        "in all batches or in none; give them to all, or leave them out"
                     )
                 break
 

@@ -27,7 +27,9 @@ class Buffers:
 
     def __enter__(self) -> Buffers:
         for module in self._model.modules():
-            if not isinstance(module, torch.jit.ScriptModule):  # whose buffers Python cannot exchange; the tap refuses it
+            if not isinstance(
+                module, torch.jit.ScriptModule
+            ):  # whose buffers Python cannot exchange; the tap refuses it
                 self._callers[module] = dict(module._buffers)
         for module, callers in self._callers.items():
             fresh = {name: self._copy(buffer) for name, buffer in callers.items()}

@@ -151,8 +151,8 @@ def evaluate(
     complete = not interruption.requested or done == data.total
     if not complete:
         of = "" if data.total is None else f" of {data.total:,}"
-        plural = "" if done == 1 and not of else "s"
-        notes = {f"interrupted after {done:,}{of} sample{plural}: all figures are of these": None, **notes}
+        samples = "sample" if done == 1 and not of else "samples"
+        notes = {f"interrupted after {done:,}{of} {samples}: all figures are of these": None, **notes}
     notes.update(dict.fromkeys((*odd.note(), *_note_of_formats(machine, plain.metrics), *_note_of_no_product(passes))))
     return _record(type(model).__name__, done, plain, passes, tuple(notes), complete)
 
@@ -195,9 +195,10 @@ class _Pass:
                 "the first axis of its inputs and outputs; wrap it in a module that has them there"
             )
         if outputs.is_complex():
+            kind = str(outputs.dtype).removeprefix("torch.")
             raise InputError(
-                f"the model returned {str(outputs.dtype).removeprefix('torch.')}; expected real outputs; wrap it in a module that returns their "
-                "real part, or both parts as torch.view_as_real gives them"
+                f"the model returned {kind}; expected real outputs; wrap it in a module that returns their real part, or "
+                "both parts as torch.view_as_real gives them"
             )
         return outputs
 
@@ -336,8 +337,8 @@ class _NotFinite:
         if not self.count:
             return ()
         return (
-            f"exact: {self.count:,} of {self.total:,} outputs are NaN or infinite, with which no error can be measured; "
-            "metrics treat them as network.metrics says",
+            f"exact: {self.count:,} of {self.total:,} outputs are NaN or infinite, of which no error can be told; "
+            "network.metrics says what becomes of them",
         )
 
 
@@ -354,7 +355,7 @@ def _note_of_formats(machine: Machine, plain: Metrics) -> tuple[str, ...]:
 
 
 def _note_of_no_product(passes: Mapping[str, _Emulated]) -> tuple[str, ...]:
-    if passes["exact"].emulation.result.layers:
+    if list(passes["exact"].emulation.tallies):
         return ()
     return (
         "no product of the network was seen: nothing ran on the MAC array, nothing is priced, and the modes do not "

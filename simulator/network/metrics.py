@@ -51,7 +51,8 @@ class Metrics:
     softmax (a NaN, an infinity, or -infinity only) are infinitely far from the exact ones, and infinitely improbable;
     positions where the exact run has none are left out of kl. A NaN, or an infinity that should be another value, is
     infinitely wrong in mse and has cosine 0; samples that are zero or not finite in the exact run are left out of
-    cosine, which samples of one output do not have: it would be a sign. sqnr_db is None where either sum is 0 or not finite.
+    cosine, which samples of one output do not have: it would be a sign. sqnr_db is None where either sum is 0 or not
+    finite.
 
     Args:
         functions: metrics of the user's, by name. Each is called with (outputs, labels) of a batch, copies that are its

@@ -208,8 +208,8 @@ def _labels(path: str, y: NDArray[Any], samples: int) -> Tensor:
     if y.dtype.kind not in "iu" or y.shape[:1] != (samples,) or y.size == 0:
         raise InputError(
             f"{path}: y is {y.dtype} of shape {y.shape}; expected integer classes of shape ({samples},), one for each "
-            f"sample of x, or ({samples}, T), one for each token, or floats to regress on for networks of your own; correct "
-            "the labels, or leave y out"
+            f"sample of x, or ({samples}, T), one for each token, or floats to regress on for networks of your own; "
+            "correct the labels, or leave y out"
         )
     beyond = y[(y < 0) & (y != IGNORED)] if y.dtype.kind == "i" else y[y > np.iinfo(np.int64).max]
     if beyond.size:

@@ -30,7 +30,13 @@ METRICS = {
     "mse": ("mean squared error", significant),
     "sqnr_db": ("SQNR, dB", decibels),
 }
-MODE_LABELS = {FLOAT32: "float32", "exact": "exact", "low": "uniform low", "high": "uniform high", "two_pass": "two-pass"}
+MODE_LABELS = {
+    FLOAT32: "float32",
+    "exact": "exact",
+    "low": "uniform low",
+    "high": "uniform high",
+    "two_pass": "two-pass",
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What commands generate in the documentation; `python -m tests.docs.generated` writes it anew.
 
-In README.md and docs/presets.md a table stands below `<!-- formats: COMMAND -->` or `<!-- presets: COMMAND -->`, up to
-the next line that is no table row; the page docs/reference/formats.md is generated as a whole.
+In README.md, docs/presets.md and docs/reference/results.md a table stands below `<!-- formats: COMMAND -->`, or `presets:`
+or `results:`, up to the next line that is no table row; the page docs/reference/formats.md is generated as a whole.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PRESETS = ROOT / "docs" / "presets.md"
+RESULTS = ROOT / "docs" / "reference" / "results.md"
 PAGES = {ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page"}
-TABLE = re.compile(r"(<!-- (?:formats|presets): (?P<command>.*?) -->\n)(?:\|.*\n)*")
+TABLE = re.compile(r"(<!-- (?:formats|presets|results): (?P<command>.*?) -->\n)(?:\|.*\n)*")
 
 
 def printed(command: str) -> str:
@@ -28,7 +29,7 @@ def printed(command: str) -> str:
 def contents() -> dict[Path, str]:
     """Return what the files should hold."""
     return {
-        **{path: _with_tables(path) for path in (README, PRESETS)},
+        **{path: _with_tables(path) for path in (README, PRESETS, RESULTS)},
         **{page: printed(command) for page, command in PAGES.items()},
     }
 
@@ -36,7 +37,7 @@ def contents() -> dict[Path, str]:
 def _with_tables(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if not TABLE.search(text):
-        raise ValueError(f"{path.name} has no marker <!-- formats: COMMAND --> or <!-- presets: COMMAND -->")
+        raise ValueError(f"{path.name} has no marker such as <!-- formats: COMMAND -->")
     return TABLE.sub(lambda found: found[1] + printed(found["command"]), text)
 
 

@@ -1,6 +1,12 @@
 """What commands generate in the documentation is what they print now."""
 
-from tests.docs import generated
+import re
+from dataclasses import fields
+
+import pytest
+
+from simulator.result import LayerResult, OperationResult, RunResult
+from tests.docs import generated, results_table
 
 
 def test_generated_tables_and_pages_have_not_drifted():
@@ -22,3 +28,31 @@ def test_a_drifted_table_is_replaced_and_nothing_else():
     old = "before\n<!-- formats: python -c 'print(\"| a |\")' -->\n| x |\n| y |\n\nafter | all\n"
     new = generated.TABLE.sub(lambda found: found[1] + generated.printed(found["command"]), old)
     assert new == old.replace("| x |\n| y |\n", "| a |\n")
+
+
+@pytest.mark.parametrize("record", [RunResult, LayerResult, OperationResult])
+def test_every_field_of_a_record_is_described_once(record):
+    names = [name for several in results_table.described(record) for name in several.split(", ")]
+    assert sorted(names) == sorted(field.name for field in fields(record))
+
+
+def test_the_page_of_results_names_all_parts_metrics_and_totals():
+    pytest.importorskip("torch")
+    from simulator.cost.energy import PARTS
+    from simulator.network.metrics import NAMES
+    from simulator.run import run
+
+    page = generated.RESULTS.read_text(encoding="utf-8")
+    record = run("npu", samples=2)
+    cycles = {name for layer in record.layers for name in layer.cycle_parts}
+    totals = {name for total in record.totals.values() for name in total}
+    assert [
+        name for name in (*PARTS, *NAMES, *cycles, *totals, *record.metrics["mse"]) if f"`{name}`" not in page
+    ] == []
+
+
+def test_the_first_page_lists_all_pages():
+    listed = (generated.ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = re.findall(r": (\S+\.md)$", (generated.ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert len(pages) > 15
+    assert [page for page in pages if page != "index.md" and f"({page})" not in listed] == []

@@ -100,8 +100,8 @@ def test_a_network_that_fails_later_is_one_message(command, tmp_path, monkeypatc
     code, out, err = command("--hw", "npu", "--model", "failing_nets:Tokens", "--data", "tokens.npz")
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert err.startswith(
-        "ulpsim: error: x: the network Tokens fails with samples 0 to 4 (counted from 0) in the mode float32 (embedding, "
-        "Embedding(20, 8), is given (5, 1): IndexError: index out of range in self); expected"
+        "ulpsim: error: x: the network Tokens fails with samples 0 to 4 (counted from 0) in the mode float32 "
+        "(embedding, Embedding(20, 8), is given (5, 1): IndexError: index out of range in self); expected"
     )
     assert not (tmp_path / "out").exists()
 

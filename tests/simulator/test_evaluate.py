@@ -367,7 +367,7 @@ def test_torch_itself_is_measured_against_the_exact_run(language):
 
 
 def test_operands_that_change_the_answers_are_warned_of(pair):
-    model, a, b, y, record = pair
+    *_, record = pair
     assert record.metrics["agreement"]["float32"] >= 0.9 and not [w for w in record.warnings if "float32" in w]
     small = 1e-4 * torch.randn(50, 12, generator=seeded())  # below all but the smallest numbers of fp8
     coarse = simulator.evaluate(made(lambda: nn.Linear(12, 8, bias=False)), "npu", small)
@@ -441,7 +441,9 @@ def test_buffers_come_back_from_a_run_that_raises():
 
     model = made(Failing)
     kept = dict(model.named_buffers())
-    with pytest.raises(InputError, match=r"fails with samples 5 to 9 .* in the mode float32 \(KeyError: 'second batch'\)"):
+    with pytest.raises(
+        InputError, match=r"fails with samples 5 to 9 .* in the mode float32 \(KeyError: 'second batch'\)"
+    ):
         simulator.evaluate(model, "npu", torch.randn(10, 12, generator=seeded()), batch=5)
     assert all(buffer is kept[name] and not buffer.any() for name, buffer in model.named_buffers())
 
@@ -489,7 +491,9 @@ def test_a_network_that_fails_in_one_mode_names_the_mode():
     x = 400 * torch.ones(3, 12)
     model = made(Checked)
     nn.init.ones_(model.linear.weight)
-    with pytest.raises(InputError, match=r"samples 0 to 2 .* in the mode low \(linear|in the mode low \(ValueError: saturated"):
+    with pytest.raises(
+        InputError, match=r"samples 0 to 2 .* in the mode low \(linear|in the mode low \(ValueError: saturated"
+    ):
         simulator.evaluate(model, "npu", x)
 
 
@@ -500,9 +504,11 @@ def test_a_fault_of_the_emulation_goes_on_with_a_note(pair, monkeypatch):
         raise RuntimeError("ours")
 
     monkeypatch.setattr("simulator.network.emulation.check_fits", exec_in_house(broken))
-    with pytest.raises(RuntimeError, match="^ours") as caught:
+    with pytest.raises(RuntimeError, match=r"^ours") as caught:
         simulator.evaluate(model, "npu", (a, b), batch=4)
-    assert caught.value.__notes__ == ["simulator.evaluate: in the mode exact, with samples 0 to 3 of x (counted from 0)"]
+    assert caught.value.__notes__ == [
+        "simulator.evaluate: in the mode exact, with samples 0 to 3 of x (counted from 0)"
+    ]
 
 
 def exec_in_house(function):
@@ -614,7 +620,10 @@ def test_outputs_that_are_no_outputs_of_samples_are_refused(model, message):
         ({"threads": 0}, "^threads: got 0; expected at least 1"),
         ({"seed": -1}, "^seed: got -1; expected 0 to 4294967295"),
         ({"metrics": {"kl": len}}, "'kl' is a metric of ours"),
-        ({"metrics": {"mine": lambda v, y: None}}, "'mine' returned NoneType; expected a tensor of one number for each"),
+        (
+            {"metrics": {"mine": lambda v, y: None}},
+            "'mine' returned NoneType; expected a tensor of one number for each",
+        ),
         ({"layers": {"convolution": "low"}}, "pattern 'convolution' fits no module"),
         ({"layers": {"*": "fma(fp61)"}}, "fp61"),
         ({"layers": ["low"]}, "layers: got .* expected a mapping"),

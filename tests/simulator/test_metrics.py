@@ -150,7 +150,9 @@ def test_without_labels_images_have_their_classes_in_the_second_axis():
 )
 def test_what_is_no_classification_has_no_metrics_of_classes(outputs, labels):
     values = measured(1.01 * outputs, outputs, labels)
-    none = {"top1", "top5", "agreement", "kl", "perplexity"} | ({"cosine"} if outputs.numel() == len(outputs) else set())
+    none = {"top1", "top5", "agreement", "kl", "perplexity"} | (
+        {"cosine"} if outputs.numel() == len(outputs) else set()
+    )
     assert {name for name in NAMES if values[name] is None} == none, "of one output the cosine would be its sign"
     assert values["cosine"] == (None if "cosine" in none else pytest.approx(1, rel=1e-6))
     assert values["sqnr_db"] == pytest.approx(40, rel=1e-4)

@@ -924,7 +924,7 @@ def test_torch_itself_stands_before_the_modes():
     assert "float32 50.00 %" in comparison.summary(beside_torch())[0]
     assert [row.mode for row in comparison.mode_rows(measured())] == ["exact", "low", "high", "two_pass"]
     page = Page(render(beside_torch())).text
-    assert "float32" in page and "Float32: the network as torch runs it" in page
+    assert "float32" in page and "Float32: the\nnetwork as torch runs it" in page
 
 
 def test_modes_without_room_are_named():
