@@ -103,8 +103,8 @@ class Batches:
                 if (batch.labels is not None) != labelled:
                     now, before = ("no labels", "labels") if labelled else ("labels", "no labels")
                     raise InputError(
-                        f"x: batch {number} (counted from 0) has {now}, and those before it have {before}; expected labels "
-                        "in all batches or in none; give them to all, or leave them out"
+                        f"x: batch {number} (counted from 0) has {now}, and those before it have {before}; expected "
+                        "labels in all batches or in none; give them to all, or leave them out"
                     )
                 break
 

@@ -197,8 +197,8 @@ class _Pass:
         if outputs.is_complex():
             kind = str(outputs.dtype).removeprefix("torch.")
             raise InputError(
-                f"the model returned {kind}; expected real outputs; wrap it in a module that returns their real part, or "
-                "both parts as torch.view_as_real gives them"
+                f"the model returned {kind}; expected real outputs; wrap it in a module that returns their real part, "
+                "or both parts as torch.view_as_real gives them"
             )
         return outputs
 

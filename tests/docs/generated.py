@@ -1,7 +1,8 @@
 """What commands generate in the documentation; `python -m tests.docs.generated` writes it anew.
 
-In README.md, docs/presets.md and docs/reference/results.md a table stands below `<!-- formats: COMMAND -->`, or `presets:`
-or `results:`, up to the next line that is no table row; the page docs/reference/formats.md is generated as a whole.
+In README.md, docs/presets.md and docs/reference/results.md a table stands below `<!-- formats: COMMAND -->`, or
+`presets:` or `results:`, up to the next line that is no table row; the page docs/reference/formats.md is generated as a
+whole.
 """
 
 from __future__ import annotations
