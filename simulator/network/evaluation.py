@@ -28,6 +28,7 @@ from .metrics import Function, Metrics, are_classes
 from .ops import Op
 from .scaled import Calibration
 from .tally import LayerTally
+from .weights import Weights
 
 # Samples run together: as many as keep the outputs of all layers below this, so that memory stays bounded.
 OUTPUTS_PER_BATCH = 1 << 22
@@ -115,9 +116,10 @@ def evaluate(
         modes = ("exact", "low") if machine.mac.high is None else MODES if machine.policy else ("exact", "low", "high")
         size = batch or _batch_size(consumers)
         calibrations: dict[str, Calibration] = {}
+        weights = Weights(model)
         plain = _Pass(model, metrics, seed)
         passes = {
-            mode: _Emulated(model, metrics, seed, machine, mode, layers, consumers, calibrations, threads)
+            mode: _Emulated(model, metrics, seed, machine, mode, layers, consumers, calibrations, weights, threads)
             for mode in modes
         }
         done, notes, odd = 0, dict.fromkeys(_notes(machine)), _NotFinite()
@@ -131,6 +133,7 @@ def evaluate(
         for part in data.parts(size):
             # First torch's own run: what it cannot take is no fault of the emulation.
             unemulated = plain.forward(part, done)
+            weights.forget()  # quantised ones are shared by the modes of a batch, all of which are watched
             exact: dict[str, NDArray[Any]] = {}
             wanted: Tensor | None = None
             for i, one in enumerate(passes.values()):
@@ -218,13 +221,14 @@ class _Emulated(_Pass):
     def __init__(
         self, model: nn.Module, metrics: Mapping[str, Function] | None, seed: int, machine: Machine, mode: str,
         layers: Mapping[str, Any] | None, consumers: Mapping[str, Consumer], calibrations: dict[str, Calibration],
-        threads: int | None,
+        weights: Weights, threads: int | None,
     ) -> None:  # fmt: skip
         super().__init__(model, metrics, seed)
         self.mode = mode
         self.emulation = Emulation(
             model, machine, layers, default=mode,
             observers=(self._observe,), seed=seed, threads=threads, consumers=consumers, calibrations=calibrations,
+            weights=weights,
         )  # fmt: skip
         self.not_compared: dict[str, None] = {}
         self._exact: dict[str, NDArray[Any]] = {}
