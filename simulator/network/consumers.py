@@ -6,6 +6,7 @@ tensor followed from the Op that made it, through views and folded batch normali
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -257,7 +258,9 @@ def _judge(value: _Value) -> Consumer:
         return _judge(value.normalised)
     consumers, note = value.consumers, ""
     if len(consumers) > 1:
-        note = f"{len(consumers)} consumers ({', '.join(consumers)})"
+        times = Counter(consumers)
+        shown = ", ".join(name if count == 1 else f"{name}, {count} times" for name, count in times.items())
+        note = f"{len(consumers)} consumers ({shown})"
     elif consumers and consumers[0] != "output" and consumers[0] not in RULES:
         note = f"consumed by {consumers[0]}, for which there is no rule"
     if note:
