@@ -61,7 +61,7 @@ CONSUMED = {
     ),
     "two consumers": (lambda y: y.relu() + y.tanh(), "identity", "2 consumers (relu, tanh)"),
     "consumer and output": (lambda y: (y.relu(), y), "identity", "2 consumers (relu, output)"),
-    "two outputs": (lambda y: {"a": y, "b": [y.view(-1)]}, "identity", "2 consumers (output, output)"),
+    "two outputs": (lambda y: {"a": y, "b": [y.view(-1)]}, "identity", "2 consumers (output, 2 times)"),
     "a part": (lambda y: y[:, :3].relu(), "identity", "consumed by relu (of a part), for which there is no rule"),
     "two parts": (lambda y: y[:, :3].relu() + y[:, 3:].tanh(), "identity", "2 consumers (relu (of a part), tanh (of"),
     "a part in place": (lambda y: (y[:, :3].relu_(), y.exp())[1], "identity", "2 consumers (relu_ (of a part), exp)"),
