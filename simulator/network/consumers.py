@@ -193,12 +193,7 @@ class _Recorder:
             if name in _SAME_VALUES or getattr(func, "is_view", False):
                 for output in outputs:
                     self._carriers[id(output)] = output, value
-            elif (
-                name in BATCH_NORMS
-                and value.normalisation is None
-                and tensor is inputs[0]
-                and _folds(name, inputs, value)
-            ):
+            elif name in BATCH_NORMS and tensor is inputs[0] and _folds(name, inputs, value):
                 value.consumers.append(name)
                 value.normalised = _Value(
                     value.op, value.shape, Normalisation.of(name, inputs),

@@ -17,7 +17,7 @@ from .tap import Ran
 
 
 def folded(op: Op, affine: Affine) -> Op:
-    """Return an Op with scaled weights and a shifted addend, each rounded once, from float64 to the weights' array."""
+    """Return an Op with scaled weights and a shifted addend, each rounded once, from float64 to the weights' type."""
     scale, shift = (np.stack([op.columns(x, gemm) for gemm in range(op.gemms)])[:, None] for x in affine)
     a, b = op.operands
     addend = shift if op.addend is None else op.addend.astype(np.float64) * scale + shift
@@ -32,9 +32,8 @@ class Folding:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[
-            int, tuple[str, Affine]
-        ] = {}  # by the address of the tensor that waits: layer, what was folded
+        # By the address of the tensor that waits: the layer, and what was folded into its weights.
+        self._waiting: dict[int, tuple[str, Affine]] = {}
 
     def clear(self) -> None:
         """Begin a forward pass."""

@@ -67,8 +67,11 @@ class Origins:
         return origin if origin is not None and origin.path else None
 
 
+# The one that gives several gradients at once: those of the input, of the weight and of the bias.
+CONVOLUTION_BACKWARD = aten.convolution_backward.default
+
 # Operations of the backward pass that are products of gradients.
-GRADIENTS = (aten.mm.default, aten.bmm.default, aten.mv.default, aten.convolution_backward.default)
+GRADIENTS = (aten.mm.default, aten.bmm.default, aten.mv.default, CONVOLUTION_BACKWARD)
 
 # Nodes that compute the gradient of their second operand before that of the first; others do the first one first.
 _SECOND_FIRST = frozenset({"MmBackward0", "BmmBackward0"})
@@ -82,9 +85,7 @@ def as_gradients(func: Any, args: tuple[Any, ...], origin: Origin) -> list[Op | 
     """
     assert origin.op is not None
     found: list[Op | None] = (
-        _convolution_gradients(*args)
-        if func is aten.convolution_backward.default
-        else [_matrix_gradient(args[0], args[1], origin)]
+        _convolution_gradients(*args) if func is CONVOLUTION_BACKWARD else [_matrix_gradient(args[0], args[1], origin)]
     )
     for op in found:
         if op is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +93,11 @@ class Op(ABC):
         return self.gemms * self.m * self.n * self.k
 
     @property
+    def summed(self) -> bool:
+        """Whether k counts samples, over which the gradient of a weight is summed."""
+        return self.phase == WEIGHT_GRADIENT and not self.batched
+
+    @property
     def channels(self) -> int:
         """Output channels: the columns of all products side by side."""
         return self.n
@@ -117,7 +123,7 @@ class Op(ABC):
 
     @abstractmethod
     def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> Op:
-        """Return an Op of the same shapes with other values."""
+        """Return the same Op with other values: operands of the shapes that `operands` has, and an addend or None."""
 
     @property
     def inner_positions(self) -> int:
@@ -177,10 +183,12 @@ class MatrixProduct(Op):
         return factors.reshape(1, 1, -1)
 
     def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> MatrixProduct:
-        return _like(self, replace(self, a=a, b=b, c=addend))
+        other = copy.copy(self)
+        other.a, other.b, other.c = a, b, addend
+        return other
 
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
-        c = None if self.c is None else np.broadcast_to(self.c, (self.gemms, self.m, self.n))
+        c = self.addend
         for gemm in range(self.gemms):
             for rows in row_strips(self.m, self.n, self.k, spec):
                 addend = None if c is None else c[gemm, rows]
@@ -236,8 +244,10 @@ class Convolution(Op):
         return factors.reshape(self.gemms, self.n, *(1,) * (len(self.spatial) + 1))
 
     def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> Convolution:
-        x, weight = a.reshape(self.x.shape), b.reshape(self.weight.shape)
-        return _like(self, replace(self, x=x, weight=weight, bias=None if addend is None else addend.reshape(-1)))
+        other = copy.copy(self)
+        other.x, other.weight = a.reshape(self.x.shape), b.reshape(self.weight.shape)
+        other.bias = None if addend is None else addend.reshape(-1)
+        return other
 
     @property
     def inner_positions(self) -> int:
@@ -255,7 +265,7 @@ class Convolution(Op):
         channels = self.weight.shape[1]
         for gemm in range(self.gemms):
             weight = self.weight[gemm * self.n : (gemm + 1) * self.n].reshape(self.n, self.k)
-            c = None if self.bias is None else self.bias[gemm * self.n : (gemm + 1) * self.n]
+            c = None if self.bias is None else self.columns(self.bias, gemm)
             image = self.x[:, gemm * channels : (gemm + 1) * channels]
             for rows, a in unfolded(self.geometry, image, self.n, spec):
                 yield Block(gemm, rows, a, weight.T, c)
@@ -291,7 +301,9 @@ class KernelGradient(Op):
         return factors
 
     def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> KernelGradient:
-        return _like(self, replace(self, x=a, dy=b))
+        other = copy.copy(self)
+        other.x, other.dy = a, b
+        return other
 
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
         channels = self.shape[1]
@@ -303,15 +315,6 @@ class KernelGradient(Op):
 
     def tensor(self, out: NDArray[Any]) -> Tensor:
         return torch.from_numpy(out).transpose(1, 2).reshape(self.shape).to(self.dtype)
-
-
-AnyOp = TypeVar("AnyOp", bound=Op)
-
-
-def _like(op: AnyOp, other: AnyOp) -> AnyOp:
-    """Give a copy what is not among the arguments of the Op that it was made of."""
-    other.name, other.phase, other.roles, other.factors, other.step = op.name, op.phase, op.roles, op.factors, op.step
-    return other
 
 
 def array(tensor: Tensor) -> NDArray[Any]:

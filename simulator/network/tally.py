@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulator.cost.flags import MaskFlags
 
 from .consumers import Consumer
-from .ops import WEIGHT_GRADIENT, Op
+from .ops import Op
 from .packed import PackedFlags
 from .rules import Arithmetic
 from .sums import ExactSum, decibels
@@ -117,7 +117,7 @@ class LayerTally:
     def __init__(self, op: Op, label: str, mac: str, activation: str, site: int, scales: str = "") -> None:
         self.name, self.phase, self.kind, self.batched, self.n = op.name, op.phase, op.kind, op.batched, op.n
         self.m, self.k, self.gemms = op.m, op.k, op.gemms
-        self.summed = op.phase == WEIGHT_GRADIENT and not op.batched
+        self.summed = op.summed
         self.step = op.step
         self.label, self.mac, self.activation, self.site, self.scales = label, mac, activation, site, scales
         self.rows = 0  # computed so far, of each product, or of all products together where these count samples
@@ -156,9 +156,8 @@ class Tallies:
 
     def of(self, op: Op, rule: Arithmetic, consumer: Consumer) -> LayerTally:
         """Return the tally of an Op: a layer has one for each shape, but for the number of samples."""
-        summed = op.phase == WEIGHT_GRADIENT and not op.batched
-        counted = (op.gemms if not op.batched else None, op.m if op.batched or summed else None)
-        key = (op.name, op.phase, op.kind, op.n, None if summed else op.k, op.batched, str(rule), *counted)
+        counted = (op.gemms if not op.batched else None, op.m if op.batched or op.summed else None)
+        key = (op.name, op.phase, op.kind, op.n, None if op.summed else op.k, op.batched, str(rule), *counted)
         if key not in self._tallies:
             site, scales = len(self._tallies), rule.scales_in_words(op.roles)
             self._tallies[key] = LayerTally(op, rule.label, str(rule), consumer.activation, site, scales)

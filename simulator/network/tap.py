@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import (
 from simulator.errors import InputError
 
 from .aten_ops import FUNCTIONAL, as_op, write
-from .gradients import GRADIENTS, Origin, Origins, as_gradients
+from .gradients import CONVOLUTION_BACKWARD, GRADIENTS, Origin, Origins, as_gradients
 from .ops import FORWARD, Op
 from .parts import Parts
 
@@ -232,12 +232,14 @@ class Tap:
             gradients = as_gradients(func, args, origin)
             results = [None if op is None else self.execute(op) for op in gradients]
         found = tuple(op for op in gradients if op is not None)
+        # Of a convolution as many as its mask asks for; the bias's is no product.
+        products = sum(args[-1][:2]) if func is CONVOLUTION_BACKWARD else 1
         unknown = ""
-        if len(found) < (1 if func is not CONVOLUTION else sum(args[-1][:2])):
+        if len(found) < products:
             unknown = func.overloadpacket.__name__
             self.not_emulated[unknown, IN_BACKWARD] += 1
         executed = any(result is not None for result in results)
-        result = results[0] if func is not CONVOLUTION else self._completed(func, args, results, executed)
+        result = self._completed(func, args, results, executed) if func is CONVOLUTION_BACKWARD else results[0]
         if result is None:
             result = func(*args, **kwargs)
         phase = found[0].phase if found else BACKWARD
@@ -333,7 +335,6 @@ def _nothing(*args: Any) -> None:
 
 # Operations with such a kernel, and none for the CPU, are made of others.
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-CONVOLUTION = torch.ops.aten.convolution_backward.default
 
 
 @functools.cache
