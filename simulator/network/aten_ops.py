@@ -22,7 +22,7 @@ MAC_WORDS = frozenset({
 })  # fmt: skip
 
 # Namespaces of torch's own operations.
-OWN = frozenset({"aten", "prim", "prims", "profiler"})
+TORCH_NAMESPACES = frozenset({"aten", "prim", "prims", "profiler"})
 
 
 def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str | None:
@@ -34,7 +34,7 @@ def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str 
     if not isinstance(func, torch._ops.OpOverload):
         return str(func.__name__)  # a higher-order operation, of which only the whole is seen
     name = func.overloadpacket.__name__
-    if func.namespace not in OWN:
+    if func.namespace not in TORCH_NAMESPACES:
         return f"{func.namespace}.{name}"
     build = _OPS.get(FUNCTIONAL.get(func, func))
     if build is None:

@@ -23,8 +23,8 @@ from .tap import Ran, Tap
 
 Affine = tuple[NDArray[Any], NDArray[Any]]  # scale and shift
 
-# Operations with a rule -> activation, a key of simulator.arithmetic.two_pass.KAPPA_PRIME.
-RULES = {"relu": "relu", "relu_": "relu", "tanh": "tanh", "tanh_": "tanh"}
+# Operations whose condition number is known -> activation, a key of simulator.arithmetic.two_pass.KAPPA_PRIME.
+ACTIVATIONS = {"relu": "relu", "relu_": "relu", "tanh": "tanh", "tanh_": "tanh"}
 
 # Operations that hand the same values on, beside those that the dispatcher itself marks as views.
 _SAME_VALUES = frozenset({"clone", "_to_copy", "_unsafe_view", "_reshape_copy", "lift_fresh"})
@@ -256,10 +256,10 @@ def _judge(value: _Value) -> Consumer:
         times = Counter(consumers)
         shown = ", ".join(name if count == 1 else f"{name}, {count} times" for name, count in times.items())
         note = f"{len(consumers)} consumers ({shown})"
-    elif consumers and consumers[0] != "output" and consumers[0] not in RULES:
+    elif consumers and consumers[0] != "output" and consumers[0] not in ACTIVATIONS:
         note = f"consumed by {consumers[0]}, for which there is no rule"
     if note:
         note = f"{note}; scored as identity"
-    activation = "identity" if note or not consumers else RULES.get(consumers[0], "identity")
+    activation = "identity" if note or not consumers else ACTIVATIONS.get(consumers[0], "identity")
     outputs = value.op.gemms * value.op.m * value.op.n
     return Consumer(activation, value.normalisation, note, outputs, value.foldable)

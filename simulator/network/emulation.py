@@ -79,7 +79,7 @@ class Emulation:
         paths = [path or type(model).__name__ for path, _ in model.named_modules()]
         self.rules = Rules(machine, mode, (*read_layers(layers or {}), *machine.layers), paths)
         self.consumers: dict[str, Consumer] = dict(consumers or {})
-        scored = any(rule.high is not None for rule in self.rules.all())
+        scored = any(arithmetic.high is not None for arithmetic in self.rules.arithmetics())
         self._records = (scored or machine.fold_batch_norm) and consumers is None
         self._recorded: set[nn.Module] = set()
         self._entered = False
@@ -94,7 +94,7 @@ class Emulation:
         self._skipped = False
         self._tap = Tap(
             model, self._execute, self._observe, self._begin, self._emulates, self._compute, self._folding.end,
-            follows=any(use != vector.TORCH for use in self.rules.vectors()),
+            follows=any(use != vector.FLOAT32 for use in self.rules.vectors()),
         )  # fmt: skip
 
     def __enter__(self) -> Emulation:
@@ -117,7 +117,7 @@ class Emulation:
     @property
     def needs_calibration(self) -> bool:
         """Whether a layer's scales are calibrated."""
-        scalings = [rule.scalings[0] for rule in self.rules.all()]
+        scalings = [arithmetic.scalings[0] for arithmetic in self.rules.arithmetics()]
         return any(scaling is not None and scaling.when == "calibrated" for scaling in scalings)
 
     def calibrate(self, *args: Any, **kwargs: Any) -> None:
@@ -166,36 +166,38 @@ class Emulation:
         forward = op.phase == FORWARD
         if op.batched and op.gemms == 1 and self._weights.holds(op.operands[1]):
             op.batched = False  # einsum makes a stack of one of what is a layer, whose rows count samples
-        rule = self.rules.arithmetic(op)
+        arithmetic = self.rules.arithmetic(op)
         consumer = self.consumers.get(op.name, Consumer()) if forward else Consumer()
         # Once as the unit gives them, once as the network wants them.
         check_fits(f"{op.name}: outputs {op.gemms} x ({op.m}, {op.n})", op.gemms * op.m * op.n, 16)
-        tally = self.tallies.of(op, rule, consumer)
-        if rule.low is None:
+        tally = self.tallies.of(op, arithmetic, consumer)
+        if arithmetic.low is None:
             tally.add(op, 0, None)
             return None
         affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable else None
-        ready = op
+        computed = op
         if affine is not None:
-            ready, consumer = folded(op, affine), replace(consumer, normalisation=None)
+            computed, consumer = folded(op, affine), replace(consumer, normalisation=None)
         scale = b"" if affine is None else affine[0].tobytes()  # that the weights have beside their own values
-        over = None
-        if rule.scaled:
-            over = scaled(
-                ready, rule, self.calibrations,
+        divided = None
+        if arithmetic.scaled:
+            divided = scaled(
+                computed, arithmetic, self.calibrations,
                 lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, scale), find),
             )  # fmt: skip
         place = Place(self.seed, tally.site, tally.rows, self.threads)
-        out, overflows, flags = execute(ready, rule, consumer, place, over, self._make_ready(op, rule, scale))
+        out, overflows, flags = execute(
+            computed, arithmetic, consumer, place, divided, self._make_ready(op, arithmetic, scale)
+        )
         tally.add(op, overflows, flags)
         for observe in self.observers:
             observe(op, out, tally)
         self._folds = affine
         return op.tensor(out)
 
-    def _make_ready(self, op: Op, rule: Arithmetic, scale: bytes) -> MakeReady:
+    def _make_ready(self, op: Op, arithmetic: Arithmetic, scale: bytes) -> MakeReady:
         """Return what makes operand b of an Op ready, once as long as the weights that it is made of stay the same."""
-        scales = tuple(rule.scalings[role] for role in op.roles)
+        scales = tuple(arithmetic.scalings[role] for role in op.roles)
         moved = scales[0] is not None and scales[0].per == "channel"  # scales that move into the weights
 
         def ready(b: NDArray[Any], gemm: int, part: int, use: Use) -> Ready:
@@ -228,8 +230,8 @@ class Emulation:
             return MAC_ARRAY, "folded"
         if ran.path and vector.covers(ran.func):
             use = self.rules.vector(ran.path)
-            if ran.path != IN_BACKWARD or all(other == vector.TORCH for other in self.rules.vectors()):
-                return VECTOR_UNIT, "float32" if use == vector.TORCH else str(use)
+            if ran.path != IN_BACKWARD or all(other == vector.FLOAT32 for other in self.rules.vectors()):
+                return VECTOR_UNIT, "float32" if use == vector.FLOAT32 else str(use)
         return TORCH, ""
 
 

@@ -63,18 +63,19 @@ MakeReady = Callable[[NDArray[Any], int, int, Use], Ready]
 
 
 def execute(
-    op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
+    op: Op, arithmetic: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
 ) -> Outcome:
     """Compute an Op.
 
     Args:
-        rule: with a MAC. consumer: what the score of a second pass looks at. scaled: the same Op with scales, or None.
+        arithmetic: with a MAC. consumer: what the score of a second pass looks at.
+        scaled: the same Op with its operands over their scales, or None.
         ready: makes an operand ready that has a format, or finds it ready from an earlier time.
     """
-    assert rule.low is not None
-    if rule.high is not None:
-        return _two_passes(op, rule, consumer, place, scaled, ready)
-    spec = op.on(rule.low)
+    assert arithmetic.low is not None
+    if arithmetic.high is not None:
+        return _two_passes(op, arithmetic, consumer, place, scaled, ready)
+    spec = op.on(arithmetic.low)
     if scaled is None:
         return _one_pass(op, spec, place, ready)
     return _by_parts(op, spec, place, scaled, ready)
@@ -132,9 +133,9 @@ def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled, ready: MakeRe
 
 
 def _two_passes(
-    op: Op, rule: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
+    op: Op, arithmetic: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
 ) -> Outcome:
-    low, high = rule.low, rule.high
+    low, high = arithmetic.low, arithmetic.high
     assert low is not None and high is not None
     dtype = np.result_type(low.dtype, high.dtype) if scaled is None else np.dtype(np.float32)
     out = np.empty((op.gemms, op.m, op.n), dtype)
@@ -153,7 +154,7 @@ def _two_passes(
             scale = scale * (_left(scaled, block, 0) * _right(scaled, block, 0))
         r = two_pass(
             a, b, low, high, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
-            criterion=rule.criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
+            criterion=arithmetic.criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
             matrix=place.matrix(op, block), keep_scores=False,
         )  # fmt: skip
         y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)

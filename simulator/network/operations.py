@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from simulator.result import OperationResult
 
-from .aten_ops import OWN
+from .aten_ops import TORCH_NAMESPACES
 from .tap import Ran
 
 MAC_ARRAY, VECTOR_UNIT, TORCH = "MAC array", "vector unit", "torch"
@@ -61,7 +62,7 @@ def _name(func: Any) -> str:
     if not isinstance(func, torch._ops.OpOverload):
         return str(func.__name__)
     name = func.overloadpacket.__name__
-    return name if func.namespace in OWN else f"{func.namespace}.{name}"
+    return name if func.namespace in TORCH_NAMESPACES else f"{func.namespace}.{name}"
 
 
 def _dtype(result: Any) -> str:
@@ -83,7 +84,5 @@ def _work(ran: Ran) -> int:
 
 def _flops(ran: Ran) -> int | None:
     """Return what torch's own counter says of an operation that it knows."""
-    from torch.utils.flop_counter import flop_registry
-
     known = flop_registry.get(ran.func.overloadpacket)
     return None if known is None else int(known(*ran.args, **ran.kwargs, out_val=ran.result))

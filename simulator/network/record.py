@@ -17,6 +17,8 @@ from .tally import LayerTally, RelativeErrors
 if TYPE_CHECKING:
     from .emulation import Emulation
 
+_OFTEN = 0.01  # share of a layer's outputs that may overflow before the record warns
+
 
 def run_record(run: Emulation) -> RunResult:
     """Return the record of an emulation so far, without what needs labels or an exact run."""
@@ -83,9 +85,6 @@ def _overflows(run: Emulation) -> list[str]:
         for tally in run.tallies
         if tally.scales and (share := tally.overflows / max(1, tally.gemms * tally.m * tally.n)) > _OFTEN
     ]
-
-
-_OFTEN = 0.01
 
 
 def _groups(tallies: Iterable[LayerTally]) -> list[list[LayerTally]]:

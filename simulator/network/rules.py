@@ -146,7 +146,7 @@ class Rules:
             words["batch normalisation"] = "folded"
         return words | {f"layers {rule.pattern}": str(rule) for rule in self._rules}
 
-    def all(self) -> tuple[Arithmetic, ...]:
+    def arithmetics(self) -> tuple[Arithmetic, ...]:
         """Return the arithmetics of the forward pass that there are."""
         return (self.default, *self._forward.values())
 

@@ -15,7 +15,7 @@ from simulator.hardware import Scaling
 
 from .ops import Axes, Op
 from .rules import Arithmetic
-from .scales import Magnitudes, chosen, counts, measured
+from .scales import Magnitudes, chosen, measured, needs_histogram
 
 Array = NDArray[Any]
 Keep = Callable[[Any, Callable[[], Array]], Array]
@@ -107,7 +107,7 @@ class Calibration:
 
     def __init__(self, op: Op, scaling: Scaling) -> None:
         self.scaling = scaling
-        self.magnitudes = [Magnitudes(len(cells), counts(scaling)) for cells in self._cells(op)]
+        self.magnitudes = [Magnitudes(len(cells), needs_histogram(scaling)) for cells in self._cells(op)]
 
     def add(self, op: Op) -> None:
         """Take the values of an Op."""
@@ -120,7 +120,7 @@ class Calibration:
         return [_cells(part, kept) for part in _blocks(op.operands[0], axes.inner, self.scaling)]
 
 
-def scaled(op: Op, rule: Arithmetic, calibrations: dict[str, Calibration], keep: Keep) -> Scaled:
+def scaled(op: Op, arithmetic: Arithmetic, calibrations: dict[str, Calibration], keep: Keep) -> Scaled:
     """Divide the operands of an Op by their scales.
 
     Args:
@@ -130,9 +130,9 @@ def scaled(op: Op, rule: Arithmetic, calibrations: dict[str, Calibration], keep:
     Raises:
         InputError: a layer of which the scales are calibrated was not.
     """
-    assert rule.low is not None and rule.low.operands is not None
+    assert arithmetic.low is not None and arithmetic.low.operands is not None
     (a, b), (axes_a, axes_b) = op.operands, op.axes
-    roles = [(rule.scalings[role], rule.low.operands[role]) for role in op.roles]
+    roles = [(arithmetic.scalings[role], arithmetic.low.operands[role]) for role in op.roles]
     left = right = np.ones((1, 1, 1), np.float32)
     block = 0
     (first, use), (second, use_b) = roles

@@ -7,8 +7,6 @@ one.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,7 +72,7 @@ def _edge(bins: NDArray[np.int64]) -> NDArray[np.float64]:
     return (bins << _DROPPED).astype(np.uint32).view(np.float32).astype(np.float64)
 
 
-def counts(scaling: Scaling) -> bool:
+def needs_histogram(scaling: Scaling) -> bool:
     """Whether a method needs a histogram."""
     return scaling.method != "max"
 
@@ -107,7 +105,7 @@ def measured(x: NDArray[np.float32], use: Use, scaling: Scaling) -> NDArray[np.f
     scales = []
     for first in range(0, len(x), _CELLS_AT_ONCE):
         part = x[first : first + _CELLS_AT_ONCE]
-        magnitudes = Magnitudes(len(part), counts(scaling))
+        magnitudes = Magnitudes(len(part), needs_histogram(scaling))
         magnitudes.add(part)
         scales.append(chosen(magnitudes, use, scaling))
     return np.concatenate(scales) if scales else np.ones(0, np.float32)
@@ -122,9 +120,10 @@ def chosen(magnitudes: Magnitudes, use: Use, scaling: Scaling) -> NDArray[np.flo
     if scaling.method == "mse":
         scales = _least_error(magnitudes, use, scaling.powers_of_two)
     else:
-        top = magnitudes.percentile(scaling.percentile) if counts(scaling) else magnitudes.largest.astype(np.float64)
+        largest = magnitudes.largest.astype(np.float64)
+        top = magnitudes.percentile(scaling.percentile) if needs_histogram(scaling) else largest
         # A cell of zeros but for a few has no percentile to scale by.
-        top = np.where(top > 0, top, magnitudes.largest)
+        top = np.where(top > 0, top, largest)
         scales = top / (_anchor(use.format) if scaling.to is None else scaling.to)
         if scaling.powers_of_two:
             scales = _power_of_two(scales)
@@ -143,7 +142,7 @@ def _power_of_two(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x > 0, np.ldexp(1.0, exponents - (significands == 0.5)), 0.0)
 
 
-def _least_error(magnitudes: Magnitudes, use: Use, powers_of_two: bool) -> NDArray[Any]:
+def _least_error(magnitudes: Magnitudes, use: Use, powers_of_two: bool) -> NDArray[np.float64]:
     assert magnitudes.counts is not None
     start = magnitudes.largest.astype(np.float64) / _anchor(use.format)
     if powers_of_two:

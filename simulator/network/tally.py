@@ -154,11 +154,11 @@ class Tallies:
     def __iter__(self) -> Iterator[LayerTally]:
         return iter(self._tallies.values())
 
-    def of(self, op: Op, rule: Arithmetic, consumer: Consumer) -> LayerTally:
+    def of(self, op: Op, arithmetic: Arithmetic, consumer: Consumer) -> LayerTally:
         """Return the tally of an Op: a layer has one for each shape, but for the number of samples."""
         counted = (op.gemms if not op.batched else None, op.m if op.batched or op.summed else None)
-        key = (op.name, op.phase, op.kind, op.n, None if op.summed else op.k, op.batched, str(rule), *counted)
+        key = (op.name, op.phase, op.kind, op.n, None if op.summed else op.k, op.batched, str(arithmetic), *counted)
         if key not in self._tallies:
-            site, scales = len(self._tallies), rule.scales_in_words(op.roles)
-            self._tallies[key] = LayerTally(op, rule.label, str(rule), consumer.activation, site, scales)
+            site, scales = len(self._tallies), arithmetic.scales_in_words(op.roles)
+            self._tallies[key] = LayerTally(op, arithmetic.label, str(arithmetic), consumer.activation, site, scales)
         return self._tallies[key]

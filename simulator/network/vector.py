@@ -43,7 +43,7 @@ _MOVES = frozenset({"clone", "fill", "masked_fill", "where", "zero"})
 # Operations that write to arguments that their schema does not mark: how many of the first ones are read only.
 _READ = {"native_batch_norm": 3, "_native_batch_norm_legit": 3, "_native_batch_norm_legit_no_training": 3}
 
-TORCH = Use.parse("fp32")  # the format in which all is left as torch computes it
+FLOAT32 = Use.parse("fp32")  # the format in which all is left as torch computes it
 
 
 def unit(form: str | Use) -> Use:
@@ -75,7 +75,7 @@ def covers(func: Any) -> bool:
 
 def compute(use: Use, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation of the vector unit in a format; None where torch does so itself."""
-    if use == TORCH or not covers(func):
+    if use == FLOAT32 or not covers(func):
         return None
 
     def read(x: Any) -> Any:
