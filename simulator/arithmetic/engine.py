@@ -80,7 +80,7 @@ class Accumulation:
         b: NDArray[Any] | Ready,
         c: ArrayLike | None,
         threads: int | None = None,
-        key: engine.Key | None = None,
+        key: RandomKey | None = None,
     ) -> None:
         check_shapes("accumulation", a, b)
         self.spec = spec
@@ -103,8 +103,8 @@ class Accumulation:
         self.late = joins_late(spec.accumulator)
         self.c = None if c is None else self._addend(numbers(c, "c"))
         self.lowered: Lowered = lower(spec.accumulator, spec.operands)
-        self._situation = self._profiled()
-        self.kernel: Kernel = choose(self._situation)[0]
+        self.situation = self._profiled()  # what the choice of a kernel depends on
+        self.kernel: Kernel = choose(self.situation)[0]
 
     def _addend(self, c: NDArray[Any]) -> NDArray[Any]:
         """Round the addend into the use in which it joins; an exact sum takes it as it is."""
@@ -125,10 +125,6 @@ class Accumulation:
         wide = self.a.dtype == np.float64 or self.b.dtype == np.float64
         a, b = engine.profile(self.a), self._profile_of_b or engine.profile(self.b.T)
         return Situation(self.lowered, a, b, starts, self.a.shape[1], wide)
-
-    def situation(self) -> Situation:
-        """Return what the choice of a kernel depends on."""
-        return self._situation
 
     def dense(self, stats: bool | str = False) -> tuple[NDArray[Any], Stats | None]:
         """Compute all outputs, (M, N); with Stats, complete for True, without counts for "overflows"."""
@@ -161,15 +157,15 @@ class Accumulation:
     ) -> tuple[NDArray[Any], Stats | None]:
         spec, lowered = self.spec, self.lowered
         kernel = self.kernel
-        if counts is not None and not kernel.can_count(self.situation()):
-            kernel = choose(self._situation, counts=True)[0]
+        if counts is not None and not kernel.can_count(self.situation):
+            kernel = choose(self.situation, counts=True)[0]
         use = result_use(spec.accumulator)
         y = np.empty(
             self.shape if outputs is None else outputs[0].shape,
             np.float32 if kernel.rounds and float32_holds(use.format) else np.float64,
         )
         overflowed = np.zeros(y.shape, np.bool_) if overflows else None
-        shortcuts, at = kernel.shortcuts(self._situation), split(self._situation)
+        shortcuts, at = kernel.shortcuts(self.situation), split(self.situation)
         if kernel.name == "definition":
             self._define(y, overflowed, outputs, counts)
         else:
@@ -206,7 +202,7 @@ class Accumulation:
         """Return the exact inner products in float64, addend included, and how far they may be off."""
         lowered = lower(Exact(Use.parse("fp64")))
         c = None if self.c is None else convert(self.c, np.float64)
-        situation = replace(self._situation, lowered=lowered, c=None if c is None else engine.profile(c))
+        situation = replace(self.situation, lowered=lowered, c=None if c is None else engine.profile(c))
         proved = [
             name
             for name in ("float32_exact", "float64_exact")
@@ -293,14 +289,14 @@ class Accumulation:
         return result
 
 
-def random_key(seed: int, step: int, site: int, first_row: int, columns: int, matrix: int = 0) -> engine.Key:
+def random_key(seed: int, step: int, site: int, first_row: int, columns: int, matrix: int = 0) -> RandomKey:
     """Return the key of random words of rows of a result; ValueError or TypeError says what is out of range."""
     first = whole_of_bits("first_row", first_row, 64) * columns
     key = whole_of_bits("seed", seed, 32), whole_of_bits("step", step, 32), whole_of_bits("site", site, SITE_BITS)
     return engine.Key(*key, first, columns, 1, whole_of_bits("matrix", matrix, 64))
 
 
-def random_words(key: engine.Key, node: int, first: int, which: int = SUM) -> dict[str, Any]:
+def random_words(key: RandomKey, node: int, first: int, which: int = SUM) -> dict[str, Any]:
     """Return, as arguments of native.twins, which random words an array is rounded with.
 
     Args:

@@ -120,7 +120,7 @@ def explain(
         check_shapes("explain", a, b)
         work = Accumulation(mac, a, b, c, threads)
         m, n, k = *work.shape, work.a.shape[1]
-        situation, known = work.situation(), "these operands"
+        situation, known = work.situation, "these operands"
     else:
         assert shape is not None
         m, n, k = _checked(shape)

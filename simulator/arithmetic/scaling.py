@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from native.matmul import Key
 from native.twins import add, convert, quantize, scale
 from native.uses import CODEBOOKS
 
 from .accumulators import Late, result_use
-from .engine import Accumulation, Ready, random_words
+from .engine import Accumulation, RandomKey, Ready, random_words
 from .places import ALPHA, BETA, OUTPUT, C
 from .spec import MacSpec
 from .stats import Stats
@@ -25,7 +24,7 @@ def scaled(
     b: NDArray[Any] | Ready,
     c: NDArray[Any] | None,
     threads: int | None,
-    key: Key,
+    key: RandomKey,
     stats: bool | str,
     alpha: float,
     beta: float,

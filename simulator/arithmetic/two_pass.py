@@ -200,7 +200,7 @@ def two_pass(
     """
     if not isinstance(criterion, Criterion | None):
         raise TypeError(f"criterion: expected a Criterion or None, got {criterion!r}")
-    rule = Criterion(tolerance, score) if criterion is None else criterion
+    criterion = Criterion(tolerance, score) if criterion is None else criterion
     low, high = mac(low), mac(high)
     if not isinstance(a, Gathered):
         a = numbers(a, "a")
@@ -220,7 +220,7 @@ def two_pass(
     kept = np.empty(first.shape) if keep_scores else None
     for rows in _strips(first.shape, SCORED_AT_ONCE):
         scores = kappa_prime(first[rows], activation, *(x if np.isscalar(x) else x[rows] for x in affine))
-        np.logical_not(rule.keep(first[rows], scores, saturated[rows]), out=recomputed[rows])
+        np.logical_not(criterion.keep(first[rows], scores, saturated[rows]), out=recomputed[rows])
         if kept is not None:
             kept[rows] = scores
     output = convert(first, np.result_type(low.dtype, high.dtype))

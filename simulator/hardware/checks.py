@@ -144,7 +144,7 @@ def output(form: object) -> str:
     return form
 
 
-# What a layer can have beside the MACs of strings.
+# What the MAC of a layer can be called, beside a MAC in its string form.
 LAYER_MACS = ("low", "high", "two_pass", "exact", "float32")
 
 

@@ -17,6 +17,9 @@ from .records import LayerRule, Scaling
 
 Problem = Callable[[Keys, str], None]
 
+_SECTION = TypeAdapter(schema.LayerSection)
+_SCALING = tuple(schema.ScalingSection.model_fields)
+
 
 def layer_rules(sections: Mapping[str, schema.LayerSection], problem: Problem) -> tuple[LayerRule, ...]:
     """Return the rules of the section `layers`; `problem` takes (keys below it, message) of what does not fit."""
@@ -50,9 +53,6 @@ def read_layers(layers: Mapping[str, Any]) -> tuple[LayerRule, ...]:
     return tuple(rules)
 
 
-_SECTION = TypeAdapter(schema.LayerSection)
-
-
 def _first(pattern: str, error: ValidationError) -> str:
     found = error.errors(include_url=False)[0]
     where = ": ".join(map(str, ("layers", pattern, *found["loc"])))
@@ -62,9 +62,6 @@ def _first(pattern: str, error: ValidationError) -> str:
     if found["type"] == "extra_forbidden":
         return f"{where}: unknown key; expected some of {known}, and of scales {', '.join(_SCALING)}; correct it"
     return f"{where}: got {found['input']!r}; expected a MAC, or a mapping of {known}; give e.g. 'high'"
-
-
-_SCALING = tuple(schema.ScalingSection.model_fields)
 
 
 def _rule(pattern: str, section: schema.LayerSection, problem: Problem) -> LayerRule:

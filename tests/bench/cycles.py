@@ -73,7 +73,7 @@ def leaf_of(work: Accumulation) -> str:
     """Return the name of the function that a dense product runs in."""
     if work.kernel.name == "float32_aligned":
         return "run_leaf"
-    shortcuts = work.kernel.shortcuts(work.situation())
+    shortcuts = work.kernel.shortcuts(work.situation)
     known = "BOUNDED" if shortcuts is not None and shortcuts.bounded.holds else "WATCHED"
     return f"{work.kernel.name}_dense_{known}_{0 if shortcuts is None else shortcuts.on_grid}"
 

@@ -35,7 +35,7 @@ def runs(spec, a, b, c=None, threads=1, key=None):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ULPSIM_ISA", isa)
             work = Accumulation(spec, a, b, c, threads, key)
-            situation = work.situation()
+            situation = work.situation
             for kernel in KERNELS:
                 # Scalar integers are the same code on every set: one of them is enough.
                 again = kernel.name == "integer_any" and isa != ISAS[0]

@@ -150,7 +150,7 @@ def test_what_lanes_do_not_do_is_refused():
     ]:
         work = Accumulation(simulator.mac(unit), a, b, None)
         failed = [
-            clause.text for clause in kernel_named("float32_aligned").condition(work.situation()) if not clause.holds
+            clause.text for clause in kernel_named("float32_aligned").condition(work.situation) if not clause.holds
         ]
         assert len(failed) == 1 and text in failed[0], (unit, failed)
         assert work.kernel.name == "integer_any"

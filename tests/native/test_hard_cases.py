@@ -118,7 +118,7 @@ def test_the_chosen_kernel_gives_the_right_result(name, isa):
 def test_the_refused_kernel_gives_a_wrong_bit(name, isa):
     kernel, accumulator, a, b, c, right, wrong = results(name)
     work = forced(kernel, accumulator, a, b, c, check=False)
-    assert not all(clause.holds for clause in kernel_named(kernel).condition(work.situation()))
+    assert not all(clause.holds for clause in kernel_named(kernel).condition(work.situation))
     assert_same_bits(work.dense()[0], [[wrong]], note=f"{name} {isa}")
     assert not np.array_equal([[right]], [[wrong]]) or math.copysign(1, right) != math.copysign(1, wrong)
 
@@ -142,7 +142,7 @@ def test_float64_is_exact_for_e4m3_up_to_k_2_to_17_and_wrong_beyond():
     a[0, -2:], b[-2:, 0] = 2.0**-9, 2.0**-9
     right = (k - 2) * 448.0**2 + 2.0**-17
     work = forced("float64_exact", "exact(fp64)", a, b, check=False)
-    assert not all(clause.holds for clause in work.kernel.condition(work.situation()))
+    assert not all(clause.holds for clause in work.kernel.condition(work.situation))
     assert float(work.dense()[0][0, 0]) != right
     assert float(simulator.matmul(a, b, "exact(fp64)")[0, 0]) == right
     inside = simulator.matmul(a[:, 2**17 :], b[2**17 :], "exact(fp64)")

@@ -79,7 +79,7 @@ def test_listed_outputs_are_those_of_a_dense_product_however_many_there_are(case
     for shape, shares in (((45, 300, 20), (0.004, 0.1, 0.9)), ((3, 70, (1 << 13) + 19), (0.5,))):
         a, b, c = case.arrays(*shape, SEED)
         work = forced(case.kernel, case.spec, a, b, c, threads, check=False)
-        if not all(clause.holds for clause in kernel_named(case.kernel).condition(work.situation())):
+        if not all(clause.holds for clause in kernel_named(case.kernel).condition(work.situation)):
             continue  # of long sums
         values, stats = work.dense("overflows")
         for share in shares:
@@ -135,7 +135,7 @@ SHORTENED = [case for case in CASES if (k := kernel_named(case.kernel)).leaf in 
 
 def proved(case, shape):
     work = forced(case.kernel, case.spec, *case.arrays(*shape, SEED))
-    return work, work.kernel.shortcuts(work.situation())
+    return work, work.kernel.shortcuts(work.situation)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=str)

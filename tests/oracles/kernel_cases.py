@@ -167,7 +167,7 @@ def forced(kernel: str, spec: str, a: NDArray, b: NDArray, c=None, threads: int 
     work = Accumulation(simulator.mac(spec), a, b, c, threads)
     chosen = kernel_named(kernel)
     if check:
-        failed = [clause.text for clause in chosen.condition(work.situation()) if not clause.holds]
+        failed = [clause.text for clause in chosen.condition(work.situation) if not clause.holds]
         assert not failed, f"{kernel} does not hold for {spec}: {failed}"
     work.kernel = chosen
     return work

@@ -54,7 +54,7 @@ def test_any_values_of_a_format_keep_within_what_was_reckoned_with(name):
     told = simulator.explain(f"{name} -> fma(fp32)", (2, 2, 4))
     work = Accumulation(simulator.mac(f"{name} -> fma(fp32)"), a, a.T.copy(), None)
     (kernel,) = (kernel for kernel in KERNELS if kernel.name == told.kernel)
-    assert all(clause.holds for clause in kernel.condition(work.situation()))
+    assert all(clause.holds for clause in kernel.condition(work.situation))
 
 
 def test_what_has_no_kernel_is_left_to_the_definition():

@@ -102,7 +102,7 @@ def test_counting_runs_in_the_kernel_that_runs_without_but_for_sums_too_long_for
         work = simulator.arithmetic.Accumulation(simulator.mac(spec), a, b, None)
         assert work.kernel.name.startswith("float32")
         assert work.dense(True)[1].kernel == work.kernel.name
-        assert choose(replace(work.situation(), k=1 << 30), counts=True)[0].name[:7] in ("float64", "integer")
+        assert choose(replace(work.situation, k=1 << 30), counts=True)[0].name[:7] in ("float64", "integer")
 
 
 def test_empty_products_have_empty_statistics():
