@@ -182,9 +182,15 @@ def test_gradients_of_attention():
     ]  # fmt: skip
     scores = [product("low", q[0, h].detach() * 3**-0.25, k[0, h].detach().T * 3**-0.25)[0] for h in range(2)]
     attention = [torch.from_numpy(s).softmax(-1) for s in scores]
+    dy = torch.ones(4, 3)
     for h in range(2):
-        dv = product("low", attention[h].T, np.ones((4, 3), np.float32))[0]
-        assert same(v.grad[0, h], dv)
+        assert same(v.grad[0, h], product("low", attention[h].T, dy)[0])
+        d_attention = torch.from_numpy(product("low", dy, v[0, h].detach().T)[0])
+        d_scores = torch._softmax_backward_data(d_attention, attention[h], -1, torch.float32)
+        dq = product("low", d_scores, k[0, h].detach() * 3**-0.25)[0]
+        dk = product("low", q[0, h].detach().T * 3**-0.25, d_scores)[0].T
+        assert same(q.grad[0, h], torch.from_numpy(dq) * 3**-0.25)
+        assert same(k.grad[0, h], torch.from_numpy(dk) * 3**-0.25)
 
 
 def test_of_two_passes_gradients_have_the_high_one():
@@ -327,8 +333,9 @@ def test_gradients_of_square_products(function, wanted, turned):
     model = Function(function)
     with simulator.emulate(model, "npu", layers={"*": TWO_FORMATS}):
         model(a, b).backward(dy)
-    for operand, gradient in zip((a, b), product_gradients(a.detach(), b.detach(), dy), strict=True):
-        assert operand.grad is None or torch.equal(operand.grad, gradient)
+    gradients = product_gradients(a.detach(), b.detach(), dy)
+    for operand, gradient, is_wanted in zip((a, b), gradients, wanted, strict=True):
+        assert torch.equal(operand.grad, gradient) if is_wanted else operand.grad is None
 
 
 def test_gradients_of_a_matrix_with_itself():

@@ -1,5 +1,7 @@
 """Rules of layers: from YAML and from Python to the arithmetic of each layer, in every mode of a run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -157,8 +159,6 @@ def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message)
 def test_a_pattern_that_fits_nothing_and_a_mode_that_is_not_there():
     with pytest.raises(InputError, match="layers: pattern 'boddy' fits no module; expected a glob on Net, stem"):
         rules({"boddy": "low"})
-    from dataclasses import replace
-
     one = replace(NPU, mac=replace(NPU.mac, high=None, datapath=None), policy=None)
     with pytest.raises(InputError, match="mode 'high': the machine has one MAC"):
         rules({"stem": "high"}, "low", one)

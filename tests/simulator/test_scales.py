@@ -371,10 +371,11 @@ def test_what_cannot_be_scaled_is_refused(rule, message):
 def test_scales_that_leave_no_room_are_in_the_warnings():
     layer, x = nn.Linear(64, 7, bias=False), rand(5, 64, spread=0.5)
     for to, warned in ((448.0, True), (4.0, False)):
-        with simulator.emulate(layer, NPU, {"*": {"mac": "fp8_e4m3 -> fma(fp16)", "activations": {"to": to}}}) as run:
-            layer(64 * x if warned else x)
+        rule = {"mac": "fp8_e4m3 -> fma(fp16)", "activations": {"to": to}, "weights": {"to": to}}
+        with simulator.emulate(layer, NPU, {"*": rule}) as run:
+            layer(x)
         found = [text for text in run.result.warnings if "needs room for its sums" in text]
-        assert bool(found) is (run.result.layers[0].overflows > 0)
+        assert bool(found) is warned and (run.result.layers[0].overflows > 0) is warned
 
 
 def test_a_place_beyond_the_format_is_refused():

@@ -1,6 +1,8 @@
 """The tap in its surroundings: names, the backward pass, hooks, exceptions, and a model that is left as it was."""
 
 import contextlib
+import copy
+import io
 import re
 import threading
 
@@ -377,9 +379,6 @@ def test_forward_passes_in_another_thread_are_listed():
 
 
 def test_copies_of_a_model_are_models_of_their_own():
-    import copy
-    import io
-
     model, found = nn.Sequential(nn.Linear(3, 2)), Ops()
     with Tap(model, found) as tap:
         twin = copy.deepcopy(model)
