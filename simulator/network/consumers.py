@@ -67,10 +67,10 @@ class Consumer:
     Args:
         activation: key of simulator.arithmetic.two_pass.KAPPA_PRIME.
         normalisation: in between, folded for the score; or None.
-        foldable: whether it reads the very result of the Op, whose output channels are the channels that it normalises,
-            so that it can be folded into the weights.
         note: why the identity had to be used, empty if there was no need.
         outputs: how many outputs the Op has in the recording pass.
+        foldable: whether the normalisation reads the very result of the Op, whose output channels are the channels that
+            it normalises, so that it can be folded into the weights.
     """
 
     activation: str = "identity"

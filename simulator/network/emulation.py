@@ -80,7 +80,7 @@ class Emulation:
         self.rules = Rules(machine, mode, (*read_layers(layers or {}), *machine.layers), paths)
         self.consumers: dict[str, Consumer] = dict(consumers or {})
         scored = any(arithmetic.high is not None for arithmetic in self.rules.arithmetics())
-        self._records = (scored or machine.fold_batch_norm) and consumers is None
+        self._needs_recording = (scored or machine.fold_batch_norm) and consumers is None
         self._recorded: set[nn.Module] = set()
         self._entered = False
         self.tallies = Tallies()
@@ -144,7 +144,7 @@ class Emulation:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Prepare a forward pass of the model, or of a module of it that is called directly."""
         self._folding.clear()
-        if self._records and module not in self._recorded:
+        if self._needs_recording and module not in self._recorded:
             self._recorded.add(module)
             with _disable_current_modes():
                 # A layer met before keeps the consumer that it had then.

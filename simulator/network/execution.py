@@ -38,10 +38,11 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a run an Op is, which picks its random words.
+    """Where in a run an Op is, which picks its random words, and how many threads compute it, which picks none.
 
     Args:
-        seed: of the run. site: number of the layer. first_row: rows of it computed before. threads: at most so many.
+        seed: of the run. site: number of the layer. first_row: rows of it computed before.
+        threads: at most so many; None for all processors.
     """
 
     seed: int

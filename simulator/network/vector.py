@@ -40,7 +40,8 @@ _VECTOR = frozenset({
 })  # fmt: skip
 _MOVES = frozenset({"clone", "fill", "masked_fill", "where", "zero"})
 
-# Operations that write to arguments that their schema does not mark: how many of the first ones are read only.
+# Operations that write to arguments that their schema does not mark (running statistics, which keep their precision):
+# how many of the first ones are only read.
 _READ = {"native_batch_norm": 3, "_native_batch_norm_legit": 3, "_native_batch_norm_legit_no_training": 3}
 
 FLOAT32 = Use.parse("fp32")  # the format in which all is left as torch computes it
