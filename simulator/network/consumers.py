@@ -6,11 +6,12 @@ tensor followed from the Op that made it, through views and folded batch normali
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -33,31 +34,49 @@ _SAME_VALUES = frozenset({"clone", "_to_copy", "_unsafe_view", "_reshape_copy", 
 BATCH_NORMS = {"native_batch_norm": 7, "_native_batch_norm_legit_no_training": 6}
 
 
-class Normalisation(NamedTuple):
-    """A batch normalisation in eval mode; its tensors are read when it is asked for, as they may change."""
+Read = Callable[[], Tensor | None]
 
-    weight: Tensor | None
-    bias: Tensor | None
-    mean: Tensor
-    variance: Tensor
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A batch normalisation in eval mode, its parameters and statistics read when it is asked for: they may change.
+
+    Args:
+        weight, bias, mean, variance: what reads them, each of shape (channels,).
+    """
+
+    weight: Read
+    bias: Read
+    mean: Read
+    variance: Read
     epsilon: float
 
     @classmethod
-    def of(cls, name: str, inputs: tuple[Any, ...]) -> Normalisation:
-        """Return that of an operation by its name and arguments."""
-        weight, bias, mean, variance = inputs[1:5]
+    def of(cls, name: str, inputs: tuple[Any, ...], owners: Mapping[int, Read] | None = None) -> Normalisation:
+        """Return that of an operation by its name and arguments.
+
+        Args:
+            owners: by the id of a tensor what reads it from the module that it belongs to, whatever will be there.
+        """
+        weight, bias, mean, variance = ((owners or {}).get(id(x), functools.partial(_itself, x)) for x in inputs[1:5])
         return cls(weight, bias, mean, variance, inputs[BATCH_NORMS[name]])
 
     @property
     def affine(self) -> Affine:
         """Scale and shift of each channel, float64."""
-        scale = torch.rsqrt(self.variance.double() + self.epsilon)
-        if self.weight is not None:
-            scale = scale * self.weight.double()
-        shift = -self.mean.double() * scale
-        if self.bias is not None:
-            shift = shift + self.bias.double()
+        weight, bias, mean, variance = (read() for read in (self.weight, self.bias, self.mean, self.variance))
+        assert mean is not None and variance is not None  # or it would normalise by the batch
+        scale = torch.rsqrt(variance.double() + self.epsilon)
+        if weight is not None:
+            scale = scale * weight.double()
+        shift = -mean.double() * scale
+        if bias is not None:
+            shift = shift + bias.double()
         return array(scale), array(shift)
+
+
+def _itself(x: Tensor | None) -> Tensor | None:
+    return x
 
 
 @dataclass(frozen=True)
@@ -112,9 +131,14 @@ def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: d
 
     The model's buffers and torch's random state are left as they were.
     """
-    recorder = _Recorder()
+    owners: dict[int, Read] = {
+        id(parameter): functools.partial(owner._parameters.get, name)
+        for owner in model.modules()
+        for name, parameter in owner._parameters.items()
+        if parameter is not None
+    }
+    recorder = _Recorder(owners)
     copies: dict[int, Tensor] = {}
-    originals: dict[int, Tensor] = {}  # by the id of their copies
     buffers = [
         (owner, name, buffer)
         for owner in model.modules()
@@ -124,23 +148,14 @@ def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: d
     try:
         for owner, name, buffer in buffers:
             owner._buffers[name] = copy = copies.setdefault(id(buffer), buffer.clone())
-            originals[id(copy)] = buffer
+            owners[id(copy)] = functools.partial(owner._buffers.get, name)
         tap = Tap(model, lambda op: None, recorder.observe)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _without_cached_parameters(), tap:
             output = module(*args, **kwargs)
     finally:
         for owner, name, buffer in buffers:
             owner._buffers[name] = buffer
-    return {name: _of_originals(consumer, originals) for name, consumer in recorder.consumers(output).items()}
-
-
-def _of_originals(consumer: Consumer, originals: Mapping[int, Tensor]) -> Consumer:
-    """Return a consumer whose normalisation has the model's buffers in place of their copies."""
-    if consumer.normalisation is None:
-        return consumer
-    weight, bias, mean, variance, epsilon = consumer.normalisation
-    mean, variance = originals.get(id(mean), mean), originals.get(id(variance), variance)
-    return replace(consumer, normalisation=Normalisation(weight, bias, mean, variance, epsilon))
+    return recorder.consumers(output)
 
 
 @contextmanager
@@ -176,8 +191,9 @@ class _Value:
 class _Recorder:
     """Follows the outputs of all Ops through one forward pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, owners: Mapping[int, Read]) -> None:
         self.values: dict[str, _Value] = {}
+        self._owners = owners
         self._results: dict[str, Tensor] = {}
         self._carriers: dict[int, tuple[Tensor, _Value]] = {}  # by id of a tensor that holds the value
         self._alive: list[Any] = []  # keeps tensors, so that an id means one tensor
@@ -196,7 +212,7 @@ class _Recorder:
             elif name in BATCH_NORMS and tensor is inputs[0] and _folds(name, inputs, value):
                 value.consumers.append(name)
                 value.normalised = _Value(
-                    value.op, value.shape, Normalisation.of(name, inputs),
+                    value.op, value.shape, Normalisation.of(name, inputs, self._owners),
                     foldable=tensor is self._results.get(value.op.name),
                 )  # fmt: skip
                 self._carriers[id(outputs[0])] = outputs[0], value.normalised

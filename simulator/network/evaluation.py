@@ -191,7 +191,8 @@ class _Pass:
             named_failures(self.model, batch.args, dict(batch.kwargs), done, done + batch.samples, self.mode),
         ):
             torch.default_generator.manual_seed(self.seed)  # what a model draws, it draws in every mode
-            outputs = output_of(self._run(own.args, dict(own.kwargs)))
+            # A copy: what a model returns it may keep, and change later.
+            outputs = output_of(self._run(own.args, dict(own.kwargs))).clone()
         if not outputs.dim() or len(outputs) != batch.samples:
             raise InputError(
                 f"the model returned shape {tuple(outputs.shape)} for {batch.samples} samples; expected samples along "

@@ -18,7 +18,7 @@ from .ops import INPUT_GRADIENT, WEIGHT_GRADIENT, MatrixProduct, Op
 aten = torch.ops.aten
 
 # Origins kept, some hundred bytes each: those of graphs that nobody will go back through need not be told from others.
-_KEPT = 1 << 18
+_KEPT = 1 << 16
 
 
 @dataclass
@@ -41,13 +41,23 @@ class Origin:
 
 
 class Origins:
-    """Remembers the origins of the nodes of autograd graphs, by their sequence numbers."""
+    """Remembers the origins of the nodes of autograd graphs, by their sequence numbers.
 
-    def __init__(self) -> None:
+    Args:
+        all_operations: whether also of operations that are no Ops.
+    """
+
+    def __init__(self, all_operations: bool) -> None:
+        self.all = all_operations
         self._of: dict[int, Origin] = {}
 
     def remember(self, path: str, tensors: list[Tensor], op: Op | None) -> None:
-        """Note the operation about to run; `tensors` are its arguments, `path` is empty outside of the model."""
+        """Note the operation about to run; `tensors` are its arguments, `path` is empty outside of the model.
+
+        Of what is no Op the path is of use to a checkpoint, and to who follows all of the backward pass.
+        """
+        if op is None and not self.all and torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+            return
         if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
             return  # no node was made for it
         origin = Origin(path)

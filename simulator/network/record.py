@@ -94,12 +94,22 @@ def _groups(tallies: Iterable[LayerTally]) -> list[list[LayerTally]]:
     for tally in tallies:
         at = tally.name.split("#")[0], tally.phase
         before = last.get(at)
-        if before is not None and tally.step and before[-1].step and _kind(before[-1]) == _kind(tally):
+        if before is not None and _follows(tally, before[-1]):
             before.append(tally)
         else:
             last[at] = [tally]
             groups.append(last[at])
     return groups
+
+
+def _follows(tally: LayerTally, before: LayerTally) -> bool:
+    """Whether a tally is that of the next step of the same products; another direction or layer begins behind a gap."""
+    steps = tally.step and before.step and _kind(tally) == _kind(before)
+    return steps and abs(_call(tally) - _call(before)) == 1
+
+
+def _call(tally: LayerTally) -> int:
+    return int(tally.name.partition("#")[2] or 1)
 
 
 def _kind(tally: LayerTally) -> tuple[object, ...]:

@@ -82,6 +82,16 @@ def _exact(spec: MacSpec) -> MacSpec:
     return MacSpec(Exact(Use.parse("fp32")), spec.operands)
 
 
+@dataclass
+class _Resolved:
+    """A rule with what it means in a run, and whether an operation has asked for it."""
+
+    rule: LayerRule
+    forward: Arithmetic
+    backward: Arithmetic
+    used: bool = False
+
+
 class Rules:
     """The arithmetic and the vector format of each layer.
 
@@ -94,34 +104,34 @@ class Rules:
     """
 
     def __init__(self, machine: Machine, mode: str, rules: Sequence[LayerRule], paths: Iterable[str]) -> None:
-        self.machine, self.mode, self._rules = machine, mode, tuple(rules)
+        self.machine, self.mode = machine, mode
         known = list(paths)
-        for rule in self._rules:
+        for rule in rules:
             if not any(fnmatch.fnmatchcase(path, rule.pattern.split("#")[0]) for path in known):
                 shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
                 raise InputError(
                     f"layers: pattern {rule.pattern!r} fits no module; expected a glob on {shown}; correct it"
                 )
         self.default = arithmetic(machine, mode)
-        self._forward = {rule.pattern: self._resolved(rule, rule.mac) for rule in self._rules}
-        self._backward = {rule.pattern: self._of_gradients(rule) for rule in self._rules}
+        self._rules = [_Resolved(rule, self._resolved(rule, rule.mac), self._of_gradients(rule)) for rule in rules]
         self._default_backward = self._of_gradients(LayerRule("*"))
-        self._found: dict[str, LayerRule | None] = {}
-        self._used: set[str] = set()
+        self._found: dict[str, _Resolved | None] = {}
 
     def forward(self, name: str) -> Arithmetic:
         """Return the arithmetic of a layer by its path, with `#2` for its second call, in the forward pass."""
         rule = self._rule(name)
-        return self.default if rule is None else self._forward[rule.pattern]
+        return self.default if rule is None else rule.forward
 
     def backward(self, name: str) -> Arithmetic:
         """Return the arithmetic of a layer's gradients."""
         rule = self._rule(name)
-        return self._default_backward if rule is None else self._backward[rule.pattern]
+        return self._default_backward if rule is None else rule.backward
 
     def arithmetic(self, op: Op) -> Arithmetic:
         """Return the arithmetic of an Op; with factors it has one pass, since its score would be that of a part."""
-        self._note(self._rule(op.name))
+        rule = self._rule(op.name)
+        if rule is not None:
+            rule.used = True
         found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name)
         if found.high is not None and op.factors != (1.0, 1.0):
             return replace(found, label="high" if found.label == "two_pass" else "custom", low=found.high, high=None)
@@ -130,43 +140,41 @@ class Rules:
     def vector(self, name: str) -> Use:
         """Return the format of the vector unit in a layer."""
         rule = self._rule(name)
-        if rule is None or rule.vector is None:
+        if rule is None or rule.rule.vector is None:
             return self.machine.vector_unit
-        self._note(rule)
-        return rule.vector
+        rule.used = True
+        return rule.rule.vector
 
     def unused(self) -> list[str]:
         """Return the patterns of the rules that no operation has asked for."""
-        return [rule.pattern for rule in self._rules if rule.pattern not in self._used]
+        return [known.rule.pattern for known in self._rules if not known.used]
 
     def in_words(self) -> dict[str, str]:
         """Return what decides on the bits besides the MACs of the machine, by topic."""
         words = {"vector unit": str(self.machine.vector_unit)}
         if self.machine.fold_batch_norm:
             words["batch normalisation"] = "folded"
-        return words | {f"layers {rule.pattern}": str(rule) for rule in self._rules}
+        for known in self._rules:  # of one pattern said twice the first counts
+            words.setdefault(f"layers {known.rule.pattern}", str(known.rule))
+        return words
 
     def arithmetics(self) -> tuple[Arithmetic, ...]:
         """Return the arithmetics of the forward pass that there are."""
-        return (self.default, *self._forward.values())
+        return (self.default, *(known.forward for known in self._rules))
 
     def vectors(self) -> tuple[Use, ...]:
         """Return the formats of the vector unit that there are."""
-        return (self.machine.vector_unit, *(rule.vector for rule in self._rules if rule.vector is not None))
+        own = (known.rule.vector for known in self._rules)
+        return (self.machine.vector_unit, *(use for use in own if use is not None))
 
-    def _note(self, rule: LayerRule | None) -> None:
-        if rule is not None:
-            self._used.add(rule.pattern)
-
-    def _rule(self, name: str) -> LayerRule | None:
+    def _rule(self, name: str) -> _Resolved | None:
         if name not in self._found:
             parts = name.split("#")[0].split(".")
             # The operation's own name and path, then the modules around it: a pattern on a container holds for all in
             # it.
             paths = [name, *(".".join(parts[:end]) for end in range(len(parts), 0, -1))]
-            self._found[name] = next(
-                (rule for rule in self._rules if any(fnmatch.fnmatchcase(path, rule.pattern) for path in paths)), None
-            )
+            fits = (rule for rule in self._rules if any(fnmatch.fnmatchcase(at, rule.rule.pattern) for at in paths))
+            self._found[name] = next(fits, None)
         return self._found[name]
 
     def _resolved(self, rule: LayerRule, name: str | None) -> Arithmetic:

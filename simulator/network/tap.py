@@ -116,7 +116,7 @@ class Tap:
         self.not_emulated: Counter[tuple[str, str]] = Counter()  # by operation and by where it ran
         self._running: list[_Call] = []
         self._calls: Counter[str] = Counter()
-        self._origins = Origins()
+        self._origins = Origins(follows)
         self._recurs = self._begins = False  # whether a recurrent layer, or `begin`, runs
         self._thread = 0
         self._dispatcher = _Dispatcher(self)
@@ -174,8 +174,9 @@ class Tap:
         finally:
             self._recurs = before
 
-    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if _is_composite(func):
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], plain: bool) -> Any:
+        """Run an operation; `plain` unless it has tensors that dispatch it themselves, as a whole."""
+        if plain and _is_composite(func):
             # In inference mode compound operations arrive whole; their parts are what we look for.
             with self._dispatcher:
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
@@ -378,7 +379,7 @@ class _Dispatcher(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        return self.tap._run(func, args, kwargs or {})
+        return self.tap._run(func, args, kwargs or {}, plain=not types)
 
 
 def _modules(model: nn.Module) -> set[int]:

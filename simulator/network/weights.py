@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
+from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -66,30 +66,24 @@ class Weights:
         """Forget what an operation has written to."""
         if not self._kept or not isinstance(ran.func, torch._ops.OpOverload) or not ran.func._schema.is_mutable:
             return
-        written = {
-            leaf.untyped_storage().data_ptr()
+        written = [
+            (storage.data_ptr(), storage.data_ptr() + storage.nbytes())
             for leaf in tree_leaves((ran.args, ran.kwargs))
-            if isinstance(leaf, Tensor) and _plain(leaf)
-        }
-        if written.isdisjoint(self._memory):
-            return
+            if isinstance(leaf, Tensor) and _plain(leaf) and (storage := leaf.untyped_storage())
+        ]
         for key, kept in list(self._kept.items()):
-            if any(start <= _start(kept.weight) < start + self._memory.get(start, 0) for start in written):
+            first, end = byte_bounds(kept.weight)
+            if any(start < end and first < stop for start, stop in written):
                 del self._kept[key]
 
     def holds(self, weight: NDArray[Any]) -> bool:
         """Whether an array lies in the memory of a parameter or buffer."""
-        at = _start(weight)
+        at = byte_bounds(weight)[0]
         return any(start <= at < start + size for start, size in self._memory.items())
 
 
 def _plain(x: Tensor) -> bool:
     return x.layout is torch.strided and not x.is_nested
-
-
-def _start(x: NDArray[Any]) -> int:
-    start: int = np.lib.array_utils.byte_bounds(x)[0]
-    return start
 
 
 def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:

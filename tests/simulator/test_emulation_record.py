@@ -439,3 +439,22 @@ def test_calibration_is_before_the_block():
     run = simulator.emulate(layer, NPU, {"*": {"mac": "low", "activations": {"when": "calibrated"}}})
     with run, pytest.raises(InputError, match="calibrate: called within the block; expected before it"):
         run.calibrate(rand(2, 4))
+
+
+def test_directions_of_a_recurrent_layer_are_records_of_their_own():
+    layer, x = nn.LSTM(4, 3, bidirectional=True), rand(5, 2, 4)
+    with Emulation(layer, NPU, default="low") as run:
+        layer(x)[0].sum().backward()
+    assert [(r.name, r.gemms) for r in run.result.layers if r.phase == "input gradient"] == [
+        ("LSTM#12 to #9", 4), ("LSTM#6 to #3", 4),
+    ]  # fmt: skip
+
+
+def test_memory_is_flat_over_training_steps():
+    layer, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), rand(4, 8)
+    with simulator.emulate(layer, NPU, {"*": "low"}) as run:
+        for step in range(60):
+            layer(x).sum().backward()
+            if step == 20:
+                sizes = len(run._tap._origins._of)
+    assert len(run._tap._origins._of) - sizes <= 2 * 39  # two products a step, up to a limit

@@ -725,3 +725,17 @@ def test_outside_of_the_main_thread_signals_are_left_alone(pair, default_handler
     thread.join()
     assert set(handlers) == {default_handler}
     assert results[0].accuracy == record.accuracy
+
+
+def test_a_model_that_keeps_what_it_returns():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.out = nn.Linear(6, 4), torch.zeros(3, 4)
+
+        def forward(self, x):
+            return self.out.copy_(self.layer(x))
+
+    torch.manual_seed(0)
+    record = simulator.evaluate(Keeps(), "npu", torch.randn(3, 6))
+    assert record.metrics["mse"]["low"] > 0 and record.forward_error["high"] > 0

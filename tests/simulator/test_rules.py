@@ -189,3 +189,11 @@ def test_settings_of_a_record_say_what_decided_on_the_bits(tmp_path):
         "layers body*": "mac: high",
     }
     assert [layer.scales for layer in run.result.layers] == ["", "a per row by max to 4, dynamic, powers of two"]
+
+
+def test_of_one_pattern_said_twice_that_of_python_counts(tmp_path):
+    machine = machine_with(tmp_path, 'layers: {"*": {operands: bf16, vector: fp16}}\n')
+    layer, x = nn.Linear(4, 3), torch.ones(2, 4)
+    with simulator.emulate(layer, machine, {"*": "float32"}) as run, torch.no_grad():
+        assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+    assert run.result.settings["layers *"] == "mac: float32"

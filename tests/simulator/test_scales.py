@@ -381,3 +381,26 @@ def test_scales_that_leave_no_room_are_in_the_warnings():
 def test_a_place_beyond_the_format_is_refused():
     with pytest.raises(InputError, match="fp8_e4m3: got scales to 1000, beyond its largest value 448"):
         simulator.emulate(nn.Linear(4, 3), NPU, {"*": {"mac": FMA, "activations": {"to": 1000}}})
+
+
+def test_weights_that_move_or_overlap_are_quantised_anew():
+    rule = {"*": "fp8_e4m3 -> fma(fp32)"}
+    memory = torch.linspace(-2, 2, 64)
+    outer, inner = nn.Linear(8, 8, bias=False), nn.Linear(4, 4, bias=False)
+    outer.weight, inner.weight = nn.Parameter(memory.view(8, 8)), nn.Parameter(memory[16:32].view(4, 4))
+    model, x = nn.ModuleList([outer, inner]), rand(3, 8, spread=0.5)
+    with simulator.emulate(model, NPU, rule), torch.no_grad():
+        outer(x)
+        inner(x[:, :4])
+        inner.weight.mul_(3)
+        changed = outer(x)
+        outer.weight.data = torch.linspace(1, -1, 64).view(8, 8)
+        moved = outer(x)
+        outer.weight.mul_(0.5)
+        halved = outer(x)
+    for found, weight in (
+        (moved, torch.linspace(1, -1, 64).view(8, 8)),
+        (halved, torch.linspace(0.5, -0.5, 64).view(8, 8)),
+    ):
+        assert np.array_equal(as_array(found), product(FMA, as_array(x), as_array(weight).T))
+    assert np.array_equal(as_array(changed), product(FMA, as_array(x), as_array(memory).reshape(8, 8).T))

@@ -437,3 +437,14 @@ def test_what_torch_does_not_mark_is_rounded(function):
     output, result = emulated(lambda x: function(x.clone()), rand(20))
     assert torch.equal(output, by_definition(output, "bf16"))
     assert "vector unit" in [o.unit for o in result.operations]
+
+
+def test_two_passes_score_behind_a_normalisation_that_is_replaced():
+    model, x = normalised(nn.Linear(20, 4), nn.BatchNorm1d(4)), rand(50, 20)
+    with simulator.emulate(model, NPU), torch.no_grad():
+        model(x)
+        model[1].running_mean = model[1].running_mean + 3
+        model[1].weight = nn.Parameter(model[1].weight * 2)
+        replaced = model(x)
+    with simulator.emulate(model, NPU), torch.no_grad():
+        assert torch.equal(model(x), replaced)
