@@ -486,8 +486,9 @@ def test_a_signal_from_outside_at_any_time(tmp_path):
         if job.returncode == 130 and out:
             assert json.loads((where / "summary.json").read_text())["complete"] is False
         elif wait >= 1 and job.returncode:  # a fast machine may have been done
-            assert (job.returncode, out, where.exists()) == (130, "", False)
-            assert "Traceback" not in err
+            assert (out, where.exists()) == ("", False)
+            if job.returncode != -signal.SIGINT:  # on a busy machine Python itself may not have begun yet
+                assert job.returncode == 130 and "Traceback" not in err
 
 
 @pytest.mark.parametrize("options", [(), pytest.param(("--json",), marks=pytest.mark.full)])
