@@ -153,6 +153,46 @@ def explain_spec(
         explain.run(spec, shape, threads, json)
 
 
+@app.command("estimate")
+def estimate_cost(
+    hw: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one.")
+    ] = None,
+    gemm: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="M N K", help="The product O[M x N] = A[M x K] W[K x N].")
+    ] = None,
+    flagged: Annotated[
+        float, typer.Option(metavar="F", help="Share of the outputs that a second pass computes.")
+    ] = 0.0,
+    scalesim_cfg: Annotated[
+        str | None, typer.Option("--scalesim-cfg", metavar="FILE", help="In place of --hw: SCALE-Sim's configuration.")
+    ] = None,
+    topology: Annotated[str | None, typer.Option(metavar="FILE", help="Its topology, one layer a line.")] = None,
+    kind: Annotated[
+        Literal["gemm", "conv"], typer.Option("--input", help="What the lines of the topology are.")
+    ] = "gemm",
+    json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
+) -> None:
+    """Estimate cycles and energy without values: of a product on a machine, or of SCALE-Sim's files as it counts."""
+    from .commands import estimate
+    from .report import to_a_reader
+
+    with to_a_reader():
+        if scalesim_cfg is not None or topology is not None:
+            if scalesim_cfg is None or topology is None or hw is not None or gemm is not None:
+                raise InputError(
+                    "estimate: got part of --scalesim-cfg and --topology, or --hw or --gemm beside them; expected "
+                    "these two alone; give both"
+                )
+            estimate.like_scalesim(scalesim_cfg, topology, kind, json)
+        elif hw is None or gemm is None:
+            raise InputError(
+                "estimate: got no machine or no product; expected e.g. --hw npu --gemm 64 64 64; give both"
+            )
+        else:
+            estimate.of_product(hw, gemm, flagged, json)
+
+
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options of the main job before a command, which would go unheard."""
     sources = {name: context.get_parameter_source(name) for name in context.params}

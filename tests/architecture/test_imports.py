@@ -38,7 +38,9 @@ ROOMS = {
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP),
         ("numpy", "torch", "safetensors", "typer"),
     ),
-    "simulator.commands": Room(("formats", "simulator.arithmetic", "simulator.report", *TOP), ("rich",)),
+    "simulator.commands": Room(
+        ("formats", "simulator.arithmetic", "simulator.cost", "simulator.hardware", "simulator.report", *TOP), ("rich",)
+    ),
     "simulator.run": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),
         ("numpy", "torch"),
