@@ -132,7 +132,7 @@ def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: d
     The model's buffers and torch's random state are left as they were.
     """
     owners: dict[int, Read] = {
-        id(parameter): functools.partial(owner._parameters.get, name)
+        id(parameter): functools.partial(getattr, owner, name, None)
         for owner in model.modules()
         for name, parameter in owner._parameters.items()
         if parameter is not None
@@ -148,7 +148,7 @@ def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: d
     try:
         for owner, name, buffer in buffers:
             owner._buffers[name] = copy = copies.setdefault(id(buffer), buffer.clone())
-            owners[id(copy)] = functools.partial(owner._buffers.get, name)
+            owners[id(copy)] = functools.partial(getattr, owner, name, None)
         tap = Tap(model, lambda op: None, recorder.observe)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _without_cached_parameters(), tap:
             output = module(*args, **kwargs)
