@@ -183,7 +183,7 @@ class Emulation:
         if arithmetic.scaled:
             divided = scaled(
                 computed, arithmetic, self.calibrations,
-                lambda what, find: self._weights.keep(op.name, op.phase, op.operands[1], (what, scale), find),
+                lambda what, find: self._weights.keep(op.operands[1], (what, scale), find),
             )  # fmt: skip
         place = Place(self.seed, tally.site, tally.rows, self.threads)
         out, overflows, flags = execute(
@@ -203,8 +203,8 @@ class Emulation:
         def ready(b: NDArray[Any], gemm: int, part: int, use: Use) -> Ready:
             if moved:
                 return make_ready(b, use)
-            what = (gemm, part, use, scales[1], scale)
-            return self._weights.keep(op.name, op.phase, op.operands[1], what, lambda: make_ready(b, use))
+            what = (gemm, part, use, scales, scale)  # those of both operands: blocks of one cut the other too
+            return self._weights.keep(op.operands[1], what, lambda: make_ready(b, use))
 
         return ready
 

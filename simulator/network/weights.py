@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from numpy.lib.array_utils import byte_bounds
@@ -17,11 +16,12 @@ from .tap import Ran
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What was made of a weight: the array itself keeps its memory from being used for anything else."""
+class _Kept(NamedTuple):
+    """What was made of a weight: the array itself keeps its memory, from `first` to `end`, from any other use."""
 
     weight: NDArray[Any]
+    first: int
+    end: int
     made: Any
 
 
@@ -35,7 +35,7 @@ class Weights:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._memory: dict[int, int] = {}
-        self._kept: dict[tuple[str, str, Any], _Kept] = {}
+        self._kept: dict[tuple[object, ...], _Kept] = {}
 
     def look(self) -> None:
         """Look where the weights lie; to be called whenever they may have moved."""
@@ -47,18 +47,18 @@ class Weights:
         """Forget all."""
         self._kept.clear()
 
-    def keep(self, name: str, phase: str, weight: NDArray[Any], what: Any, make: Callable[[], Made]) -> Made:
+    def keep(self, weight: NDArray[Any], what: Any, make: Callable[[], Made]) -> Made:
         """Return what `make` makes of a weight, from an earlier time if nothing has changed.
 
         Args:
-            name, phase: of the Op. weight: the array as the network has it. what: is made, and from what else.
+            weight: the array as the network has it. what: is made, and from what else.
         """
         if not self.holds(weight):
             return make()
-        key = name, phase, what
+        key = (weight.ctypes.data, weight.shape, weight.strides, weight.dtype, what)
         kept = self._kept.get(key)
-        if kept is None or not _same(kept.weight, weight):
-            kept = self._kept[key] = _Kept(weight, make())
+        if kept is None:
+            kept = self._kept[key] = _Kept(weight, *byte_bounds(weight), make())
         made: Made = kept.made
         return made
 
@@ -72,8 +72,7 @@ class Weights:
             if isinstance(leaf, Tensor) and _plain(leaf) and (storage := leaf.untyped_storage())
         ]
         for key, kept in list(self._kept.items()):
-            first, end = byte_bounds(kept.weight)
-            if any(start < end and first < stop for start, stop in written):
+            if any(start < kept.end and kept.first < stop for start, stop in written):
                 del self._kept[key]
 
     def holds(self, weight: NDArray[Any]) -> bool:
@@ -84,7 +83,3 @@ class Weights:
 
 def _plain(x: Tensor) -> bool:
     return x.layout is torch.strided and not x.is_nested
-
-
-def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    return (a.ctypes.data, a.shape, a.strides, a.dtype) == (b.ctypes.data, b.shape, b.strides, b.dtype)

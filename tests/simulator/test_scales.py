@@ -404,3 +404,18 @@ def test_weights_that_move_or_overlap_are_quantised_anew():
     ):
         assert np.array_equal(as_array(found), product(FMA, as_array(x), as_array(weight).T))
     assert np.array_equal(as_array(changed), product(FMA, as_array(x), as_array(memory).reshape(8, 8).T))
+
+
+def test_one_weight_under_two_rules_is_made_ready_for_each():
+    """Blocks of activations cut the weight too, elsewhere for each size."""
+    first, second = nn.Linear(32, 7, bias=False), nn.Linear(32, 7, bias=False)
+    second.weight = first.weight
+    model, x = nn.ModuleList([first, second]), rand(5, 32, spread=0.5)
+    rules = {
+        "0": {"mac": FMA, "activations": {"per": "block", "block": 16}},
+        "1": {"mac": FMA, "activations": {"per": "block", "block": 8}},
+    }
+    with simulator.emulate(model, NPU, rules), torch.no_grad():
+        found = [first(x), second(x)]
+    for y, rule in zip(found, rules.values(), strict=True):
+        assert torch.equal(y, emulated(nn.Sequential(first)[0], x, rule)[0])
