@@ -1,4 +1,4 @@
-"""What is found of weights once, such as their scales, and kept while the weights stay as they are."""
+"""What is made of weights once, their scales and quantised operands, and kept while the weights stay as they are."""
 
 from __future__ import annotations
 

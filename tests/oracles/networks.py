@@ -1,7 +1,21 @@
-"""Networks of the shapes that people have, with seeded weights: a ResNet-18, a transformer, an LSTM."""
+"""Networks of the shapes that people have, with seeded weights: a ResNet-18, a transformer, an LSTM; any function."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+class Function(nn.Module):
+    """A function as a model."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
 
 
 class ResidualBlock(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn import functional  # noqa: E402
 import simulator  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from tests.oracles.layers import NPU, by_definition, product  # noqa: E402
+from tests.oracles.networks import Function  # noqa: E402
 
 MIXED = "fp8_e5m2*fp8_e4m3 -> fma(fp16)"
 
@@ -305,15 +306,6 @@ def test_gradients_through_checkpoints(inner, x, reentrant):
     wanted = gradients(inner, inner, x)
     found = gradients(model := Checkpointed(inner, reentrant), model, x)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args):
-        return self.function(*args)
 
 
 def product_gradients(a, b, dy):

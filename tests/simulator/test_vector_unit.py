@@ -15,21 +15,13 @@ from formats import Use  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import load_hardware  # noqa: E402
 from simulator.network.vector import rounded  # noqa: E402
+from tests.oracles.networks import Function  # noqa: E402
 
 NPU = load_hardware("npu")
 
 
 def rand(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args):
-        return self.function(*args)
 
 
 def by_definition(x, name):
