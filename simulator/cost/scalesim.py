@@ -8,12 +8,9 @@ Source: reports of SCALE-Sim 3.0.0 (tests/vectors/scalesim) and the formulas tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .folds import ceil_div
-
-# Recorded totals with stalls lie between the least time of the busiest port and this much more.
-STALL_BAND = 1.16
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,11 @@ def scalesim_layer(
         bandwidth: words a cycle of each of its three private DRAM channels; None for no stalls (its mode CALC).
     """
     if dataflow == "is":  # the weight-stationary array with the operands exchanged
-        exchanged = scalesim_layer(layer, n, m, k, "ws", rows, cols, bandwidth)
-        a_reads, w_reads = exchanged.sram_w_reads, exchanged.sram_a_reads
-        return _replaced(exchanged, m, n, a_reads, w_reads)
+        other = scalesim_layer(layer, n, m, k, "ws", rows, cols, bandwidth)
+        return replace(
+            other, M=m, N=n, dataflow="is", sram_a_reads=other.sram_w_reads, sram_w_reads=other.sram_a_reads,
+            dram_a_reads=other.dram_w_reads, dram_w_reads=other.dram_a_reads,
+        )  # fmt: skip
     along_rows, along_cols, streamed = (m, n, k) if dataflow == "os" else (k, n, m)
     down, across = ceil_div(along_rows, rows), ceil_div(along_cols, cols)
     folds = down * across
@@ -84,13 +83,6 @@ def scalesim_layer(
     )  # fmt: skip
 
 
-def _replaced(exchanged: ScaleSimLayer, m: int, n: int, a_reads: int, w_reads: int) -> ScaleSimLayer:
-    fields = dict(vars(exchanged))
-    fields |= {"M": m, "N": n, "dataflow": "is", "sram_a_reads": a_reads, "sram_w_reads": w_reads}
-    fields |= {"dram_a_reads": exchanged.dram_w_reads, "dram_w_reads": exchanged.dram_a_reads}
-    return ScaleSimLayer(**fields)
-
-
 def scalesim_convolution(
     height: int, width: int, kernel_height: int, kernel_width: int, channels: int, filters: int, stride: int
 ) -> tuple[int, int, int]:
@@ -98,9 +90,3 @@ def scalesim_convolution(
     rows = ceil_div(height - kernel_height + stride, stride)
     columns = ceil_div(width - kernel_width + stride, stride)
     return rows * columns, filters, kernel_height * kernel_width * channels
-
-
-def stalled_cycles_within(cycles: int, busiest_words: int, bandwidth: int) -> tuple[int, float]:
-    """Return the bounds between which its totals with stalls lie, for the words that its busiest port moves."""
-    least = max(cycles, ceil_div(busiest_words, bandwidth))
-    return least, STALL_BAND * least
