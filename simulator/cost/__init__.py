@@ -1,7 +1,9 @@
 """Cycles, traffic and energy of one operation on one machine, the second pass included."""
 
+from .bill import mode_energy
 from .estimate import Estimate, accumulation_cost, break_even, estimate, waste_factor
-from .price import Cost, Gemm, mode_energy, price
+from .gemm import Gemm
+from .price import Cost, price
 
 __all__ = ["Cost", "Estimate", "Gemm", "accumulation_cost", "break_even", "estimate", "mode_energy", "price",
            "waste_factor"]  # fmt: skip

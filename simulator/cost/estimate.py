@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 
-from .price import Cost, Gemm, mode_energy, price
+from .bill import mode_energy
+from .gemm import Gemm
+from .price import Cost, price
 
 
 @dataclass(frozen=True)

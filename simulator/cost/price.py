@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,43 +12,16 @@ from simulator.arithmetic.accumulators import Exact
 from simulator.errors import InputError
 from simulator.hardware import Machine, MacMode
 from simulator.hardware.order import GUARD_BITS, innermost
-from simulator.hardware.technology import Entry
 
-from .energy import Ledger, MacEnergy, mac_energy
+from .bill import first_pass_energy, idle_neighbours, second_pass_energy
+from .energy import Ledger
 from .flags import Flags, MaskFlags, read_flags
+from .gemm import Gemm
 from .pipeline import Pass, uniform_pass
-from .second_pass import Work, combined_roofline, recompute_j, second_work, total_cycles
+from .second_pass import Work, combined_roofline, second_work, total_cycles
 from .tiling import Problem, Widths
 
 MODES = ("low", "high", "two_pass")
-LARGEST_DIMENSION = 2**30
-
-
-@dataclass(frozen=True)
-class Gemm:
-    """`gemms` matrix products O[MxN] = A[MxK] W[KxN] of one shape (groups or batch entries), one after another.
-
-    All four are from 1 to 2**30.
-    """
-
-    m: int
-    n: int
-    k: int
-    gemms: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("m", "n", "k", "gemms"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= LARGEST_DIMENSION:
-                raise InputError(
-                    f"gemm: {name}: got {value!r}; expected a whole number from 1 to {LARGEST_DIMENSION}; give e.g. 64"
-                )
-            object.__setattr__(self, name, int(value))  # a numpy integer would overflow in products
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one pass."""
-        return self.gemms * self.m * self.n * self.k
 
 
 @dataclass(frozen=True)
@@ -129,10 +101,10 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
         roofline = combined_roofline(machine, gemm.gemms, first, work)
     parts = _cycle_parts(gemm, first, work, cycles)
     ledger = Ledger()
-    _first_pass_energy(machine, gemm, chosen, first, ledger, cycles if work is None or machine.side_engine else None)
+    first_pass_energy(machine, gemm, chosen, first, ledger, cycles if work is None or machine.side_engine else None)
     if work is not None:
-        _second_pass_energy(machine, gemm, work, cycles - gemm.gemms * first.cycles, ledger)
-    _idle_neighbours(machine, mode, cycles, work, ledger)
+        second_pass_energy(machine, gemm, work, cycles - gemm.gemms * first.cycles, ledger)
+    idle_neighbours(machine, mode, cycles, work, ledger)
     latency_s = cycles / machine.technology.frequency_hz
     ledger.add("leak", machine.technology.leakage_w * latency_s, "user")
     return Cost(
@@ -194,117 +166,6 @@ def _cycle_parts(gemm: Gemm, first: Pass, work: Work | None, cycles: int) -> dic
         parts["switch"] = min(work.switch, beyond)
         parts["gather"] = beyond - parts["switch"]
     return parts
-
-
-def mode_energy(machine: Machine, mode: MacMode, *, on_engine: bool = False) -> MacEnergy:
-    """Return the energy of a mode's MACs on the array, or of those of the side engine, which have one mode.
-
-    Raises:
-        InputError: a format that the model does not price, of a mode without an energy of its own.
-    """
-    shared = machine.mac.datapath == "multi_mode" and not on_engine
-    try:
-        return mac_energy(machine.technology.table, mode, 1 if shared else 0)
-    except InputError as error:
-        key = "mac.low" if mode is machine.mac.low else "mac.high"
-        raise InputError(f"{machine.source}: {key}: {error}") from None
-
-
-def _first_pass_energy(
-    machine: Machine, gemm: Gemm, mode: MacMode, first: Pass, ledger: Ledger, cycles: int | None
-) -> None:
-    """Add the first pass; `cycles` are those in which the array is in this mode, None for its own."""
-    table, energy, gemms = machine.technology.table, mode_energy(machine, mode), gemm.gemms
-    ledger.add("mul", gemm.macs * energy.mul_j, energy.mul_class)
-    ledger.add("acc", gemm.macs * energy.acc_j + gemms * first.fold_adds * energy.fold_j, energy.acc_class)
-    ledger.add(
-        "register", gemms * first.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty
-    )
-    slots = (
-        machine.array.rows * machine.array.columns * mode.rate * (gemms * first.cycles if cycles is None else cycles)
-    )
-    ledger.add("idle", (slots - gemm.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
-    if machine.memory is None:
-        return
-    moved = first.traffic
-    read, write = _sram_energies(machine)
-    ledger.add("sram", gemms * (moved.sram_reads + moved.sram_stores) * read.value, read.uncertainty)
-    ledger.add("sram", gemms * (moved.sram_writes + moved.sram_fills) * write.value, write.uncertainty)
-    psum_read, psum_write = _psum_energies(machine)
-    ledger.add("sram", gemms * moved.psum_reads * psum_read.value, psum_read.uncertainty)
-    ledger.add("sram", gemms * moved.psum_writes * psum_write.value, psum_write.uncertainty)
-    dram = _dram_energy(machine)
-    ledger.add("dram", gemms * moved.dram * dram.value, dram.uncertainty)
-
-
-def _second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, ledger: Ledger) -> None:
-    """Add scoring and the second pass; `beyond` are the cycles after the first pass."""
-    table, high = machine.technology.table, machine.mac.high
-    assert high is not None
-    outputs = gemm.gemms * gemm.m * gemm.n
-    compare_j = table.adder_j_per_bit.value * machine.mac.low.output_bits
-    ledger.add("side", outputs * compare_j, table.adder_j_per_bit.uncertainty)
-    on_array = machine.side_engine is None
-    energy = mode_energy(machine, high, on_engine=not on_array)
-    mul_j, acc_j = recompute_j(work, energy)
-    ledger.add("mul", mul_j, energy.mul_class)
-    ledger.add("acc", acc_j, energy.acc_class)
-    ledger.add("register", work.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty)
-    if on_array:
-        slots = machine.array.rows * machine.array.columns * high.rate * beyond
-        ledger.add("idle", (slots - work.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
-    if machine.memory is None:
-        return
-    read, write = _sram_energies(machine)
-    ledger.add("sram", outputs * read.value, read.uncertainty)  # the mask, one bit an output
-    ledger.add("sram", outputs * write.value, write.uncertainty)
-    psum_read, psum_write = _psum_energies(machine)
-    ledger.add("gather", work.sram_reads * read.value, read.uncertainty)
-    ledger.add("gather", work.sram_writes * write.value, write.uncertainty)
-    ledger.add("gather", work.psum_bits * (psum_read.value + psum_write.value) / 2, psum_read.uncertainty)
-    dram = _dram_energy(machine)
-    ledger.add("dram", work.dram * dram.value, dram.uncertainty)
-
-
-def _idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None, ledger: Ledger) -> None:
-    """Add what stands beside the active datapath: a side engine between its MACs, the other of two datapaths."""
-    table, high = machine.technology.table, machine.mac.high
-    if high is None:
-        return
-    if machine.side_engine is not None:
-        slots = machine.side_engine.lanes * cycles - (0 if work is None else work.macs)
-        engine_j = mode_energy(machine, high, on_engine=True).mac_j
-        ledger.add("idle", slots * table.idle_factor.value * engine_j, table.idle_factor.uncertainty)
-    if machine.mac.datapath == "pair":
-        unused = machine.mac.low if mode == "high" else high
-        slots = machine.array.rows * machine.array.columns * unused.rate * cycles
-        unused_j = mode_energy(machine, unused).mac_j
-        ledger.add("idle", slots * table.idle_factor.value * unused_j, table.idle_factor.uncertainty)
-
-
-def _sram_energies(machine: Machine) -> tuple[Entry, Entry]:
-    assert machine.memory is not None
-    sram = machine.memory.sram
-    auto = machine.technology.table.sram_energy(sram.size_bits)
-    return _or_given(sram.read_j_per_bit, auto), _or_given(sram.write_j_per_bit, auto)
-
-
-def _psum_energies(machine: Machine) -> tuple[Entry, Entry]:
-    assert machine.memory is not None
-    buffer = machine.memory.accumulators
-    if buffer is None:
-        return _sram_energies(machine)
-    auto = machine.technology.table.sram_energy(buffer.size_bits)
-    return _or_given(buffer.read_j_per_bit, auto), _or_given(buffer.write_j_per_bit, auto)
-
-
-def _dram_energy(machine: Machine) -> Entry:
-    assert machine.memory is not None
-    return _or_given(machine.memory.dram.energy_j_per_bit, machine.technology.table.dram_j_per_bit)
-
-
-def _or_given(given: float | None, auto: Entry) -> Entry:
-    return auto if given is None else Entry(given, "user", "machine file")
 
 
 def _traffic(gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
