@@ -9,7 +9,8 @@ from simulator.hardware.technology import Entry
 from .energy import Ledger, MacEnergy, mac_energy
 from .gemm import Gemm
 from .pipeline import Pass
-from .second_pass import Work, recompute_j
+from .second_pass import Work, both_passes, recompute_j
+from .traffic import Traffic, level_bits
 
 
 def mode_energy(machine: Machine, mode: MacMode, *, on_engine: bool = False) -> MacEnergy:
@@ -36,21 +37,22 @@ def first_pass_energy(
     ledger.add(
         "register", gemms * first.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty
     )
-    slots = (
-        machine.array.rows * machine.array.columns * mode.rate * (gemms * first.cycles if cycles is None else cycles)
-    )
+    slots = machine.array.pes * mode.rate * (gemms * first.cycles if cycles is None else cycles)
     ledger.add("idle", (slots - gemm.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
+    _memory_energy(machine, both_passes(machine.memory, gemms, first, None), "sram", ledger)
+
+
+def _memory_energy(machine: Machine, moved: Traffic, part: str, ledger: Ledger) -> None:
+    """Add what is moved, on chip under the name of a part."""
     if machine.memory is None:
         return
-    moved = first.traffic
-    read, write = _sram_energies(machine)
-    ledger.add("sram", gemms * (moved.sram_reads + moved.sram_stores) * read.value, read.uncertainty)
-    ledger.add("sram", gemms * (moved.sram_writes + moved.sram_fills) * write.value, write.uncertainty)
-    psum_read, psum_write = _psum_energies(machine)
-    ledger.add("sram", gemms * moved.psum_reads * psum_read.value, psum_read.uncertainty)
-    ledger.add("sram", gemms * moved.psum_writes * psum_write.value, psum_write.uncertainty)
-    dram = _dram_energy(machine)
-    ledger.add("dram", gemms * moved.dram * dram.value, dram.uncertainty)
+    energies = level_energies(machine)
+    for name, (reads, writes) in level_bits(machine.memory, moved).items():
+        read, write = energies[name]
+        ledger.add(part, reads * read.value, read.uncertainty)
+        ledger.add(part, writes * write.value, write.uncertainty)
+    dram = _or_given(machine.memory.dram.energy_j_per_bit, machine.technology.table.dram_j_per_bit)
+    ledger.add("dram", moved.dram * dram.value, dram.uncertainty)
 
 
 def second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, ledger: Ledger) -> None:
@@ -67,19 +69,13 @@ def second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, le
     ledger.add("acc", acc_j, energy.acc_class)
     ledger.add("register", work.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty)
     if on_array:
-        slots = machine.array.rows * machine.array.columns * high.rate * beyond
+        slots = machine.array.pes * high.rate * beyond
         ledger.add("idle", (slots - work.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
-    if machine.memory is None:
-        return
-    read, write = _sram_energies(machine)
-    ledger.add("sram", outputs * read.value, read.uncertainty)  # the mask, one bit an output
-    ledger.add("sram", outputs * write.value, write.uncertainty)
-    psum_read, psum_write = _psum_energies(machine)
-    ledger.add("gather", work.sram_reads * read.value, read.uncertainty)
-    ledger.add("gather", work.sram_writes * write.value, write.uncertainty)
-    ledger.add("gather", work.psum_bits * (psum_read.value + psum_write.value) / 2, psum_read.uncertainty)
-    dram = _dram_energy(machine)
-    ledger.add("dram", work.dram * dram.value, dram.uncertainty)
+    _memory_energy(machine, work.traffic(machine.memory), "gather", ledger)
+    if machine.memory is not None:  # the mask, one bit an output
+        read, write = level_energies(machine)[machine.memory.buffer("o").name]
+        ledger.add("sram", outputs * read.value, read.uncertainty)
+        ledger.add("sram", outputs * write.value, write.uncertainty)
 
 
 def idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None, ledger: Ledger) -> None:
@@ -93,30 +89,21 @@ def idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None,
         ledger.add("idle", slots * table.idle_factor.value * engine_j, table.idle_factor.uncertainty)
     if machine.mac.datapath == "pair":
         unused = machine.mac.low if mode == "high" else high
-        slots = machine.array.rows * machine.array.columns * unused.rate * cycles
+        slots = machine.array.pes * unused.rate * cycles
         unused_j = mode_energy(machine, unused).mac_j
         ledger.add("idle", slots * table.idle_factor.value * unused_j, table.idle_factor.uncertainty)
 
 
-def _sram_energies(machine: Machine) -> tuple[Entry, Entry]:
-    assert machine.memory is not None
-    sram = machine.memory.sram
-    auto = machine.technology.table.sram_energy(sram.size_bits)
-    return _or_given(sram.read_j_per_bit, auto), _or_given(sram.write_j_per_bit, auto)
-
-
-def _psum_energies(machine: Machine) -> tuple[Entry, Entry]:
-    assert machine.memory is not None
-    buffer = machine.memory.accumulators
-    if buffer is None:
-        return _sram_energies(machine)
-    auto = machine.technology.table.sram_energy(buffer.size_bits)
-    return _or_given(buffer.read_j_per_bit, auto), _or_given(buffer.write_j_per_bit, auto)
-
-
-def _dram_energy(machine: Machine) -> Entry:
-    assert machine.memory is not None
-    return _or_given(machine.memory.dram.energy_j_per_bit, machine.technology.table.dram_j_per_bit)
+def level_energies(machine: Machine) -> dict[str, tuple[Entry, Entry]]:
+    """Return the energies per bit read and written of each on-chip level, by its name."""
+    if machine.memory is None:
+        return {}
+    buffer, table = machine.memory.accumulators, machine.technology.table
+    found = {}
+    for level in (*machine.memory.levels, *(() if buffer is None else (buffer,))):
+        auto = table.sram_energy(level.size_bits)
+        found[level.name] = _or_given(level.read_j_per_bit, auto), _or_given(level.write_j_per_bit, auto)
+    return found
 
 
 def _or_given(given: float | None, auto: Entry) -> Entry:

@@ -1,8 +1,11 @@
 """Closed forms of a systolic array: cycles of a run of folds, words moved by the array, register writes.
 
 A GEMM O[MxN] = A[MxK] W[KxN] is cut into folds of the array's size. With `rate` MACs per PE and cycle the array sees
-K' = ceil(K/rate). A partial fold takes as long as a full one. Input-stationary is weight-stationary with the operands
-exchanged: callers exchange M with N and A with W, so that only ws and os appear here.
+K' = ceil(K/rate). A partial fold takes as long as a full one. Several arrays share the folds of a product: those along
+its columns where each keeps weights, so that every sum stays in one array; all of them where sums stay in the PEs.
+Dot-product units get their operands by broadcast, without skew, and take another output while a sum is under way, so
+that the latency shows once. Input-stationary is weight-stationary with the operands
+exchanged: callers exchange M with N and A with W, so that only ws, os and dot appear here.
 Source: Samajdar et al., "A systematic methodology for characterizing scalability of DNN accelerators using SCALE-Sim",
 ISPASS 2020; the overlapped forms follow the shadow registers of the TPU (Jouppi et al., ISCA 2017).
 """
@@ -42,6 +45,16 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def sums_in_pes(dataflow: str) -> bool:
+    """Whether partial sums stay in the PEs."""
+    return dataflow in ("os", "dot")
+
+
+def as_streamed(dataflow: str) -> str:
+    """Return the dataflow with the operands exchanged where that makes it another: is becomes ws."""
+    return "ws" if dataflow == "is" else dataflow
+
+
 def streamed_cycles(length: int, latency: int, interleave: int) -> int:
     """Return T', the cycles in which one output-stationary PE takes `length` products.
 
@@ -58,11 +71,14 @@ def run_cycles(array: Array, dataflow: str, folds: Iterable[tuple[int, int]]) ->
     """Return the cycles of folds that follow one another, operands on chip. Exact for the array as modelled.
 
     Args:
-        array: rows, columns, latency p, load and drain. dataflow: ws | os.
-        folds: (how many, T): streamed length M for ws, K' for os; at least one.
+        array: rows, columns, latency p, load and drain. dataflow: ws | os | dot.
+        folds: (how many, T): cycles in which a fold's operands stream, M for ws, K' for
+            os and dot, of a composed product so many times; at least one.
     """
     folds = [(count, t) for count, t in folds if count and t]
     rows, columns, p = array.rows, array.columns, array.latency_cycles
+    if dataflow == "dot":
+        return RunCycles(sum(count * t for count, t in folds), 0, p - 1, 0)
     if dataflow == "os":
         return _output_stationary(array, [(count, streamed_cycles(t, p, array.interleave)) for count, t in folds])
     number = sum(count for count, _ in folds)
@@ -96,10 +112,17 @@ def _shortfall(folds: list[tuple[int, int]], rows: int) -> int:
     return short - max(rows - folds[-1][1], 0)
 
 
+def folds_in_turn(array: Array, dataflow: str, rows: int, columns: int) -> int:
+    """Return how many of rows x columns folds each array has to do, one after the other."""
+    if sums_in_pes(dataflow):
+        return ceil_div(rows * columns, array.copies)
+    return rows * ceil_div(columns, array.copies)
+
+
 def fold_grid(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) -> tuple[int, int, int]:
     """Return (Fr, Fc, T): folds along rows and columns, and the streamed length."""
     inner = ceil_div(k, rate)
-    if dataflow == "os":
+    if sums_in_pes(dataflow):
         return ceil_div(m, array.rows), ceil_div(n, array.columns), inner
     return ceil_div(inner, array.rows), ceil_div(n, array.columns), m
 
@@ -107,7 +130,7 @@ def fold_grid(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) ->
 def array_words(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) -> ArrayWords:
     """Return the words that the array reads and writes for one GEMM. Exact for the array as modelled."""
     rows, columns, _ = fold_grid(array, dataflow, m, n, k, rate)
-    if dataflow == "os":
+    if sums_in_pes(dataflow):
         return ArrayWords(columns * m * k, rows * k * n, m * n, 0)
     return ArrayWords(columns * m * k, k * n, rows * m * n, (rows - 1) * m * n)
 
@@ -123,6 +146,8 @@ def register_bits(
     inner = ceil_div(k, rate)
     shift = array.rows * (array.rows + 1) // 2
     rows, _, _ = fold_grid(array, dataflow, m, n, k, rate)
+    if dataflow == "dot":
+        return inner * m * n * (rate * (a_bits + w_bits) + state_bits)
     if dataflow == "os":
         return inner * m * n * (rate * (a_bits + w_bits) + state_bits) + rows * n * shift * state_bits
     sums = m * array.rows * rows * n * state_bits

@@ -2,16 +2,17 @@
 
     T = L_0 + sum_t max(C_t, L_{t+1} + S_{t-1}) + S_{n-1}
 
-C_t is the longer of the closed form of tile t and its traffic through the SRAM ports, L and S its loads and stores on
-the one DRAM channel; the DRAM latency is added to L_0 and S_{n-1}. Tiles of one row or column of tiles differ only at
-its ends, so one tile stands for all that lie between.
+C_t is the longer of the closed form of tile t and its traffic through the ports of the buffers, L and S its loads and
+stores at the slowest boundary between levels, which share the one DRAM channel; the DRAM latency is added to L_0 and
+S_{n-1}. A staging level is passed through: what it keeps does not come from further out again. Tiles of one row or
+column of tiles differ only at its ends, so one tile stands for all that lie between.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,26 +20,19 @@ from numpy.typing import NDArray
 
 from simulator.hardware import Array, Memory
 
-from .folds import RunCycles, array_words, ceil_div, fold_grid, register_bits, run_cycles
+from .folds import (
+    RunCycles,
+    array_words,
+    as_streamed,
+    ceil_div,
+    fold_grid,
+    folds_in_turn,
+    register_bits,
+    run_cycles,
+    sums_in_pes,
+)
 from .tiling import Problem, Tile, choose_tile
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bits moved by one pass over one GEMM.
-
-    Args:
-        dram: in and out. sram_reads, sram_writes: ports to the array. sram_fills, sram_stores: port to the DRAM.
-        psum_reads, psum_writes: of the accumulator buffer; without one they are in the SRAM's counts and these are 0.
-    """
-
-    dram: int
-    sram_reads: int
-    sram_writes: int
-    sram_fills: int
-    sram_stores: int
-    psum_reads: int
-    psum_writes: int
+from .traffic import ArrayBits, Traffic, Transfer, memory_bound, port_cycles, transfer_cycles
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +40,8 @@ class Pass:
     """One pass over one GEMM.
 
     Args:
-        dataflow: ws | is | os. tile: all of the GEMM without a memory. a_passes, w_passes: DRAM reads of A and W.
+        dataflow: ws | is | os | dot. tile: all of the GEMM without a memory.
+        a_passes, w_passes: how often A and W leave the DRAM.
         run: cycles by cause. memory_stall: all others; cycles: their sum. roofline: lower bound of cycles.
         traffic: bits moved. register_bits: written inside the array. fold_adds: sums added to partial sums.
         start: cycles before the first tile. steps: cycles of an output tile, by class along the outer and the inner
@@ -87,7 +82,7 @@ class Pass:
 
 @lru_cache(maxsize=1 << 14)
 def uniform_pass(array: Array, memory: Memory | None, dataflow: str, problem: Problem) -> Pass:
-    """Return the pass with the tile of least DRAM traffic; dataflow ws | is | os | best (least cycles).
+    """Return the pass with the tile of least DRAM traffic; dataflow ws | is | os | dot | best (least cycles).
 
     Args:
         array, memory: of the machine. problem: the GEMM.
@@ -97,22 +92,17 @@ def uniform_pass(array: Array, memory: Memory | None, dataflow: str, problem: Pr
     if dataflow == "best":
         passes = [uniform_pass(array, memory, kind, problem) for kind in ("ws", "is", "os")]
         return min(passes, key=lambda p: p.cycles)
-    flow = "os" if dataflow == "os" else "ws"
     if dataflow == "is":
         problem = problem.exchanged()
+        memory = None if memory is None else memory.exchanged()
     whole = Tile(problem.m, problem.n, problem.k, "m")
-    tile = whole if memory is None else choose_tile(array, memory, flow, problem)
+    tile = whole if memory is None else choose_tile(array, memory, as_streamed(dataflow), problem)
     return tiled_pass(array, memory, dataflow, problem, tile)
 
 
 def tiled_pass(array: Array, memory: Memory | None, dataflow: str, problem: Problem, tile: Tile) -> Pass:
-    """Return the pass with a given tile; for is, problem and tile are already exchanged."""
+    """Return the pass with a given tile; for is, memory, problem and tile are already exchanged."""
     return _Pipeline(array, memory, dataflow, problem, tile).result()
-
-
-def transfer_cycles(bits: int, bits_per_cycle: Fraction) -> int:
-    """Return the cycles of a transfer, rounded up."""
-    return ceil_div(bits * bits_per_cycle.denominator, bits_per_cycle.numerator)
 
 
 class _Pipeline:
@@ -120,13 +110,15 @@ class _Pipeline:
 
     def __init__(self, array: Array, memory: Memory | None, dataflow: str, problem: Problem, tile: Tile) -> None:
         self.array, self.memory, self.dataflow, self.tile = array, memory, dataflow, tile
-        self.rate, self.widths = problem.rate, problem.widths
-        self.flow = "os" if dataflow == "os" else "ws"
+        self.problem, self.rate, self.widths = problem, problem.rate, problem.widths
+        self.flow = as_streamed(dataflow)
         self.m, self.n, self.k = problem.m, problem.n, problem.k
         counts = tile.counts(self.m, self.n, self.k)
         self.along_m, self.along_n, self.along_k = counts
         self.outer_count, self.inner_count = counts[:2] if tile.outer == "m" else (counts[1], counts[0])
         self.runs: dict[tuple[int, int, int, bool], tuple[RunCycles, int]] = {}
+        # Of each staging level, whether it keeps the strip of the outer operand and all of the inner one.
+        self.kept = [] if memory is None else [tile.kept(problem, level) for level in memory.staging]
 
     def result(self) -> Pass:
         outer_at, outer_weight = _positions(self.outer_count)
@@ -156,8 +148,8 @@ class _Pipeline:
             )
         )
         split = RunCycles(*run)
-        a_passes, w_passes = self.tile.passes(self.m, self.n, self.k)
-        traffic = self.traffic(a_passes, w_passes)
+        a_passes, w_passes = self.passes()[0]
+        traffic = self.traffic()
         fold_rows, _, _ = fold_grid(self.array, self.flow, self.m, self.n, self.k, self.rate)
         widths = self.widths
         exchanged = self.dataflow == "is"
@@ -169,12 +161,14 @@ class _Pipeline:
             w_passes=a_passes if exchanged else w_passes,
             run=split,
             memory_stall=total - split.total,
-            roofline=self.roofline(traffic),
-            traffic=traffic,
+            roofline=max(self.peak_cycles(), memory_bound(self.memory, traffic)),
+            traffic=Traffic(traffic.array.exchanged(), tuple(t.exchanged() for t in traffic.transfers))
+            if exchanged
+            else traffic,
             register_bits=register_bits(
                 self.array, self.flow, self.m, self.n, self.k, self.rate, widths.a, widths.w, widths.state
             ),
-            fold_adds=0 if self.flow == "os" else (fold_rows - 1) * self.m * self.n,
+            fold_adds=0 if sums_in_pes(self.flow) else (fold_rows - 1) * self.m * self.n,
             step_counts=(tuple(outer_weight), tuple(inner_weight)),
             steps=tuple(tuple(row) for row in steps),
             start=first,
@@ -200,60 +194,67 @@ class _Pipeline:
         key = (mt, nt, kt, first or last)
         if first != last or key not in self.runs:
             rows, columns, t = fold_grid(self.array, self.flow, mt, nt, kt, self.rate)
-            run = run_cycles(self.array, self.flow, [(rows * columns, t)])
-            if self.flow == "os" and not last:  # the sum stays in the PE until the last tile along k
+            folds = folds_in_turn(self.array, self.flow, rows, columns)
+            run = run_cycles(self.array, self.flow, [(folds, t * self.problem.passes)])
+            if sums_in_pes(self.flow) and not last:  # the sum stays in the PE until the last tile along k
                 run = RunCycles(run.compute, 0, 0, 0)
             busy = run.total
             if self.memory is not None:
-                reads, writes, _, _ = self.array_bits(mt, nt, kt, first, last)
-                sram = self.memory.sram
-                busy = max(
-                    busy,
-                    transfer_cycles(reads, sram.read_bits_per_cycle),
-                    transfer_cycles(writes, sram.write_bits_per_cycle),
-                )
+                busy = max(busy, port_cycles(self.memory, self.array_bits(mt, nt, kt, first, last)))
             if first != last:
                 return run, busy
             self.runs[key] = run, busy
         return self.runs[key]
 
-    def array_bits(self, m: int, n: int, k: int, first: bool, last: bool) -> tuple[int, int, int, int]:
-        """Bits of a tile between array and SRAM (read, written) and accumulator buffer (read, written)."""
+    def array_bits(self, m: int, n: int, k: int, first: bool, last: bool) -> ArrayBits:
+        """Bits of a tile between array and buffers."""
         words, widths = array_words(self.array, self.flow, m, n, k, self.rate), self.widths
-        reads, writes = words.a_reads * widths.a + words.w_reads * widths.w, 0
-        if self.flow == "os":
-            return reads, m * n * widths.out if last else 0, 0, 0
-        psum_reads = (words.psum_reads + (0 if first else m * n)) * widths.psum
-        psum_writes = (words.psum_writes - (m * n if last else 0)) * widths.psum
-        if last:
-            writes = m * n * widths.out
-        if self.memory is None or self.memory.accumulators is None:
-            return reads + psum_reads, writes + psum_writes, 0, 0
-        return reads, writes, psum_reads, psum_writes
+        outputs = m * n if last else 0
+        reads = words.a_reads * widths.a, words.w_reads * widths.w, outputs * widths.out
+        if sums_in_pes(self.flow):
+            return ArrayBits(*reads)
+        psum_reads = words.psum_reads + (0 if first else m * n)
+        return ArrayBits(*reads, psum_reads * widths.psum, (words.psum_writes - outputs) * widths.psum)
 
     def load(self, at: tuple[int, int, int] | None) -> int:
+        """Cycles of a tile's operands on their way in, at the slowest boundary."""
         if at is None or self.memory is None:
             return 0
-        x, y, z = at
+        memory, (x, y, z) = self.memory, at
         mt, nt, kt = self.sizes(x, y, z)
-        outer, inner = mt * kt * self.widths.a, kt * nt * self.widths.w
-        if self.tile.outer == "n":
-            outer, inner = inner, outer
-        bits = outer + inner
+        a, w = mt * kt * self.widths.a, kt * nt * self.widths.w
+        rows_outside = self.tile.outer == "m"
         if self.along_k == 1:  # the outer operand stays for a row of tiles, a single inner one for the whole pass
-            bits = (outer if y == 0 else 0) + (inner if x == 0 or self.inner_count > 1 else 0)
-        return transfer_cycles(
-            bits, min(self.memory.dram.bandwidth_bits_per_cycle, self.memory.sram.write_bits_per_cycle)
-        )
+            outer_comes, inner_comes = y == 0, x == 0 or self.inner_count > 1
+            a *= outer_comes if rows_outside else inner_comes
+            w *= inner_comes if rows_outside else outer_comes
+        cycles = 0
+        for level in memory.buffers:
+            into = (a if "a" in level.holds else 0) + (w if "w" in level.holds else 0)
+            cycles = max(cycles, transfer_cycles(into, level.write_bits_per_cycle))
+        for level, (strip, whole) in zip(reversed(memory.staging), reversed(self.kept), strict=True):
+            cycles = max(cycles, transfer_cycles(a + w, level.read_bits_per_cycle))
+            outer_comes, inner_comes = y == 0 or not strip, x == 0 or not whole
+            a *= outer_comes if rows_outside else inner_comes
+            w *= inner_comes if rows_outside else outer_comes
+            cycles = max(cycles, transfer_cycles(a + w, level.write_bits_per_cycle))
+        return max(cycles, transfer_cycles(a + w, memory.dram.bandwidth_bits_per_cycle))
 
     def store(self, at: tuple[int, int, int] | None) -> int:
+        """Cycles of a tile's outputs on their way out, at the slowest boundary."""
         if at is None or self.memory is None or at[2] != self.along_k - 1:
             return 0
         mt, nt, _ = self.sizes(*at)
-        bits = mt * nt * self.widths.out
-        return transfer_cycles(
-            bits, min(self.memory.dram.bandwidth_bits_per_cycle, self.memory.sram.read_bits_per_cycle)
-        )
+        return transfer_cycles(mt * nt * self.widths.out, self.store_bits_per_cycle)
+
+    @cached_property
+    def store_bits_per_cycle(self) -> Fraction:
+        """Of the slowest port on the way of the outputs to the DRAM."""
+        assert self.memory is not None
+        ports = [self.memory.dram.bandwidth_bits_per_cycle, self.memory.buffer("o").read_bits_per_cycle]
+        for level in self.memory.staging:
+            ports += [level.read_bits_per_cycle, level.write_bits_per_cycle]
+        return min(ports)
 
     def following(self, x: int, y: int, z: int) -> tuple[int, int, int] | None:
         if z + 1 < self.along_k:
@@ -269,37 +270,31 @@ class _Pipeline:
             return x, y - 1, self.along_k - 1
         return (x - 1, self.inner_count - 1, self.along_k - 1) if x else None
 
-    def traffic(self, a_passes: int, w_passes: int) -> Traffic:
+    def passes(self) -> list[tuple[int, int]]:
+        """How often A and W cross each boundary between levels, outermost first."""
+        staging = () if self.memory is None else self.memory.staging
+        return [
+            *(self.tile.staged_passes(self.problem, level) for level in staging),
+            self.tile.passes(self.m, self.n, self.k),
+        ]
+
+    def traffic(self) -> Traffic:
         m, n, k, widths = self.m, self.n, self.k, self.widths
-        totals = [0, 0, 0, 0]
+        array = ArrayBits()
         for mt, m_times in _lengths(m, self.tile.m):
             for nt, n_times in _lengths(n, self.tile.n):
                 for z, k_times in zip(*_positions(self.along_k), strict=True):
                     kt = min(self.tile.k, k - z * self.tile.k)
                     bits = self.array_bits(mt, nt, kt, z == 0, z == self.along_k - 1)
-                    for i in range(4):
-                        totals[i] += m_times * n_times * k_times * bits[i]
-        reads, writes, psum_reads, psum_writes = totals
+                    array = array.plus(bits, m_times * n_times * k_times)
         if self.memory is None:
-            return Traffic(0, reads, writes, 0, 0, psum_reads, psum_writes)
-        fills = a_passes * m * k * widths.a + w_passes * k * n * widths.w
-        stores = m * n * widths.out
-        return Traffic(fills + stores, reads, writes, fills, stores, psum_reads, psum_writes)
+            return Traffic(array, ())
+        transfers = [Transfer(a * m * k * widths.a, w * k * n * widths.w, m * n * widths.out) for a, w in self.passes()]
+        return Traffic(array, tuple(transfers))
 
-    def roofline(self, traffic: Traffic) -> int:
-        compute = ceil_div(self.m * self.n * self.k, self.array.rows * self.array.columns * self.rate)
-        return max(compute, memory_bound(self.memory, traffic.dram, traffic.sram_reads, traffic.sram_writes))
-
-
-def memory_bound(memory: Memory | None, dram: int, sram_reads: int, sram_writes: int) -> int:
-    """Return the cycles in which the slowest memory port moves its bits: a lower bound of any schedule."""
-    if memory is None:
-        return 0
-    return max(
-        transfer_cycles(dram, memory.dram.bandwidth_bits_per_cycle),
-        transfer_cycles(sram_reads, memory.sram.read_bits_per_cycle),
-        transfer_cycles(sram_writes, memory.sram.write_bits_per_cycle),
-    )
+    def peak_cycles(self) -> int:
+        """Cycles at the peak rate of all PEs."""
+        return ceil_div(self.m * self.n * self.k * self.problem.passes, self.array.pes * self.rate)
 
 
 def _positions(count: int) -> tuple[list[int], list[int]]:

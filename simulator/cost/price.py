@@ -18,8 +18,9 @@ from .energy import Ledger
 from .flags import Flags, MaskFlags, read_flags
 from .gemm import Gemm
 from .pipeline import Pass, uniform_pass
-from .second_pass import Work, combined_roofline, second_work, total_cycles
+from .second_pass import Work, both_passes, combined_roofline, second_work, total_cycles
 from .tiling import Problem, Widths
+from .traffic import level_bits
 
 MODES = ("low", "high", "two_pass")
 
@@ -33,14 +34,14 @@ class Cost:
         cycles: an integer count. cycle_parts: compute, load (stationary operands), fill (skew in), drain (results out),
             memory_stall (waiting for DRAM or SRAM ports), gather and switch (second pass beyond the first, and the
             refill of the array for it); they sum to cycles.
-        utilisation: MACs of the first pass over those that the array could do in all cycles at the rate of its mode.
+        utilisation: MACs of the first pass over those that the arrays could do in all cycles at the rate of its mode.
         latency_s: cycles over the clock.
         energy_j: sum of energy_parts_j: mul, acc, side (scoring), register, idle, sram (with the accumulator buffer),
             dram, gather (on-chip operands of the second pass), leak.
         energy_low_j, energy_high_j: bounds by the bands of the classes, all parts off in the same direction.
         energy_basis: class and band of each part, in words.
         roofline_cycles: lower bound of cycles from peak MACs and bits moved by this schedule.
-        traffic_bits: bits per level: dram, sram_reads, sram_writes, psum (accumulator buffer).
+        traffic_bits: bits per level: dram, and NAME_reads, NAME_writes of each on-chip level.
         flagged_outputs, recomputed_outputs: outputs flagged, and those recomputed for them.
         warnings: assumptions that this figure rests on beyond those of the model.
     """
@@ -84,7 +85,7 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
     two_pass = mode == "two_pass"
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
-    problem = Problem(gemm.m, gemm.n, gemm.k, chosen.rate, _widths(machine, chosen, two_pass))
+    problem = Problem(gemm.m, gemm.n, gemm.k, chosen.rate, _widths(machine, chosen, two_pass), chosen.passes)
     array = machine.array
     try:
         first = uniform_pass(array, machine.memory, array.dataflow, problem)
@@ -112,7 +113,7 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
         dataflow=first.dataflow,
         cycles=cycles,
         cycle_parts=parts,
-        utilisation=gemm.macs / (array.rows * array.columns * chosen.rate * cycles),
+        utilisation=gemm.macs * chosen.passes / (array.pes * chosen.rate * cycles),
         latency_s=latency_s,
         energy_j=sum(ledger.parts_j.values()),
         energy_parts_j=ledger.parts_j,
@@ -120,7 +121,7 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
         energy_high_j=ledger.high_j,
         energy_basis=ledger.basis(machine.technology.table, machine.technology.leakage_w),
         roofline_cycles=roofline,
-        traffic_bits=_traffic(gemm, first, work),
+        traffic_bits=_traffic(machine, gemm, first, work),
         flagged_outputs=0 if found is None else found.count(),
         recomputed_outputs=0 if work is None else work.outputs,
         warnings=_warnings(machine, gemm, chosen, found),
@@ -168,20 +169,16 @@ def _cycle_parts(gemm: Gemm, first: Pass, work: Work | None, cycles: int) -> dic
     return parts
 
 
-def _traffic(gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
-    moved, gemms = first.traffic, gemm.gemms
-    bits = {
-        "dram": gemms * moved.dram,
-        "sram_reads": gemms * (moved.sram_reads + moved.sram_stores),
-        "sram_writes": gemms * (moved.sram_writes + moved.sram_fills),
-        "psum": gemms * (moved.psum_reads + moved.psum_writes),
-    }
-    if work is not None:
-        mask = gemm.gemms * gemm.m * gemm.n
-        bits["dram"] += work.dram
-        bits["sram_reads"] += work.sram_reads + mask
-        bits["sram_writes"] += work.sram_writes + mask
-        bits["psum"] += work.psum_bits
+def _traffic(machine: Machine, gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
+    memory = machine.memory
+    moved = both_passes(memory, gemm.gemms, first, work)
+    bits = {"dram": moved.dram}
+    for name, (reads, writes) in level_bits(memory, moved).items():
+        bits[f"{name}_reads"], bits[f"{name}_writes"] = reads, writes
+    if work is not None:  # the mask
+        name = "sram" if memory is None else memory.buffer("o").name
+        for way in ("reads", "writes"):
+            bits[f"{name}_{way}"] += gemm.gemms * gemm.m * gemm.n
     return bits
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.hardware import Machine, MacMode, Policy, SideEngine
+from simulator.hardware import Machine, MacMode, Memory, Policy, SideEngine
 
 from .energy import MacEnergy
 from .flags import Blocks, Flags, IndependentFlags, MaskFlags
-from .folds import array_words, ceil_div, fold_grid, register_bits, run_cycles
-from .pipeline import Pass, memory_bound
+from .folds import array_words, as_streamed, ceil_div, fold_grid, folds_in_turn, register_bits, run_cycles, sums_in_pes
+from .pipeline import Pass
+from .traffic import ArrayBits, Traffic, Transfer, memory_bound
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Work:
     Args:
         outputs, macs: recomputed, unflagged neighbours included. busy: cycles of the array or engine.
         switch: of these, those that fill and empty the array again.
-        sram_reads, sram_writes, psum_bits: bits moved on chip. dram: bits moved off chip.
+        array: bits moved on chip, by tensor. transfer: bits moved on and off chip.
         register_bits: written. fold_adds: sums added to partial sums.
     """
 
@@ -35,12 +36,14 @@ class Work:
     macs: int
     busy: int
     switch: int
-    sram_reads: int
-    sram_writes: int
-    psum_bits: int
-    dram: int
+    array: ArrayBits
+    transfer: Transfer
     register_bits: int
     fold_adds: int
+
+    def traffic(self, memory: Memory | None) -> Traffic:
+        """Return the bits by level; what comes from the DRAM passes through all staging levels."""
+        return Traffic(self.array, () if memory is None else (self.transfer,) * (len(memory.staging) + 1))
 
 
 def second_work(machine: Machine, shape: tuple[int, int, int, int], first: Pass, flags: Flags) -> Work:
@@ -53,7 +56,7 @@ def second_work(machine: Machine, shape: tuple[int, int, int, int], first: Pass,
     policy, high = machine.policy, machine.mac.high
     assert policy is not None and high is not None
     if not flags.count():
-        return Work(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return Work(0, 0, 0, 0, ArrayBits(), Transfer(0, 0, 0), 0, 0)
     if policy.gather == "element":
         assert machine.side_engine is not None
         return _on_engine(machine, policy, high, machine.side_engine, shape, first, flags)
@@ -75,16 +78,14 @@ def _on_engine(
     # Sorted by row, a row of A is fetched once for each tile (or band of all columns) that holds a flag in it.
     bands = flags.bands(first.tile.n)
     a_rows = sum(times * rows for times, rows, _ in bands.pieces)
-    runs = ceil_div(k, machine.array.rows * high.rate) if first.dataflow != "os" else 1
+    runs = 1 if sums_in_pes(first.dataflow) else ceil_div(k, machine.array.rows * high.rate)
     return Work(
         outputs=count,
         macs=count * k,
         busy=count * ceil_div(k, engine.lanes) + engine_fill(machine, engine),
         switch=0,
-        sram_reads=a_rows * k * a_bits + count * k * w_bits,
-        sram_writes=count * high.output_bits,
-        psum_bits=0,
-        dram=_refetch_bits(machine, policy, high, shape, first, Blocks([], flags.rows(), flags.columns()), count),
+        array=ArrayBits(a_rows * k * a_bits, count * k * w_bits, count * high.output_bits),
+        transfer=_refetched(machine, policy, high, shape, first, Blocks([], flags.rows(), flags.columns()), count),
         register_bits=count * k * (a_bits + w_bits + high.accumulator_bits),
         fold_adds=count * (runs - 1),
     )
@@ -109,33 +110,28 @@ def _on_array(
         policy.gather, lambda: _tiles(flags, machine, first.dataflow)
     )()
     a_bits, w_bits = (fmt.bits for fmt in high.operand_formats)
-    folds, reads, psum_words, registers, fold_adds = [], 0, 0, 0, 0
-    exchanged, flow = first.dataflow == "is", "os" if first.dataflow == "os" else "ws"
+    folds, bits, registers, fold_adds = [], ArrayBits(), 0, 0
+    exchanged, flow = first.dataflow == "is", as_streamed(first.dataflow)
     for times, rows, columns in blocks.pieces:
         m, n = (columns, rows) if exchanged else (rows, columns)
         a, w = (w_bits, a_bits) if exchanged else (a_bits, w_bits)
         down, across, t = fold_grid(array, flow, m, n, k, high.rate)
-        folds.append((times * down * across, t))
+        folds.append((folds_in_turn(array, flow, down, times * across), t * high.passes))
         words = array_words(array, flow, m, n, k, high.rate)
-        reads += times * (words.a_reads * a + words.w_reads * w)
-        if flow != "os":
-            psum_words += times * 2 * words.psum_reads
+        psum_bits = words.psum_reads * high.partial_sum_bits
+        moved = ArrayBits(words.a_reads * a, words.w_reads * w, m * n * high.output_bits, psum_bits, psum_bits)
+        bits = bits.plus(moved.exchanged() if exchanged else moved, times)
+        if not sums_in_pes(flow):
             fold_adds += times * (down - 1) * m * n
         registers += times * register_bits(array, flow, m, n, k, high.rate, a, w, high.accumulator_bits)
     run = run_cycles(array, flow, folds)
-    psum_bits = psum_words * high.partial_sum_bits
-    writes = blocks.outputs * high.output_bits
-    if machine.memory is None or machine.memory.accumulators is None:
-        reads, writes, psum_bits = reads + psum_bits // 2, writes + psum_bits // 2, 0
     return Work(
         outputs=blocks.outputs,
         macs=blocks.outputs * k,
         busy=run.total,
         switch=run.load + run.fill + run.drain,
-        sram_reads=reads,
-        sram_writes=writes,
-        psum_bits=psum_bits,
-        dram=_refetch_bits(machine, policy, high, shape, first, blocks, blocks.outputs),
+        array=bits,
+        transfer=_refetched(machine, policy, high, shape, first, blocks, blocks.outputs),
         register_bits=registers,
         fold_adds=fold_adds,
     )
@@ -146,7 +142,7 @@ def _tiles(flags: Flags, machine: Machine, dataflow: str) -> Blocks:
     return flags.tiles(array.columns, array.rows) if dataflow == "is" else flags.tiles(array.rows, array.columns)
 
 
-def _refetch_bits(
+def _refetched(
     machine: Machine,
     policy: Policy,
     high: MacMode,
@@ -154,10 +150,10 @@ def _refetch_bits(
     first: Pass,
     touched: Blocks,
     outputs: int,
-) -> int:
-    """DRAM bits: operands that are no longer (or in their second format not yet) on chip, and changed outputs."""
+) -> Transfer:
+    """Operands that are no longer (or in their second format not yet) on chip, and changed outputs."""
     if machine.memory is None:
-        return 0
+        return Transfer(0, 0, 0)
     gemms, m, n, k = shape
     a_format, w_format = high.operand_formats
     low = machine.mac.low
@@ -170,10 +166,10 @@ def _refetch_bits(
         on_chip = tiles == (1, 1, 1) and gemms == 1
         stores = outputs * high.output_bits
     if on_chip and not second_format:
-        return stores
+        return Transfer(0, 0, stores)
     a_bits = first.a_passes * touched.rows * k * a_format.bits
     w_bits = first.w_passes * touched.columns * k * w_format.bits
-    return stores + a_bits + w_bits
+    return Transfer(a_bits, w_bits, stores)
 
 
 def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: Flags, k: int) -> int:
@@ -190,7 +186,7 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
         return low
     memory = machine.memory
     if policy.overlap == "none":
-        return low + max(work.busy, memory_bound(memory, work.dram, work.sram_reads, work.sram_writes))
+        return low + max(work.busy, memory_bound(memory, work.traffic(memory)))
     assert engine is not None
     per_output = ceil_div(k, engine.lanes)
     if isinstance(flags, MaskFlags):
@@ -198,16 +194,24 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
     else:
         assert isinstance(flags, IndependentFlags)
         served = _expected_queue(first, flags, per_output)
-    moved = first.traffic
     return max(
         low,
         served + engine_fill(machine, engine) + first.last_store,
-        memory_bound(
-            memory,
-            gemms * moved.dram + work.dram,
-            gemms * moved.sram_reads + work.sram_reads,
-            gemms * moved.sram_writes + work.sram_writes,
-        ),
+        memory_bound(memory, both_passes(memory, gemms, first, work)),
+    )
+
+
+def both_passes(memory: Memory | None, gemms: int, first: Pass, work: Work | None) -> Traffic:
+    """Return the bits that so many first passes and the second one move together."""
+    of_first = first.traffic
+    array = ArrayBits().plus(of_first.array, gemms)
+    transfers = tuple(Transfer(*(gemms * bits for bits in transfer)) for transfer in of_first.transfers)
+    if work is None:
+        return Traffic(array, transfers)
+    more = work.traffic(memory)
+    both = zip(transfers, more.transfers, strict=True)
+    return Traffic(
+        array.plus(more.array), tuple(Transfer(*map(sum, zip(one, other, strict=True))) for one, other in both)
     )
 
 
@@ -257,18 +261,11 @@ def combined_roofline(machine: Machine, gemms: int, first: Pass, work: Work) -> 
     """Return a lower bound of the cycles of both passes."""
     policy, array, high, engine = machine.policy, machine.array, machine.mac.high, machine.side_engine
     assert policy is not None and high is not None
-    lanes = array.rows * array.columns * high.rate if engine is None else engine.lanes
-    compute, moved = ceil_div(work.macs, lanes), first.traffic
+    lanes = array.pes * high.rate if engine is None else engine.lanes
+    compute, memory = ceil_div(work.macs * (high.passes if engine is None else 1), lanes), machine.memory
     if policy.overlap == "none":
-        bound = memory_bound(machine.memory, work.dram, work.sram_reads, work.sram_writes)
-        return gemms * first.roofline + max(compute, bound)
-    together = memory_bound(
-        machine.memory,
-        gemms * moved.dram + work.dram,
-        gemms * moved.sram_reads + work.sram_reads,
-        gemms * moved.sram_writes + work.sram_writes,
-    )
-    return max(gemms * first.roofline, compute, together)
+        return gemms * first.roofline + max(compute, memory_bound(memory, work.traffic(memory)))
+    return max(gemms * first.roofline, compute, memory_bound(memory, both_passes(memory, gemms, first, work)))
 
 
 def recompute_j(work: Work, energy: MacEnergy) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """The choice of the tile Mt x Nt x Kt that on-chip memory holds, by least DRAM traffic.
 
 Loops over tiles run with k innermost, so that partial sums stay on chip. When Kt = K, the strip of the outer operand
-stays for a whole row of tiles and is read once.
+stays for a whole row of tiles and is read once. A staging level between the DRAM and the buffers keeps what fits of
+what is read again: a whole operand, or the strip of a row of tiles; the rest passes through it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from simulator.errors import InputError
-from simulator.hardware import Array, Memory
+from simulator.hardware import Array, Level, Memory
 
-from .folds import ceil_div
+from .folds import ceil_div, sums_in_pes
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,18 @@ class Widths:
 
 @dataclass(frozen=True)
 class Problem:
-    """One GEMM as the array sees it: M, N, K, MACs per PE and cycle, bits per element."""
+    """One GEMM as the array sees it: M, N, K, MACs that a PE takes together, in how many cycles, bits per element."""
 
     m: int
     n: int
     k: int
     rate: int
     widths: Widths
+    passes: int = 1
 
     def exchanged(self) -> Problem:
         """Return the problem with the operands exchanged: O^T = W^T A^T."""
-        return Problem(self.n, self.m, self.k, self.rate, self.widths.exchanged())
+        return Problem(self.n, self.m, self.k, self.rate, self.widths.exchanged(), self.passes)
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,31 @@ class Tile:
         return ceil_div(m, self.m), ceil_div(n, self.n), ceil_div(k, self.k)
 
     def passes(self, m: int, n: int, k: int) -> tuple[int, int]:
-        """Return how often A and W are read from DRAM."""
+        """Return how often A and W are read into the buffers."""
         along_m, along_n, along_k = self.counts(m, n, k)
         return _passes(along_m, along_n, along_k == 1, self.outer)
+
+    def kept(self, problem: Problem, level: Level) -> tuple[bool, bool]:
+        """Return whether a staging level keeps the strip of the outer operand, and all of the inner one.
+
+        The strip comes first, which is the smaller. Only what is read again is kept.
+        """
+        along_m, along_n, along_k = self.counts(problem.m, problem.n, problem.k)
+        along_outer, along_inner = (along_m, along_n) if self.outer == "m" else (along_n, along_m)
+        widths, free = problem.widths, level.size_bits // level.buffers
+        strip = problem.k * (self.m * widths.a_held if self.outer == "m" else self.n * widths.w_held)
+        whole = problem.k * (problem.n * widths.w_held if self.outer == "m" else problem.m * widths.a_held)
+        keeps_strip = along_k > 1 and along_inner > 1 and strip <= free
+        free -= strip if keeps_strip else 0
+        return keeps_strip, along_outer > 1 and (along_inner > 1 or along_k > 1) and whole <= free
+
+    def staged_passes(self, problem: Problem, level: Level) -> tuple[int, int]:
+        """Return how often A and W are read into a staging level."""
+        a_passes, w_passes = self.passes(problem.m, problem.n, problem.k)
+        strip, whole = self.kept(problem, level)
+        outer, inner = (a_passes, w_passes) if self.outer == "m" else (w_passes, a_passes)
+        outer, inner = 1 if strip else outer, 1 if whole else inner
+        return (outer, inner) if self.outer == "m" else (inner, outer)
 
 
 def _passes(along_m: int, along_n: int, whole_k: bool, outer: str) -> tuple[int, int]:
@@ -76,34 +100,38 @@ def _passes(along_m: int, along_n: int, whole_k: bool, outer: str) -> tuple[int,
 
 
 def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -> Tile:
-    """Return the tile with the least DRAM bits; ties go to the larger Kt, then Nt, then Mt.
+    """Return the tile with the least DRAM bits; ties go to the least bits into the buffers, then the larger Kt, Nt, Mt.
 
     Tiles are multiples of the array, and all tiles of one dimension but the last are equal with the last as close as
     that allows.
 
     Args:
-        array, memory: of the machine. dataflow: ws | os. problem: the GEMM.
+        array, memory: of the machine. dataflow: ws | os | dot. problem: the GEMM.
     Raises:
         InputError: not even one fold fits; names tensor, level, bits needed and bits available.
     """
     m, n, k, widths = problem.m, problem.n, problem.k, problem.widths
     grain_n, grain_k = array.columns, array.rows * problem.rate
-    best: tuple[tuple[int, int, int, int], Tile] | None = None
+    sums_stay = sums_in_pes(dataflow)
+    best: tuple[tuple[int, int, int, int, int], Tile] | None = None
     for mt in _sizes(m, array.rows):
         # With Mt and either all or less of K on chip, the widest Nt has the least traffic and wins ties.
         for held in {k, min(k, grain_k)}:
             most = _widest(memory, dataflow, mt, held, widths)
-            if dataflow == "os" and held < k:  # the sums of one fold stay in the PEs
-                most = min(most, grain_n) if mt <= array.rows else 0
+            if sums_stay and held < k:  # the sums of one fold of each array stay in the PEs
+                most = min(most, grain_n * array.copies) if mt <= array.rows else 0
             nt = _balanced(n, grain_n, most)
             if nt == 0:
                 continue
             kt = _longest(memory, dataflow, mt, nt, k, grain_k, widths)
             for outer in ("m", "n"):
-                a_passes, w_passes = _passes(ceil_div(m, mt), ceil_div(n, nt), kt == k, outer)
-                key = (a_passes * m * k * widths.a + w_passes * k * n * widths.w, -kt, -nt, -mt)
+                inwards = _passes(ceil_div(m, mt), ceil_div(n, nt), kt == k, outer)
+                tile = Tile(mt, nt, kt, outer)
+                from_dram = tile.staged_passes(problem, memory.staging[0]) if memory.staging else inwards
+                dram, on_chip = (a * m * k * widths.a + w * k * n * widths.w for a, w in (from_dram, inwards))
+                key = (dram, on_chip, -kt, -nt, -mt)
                 if best is None or key < best[0]:
-                    best = key, Tile(mt, nt, kt, outer)
+                    best = key, tile
     if best is None:
         raise InputError(_too_small(array, memory, dataflow, problem))
     return best[1]
@@ -130,30 +158,34 @@ def _balanced(length: int, grain: int, most: int) -> int:
 
 def _widest(memory: Memory, dataflow: str, mt: int, kt: int, widths: Widths) -> int:
     """Largest Nt for which Mt x Kt, Kt x Nt and Mt x Nt fit, or 0."""
-    sram, buffer = memory.sram, memory.accumulators
-    free = sram.size_bits // sram.buffers - mt * kt * widths.a_held
-    most = max(free, 0) // (kt * widths.w_held + mt * _staged_bits(memory, dataflow, widths))
-    if buffer is not None and dataflow != "os":
-        most = min(most, buffer.size_bits // (mt * widths.psum))
+    buffer = memory.accumulators
+    most = 2**62 if buffer is None or sums_in_pes(dataflow) else buffer.size_bits // (mt * widths.psum)
+    for level in memory.buffers:
+        free = level.size_bits // level.buffers - (mt * kt * widths.a_held if "a" in level.holds else 0)
+        for_each = kt * widths.w_held if "w" in level.holds else 0
+        for_each += mt * _staged_bits(memory, dataflow, widths) if "o" in level.holds else 0
+        most = min(most, max(free, 0) // for_each) if for_each else most if free >= 0 else 0
     return most
 
 
 def _longest(memory: Memory, dataflow: str, mt: int, nt: int, k: int, grain: int, widths: Widths) -> int:
     """Largest balanced Kt that fits beside Mt x Nt outputs, of which at least one fold along K does."""
-    sram = memory.sram
-    free = sram.size_bits // sram.buffers - mt * nt * _staged_bits(memory, dataflow, widths)
-    per_k = mt * widths.a_held + nt * widths.w_held
-    if free >= k * per_k:
-        return k
-    units = free // (per_k * grain)
-    total = ceil_div(k, grain)
-    return ceil_div(total, ceil_div(total, units)) * grain
+    longest = k
+    for level in memory.buffers:
+        free = level.size_bits // level.buffers
+        free -= mt * nt * _staged_bits(memory, dataflow, widths) if "o" in level.holds else 0
+        per_k = mt * widths.a_held if "a" in level.holds else 0
+        per_k += nt * widths.w_held if "w" in level.holds else 0
+        if free < longest * per_k:
+            total = ceil_div(k, grain)
+            longest = ceil_div(total, ceil_div(total, free // (per_k * grain))) * grain
+    return longest
 
 
 def _staged_bits(memory: Memory, dataflow: str, widths: Widths) -> int:
-    """Bits per output in the SRAM: the stored result, or the partial sum where no other buffer holds it."""
-    in_sram = memory.accumulators is None and dataflow != "os"
-    return max(widths.psum, widths.out) if in_sram else widths.out
+    """Bits per output on chip: the stored result, or the partial sum where no other buffer holds it."""
+    beside_outputs = memory.accumulators is None and not sums_in_pes(dataflow)
+    return max(widths.psum, widths.out) if beside_outputs else widths.out
 
 
 def _too_small(array: Array, memory: Memory, dataflow: str, problem: Problem) -> str:
@@ -162,19 +194,23 @@ def _too_small(array: Array, memory: Memory, dataflow: str, problem: Problem) ->
     buffer = memory.accumulators
     sums = mt * nt * widths.psum
     fold = f"one {mt}x{nt}x{kt} fold of the {m}x{n}x{k} GEMM"
-    if buffer is not None and dataflow != "os" and sums > buffer.size_bits:
+    if buffer is not None and not sums_in_pes(dataflow) and sums > buffer.size_bits:
         return (
-            f"memory.accumulators: the partial sums of {fold} need {sums} bit; expected at most the "
-            f"{buffer.size_bits} bit of the level; raise memory.accumulators.size"
+            f"memory.{buffer.name}: the partial sums of {fold} need {sums} bit; expected at most the "
+            f"{buffer.size_bits} bit of the level; raise memory.{buffer.name}.size"
         )
     needs = {
         "a": mt * kt * widths.a_held,
         "w": kt * nt * widths.w_held,
-        "outputs": mt * nt * _staged_bits(memory, dataflow, widths),
+        "o": mt * nt * _staged_bits(memory, dataflow, widths),
     }
-    total = memory.sram.buffers * sum(needs.values())
-    detail = ", ".join(f"{name} {bits} bit" for name, bits in needs.items())
+    words = {"a": "a", "w": "w", "o": "outputs"}
+    for level in memory.buffers:
+        total = level.buffers * sum(needs[tensor] for tensor in level.holds)
+        if total > level.size_bits:
+            break
+    detail = ", ".join(f"{words[tensor]} {needs[tensor]} bit" for tensor in level.holds)
     return (
-        f"memory.sram: {fold} needs {total} bit ({detail}, times {memory.sram.buffers} buffers); expected at most the "
-        f"{memory.sram.size_bits} bit of the level; raise memory.sram.size or lower memory.sram.buffers"
+        f"memory.{level.name}: {fold} needs {total} bit ({detail}, times {level.buffers} buffers); expected at most "
+        f"the {level.size_bits} bit of the level; raise memory.{level.name}.size or lower memory.{level.name}.buffers"
     )

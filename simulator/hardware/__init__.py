@@ -7,6 +7,7 @@ from .records import (
     Array,
     Dram,
     LayerRule,
+    Level,
     Mac,
     Machine,
     MacMode,
@@ -14,7 +15,6 @@ from .records import (
     Policy,
     Scaling,
     SideEngine,
-    Sram,
     Technology,
 )
 
@@ -23,6 +23,7 @@ __all__ = [
     "Array",
     "Dram",
     "LayerRule",
+    "Level",
     "Mac",
     "MacMode",
     "Machine",
@@ -30,7 +31,6 @@ __all__ = [
     "Policy",
     "Scaling",
     "SideEngine",
-    "Sram",
     "Technology",
     "bundled_names",
     "load_hardware",

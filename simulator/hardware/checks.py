@@ -69,6 +69,21 @@ def choice(*values: str, later: tuple[str, ...] = ()) -> Callable[[object], str]
     return check
 
 
+def tensors(form: object) -> list[str]:
+    """A list of what a memory level holds."""
+    if not isinstance(form, list) or not form or not all(name in ("a", "w", "o", "psum") for name in form):
+        found = "a list with " + ", ".join(map(describe, form)) if isinstance(form, list) and form else describe(form)
+        raise ValueError(f"got {found}; expected a list out of a, w, o, or psum alone; write e.g. [a, w, o]")
+    if len(set(form)) < len(form):
+        raise ValueError(f"got {', '.join(form)}; expected each once; remove the second")
+    if "psum" in form and len(form) > 1:
+        raise ValueError(
+            f"got {', '.join(form)}; expected psum in a level of its own, or in none (then they live where o does); "
+            "write [psum]"
+        )
+    return form
+
+
 def switch(form: object) -> bool:
     """true or false."""
     if not isinstance(form, bool):

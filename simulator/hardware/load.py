@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -19,19 +20,20 @@ from simulator.errors import InputError
 from . import schema
 from .document import Document, Keys, read_document, too_deep
 from .layers import layer_rules
-from .order import array_order
+from .order import array_order, significand_bits
 from .quantities import Quantity, describe
 from .records import (
+    TENSORS,
     AccumulatorBuffer,
     Array,
     Dram,
+    Level,
     Mac,
     Machine,
     MacMode,
     Memory,
     Policy,
     SideEngine,
-    Sram,
     Technology,
 )
 from .technology import energy_table, table_names
@@ -134,6 +136,9 @@ def _section(at: Keys) -> type[BaseModel]:
         if by_pattern:  # the key is a pattern, and the model that of all of them
             by_pattern = False
             continue
+        if model is schema.MemorySection and key not in _fields(model):
+            model = schema.LevelSection  # of any name
+            continue
         annotation = _fields(model)[str(key)].annotation
         by_pattern = get_origin(annotation) is dict
         model = next(t for t in _types(annotation) if isinstance(t, type) and issubclass(t, BaseModel))
@@ -165,23 +170,16 @@ class _Builder:
         form = self.form
         technology = self._technology()
         array = self._array()
-        low = self._mode("low", form.mac.low)
-        high = None if form.mac.high is None else self._mode("high", form.mac.high)
-        if high is None and form.mac.datapath is not None:
-            self._problem(
-                ("mac", "datapath"),
-                "got a datapath of two modes; expected mac.high beside it; remove it, or add mac.high",
-            )
-        datapath = None if high is None else form.mac.datapath or "multi_mode"
+        unit = self._mac(array)
         side_engine = None if form.side_engine is None else SideEngine(form.side_engine.lanes)
         return Machine(
             name=form.name or stem,
             technology=technology,
             array=array,
-            mac=Mac(low, high, datapath),
+            mac=unit,
             memory=None if form.memory is None else self._memory(form.memory),
             side_engine=side_engine,
-            policy=self._policy(high is not None),
+            policy=self._policy(unit.high is not None),
             source=self.document.path,
             vector_unit=Use.parse(form.vector_unit.format),
             fold_batch_norm=form.batch_norm == "folded",
@@ -219,21 +217,28 @@ class _Builder:
 
     def _array(self) -> Array:
         form = self.form.array
-        if form.dataflow == "os" and form.load is not None:
+        if form.dataflow in ("os", "dot") and form.load is not None:
             self._problem(
                 ("array", "load"),
-                "got a load mode with array.dataflow: os, which has no stationary load; expected none; remove it",
+                f"got a load mode with array.dataflow: {form.dataflow}, which has no stationary load; expected none; "
+                "remove it",
             )
-        if form.dataflow != "os" and form.drain == "none":
+        if form.dataflow == "dot" and self._given("array", "drain"):
+            self._problem(
+                ("array", "drain"),
+                f"got {form.drain} with array.dataflow: dot, whose results leave beside the next ones; "
+                "expected none; remove it",
+            )
+        if form.dataflow not in ("os", "dot") and form.drain == "none":
             self._problem(
                 ("array", "drain"),
                 f"got none with array.dataflow: {form.dataflow}; expected overlapped or exposed; write one of them",
             )
-        if form.interleave != 1:
+        if form.interleave > 1 and form.dataflow != "os":
             self._problem(
                 ("array", "interleave"),
-                f"got {form.interleave}, which changes the order of summation in a way that mac.low.accumulator cannot "
-                "express; expected 1; write 1",
+                f"got {form.interleave} with array.dataflow: {form.dataflow}, whose PEs keep one sum; expected 1, or "
+                "array.dataflow: os; change one of the two",
             )
         return Array(
             form.rows,
@@ -243,13 +248,52 @@ class _Builder:
             form.drain,
             int(form.latency.value),
             form.interleave,
+            form.copies,
         )
 
-    def _mode(self, name: str, form: schema.ModeSection) -> MacMode:
-        rate = int(form.rate.value)
+    def _mac(self, array: Array) -> Mac:
+        form = self.form.mac
+        low = self._mode("low", form.low, array, 1 if form.low.rate is None else int(form.low.rate.value))
+        if form.high is None:
+            if form.datapath is not None:
+                self._problem(
+                    ("mac", "datapath"),
+                    "got a datapath of two modes; expected mac.high beside it; remove it, or add mac.high",
+                )
+            return Mac(low, None, None)
+        datapath = form.datapath or "multi_mode"
+        composed = datapath == "composed"
+        usual = low.rate if composed else 1
+        high = self._mode("high", form.high, array, usual if form.high.rate is None else int(form.high.rate.value))
+        if composed:
+            if high.rate != low.rate:
+                self._problem(
+                    ("mac", "high", "rate"),
+                    f"got {high.rate} MAC/cycle with mac.datapath: composed, which takes the {low.rate} of mac.low "
+                    "together, in several cycles; expected no rate; remove it",
+                )
+            high = replace(high, passes=self._passes(low, high))
+        return Mac(low, high, datapath)
+
+    def _passes(self, low: MacMode, high: MacMode) -> int:
+        """Return how many products of low operands, as slices, make one of high operands."""
+        passes = 1
+        for narrow, wide in zip(low.operand_formats, high.operand_formats, strict=True):
+            slice_bits, bits = significand_bits(narrow), significand_bits(wide)
+            if slice_bits is None or bits is None:
+                self._problem(
+                    ("mac", "datapath"),
+                    f"got composed with operands of {narrow} and {wide}; expected floats or integers, whose "
+                    "significands can be cut into slices; write multi_mode or pair",
+                )
+                return 1
+            passes *= -(-bits // slice_bits)
+        return passes
+
+    def _mode(self, name: str, form: schema.ModeSection, array: Array, rate: int) -> MacMode:
         accumulator = form.accumulator
         try:
-            accumulator = array_order(accumulator, self.form.array.dataflow, self.form.array.rows, rate)
+            accumulator = array_order(accumulator, array, rate)
         except ValueError as error:
             at = ("mac", name, "accumulator")
             self._problem(at if at in self.document.keys else at[:2], str(error))
@@ -264,27 +308,90 @@ class _Builder:
         latency = form.dram.latency
         cycles = latency.value if latency.dimension == "cycles" else latency.value * self.frequency_hz
         dram = Dram(self._per_cycle(form.dram.bandwidth), math.ceil(cycles), _float(form.dram.energy))
-        sram = Sram(
-            int(form.sram.size.value),
-            form.sram.buffers,
-            self._per_cycle(form.sram.read),
-            self._per_cycle(form.sram.write),
-            _float(form.sram.read_energy),
-            _float(form.sram.write_energy),
-        )
-        if form.accumulators is None:
-            return Memory(dram, sram, None)
-        buffer = form.accumulators
-        if self.form.array.dataflow == "os":
+        levels = [level for name, one in form.levels.items() if (level := self._level(name, one)) is not None]
+        found = [self._sums(name, one) for name, one in form.levels.items() if _holds(name, one) == ["psum"]]
+        if len(found) > 1:
             self._problem(
-                ("memory", "accumulators"),
-                "got a buffer of partial sums with array.dataflow: os, which sums in the PEs; expected none; remove it",
+                ("memory", found[1].name),
+                f"got a second level of partial sums; expected one; remove it, or memory.{found[0].name}",
             )
-        return Memory(
-            dram,
-            sram,
-            AccumulatorBuffer(int(buffer.size.value), _float(buffer.read_energy), _float(buffer.write_energy)),
+        buffers, staging = self._places(levels)
+        return Memory(dram, buffers, found[0] if found else None, staging)
+
+    def _level(self, name: str, form: schema.LevelSection) -> Level | None:
+        """Return a level of operands and outputs; None for one of partial sums, or with a problem."""
+        holds = _holds(name, form)
+        if holds is None:
+            self._missing(name, "holds", "which of a, w and o it holds, or psum", "holds: [a, w, o]")
+        if holds is None or holds == ["psum"]:
+            return None
+        if form.read is None:
+            self._missing(name, "read", "bandwidth to the array", "read: 1024 bit/cycle")
+        if form.write is None:
+            self._missing(name, "write", "bandwidth from the array", "write: 512 bit/cycle")
+        if form.read is None or form.write is None:
+            return None
+        return Level(
+            name,
+            int(form.size.value),
+            tuple(tensor for tensor in TENSORS if tensor in holds),
+            form.buffers or 2,
+            self._per_cycle(form.read),
+            self._per_cycle(form.write),
+            form.banks,
+            _float(form.read_energy),
+            _float(form.write_energy),
         )
+
+    def _missing(self, name: str, key: str, what: str, example: str) -> None:
+        self._problem(("memory", name, key), f"missing; expected {what}; add e.g. '{example}'")
+
+    def _sums(self, name: str, form: schema.LevelSection) -> AccumulatorBuffer:
+        """Return the level of partial sums."""
+        for key in ("read", "write", "buffers", "banks"):
+            if self._given("memory", name, key):
+                self._problem(
+                    ("memory", name, key),
+                    "got a key of operands and outputs in a level of partial sums, which is as wide as the array; "
+                    "expected size and energies; remove it",
+                )
+        if self.form.array.dataflow in ("os", "dot"):
+            self._problem(
+                ("memory", name),
+                f"got a buffer of partial sums with array.dataflow: {self.form.array.dataflow}, which sums in the PEs; "
+                "expected none; remove it",
+            )
+        return AccumulatorBuffer(int(form.size.value), _float(form.read_energy), _float(form.write_energy), name)
+
+    def _places(self, levels: list[Level]) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+        """Return the innermost levels, each of a, w and o in one of them, and those between them and the DRAM."""
+        innermost = {tensor: level.name for level in levels for tensor in level.holds}
+        missing = [tensor for tensor in TENSORS if tensor not in innermost]
+        if missing and not self.document.problems:
+            self._problem(
+                ("memory",),
+                f"got no on-chip level that holds {', '.join(missing)}; expected one for each of a, w and o; add e.g. "
+                "'sram: {size: 256 KiB, read: ..., write: ...}'",
+            )
+        buffers = tuple(level for level in levels if level.name in innermost.values())
+        staging = tuple(level for level in levels if level.name not in innermost.values())
+        for level in buffers:
+            further_in = [tensor for tensor in level.holds if innermost[tensor] != level.name]
+            if further_in:
+                self._problem(
+                    ("memory", level.name, "holds"),
+                    f"got {', '.join(level.holds)}, of which memory.{innermost[further_in[0]]} holds {further_in[0]} "
+                    "further in, and none the others; expected a level further in for all of them or for none; "
+                    "change one of the two",
+                )
+        for level in staging:
+            if level.holds != TENSORS:
+                self._problem(
+                    ("memory", level.name, "holds"),
+                    f"got {', '.join(level.holds)} in a level that others lie within; expected a, w and o; "
+                    "write [a, w, o]",
+                )
+        return buffers, staging
 
     def _per_cycle(self, bandwidth: Quantity) -> Any:
         return bandwidth.value if bandwidth.dimension == "bandwidth per cycle" else bandwidth.value / self.frequency_hz
@@ -343,6 +450,10 @@ class _Builder:
     def _refuse_side_engine(self, why: str) -> None:
         if self.form.side_engine is not None:
             self._problem(("side_engine",), f"got an engine that {why} does not use; expected none; remove it")
+
+
+def _holds(name: str, form: schema.LevelSection) -> list[str] | None:
+    return form.holds or {"sram": list(TENSORS), "accumulators": ["psum"]}.get(name)
 
 
 def _float(quantity: Quantity | None) -> float | None:

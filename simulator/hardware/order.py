@@ -2,20 +2,24 @@
 
 What one PE does is written in the file, as a plain `fma` or `seq` or as any other accumulator. A weight- or
 input-stationary array chains R rows of `rate` MACs, then adds the result to a partial sum: `chunk(R*rate, A, seq(F))`.
-An output-stationary array keeps the sum in the PE: `A`. An `exact` accumulator has no order.
+An output-stationary array, or a dot-product unit, keeps the sum in the PE: `A`; where q partial sums take turns in it,
+`interleave(q, A, seq(F))`. An `exact` accumulator has no order. How memory cuts K into tiles changes nothing: tiles are
+whole folds, and a sum stays where it is until the last of them.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from formats import Format
+from formats import FixedFormat, FloatFormat, Format
 from simulator.arithmetic.accumulators import (
     Accumulator,
     Aligned,
     Chunk,
     Exact,
     Fma,
+    Interleave,
     Kahan,
     Late,
     Neumaier,
@@ -25,31 +29,57 @@ from simulator.arithmetic.accumulators import (
     result_use,
 )
 
+if TYPE_CHECKING:
+    from .records import Array
+
 # An exact (fixed-point) accumulator has room for sums of 2**16 products.
 GUARD_BITS = 16
 
 
-def array_order(written: Accumulator, dataflow: str, rows: int, rate: int) -> Accumulator:
+def array_order(written: Accumulator, array: Array, rate: int) -> Accumulator:
     """Return the accumulator with the order of the array worked in.
 
     Args:
-        written: as the file has it. dataflow: ws | is | os | best. rows: R. rate: MACs per PE and cycle.
+        written: as the file has it. array: that the PEs are in. rate: MACs that one takes together.
     Raises:
         ValueError: a composition that the array does not perform; the message names the keys of the array.
     """
     match written:
         case Late():
-            return Late(array_order(written.inner, dataflow, rows, rate))
+            return Late(array_order(written.inner, array, rate))
         case Exact():
             return written
-    if dataflow == "best":
+    if array.dataflow == "best":
         raise ValueError(
             f"got {written}, whose order of summation would change with the dataflow that array.dataflow: best picks "
             "for each operation; expected an accumulator without order; set array.dataflow to ws, is or os, or write "
             "exact(FORMAT)"
         )
-    if dataflow == "os":
+    if array.dataflow == "dot":
         return written
+    if array.dataflow == "os":
+        return written if array.interleave == 1 else _interleaved(written, array.interleave, rate)
+    return _chunked(written, array.rows, rate)
+
+
+def _interleaved(written: Accumulator, lanes: int, rate: int) -> Accumulator:
+    if isinstance(written, Interleave):
+        if written.ways != lanes:
+            raise ValueError(
+                f"got {written.ways} lanes; expected {lanes} = array.interleave; write {written.inner} and let the "
+                "order follow from the array, or change array.interleave"
+            )
+        return written
+    if rate > 1:
+        raise ValueError(
+            f"got a rate of {rate} with array.interleave ({lanes}): the products of a cycle go to one sum together, "
+            "an order that no accumulator has; set rate to 1 MAC/cycle, or array.interleave to 1"
+        )
+    total = result_use(written)
+    return Interleave(lanes, written, Seq(total, total))
+
+
+def _chunked(written: Accumulator, rows: int, rate: int) -> Accumulator:
     if isinstance(written, Chunk):
         if written.length != rows * rate:
             raise ValueError(
@@ -115,3 +145,10 @@ def exact_product_bits(a: Format, b: Format) -> int:
     """Return the bits of a two's complement fixed-point number that holds every product of two formats. Exact."""
     unit = Fraction(a.smallest_subnormal) * Fraction(b.smallest_subnormal)
     return (Fraction(a.max) * Fraction(b.max) // unit).bit_length() + 1
+
+
+def significand_bits(fmt: Format) -> int | None:
+    """Return the bits that a multiplier of a format's values takes; None for a format that is no float or integer."""
+    if isinstance(fmt, FixedFormat):
+        return fmt.bits
+    return int(fmt.precision) if isinstance(fmt, FloatFormat) else None

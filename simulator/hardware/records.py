@@ -32,12 +32,15 @@ class Technology:
 
 @dataclass(frozen=True)
 class Array:
-    """A systolic array of rows x columns processing elements (PEs).
+    """Arrays of rows x columns processing elements (PEs).
 
     Args:
-        rows, columns: PEs. dataflow: ws | is | os | best (the least cycles per operation).
+        rows, columns: PEs of an array.
+        dataflow: of a systolic array ws | is | os | best (the least cycles per operation); dot: of dot-product units,
+            to which operands are broadcast and which keep their sums.
         load: of stationary operands, overlapped | exposed. drain: overlapped | exposed | none (os only).
         latency_cycles: p, of one MAC. interleave: q, partial sums that take turns in one PE.
+        copies: arrays that share the folds of an operation and the memory.
     """
 
     rows: int
@@ -47,6 +50,12 @@ class Array:
     drain: str = "overlapped"
     latency_cycles: int = 1
     interleave: int = 1
+    copies: int = 1
+
+    @property
+    def pes(self) -> int:
+        """PEs of all arrays."""
+        return self.rows * self.columns * self.copies
 
 
 @dataclass(frozen=True)
@@ -55,12 +64,14 @@ class MacMode:
 
     Args:
         spec: its arithmetic, with the order of summation that follows from the array.
-        rate: MACs per PE and cycle. energy_j: of one MAC as the file gives it, None: from the energy table.
+        rate: MACs that a PE takes together. energy_j: of one MAC as the file gives it, None: from the energy table.
+        passes: cycles in which it takes them: more than one where it is composed of a narrower multiplier.
     """
 
     spec: MacSpec
     rate: int = 1
     energy_j: float | None = None
+    passes: int = 1
 
     @property
     def operand_formats(self) -> tuple[Format, Format]:
@@ -91,7 +102,8 @@ class Mac:
 
     Args:
         low, high: the modes; high is None for a machine with one MAC.
-        datapath: multi_mode (one datapath for both) | pair (two of them); None with one mode.
+        datapath: multi_mode (one datapath for both) | pair (two of them) | composed (that of the low mode, several
+            times for a product of the high one); None with one mode.
     """
 
     low: MacMode
@@ -113,22 +125,36 @@ class Dram:
     energy_j_per_bit: float | None
 
 
+# What an on-chip level holds: operands a and w, outputs o. Partial sums have a level of their own, or that of o.
+TENSORS = ("a", "w", "o")
+
+
 @dataclass(frozen=True)
-class Sram:
-    """On-chip buffer of operands and outputs.
+class Level:
+    """An on-chip memory of operands and outputs.
 
     Args:
-        size_bits: capacity. buffers: copies of a tile held (2: double buffering).
-        read_bits_per_cycle, write_bits_per_cycle: ports to the array.
+        name: in the file. size_bits: capacity. holds: which of a, w, o.
+        buffers: copies of a tile (2: double buffering).
+        read_bits_per_cycle, write_bits_per_cycle: of its ports to the array, or to the level further in.
+        banks: interleaved by word; None: no two accesses are in conflict. Only the event fidelity looks at them.
         read_j_per_bit, write_j_per_bit: None: from the energy table, by size.
     """
 
+    name: str
     size_bits: int
+    holds: tuple[str, ...]
     buffers: int
     read_bits_per_cycle: Fraction
     write_bits_per_cycle: Fraction
-    read_j_per_bit: float | None
-    write_j_per_bit: float | None
+    banks: int | None = None
+    read_j_per_bit: float | None = None
+    write_j_per_bit: float | None = None
+
+    def exchanged(self) -> Level:
+        """Return the level with the operands exchanged."""
+        other = {"a": "w", "w": "a", "o": "o"}
+        return replace(self, holds=tuple(other[tensor] for tensor in self.holds))
 
 
 @dataclass(frozen=True)
@@ -136,21 +162,42 @@ class AccumulatorBuffer:
     """On-chip buffer of partial sums at the edge of the array, as wide as the array.
 
     Args:
-        size_bits: capacity. read_j_per_bit, write_j_per_bit: None: from the energy table, by size.
+        size_bits: capacity. read_j_per_bit, write_j_per_bit: None: from the energy table, by size. name: in the file.
     """
 
     size_bits: int
-    read_j_per_bit: float | None
-    write_j_per_bit: float | None
+    read_j_per_bit: float | None = None
+    write_j_per_bit: float | None = None
+    name: str = "accumulators"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory levels, outermost first; without an accumulator buffer partial sums live in the SRAM."""
+    """Memory levels.
+
+    Args:
+        dram: off chip. buffers: the innermost levels, each of a, w and o in one of them.
+        accumulators: of partial sums; None: they live in the buffer of the outputs.
+        staging: levels between the DRAM and the buffers, outermost first; each holds a, w and o.
+    """
 
     dram: Dram
-    sram: Sram
-    accumulators: AccumulatorBuffer | None
+    buffers: tuple[Level, ...]
+    accumulators: AccumulatorBuffer | None = None
+    staging: tuple[Level, ...] = ()
+
+    def buffer(self, tensor: str) -> Level:
+        """Return the buffer of a, w or o."""
+        return next(level for level in self.buffers if tensor in level.holds)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The on-chip levels of operands and outputs, outermost first."""
+        return (*self.staging, *self.buffers)
+
+    def exchanged(self) -> Memory:
+        """Return the memory with the operands exchanged."""
+        return replace(self, buffers=tuple(level.exchanged() for level in self.buffers))
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,13 @@ class TechnologySection(Section):
 class ArraySection(Section):
     rows: Annotated[int, BeforeValidator(checks.count(16))] = Field(description="rows R of PEs", examples=[16])
     columns: Annotated[int, BeforeValidator(checks.count(16))] = Field(description="columns C of PEs", examples=[16])
-    dataflow: Annotated[str, BeforeValidator(checks.choice("ws", "is", "os", "best"))] = Field(
-        default="ws", description="what stays in the PEs", examples=["ws"]
+    copies: Annotated[int, BeforeValidator(checks.count(4))] = Field(
+        default=1, description="arrays that share the folds of an operation and the memory", examples=[4]
+    )
+    dataflow: Annotated[str, BeforeValidator(checks.choice("ws", "is", "os", "best", "dot"))] = Field(
+        default="ws",
+        description="what stays in the PEs of a systolic array; dot: dot-product units, operands broadcast to them",
+        examples=["ws"],
     )
     load: Annotated[str, BeforeValidator(checks.choice("overlapped", "exposed"))] | None = Field(
         default=None, description="load of stationary operands (ws, is)", examples=["overlapped"]
@@ -65,8 +70,8 @@ class ArraySection(Section):
     latency: Annotated[
         Quantity, BeforeValidator(checks.quantity("cycles", least=1, most=1024, example="1 cycle", whole=True))
     ] = Field(default=Quantity(Fraction(1), "cycles"), description="latency p of one MAC", examples=["1 cycle"])
-    interleave: Annotated[int, BeforeValidator(checks.count(1))] = Field(
-        default=1, description="partial sums q that take turns in one PE", examples=[1]
+    interleave: Annotated[int, BeforeValidator(checks.count(1, most=1024))] = Field(
+        default=1, description="partial sums q that take turns in one PE (os); joined at the end", examples=[1]
     )
 
 
@@ -80,9 +85,17 @@ class ModeSection(Section):
     output: Annotated[str, BeforeValidator(checks.output)] | None = Field(
         default=None, description="format of the stored result", examples=["fp8_e4m3/sat"]
     )
-    rate: Annotated[
-        Quantity, BeforeValidator(checks.quantity("MAC rate", least=1, most=1024, example="4 MAC/cycle", whole=True))
-    ] = Field(default=Quantity(Fraction(1), "MAC rate"), description="MACs per PE and cycle", examples=["4 MAC/cycle"])
+    rate: (
+        Annotated[
+            Quantity,
+            BeforeValidator(checks.quantity("MAC rate", least=1, most=1024, example="4 MAC/cycle", whole=True)),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="MACs per PE and cycle; of a composed mode before it is slowed",
+        examples=["4 MAC/cycle"],
+    )
     energy: Annotated[
         Quantity | None, BeforeValidator(checks.quantity("energy", least=0, most=1e-6, example="0.40 pJ", auto=True))
     ] = Field(default=None, description="energy of one MAC", examples=["auto"])
@@ -95,8 +108,10 @@ class MacSection(Section):
     high: Annotated[ModeSection, BeforeValidator(checks.mode)] | None = Field(
         default=None, description="mode of the second pass", examples=["fp8_e4m3 -> fma(fp16)"]
     )
-    datapath: Annotated[str, BeforeValidator(checks.choice("multi_mode", "pair", later=("composed",)))] | None = Field(
-        default=None, description="one datapath for both modes, or two", examples=["multi_mode"]
+    datapath: Annotated[str, BeforeValidator(checks.choice("multi_mode", "pair", "composed"))] | None = Field(
+        default=None,
+        description="one datapath for both modes, two, or the high mode composed of several passes of the low one",
+        examples=["multi_mode"],
     )
 
 
@@ -108,35 +123,44 @@ class DramSection(Section):
     energy: _EnergyPerBit = Field(default=None, description="energy per bit moved", examples=["auto"])
 
 
-class SramSection(Section):
-    size: Annotated[
-        Quantity, BeforeValidator(checks.quantity("size", least=8, most=2**50, example="256 KiB", whole=True))
-    ] = Field(description="capacity", examples=["256 KiB"])
-    read: _Bandwidth = Field(description="bandwidth to the array", examples=["1024 bit/cycle"])
-    write: _Bandwidth = Field(description="bandwidth from the array", examples=["512 bit/cycle"])
-    buffers: Annotated[int, BeforeValidator(checks.count(2, most=16))] = Field(
-        default=2, description="copies of a tile; 2 is double buffering", examples=[2]
+_Size = Annotated[
+    Quantity, BeforeValidator(checks.quantity("size", least=8, most=2**50, example="256 KiB", whole=True))
+]
+
+
+class LevelSection(Section):
+    size: _Size = Field(description="capacity", examples=["256 KiB"])
+    holds: Annotated[list[str], BeforeValidator(checks.tensors)] | None = Field(
+        default=None,
+        description="operands a and w, outputs o; or psum alone, the partial sums of ws and is",
+        examples=["[a, w, o]"],
     )
-    read_energy: _EnergyPerBit = Field(default=None, description="energy per bit read", examples=["auto"])
-    write_energy: _EnergyPerBit = Field(default=None, description="energy per bit written", examples=["auto"])
-
-
-class AccumulatorsSection(Section):
-    size: Annotated[
-        Quantity, BeforeValidator(checks.quantity("size", least=8, most=2**50, example="16 KiB", whole=True))
-    ] = Field(description="capacity", examples=["16 KiB"])
+    read: _Bandwidth | None = Field(
+        default=None, description="bandwidth to the array, or to the level further in", examples=["1024 bit/cycle"]
+    )
+    write: _Bandwidth | None = Field(default=None, description="bandwidth from there", examples=["512 bit/cycle"])
+    buffers: Annotated[int, BeforeValidator(checks.count(2, most=16))] | None = Field(
+        default=None, description="copies of a tile; 2 is double buffering", examples=[2]
+    )
+    banks: Annotated[int, BeforeValidator(checks.count(8, most=4096))] | None = Field(
+        default=None, description="banks, interleaved by word; only the event fidelity looks at them", examples=[8]
+    )
     read_energy: _EnergyPerBit = Field(default=None, description="energy per bit read", examples=["auto"])
     write_energy: _EnergyPerBit = Field(default=None, description="energy per bit written", examples=["auto"])
 
 
 class MemorySection(Section):
+    """The DRAM, then on-chip levels by names of the user's own, outermost first."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
+    __pydantic_extra__: dict[str, LevelSection] = Field(init=False)
+
     dram: DramSection = Field(description="off-chip memory", examples=["{bandwidth: 25.6 GB/s}"])
-    sram: SramSection = Field(description="on-chip buffer", examples=["{size: 256 KiB, read: ..., write: ...}"])
-    accumulators: AccumulatorsSection | None = Field(
-        default=None,
-        description="buffer of partial sums; without it they live in the sram",
-        examples=["{size: 16 KiB}"],
-    )
+
+    @property
+    def levels(self) -> dict[str, LevelSection]:
+        """The on-chip levels by name, in the order of the file."""
+        return self.__pydantic_extra__
 
 
 class SideEngineSection(Section):

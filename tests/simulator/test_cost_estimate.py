@@ -10,7 +10,7 @@ import pytest
 from simulator.arithmetic.spec import mac
 from simulator.cost import Gemm, accumulation_cost, estimate, price
 from simulator.errors import InputError
-from simulator.hardware import MacMode, load_hardware
+from simulator.hardware import Array, MacMode, load_hardware
 from simulator.hardware.order import array_order
 
 NPU = load_hardware("npu")
@@ -110,9 +110,9 @@ def test_a_large_product_is_priced_without_a_walk_over_its_tiles(shape):
 
 
 def test_the_order_of_the_array_is_idempotent():
-    once = array_order(mac("fma(fp16/sat)").accumulator, "ws", 16, 4)
+    once = array_order(mac("fma(fp16/sat)").accumulator, Array(16, 16), 4)
     assert str(once) == "chunk(64, fma(fp16/sat), seq(fp16/sat))"
-    assert array_order(once, "ws", 16, 4) == once
+    assert array_order(once, Array(16, 16), 4) == once
 
 
 def test_shapes_may_be_numpy_integers():

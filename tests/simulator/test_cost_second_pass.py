@@ -104,8 +104,8 @@ def test_expected_counts_are_rounded_up_and_products_are_not():
 @settings(deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 3), st.floats(1e-6, 1))
 def test_the_queue_of_expected_flags_is_that_over_all_tiles(m, n, k, gemms, fraction):
-    sram = replace(NPU.memory.sram, size_bits=8 * 8192)
-    level = replace(NPU.memory, sram=sram, accumulators=AccumulatorBuffer(2048, None, None))
+    sram = replace(NPU.memory.buffers[0], size_bits=8 * 8192)
+    level = replace(NPU.memory, buffers=(sram,), accumulators=AccumulatorBuffer(2048))
     first = uniform_pass(Array(4, 4), level, "best", Problem(m, n, k, 4, BYTES))
     tile, per_output = first.tile, math.ceil(k / 16)
     sizes = np.outer(*(np.minimum(size, x - np.arange(0, x, size)) for x, size in ((m, tile.m), (n, tile.n))))
@@ -121,8 +121,8 @@ def test_the_queue_of_expected_flags_is_that_over_all_tiles(m, n, k, gemms, frac
 
 def test_overlap_by_tile_is_the_longest_path_through_the_queue():
     ports = {"read_bits_per_cycle": Fraction(10**6), "write_bits_per_cycle": Fraction(10**6)}
-    sram = replace(NPU.memory.sram, size_bits=24 * 8192, **ports)
-    level = replace(NPU.memory, sram=sram, accumulators=AccumulatorBuffer(2 * 8192, None, None))
+    sram = replace(NPU.memory.buffers[0], size_bits=24 * 8192, **ports)
+    level = replace(NPU.memory, buffers=(sram,), accumulators=AccumulatorBuffer(2 * 8192))
     machine = replace(NPU, memory=level, array=Array(8, 8))
     m, n, k, gemms = 70, 50, 90, 2
     mask = np.random.default_rng(3).random((gemms, m, n)) < np.linspace(0, 0.6, n)
@@ -144,7 +144,7 @@ def test_overlap_by_tile_is_the_longest_path_through_the_queue():
 
 
 def test_flags_up_to_the_ratio_of_lanes_to_peak_stay_hidden():
-    level = replace(NPU.memory, sram=replace(NPU.memory.sram, read_bits_per_cycle=Fraction(10**6)))
+    level = replace(NPU.memory, buffers=(replace(NPU.memory.buffers[0], read_bits_per_cycle=Fraction(10**6)),))
     machine = replace(NPU, memory=level)
     gemm, ratio = Gemm(2048, 1024, 1024), 64 / (16 * 16 * 4)
     low = price(machine, gemm, "low").cycles

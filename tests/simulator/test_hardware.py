@@ -61,7 +61,7 @@ def test_npu_is_found_by_name_and_carries_the_order_of_its_array():
     assert str(npu.mac.high.spec) == "fp8_e4m3/sat -> chunk(16, fma(fp16/sat), seq(fp16/sat))"
     assert (npu.mac.low.accumulator_bits, npu.mac.high.accumulator_bits) == (8, 16)
     assert npu.memory.dram.bandwidth_bits_per_cycle == Fraction(1024, 5)
-    assert (npu.memory.dram.latency_cycles, npu.memory.sram.size_bits) == (100, 256 * 8192)
+    assert (npu.memory.dram.latency_cycles, npu.memory.buffers[0].size_bits) == (100, 256 * 8192)
     assert (npu.policy.tolerance, npu.policy.gather, npu.policy.overlap) == (0.5, "element", "tile")
     assert replace(load_hardware(ROOT / "hwconfigs" / "npu.yaml"), source=npu.source) == npu
 
@@ -144,7 +144,7 @@ def test_units_are_read_exactly():
 def test_latency_and_bandwidth_follow_the_clock(accepted):
     memory = accepted(edited('"1 GHz"', '"0.5 GHz"')).memory
     assert (memory.dram.latency_cycles, memory.dram.bandwidth_bits_per_cycle) == (50, Fraction(2048, 5))
-    assert memory.sram.read_bits_per_cycle == 1024
+    assert memory.buffers[0].read_bits_per_cycle == 1024
 
 
 def test_with_tolerance_is_a_copy(accepted):
@@ -201,7 +201,8 @@ REFUSALS = [
     ("score: kappa_prime", "score: kappa_full", "51:10: policy.score: got 'kappa_full'; expected kappa_prime; write e.g. kappa_prime"),
     ("side_metric: output", "side_metric: abs_sum", "52:16: policy.side_metric: got abs_sum, which this version does not price; expected output; write e.g. output"),
     ("weights: both", "weights: sliced", "56:12: policy.weights: got sliced, which this version does not price; expected one of both, high_only; write e.g. both"),
-    ("datapath: multi_mode", "datapath: composed", "28:13: mac.datapath: got composed, which this version does not price; expected one of multi_mode, pair; write e.g. multi_mode"),
+    ("datapath: multi_mode", "datapath: shared", "28:13: mac.datapath: got 'shared'; expected one of multi_mode, pair, composed; write e.g. multi_mode"),
+    ("datapath: multi_mode", "datapath: composed", "26:11: mac.high.rate: got 1 MAC/cycle with mac.datapath: composed, which takes the 4 of mac.low together, in several cycles; expected no rate; remove it"),
     ("weights: both", "weights: both\n  recompute_nonfinite: off", "57:24: policy.recompute_nonfinite: got 'off'; expected true or false; write one of them without quotes"),
     ("accumulator: fma(fp16/sat)", "accumulator: fma(fp61)", "25:18: mac.high.accumulator: got what is no arithmetic: format 'fp61' is unknown; did you mean fp64 or fp16 or fp6_e3m2?; expected an accumulator; write e.g. fma(fp16)"),
     ("accumulator: fma(fp16/sat)", "accumulator: [fma]", "25:18: mac.high.accumulator: got what is no arithmetic: a list instead of text or a mapping; expected an accumulator; write e.g. fma(fp16)"),
@@ -220,7 +221,7 @@ REFUSALS = [
     ("table: jouppi2021_7nm", "table: jouppi", "9:10: technology.table: got 'jouppi'; expected one of horowitz2014_45nm, jouppi2021_7nm; write one of them"),
     ('node: "7 nm"', 'node: "45 nm"', "7:9: technology.node: got 45 nm, but technology.table: jouppi2021_7nm is of 7 nm; expected the same node; change one of the two"),
     ("drain: overlapped", "drain: none", "15:10: array.drain: got none with array.dataflow: ws; expected overlapped or exposed; write one of them"),
-    ("dataflow: ws", "interleave: 2", "13:15: array.interleave: got 2, which changes the order of summation in a way that mac.low.accumulator cannot express; expected 1; write 1"),
+    ("dataflow: ws", "interleave: 2", "13:15: array.interleave: got 2 with array.dataflow: ws, whose PEs keep one sum; expected 1, or array.dataflow: os; change one of the two"),
     ("lanes: 64", "lanes: 64\n  queue: 64", "48:3: side_engine.queue: unknown key; expected one of kind, lanes, mac; remove it"),
     ("array:\n", "array: &a\n", "10:8: got the anchor &a; expected plain values; write the value out"),
     ("dataflow: ws", "dataflow: *a", "13:13: got the alias *a; expected plain values; write the value out"),
@@ -292,7 +293,7 @@ def test_an_accumulator_nested_too_deeply_as_a_mapping_is_refused(refused, depth
         ("policy: {kind: two_pass}\n", "3:16: policy.kind: got a two-pass policy for a machine with one MAC; expected mac.high beside mac.low; add mac.high, or write kind: uniform"),
         ("policy: {kind: uniform, tolerance: 1}\n", "3:36: policy.tolerance: got a key of a two-pass policy with policy.kind: uniform; expected kind alone; remove it"),
         ("side_engine: {lanes: 4}\n", "3:14: side_engine: got an engine that a machine with one MAC does not use; expected none; remove it"),
-        ("memory: {dram: {bandwidth: 1 GB/s}}\n", "3:9: memory.sram: missing; expected on-chip buffer; add e.g. 'sram: {size: 256 KiB, read: ..., write: ...}'"),
+        ("memory: {dram: {bandwidth: 1 GB/s}}\n", "3:9: memory: got no on-chip level that holds a, w, o; expected one for each of a, w and o; add e.g. 'sram: {size: 256 KiB, read: ..., write: ...}'"),
         ("technology: {node: 5 nm}\n", "3:20: technology.node: got 5 nm; expected a node with an energy table: 45 nm (horowitz2014_45nm), 7 nm (jouppi2021_7nm); write one of them"),
     ],
 )  # fmt: skip
@@ -425,11 +426,14 @@ def schema_keys(model: type[BaseModel], prefix: str = ""):
         inner = [t for t in loader._types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
         if inner and name not in ("high", "weights"):  # as mac.low, and as layers.activations
             yield from schema_keys(inner[0], f"{prefix}{name}.")
+    if model is schema.MemorySection:
+        yield prefix + "LEVEL", False
+        yield from schema_keys(schema.LevelSection, f"{prefix}LEVEL.")
 
 
 def test_the_readme_lists_every_key_and_which_are_required():
     text = (ROOT / "hwconfigs" / "README.md").read_text()
-    rows = re.findall(r"^\| `([a-z_.]+)` \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-zA-Z_.]+)` \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
     listed = {key: "required" in default for key, default in rows if not key.endswith(".yaml")}
     assert listed == dict(schema_keys(schema.MachineFile))
 

@@ -68,7 +68,7 @@ def test_the_counts_are_those_of_the_whole_mask(run, at_once, height, width):
 
 def machines():
     """The array with each way of gathering flags, and with a memory that makes for many tiles."""
-    tight = replace(NPU.memory, sram=replace(NPU.memory.sram, size_bits=16 * 8192))
+    tight = replace(NPU.memory, buffers=(replace(NPU.memory.buffers[0], size_bits=16 * 8192),))
     for dataflow in ("ws", "is", "os"):
         array = replace(NPU.array, dataflow=dataflow)
         yield replace(NPU, array=array, memory=tight)

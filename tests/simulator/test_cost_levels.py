@@ -1,0 +1,224 @@
+"""Memories of several levels, several arrays, dot-product units, composed products: against walks written out."""
+# ruff: noqa: E501 - messages are asserted whole, one a line
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.cost import Gemm, price
+from simulator.cost.pipeline import tiled_pass, uniform_pass
+from simulator.cost.tiling import Problem, Tile, Widths
+from simulator.cost.traffic import level_bits
+from simulator.errors import InputError
+from simulator.hardware import AccumulatorBuffer, Array, Dram, Level, Memory, load_hardware
+
+NPU = load_hardware("npu")
+WIDTHS = Widths(8, 12, 16, 16, 8, 8, 12)
+DIMENSION = st.integers(1, 90)
+
+
+def level(name: str, kib: float, holds: tuple[str, ...] = ("a", "w", "o"), ports: int = 256) -> Level:
+    return Level(name, int(kib * 8192), holds, 2, Fraction(ports), Fraction(ports))
+
+
+def memory(*levels: Level, staging: tuple[Level, ...] = (), sums_kib: float | None = 16) -> Memory:
+    sums = None if sums_kib is None else AccumulatorBuffer(int(sums_kib * 8192))
+    return Memory(Dram(Fraction(64), 0, None), levels, sums, staging)
+
+
+# --- levels -----------------------------------------------------------------------------------------------------------
+
+
+def walked(tile: Tile, m: int, n: int, k: int, capacity_bits: int) -> tuple[int, int]:
+    """Return the bits of A and W that come from the DRAM, with a level that keeps what is read again if it fits.
+
+    It keeps the strip of the row of tiles, and all of the operand that the inner loop runs over.
+    """
+    counts = [math.ceil(size / part) for size, part in ((m, tile.m), (n, tile.n), (k, tile.k))]
+    outer, inner = (0, 1) if tile.outer == "m" else (1, 0)
+    strip = k * ((tile.m * 8) if outer == 0 else tile.n * 12)
+    whole = k * (n * 12 if outer == 0 else m * 8)
+    strip_again = counts[2] > 1 and counts[inner] > 1
+    whole_again = counts[outer] > 1 and (counts[inner] > 1 or counts[2] > 1)
+    keeps_strip = strip_again and strip <= capacity_bits
+    keeps_whole = whole_again and whole <= capacity_bits - (strip if keeps_strip else 0)
+    seen: set[tuple[int, int, int]] = set()
+    held = {0: None, 1: None}  # what the buffer has of each operand
+    bits = [0, 0]
+    for x in range(counts[outer]):
+        for y in range(counts[inner]):
+            for z in range(counts[2]):
+                i, j = (x, y) if outer == 0 else (y, x)
+                for operand, block in ((0, (0, i, z)), (1, (1, j, z))):
+                    if held[operand] == block:
+                        continue
+                    held[operand] = block
+                    kept = keeps_strip if operand == outer else keeps_whole
+                    if kept and block in seen:
+                        continue
+                    seen.add(block)
+                    rows = min(tile.m, m - i * tile.m) if operand == 0 else min(tile.n, n - j * tile.n)
+                    bits[operand] += rows * min(tile.k, k - z * tile.k) * (8 if operand == 0 else 12)
+    return bits[0], bits[1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    DIMENSION, DIMENSION, DIMENSION, st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.sampled_from("mn"),
+    st.sampled_from([0.1, 0.5, 2, 8, 64]),
+)  # fmt: skip
+def test_a_staging_level_keeps_what_fits_of_what_is_read_again(m, n, k, mt, nt, kt, outer, kib):
+    array = Array(8, 8)
+    tile = Tile(min(8 * mt, m), min(8 * nt, n), min(8 * kt, k), outer)
+    problem = Problem(m, n, k, 1, WIDTHS)
+    l2 = level("l2", kib)
+    found = tiled_pass(array, memory(level("sram", 64), staging=(l2,)), "ws", problem, tile)
+    plain = tiled_pass(array, memory(level("sram", 64)), "ws", problem, tile)
+    outside, inside = found.traffic.transfers
+    assert (outside.a, outside.w) == walked(tile, m, n, k, l2.size_bits // 2)
+    assert (inside,) == plain.traffic.transfers
+    assert outside.a <= inside.a
+    assert outside.w <= inside.w
+    bits = level_bits(memory(level("sram", 64), staging=(l2,)), found.traffic)
+    assert bits["l2"] == (inside.a + inside.w + outside.o, outside.a + outside.w + inside.o)
+    assert found.cycles >= found.roofline
+
+
+@settings(max_examples=60, deadline=None)
+@given(DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["ws", "is"]))
+def test_wide_staging_changes_no_cycles_where_nothing_is_read_again(m, n, k, flow):
+    problem = Problem(m, n, k, 1, WIDTHS)
+    wide = level("l2", 1024, ports=1 << 20)
+    whole = Tile(m, n, k, "m")
+    for staging in ((), (wide,), (level("l3", 4096, ports=1 << 20), wide)):
+        found = tiled_pass(Array(8, 8), memory(level("sram", 1024), staging=staging), flow, problem, whole)
+        assert found.traffic.dram == 8 * m * k + 12 * n * k + 8 * m * n
+        assert found.cycles == tiled_pass(Array(8, 8), memory(level("sram", 1024)), flow, problem, whole).cycles
+
+
+@settings(max_examples=80, deadline=None)
+@given(DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["ws", "is", "os"]))
+def test_buffers_of_single_tensors_have_ports_and_bits_of_their_own(m, n, k, flow):
+    sums_kib = None if flow == "os" else 64
+    one = memory(level("sram", 192, ports=1 << 20), sums_kib=sums_kib)
+    split = memory(
+        level("x", 64, ("a",), 1 << 20), level("y", 64, ("w",), 1 << 20), level("z", 64, ("o",), 1 << 20),
+        sums_kib=sums_kib,
+    )  # fmt: skip
+    problem = Problem(m, n, k, 1, WIDTHS)
+    found, plain = (uniform_pass(Array(8, 8), where, flow, problem) for where in (split, one))
+    assert (found.cycles, found.traffic) == (plain.cycles, plain.traffic)
+    bits = level_bits(split, found.traffic)
+    moved = found.traffic.array
+    assert bits["x"] == (moved.a_reads, 8 * m * k)
+    assert bits["y"] == (moved.w_reads, 12 * n * k)
+    assert bits["z"] == (8 * m * n, moved.o_writes)
+    # A port of one bit a cycle for the weights alone is what all wait for.
+    slow = replace(
+        split, buffers=(split.buffers[0], replace(split.buffers[1], read_bits_per_cycle=Fraction(1)), split.buffers[2])
+    )
+    assert uniform_pass(Array(8, 8), slow, flow, problem).roofline >= moved.w_reads
+
+
+def test_the_level_that_is_too_small_is_named():
+    split = memory(level("x", 64, ("a", "o")), level("y", 0.01, ("w",)))
+    with pytest.raises(InputError, match=r"memory.y: one 8x8x8 fold .* needs 1536 bit \(w 768 bit, times 2 buffers\)"):
+        uniform_pass(Array(8, 8), split, "ws", Problem(64, 64, 64, 1, WIDTHS))
+
+
+LEVELS = """
+array: {rows: 16, columns: 16}
+mac: {low: "int8 -> fixed(32, 0, wrap)"}
+memory:
+  dram: {bandwidth: "64 bit/cycle"}
+"""
+PORTS = 'size: "64 KiB", read: "128 bit/cycle", write: "128 bit/cycle"'
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (f"  x: {{{PORTS}}}", "5:6: memory.x.holds: missing; expected which of a, w and o it holds, or psum; add e.g. 'holds: [a, w, o]'"),
+        (f"  x: {{{PORTS}, holds: [a, o]}}", "4:3: memory: got no on-chip level that holds w; expected one for each of a, w and o; add e.g. 'sram: {size: 256 KiB, read: ..., write: ...}'"),
+        (f"  sram: {{{PORTS}}}\n  x: {{{PORTS}, holds: [a]}}", "5:9: memory.sram.holds: got a, w, o, of which memory.x holds a further in, and none the others; expected a level further in for all of them or for none; change one of the two"),
+        (f"  l2: {{{PORTS}, holds: [a]}}\n  sram: {{{PORTS}}}", "5:78: memory.l2.holds: got a in a level that others lie within; expected a, w and o; write [a, w, o]"),
+        (f"  sram: {{{PORTS}, holds: [psum, a]}}", "5:80: memory.sram.holds: got psum, a; expected psum in a level of its own, or in none (then they live where o does); write [psum]"),
+        (f"  sram: {{{PORTS}}}\n  accumulators: {{size: \"1 KiB\", banks: 4}}", "6:40: memory.accumulators.banks: got a key of operands and outputs in a level of partial sums, which is as wide as the array; expected size and energies; remove it"),
+        ('  sram: {size: "64 KiB"}', "5:9: memory.sram.read: missing; expected bandwidth to the array; add e.g. 'read: 1024 bit/cycle'"),
+        (f"  sram: {{{PORTS}, hold: [a]}}", "5:73: memory.sram.hold: unknown key; did you mean \"holds\"?"),
+    ],
+)  # fmt: skip
+def test_levels_that_do_not_fit_together_are_named(lines, message, tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(LEVELS.lstrip() + lines + "\n")
+    with pytest.raises(InputError) as caught:
+        load_hardware(path)
+    assert str(caught.value).split("\n")[0] == f"{path}:{message}"
+
+
+# --- several arrays, dot-product units, composed products ------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(DIMENSION, DIMENSION, DIMENSION, st.integers(1, 5), st.sampled_from(["ws", "is", "os", "dot"]))
+def test_copies_share_the_folds(m, n, k, copies, flow):
+    one, many = Array(8, 8, flow), Array(8, 8, flow, copies=copies)
+    problem = Problem(m, n, k, 1, WIDTHS)
+    single, shared = (uniform_pass(array, None, flow, problem) for array in (one, many))
+    m, n = (n, m) if flow == "is" else (m, n)
+    if flow in ("os", "dot"):
+        folds, streamed = math.ceil(math.ceil(m / 8) * math.ceil(n / 8) / copies), k
+    else:  # the sums of a column stay with one array
+        folds, streamed = math.ceil(k / 8) * math.ceil(math.ceil(n / 8) / copies), m
+    assert shared.run.compute == folds * streamed
+    assert shared.traffic == single.traffic
+    assert shared.cycles <= single.cycles
+    assert shared.roofline >= math.ceil(m * n * k / (64 * copies))
+
+
+def test_dot_product_units_have_no_skew_and_show_their_latency_once():
+    found = uniform_pass(Array(4, 4, "dot", latency_cycles=6, copies=2), None, "dot", Problem(16, 16, 64, 4, WIDTHS))
+    assert found.run == (8 * 16, 0, 5, 0)  # 16 folds on 2 arrays, 64/4 steps each
+    assert found.fold_adds == 0
+    assert found.traffic.array == (4 * 16 * 64 * 8, 4 * 64 * 16 * 12, 16 * 16 * 8, 0, 0)
+
+
+MACHINE = """
+array: {rows: 4, columns: 4, dataflow: FLOW}
+mac:
+  low: {accumulator: "fma(fp16)", operands: fp8_e4m3, rate: "2 MAC/cycle"}
+  high: {accumulator: "fma(fp32)", operands: fp16}
+  datapath: composed
+policy: {kind: uniform}
+"""
+
+
+@pytest.mark.parametrize(("flow", "compute"), [("ws", 2 * 2 * 8 * 9), ("os", 2 * 2 * 8 * 9)])
+def test_a_composed_product_takes_as_many_passes_as_it_has_slices(flow, compute, tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(MACHINE.replace("FLOW", flow))
+    machine = load_hardware(path)
+    assert (machine.mac.high.passes, machine.mac.high.rate) == (9, 2)  # 11 bits of significand from slices of 4
+    cost = price(machine, Gemm(8, 8, 16), "high")
+    assert cost.cycle_parts["compute"] == compute
+    assert cost.roofline_cycles == math.ceil(8 * 8 * 16 * 9 / (16 * 2))
+
+
+def test_the_bits_follow_the_interleaving_of_the_array(tmp_path):
+    path = tmp_path / "m.yaml"
+    text = 'array: {rows: 4, columns: 4, dataflow: os, latency: "4 cycles", interleave: 4}\nmac: {low: ACCUMULATOR}\n'
+    path.write_text(text.replace("ACCUMULATOR", "fma(fp16)"))
+    machine = load_hardware(path)
+    assert str(machine.mac.low.spec) == "interleave(4, fma(fp16), seq(fp16))"
+    # K = 64 products in turns of 4, then 4 * log2(4) cycles to join the sums.
+    assert price(machine, Gemm(4, 4, 64), "low").cycle_parts["compute"] == 15 * 4 + 3 + 4 + 8
+    path.write_text(text.replace("ACCUMULATOR", '"interleave(2, fma(fp16), seq(fp16))"'))
+    with pytest.raises(InputError, match=r"mac.low.*got 2 lanes; expected 4 = array.interleave"):
+        load_hardware(path)
+    path.write_text(text.replace("ACCUMULATOR", '{accumulator: "fma(fp16)", rate: "2 MAC/cycle"}'))
+    with pytest.raises(InputError, match=r"mac.low.accumulator: got a rate of 2 with array.interleave"):
+        load_hardware(path)
