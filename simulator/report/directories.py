@@ -1,0 +1,145 @@
+"""A directory of results, replaced whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulator.errors import InputError
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a directory of earlier results holds, and nothing else.
+
+    Args:
+        what: the results, with their article. always: files that are there. sometimes: files that may be.
+    """
+
+    what: str
+    always: tuple[str, ...]
+    sometimes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        *most, last = (*self.always, *self.sometimes)
+        return f"{', '.join(most)} and {last}" if most else last
+
+
+def replace_directory(directory: str | os.PathLike[str], contents: Contents, files: Mapping[str, str]) -> Path:
+    """Write files, by name, in place of earlier ones in `directory`.
+
+    They are written to a new directory beside the target, which then takes its place; parents are created where
+    missing. Whatever fails before that leaves the earlier results as they were and nothing else behind; a process that
+    is killed may leave more, see `_take_place`.
+
+    Returns:
+        The absolute path of the directory.
+
+    Raises:
+        InputError: `directory` must not be replaced (see `check_replaceable`) or could not be written.
+    """
+    target = check_replaceable(directory, contents)
+    tag = secrets.token_hex(4)
+    fresh = target.with_name(f".{target.name}.new-{tag}")
+    missing = [parent for parent in target.parents if not parent.exists()]
+    try:
+        fresh.mkdir(parents=True)
+        for name, text in files.items():
+            _write(fresh / name, text)
+        _take_place(fresh, target, target.with_name(f".{target.name}.previous-{tag}"))
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        for parent in missing:
+            # Only parents made above and still empty go; another process may have begun to use one of them.
+            try:
+                parent.rmdir()
+            except OSError:
+                break
+        if isinstance(error, OSError):
+            raise InputError(
+                f"{directory}: results could not be written there ({error.strerror or error}); expected a place where "
+                "a directory can be made and renamed. Nothing was changed; free some space or choose another directory."
+            ) from error
+        raise
+    return target
+
+
+def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> Path:
+    """Return the absolute path of `directory` if results may be written there, without changing anything.
+
+    That is so for a path that does not exist, an empty directory, and a directory with earlier results of the same kind
+    and nothing else, in a parent that can be written to.
+
+    Raises:
+        InputError: any other path.
+    """
+    target = Path(directory).resolve()
+    if target.exists() and not target.is_dir():
+        raise InputError(
+            f"{directory}: found a file; expected a directory for results or a new name. Choose another name."
+        )
+    if target == Path.cwd() or target in Path.cwd().parents:
+        raise InputError(
+            f"{directory}: found the current directory or one above it; expected one that can be replaced whole. "
+            "Choose a new name below it."
+        )
+    parent = next(place for place in target.parents if place.exists())
+    if not parent.is_dir():
+        raise InputError(f"{directory}: {parent} is a file; expected a directory. Choose another place.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{directory}: {parent} cannot be written to; expected a directory in which results can be made. "
+            "Choose another place or change its permissions."
+        )
+    if target.is_dir():
+        found = {entry.name for entry in target.iterdir()}
+        strangers = sorted(found - {*contents.always, *contents.sometimes})
+        if strangers or (found and not found >= {*contents.always}):
+            listed = strangers or sorted(found)
+            shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+            raise InputError(
+                f"{directory}: found {shown}, which is not {contents.what}; expected a new or empty directory, or one "
+                f"with {contents} alone, which is replaced whole. Move what is yours out of it, "
+                "or choose another name."
+            )
+    return target
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file through to the disk, so that a full disk shows here and not after the earlier results are gone.
+
+    Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
+    """
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _take_place(fresh: Path, target: Path, previous: Path) -> None:
+    """Rename `fresh` to `target`; what was there goes to `previous` until then, and back if that fails.
+
+    A process killed outright (SIGKILL, loss of power) between the two renames leaves no `target`: the earlier results
+    are whole in `.<name>.previous-<tag>` and the new ones whole in `.<name>.new-<tag>`, to be renamed by hand. Killed
+    before, it leaves the earlier results in place and an unfinished `.new-<tag>`; after, the new ones in place and some
+    of `.previous-<tag>`.
+    """
+    if not target.exists():
+        fresh.rename(target)
+        return
+    target.rename(previous)
+    try:
+        fresh.rename(target)
+    except BaseException:
+        previous.rename(target)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+    if previous.exists():
+        warnings.warn(
+            f"{previous}: the earlier results could not be removed; the new ones are in {target}", stacklevel=4
+        )
