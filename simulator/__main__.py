@@ -162,35 +162,46 @@ def estimate_cost(
         tuple[int, int, int] | None, typer.Option(metavar="M N K", help="The product O[M x N] = A[M x K] W[K x N].")
     ] = None,
     flagged: Annotated[
-        float, typer.Option(metavar="F", help="Share of the outputs that a second pass computes.")
-    ] = 0.0,
+        float | None, typer.Option(metavar="F", help="Share of the outputs that a second pass computes. Default: 0.")
+    ] = None,
     scalesim_cfg: Annotated[
         str | None, typer.Option("--scalesim-cfg", metavar="FILE", help="In place of --hw: SCALE-Sim's configuration.")
     ] = None,
-    topology: Annotated[str | None, typer.Option(metavar="FILE", help="Its topology, one layer a line.")] = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="FILE", help="In place of --gemm: SCALE-Sim's topology, one layer a line.")
+    ] = None,
     kind: Annotated[
         Literal["gemm", "conv"], typer.Option("--input", help="What the lines of the topology are.")
     ] = "gemm",
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where SCALE-Sim's report files go, beside --scalesim-cfg.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
 ) -> None:
-    """Estimate cycles and energy without values: of a product on a machine, or of SCALE-Sim's files as it counts."""
-    from .commands import estimate
+    """Estimate cycles and energy without values: of a product or of layers on a machine, or as SCALE-Sim counts."""
+    from .commands import estimate, scalesim
     from .report import to_a_reader
 
     with to_a_reader():
-        if scalesim_cfg is not None or topology is not None:
-            if scalesim_cfg is None or topology is None or hw is not None or gemm is not None:
+        if scalesim_cfg is not None:
+            if topology is None or hw is not None or gemm is not None or flagged is not None:
                 raise InputError(
-                    "estimate: got part of --scalesim-cfg and --topology, or --hw or --gemm beside them; expected "
-                    "these two alone; give both"
+                    "estimate: got part of --scalesim-cfg and --topology, or --hw, --gemm or --flagged beside them; "
+                    "expected these two alone; give both"
                 )
-            estimate.like_scalesim(scalesim_cfg, topology, kind, json)
-        elif hw is None or gemm is None:
+            scalesim.like_scalesim(scalesim_cfg, topology, kind, json, out)
+            return
+        if out is not None:
+            raise InputError("estimate: got --out without --scalesim-cfg; expected both or none; leave --out out")
+        if hw is None or (gemm is None) == (topology is None):
             raise InputError(
-                "estimate: got no machine or no product; expected e.g. --hw npu --gemm 64 64 64; give both"
+                "estimate: got no machine or no product, or both --gemm and --topology; expected e.g. --hw npu --gemm "
+                "64 64 64; give a machine and one of the two"
             )
-        else:
-            estimate.of_product(hw, gemm, flagged, json)
+        if gemm is not None:
+            estimate.of_product(hw, gemm, flagged or 0.0, json)
+        elif topology is not None:
+            estimate.of_topology(hw, topology, kind, flagged or 0.0, json)
 
 
 def _refuse_options(context: typer.Context) -> None:

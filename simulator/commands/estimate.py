@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
 
 from rich.table import Table
 
-from simulator.cost import Estimate, estimate
-from simulator.cost.scalesim import ScaleSimLayer, scalesim_convolution, scalesim_layer
+from simulator.cost import Cost, Estimate, Gemm, estimate
 from simulator.errors import InputError
-from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, read_config, read_topology
-from simulator.report.console import print_view, standard_output
-from simulator.report.figures import percent, printable, quantity, short_count
+from simulator.hardware import load_hardware
+from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, read_topology
+from simulator.report import print_view, standard_output
+from simulator.report.figures import counted, percent, printable, quantity, short_count
+from simulator.report.terminal import warnings_view
 
 
 def of_product(hw: str, gemm: tuple[int, int, int], flagged: float, json: bool) -> None:
@@ -27,58 +29,85 @@ def of_product(hw: str, gemm: tuple[int, int, int], flagged: float, json: bool) 
     if json:
         sys.stdout.write(json_module.dumps(asdict(found), indent=2) + "\n")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("mode", "cycles", "roofline", "util.", "latency", "energy", "band"):
-        table.add_column(heading, justify="left" if heading == "mode" else "right")
-    for mode, cost in _modes(found).items():
-        table.add_row(
-            mode, short_count(cost.cycles), short_count(cost.roofline_cycles), percent(cost.utilisation),
-            quantity(cost.latency_s, "s"), quantity(cost.energy_j, "J"),
-            f"{quantity(cost.energy_low_j, 'J')} to {quantity(cost.energy_high_j, 'J')}",
-        )  # fmt: skip
-    m, n, k = gemm
-    print_view(standard_output(), f"{printable(found.hardware)}: {m} x {n} x {k}, {flagged:.2%} flagged", table)
+    title = f"{printable(found.hardware)}: {_shape(found.gemm)}, {flagged:.2%} flagged"
+    print_view(standard_output(), title, _modes_table([found]), *warnings_view(_warnings([found])))
 
 
-def _modes(found: Estimate) -> dict[str, Any]:
+def of_topology(hw: str, topology: str, kind: str, flagged: float, json: bool) -> None:
+    """Print what the layers of a topology of SCALE-Sim cost on a machine in every mode, and their sum.
+
+    Convolutions have floor((H - FH)/stride) + 1 outputs along an axis.
+
+    Raises:
+        InputError: bad machine, topology or fraction.
+    """
+    machine = load_hardware(hw)
+    lines = read_topology(topology, CONVOLUTION if kind == "conv" else GEMM)
+    layers = []
+    for line in lines:
+        try:
+            layers.append((line.name, estimate(machine, _gemm(line), flagged)))
+        except InputError as error:
+            raise InputError(f"{topology}: {line.name}: {error}") from None
+    if json:
+        objects = (json_module.dumps({"layer": name, **asdict(found)}) for name, found in layers)
+        sys.stdout.write("[\n" + ",\n".join(objects) + "\n]\n")
+        return
+    found = [one for _, one in layers]
+    mode = "low" if found[0].two_pass is None else "two-pass"
+    table = _table("layer", "M x N x K")
+    for name, one in layers:
+        table.add_row(printable(name), _shape(one.gemm), *_figures([one], mode))
+    title = f"{printable(machine.name)}: {printable(Path(topology).name)}, {counted(len(layers), 'layer')}, "
+    parts = (f"{title}{flagged:.2%} flagged; layers in mode {mode}", table, "", _modes_table(found))
+    print_view(standard_output(), *parts, *warnings_view(_warnings(found)))
+
+
+def _gemm(line: TopologyLayer) -> Gemm:
+    if len(line.sizes) == len(GEMM):
+        return Gemm(*line.sizes)
+    height, width, kernel_height, kernel_width, channels, filters, stride = line.sizes
+    outputs = ((height - kernel_height) // stride + 1) * ((width - kernel_width) // stride + 1)
+    window = kernel_height * kernel_width
+    return Gemm(outputs, filters, window, channels) if line.depthwise else Gemm(outputs, filters, window * channels)
+
+
+def _modes(found: Estimate) -> dict[str, Cost]:
     modes = {"low": found.low, "high": found.high, "two-pass": found.two_pass}
     return {mode: cost for mode, cost in modes.items() if cost is not None}
 
 
-def like_scalesim(config: str, topology: str, kind: str, json: bool) -> None:
-    """Print what SCALE-Sim 3.0.0 reports for its own files.
-
-    Raises:
-        InputError: files that are missing or none of SCALE-Sim's.
-    """
-    machine = read_config(config)
-    layers = []
-    for layer in read_topology(topology, CONVOLUTION if kind == "conv" else GEMM):
-        if kind == "conv":
-            height, width, kernel_height, kernel_width, *_ = layer.sizes
-            if kernel_height > height or kernel_width > width:
-                raise InputError(
-                    f"{topology}: {layer.name}: a filter of {kernel_height} x {kernel_width} on {height} x {width}; "
-                    "expected one that fits; correct the line"
-                )
-        m, n, k = scalesim_convolution(*layer.sizes) if kind == "conv" else layer.sizes
-        layers.append(
-            scalesim_layer(layer.name, m, n, k, machine.dataflow, machine.rows, machine.columns, machine.bandwidth)
-        )
-    if json:
-        sys.stdout.write("[\n" + ",\n".join(json_module.dumps(asdict(layer)) for layer in layers) + "\n]\n")
-        return
-    print_view(standard_output(), f"{printable(machine.run)}, as SCALE-Sim 3.0.0 counts", _table(layers))
-
-
-def _table(layers: list[ScaleSimLayer]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    headings = ("layer", "M x N x K", "total cycles", "of these stalls", "overall util. %", "mapping eff. %")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for layer in layers:
-        table.add_row(
-            printable(layer.layer), f"{layer.M} x {layer.N} x {layer.K}", f"{layer.total_cycles:,}",
-            f"{layer.stall_cycles:,}", f"{layer.overall_util_pct:.2f}", f"{layer.mapping_eff_pct:.2f}",
-        )  # fmt: skip
+def _modes_table(layers: Sequence[Estimate]) -> Table:
+    table = _table("mode")
+    for mode in _modes(layers[0]):
+        table.add_row(mode, *_figures(layers, mode))
     return table
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in (*names, "cycles", "roofline", "util.", "latency", "energy", "band"):
+        table.add_column(heading, justify="left" if heading == names[0] else "right")
+    return table
+
+
+def _figures(layers: Sequence[Estimate], mode: str) -> tuple[str, ...]:
+    """Return the figures of layers in a mode, one after the other, for the columns of `_table`."""
+    costs = [_modes(found)[mode] for found in layers]
+    cycles = sum(cost.cycles for cost in costs)
+    busy = sum(cost.utilisation * cost.cycles for cost in costs)
+    low_j, high_j = sum(cost.energy_low_j for cost in costs), sum(cost.energy_high_j for cost in costs)
+    return (
+        short_count(cycles), short_count(sum(cost.roofline_cycles for cost in costs)),
+        percent(busy / cycles if cycles else 0.0), quantity(sum(cost.latency_s for cost in costs), "s"),
+        quantity(sum(cost.energy_j for cost in costs), "J"), f"{quantity(low_j, 'J')} to {quantity(high_j, 'J')}",
+    )  # fmt: skip
+
+
+def _warnings(layers: Sequence[Estimate]) -> list[str]:
+    return list(dict.fromkeys(text for one in layers for cost in _modes(one).values() for text in cost.warnings))
+
+
+def _shape(gemm: Gemm) -> str:
+    shape = f"{gemm.m} x {gemm.n} x {gemm.k}"
+    return shape if gemm.gemms == 1 else f"{gemm.gemms} of {shape}"

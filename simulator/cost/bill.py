@@ -38,7 +38,8 @@ def first_pass_energy(
         "register", gemms * first.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty
     )
     slots = machine.array.pes * mode.rate * (gemms * first.cycles if cycles is None else cycles)
-    ledger.add("idle", (slots - gemm.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
+    idle = max(slots - gemm.macs, 0)  # SCALE-Sim's count of cycles leaves the last one out
+    ledger.add("idle", idle * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
     _memory_energy(machine, both_passes(machine.memory, gemms, first, None), "sram", ledger)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from .energy import Ledger
 from .flags import Flags, MaskFlags, read_flags
 from .gemm import Gemm
 from .pipeline import Pass, uniform_pass
+from .scalesim import scalesim_artefacts, scalesim_pass
 from .second_pass import Work, both_passes, combined_roofline, second_work, total_cycles
 from .tiling import Problem, Widths
 from .traffic import level_bits
@@ -87,10 +88,14 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
     assert chosen is not None
     problem = Problem(gemm.m, gemm.n, gemm.k, chosen.rate, _widths(machine, chosen, two_pass), chosen.passes)
     array = machine.array
-    try:
-        first = uniform_pass(array, machine.memory, array.dataflow, problem)
-    except InputError as error:
-        raise InputError(f"{machine.source}: {error}") from None
+    if array.compat == "scalesim3":
+        machine = replace(machine, memory=None)  # of its own, which never stalls
+        first = scalesim_pass(array, problem)
+    else:
+        try:
+            first = uniform_pass(array, machine.memory, array.dataflow, problem)
+        except InputError as error:
+            raise InputError(f"{machine.source}: {error}") from None
     work: Work | None = None
     found: Flags | None = None
     cycles, roofline = gemm.gemms * first.cycles, gemm.gemms * first.roofline
@@ -113,7 +118,7 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
         dataflow=first.dataflow,
         cycles=cycles,
         cycle_parts=parts,
-        utilisation=gemm.macs * chosen.passes / (array.pes * chosen.rate * cycles),
+        utilisation=gemm.macs * chosen.passes / (array.pes * chosen.rate * cycles) if cycles else 0.0,
         latency_s=latency_s,
         energy_j=sum(ledger.parts_j.values()),
         energy_parts_j=ledger.parts_j,
@@ -186,7 +191,9 @@ def _warnings(machine: Machine, gemm: Gemm, mode: MacMode, flags: Flags | None) 
     found = []
     if mode.spec.operands is None:
         found.append("the MAC names no operand formats: operands are priced as fp32, 32 bit each")
-    if machine.memory is None:
+    if machine.array.compat == "scalesim3":
+        found.append(scalesim_artefacts(machine.array.dataflow))
+    elif machine.memory is None:
         found.append("no memory described: operands are on chip, no stalls, no memory energy")
     if isinstance(innermost(mode.spec.accumulator), Exact) and gemm.k > 2**GUARD_BITS:
         found.append(f"the exact accumulator is priced with room for 2**{GUARD_BITS} products, and K is {gemm.k}")

@@ -240,16 +240,44 @@ class _Builder:
                 f"got {form.interleave} with array.dataflow: {form.dataflow}, whose PEs keep one sum; expected 1, or "
                 "array.dataflow: os; change one of the two",
             )
+        load, drain = form.load or "overlapped", form.drain
+        if form.compat == "scalesim3":
+            load, drain = "exposed", "none" if form.dataflow == "os" else "exposed"
+            self._check_scalesim(load, drain)
         return Array(
             form.rows,
             form.columns,
             form.dataflow,
-            form.load or "overlapped",
-            form.drain,
+            load,
+            drain,
             int(form.latency.value),
             form.interleave,
             form.copies,
+            form.compat,
         )
+
+    def _check_scalesim(self, load: str, drain: str) -> None:
+        """Note what SCALE-Sim's array does not have."""
+        array, unit = self.form.array, self.form.mac
+        rate = 1 if unit.low.rate is None else int(unit.low.rate.value)
+        # A value that follows from the mode need not be written.
+        settings: list[tuple[Keys, object, bool, str]] = [
+            (("array", "dataflow"), array.dataflow, array.dataflow in ("ws", "os", "is"), "ws, os or is"),
+            (("array", "load"), array.load, array.load in (None, load), load),
+            (("array", "drain"), array.drain, array.drain == drain or not self._given("array", "drain"), drain),
+            (("array", "latency"), f"{array.latency.value} cycles", array.latency.value == 1, "1 cycle"),
+            (("array", "interleave"), array.interleave, array.interleave == 1, "1"),
+            (("array", "copies"), array.copies, array.copies == 1, "1"),
+            (("mac", "low", "rate"), f"{rate} MAC/cycle", rate == 1, "1 MAC/cycle"),
+            (("mac", "high"), "a second mode", unit.high is None, "mac.low alone"),
+        ]
+        for at, found, fits, expected in settings:
+            if not fits:
+                self._problem(
+                    at,
+                    f"got {found} with array.compat: scalesim3, which SCALE-Sim's array lacks; expected {expected}; "
+                    "change it, or remove array.compat",
+                )
 
     def _mac(self, array: Array) -> Mac:
         form = self.form.mac

@@ -41,6 +41,7 @@ class Array:
         load: of stationary operands, overlapped | exposed. drain: overlapped | exposed | none (os only).
         latency_cycles: p, of one MAC. interleave: q, partial sums that take turns in one PE.
         copies: arrays that share the folds of an operation and the memory.
+        compat: none | scalesim3 (cycles and words as SCALE-Sim 3.0.0 counts them, its artefacts included).
     """
 
     rows: int
@@ -51,6 +52,7 @@ class Array:
     latency_cycles: int = 1
     interleave: int = 1
     copies: int = 1
+    compat: str = "none"
 
     @property
     def pes(self) -> int:

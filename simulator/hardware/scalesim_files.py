@@ -40,6 +40,11 @@ class TopologyLayer:
     name: str
     sizes: tuple[int, ...]
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether it is a convolution of each channel for itself, which its name says by having DP in it."""
+        return "DP" in self.name and len(self.sizes) == len(CONVOLUTION)
+
 
 def read_config(path: str) -> ScaleSimConfig:
     """Read a configuration.
@@ -105,8 +110,13 @@ def read_topology(path: str, columns: tuple[str, ...]) -> list[TopologyLayer]:
     for line, row in rows[1:]:
         if len(row) <= max(places):
             raise InputError(f"{path}:{line}: {len(row)} cells; expected {max(places) + 1}; complete the line")
-        sizes = (_number(f"{path}:{line}", name, row[at]) for name, at in zip(columns, places, strict=True))
-        layers.append(TopologyLayer(row[0].strip(), tuple(sizes)))
+        sizes = tuple(_number(f"{path}:{line}", name, row[at]) for name, at in zip(columns, places, strict=True))
+        if columns == CONVOLUTION and (sizes[2] > sizes[0] or sizes[3] > sizes[1]):
+            raise InputError(
+                f"{path}:{line}: a filter of {sizes[2]} x {sizes[3]} on {sizes[0]} x {sizes[1]}; expected one that "
+                "fits; correct the line"
+            )
+        layers.append(TopologyLayer(row[0].strip(), sizes))
     if not layers:
         raise InputError(f"{path}: a heading and no layer; expected one a line; add them")
     return layers

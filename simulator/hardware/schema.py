@@ -73,6 +73,11 @@ class ArraySection(Section):
     interleave: Annotated[int, BeforeValidator(checks.count(1, most=1024))] = Field(
         default=1, description="partial sums q that take turns in one PE (os); joined at the end", examples=[1]
     )
+    compat: Annotated[str, BeforeValidator(checks.choice("none", "scalesim3"))] = Field(
+        default="none",
+        description="scalesim3: cycles and words as SCALE-Sim 3.0.0 counts them, its artefacts included",
+        examples=["scalesim3"],
+    )
 
 
 class ModeSection(Section):

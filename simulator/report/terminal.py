@@ -68,7 +68,7 @@ def print_run(run: RunResult, console: Console | None = None) -> None:
     console = console or standard_output()
     width = console.width
     tables = (_layer_table(run, width), *_mode_table(run, width), *_metric_table(run, width), *_operations(run, width))
-    print_view(console, *_heading(run), *tables, *_warnings(run))
+    print_view(console, *_heading(run), *tables, *warnings_view(run.warnings))
 
 
 def _heading(run: RunResult) -> list[Text | Table]:
@@ -192,13 +192,14 @@ def _shown(wanted: bool, column: _Column) -> list[_Column]:
     return [column] if wanted else []
 
 
-def _warnings(run: RunResult) -> list[Table | Text]:
-    if not run.warnings:
+def warnings_view(warnings: Sequence[str]) -> list[Table | Text]:
+    """Return warnings as parts of a page; none without them."""
+    if not warnings:
         return []
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style="yellow")
     grid.add_column(overflow="fold")
-    for warning in run.warnings:
+    for warning in warnings:
         grid.add_row(Text("•"), Text(printable(warning)))
     return [Text(), Text("Warnings", style="bold yellow"), grid]
 
