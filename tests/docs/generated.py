@@ -1,8 +1,8 @@
 """What commands generate in the documentation; `python -m tests.docs.generated` writes it anew.
 
 In README.md, docs/presets.md and docs/reference/results.md a table stands below `<!-- formats: COMMAND -->`, or
-`presets:` or `results:`, up to the next line that is no table row; the page docs/reference/formats.md is generated as a
-whole.
+`presets:` or `results:`, up to the next line that is no table row; the pages docs/reference/formats.md and
+docs/validation.md are generated as a whole.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PRESETS = ROOT / "docs" / "presets.md"
 RESULTS = ROOT / "docs" / "reference" / "results.md"
-PAGES = {ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page"}
+PAGES = {
+    ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page",
+    ROOT / "docs" / "validation.md": "python -m tests.docs.validation_page",
+}
 TABLE = re.compile(r"(<!-- (?:formats|presets|results): (?P<command>.*?) -->\n)(?:\|.*\n)*")
 
 
