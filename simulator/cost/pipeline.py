@@ -31,7 +31,7 @@ from .folds import (
     run_cycles,
     sums_in_pes,
 )
-from .tiling import Problem, Tile, choose_tile
+from .tiling import Problem, Tile, choose_tile, lengths, sums_stay
 from .traffic import ArrayBits, Traffic, Transfer, memory_bound, port_cycles, transfer_cycles
 
 
@@ -211,8 +211,11 @@ class _Pipeline:
         words, widths = array_words(self.array, self.flow, m, n, k, self.rate), self.widths
         outputs = m * n if last else 0
         reads = words.a_reads * widths.a, words.w_reads * widths.w, outputs * widths.out
-        if sums_in_pes(self.flow):
+        if sums_stay(self.memory, self.flow):
             return ArrayBits(*reads)
+        if sums_in_pes(self.flow):
+            sums = m * n * widths.psum
+            return ArrayBits(*reads, 0 if first else sums, 0 if last else sums)
         psum_reads = words.psum_reads + (0 if first else m * n)
         return ArrayBits(*reads, psum_reads * widths.psum, (words.psum_writes - outputs) * widths.psum)
 
@@ -281,8 +284,8 @@ class _Pipeline:
     def traffic(self) -> Traffic:
         m, n, k, widths = self.m, self.n, self.k, self.widths
         array = ArrayBits()
-        for mt, m_times in _lengths(m, self.tile.m):
-            for nt, n_times in _lengths(n, self.tile.n):
+        for mt, m_times in lengths(m, self.tile.m):
+            for nt, n_times in lengths(n, self.tile.n):
                 for z, k_times in zip(*_positions(self.along_k), strict=True):
                     kt = min(self.tile.k, k - z * self.tile.k)
                     bits = self.array_bits(mt, nt, kt, z == 0, z == self.along_k - 1)
@@ -302,9 +305,3 @@ def _positions(count: int) -> tuple[list[int], list[int]]:
     if count <= 5:
         return list(range(count)), [1] * count
     return [0, 1, 2, count - 2, count - 1], [1, 1, count - 4, 1, 1]
-
-
-def _lengths(length: int, size: int) -> list[tuple[int, int]]:
-    """Full tiles and the last partial one, as (length, how many)."""
-    full, rest = divmod(length, size)
-    return [(part, times) for part, times in ((size, full), (rest, 1)) if part and times]

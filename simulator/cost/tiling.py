@@ -1,4 +1,4 @@
-"""The choice of the tile Mt x Nt x Kt that on-chip memory holds, by least DRAM traffic.
+"""The choice of the tile Mt x Nt x Kt that on-chip memory holds, by least time at the slowest place.
 
 Loops over tiles run with k innermost, so that partial sums stay on chip. When Kt = K, the strip of the outer operand
 stays for a whole row of tiles and is read once. A staging level between the DRAM and the buffers keeps what fits of
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from simulator.errors import InputError
 from simulator.hardware import Array, Level, Memory
 
-from .folds import ceil_div, sums_in_pes
+from .folds import ceil_div, fold_grid, folds_in_turn, sums_in_pes
+from .traffic import transfer_cycles
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,19 @@ def _passes(along_m: int, along_n: int, whole_k: bool, outer: str) -> tuple[int,
     return along_n if along_m > 1 else 1, 1
 
 
-def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -> Tile:
-    """Return the tile with the least DRAM bits; ties go to the least bits into the buffers, then the larger Kt, Nt, Mt.
+def sums_stay(memory: Memory | None, dataflow: str) -> bool:
+    """Whether sums stay in the PEs from tile to tile along k.
 
-    Tiles are multiples of the array, and all tiles of one dimension but the last are equal with the last as close as
+    Dot-product units put theirs away between two tiles if there is a level for them.
+    """
+    return sums_in_pes(dataflow) and (dataflow != "dot" or memory is None or memory.accumulators is None)
+
+
+def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -> Tile:
+    """Return the tile that takes the least time at the slowest place: the arrays, the DRAM, or a level further in.
+
+    Ties go to the least bits out of the DRAM, then to the least bits into each level further in, then to the larger Kt,
+    Nt, Mt. One array without staging levels has the same folds for every tile: there it is the least DRAM bits. Tiles are multiples of the array, and all tiles of one dimension but the last are equal with the last as close as
     that allows.
 
     Args:
@@ -112,29 +122,50 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -
     """
     m, n, k, widths = problem.m, problem.n, problem.k, problem.widths
     grain_n, grain_k = array.columns, array.rows * problem.rate
-    sums_stay = sums_in_pes(dataflow)
-    best: tuple[tuple[int, int, int, int, int], Tile] | None = None
+    stay = sums_stay(memory, dataflow)
+    ports = [memory.dram.bandwidth_bits_per_cycle, *(level.read_bits_per_cycle for level in memory.staging)]
+    best: tuple[tuple[int, ...], Tile] | None = None
     for mt in _sizes(m, array.rows):
         # With Mt and either all or less of K on chip, the widest Nt has the least traffic and wins ties.
         for held in {k, min(k, grain_k)}:
             most = _widest(memory, dataflow, mt, held, widths)
-            if sums_stay and held < k:  # the sums of one fold of each array stay in the PEs
-                most = min(most, grain_n * array.copies) if mt <= array.rows else 0
+            if stay and held < k:  # the sums of one fold of each array stay in the PEs
+                most = min(most, array.copies // ceil_div(mt, array.rows) * grain_n)
             nt = _balanced(n, grain_n, most)
             if nt == 0:
                 continue
             kt = _longest(memory, dataflow, mt, nt, k, grain_k, widths)
             for outer in ("m", "n"):
-                inwards = _passes(ceil_div(m, mt), ceil_div(n, nt), kt == k, outer)
                 tile = Tile(mt, nt, kt, outer)
-                from_dram = tile.staged_passes(problem, memory.staging[0]) if memory.staging else inwards
-                dram, on_chip = (a * m * k * widths.a + w * k * n * widths.w for a, w in (from_dram, inwards))
-                key = (dram, on_chip, -kt, -nt, -mt)
+                crossings = [tile.staged_passes(problem, level) for level in memory.staging]
+                crossings.append(tile.passes(m, n, k))
+                bits = [a * m * k * widths.a + w * k * n * widths.w for a, w in crossings]
+                slowest = max(map(transfer_cycles, bits, ports))
+                if array.copies > 1:  # one array does all folds in any case
+                    slowest = max(slowest, _array_cycles(array, dataflow, problem, tile))
+                key = (slowest, *bits, -kt, -nt, -mt)
                 if best is None or key < best[0]:
                     best = key, tile
     if best is None:
         raise InputError(_too_small(array, memory, dataflow, problem))
     return best[1]
+
+
+def _array_cycles(array: Array, dataflow: str, problem: Problem, tile: Tile) -> int:
+    """Return the cycles in which operands stream, of all tiles."""
+    total = 0
+    for mt, along_m in lengths(problem.m, tile.m):
+        for nt, along_n in lengths(problem.n, tile.n):
+            for kt, along_k in lengths(problem.k, tile.k):
+                rows, columns, t = fold_grid(array, dataflow, mt, nt, kt, problem.rate)
+                total += along_m * along_n * along_k * folds_in_turn(array, dataflow, rows, columns) * t
+    return total * problem.passes
+
+
+def lengths(length: int, size: int) -> list[tuple[int, int]]:
+    """Full tiles along a dimension and the last partial one, as (length, how many)."""
+    full, rest = divmod(length, size)
+    return [(part, times) for part, times in ((size, full), (rest, 1)) if part and times]
 
 
 def _sizes(length: int, grain: int) -> Iterator[int]:
@@ -159,7 +190,7 @@ def _balanced(length: int, grain: int, most: int) -> int:
 def _widest(memory: Memory, dataflow: str, mt: int, kt: int, widths: Widths) -> int:
     """Largest Nt for which Mt x Kt, Kt x Nt and Mt x Nt fit, or 0."""
     buffer = memory.accumulators
-    most = 2**62 if buffer is None or sums_in_pes(dataflow) else buffer.size_bits // (mt * widths.psum)
+    most = 2**62 if buffer is None or sums_stay(memory, dataflow) else buffer.size_bits // (mt * widths.psum)
     for level in memory.buffers:
         free = level.size_bits // level.buffers - (mt * kt * widths.a_held if "a" in level.holds else 0)
         for_each = kt * widths.w_held if "w" in level.holds else 0
@@ -194,7 +225,7 @@ def _too_small(array: Array, memory: Memory, dataflow: str, problem: Problem) ->
     buffer = memory.accumulators
     sums = mt * nt * widths.psum
     fold = f"one {mt}x{nt}x{kt} fold of the {m}x{n}x{k} GEMM"
-    if buffer is not None and not sums_in_pes(dataflow) and sums > buffer.size_bits:
+    if buffer is not None and not sums_stay(memory, dataflow) and sums > buffer.size_bits:
         return (
             f"memory.{buffer.name}: the partial sums of {fold} need {sums} bit; expected at most the "
             f"{buffer.size_bits} bit of the level; raise memory.{buffer.name}.size"

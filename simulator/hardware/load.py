@@ -383,11 +383,10 @@ class _Builder:
                     "got a key of operands and outputs in a level of partial sums, which is as wide as the array; "
                     "expected size and energies; remove it",
                 )
-        if self.form.array.dataflow in ("os", "dot"):
+        if self.form.array.dataflow == "os":
             self._problem(
                 ("memory", name),
-                f"got a buffer of partial sums with array.dataflow: {self.form.array.dataflow}, which sums in the PEs; "
-                "expected none; remove it",
+                "got a buffer of partial sums with array.dataflow: os, which sums in the PEs; expected none; remove it",
             )
         return AccumulatorBuffer(int(form.size.value), _float(form.read_energy), _float(form.write_energy), name)
 

@@ -137,7 +137,7 @@ class LevelSection(Section):
     size: _Size = Field(description="capacity", examples=["256 KiB"])
     holds: Annotated[list[str], BeforeValidator(checks.tensors)] | None = Field(
         default=None,
-        description="operands a and w, outputs o; or psum alone, the partial sums of ws and is",
+        description="operands a and w, outputs o; or psum alone, the partial sums of ws, is and dot",
         examples=["[a, w, o]"],
     )
     read: _Bandwidth | None = Field(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.cost import Gemm, price
 from simulator.cost.pipeline import tiled_pass, uniform_pass
-from simulator.cost.tiling import Problem, Tile, Widths
+from simulator.cost.tiling import Problem, Tile, Widths, choose_tile
 from simulator.cost.traffic import level_bits
 from simulator.errors import InputError
 from simulator.hardware import AccumulatorBuffer, Array, Dram, Level, Memory, load_hardware
@@ -185,6 +185,56 @@ def test_dot_product_units_have_no_skew_and_show_their_latency_once():
     assert found.run == (8 * 16, 0, 5, 0)  # 16 folds on 2 arrays, 64/4 steps each
     assert found.fold_adds == 0
     assert found.traffic.array == (4 * 16 * 64 * 8, 4 * 64 * 16 * 12, 16 * 16 * 8, 0, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(DIMENSION, DIMENSION, DIMENSION, st.integers(2, 6), st.sampled_from([2, 4, 8]), st.sampled_from([4, 64, 1024]))
+def test_the_tile_of_several_arrays_is_not_slower_than_that_of_least_traffic(m, n, k, copies, kib, bandwidth):
+    where = replace(memory(level("sram", kib)), dram=Dram(Fraction(bandwidth), 0, None))
+    problem = Problem(m, n, k, 1, WIDTHS)
+    arrays = Array(8, 8, copies=copies)
+
+    def slowest(tile: Tile) -> int:
+        found = tiled_pass(arrays, where, "ws", problem, tile)
+        operands = found.traffic.dram - m * n * WIDTHS.out
+        return max(found.run.compute, math.ceil(operands / bandwidth))
+
+    least_traffic = choose_tile(Array(8, 8), where, "ws", problem)
+    assert slowest(choose_tile(arrays, where, "ws", problem)) <= slowest(least_traffic)
+
+
+def test_many_small_arrays_all_get_folds():
+    # The least DRAM bits, 8x4 outputs with all of K, are 2 folds for 16 arrays.
+    arrays, where = Array(4, 4, "dot", copies=16), memory(level("sram", 8), sums_kib=None)
+    found = uniform_pass(arrays, where, "dot", Problem(256, 256, 256, 4, WIDTHS))
+    assert found.run.compute == 64 * 64 // 16 * 256 // 4
+
+
+def test_folds_whose_sums_stay_in_many_arrays_are_of_several_rows_and_columns():
+    arrays, where = Array(4, 4, "dot", copies=10), memory(level("sram", 4), sums_kib=None)
+    tile = uniform_pass(arrays, where, "dot", Problem(80, 80, 4096, 4, WIDTHS)).tile
+    assert (tile.m, tile.n) == (20, 8)  # 5 x 2 arrays share more operands than 1 x 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(DIMENSION, DIMENSION, DIMENSION, st.integers(1, 6), st.integers(1, 6), st.integers(1, 6))
+def test_dot_product_units_put_sums_away_between_tiles_along_k(m, n, k, mt, nt, kt):
+    tile = Tile(min(4 * mt, m), min(4 * nt, n), min(16 * kt, k), "m")
+    problem, array = Problem(m, n, k, 4, WIDTHS), Array(4, 4, "dot", copies=3)
+    kept, away = (memory(level("sram", 64), sums_kib=sums_kib) for sums_kib in (None, 16))
+    found, plain = (tiled_pass(array, where, "dot", problem, tile) for where in (away, kept))
+    again = (math.ceil(k / tile.k) - 1) * m * n * WIDTHS.psum
+    assert found.traffic.array == plain.traffic.array._replace(psum_reads=again, psum_writes=again)
+    assert (found.cycles, found.traffic.transfers) == (plain.cycles, plain.traffic.transfers)
+
+
+def test_a_level_of_sums_lets_units_take_more_of_them_than_they_keep():
+    # With K in parts, 2 units of 16 sums allow tiles of 32 outputs; a level of 1024 sums of 16 bits, of as many.
+    problem, array = Problem(64, 64, 4096, 4, WIDTHS), Array(4, 4, "dot", copies=2)
+    few, many = (uniform_pass(array, memory(level("sram", 2), sums_kib=kib), "dot", problem) for kib in (None, 2))
+    assert few.tile.m * few.tile.n <= 32 or few.tile.k == 4096
+    assert few.tile.m * few.tile.n < many.tile.m * many.tile.n <= 1024
+    assert many.traffic.dram < few.traffic.dram
 
 
 MACHINE = """
