@@ -112,7 +112,8 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -
     """Return the tile that takes the least time at the slowest place: the arrays, the DRAM, or a level further in.
 
     Ties go to the least bits out of the DRAM, then to the least bits into each level further in, then to the larger Kt,
-    Nt, Mt. One array without staging levels has the same folds for every tile: there it is the least DRAM bits. Tiles are multiples of the array, and all tiles of one dimension but the last are equal with the last as close as
+    Nt, Mt. One array has the same folds for every tile: without staging levels it is the one with the least DRAM bits.
+    Tiles are multiples of the array, and all tiles of one dimension but the last are equal with the last as close as
     that allows.
 
     Args:
