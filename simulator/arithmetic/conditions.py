@@ -376,16 +376,19 @@ def exact_lanes(lane: Lane, situation: Situation) -> list[Clause]:
     """Sums of products that the lane holds, rounded behind the kernel: exact, or fixed point that stays in range."""
     s = situation
     c = _Conditions(lane, s)
-    c.need(not s.lowered.leaf, "the sum is exact as a whole, not part by part")
     if s.leaf.kind == "exact":
+        c.need(not s.lowered.leaf, "the sum is exact as a whole, not part by part")
         c.zeros(s.leaf)
     if s.leaf.kind == "fixed_point":
-        assert s.leaf.product is not None and isinstance(s.leaf.product.format, FixedFormat)
-        ends = s.leaf.product.format
+        assert s.leaf.product is not None
+        uses = [s.leaf.product, *(join.sum for join in s.lowered.joins or ())]
+        formats = [use.format for use in uses if isinstance(use.format, FixedFormat)]
+        c.need(len(formats) == len(uses), "sums of runs are fixed point too")
         c.need(s.finite, "operands and addend are finite")
-        c.need(s.product_last >= -ends.fraction_bits, f"products end at 2^{s.product_last} >= 2^{-ends.fraction_bits}")
-        bound = s.addend + s.total
-        c.need(bound <= Fraction(ends.max), f"no sum leaves the range: {decimal(bound)} <= {ends.max:g}")
+        fraction = min(fmt.fraction_bits for fmt in formats)
+        c.need(s.product_last >= -fraction, f"products end at 2^{s.product_last} >= 2^{-fraction}")
+        bound, largest = s.addend + s.total, min(fmt.max for fmt in formats)
+        c.need(bound <= Fraction(largest), f"no sum leaves the range: {decimal(bound)} <= {largest:g}")
     last = min([s.product_last] + ([s.c.min_last_bit] if s.c and s.c.nonzero else []))
     high = log2_ceiling(s.addend + s.total)
     exact = high - last <= lane.precision and high <= lane.top and last >= lane.last

@@ -170,6 +170,8 @@ class Accumulation:
             self._define(y, overflowed, outputs, counts)
         else:
             a, b = self._in_order()
+            if not kernel.rounds:  # one sum, whatever runs it is said to be made of
+                lowered = Lowered(lowered.nodes[lowered.leaf :][:1], 0, ())
             engine.matmul(
                 kernel.name, lowered.nodes, lowered.joins or (), lowered.leaf, a, b,
                 None if self.late else self.c, y, overflowed, outputs, self.threads, key=self.key,

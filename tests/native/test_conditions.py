@@ -449,6 +449,24 @@ BOUNDS = {
         situation("fixed(8, 2, sat)", operand(0, -1, 2), operand(0, -2, 2)),
         "products end at 2^-3 >= 2^-2",
     ),
+    "float32_exact: integers joined in range": (
+        "float32_exact",
+        situation("chunk(2, fixed(20, 0, wrap), seq(int8/wrap))", operand(2, 0, 3), operand(2, 0, 3), k=1),
+        situation("chunk(2, fixed(20, 0, wrap), seq(int8/wrap))", operand(2, 0, 3), operand(2, 0, 3), k=2),
+        "no sum leaves the range: 128 <= 127",
+    ),
+    "float32_exact: integers joined on the grid": (
+        "float32_exact",
+        situation("chunk(2, fixed(20, 4, sat), seq(fix20.2))", operand(0, -1, 2)),
+        situation("chunk(2, fixed(20, 4, sat), seq(fix20.2))", operand(0, -1, 2), operand(0, -2, 2)),
+        "products end at 2^-3 >= 2^-2",
+    ),
+    "float32_exact: integers joined as integers": (
+        "float32_exact",
+        situation("chunk(2, fixed(20, 0, wrap), seq(int20))", ONE),
+        situation("chunk(2, fixed(20, 0, wrap), seq(fp32))", ONE),
+        "sums of runs are fixed point too",
+    ),
     "float32_posit_fma_odd: p = 22": (
         "float32_posit_fma_odd",
         situation("fma(posit26)", ONE),
