@@ -1,4 +1,5 @@
-"""A YAML file as plain data, with the place of every key and value; strict where PyYAML is not.
+"""A YAML file as plain data, with the place of every key and value, and the comment behind it; strict where PyYAML is
+not.
 
 Only the part of YAML 1.2 that a configuration needs is read: mappings, lists, true, false, decimal integers, decimal
 numbers and text. `off`, `012`, `0x10` and `1:30` are text, `1e-3` is a number; anchors, aliases and tags are refused.
@@ -22,6 +23,7 @@ Keys = tuple[str | int, ...]
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"[-+]?(\d{1,30}\.\d{0,30}|\.\d{1,30}|\d{1,30}(?=[eE]))([eE][-+]?\d{1,3})?")
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+_COMMENT = re.compile(r"[\s\]},:]*\s#(?P<text>.*)")  # behind the last value of a line, and brackets
 _LARGEST_FILE = 1 << 20
 
 
@@ -33,6 +35,7 @@ class Document:
         path: name of the file as shown in messages.
         data: nested dicts, lists and scalars.
         keys, values: (line, column) of a key and of its value, by the path of keys from the top; both count from 1.
+        comments: what stands behind the '#' in the line in which a value ends, or a mapping that is indented below begins.
         problems: one line each, `path:line:column: dotted.key: what was found; expected; what to do`.
     """
 
@@ -40,6 +43,7 @@ class Document:
     data: Any = None
     keys: dict[Keys, tuple[int, int]] = field(default_factory=dict)
     values: dict[Keys, tuple[int, int]] = field(default_factory=dict)
+    comments: dict[Keys, str] = field(default_factory=dict)
     problems: list[tuple[tuple[int, int], str]] = field(default_factory=list)
 
     def problem(self, at: Keys, message: str, *, on_key: bool = False) -> None:
@@ -98,6 +102,7 @@ def read_document(path: Path, shown: str) -> Document:
     if node is None:
         raise InputError(f"{shown}:1:1: the file is empty; expected a mapping of keys; start with e.g. 'array: ...'")
     document.data = _plain(node, (), document)
+    _keep_comments(text, node, document)
     if not isinstance(document.data, dict):
         document.problem((), f"got {describe(document.data)} at the top; expected a mapping; write 'key: value' lines")
     document.check()
@@ -183,6 +188,37 @@ def _plain(node: Any, at: Keys, document: Document) -> Any:
     if value is None and at:
         document.problem(at, "got nothing; expected a value; write one, or remove the key")
     return value
+
+
+def _keep_comments(text: str, root: Any, document: Document) -> None:
+    """Keep the comment of each line, which PyYAML drops, with the values that the line is about."""
+    ends: dict[int, int] = {}  # by line: the column behind its last key or value
+    about: dict[int, list[Keys]] = {}
+
+    def visit(node: Any, at: Keys, key: Any) -> None:
+        if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
+            return  # its lines, and what looks like a comment in them, are text
+        if isinstance(node, yaml.ScalarNode):
+            ends[node.end_mark.line] = max(ends.get(node.end_mark.line, 0), node.end_mark.column)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                visit(item, (*at, index), item)
+        else:
+            for key_node, value in node.value:
+                visit(key_node, (), None)
+                if isinstance(key_node, yaml.ScalarNode):
+                    visit(value, (*at, key_node.value), key_node)
+        if key is not None:
+            below = not isinstance(node, yaml.ScalarNode) and not node.flow_style
+            about.setdefault((key if below else node).end_mark.line, []).append(at)
+
+    visit(root, (), None)
+    lines = text.splitlines()
+    for line, paths in about.items():
+        rest = lines[line][ends.get(line, 0) :] if line < len(lines) else ""
+        found = _COMMENT.fullmatch(rest)
+        if found and found["text"].strip():
+            document.comments.update(dict.fromkeys(paths, found["text"].strip()))
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:
