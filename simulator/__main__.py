@@ -204,6 +204,24 @@ def estimate_cost(
             estimate.of_topology(hw, topology, kind, flagged or 0.0, json)
 
 
+@app.command("show")
+def show_machine(
+    hw: Annotated[
+        str | None, typer.Argument(metavar="FILE|NAME", help="A machine file, or the name of a bundled machine.")
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of machine files instead, for editors.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
+) -> None:
+    """Show a machine file with every value in effect, and whether it is written, derived, default or of a table."""
+    from .commands import show
+    from .report import to_a_reader
+
+    with to_a_reader():
+        show.run(hw, schema, json)
+
+
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options of the main job before a command, which would go unheard."""
     sources = {name: context.get_parameter_source(name) for name in context.params}

@@ -32,6 +32,7 @@ class LayerResult:
         macs: multiply-accumulates of the first pass, gemms * m * n * k.
         recomputed_outputs, recomputed_macs: flagged outputs, and those times k.
         cycles, utilisation, latency_s, energy_j: the bill on the machine; None where nothing prices the layer.
+        energy_low_j, energy_high_j: bounds of energy_j by the bands of its sources.
         energy_parts_j, cycle_parts: parts that sum to energy_j and cycles.
         roofline_cycles: lower bound of cycles.
         activation: activation whose condition number the score used.
@@ -69,6 +70,8 @@ class LayerResult:
     phase: str = "forward"
     sqnr_db: float | None = None
     scales: str = ""
+    energy_low_j: float | None = None
+    energy_high_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,25 @@ class OperationResult:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One key of the expanded machine file, or one number of its energy table.
+
+    Args:
+        key: path of keys, e.g. "memory.sram.size"; empty for the file as a whole.
+        value: in effect, as a machine file would write it, with its unit; of an energy that the file leaves to the
+            table its number. None for none, {} for a mapping, whose keys follow.
+        origin: where the value is from: `FILE:LINE`, default, the keys that it is derived from, an energy table with
+            class and band, or an argument of the run.
+        source: the comment behind it in the file, what the energy table cites, or what holds where there is no value.
+    """
+
+    key: str
+    value: Any
+    origin: str
+    source: str
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One run of the main job.
 
@@ -123,6 +145,8 @@ class RunResult:
             machine. None for a mode that the machine lacks. See network.metrics.
         operations: all operations of the forward and backward passes, the emulated ones and the others.
         complete: whether all samples asked for were run; an interrupted run has those of the batches that it finished.
+        machine: the expanded machine file with the origin and source of each value, every number that the bill rests
+            on; empty for a machine that was made or changed in Python, of which no file tells.
     """
 
     hardware: str
@@ -143,6 +167,7 @@ class RunResult:
     operations: tuple[OperationResult, ...] = ()
     complete: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
+    machine: tuple[Setting, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""

@@ -1,9 +1,15 @@
-"""What single keys of a machine file take: each check returns the value, or says what is wrong with it."""
+"""What single keys of a machine file take: each check returns the value, or says what is wrong with it.
+
+`takes` says the same of every check in words and as JSON schema, from which editors and the documentation have it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from simulator.arithmetic.accumulators import Accumulator
@@ -18,9 +24,39 @@ from .technology import energy_table, table_names
 _LARGEST_COUNT = 2**20
 
 
-def count(example: int, most: int = _LARGEST_COUNT) -> Callable[[object], int]:
+@dataclass(frozen=True, eq=False)
+class Check:
+    """What a key takes.
+
+    Args:
+        read: returns the value of what stands in the file; ValueError: what was found, expected and to be done.
+        words: what is taken. form: the same as JSON schema.
+        short: whether it is a short form, beside the mapping that it stands for.
+    """
+
+    read: Callable[[Any], Any]
+    words: str
+    form: Mapping[str, Any]
+    short: bool = False
+
+    def __call__(self, form: object) -> Any:
+        return self.read(form)
+
+    @property
+    def auto(self) -> bool:
+        """Whether the key takes the word auto, which is its default: a value of the energy table."""
+        return {"const": "auto"} in self.form.get("anyOf", ())
+
+
+def takes(words: str, *, short: bool = False, **form: Any) -> Callable[[Callable[[Any], Any]], Check]:
+    """Say what a check takes; see Check."""
+    return lambda read: Check(read, words, form, short)
+
+
+def count(example: int, most: int = _LARGEST_COUNT) -> Check:
     """Whole number from 1."""
 
+    @takes(f"whole number, 1 to {most}", type="integer", minimum=1, maximum=most)
     def check(form: object) -> int:
         if isinstance(form, bool) or not isinstance(form, int):
             raise ValueError(f"got {describe(form)}; expected a whole number from 1 to {most}; write e.g. {example}")
@@ -33,9 +69,14 @@ def count(example: int, most: int = _LARGEST_COUNT) -> Callable[[object], int]:
 
 def quantity(
     *dimensions: str, least: float, most: float, example: str, auto: bool = False, whole: bool = False
-) -> Callable[[object], Quantity | None]:
+) -> Check:
     """Quantity between two bounds in the base unit; `auto` also takes that word and gives None."""
+    units = "|".join(re.escape(unit) for dimension in dimensions for unit in UNITS[dimension])
+    pattern = {"type": "string", "pattern": rf"^\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{{1,2}})?\s+({units})\s*$"}
+    words = " or ".join(f"{one} ({_shortest(least, one)} to {_shortest(most, one)})" for one in dimensions)
+    words = f"whole {words}" if whole else words
 
+    @takes(f"{words}, auto" if auto else words, **({"anyOf": [{"const": "auto"}, pattern]} if auto else pattern))
     def check(form: object) -> Quantity | None:
         if auto and form == "auto":
             return None
@@ -56,9 +97,14 @@ def _base(value: float, dimension: str) -> str:
     return f"{value:g} {unit}"
 
 
-def choice(*values: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+def _shortest(value: float, dimension: str) -> str:
+    return str(Quantity(Fraction(repr(value)), dimension))
+
+
+def choice(*values: str, later: tuple[str, ...] = ()) -> Check:
     """One of some words; those of `later` belong to the model but are not priced."""
 
+    @takes(", ".join(values), enum=list(values))
     def check(form: object) -> str:
         if isinstance(form, str) and form in values:
             return form
@@ -69,6 +115,13 @@ def choice(*values: str, later: tuple[str, ...] = ()) -> Callable[[object], str]
     return check
 
 
+@takes(
+    "list out of a, w, o, or psum alone",
+    anyOf=[
+        {"type": "array", "items": {"enum": ["a", "w", "o"]}, "minItems": 1, "uniqueItems": True},
+        {"const": ["psum"]},
+    ],
+)
 def tensors(form: object) -> list[str]:
     """A list of what a memory level holds."""
     if not isinstance(form, list) or not form or not all(name in ("a", "w", "o", "psum") for name in form):
@@ -84,6 +137,7 @@ def tensors(form: object) -> list[str]:
     return form
 
 
+@takes("true, false", type="boolean")
 def switch(form: object) -> bool:
     """true or false."""
     if not isinstance(form, bool):
@@ -91,6 +145,7 @@ def switch(form: object) -> bool:
     return form
 
 
+@takes("text of at most 100 characters", type="string", minLength=1, maxLength=100)
 def name(form: object) -> str:
     """Printable text."""
     if not isinstance(form, str) or not form.strip() or not form.isprintable() or len(form) > 100:
@@ -98,6 +153,7 @@ def name(form: object) -> str:
     return form
 
 
+@takes("1", const=1)
 def version(form: object) -> int:
     """The version of the schema."""
     if form != 1 or isinstance(form, bool):
@@ -105,6 +161,7 @@ def version(form: object) -> int:
     return 1
 
 
+@takes("number >= 0, `.inf`", type="number", minimum=0)
 def tolerance(form: object) -> float:
     """A number >= 0 or infinity."""
     if isinstance(form, bool) or not isinstance(form, int | float) or math.isnan(form) or form < 0:
@@ -112,6 +169,7 @@ def tolerance(form: object) -> float:
     return float(form)
 
 
+@takes("number above 0, to 100", type="number", exclusiveMinimum=0, maximum=100)
 def percentile(form: object) -> float:
     """A number above 0, at most 100."""
     if isinstance(form, bool) or not isinstance(form, int | float) or not 0 < form <= 100:
@@ -119,6 +177,7 @@ def percentile(form: object) -> float:
     return float(form)
 
 
+@takes("number above 0", type="number", exclusiveMinimum=0)
 def magnitude(form: object) -> float:
     """A finite number above 0."""
     if isinstance(form, bool) or not isinstance(form, int | float) or not 0 < form < math.inf:
@@ -126,6 +185,7 @@ def magnitude(form: object) -> float:
     return float(form)
 
 
+@takes(", ".join(table_names()), enum=table_names())
 def table(form: object) -> str:
     """The name of an energy table."""
     if not isinstance(form, str) or form not in table_names():
@@ -137,11 +197,16 @@ def table(form: object) -> str:
     return form
 
 
+@takes("an accumulator, as text or as a mapping such as `{fma: fp16}`", type=["string", "object"])
 def read_accumulator(form: object) -> Accumulator:
     """An accumulator in its string or YAML form."""
     return _arithmetic(lambda: mac(accumulator(_accumulator_form(form))).accumulator, "an accumulator", "fma(fp16)")
 
 
+@takes(
+    "a format, or a list of two",
+    anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 2}],
+)
 def operands(form: object) -> str | list[str]:
     """One format, or a list of two."""
     uses = form if isinstance(form, list) else [form]
@@ -151,6 +216,7 @@ def operands(form: object) -> str | list[str]:
     return form  # type: ignore[return-value]  # checked above
 
 
+@takes("a format", type="string")
 def output(form: object) -> str:
     """A format with its modes."""
     if not isinstance(form, str):
@@ -163,6 +229,7 @@ def output(form: object) -> str:
 LAYER_MACS = ("low", "high", "two_pass", "exact", "float32")
 
 
+@takes(f"{', '.join(LAYER_MACS)}, or a MAC", type="string")
 def layer_mac(form: object) -> str:
     """A mode of the machine, exact, float32, or a MAC."""
     if isinstance(form, str) and form in LAYER_MACS:
@@ -173,6 +240,7 @@ def layer_mac(form: object) -> str:
     return form
 
 
+@takes("a format", type="string")
 def vector_format(form: object) -> str:
     """A format whose values stand alone, rounded without random words."""
     if not isinstance(form, str):
@@ -183,11 +251,13 @@ def vector_format(form: object) -> str:
     return form
 
 
+@takes("what shares a scale", short=True, type="string")
 def scaling(form: object) -> object:
     """Turn the short form of a scaling, what shares a scale, into its key."""
     return {"per": form} if isinstance(form, str) else form
 
 
+@takes("a MAC", short=True, type="string")
 def layer(form: object) -> object:
     """Turn the short form of a layer, its MAC, into its key."""
     return {"mac": form} if isinstance(form, str) else form
@@ -214,6 +284,7 @@ def _accumulator_form(form: Any) -> Any:
     raise ValueError(f"{describe(form)} instead of text or a mapping")
 
 
+@takes("[OPERANDS ->] ACCUMULATOR [-> OUTPUT]", short=True, type="string")
 def mode(form: object) -> object:
     """Turn the one-line form of a MAC into its keys; fill in what the preset of an accumulator says."""
     if isinstance(form, dict) and isinstance(form.get("accumulator"), str) and form["accumulator"].strip() in presets():
@@ -230,7 +301,8 @@ def mode_keys(spec: MacSpec) -> dict[str, Any]:
     """Return the keys of a mode that say what a MAC says."""
     keys: dict[str, Any] = {"accumulator": str(spec.accumulator)}
     if spec.operands:
-        keys["operands"] = [str(use) for use in spec.operands]
+        a, b = map(str, spec.operands)
+        keys["operands"] = a if a == b else [a, b]
     if spec.output:
         keys["output"] = str(spec.output)
     return keys

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class Document:
         path: name of the file as shown in messages.
         data: nested dicts, lists and scalars.
         keys, values: (line, column) of a key and of its value, by the path of keys from the top; both count from 1.
-        comments: what stands behind the '#' in the line in which a value ends, or a mapping that is indented below begins.
+        comments: what stands behind the '#' of the line in which a value ends, or in which a key has its value below;
+            at the empty path the lines of comment that the file begins with, but for those to editors.
         problems: one line each, `path:line:column: dotted.key: what was found; expected; what to do`.
     """
 
@@ -52,6 +54,13 @@ class Document:
         for depth in range(len(at), -1, -1):
             where = where or self.values.get(at[:depth])
         self._note(where or (1, 1), f"{dotted(at)}: {message}" if at else message)
+
+    def at(self, keys: Keys) -> Any:
+        """Return the data below a path of keys."""
+        data = self.data
+        for key in keys:
+            data = data[key]
+        return data
 
     def check(self) -> None:
         """Raise all problems at once, in the order of the file."""
@@ -214,6 +223,9 @@ def _keep_comments(text: str, root: Any, document: Document) -> None:
 
     visit(root, (), None)
     lines = text.splitlines()
+    head = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+    if any(head := [line for line in head if not line.startswith("yaml-language-server:")]):
+        document.comments[()] = "\n".join(head)
     for line, paths in about.items():
         rest = lines[line][ends.get(line, 0) :] if line < len(lines) else ""
         found = _COMMENT.fullmatch(rest)

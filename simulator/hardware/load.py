@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from formats import Use
 from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
 from . import schema
+from .configuration import configuration
 from .document import Document, Keys, read_document, too_deep
 from .layers import layer_rules
 from .order import array_order, significand_bits
@@ -36,6 +36,7 @@ from .records import (
     SideEngine,
     Technology,
 )
+from .sections import Section, fields_of, has_names, named_section, section_of
 from .technology import energy_table, table_names
 
 
@@ -45,7 +46,8 @@ def load_hardware(path_or_name: str | os.PathLike[str]) -> Machine:
     Args:
         path_or_name: path of a YAML file, or the bare name of a bundled machine such as "npu".
     Returns:
-        The machine as frozen records; the order of summation of its MACs is that of its array.
+        The machine as frozen records; the order of summation of its MACs is that of its array. Its configuration tells
+        of each key where its value is from.
     Raises:
         InputError: no such file or name, or everything that is wrong in the file, one line a problem:
             `path:line:column: dotted.key: what was found; expected; what to do`.
@@ -93,7 +95,7 @@ def _load(path: Path, shown: str) -> Machine:
         raise too_deep(shown) from None
     machine = _Builder(document, form).machine(path.stem)
     document.check()
-    return machine
+    return machine.described(configuration(document, form, machine))
 
 
 # --- messages of the schema ------------------------------------------------------------------------------------------
@@ -107,18 +109,18 @@ def _explain(document: Document, problem: Any) -> None:
         case "value_error":
             document.problem(at, str(problem["ctx"]["error"]))
         case "missing":
-            field = _fields(_section(tuple(parents)))[str(last)]
+            field = fields_of(_section(tuple(parents)))[str(last)]
             document.problem(
                 at, f"missing; expected {field.description}; add e.g. '{last}: {(field.examples or [''])[0]}'"
             )
         case "extra_forbidden":
-            known = list(_fields(_section(tuple(parents))))
+            known = list(fields_of(_section(tuple(parents))))
             near = difflib.get_close_matches(str(last), known, n=1)
             document.problem(
                 at, "unknown key; " + (f'did you mean "{near[0]}"?' if near else _known(known)), on_key=True
             )
         case _:
-            keys = ", ".join(_fields(_section(at)))
+            keys = ", ".join(fields_of(_section(at)))
             document.problem(
                 at, f"got {describe(problem['input'])}; expected a mapping with keys out of {keys}; indent them below"
             )
@@ -128,31 +130,20 @@ def _known(names: list[str]) -> str:
     return f"expected one of {', '.join(names)}; remove it"
 
 
-def _section(at: Keys) -> type[BaseModel]:
+def _section(at: Keys) -> Section:
     """Return the model of a section by its path of keys."""
-    model: type[BaseModel] = schema.MachineFile
-    by_pattern = False
+    model: Section = schema.MachineFile
+    by_name = False
     for key in at:
-        if by_pattern:  # the key is a pattern, and the model that of all of them
-            by_pattern = False
+        if by_name:  # the key is one of the user's, and the model that of all of them
+            by_name = False
             continue
-        if model is schema.MemorySection and key not in _fields(model):
-            model = schema.LevelSection  # of any name
-            continue
-        annotation = _fields(model)[str(key)].annotation
-        by_pattern = get_origin(annotation) is dict
-        model = next(t for t in _types(annotation) if isinstance(t, type) and issubclass(t, BaseModel))
+        field = fields_of(model).get(str(key))
+        by_name = field is not None and has_names(field)
+        below = named_section(model) if field is None else section_of(field)
+        assert below is not None  # the schema has found a problem in it
+        model = below
     return model
-
-
-def _types(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for inner in get_args(annotation):
-        yield from _types(inner)
-
-
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 # --- records, and checks across keys ---------------------------------------------------------------------------------

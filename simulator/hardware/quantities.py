@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 _SI = {"": 0, "k": 3, "M": 6, "G": 9, "T": 12, "m": -3, "µ": -6, "u": -6, "n": -9, "p": -12, "f": -15, "a": -18}
@@ -19,14 +20,14 @@ def _scaled(unit: str, prefixes: str, suffix: str = "") -> dict[str, Fraction]:
 
 # Dimension -> unit -> factor to the base unit of the dimension. Case matters: MB and Mbit are not mb.
 UNITS: dict[str, dict[str, Fraction]] = {
-    "length": _scaled("m", "muµn"),
+    "length": _scaled("m", "mµun"),
     "frequency": _scaled("Hz", "kMGT"),
-    "time": _scaled("s", "muµnp"),
+    "time": _scaled("s", "mµunp"),
     "cycles": {"cycle": Fraction(1), "cycles": Fraction(1)},
-    "energy": _scaled("J", "muµnpfa"),
-    "energy per bit": _scaled("J", "muµnpfa", "/bit"),
+    "energy": _scaled("J", "mµunpfa"),
+    "energy per bit": _scaled("J", "mµunpfa", "/bit"),
     "energy per square bit": _scaled("J", "pfa", "/bit²"),
-    "power": _scaled("W", "muµn"),
+    "power": _scaled("W", "mµun"),
     "size": {unit: Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
     "bandwidth": {f"{unit}/s": Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
     "bandwidth per cycle": {f"{unit}/cycle": Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
@@ -43,6 +44,35 @@ class Quantity:
 
     value: Fraction
     dimension: str
+
+    def __str__(self) -> str:
+        """Return the quantity as a file writes it, exactly: of 1 to 999 units if it can be, in the fewest digits.
+
+        Raises:
+            ValueError: no decimal number holds it.
+        """
+        units = UNITS[self.dimension]
+        written = {unit: text for unit, factor in units.items() if (text := _decimal(self.value / factor))}
+        if not written:
+            raise ValueError(f"{self.value} is no decimal number of {', '.join(units)}")
+
+        def preference(unit: str) -> tuple[bool, int, bool, Fraction]:
+            number = abs(self.value / units[unit])
+            return not 1 <= number < 1000, len(written[unit]), units[unit] != 1, -units[unit]
+
+        unit = min(written, key=preference)
+        return f"{written[unit]} {unit}"
+
+
+def _decimal(value: Fraction) -> str | None:
+    """Return a number in decimal digits, None where they do not end, or are too many to be read again."""
+    rest, places = value.denominator, 0
+    while rest % 2 == 0 or rest % 5 == 0:
+        rest, places = rest // (10 if rest % 10 == 0 else 2 if rest % 2 == 0 else 5), places + 1
+    if rest != 1:
+        return None
+    text = f"{Decimal(int(value * 10**places)).scaleb(-places):f}"
+    return text if len(text) <= _LONGEST else None
 
 
 def parse_quantity(form: object, dimensions: tuple[str, ...], example: str) -> Quantity:

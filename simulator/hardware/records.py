@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from formats import Format, Use, get
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
+from simulator.result import Setting
 
+from .document import Keys
 from .order import partial_sum_bits, state_bits
 from .technology import EnergyTable
 
@@ -308,6 +311,8 @@ class Machine:
         source: path of the file.
         vector_unit: format of what computes all but products. fold_batch_norm: into the weights before it.
         layers: rules of some layers, the first that fits counts.
+        configuration: the expanded file by path of keys, see hardware.configuration; empty for a machine that was made
+            in Python, or by replace() from another, of which no file tells.
     """
 
     name: str
@@ -321,6 +326,13 @@ class Machine:
     vector_unit: Use = _FP32
     fold_batch_norm: bool = False
     layers: tuple[LayerRule, ...] = ()
+    configuration: Mapping[Keys, Setting] = field(init=False, compare=False, repr=False, default_factory=dict)
+
+    def described(self, configuration: Mapping[Keys, Setting]) -> Machine:
+        """Return a copy that tells of its file."""
+        copy = replace(self)
+        object.__setattr__(copy, "configuration", configuration)
+        return copy
 
     def with_tolerance(self, tolerance: float) -> Machine:
         """Return a copy with another tolerance (>= 0, may be infinite); InputError without a two-pass policy."""
@@ -336,4 +348,9 @@ class Machine:
             or tolerance < 0
         ):
             raise InputError(f"tolerance: got {tolerance!r}; expected a number >= 0 or infinity; give e.g. 0.5")
-        return replace(self, policy=replace(self.policy, tolerance=float(tolerance)))
+        configuration = dict(self.configuration)
+        if configuration:
+            value = ".inf" if math.isinf(tolerance) else float(tolerance)
+            at = ("policy", "tolerance")
+            configuration[at] = replace(configuration[at], value=value, origin="argument of the run", source="")
+        return replace(self, policy=replace(self.policy, tolerance=float(tolerance))).described(configuration)

@@ -7,7 +7,7 @@ once are in load.py.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -23,6 +23,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+def without(words: str) -> dict[str, Any]:
+    """Say what holds where a key is left out and its default is no plain value."""
+    return {"without": words}
+
+
 _EnergyPerBit = Annotated[
     Quantity | None,
     BeforeValidator(checks.quantity("energy per bit", least=0, most=1e-6, example="0.18 pJ/bit", auto=True)),
@@ -36,14 +41,19 @@ _Bandwidth = Annotated[
 class TechnologySection(Section):
     node: (
         Annotated[Quantity, BeforeValidator(checks.quantity("length", least=1e-10, most=1e-5, example="7 nm"))] | None
-    ) = Field(default=None, description="process node; checked against the table, or picks it", examples=["7 nm"])
+    ) = Field(
+        default=None,
+        description="process node; checked against the table, or picks it",
+        examples=["7 nm"],
+        json_schema_extra=without("of the table, else 7 nm"),
+    )
     frequency: Annotated[
         Quantity, BeforeValidator(checks.quantity("frequency", least=1e3, most=1e12, example="1 GHz"))
     ] = Field(
         default=Quantity(Fraction(10**9), "frequency"), description="clock of everything on chip", examples=["1 GHz"]
     )
     table: Annotated[str, BeforeValidator(checks.table)] | None = Field(
-        default=None, description="energy table", examples=["jouppi2021_7nm"]
+        default=None, description="energy table", examples=["jouppi2021_7nm"], json_schema_extra=without("of the node")
     )
     leakage: Annotated[Quantity, BeforeValidator(checks.quantity("power", least=0, most=1e4, example="10 mW"))] = Field(
         default=Quantity(Fraction(0), "power"), description="static power of the chip", examples=["10 mW"]
@@ -62,7 +72,10 @@ class ArraySection(Section):
         examples=["ws"],
     )
     load: Annotated[str, BeforeValidator(checks.choice("overlapped", "exposed"))] | None = Field(
-        default=None, description="load of stationary operands (ws, is)", examples=["overlapped"]
+        default=None,
+        description="load of stationary operands (ws, is)",
+        examples=["overlapped"],
+        json_schema_extra=without("overlapped; none for os and dot, which load nothing"),
     )
     drain: Annotated[str, BeforeValidator(checks.choice("overlapped", "exposed", "none"))] = Field(
         default="overlapped", description="skew or drain at the end of a fold; none: os only", examples=["overlapped"]
@@ -75,7 +88,8 @@ class ArraySection(Section):
     )
     compat: Annotated[str, BeforeValidator(checks.choice("none", "scalesim3"))] = Field(
         default="none",
-        description="scalesim3: cycles and words as SCALE-Sim 3.0.0 counts them, its artefacts included",
+        description="scalesim3: cycles and traffic as SCALE-Sim 3.0.0 counts them, artefacts included; a `memory` then "
+        "takes no part, which every result says",
         examples=["scalesim3"],
     )
 
@@ -85,10 +99,16 @@ class ModeSection(Section):
         description="what one PE does with a product", examples=["fma(fp16)"]
     )
     operands: Annotated[str | list[str], BeforeValidator(checks.operands)] | None = Field(
-        default=None, description="formats of activations and weights", examples=["fp8_e4m3"]
+        default=None,
+        description="formats of activations and weights",
+        examples=["fp8_e4m3"],
+        json_schema_extra=without("as given, priced as fp32"),
     )
     output: Annotated[str, BeforeValidator(checks.output)] | None = Field(
-        default=None, description="format of the stored result", examples=["fp8_e4m3/sat"]
+        default=None,
+        description="format of the stored result",
+        examples=["fp8_e4m3/sat"],
+        json_schema_extra=without("of the accumulator"),
     )
     rate: (
         Annotated[
@@ -100,6 +120,7 @@ class ModeSection(Section):
         default=None,
         description="MACs per PE and cycle; of a composed mode before it is slowed",
         examples=["4 MAC/cycle"],
+        json_schema_extra=without("1 MAC/cycle; composed: that of `mac.low`"),
     )
     energy: Annotated[
         Quantity | None, BeforeValidator(checks.quantity("energy", least=0, most=1e-6, example="0.40 pJ", auto=True))
@@ -111,12 +132,16 @@ class MacSection(Section):
         description="the only mode, or that of the first pass", examples=["fp8_e4m3 -> fma(fp16)"]
     )
     high: Annotated[ModeSection, BeforeValidator(checks.mode)] | None = Field(
-        default=None, description="mode of the second pass", examples=["fp8_e4m3 -> fma(fp16)"]
+        default=None,
+        description="mode of the second pass",
+        examples=["fp8_e4m3 -> fma(fp16)"],
+        json_schema_extra=without("none: one mode"),
     )
     datapath: Annotated[str, BeforeValidator(checks.choice("multi_mode", "pair", "composed"))] | None = Field(
         default=None,
         description="one datapath for both modes, two, or the high mode composed of several passes of the low one",
         examples=["multi_mode"],
+        json_schema_extra=without("multi_mode, with two modes"),
     )
 
 
@@ -139,16 +164,31 @@ class LevelSection(Section):
         default=None,
         description="operands a and w, outputs o; or psum alone, the partial sums of ws, is and dot",
         examples=["[a, w, o]"],
+        json_schema_extra=without("a, w and o in `sram`, psum in `accumulators`, else required"),
     )
     read: _Bandwidth | None = Field(
-        default=None, description="bandwidth to the array, or to the level further in", examples=["1024 bit/cycle"]
+        default=None,
+        description="bandwidth to the array, or to the level further in",
+        examples=["1024 bit/cycle"],
+        json_schema_extra=without("required; none with psum"),
     )
-    write: _Bandwidth | None = Field(default=None, description="bandwidth from there", examples=["512 bit/cycle"])
+    write: _Bandwidth | None = Field(
+        default=None,
+        description="bandwidth from there",
+        examples=["512 bit/cycle"],
+        json_schema_extra=without("required; none with psum"),
+    )
     buffers: Annotated[int, BeforeValidator(checks.count(2, most=16))] | None = Field(
-        default=None, description="copies of a tile; 2 is double buffering", examples=[2]
+        default=None,
+        description="copies of a tile; 2 is double buffering",
+        examples=[2],
+        json_schema_extra=without("2; none with psum"),
     )
     banks: Annotated[int, BeforeValidator(checks.count(8, most=4096))] | None = Field(
-        default=None, description="banks, interleaved by word; only the event fidelity looks at them", examples=[8]
+        default=None,
+        description="banks, interleaved by word; only the event fidelity looks at them",
+        examples=[8],
+        json_schema_extra=without("none: no conflicts"),
     )
     read_energy: _EnergyPerBit = Field(default=None, description="energy per bit read", examples=["auto"])
     write_energy: _EnergyPerBit = Field(default=None, description="energy per bit written", examples=["auto"])
@@ -160,7 +200,7 @@ class MemorySection(Section):
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
     __pydantic_extra__: dict[str, LevelSection] = Field(init=False)
 
-    dram: DramSection = Field(description="off-chip memory", examples=["{bandwidth: 25.6 GB/s}"])
+    dram: DramSection = Field(description="off-chip memory on one shared channel", examples=["{bandwidth: 25.6 GB/s}"])
 
     @property
     def levels(self) -> dict[str, LevelSection]:
@@ -180,7 +220,7 @@ class SideEngineSection(Section):
 
 class PolicySection(Section):
     kind: Annotated[str, BeforeValidator(checks.choice("two_pass", "uniform"))] = Field(
-        default="two_pass", description="what runs", examples=["two_pass"]
+        default="two_pass", description="what runs; uniform takes no other key", examples=["two_pass"]
     )
     score: Annotated[str, BeforeValidator(checks.choice("kappa_prime"))] = Field(
         default="kappa_prime", description="what decides", examples=["kappa_prime"]
@@ -192,10 +232,16 @@ class PolicySection(Section):
         default=0.5, description="largest score kept", examples=[0.5]
     )
     gather: Annotated[str, BeforeValidator(checks.choice("element", "row", "coltile", "tile"))] | None = Field(
-        default=None, description="what is recomputed for a flag", examples=["element"]
+        default=None,
+        description="what is recomputed for a flag",
+        examples=["element"],
+        json_schema_extra=without("element with a side engine, else coltile"),
     )
     overlap: Annotated[str, BeforeValidator(checks.choice("none", "tile"))] | None = Field(
-        default=None, description="when the second pass runs", examples=["none"]
+        default=None,
+        description="when the second pass runs; tile: beside the first, with element",
+        examples=["none"],
+        json_schema_extra=without("tile with element, else none"),
     )
     weights: Annotated[str, BeforeValidator(checks.choice("both", "high_only", later=("sliced",)))] = Field(
         default="both", description="how operands of two formats are stored", examples=["both"]
@@ -219,16 +265,26 @@ class ScalingSection(Section):
         default="tensor", description="what shares a scale", examples=["tensor"]
     )
     block: Annotated[int, BeforeValidator(checks.count(32))] | None = Field(
-        default=None, description="input channels of a block", examples=[32]
+        default=None, description="input channels of a block", examples=[32], json_schema_extra=without("none")
     )
     method: Annotated[str, BeforeValidator(checks.choice("max", "percentile", "mse"))] = Field(
-        default="max", description="what magnitude is put at `to`, or the least error", examples=["max"]
+        default="max",
+        description="what magnitude is put at `to`, or the scale of the least mean square error",
+        examples=["max"],
     )
     percentile: Annotated[float, BeforeValidator(checks.percentile)] | None = Field(
-        default=None, description="share of the magnitudes that do not saturate", examples=[99.9]
+        default=None,
+        description="share of the magnitudes that do not saturate",
+        examples=[99.9],
+        json_schema_extra=without("99.9 with its method"),
     )
     to: Annotated[float, BeforeValidator(checks.magnitude)] | None = Field(
-        default=None, description="where that magnitude is put; the format's largest value", examples=[448]
+        default=None,
+        description="where that magnitude is put, not with mse; less leaves a narrow accumulator room for its sums",
+        examples=[448],
+        json_schema_extra=without(
+            "the largest value of the format; none for posits, takums and formats beyond 2^64, which need it"
+        ),
     )
     when: Annotated[str, BeforeValidator(checks.choice("dynamic", "calibrated"))] = Field(
         default="dynamic", description="from the values at hand, or from samples seen before", examples=["dynamic"]
@@ -246,28 +302,52 @@ class LayerPolicySection(Section):
 
 class LayerSection(Section):
     mac: Annotated[str, BeforeValidator(checks.layer_mac)] | None = Field(
-        default=None, description="mode, MAC, exact or float32", examples=["high"]
+        default=None,
+        description="mode, MAC, exact or float32",
+        examples=["high"],
+        json_schema_extra=without("of the policy"),
     )
     operands: Annotated[str | list[str], BeforeValidator(checks.operands)] | None = Field(
-        default=None, description="formats of activations and weights", examples=["int8"]
+        default=None,
+        description="formats of activations and weights",
+        examples=["int8"],
+        json_schema_extra=without("of the MAC"),
     )
     output: Annotated[str, BeforeValidator(checks.output)] | None = Field(
-        default=None, description="format of the stored result", examples=["fp8_e4m3/sat"]
+        default=None,
+        description="format of the stored result",
+        examples=["fp8_e4m3/sat"],
+        json_schema_extra=without("of the MAC"),
     )
     policy: LayerPolicySection | None = Field(
-        default=None, description="two-pass policy of these layers", examples=["{tolerance: 0.1}"]
+        default=None,
+        description="two-pass policy of these layers",
+        examples=["{tolerance: 0.1}"],
+        json_schema_extra=without("`policy`"),
     )
     activations: Annotated[ScalingSection, BeforeValidator(checks.scaling)] | None = Field(
-        default=None, description="scales of the first operand", examples=["{per: tensor}"]
+        default=None,
+        description="scales of the first operand",
+        examples=["{per: tensor}"],
+        json_schema_extra=without("none: as given"),
     )
     weights: Annotated[ScalingSection, BeforeValidator(checks.scaling)] | None = Field(
-        default=None, description="scales of the second operand", examples=["{per: channel}"]
+        default=None,
+        description="scales of the second operand; no `per: row`, always dynamic",
+        examples=["{per: channel}"],
+        json_schema_extra=without("none: as given"),
     )
     vector: Annotated[str, BeforeValidator(checks.vector_format)] | None = Field(
-        default=None, description="format of the vector unit", examples=["bf16"]
+        default=None,
+        description="format of the vector unit in these layers",
+        examples=["bf16"],
+        json_schema_extra=without("`vector_unit.format`"),
     )
     gradients: Annotated[str, BeforeValidator(checks.layer_mac)] | None = Field(
-        default=None, description="MAC of the backward pass", examples=["high"]
+        default=None,
+        description="MAC of the backward pass",
+        examples=["high"],
+        json_schema_extra=without("as forward; high of two passes"),
     )
 
 
@@ -278,24 +358,51 @@ class MachineFile(Section):
         default=1, alias="schema", description="version of the schema", examples=[1]
     )
     name: Annotated[str, BeforeValidator(checks.name)] | None = Field(
-        default=None, description="name of the machine", examples=["npu"]
+        default=None,
+        description="name of the machine",
+        examples=["npu"],
+        json_schema_extra=without("the name of the file"),
     )
     technology: TechnologySection = Field(
-        default=TechnologySection(), description="process and clock", examples=["{frequency: 1 GHz}"]
+        default=TechnologySection(),
+        description="process and clock",
+        examples=["{frequency: 1 GHz}"],
+        json_schema_extra=without("the defaults below"),
     )
     array: ArraySection = Field(description="the PEs", examples=["{rows: 16, columns: 16}"])
     mac: MacSection = Field(description="the MAC unit of a PE", examples=["{low: fp8_e4m3 -> fma(fp16)}"])
-    memory: MemorySection | None = Field(default=None, description="memory levels", examples=["{dram: ..., sram: ...}"])
-    side_engine: SideEngineSection | None = Field(
-        default=None, description="engine of the second pass", examples=["{lanes: 64}"]
+    memory: MemorySection | None = Field(
+        default=None,
+        description="memory levels, outermost first",
+        examples=["{dram: ..., sram: ...}"],
+        json_schema_extra=without("none: all operands on chip, no stalls and no memory energy"),
     )
-    policy: PolicySection | None = Field(default=None, description="which MAC runs", examples=["{kind: two_pass}"])
+    side_engine: SideEngineSection | None = Field(
+        default=None,
+        description="engine of the second pass, for `gather: element`",
+        examples=["{lanes: 64}"],
+        json_schema_extra=without("none"),
+    )
+    policy: PolicySection | None = Field(
+        default=None,
+        description="which MAC runs",
+        examples=["{kind: two_pass}"],
+        json_schema_extra=without("two_pass with two modes, else uniform"),
+    )
     vector_unit: VectorUnitSection = Field(
-        default=VectorUnitSection(), description="what computes all but products", examples=["{format: bf16}"]
+        default=VectorUnitSection(),
+        description="what computes all but products",
+        examples=["{format: bf16}"],
+        json_schema_extra=without("the defaults below"),
     )
     batch_norm: Annotated[str, BeforeValidator(checks.choice("separate", "folded"))] = Field(
-        default="separate", description="batch normalisation behind a product", examples=["folded"]
+        default="separate",
+        description="batch normalisation behind a product: computed by the vector unit, or folded into the weights",
+        examples=["folded"],
     )
     layers: dict[str, Annotated[LayerSection, BeforeValidator(checks.layer)]] = Field(
-        default={}, description="layers of the network, by glob pattern", examples=["{'fc*': high}"]
+        default={},
+        description="layers of the network, by glob pattern on the path of a module; the first that fits counts",
+        examples=["{'fc*': high}"],
+        json_schema_extra=without("none"),
     )

@@ -89,11 +89,12 @@ def energy_table(name: str) -> EnergyTable:
         (float(parse_quantity(point["size"], ("size",), "8 KiB").value), _entry("energy per bit", point))
         for point in data.pop("sram_j_per_bit")
     )
-    entries = {key: _entry(_dimension(key), form) for key, form in data.items()}
+    entries = {key: _entry(dimension_of(key), form) for key, form in data.items()}
     return EnergyTable(name=name, node_nm=float(node.value * 10**9), sram_j_per_bit=points, **entries)
 
 
-def _dimension(key: str) -> str | None:
+def dimension_of(key: str) -> str | None:
+    """Return the dimension of an entry, which its name ends in; None for a plain factor."""
     if key.endswith("_bit2"):
         return "energy per square bit"
     return "energy per bit" if key.endswith("_bit") else None

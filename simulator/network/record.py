@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from simulator.cost import Cost, Gemm, accumulation_cost, price
+from simulator.cost import Cost, Gemm, accumulation_cost, expanded, price
 from simulator.hardware import Machine
 from simulator.result import MODES, LayerResult, RunResult
 from simulator.versions import versions
@@ -43,6 +43,7 @@ def run_record(run: Emulation) -> RunResult:
         baseline_layers={}, tolerance=default.criterion.tolerance if default.criterion else None,
         energy_basis=costs[0].energy_basis if costs else "", versions=versions(), seed=run.seed,
         warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(), settings=run.rules.in_words(),
+        machine=tuple(expanded(run.machine).values()),
     )  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def _together(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResu
     largest, mean, median = errors.summary()
     cycles = sum(layer.cycles or 0 for layer in layers)
     whole: dict[str, Any] = {}
-    for name in ("cycles", "latency_s", "energy_j", "roofline_cycles"):
+    for name in ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles"):
         values = [getattr(layer, name) for layer in layers]
         whole[name] = None if None in values else sum(values)
     for name in ("energy_parts_j", "cycle_parts"):
@@ -177,7 +178,8 @@ def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | Non
         recomputed_outputs=recomputed, recomputed_macs=recomputed * tally.k,
         cycles=cost.cycles if cost else None, utilisation=cost.utilisation if cost else None,
         latency_s=cost.latency_s if cost else None,
-        energy_j=cost.energy_j if cost else None, energy_parts_j=dict(cost.energy_parts_j) if cost else {},
+        energy_j=cost.energy_j if cost else None, energy_low_j=cost.energy_low_j if cost else None,
+        energy_high_j=cost.energy_high_j if cost else None, energy_parts_j=dict(cost.energy_parts_j) if cost else {},
         cycle_parts=dict(cost.cycle_parts) if cost else {}, roofline_cycles=cost.roofline_cycles if cost else None,
         max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, overflows=tally.overflows,
         scales=tally.scales,

@@ -145,6 +145,18 @@ def decibels(value: float | None) -> str:
     return f"{value:.1f}" if value is not None and math.isfinite(value) else significant(value)
 
 
+def setting(value: object) -> str:
+    """Return a value of a machine's file; an en dash for none, nothing for a mapping of further keys."""
+    match value:
+        case None:
+            return MISSING
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return ", ".join(map(str, value))
+    return "" if value == {} else str(value)
+
+
 def printable(text: str) -> str:
     """Return a text on one line, with line breaks, control characters and what else has no sign as escapes."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,8 +1,8 @@
 """What commands generate in the documentation; `python -m tests.docs.generated` writes it anew.
 
 In README.md, docs/presets.md and docs/reference/results.md a table stands below `<!-- formats: COMMAND -->`, or
-`presets:` or `results:`, up to the next line that is no table row; the pages docs/reference/formats.md and
-docs/validation.md are generated as a whole.
+`presets:` or `results:`, up to the next line that is no table row. docs/reference/formats.md, docs/reference/config.md,
+docs/validation.md and hwconfigs/schema.json are generated as a whole.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PRESETS = ROOT / "docs" / "presets.md"
 RESULTS = ROOT / "docs" / "reference" / "results.md"
+CONFIG = ROOT / "docs" / "reference" / "config.md"
 PAGES = {
     ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page",
+    CONFIG: "python -m tests.docs.config_page",
+    ROOT / "hwconfigs" / "schema.json": "python -m simulator show --schema",
     ROOT / "docs" / "validation.md": "python -m tests.docs.validation_page",
 }
 TABLE = re.compile(r"(<!-- (?:formats|presets|results): (?P<command>.*?) -->\n)(?:\|.*\n)*")

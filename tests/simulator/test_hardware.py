@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -414,21 +415,27 @@ def test_every_entry_of_an_energy_table_has_a_source_and_a_class(name):
 
 
 def schema_keys(model: type[BaseModel], prefix: str = ""):
-    for name, field in loader._fields(model).items():
-        yield prefix + name, field.is_required()
-        inner = [t for t in loader._types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
-        if inner and name not in ("high", "weights"):  # as mac.low, and as layers.activations
-            yield from schema_keys(inner[0], f"{prefix}{name}.")
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        yield prefix + key, field.is_required()
+        inner = [t for t in types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if inner and key not in ("high", "weights"):  # as mac.low, and as layers.NAME.activations
+            yield from schema_keys(inner[0], f"{prefix}{key}.{'NAME.' if key == 'layers' else ''}")
     if model is schema.MemorySection:
-        yield prefix + "LEVEL", False
-        yield from schema_keys(schema.LevelSection, f"{prefix}LEVEL.")
+        yield from schema_keys(schema.LevelSection, f"{prefix}NAME.")
 
 
-def test_the_readme_lists_every_key_and_which_are_required():
-    text = (ROOT / "hwconfigs" / "README.md").read_text()
-    rows = re.findall(r"^\| `([a-zA-Z_.]+)` \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
-    listed = {key: "required" in default for key, default in rows if not key.endswith(".yaml")}
-    assert listed == dict(schema_keys(schema.MachineFile))
+def types(annotation):
+    yield annotation
+    for inner in get_args(annotation):
+        yield from types(inner)
+
+
+def test_the_page_of_keys_lists_every_key_and_which_are_required():
+    text = (ROOT / "docs" / "reference" / "config.md").read_text()
+    rows = re.findall(r"^\| `([a-zA-Z_.]+)` \| [^|]+ \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
+    assert {key: default == "**required**" for key, default in rows} == dict(schema_keys(schema.MachineFile))
+    assert text.count("## `mac.high`\n\nThe keys of `mac.low`.") == 1
 
 
 def test_the_example_of_the_readme_loads(accepted):

@@ -65,6 +65,8 @@ def layer(name, m, n, k, *, flagged=0.0, mac=LOW, picojoule=0.1, median=0.1, lar
         utilisation=0.931,
         latency_s=cycles * 1e-9,
         energy_j=sum(parts.values()),
+        energy_low_j=sum(parts.values()) / 2,
+        energy_high_j=sum(parts.values()) * 2,
         energy_parts_j=parts,
         max_rel_error=largest,
         mean_rel_error=2 * median,

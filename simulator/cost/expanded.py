@@ -1,0 +1,99 @@
+"""The expanded configuration of a machine with its energies: every number that a bill rests on, with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import fields, replace
+from fractions import Fraction
+
+from simulator.errors import InputError
+from simulator.hardware import Machine
+from simulator.hardware.document import Keys
+from simulator.hardware.quantities import Quantity
+from simulator.hardware.technology import BANDS, EnergyTable, Entry, dimension_of
+from simulator.result import Setting
+
+from .bill import level_energies, mode_energy
+from .energy import MacEnergy
+
+
+def expanded(machine: Machine) -> dict[Keys, Setting]:
+    """Return every key of a machine's file with the value in effect, its origin and its source, and its energy table.
+
+    Args:
+        machine: from a file.
+    Returns:
+        By path of keys, in the order of the schema; energies that the file leaves to the table are numbers here, to six
+        digits, and the entries of the table stand below technology.table. An energy of a format without a price stays
+        "auto". Empty where no file tells of the machine.
+    """
+    found: dict[Keys, Setting] = {}
+    energies, table = _energies(machine), machine.technology.table
+    for at, setting in machine.configuration.items():
+        if setting.value != "auto":
+            found[at] = setting
+        elif at in energies:
+            found[at] = _resolved(setting, *energies[at], table)
+        else:
+            found[at] = replace(setting, origin=f"{setting.origin}: auto, for which table {table.name} has no price")
+        if at == ("technology", "table"):
+            found |= {(*at, name): entry for name, entry in _entries(table)}
+    return found
+
+
+def _energies(machine: Machine) -> dict[Keys, tuple[Entry, str]]:
+    """Return the energy that each key leaves to the table, with its dimension."""
+    found: dict[Keys, tuple[Entry, str]] = {}
+    for name, mode in (("low", machine.mac.low), ("high", machine.mac.high)):
+        with suppress(InputError):  # a format without a price, which may be of use all the same
+            if mode is not None:
+                found["mac", name, "energy"] = _mac_entry(mode_energy(machine, mode)), "energy"
+    if machine.memory is not None:
+        found["memory", "dram", "energy"] = machine.technology.table.dram_j_per_bit, "energy per bit"
+    for level, (read, write) in level_energies(machine).items():
+        found["memory", level, "read_energy"] = read, "energy per bit"
+        found["memory", level, "write_energy"] = write, "energy per bit"
+    return found
+
+
+def _mac_entry(energy: MacEnergy) -> Entry:
+    """Return the energy of a MAC as one entry, of the wider class of its parts, which the source tells apart."""
+    classes = (energy.mul_class, energy.acc_class)
+    parts = (
+        f"product {_shown(energy.mul_j, 'energy')} ({energy.mul_class}), sum {_shown(energy.acc_j, 'energy')} "
+        f"({energy.acc_class}); an add to a partial sum {_shown(energy.fold_j, 'energy')}"
+    )
+    return Entry(energy.mac_j, max(classes, key=lambda one: BANDS[one]), parts)
+
+
+def _resolved(setting: Setting, entry: Entry, dimension: str, table: EnergyTable) -> Setting:
+    source = "; ".join(text for text in (entry.source, setting.source) if text)
+    origin = f"{setting.origin}: auto, {_of_table(entry, table)}"
+    return replace(setting, value=_shown(entry.value, dimension), origin=origin, source=source)
+
+
+def _entries(table: EnergyTable) -> Iterator[tuple[str, Setting]]:
+    """Yield the entries of a table by name."""
+    for name in (field.name for field in fields(table)):
+        content = getattr(table, name)
+        if isinstance(content, Entry):
+            yield name, _entry(name, content, table)
+        elif isinstance(content, tuple):
+            for size_bits, entry in content:
+                size = Quantity(Fraction(size_bits), "size")
+                yield f"{name}[{size}]", _entry(f"{name}[{size}]", entry, table)
+
+
+def _entry(name: str, entry: Entry, table: EnergyTable) -> Setting:
+    dimension = dimension_of(name.partition("[")[0])
+    value = entry.value if dimension is None else _shown(entry.value, dimension)
+    return Setting(f"technology.table.{name}", value, _of_table(entry, table), entry.source)
+
+
+def _of_table(entry: Entry, table: EnergyTable) -> str:
+    return f"table {table.name} ({entry.uncertainty} x/÷ {BANDS[entry.uncertainty]:g})"
+
+
+def _shown(value: float, dimension: str) -> str:
+    return str(Quantity(Fraction(f"{value:.6g}"), dimension))
