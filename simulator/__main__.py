@@ -222,6 +222,46 @@ def show_machine(
         show.run(hw, schema, json)
 
 
+@app.command("compare")
+def compare_machines(
+    a: Annotated[str, typer.Argument(metavar="A", help="A machine file, or the name of a bundled machine.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    model: Annotated[
+        str, typer.Option(metavar="mlp|cnn|MODULE:ATTRIBUTE|FILE", help="Network, as of the main job.")
+    ] = "mlp",
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for it.")] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let a file given as --model run whatever code it holds.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y.")] = None,
+    samples: Annotated[int | None, typer.Option(metavar="N", help="Run only the first N samples.")] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of every random choice.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the record, and only that, to standard output.")] = False,
+) -> None:
+    """Run a network on two machines, on the same samples, and show their bits, bills and keys side by side."""
+    from . import network  # noqa: F401  (says what to install where torch is missing)
+    from .commands import compare
+    from .hardware import load_hardware
+    from .report import to_a_reader
+    from .run import run
+
+    machines = load_hardware(a), load_hardware(b)
+    results = []
+    for machine in machines:
+        with redirect_stdout(sys.stderr) if json else nullcontext(), _progress() as progress:
+            results.append(
+                run(
+                    machine, model, data, samples, None, seed, threads, progress, weights=weights,
+                    allow_code=allow_code,
+                )
+            )  # fmt: skip
+    with to_a_reader():
+        compare.run(machines, (results[0], results[1]), json)
+
+
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options of the main job before a command, which would go unheard."""
     sources = {name: context.get_parameter_source(name) for name in context.params}

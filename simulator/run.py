@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from .hardware import load_hardware
+from .hardware import Machine, load_hardware
 from .network.evaluation import Progress, check_choices, evaluate
 from .network.model_files import load_model, made_by_code
 from .network.samples import load_samples
@@ -13,7 +13,7 @@ from .result import RunResult
 
 
 def run(
-    hw: str | os.PathLike[str],
+    hw: Machine | str | os.PathLike[str],
     model: str = "mlp",
     data: str | None = None,
     samples: int | None = None,
@@ -28,7 +28,7 @@ def run(
     """Run a network on a machine in every mode: exact, uniform low, uniform high and two-pass.
 
     Args:
-        hw: hardware YAML file, or the name of a bundled one.
+        hw: a machine, hardware YAML file, or the name of a bundled one.
         model: what load_model takes as name: mlp, cnn, `module:attribute`, or a file of a whole pickled module.
         data: `.npz` file with x and y; None for the bundled digits. samples: how many; None for all.
         tolerance: of the two-pass policy; None for the file's.
@@ -39,7 +39,7 @@ def run(
         InputError: input that the user can put right.
     """
     check_choices(threads, seed, "--")
-    machine = load_hardware(hw)
+    machine = hw if isinstance(hw, Machine) else load_hardware(hw)
     network = load_model(model, weights, allow_code, seed)
     inputs = load_samples(data, samples, network)
     result = evaluate(

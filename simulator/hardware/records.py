@@ -200,6 +200,12 @@ class Memory:
         """The on-chip levels of operands and outputs, outermost first."""
         return (*self.staging, *self.buffers)
 
+    @property
+    def on_chip_bits(self) -> int:
+        """Capacity of all on-chip levels, that of partial sums included."""
+        sums = 0 if self.accumulators is None else self.accumulators.size_bits
+        return sum(level.size_bits for level in self.levels) + sums
+
     def exchanged(self) -> Memory:
         """Return the memory with the operands exchanged."""
         return replace(self, buffers=tuple(level.exchanged() for level in self.buffers))
@@ -327,6 +333,10 @@ class Machine:
     fold_batch_norm: bool = False
     layers: tuple[LayerRule, ...] = ()
     configuration: Mapping[Keys, Setting] = field(init=False, compare=False, repr=False, default_factory=dict)
+
+    def peak_macs_per_s(self, mode: MacMode) -> float:
+        """Return the MACs that the arrays do in a second in one of the modes, all PEs busy."""
+        return self.array.pes * mode.rate / mode.passes * self.technology.frequency_hz
 
     def described(self, configuration: Mapping[Keys, Setting]) -> Machine:
         """Return a copy that tells of its file."""

@@ -1,0 +1,143 @@
+"""`compare`: two machines on one network side by side, with the figures of their own runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from simulator.commands.compare import OWN, compared, differences
+from simulator.hardware import load_hardware
+from simulator.result import Setting
+from simulator.run import run
+
+NPU = (Path(__file__).parents[2] / "hwconfigs" / "npu.yaml").read_text()
+ONE_MAC = """
+name: small
+array: {rows: 8, columns: 8}
+mac: {low: {accumulator: fma(fp16), operands: fp8_e4m3, rate: 2 MAC/cycle}}
+"""
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    path = tmp_path_factory.mktemp("machines") / "small.yaml"
+    path.write_text(ONE_MAC)
+    return load_hardware("npu"), load_hardware(path)
+
+
+@pytest.fixture(scope="module")
+def runs(machines):
+    return tuple(run(machine, samples=20) for machine in machines)
+
+
+def test_figures_are_those_of_the_two_runs(machines, runs):
+    found = compared(machines, runs)
+    a, b = runs
+    assert (found.a, found.b, found.runs, found.samples, found.seed) == ("npu", "small", ("two_pass", "low"), 20, 0)
+    own = found.modes[OWN]
+    for name in ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j"):
+        assert (own[name].a, own[name].b) == (a.totals["two_pass"][name], b.totals["low"][name])
+        assert own[name].ratio == own[name].b / own[name].a
+        assert found.modes["low"][name].a == a.totals["low"][name]
+    assert (own["accuracy"].a, own["accuracy"].b) == (a.accuracy["two_pass"], b.accuracy["low"])
+    assert (own["agreement"].a, own["forward_error"].b) == (a.agreement["two_pass"], b.forward_error["low"])
+    high = found.modes["high"]["energy_j"]
+    assert (high.a, high.b, high.ratio) == (a.totals["high"]["energy_j"], None, None)
+
+
+def test_layers_stand_beside_each_other(machines, runs):
+    found = compared(machines, runs)
+    assert [layer.name for layer in found.layers] == ["fc1", "fc2", "fc3"]
+    for layer, one, other in zip(found.layers, runs[0].layers, runs[1].layers, strict=True):
+        assert (layer.m, layer.n, layer.k) == (one.m, one.n, one.k)
+        assert (layer.figures["cycles"].a, layer.figures["cycles"].b) == (one.cycles, other.cycles)
+        assert (layer.figures["median_rel_error"].a, layer.figures["energy_high_j"].b) == (
+            one.median_rel_error, other.energy_high_j,
+        )  # fmt: skip
+        assert layer.figures["recomputed"].a == one.recomputed_macs / one.macs
+        assert layer.figures["energy_low_j"].a < layer.figures["energy_j"].a < layer.figures["energy_high_j"].a
+    for bound in ("energy_low_j", "energy_j", "energy_high_j"):
+        whole = sum(layer.figures[bound].b for layer in found.layers)
+        assert whole == pytest.approx(found.modes[OWN][bound].b, rel=1e-12)
+
+
+def test_peaks_and_memory_are_those_of_the_files(machines, runs):
+    peaks = compared(machines, runs).machines
+    assert (peaks["peak_macs_per_s_low"].a, peaks["peak_macs_per_s_low"].b) == (16 * 16 * 4 * 1e9, 8 * 8 * 2 * 1e9)
+    assert (peaks["peak_macs_per_s_high"].a, peaks["peak_macs_per_s_high"].b) == (16 * 16 * 1e9, None)
+    assert (peaks["on_chip_bits"].a, peaks["on_chip_bits"].b) == ((256 + 16) * 8192, None)
+
+
+def test_only_keys_whose_values_differ_are_listed(tmp_path):
+    changed = (
+        NPU.replace('"100 ns"', '"0.1 us"')
+        .replace("lanes: 64 ", "lanes: 32 ")
+        .replace('size: "16 KiB"', 'size: "8 KiB"')
+    )
+    (tmp_path / "npu.yaml").write_text("# another line\n" + changed)
+    a, b = load_hardware("npu"), load_hardware(tmp_path / "npu.yaml")
+    found = list(differences(a.configuration.values(), b.configuration.values()))
+    assert [(one.key, one.a, one.b) for one in found] == [
+        ("memory.accumulators.size", "16 KiB", "8 KiB"),
+        ("side_engine.lanes", 64, 32),
+    ]
+
+
+def test_a_key_of_one_machine_alone_differs():
+    a = [Setting("memory", {}, "a.yaml", "as drawn"), Setting("x", 1, "default", ""), Setting("y", None, "default", "")]
+    b = [Setting("x", 1.0, "b.yaml:1", ""), Setting("z", True, "default", "")]
+    assert [(one.key, one.a, one.b) for one in differences(a, b)] == [("z", None, True)]
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_compare_prints_the_record_and_only_that(command, tmp_path, machines, runs):
+    (tmp_path / "small.yaml").write_text(ONE_MAC)
+    code, out, err = command("compare", "npu", "small.yaml", "--samples", 20, "--json")
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    assert (record["model"], record["samples"]) == ("mlp", 20)
+    assert record["modes"][OWN]["energy_j"]["b"] == runs[1].totals["low"]["energy_j"]
+    assert record["layers"][0]["figures"]["cycles"]["a"] == runs[0].layers[0].cycles
+    assert {"key": "array.rows", "a": 16, "b": 8} in record["configuration"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
+
+
+def test_compare_prints_tables(command, tmp_path):
+    (tmp_path / "small.yaml").write_text(ONE_MAC)
+    code, out, err = command("compare", "npu", "small.yaml", "--samples", 20, "--model", "cnn", "--seed", 3)
+    assert (code, err) == (0, "")
+    assert out.startswith("cnn: npu and small · 20 samples · seed 3\n")
+    assert re.search(r"^as each runs: two-pass, uniform low +npu +small +ratio$", out, re.M)
+    assert re.search(r"^on-chip memory +272 KiB +–", out, re.M)
+    assert re.search(r"^peak MAC/s, low mode +1\.02 TMAC/s +128 GMAC/s +0\.125$", out, re.M)
+    assert re.search(r"^array\.rows +16 +8$", out, re.M)
+    assert "technology.table." not in out
+    assert "Energy of A: estimate, table jouppi2021_7nm" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_machines_of_one_name_are_told_apart_by_their_files(command, tmp_path):
+    (tmp_path / "mine.yaml").write_text(NPU)
+    code, out, _ = command("compare", "npu", "mine.yaml", "--samples", 2)
+    assert code == 0
+    assert out.startswith("mlp: hwconfigs/npu.yaml and mine.yaml · 2 samples")
+    assert "The two machines do not differ in any key." in out
+    assert "The bounds of the two energies overlap: which is less is not certain." in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("npu", "nqu"), "ulpsim: error: hardware: got 'nqu', no file and no bundled machine"),
+        (("npu", "npu", "--samples", 0), "ulpsim: error: "),
+        (("npu", "npu", "--model", "nothing"), "ulpsim: error: "),
+    ],
+)
+def test_compare_refuses_in_one_message(command, arguments, message):
+    code, out, err = command("compare", *arguments)
+    assert (code, out) == (2, "") and err.startswith(message) and err.count("\n") == 1
