@@ -1,10 +1,11 @@
-"""Cycles, traffic and energy of one operation on one machine, the second pass included."""
+"""Cycles, traffic and energy of one operation on one machine, the second pass and the vector unit included."""
 
 from .bill import mode_energy
 from .estimate import Estimate, accumulation_cost, break_even, estimate, waste_factor
 from .expanded import expanded
 from .gemm import Gemm
 from .price import Cost, price
+from .vector_unit import KINDS, VectorCost, VectorOperation, vector_price, why_unpriced
 
-__all__ = ["Cost", "Estimate", "Gemm", "accumulation_cost", "break_even", "estimate", "expanded", "mode_energy",
-           "price", "waste_factor"]  # fmt: skip
+__all__ = ["KINDS", "Cost", "Estimate", "Gemm", "VectorCost", "VectorOperation", "accumulation_cost", "break_even",
+           "estimate", "expanded", "mode_energy", "price", "vector_price", "waste_factor", "why_unpriced"]  # fmt: skip

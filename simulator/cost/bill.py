@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simulator.errors import InputError
-from simulator.hardware import Machine, MacMode
-from simulator.hardware.technology import Entry
+from simulator.hardware import Machine, MacMode, Memory
+from simulator.hardware.technology import EnergyTable, Entry
 
 from .energy import Ledger, MacEnergy, mac_energy
 from .gemm import Gemm
@@ -52,7 +52,7 @@ def _memory_energy(machine: Machine, moved: Traffic, part: str, ledger: Ledger) 
         read, write = energies[name]
         ledger.add(part, reads * read.value, read.uncertainty)
         ledger.add(part, writes * write.value, write.uncertainty)
-    dram = _or_given(machine.memory.dram.energy_j_per_bit, machine.technology.table.dram_j_per_bit)
+    dram = dram_energy(machine.memory, machine.technology.table)
     ledger.add("dram", moved.dram * dram.value, dram.uncertainty)
 
 
@@ -105,6 +105,11 @@ def level_energies(machine: Machine) -> dict[str, tuple[Entry, Entry]]:
         auto = table.sram_energy(level.size_bits)
         found[level.name] = _or_given(level.read_j_per_bit, auto), _or_given(level.write_j_per_bit, auto)
     return found
+
+
+def dram_energy(memory: Memory, table: EnergyTable) -> Entry:
+    """Return the energy per bit moved in or out of the DRAM."""
+    return _or_given(memory.dram.energy_j_per_bit, table.dram_j_per_bit)
 
 
 def _or_given(given: float | None, auto: Entry) -> Entry:

@@ -147,6 +147,22 @@ def _plain_adder_j(table: EnergyTable, fmt: Format) -> float:
     return table.float_adder_j_per_bit.value * _priced(fmt).precision
 
 
+def arithmetic_j(table: EnergyTable, fmt: Format) -> tuple[float, float] | None:
+    """Return the energies of an addition and of a multiplication that stand alone, each with a result in the format.
+
+    None for a format that the model does not price.
+    """
+    if isinstance(fmt, FixedFormat):
+        return _plain_adder_j(table, fmt), table.partial_product_j_per_bit2.value * fmt.bits**2
+    if isinstance(fmt, FloatFormat):
+        rounding_j = table.rounded_multiplier_j_per_bit.value * fmt.bits
+        return (
+            _plain_adder_j(table, fmt),
+            table.rounded_multiplier_j_per_bit2.value * fmt.precision**2 + rounding_j,
+        )
+    return None
+
+
 def _significand_bits(fmt: Format) -> int:
     return fmt.bits if isinstance(fmt, FixedFormat) else _priced(fmt).precision
 

@@ -15,7 +15,8 @@ from simulator.hardware.technology import BANDS, EnergyTable, Entry, dimension_o
 from simulator.result import Setting
 
 from .bill import level_energies, mode_energy
-from .energy import MacEnergy
+from .energy import MacEnergy, arithmetic_j
+from .vector_unit import UNCERTAINTY
 
 
 def expanded(machine: Machine) -> dict[Keys, Setting]:
@@ -54,6 +55,9 @@ def _energies(machine: Machine) -> dict[Keys, tuple[Entry, str]]:
     for level, (read, write) in level_energies(machine).items():
         found["memory", level, "read_energy"] = read, "energy per bit"
         found["memory", level, "write_energy"] = write, "energy per bit"
+    arithmetic = arithmetic_j(machine.technology.table, machine.vector_unit.format.format)
+    if arithmetic is not None:
+        found["vector_unit", "energy"] = _vector_entry(*arithmetic), "energy"
     return found
 
 
@@ -65,6 +69,12 @@ def _mac_entry(energy: MacEnergy) -> Entry:
         f"({energy.acc_class}); an add to a partial sum {_shown(energy.fold_j, 'energy')}"
     )
     return Entry(energy.mac_j, max(classes, key=lambda one: BANDS[one]), parts)
+
+
+def _vector_entry(add_j: float, multiply_j: float) -> Entry:
+    """Return the energy of both fused, with those of the two in the source."""
+    parts = f"an addition {_shown(add_j, 'energy')}, a multiplication {_shown(multiply_j, 'energy')}, both when fused"
+    return Entry(add_j + multiply_j, UNCERTAINTY, parts)
 
 
 def _resolved(setting: Setting, entry: Entry, dimension: str, table: EnergyTable) -> Setting:

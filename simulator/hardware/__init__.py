@@ -16,6 +16,7 @@ from .records import (
     Scaling,
     SideEngine,
     Technology,
+    VectorUnit,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Scaling",
     "SideEngine",
     "Technology",
+    "VectorUnit",
     "bundled_names",
     "load_hardware",
     "read_layers",

@@ -51,6 +51,7 @@ def derived_values(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
         **_of_mode("high", form.mac.high, machine.mac.high, machine),
         **_of_memory(form, machine),
         **_of_policy(form, machine),
+        **_of_vector_unit(machine),
         **_of_layers(form, machine),
     }
 
@@ -133,6 +134,11 @@ def _of_policy(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
     return found
 
 
+def _of_vector_unit(machine: Machine) -> dict[Keys, Derived]:
+    priced = machine.vector_unit.lanes is not None
+    return {} if priced else {("vector_unit", "energy"): Derived(None, ("vector_unit.lanes",))}
+
+
 def _of_layers(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
     found: dict[Keys, Derived] = {}
     for rule, (pattern, written) in zip(machine.layers, form.layers.items(), strict=True):
@@ -173,7 +179,7 @@ class _Walk:
 
     def _setting(self, value: Any, at: Keys, field: FieldInfo, given: bool, derived: Derived | None) -> Setting:
         check = check_of(field)
-        if value is None and check is not None and check.auto:
+        if value is None and derived is None and check is not None and check.auto:
             value = "auto"
         origins = [self._line(at)] if given else []
         if derived is not None and derived.keys:

@@ -35,6 +35,7 @@ from .records import (
     Policy,
     SideEngine,
     Technology,
+    VectorUnit,
 )
 from .sections import Section, fields_of, has_names, named_section, section_of
 from .technology import energy_table, table_names
@@ -172,7 +173,7 @@ class _Builder:
             side_engine=side_engine,
             policy=self._policy(unit.high is not None),
             source=self.document.path,
-            vector_unit=Use.parse(form.vector_unit.format),
+            vector_unit=self._vector_unit(form.vector_unit),
             fold_batch_norm=form.batch_norm == "folded",
             layers=layer_rules(form.layers, lambda at, message: self._problem(("layers", *at), message)),
         )
@@ -410,6 +411,15 @@ class _Builder:
                     "write [a, w, o]",
                 )
         return buffers, staging
+
+    def _vector_unit(self, form: schema.VectorUnitSection) -> VectorUnit:
+        if form.lanes is None and form.energy is not None:
+            self._problem(
+                ("vector_unit", "energy"),
+                "got an energy without vector_unit.lanes, without which nothing of the unit is priced; expected both "
+                "or none; add lanes, or remove it",
+            )
+        return VectorUnit(Use.parse(form.format), form.lanes, _float(form.energy))
 
     def _per_cycle(self, bandwidth: Quantity) -> Any:
         return bandwidth.value if bandwidth.dimension == "bandwidth per cycle" else bandwidth.value / self.frequency_hz

@@ -219,6 +219,20 @@ class SideEngine:
 
 
 @dataclass(frozen=True)
+class VectorUnit:
+    """What computes all but products: `lanes` elements at a time, each with an adder and a multiplier.
+
+    Args:
+        format: of its operands and results. lanes: elementary operations per cycle, None: the unit is not priced.
+        energy_j: of one elementary operation as the file gives it, None: from the energy table, by the format.
+    """
+
+    format: Use = _FP32
+    lanes: int | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True)
 class Policy:
     """The two-pass policy.
 
@@ -315,7 +329,7 @@ class Machine:
         memory: None where the file describes none: operands on chip, no stalls.
         side_engine: None without one. policy: None: every layer runs uniformly in one mode.
         source: path of the file.
-        vector_unit: format of what computes all but products. fold_batch_norm: into the weights before it.
+        vector_unit: what computes all but products. fold_batch_norm: into the weights before it.
         layers: rules of some layers, the first that fits counts.
         configuration: the expanded file by path of keys, see hardware.configuration; empty for a machine that was made
             in Python, or by replace() from another, of which no file tells.
@@ -329,7 +343,7 @@ class Machine:
     side_engine: SideEngine | None
     policy: Policy | None
     source: str
-    vector_unit: Use = _FP32
+    vector_unit: VectorUnit = VectorUnit()
     fold_batch_norm: bool = False
     layers: tuple[LayerRule, ...] = ()
     configuration: Mapping[Keys, Setting] = field(init=False, compare=False, repr=False, default_factory=dict)

@@ -258,6 +258,15 @@ class VectorUnitSection(Section):
     format: Annotated[str, BeforeValidator(checks.vector_format)] = Field(
         default="fp32", description="format of its operands and results", examples=["bf16"]
     )
+    lanes: Annotated[int, BeforeValidator(checks.count(16))] | None = Field(
+        default=None,
+        description="elements per cycle",
+        examples=[16],
+        json_schema_extra=without("none: nothing of the unit, nor what only moves values, is priced"),
+    )
+    energy: Annotated[
+        Quantity | None, BeforeValidator(checks.quantity("energy", least=0, most=1e-6, example="0.40 pJ", auto=True))
+    ] = Field(default=None, description="energy of one elementary operation, with `lanes`", examples=["auto"])
 
 
 class ScalingSection(Section):

@@ -265,7 +265,8 @@ def emulate(
         raise TypeError(f"emulate: expected a torch.nn.Module, got {type(model).__name__}")
     machine = hw if isinstance(hw, Machine) else load_hardware(hw)
     if vector_unit is not None:
-        machine = replace(machine, vector_unit=vector.unit(vector_unit))
+        unit = replace(machine.vector_unit, format=vector.unit(vector_unit))
+        machine = replace(machine, vector_unit=unit)
     if fold_batch_norm is not None:
         machine = replace(machine, fold_batch_norm=fold_batch_norm)
     return Emulation(model, machine, layers, seed=seed, threads=threads)

@@ -351,7 +351,8 @@ def _note_of_formats(machine: Machine, plain: Metrics) -> tuple[str, ...]:
     agreement = plain.values["agreement"]
     if agreement is None or agreement >= FAITHFUL:
         return ()
-    vector = "" if machine.vector_unit.format.name == "fp32" else f", or of the vector unit ({machine.vector_unit}),"
+    unit = machine.vector_unit.format
+    vector = "" if unit.format.name == "fp32" else f", or of the vector unit ({unit}),"
     return (
         f"float32 and exact give the same top-1 answer on {agreement:.2%} only: it is the formats of the operands"
         f"{vector} that change the answers, in all modes, and not the accumulators; give layers other operands, or "
@@ -363,7 +364,7 @@ def _note_of_no_product(passes: Mapping[str, _Emulated]) -> tuple[str, ...]:
     if list(passes["exact"].emulation.tallies):
         return ()
     return (
-        "no product of the network was seen: nothing ran on the MAC array, nothing is priced, and the modes do not "
+        "no product of the network was seen: nothing ran on the MAC array, and the modes have no totals and do not "
         "differ in it",
     )
 

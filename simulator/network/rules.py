@@ -141,7 +141,7 @@ class Rules:
         """Return the format of the vector unit in a layer."""
         rule = self._rule(name)
         if rule is None or rule.rule.vector is None:
-            return self.machine.vector_unit
+            return self.machine.vector_unit.format
         rule.used = True
         return rule.rule.vector
 
@@ -151,7 +151,7 @@ class Rules:
 
     def in_words(self) -> dict[str, str]:
         """Return what decides on the bits besides the MACs of the machine, by topic."""
-        words = {"vector unit": str(self.machine.vector_unit)}
+        words = {"vector unit": str(self.machine.vector_unit.format)}
         if self.machine.fold_batch_norm:
             words["batch normalisation"] = "folded"
         for known in self._rules:  # of one pattern said twice the first counts
@@ -165,7 +165,7 @@ class Rules:
     def vectors(self) -> tuple[Use, ...]:
         """Return the formats of the vector unit that there are."""
         own = (known.rule.vector for known in self._rules)
-        return (self.machine.vector_unit, *(use for use in own if use is not None))
+        return (self.machine.vector_unit.format, *(use for use in own if use is not None))
 
     def _rule(self, name: str) -> _Resolved | None:
         if name not in self._found:

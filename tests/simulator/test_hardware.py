@@ -13,8 +13,9 @@ import pytest
 from pydantic import BaseModel
 
 import simulator.hardware.load as loader
+from formats import Use
 from simulator.errors import InputError
-from simulator.hardware import load_hardware, schema
+from simulator.hardware import VectorUnit, load_hardware, schema
 from simulator.hardware.quantities import parse_quantity
 from simulator.hardware.technology import BANDS, energy_table, table_names
 
@@ -113,6 +114,14 @@ def test_widths_of_states_partial_sums_and_outputs(accepted):
     low = accepted(text).mac.low
     assert [fmt.name for fmt in low.operand_formats] == ["fp8_e4m3", "fp16"]
     assert (low.accumulator_bits, low.partial_sum_bits, low.output_bits) == (16, 32, 16)
+
+
+def test_a_vector_unit_has_a_format_lanes_and_an_energy(accepted):
+    assert accepted(SHORT).vector_unit == VectorUnit(Use.parse("fp32"), None, None)
+    unit = "vector_unit: {format: bf16/rz, lanes: 8, energy: 0.25 pJ}\n"
+    assert accepted(SHORT + unit).vector_unit == VectorUnit(Use.parse("bf16/rz"), 8, 0.25e-12)
+    assert accepted(SHORT + "vector_unit: {lanes: 8, energy: auto}\n").vector_unit.energy_j is None
+    assert load_hardware("npu").vector_unit == VectorUnit(Use.parse("fp32"), 16)
 
 
 def test_yaml_1_2_numbers_are_numbers(accepted):
@@ -221,6 +230,8 @@ REFUSALS = [
     ("dataflow: ws", "dataflow: *a", "13:13: got the alias *a; expected plain values; write the value out"),
     ("dataflow: ws", "dataflow: !!python/name:os.system ws", "13:13: got the tag tag:yaml.org,2002:python/name:os.system; expected plain values; write the value out"),
     ("  rows: 16", "\trows: 16", "11:1: got a tab; expected spaces as indentation; replace it by spaces"),
+    ("lanes: 16  ", "lanes: 0  ", "59:10: vector_unit.lanes: got 0; expected a whole number from 1 to 1048576; write e.g. 16"),
+    ("energy: auto                # 0.35", "energy: 1 pJ/bit # 0.35", "60:11: vector_unit.energy: got '1 pJ/bit', which is an energy per bit; expected an energy; write e.g. \"0.40 pJ\" or \"auto\""),
     ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, tolerance, gather, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
 ]  # fmt: skip
 
@@ -288,6 +299,7 @@ def test_an_accumulator_nested_too_deeply_as_a_mapping_is_refused(refused, depth
         ("policy: {kind: uniform, tolerance: 1}\n", "3:36: policy.tolerance: got a key of a two-pass policy with policy.kind: uniform; expected kind alone; remove it"),
         ("side_engine: {lanes: 4}\n", "3:14: side_engine: got an engine that a machine with one MAC does not use; expected none; remove it"),
         ("memory: {dram: {bandwidth: 1 GB/s}}\n", "3:9: memory: got no on-chip level that holds a, w, o; expected one for each of a, w and o; add e.g. 'sram: {size: 256 KiB, read: ..., write: ...}'"),
+        ("vector_unit: {energy: 1 pJ}\n", "3:23: vector_unit.energy: got an energy without vector_unit.lanes, without which nothing of the unit is priced; expected both or none; add lanes, or remove it"),
         ("technology: {node: 5 nm}\n", "3:20: technology.node: got 5 nm; expected a node with an energy table: 45 nm (horowitz2014_45nm), 7 nm (jouppi2021_7nm); write one of them"),
     ],
 )  # fmt: skip
