@@ -81,13 +81,16 @@ class OperationResult:
     Args:
         name: of the operation in torch, e.g. "addmm", "relu", "native_layer_norm".
         phase: forward, input gradient, weight gradient, or backward for what is neither.
-        unit: what computed it: "MAC array", "vector unit", or "torch" where it was not emulated at all.
-        arithmetic: formats of the unit; of torch's the type of the data.
+        unit: what computed it: "MAC array", "vector unit", "memory" where values are only moved, or "torch" where it
+            was not emulated at all.
+        arithmetic: formats of the unit; of torch's and the memory's the type of the data.
         count: how often it ran.
         places: paths of the modules that it ran in, each once.
         work: elementary operations: two for a MAC, else one for each element of the largest tensor read or written
             (estimate).
         share: of the work of all operations of the run, in 0..1.
+        cycles, latency_s, energy_j: the bill of the vector unit and of the memory (estimates); None for what has no
+            price, and for the MAC array, whose bill is that of the layers.
     """
 
     name: str
@@ -98,6 +101,9 @@ class OperationResult:
     places: tuple[str, ...]
     work: int
     share: float
+    cycles: int | None = None
+    latency_s: float | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,9 @@ class RunResult:
         agreement: share of the top-1 answers that are those of the exact run, by mode; None where there are no classes.
         forward_error: root mean square over samples and outputs of computed minus exact logit, by mode.
         totals: by mode (low, high, two_pass): cycles, latency_s, energy_j and its bounds energy_low_j, energy_high_j,
-            accumulation_cost (C/C_high with a = accumulator bits low over high). None: a mode that the machine lacks,
-            or one with a layer that has no price.
+            of the layers and of all else that has a price, one after the other; vector_cycles, vector_latency_s,
+            vector_energy_j, the part of all else; accumulation_cost (C/C_high with a = accumulator bits low over high).
+            None: a mode that the machine lacks, or one with a layer that has no price.
         layers: the two-pass run (the low run on a machine with one MAC).
         baseline_layers: the same records for the uniform modes, by mode.
         tolerance: of the two-pass policy, None without one.

@@ -24,7 +24,7 @@ from .consumers import Affine, Consumer, record_first_sample
 from .execution import MakeReady, Place, execute
 from .folding import Folding, folded
 from .limits import check_fits
-from .operations import MAC_ARRAY, TORCH, VECTOR_UNIT, Operations
+from .operations import MAC_ARRAY, MEMORY, TORCH, VECTOR_UNIT, Operations
 from .ops import FORWARD, Op
 from .record import run_record
 from .rules import Arithmetic, Rules
@@ -84,10 +84,10 @@ class Emulation:
         self._recorded: set[nn.Module] = set()
         self._entered = False
         self.tallies = Tallies()
-        self.operations = Operations()
         self.samples = 0
         self.calibrations = {} if calibrations is None else calibrations
         self._weights, self._shared = weights or Weights(model), weights is not None
+        self.operations = Operations(self._weights.has, lambda path: self.rules.vector(path).format)
         self._folding = Folding()
         # Of the operation that runs: what is folded into its weights; whether it is a normalisation done by these.
         self._folds: Affine | None = None
@@ -144,6 +144,7 @@ class Emulation:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Prepare a forward pass of the model, or of a module of it that is called directly."""
         self._folding.clear()
+        self.operations.begin()
         if self._needs_recording and module not in self._recorded:
             self._recorded.add(module)
             with _disable_current_modes():
@@ -232,6 +233,8 @@ class Emulation:
             use = self.rules.vector(ran.path)
             if ran.path != IN_BACKWARD or all(other == vector.FLOAT32 for other in self.rules.vectors()):
                 return VECTOR_UNIT, "float32" if use == vector.FLOAT32 else str(use)
+        if ran.path and vector.moves(ran.func):
+            return MEMORY, ""
         return TORCH, ""
 
 

@@ -1,7 +1,13 @@
-"""What computed each operation of the network: the MAC array, the vector unit, or torch because nothing emulates it."""
+"""What computed each operation of the network, and what those cost that are no products.
+
+The MAC array computes products, the vector unit all else but what only moves values in the memory; what nothing
+emulates is torch's.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,52 +16,121 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from formats import Format
+from simulator.cost import VectorCost, VectorOperation, vector_price, why_unpriced
+from simulator.hardware import Machine
 from simulator.result import OperationResult
 
+from . import vector
 from .aten_ops import TORCH_NAMESPACES
+from .constants import Constants
 from .tap import Ran
+from .vector_work import move, vector_operation
 
-MAC_ARRAY, VECTOR_UNIT, TORCH = "MAC array", "vector unit", "torch"
+MAC_ARRAY, VECTOR_UNIT, MEMORY, TORCH = "MAC array", "vector unit", "memory", "torch"
+
+# What constants ask, which are prepared before anything runs, and copies, for which the machine has addresses.
+_NOTHING = VectorOperation("move", 0, 0, 0, 0)
+
+_Key = tuple[str, str, str, str]  # name, phase, unit, arithmetic
 
 
 @dataclass
 class _Count:
+    """One kind of operation.
+
+    Args:
+        asked: what it asks of the vector unit or the memory, by path, how many of its kind were there before in the
+            pass, kind, and format of the unit. torch_alone: whether torch computed it, and it is no product.
+    """
+
     runs: int = 0
     work: int = 0
+    torch_alone: bool = False
     places: dict[str, None] = field(default_factory=dict)
+    asked: dict[tuple[str, int, str, Format], VectorOperation] = field(default_factory=dict)
 
 
 class Operations:
-    """Counts the operations of a model's forward and backward passes, but for views, which compute nothing."""
+    """Counts the operations of a model's forward and backward passes, but for views, which compute nothing.
 
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, str, str, str], _Count] = {}
+    Args:
+        own: whether a tensor is one of the model's own, which all samples share.
+        form: format of the vector unit in a module, by its path.
+    """
+
+    def __init__(self, own: Callable[[Tensor], bool], form: Callable[[str], Format]) -> None:
+        self._constants, self._form = Constants(own), form
+        self._counts: dict[_Key, _Count] = {}
+        self._before: Counter[tuple[str, str, str]] = Counter()  # in this pass, by name, phase and path
+
+    def begin(self) -> None:
+        """Begin a forward pass, whose operations are those of earlier passes on further samples."""
+        self._before.clear()
+        self._constants.forget_freed()
 
     def add(self, ran: Ran, unit: str, arithmetic: str) -> None:
         """Count an operation with the unit that computed it, and that unit's arithmetic."""
         if not ran.path and not ran.unknown:
             return  # a loss or an optimiser
-        if getattr(ran.func, "is_view", False):
+        constant = self._constants.note(ran)
+        if vector.computes_nothing(ran.func):
             return
-        work = _work(ran)
+        largest = _largest(ran)
+        work = _work(ran, largest)
         if not work:
             return
-        key = _name(ran.func), ran.phase, unit, arithmetic or _dtype(ran.result)
-        count = self._counts.setdefault(key, _Count())
+        name = _name(ran.func)
+        count = self._counts.setdefault((name, ran.phase, unit, arithmetic or _dtype(ran.result)), _Count())
         count.runs += 1
         count.work += work
+        count.torch_alone |= unit == TORCH and not (constant or ran.ops or ran.unknown)
         count.places[ran.path or "outside of the model"] = None
+        if unit in (VECTOR_UNIT, MEMORY):
+            asked = _NOTHING if constant or vector.copies(ran.func) else self._asked(ran, unit, largest)
+            place = name, ran.phase, ran.path
+            at = ran.path, self._before[place], asked.kind, self._form(ran.path)
+            self._before[place] += 1
+            before = count.asked.get(at)
+            count.asked[at] = asked if before is None else before.joined(asked)
 
-    def results(self) -> tuple[OperationResult, ...]:
-        """Return the records, the most work first."""
+    def _asked(self, ran: Ran, unit: str, largest: int) -> VectorOperation:
+        return move(ran) if unit == MEMORY else vector_operation(ran, largest, self._constants.holds)
+
+    def costs(self, machine: Machine) -> dict[_Key, list[VectorCost]]:
+        """Return what the operations of each kind cost that are no products, as far as they have a price."""
+        return {
+            key: [vector_price(machine, asked, form) for (*_, form), asked in count.asked.items()]
+            for key, count in self._counts.items()
+            if count.asked and not any(why_unpriced(machine, form) for *_, form in count.asked)
+        }
+
+    def unpriced(self, machine: Machine) -> dict[str, dict[str, None]]:
+        """Return the names of the operations that have no price and are no products, by the reason."""
+        found: dict[str, dict[str, None]] = {}
+        for (name, *_), count in self._counts.items():
+            reasons = [why_unpriced(machine, form) for *_, form in count.asked]
+            if count.torch_alone:
+                reasons.append("nothing emulates it, torch computed it")
+            for reason in filter(None, reasons):
+                found.setdefault(reason, {})[name] = None
+        return found
+
+    def results(self, costs: Mapping[_Key, Iterable[VectorCost]]) -> tuple[OperationResult, ...]:
+        """Return the records with their costs, the most work first."""
         total = sum(count.work for count in self._counts.values())
-        found = []
-        for (name, phase, unit, arithmetic), count in self._counts.items():
-            places = tuple(count.places)
-            found.append(
-                OperationResult(name, phase, unit, arithmetic, count.runs, places, count.work, count.work / total)
+        found = [
+            OperationResult(
+                *key, count.runs, tuple(count.places), count.work, count.work / total, **_sums(costs.get(key))
             )
+            for key, count in self._counts.items()
+        ]
         return tuple(sorted(found, key=lambda operation: -operation.work))
+
+
+def _sums(costs: Iterable[VectorCost] | None) -> dict[str, Any]:
+    names = ("cycles", "latency_s", "energy_j")
+    return {} if costs is None else {name: sum(getattr(cost, name) for cost in costs) for name in names}
 
 
 def _name(func: Any) -> str:
@@ -70,7 +145,13 @@ def _dtype(result: Any) -> str:
     return str(types[0]).removeprefix("torch.") if types else ""
 
 
-def _work(ran: Ran) -> int:
+def _largest(ran: Ran) -> int:
+    """Return the elements of the largest tensor read or written."""
+    tensors = [leaf for leaf in tree_leaves((ran.args, ran.kwargs, ran.result)) if isinstance(leaf, Tensor)]
+    return max((tensor.numel() for tensor in tensors), default=0)
+
+
+def _work(ran: Ran, largest: int) -> int:
     """Return elementary operations: two for a MAC; else one for each element of the largest tensor read or written."""
     if ran.ops:
         return 2 * sum(op.macs for op in ran.ops)
@@ -78,8 +159,7 @@ def _work(ran: Ran) -> int:
         flops = _flops(ran)
         if flops is not None:
             return flops
-    tensors = [leaf for leaf in tree_leaves((ran.args, ran.kwargs, ran.result)) if isinstance(leaf, Tensor)]
-    return max((tensor.numel() for tensor in tensors), default=0)
+    return largest
 
 
 def _flops(ran: Ran) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from simulator.cost import Cost, Gemm, accumulation_cost, expanded, price
+from simulator.cost import Cost, Gemm, VectorCost, accumulation_cost, expanded, price
 from simulator.hardware import Machine
 from simulator.result import MODES, LayerResult, RunResult
 from simulator.versions import versions
@@ -26,13 +26,16 @@ def run_record(run: Emulation) -> RunResult:
     priced = [[_layer(run.machine, tally) for tally in group] for group in groups]
     singles = tuple(layer for group in priced for layer, _ in group)
     costs = [cost for group in priced for _, cost in group if cost is not None]
+    by_operation = run.operations.costs(run.machine)
+    others = [cost for of_one in by_operation.values() for cost in of_one]
     default = run.rules.default
     totals: dict[str, Any] = dict.fromkeys(("low", "high", "two_pass"))
     if default.label in totals and len(costs) == len(singles):
-        totals[default.label] = _total(run.machine, singles, costs)
+        totals[default.label] = _total(run.machine, singles, costs, others)
     warnings = (
         *_notes(run),
         *_not_emulated(run),
+        *_not_priced(run),
         *_overflows(run),
         *(text for cost in costs for text in cost.warnings),
     )
@@ -41,9 +44,9 @@ def run_record(run: Emulation) -> RunResult:
         agreement=dict.fromkeys(MODES), forward_error=dict.fromkeys(MODES), totals=totals,
         layers=tuple(_together(group, [layer for layer, _ in of]) for group, of in zip(groups, priced, strict=True)),
         baseline_layers={}, tolerance=default.criterion.tolerance if default.criterion else None,
-        energy_basis=costs[0].energy_basis if costs else "", versions=versions(), seed=run.seed,
-        warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(), settings=run.rules.in_words(),
-        machine=tuple(expanded(run.machine).values()),
+        energy_basis="; ".join(of[0].energy_basis for of in (costs, others) if of), versions=versions(), seed=run.seed,
+        warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(by_operation),
+        settings=run.rules.in_words(), machine=tuple(expanded(run.machine).values()),
     )  # fmt: skip
 
 
@@ -71,6 +74,13 @@ def _not_emulated(run: Emulation) -> list[str]:
     return [
         f"{operation} in {_listed(places)}: not emulated and not priced; torch computed it"
         for operation, places in where.items()
+    ]
+
+
+def _not_priced(run: Emulation) -> list[str]:
+    return [
+        f"{_listed(list(names))}: not priced: {reason}"
+        for reason, names in run.operations.unpriced(run.machine).items()
     ]
 
 
@@ -144,8 +154,13 @@ def _together(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResu
     )  # fmt: skip
 
 
-def _total(machine: Machine, layers: tuple[LayerResult, ...], costs: list[Cost]) -> dict[str, float]:
-    """Sum the bill; the accumulation cost is the mean over all MACs, of each layer's in its own mode."""
+def _total(
+    machine: Machine, layers: tuple[LayerResult, ...], costs: list[Cost], others: list[VectorCost]
+) -> dict[str, float]:
+    """Sum the bill of the layers, which have these costs, and of all else, one after the other.
+
+    The accumulation cost is the mean over all MACs, of each layer's in its own mode.
+    """
     macs = sum(layer.macs for layer in layers)
     accumulation = 0.0
     for mode in dict.fromkeys(cost.mode for cost in costs):
@@ -155,12 +170,10 @@ def _total(machine: Machine, layers: tuple[LayerResult, ...], costs: list[Cost])
         relative = accumulation_cost(machine, share)[mode]
         assert relative is not None  # the machine has the mode, or it would not have been priced
         accumulation += own_macs / macs * relative
+    names = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j")
     return {
-        "cycles": sum(cost.cycles for cost in costs),
-        "latency_s": sum(cost.latency_s for cost in costs),
-        "energy_j": sum(cost.energy_j for cost in costs),
-        "energy_low_j": sum(cost.energy_low_j for cost in costs),
-        "energy_high_j": sum(cost.energy_high_j for cost in costs),
+        **{name: sum(getattr(cost, name) for cost in (*costs, *others)) for name in names},
+        **{f"vector_{name}": sum(getattr(cost, name) for cost in others) for name in names[:3]},
         "accumulation_cost": accumulation,
     }
 

@@ -38,7 +38,25 @@ _VECTOR = frozenset({
     "_weight_norm_interface_backward",
     "upsample_bicubic2d_backward", "nll_loss_forward", "nll_loss2d_forward", "var_mean", "linalg_vector_norm",
 })  # fmt: skip
-_MOVES = frozenset({"clone", "fill", "masked_fill", "where", "zero"})
+# Copies, which torch makes for the sake of its layouts, a part of them only for some numbers of samples.
+_COPIES = frozenset({"clone", "copy"})
+# What only moves values, or makes some up: also what torch marks as elementwise.
+_MOVES = _COPIES | frozenset({
+    "fill", "masked_fill", "where", "zero", "full", "full_like", "ones", "ones_like",
+    "zeros", "zeros_like", "new_full", "new_ones", "new_zeros", "arange", "linspace", "eye", "scalar_tensor", "cat",
+    "stack", "embedding", "index", "index_select", "index_put", "_index_put_impl", "index_copy", "index_fill", "gather",
+    "take", "scatter", "masked_select", "masked_scatter", "tril", "triu", "flip", "roll", "repeat", "repeat_interleave",
+    "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
+    "replication_pad2d", "replication_pad3d", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "select_backward", "slice_backward", "diag_embed",
+    "slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter",
+})  # fmt: skip
+# What computes nothing, without being marked as a view: memory set apart, the same values of another shape or type.
+_NOTHING = frozenset({
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "_reshape_alias",
+    "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "resize", "set", "_local_scalar_dense", "lift_fresh",
+})  # fmt: skip
 
 # Operations that write to arguments that their schema does not mark (running statistics, which keep their precision):
 # how many of the first ones are only read.
@@ -63,15 +81,40 @@ def unit(form: str | Use) -> Use:
 @functools.cache
 def covers(func: Any) -> bool:
     """Whether an operation is one of the vector unit."""
-    if not isinstance(func, torch._ops.OpOverload) or func.namespace not in ("aten", "prims"):
+    name = _plain_name(func)
+    if not name:
         return False
-    name = func.overloadpacket.__name__.removesuffix("_")
     forms = [func]
     returning = getattr(torch.ops.aten, name, None)  # operations in place lack the marks of those that return
     if returning is not None:
         forms += [getattr(returning, overload) for overload in returning.overloads()]
     marked = any(torch.Tag.pointwise in form.tags or torch.Tag.reduction in form.tags for form in forms)
     return (marked and name not in _MOVES) or name in _VECTOR
+
+
+@functools.cache
+def moves(func: Any) -> bool:
+    """Whether an operation only moves values."""
+    return _plain_name(func) in _MOVES
+
+
+@functools.cache
+def copies(func: Any) -> bool:
+    """Whether an operation only copies values, as they are, to another place or layout."""
+    return _plain_name(func) in _COPIES
+
+
+@functools.cache
+def computes_nothing(func: Any) -> bool:
+    """Whether an operation neither computes nor moves: a view, or memory set apart."""
+    return bool(getattr(func, "is_view", False)) or _plain_name(func) in _NOTHING
+
+
+def _plain_name(func: Any) -> str:
+    """Return the name of an operation of torch without overload and without _ behind it; empty for others."""
+    if not isinstance(func, torch._ops.OpOverload) or func.namespace not in ("aten", "prims"):
+        return ""
+    return str(func.overloadpacket.__name__).removesuffix("_")
 
 
 def compute(use: Use, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -77,7 +77,13 @@ class Weights:
 
     def holds(self, weight: NDArray[Any]) -> bool:
         """Whether an array lies in the memory of a parameter or buffer."""
-        at = byte_bounds(weight)[0]
+        return self._within(byte_bounds(weight)[0])
+
+    def has(self, x: Tensor) -> bool:
+        """Whether a tensor lies in the memory of a parameter or buffer."""
+        return _plain(x) and self._within(x.untyped_storage().data_ptr())
+
+    def _within(self, at: int) -> bool:
         return any(start <= at < start + size for start, size in self._memory.items())
 
 

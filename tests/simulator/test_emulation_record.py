@@ -165,7 +165,10 @@ def test_a_record_is_what_the_two_passes_did_and_what_they_cost():
     assert same(output, values)
     total = result.totals["two_pass"]
     for name in ("cycles", "latency_s", "energy_j"):
-        assert total[name] == pytest.approx(sum(getattr(layer, name) for layer in result.layers), rel=1e-12)
+        relus = next(getattr(one, name) for one in result.operations if one.name == "relu")
+        layers = sum(getattr(layer, name) for layer in result.layers)
+        assert total[name] == pytest.approx(layers + relus, rel=1e-12)
+        assert total[f"vector_{name}"] == relus > 0
     share = sum(layer.recomputed_macs for layer in result.layers) / sum(layer.macs for layer in result.layers)
     assert total["accumulation_cost"] == 8 / 16 + share
     assert result.samples == 33 and result.hardware == "npu" and result.model == "Net"

@@ -1,0 +1,61 @@
+"""Which tensors depend on no sample: masks, positions and the like, which a compiler prepares before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import tree_leaves
+
+from .tap import Ran
+
+
+class Constants:
+    """Knows the memory of the model's own tensors, and of what is made of these or of nothing.
+
+    Args:
+        own: whether a tensor is one of the model's parameters or buffers.
+    """
+
+    def __init__(self, own: Callable[[Tensor], bool]) -> None:
+        self._own = own
+        # By the address of a storage, which its weak reference keeps from being taken by another one.
+        self._made: dict[int, StorageWeakRef] = {}
+
+    def forget_freed(self) -> None:
+        """Forget the memory that has been freed."""
+        self._made = {at: storage for at, storage in self._made.items() if not storage.expired()}
+
+    def holds(self, x: Tensor) -> bool:
+        """Whether a tensor depends on no sample."""
+        if self._own(x):
+            return True
+        storage = self._made.get(x.untyped_storage()._cdata) if _plain(x) else None
+        return storage is not None and not storage.expired()
+
+    def note(self, ran: Ran) -> bool:
+        """Take note of what an operation wrote; return whether it depends on no sample.
+
+        What has a gradient is no constant: the weights that it is made of change from step to step.
+        """
+        operands = _tensors((ran.args, ran.kwargs))
+        learns = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
+        constant = not learns and all(self.holds(x) for x in operands)
+        for x in _tensors(ran.result):
+            if _plain(x):
+                storage = x.untyped_storage()
+                if constant:
+                    self._made[storage._cdata] = StorageWeakRef(storage)
+                else:
+                    self._made.pop(storage._cdata, None)
+        return constant
+
+
+def _tensors(tree: object) -> Iterable[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _plain(x: Tensor) -> bool:
+    return x.layout is torch.strided and not x.is_nested
