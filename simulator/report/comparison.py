@@ -114,6 +114,7 @@ class OperationRow:
     Args:
         name, phase, unit: what it is, where, and what computed it in which arithmetic.
         count: how often it ran. share: of the work of all operations, in 0..1. places: paths of the modules it ran in.
+        cycles, energy_j: what it costs; None where it has no price.
     """
 
     name: str
@@ -122,6 +123,8 @@ class OperationRow:
     count: int
     share: float
     places: tuple[str, ...]
+    cycles: int | None
+    energy_j: float | None
 
     def where(self, most: int) -> str:
         """Return the places, at most so many by name."""
@@ -133,9 +136,36 @@ def other_operations(run: RunResult) -> list[OperationRow]:
     """Return what ran outside of the MAC array, the largest share of the work first."""
     others = sorted((one for one in run.operations if one.unit != "MAC array"), key=lambda one: -one.share)
     return [
-        OperationRow(one.name, one.phase, f"{one.unit} ({one.arithmetic})", one.count, one.share, one.places)
+        OperationRow(
+            one.name, one.phase, f"{one.unit} ({one.arithmetic})", one.count, one.share, one.places, one.cycles,
+            one.energy_j,
+        )
         for one in others
-    ]
+    ]  # fmt: skip
+
+
+def operations_total(rows: Iterable[OperationRow]) -> tuple[int, float] | None:
+    """Return the cycles and the energy of operations, those that have a price; None if none has one."""
+    priced = [(row.cycles, row.energy_j) for row in rows if row.cycles is not None and row.energy_j is not None]
+    return (sum(cycles for cycles, _ in priced), sum(energy for _, energy in priced)) if priced else None
+
+
+def layers_total(run: RunResult) -> dict[str, float]:
+    """Return cycles, latency_s and energy_j of all layers, without what the totals of a mode have beside them.
+
+    Empty where the mode has no totals.
+    """
+    if run.totals.get(shown_mode(run)) is None:
+        return {}
+    names = ("cycles", "latency_s", "energy_j")
+    return {name: sum(getattr(layer, name) or 0 for layer in run.layers) for name in names}
+
+
+def energy_by_part(run: RunResult, mode: str) -> dict[str, float]:
+    """Return the energy of a mode by part: the parts of its layers, and all that is no layer as "vector unit"."""
+    parts = sum_parts(layer.energy_parts_j for layer in layers_by_mode(run).get(mode, ()))
+    beside = (run.totals.get(mode) or {}).get("vector_energy_j")
+    return {**parts, "vector unit": beside} if beside else parts
 
 
 def sum_parts(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -202,7 +232,7 @@ def summary(run: RunResult) -> list[str]:
 
 def largest_energy(run: RunResult) -> str:
     """Return a sentence that names the largest part of the energy; an empty text where nothing is priced."""
-    parts = sum_parts(layer.energy_parts_j for layer in run.layers)
+    parts = energy_by_part(run, shown_mode(run))
     energy = sum(parts.values())
     if not (math.isfinite(energy) and energy > 0):
         return ""

@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from simulator.report.comparison import MODE_LABELS, ModeRow, layers_by_mode, mode_rows, shown_mode, sum_parts
+from simulator.report.comparison import (
+    MODE_LABELS,
+    ModeRow,
+    energy_by_part,
+    layers_by_mode,
+    mode_rows,
+    shown_mode,
+    sum_parts,
+)
 from simulator.report.figures import PREFIXES, prefix_of, quantity, score, shorten, significant
 from simulator.result import RunResult
 
@@ -28,6 +36,7 @@ PART_COLOURS = {
     "dram": "--dram",
     "gather": "--gather",
     "leak": "--leak",
+    "vector unit": "--vector",
 }
 SPARE_COLOURS = ("--spare-1", "--spare-2")
 MODE_COLOURS = {"low": "--low", "high": "--high", "two_pass": "--two-pass"}
@@ -46,10 +55,7 @@ class Figure:
 
 def energy_figures(run: RunResult) -> list[Figure]:
     """Return the energy split of the modes and of the layers as stacked bars, those of which anything is known."""
-    modes = {
-        MODE_LABELS[mode]: sum_parts(layer.energy_parts_j for layer in layers)
-        for mode, layers in layers_by_mode(run).items()
-    }
+    modes = {MODE_LABELS[mode]: energy_by_part(run, mode) for mode in layers_by_mode(run)}
     layers = [layer for layer in run.layers if layer.energy_parts_j]
     dearest = sorted(layers, key=lambda layer: -sum(layer.energy_parts_j.values()))[:LAYERS_SHOWN]
     title = f"Energy by layer, {MODE_LABELS[shown_mode(run)]}"
@@ -66,7 +72,7 @@ def energy_figures(run: RunResult) -> list[Figure]:
 
 def part_colours(run: RunResult) -> dict[str, str]:
     """Return the colour of each part of the energy that is not zero in every mode."""
-    sums = sum_parts(layer.energy_parts_j for layers in layers_by_mode(run).values() for layer in layers)
+    sums = sum_parts(energy_by_part(run, mode) for mode in layers_by_mode(run))
     names = [name for name in (*PART_COLOURS, *(name for name in sums if name not in PART_COLOURS)) if sums.get(name)]
     unknown = [name for name in names if name not in PART_COLOURS]
     return {name: PART_COLOURS.get(name) or SPARE_COLOURS[unknown.index(name) % len(SPARE_COLOURS)] for name in names}

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from simulator.report.comparison import (
     arithmetic,
+    layers_total,
     mean_utilisation,
     metric_rows,
     mode_rows,
+    operations_total,
     other_operations,
     recomputed_share,
-    shown_mode,
 )
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
@@ -41,6 +42,7 @@ DISPENSABLE = (
     "op", "util.", "over-\nflows", "cycles", "max\nerror", "SQNR,\ndB", "latency", "M × N × K", "accumulation\ncost",
     "where", "phase",
 )  # fmt: skip
+DISPENSABLE_OPERATIONS = ("where", "count", "cycles", "phase")
 DISPENSABLE_MODES = ("exact", "uniform high", "float32", "uniform low")
 
 
@@ -93,7 +95,7 @@ def _layer_table(run: RunResult, width: int) -> Group:
     layers = run.layers
     if not layers:
         return Group(Text("No layer ran on the MAC array.", style="dim"), Text())
-    totals = run.totals.get(shown_mode(run)) or {}
+    totals = layers_total(run)
     errors = [layer.max_rel_error for layer in layers if layer.max_rel_error is not None]
     columns = [
         _Column("layer", [printable(layer.name) for layer in layers], "total", left=True),
@@ -168,15 +170,22 @@ def _operations(run: RunResult, width: int) -> list[Table | Text]:
     if not rows:
         return []
     shown, rest = rows[:MOST_OPERATIONS], rows[MOST_OPERATIONS:]
+    total = operations_total(rows)
+    cycles, energy = total or (None, None)
     columns = [
-        _Column("not on the MAC array", [printable(row.name) for row in shown], left=True),
+        _Column("not on the MAC array", [printable(row.name) for row in shown], "total" if total else "", left=True),
         *_phases([row.phase for row in shown]),
         _Column("computed by", [printable(row.unit) for row in shown], left=True),
         _Column("count", [short_count(row.count) for row in shown]),
         _Column("work", [percent(row.share) for row in shown]),
+        *_shown(total is not None, _Column("cycles", [short_count(row.cycles) for row in shown], short_count(cycles))),
+        *_shown(
+            total is not None,
+            _Column("energy", [quantity(row.energy_j, "J") for row in shown], quantity(energy, "J")),
+        ),
         _Column("where", [row.where(1) for row in shown], left=True),
     ]
-    columns, _ = _fit(columns, width, shortest=24)
+    columns, _ = _fit(columns, width, shortest=24, dispensable=DISPENSABLE_OPERATIONS)
     notes = ["Work: share of that of all operations (estimate)."]
     if rest:
         notes.append(f"{len(rest)} more with {percent(sum(row.share for row in rest))}: summary.json has them.")

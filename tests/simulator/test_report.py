@@ -371,6 +371,66 @@ Work: share of that of all operations (estimate). 3 more with 0.30 %: summary.js
     assert "not on the MAC array" not in printed(measured(operations=measured().operations[:1]))
 
 
+def with_vector_unit():
+    """The example with two priced operations beside the array and one without a price, in the totals of each mode."""
+    beside = {"cycles": 30_000, "latency_s": 3e-5, "energy_j": 4.5e-5}
+    operations = (
+        OperationResult("relu", "forward", "vector unit", "fp32", 2, ("act",), 10**6, 0.02, 10_000, 1e-5, 1.5e-5),
+        OperationResult("_softmax", "forward", "vector unit", "fp32", 1, ("head",), 10**5, 0.01, 20_000, 2e-5, 3e-5),
+        OperationResult("sort", "forward", "torch", "float32", 1, ("x",), 5, 0.001),
+    )
+    totals = {
+        mode: {**total, **{name: total[name] + more for name, more in beside.items()},
+               **{f"vector_{name}": more for name, more in beside.items()}}
+        for mode, total in example().totals.items()
+    }  # fmt: skip
+    return example(operations=operations, totals=totals)
+
+
+def test_the_cost_of_operations_outside_of_the_mac_array_is_shown_and_adds_up():
+    run, plain = with_vector_unit(), example()
+    lines = printed(run).split("\n")
+    expected = """\
+not on the MAC array  computed by         count    work  cycles   energy  where
+relu                  vector unit (fp32)      2  2.00 %  10.0 k  15.0 µJ  act
+_softmax              vector unit (fp32)      1  1.00 %  20.0 k  30.0 µJ  head
+sort                  torch (float32)         1  0.10 %       –        –  x
+total                                                    30.0 k  45.0 µJ""".splitlines()
+    assert [line for line in expected if line not in lines] == []
+    # The table of the layers has their own total, that of the modes the whole.
+    assert next(line for line in lines if line.startswith("total  ")) in printed(plain)
+    assert next(line for line in lines if line.startswith("two-pass  ")) not in printed(plain)
+    assert comparison.layers_total(run)["cycles"] + 30_000 == run.totals["two_pass"]["cycles"]
+
+
+def test_the_cost_of_operations_outside_of_the_mac_array_is_in_the_page():
+    def shown(run):
+        section = render(run).partition("<h2>Not on the MAC array")[2].partition("</table>")[0]
+        return re.sub("<[^>]*>", " ", section).split()
+
+    words = " ".join(shown(with_vector_unit()))
+    for row in (
+        "the work Cycles Energy Where relu forward vector unit (fp32) 2 2.00 % 10,000 15.0 µJ act",
+        "_softmax forward vector unit (fp32) 1 1.00 % 20,000 30.0 µJ head",
+        "sort forward torch (float32) 1 0.10 % – – x",
+        "Total 3.10 % 30,000 45.0 µJ",
+    ):
+        assert row in words
+    assert "Cycles" not in shown(measured())
+
+
+def test_energy_figures_have_the_vector_unit_as_a_part():
+    run = with_vector_unit()
+    modes = plots.energy_figures(run)[0]
+    for index, mode in enumerate(("low", "high", "two_pass")):
+        total = sum(trace["x"][index] for trace in modes.data)
+        assert math.isclose(total, run.totals[mode]["energy_j"] * 1e3, rel_tol=1e-3)
+    (part,) = [trace for trace in modes.data if trace["name"] == "vector unit"]
+    assert part["marker"]["color"] == "--vector" and part["x"] == [0.045] * 3
+    dearest = replace(run, totals={**run.totals, "two_pass": {**run.totals["two_pass"], "vector_energy_j": 1.0}})
+    assert comparison.largest_energy(dearest).startswith("The largest part of the two-pass energy is vector unit: ")
+
+
 def test_layers_of_the_backward_pass_say_so():
     lines = printed(measured()).split("\n")
     assert [line.split()[:3] for line in lines if line.startswith("fc1")] == [
