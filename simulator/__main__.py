@@ -16,6 +16,11 @@ from .errors import InputError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
+_ITEMS_IN_JSON = (
+    "--explain-cost: got --json beside it, whose record has it all in energy_items and cycle_items; expected one of "
+    "the two; leave one out"
+)
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -59,6 +64,14 @@ def simulate(
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")
     ] = None,
+    explain_cost: Annotated[
+        str | None,
+        typer.Option(
+            "--explain-cost",
+            metavar="LAYER",
+            help="After the tables, print each cycle and joule of this layer with formula and source.",
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the run record, and only that, to standard output.")
     ] = False,
@@ -77,8 +90,10 @@ def simulate(
             "Missing option '--hw': what to run on; give a YAML file or the name of a bundled machine, as in "
             "`python -m simulator --hw npu`, or a command, as in `python -m simulator formats`"
         )
-    from .report import check_directory, print_run, save, to_a_reader, to_json
+    from .report import check_directory, layer_bill, print_run, save, to_a_reader, to_json
 
+    if json and explain_cost is not None:
+        raise InputError(_ITEMS_IN_JSON)
     check_directory(out)
     try:
         from . import network  # noqa: F401  (says what to install where torch is missing)
@@ -100,6 +115,8 @@ def simulate(
         else:
             print_run(result)
             print(f"\nResults in {out}: {', '.join(sorted(path.name for path in where.iterdir()))}")
+            if explain_cost is not None:
+                print(f"\n{layer_bill(result, explain_cost)}", end="")
     if not result.complete:
         raise typer.Exit(INTERRUPTED)
 
@@ -164,6 +181,13 @@ def estimate_cost(
     flagged: Annotated[
         float | None, typer.Option(metavar="F", help="Share of the outputs that a second pass computes. Default: 0.")
     ] = None,
+    zeros: Annotated[
+        float | None,
+        typer.Option(metavar="Z", help="Share of the MACs with a zero operand, on a machine with zero gating."),
+    ] = None,
+    explain_cost: Annotated[
+        bool, typer.Option("--explain-cost", help="Print every cycle and joule with formula and source.")
+    ] = False,
     scalesim_cfg: Annotated[
         str | None, typer.Option("--scalesim-cfg", metavar="FILE", help="In place of --hw: SCALE-Sim's configuration.")
     ] = None,
@@ -183,25 +207,28 @@ def estimate_cost(
     from .report import to_a_reader
 
     with to_a_reader():
+        own = gemm is not None or flagged is not None or zeros is not None or explain_cost
         if scalesim_cfg is not None:
-            if topology is None or hw is not None or gemm is not None or flagged is not None:
+            if topology is None or hw is not None or own:
                 raise InputError(
-                    "estimate: got part of --scalesim-cfg and --topology, or --hw, --gemm or --flagged beside them; "
+                    "estimate: got part of --scalesim-cfg and --topology, or --hw or what belongs to it beside them; "
                     "expected these two alone; give both"
                 )
             scalesim.like_scalesim(scalesim_cfg, topology, kind, json, out)
             return
         if out is not None:
             raise InputError("estimate: got --out without --scalesim-cfg; expected both or none; leave --out out")
+        if json and explain_cost:
+            raise InputError(_ITEMS_IN_JSON)
         if hw is None or (gemm is None) == (topology is None):
             raise InputError(
                 "estimate: got no machine or no product, or both --gemm and --topology; expected e.g. --hw npu --gemm "
                 "64 64 64; give a machine and one of the two"
             )
         if gemm is not None:
-            estimate.of_product(hw, gemm, flagged or 0.0, json)
+            estimate.of_product(hw, gemm, flagged or 0.0, zeros, explain_cost, json)
         elif topology is not None:
-            estimate.of_topology(hw, topology, kind, flagged or 0.0, json)
+            estimate.of_topology(hw, topology, kind, flagged or 0.0, zeros, explain_cost, json)
 
 
 @app.command("show")

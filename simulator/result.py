@@ -20,6 +20,76 @@ FLOAT32 = "float32"  # the network as torch runs it, without a machine; of it th
 
 
 @dataclass(frozen=True)
+class EnergyItem:
+    """What one kind of work of an operation costs: so many of it, and one costs so much (estimate).
+
+    Args:
+        part: of the energy, a key of energy_parts_j.
+        what: the work.
+        count: how often it is done; of static power the seconds.
+        unit: what is counted, e.g. "MAC", "bit", "MAC and cycle" (a MAC that rests for a cycle).
+        each_j: energy of one.
+        energy_j: count times each_j; all items of an operation sum to its energy.
+        uncertainty: class of each_j.
+        band: factor either way within which each_j is taken to lie.
+        formula: how each_j follows from the numbers of the technology table, empty where it is one of these.
+        source: of the numbers.
+    """
+
+    part: str
+    what: str
+    count: float
+    unit: str
+    each_j: float
+    energy_j: float
+    uncertainty: str
+    band: float
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class AreaItem:
+    """What one kind of circuit of a machine takes: so many of it, and one takes so much (estimate).
+
+    Args:
+        part: of the area, a key of area_parts_um2.
+        what: the circuit, or the on-chip level.
+        count: how many there are; of an on-chip level its bits.
+        each_um2: area of one.
+        area_um2: count times each_um2; all items of a machine sum to its area.
+        uncertainty, band, formula, source: as for EnergyItem.
+    """
+
+    part: str
+    what: str
+    count: int
+    each_um2: float
+    area_um2: float
+    uncertainty: str
+    band: float
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class CycleItem:
+    """What one part of an operation's cycles is made of.
+
+    Args:
+        part: of the cycles, a key of cycle_parts.
+        what: why they pass.
+        formula: how they are counted, with the numbers.
+        cycles: how many; all items of an operation sum to its cycles.
+    """
+
+    part: str
+    what: str
+    formula: str
+    cycles: int
+
+
+@dataclass(frozen=True)
 class LayerResult:
     """One MAC-bearing operation of the network, over all samples of a run.
 
@@ -41,6 +111,10 @@ class LayerResult:
         overflows: outputs with at least one overflowed or saturated step, in the first pass.
         phase: forward, input gradient or weight gradient.
         scales: of the operands a and b in words, empty for none.
+        energy_items, cycle_items: what energy_j and cycles are sums of, with formulas; empty where nothing prices
+            the layer.
+        zero_macs: MACs with a zero operand, of the first pass; None where they are not counted, as on a machine without
+            zero gating.
         sqnr_db: signal-to-quantisation-noise ratio, 10 log10(sum v*^2 / sum (v - v*)^2), in decibels; None without an
             exact run, or where either sum is 0 or not finite.
     """
@@ -72,6 +146,9 @@ class LayerResult:
     scales: str = ""
     energy_low_j: float | None = None
     energy_high_j: float | None = None
+    energy_items: tuple[EnergyItem, ...] = ()
+    cycle_items: tuple[CycleItem, ...] = ()
+    zero_macs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,15 +185,15 @@ class OperationResult:
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of the expanded machine file, or one number of its energy table.
+    """One key of the expanded machine file, or one number of its technology table.
 
     Args:
         key: path of keys, e.g. "memory.sram.size"; empty for the file as a whole.
         value: in effect, as a machine file would write it, with its unit; of an energy that the file leaves to the
             table its number. None for none, {} for a mapping, whose keys follow.
-        origin: where the value is from: `FILE:LINE`, default, the keys that it is derived from, an energy table with
+        origin: where the value is from: `FILE:LINE`, default, the keys that it is derived from, a technology table with
             class and band, or an argument of the run.
-        source: the comment behind it in the file, what the energy table cites, or what holds where there is no value.
+        source: the comment behind it in the file, what the table cites, or what holds where there is no value.
     """
 
     key: str
@@ -143,6 +220,11 @@ class RunResult:
         baseline_layers: the same records for the uniform modes, by mode.
         tolerance: of the two-pass policy, None without one.
         energy_basis: class and band of the energy figures, in words.
+        area_um2: of the machine (estimate), sum of area_parts_um2; None where a format of its MACs has no circuits in
+            the model.
+        area_parts_um2: mul, acc, register, side, engine (beside the array) and sram.
+        area_low_um2, area_high_um2: bounds of area_um2 by the bands of its sources.
+        area_items: what area_um2 is the sum of, with formulas.
         versions: of ulpsim and what it stood on.
         seed: of every random choice.
         warnings: what the reader must know.
@@ -175,6 +257,11 @@ class RunResult:
     complete: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
     machine: tuple[Setting, ...] = ()
+    area_um2: float | None = None
+    area_parts_um2: Mapping[str, float] = field(default_factory=dict)
+    area_low_um2: float | None = None
+    area_high_um2: float | None = None
+    area_items: tuple[AreaItem, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""

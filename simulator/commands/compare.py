@@ -102,7 +102,7 @@ class Comparison:
 
 COSTS = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j")
 OF_LAYER = (*COSTS, "utilisation", "roofline_cycles", "median_rel_error", "max_rel_error", "sqnr_db", "overflows")
-TABLE_ENTRIES = "technology.table."  # keys of the entries of energy tables: --json has them
+TABLE_ENTRIES = "technology.table."  # keys of the entries of technology tables: --json has them
 
 
 def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], json: bool) -> None:

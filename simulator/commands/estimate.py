@@ -5,36 +5,53 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
-from simulator.cost import Cost, Estimate, Gemm, estimate
+from simulator.cost import Area, Estimate, Gemm, estimate
 from simulator.errors import InputError
 from simulator.hardware import load_hardware
 from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, read_topology
 from simulator.report import print_view, standard_output
+from simulator.report.bill import bill
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 from simulator.report.terminal import warnings_view
 
 
-def of_product(hw: str, gemm: tuple[int, int, int], flagged: float, json: bool) -> None:
-    """Print what a product costs on a machine in every mode.
+def of_product(
+    hw: str, gemm: tuple[int, int, int], flagged: float, zeros: float | None, explain: bool, json: bool
+) -> None:
+    """Print what a product costs on a machine in every mode, with `explain` item by item.
 
     Raises:
         InputError: bad machine, shape or fraction.
     """
-    found = estimate(hw, gemm=gemm, flagged=flagged)
+    found = estimate(hw, gemm=gemm, flagged=flagged, zeros=zeros)
     if json:
-        sys.stdout.write(json_module.dumps(asdict(found), indent=2) + "\n")
+        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2) + "\n")
+        return
+    if explain:
+        sys.stdout.write(bill(_shape(found.gemm), found.modes))
         return
     title = f"{printable(found.hardware)}: {_shape(found.gemm)}, {flagged:.2%} flagged"
-    print_view(standard_output(), title, _modes_table([found]), *warnings_view(_warnings([found])))
+    view = (title, _modes_table([found]), Text(_area(found.area)))
+    print_view(standard_output(), *view, *warnings_view(_warnings([found])))
 
 
-def of_topology(hw: str, topology: str, kind: str, flagged: float, json: bool) -> None:
-    """Print what the layers of a topology of SCALE-Sim cost on a machine in every mode, and their sum.
+def _area(area: Area | None) -> str:
+    if area is None:
+        return "area not known: the model has no circuits of a format of this machine"
+    parts = ", ".join(f"{part} {um2 * 1e-6:.3g}" for part, um2 in area.area_parts_um2.items() if um2)
+    low, high = area.area_low_um2 * 1e-6, area.area_high_um2 * 1e-6
+    return f"area {area.area_um2 * 1e-6:.3g} mm², {low:.3g} to {high:.3g} (estimate): {parts}"
+
+
+def of_topology(
+    hw: str, topology: str, kind: str, flagged: float, zeros: float | None, explain: bool, json: bool
+) -> None:
+    """Print what the layers of a topology of SCALE-Sim cost on a machine in every mode, with `explain` item by item.
 
     Convolutions have floor((H - FH)/stride) + 1 outputs along an axis.
 
@@ -46,21 +63,25 @@ def of_topology(hw: str, topology: str, kind: str, flagged: float, json: bool) -
     layers = []
     for line in lines:
         try:
-            layers.append((line.name, estimate(machine, _gemm(line), flagged)))
+            layers.append((line.name, estimate(machine, _gemm(line), flagged, zeros)))
         except InputError as error:
             raise InputError(f"{topology}: {line.name}: {error}") from None
     if json:
-        objects = (json_module.dumps({"layer": name, **asdict(found)}) for name, found in layers)
+        objects = (json_module.dumps({"layer": name, **found.to_dict()}) for name, found in layers)
         sys.stdout.write("[\n" + ",\n".join(objects) + "\n]\n")
         return
+    if explain:
+        sys.stdout.write("\n".join(bill(name, one.modes) for name, one in layers))
+        return
     found = [one for _, one in layers]
-    mode = "low" if found[0].two_pass is None else "two-pass"
+    mode = "low" if found[0].two_pass is None else "two_pass"
     table = _table("layer", "M x N x K")
     for name, one in layers:
         table.add_row(printable(name), _shape(one.gemm), *_figures([one], mode))
     title = f"{printable(machine.name)}: {printable(Path(topology).name)}, {counted(len(layers), 'layer')}, "
-    parts = (f"{title}{flagged:.2%} flagged; layers in mode {mode}", table, "", _modes_table(found))
-    print_view(standard_output(), *parts, *warnings_view(_warnings(found)))
+    title += f"{flagged:.2%} flagged; layers in mode {mode.replace('_', '-')}"
+    view = (title, table, "", _modes_table(found), Text(_area(found[0].area)))
+    print_view(standard_output(), *view, *warnings_view(_warnings(found)))
 
 
 def _gemm(line: TopologyLayer) -> Gemm:
@@ -72,15 +93,10 @@ def _gemm(line: TopologyLayer) -> Gemm:
     return Gemm(outputs, filters, window, channels) if line.depthwise else Gemm(outputs, filters, window * channels)
 
 
-def _modes(found: Estimate) -> dict[str, Cost]:
-    modes = {"low": found.low, "high": found.high, "two-pass": found.two_pass}
-    return {mode: cost for mode, cost in modes.items() if cost is not None}
-
-
 def _modes_table(layers: Sequence[Estimate]) -> Table:
     table = _table("mode")
-    for mode in _modes(layers[0]):
-        table.add_row(mode, *_figures(layers, mode))
+    for mode in layers[0].modes:
+        table.add_row(mode.replace("_", "-"), *_figures(layers, mode))
     return table
 
 
@@ -93,7 +109,7 @@ def _table(*names: str) -> Table:
 
 def _figures(layers: Sequence[Estimate], mode: str) -> tuple[str, ...]:
     """Return the figures of layers in a mode, one after the other, for the columns of `_table`."""
-    costs = [_modes(found)[mode] for found in layers]
+    costs = [found.modes[mode] for found in layers]
     cycles = sum(cost.cycles for cost in costs)
     busy = sum(cost.utilisation * cost.cycles for cost in costs)
     low_j, high_j = sum(cost.energy_low_j for cost in costs), sum(cost.energy_high_j for cost in costs)
@@ -105,7 +121,7 @@ def _figures(layers: Sequence[Estimate], mode: str) -> tuple[str, ...]:
 
 
 def _warnings(layers: Sequence[Estimate]) -> list[str]:
-    return list(dict.fromkeys(text for one in layers for cost in _modes(one).values() for text in cost.warnings))
+    return list(dict.fromkeys(text for one in layers for cost in one.modes.values() for text in cost.warnings))
 
 
 def _shape(gemm: Gemm) -> str:

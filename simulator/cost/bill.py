@@ -2,115 +2,164 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+
 from simulator.errors import InputError
-from simulator.hardware import Machine, MacMode, Memory
-from simulator.hardware.technology import EnergyTable, Entry
+from simulator.hardware import Machine, MacMode
+from simulator.hardware.technology import Entry
 
 from .energy import Ledger, MacEnergy, mac_energy
 from .gemm import Gemm
 from .pipeline import Pass
-from .second_pass import Work, both_passes, recompute_j
-from .traffic import Traffic, level_bits
+from .second_pass import Work
+from .traffic import ArrayBits, level_bits
 
 
+@lru_cache(maxsize=1024)
 def mode_energy(machine: Machine, mode: MacMode, *, on_engine: bool = False) -> MacEnergy:
     """Return the energy of a mode's MACs on the array, or of those of the side engine, which have one mode.
 
     Raises:
         InputError: a format that the model does not price, of a mode without an energy of its own.
     """
-    shared = machine.mac.datapath == "multi_mode" and not on_engine
+    unit = machine.mac
+    shared = unit.datapath == "multi_mode" and not on_engine
+    slices = unit.low if mode.passes > 1 and not on_engine else None
     try:
-        return mac_energy(machine.technology.table, mode, 1 if shared else 0)
+        return mac_energy(machine.technology.table, mode, 1 if shared else 0, slices)
     except InputError as error:
-        key = "mac.low" if mode is machine.mac.low else "mac.high"
+        key = "mac.low" if mode is unit.low else "mac.high"
         raise InputError(f"{machine.source}: {key}: {error}") from None
 
 
 def first_pass_energy(
-    machine: Machine, gemm: Gemm, mode: MacMode, first: Pass, ledger: Ledger, cycles: int | None
+    machine: Machine,
+    gemm: Gemm,
+    mode: MacMode,
+    first: Pass,
+    ledger: Ledger,
+    cycles: int | None,
+    operand_bits: tuple[int | Fraction, int | Fraction],
+    zeros: int = 0,
 ) -> None:
-    """Add the first pass; `cycles` are those in which the array is in this mode, None for its own."""
+    """Add the first pass.
+
+    Args:
+        cycles: those in which the array is in this mode, None for its own.
+        operand_bits: of an activation and a weight as they are moved.
+        zeros: MACs with a zero operand, in which nothing switches.
+    """
     table, energy, gemms = machine.technology.table, mode_energy(machine, mode), gemm.gemms
-    ledger.add("mul", gemm.macs * energy.mul_j, energy.mul_class)
-    ledger.add("acc", gemm.macs * energy.acc_j + gemms * first.fold_adds * energy.fold_j, energy.acc_class)
-    ledger.add(
-        "register", gemms * first.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty
-    )
-    slots = machine.array.pes * mode.rate * (gemms * first.cycles if cycles is None else cycles)
+    _macs(energy, gemm.macs - zeros, zeros, gemms * first.fold_adds, ledger)
+    _decoding(energy, operand_bits, first.traffic.array, gemms, ledger)
+    ledger.add("register", "registers of the array", gemms * first.register_bits, table.register_j_per_bit)
+    slots = machine.array.pes * mode.rate * (gemms * first.cycles if cycles is None else cycles) // mode.passes
     idle = max(slots - gemm.macs, 0)  # SCALE-Sim's count of cycles leaves the last one out
-    ledger.add("idle", idle * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
-    _memory_energy(machine, both_passes(machine.memory, gemms, first, None), "sram", ledger)
+    ledger.add("idle", "idle PEs", idle, energy.idle)
+    _memory_energy(machine, first.level_bits, first.traffic.dram, gemms, "sram", ledger)
 
 
-def _memory_energy(machine: Machine, moved: Traffic, part: str, ledger: Ledger) -> None:
-    """Add what is moved, on chip under the name of a part."""
+def _macs(energy: MacEnergy, working: int, zeros: int, fold_adds: int, ledger: Ledger) -> None:
+    for part, what, entry in energy.mac:
+        ledger.add(part, what, working, entry)
+    ledger.add("idle", "MACs with a zero operand", zeros, energy.idle)
+    for part, what, entry in energy.fold:
+        ledger.add(part, what, fold_adds, entry)
+
+
+def _decoding(
+    energy: MacEnergy, operand_bits: tuple[int | Fraction, int | Fraction], moved: ArrayBits, times: int, ledger: Ledger
+) -> None:
+    """Add the decoding of operands that enter the array, of which so many bits are read."""
+    a, w = energy.decode
+    if a is not None:
+        ledger.add("mul", "decoding of activations", times * (moved.a_reads // operand_bits[0]), a)
+    if w is not None:
+        ledger.add("mul", "decoding of weights", times * (moved.w_reads // operand_bits[1]), w)
+
+
+def _memory_energy(
+    machine: Machine, levels: Mapping[str, tuple[int, int]], dram_bits: int, times: int, part: str, ledger: Ledger
+) -> None:
+    """Add so many times what is read and written, on chip under the name of a part."""
     if machine.memory is None:
         return
-    energies = level_energies(machine)
-    for name, (reads, writes) in level_bits(machine.memory, moved).items():
-        read, write = energies[name]
-        ledger.add(part, reads * read.value, read.uncertainty)
-        ledger.add(part, writes * write.value, write.uncertainty)
-    dram = dram_energy(machine.memory, machine.technology.table)
-    ledger.add("dram", moved.dram * dram.value, dram.uncertainty)
+    on_chip, dram = memory_charges(machine)
+    for name, (reads, writes) in levels.items():
+        (read_what, read), (write_what, write) = on_chip[name]
+        ledger.add(part, read_what, times * reads, read)
+        ledger.add(part, write_what, times * writes, write)
+    ledger.add("dram", "dram reads and writes", times * dram_bits, dram)
 
 
-def second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, ledger: Ledger) -> None:
-    """Add scoring and the second pass; `beyond` are the cycles after the first pass."""
+def second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, ledger: Ledger, zeros: int = 0) -> None:
+    """Add scoring and the second pass.
+
+    Args:
+        beyond: cycles after the first pass. zeros: MACs of the second pass with a zero operand.
+    """
     table, high = machine.technology.table, machine.mac.high
     assert high is not None
     outputs = gemm.gemms * gemm.m * gemm.n
-    compare_j = table.adder_j_per_bit.value * machine.mac.low.output_bits
-    ledger.add("side", outputs * compare_j, table.adder_j_per_bit.uncertainty)
+    ledger.add("side", "scores", outputs, compare_energy(machine))
+    second = Ledger()
     on_array = machine.side_engine is None
     energy = mode_energy(machine, high, on_engine=not on_array)
-    mul_j, acc_j = recompute_j(work, energy)
-    ledger.add("mul", mul_j, energy.mul_class)
-    ledger.add("acc", acc_j, energy.acc_class)
-    ledger.add("register", work.register_bits * table.register_j_per_bit.value, table.register_j_per_bit.uncertainty)
+    _macs(energy, work.macs - zeros, zeros, work.fold_adds, second)
+    _decoding(energy, high.operand_bits, work.array, 1, second)
+    second.add("register", "registers", work.register_bits, table.register_j_per_bit)
     if on_array:
-        slots = machine.array.pes * high.rate * beyond
-        ledger.add("idle", (slots - work.macs) * table.idle_factor.value * energy.mac_j, table.idle_factor.uncertainty)
-    _memory_energy(machine, work.traffic(machine.memory), "gather", ledger)
+        slots = machine.array.pes * high.rate * beyond // high.passes
+        second.add("idle", "idle PEs", slots - work.macs, energy.idle)
+    moved = work.traffic(machine.memory)
+    _memory_energy(machine, level_bits(machine.memory, moved), moved.dram, 1, "gather", second)
+    ledger.join(second, "second pass: ")
     if machine.memory is not None:  # the mask, one bit an output
-        read, write = level_energies(machine)[machine.memory.buffer("o").name]
-        ledger.add("sram", outputs * read.value, read.uncertainty)
-        ledger.add("sram", outputs * write.value, write.uncertainty)
+        (_, read), (_, write) = memory_charges(machine)[0][machine.memory.buffer("o").name]
+        ledger.add("sram", "reads of the mask", outputs, read)
+        ledger.add("sram", "writes of the mask", outputs, write)
+
+
+@lru_cache(maxsize=256)
+def compare_energy(machine: Machine) -> Entry:
+    """Return the energy of the score of one output, an integer compare of its stored width."""
+    adder, bits = machine.technology.table.adder_j_per_bit, machine.mac.low.output_bits
+    return replace(adder, value=adder.value * bits, unit="output", formula=f"{adder.value * 1e15:g} fJ/bit x {bits}")
 
 
 def idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None, ledger: Ledger) -> None:
     """Add what stands beside the active datapath: a side engine between its MACs, the other of two datapaths."""
-    table, high = machine.technology.table, machine.mac.high
+    high = machine.mac.high
     if high is None:
         return
     if machine.side_engine is not None:
         slots = machine.side_engine.lanes * cycles - (0 if work is None else work.macs)
-        engine_j = mode_energy(machine, high, on_engine=True).mac_j
-        ledger.add("idle", slots * table.idle_factor.value * engine_j, table.idle_factor.uncertainty)
+        ledger.add("idle", "idle lanes of the side engine", slots, mode_energy(machine, high, on_engine=True).idle)
     if machine.mac.datapath == "pair":
         unused = machine.mac.low if mode == "high" else high
         slots = machine.array.pes * unused.rate * cycles
-        unused_j = mode_energy(machine, unused).mac_j
-        ledger.add("idle", slots * table.idle_factor.value * unused_j, table.idle_factor.uncertainty)
+        ledger.add("idle", "the datapath that is not in use", slots, mode_energy(machine, unused).idle)
 
 
-def level_energies(machine: Machine) -> dict[str, tuple[Entry, Entry]]:
-    """Return the energies per bit read and written of each on-chip level, by its name."""
-    if machine.memory is None:
-        return {}
-    buffer, table = machine.memory.accumulators, machine.technology.table
+@lru_cache(maxsize=256)
+def memory_charges(machine: Machine) -> tuple[dict[str, tuple[tuple[str, Entry], tuple[str, Entry]]], Entry]:
+    """Return what a bit costs.
+
+    Returns:
+        (by name of an on-chip level: (what a read is called, its energy), (the same of a write); that of the DRAM).
+    """
+    memory, table = machine.memory, machine.technology.table
+    assert memory is not None
     found = {}
-    for level in (*machine.memory.levels, *(() if buffer is None else (buffer,))):
+    for level in (*memory.levels, *(() if memory.accumulators is None else (memory.accumulators,))):
         auto = table.sram_energy(level.size_bits)
-        found[level.name] = _or_given(level.read_j_per_bit, auto), _or_given(level.write_j_per_bit, auto)
-    return found
-
-
-def dram_energy(memory: Memory, table: EnergyTable) -> Entry:
-    """Return the energy per bit moved in or out of the DRAM."""
-    return _or_given(memory.dram.energy_j_per_bit, table.dram_j_per_bit)
+        read, write = _or_given(level.read_j_per_bit, auto), _or_given(level.write_j_per_bit, auto)
+        found[level.name] = (f"{level.name} reads", read), (f"{level.name} writes", write)
+    return found, _or_given(memory.dram.energy_j_per_bit, table.dram_j_per_bit)
 
 
 def _or_given(given: float | None, auto: Entry) -> Entry:
-    return auto if given is None else Entry(given, "user", "machine file")
+    return auto if given is None else Entry(given, "user", "machine file", "bit")

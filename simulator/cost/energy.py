@@ -1,204 +1,211 @@
-"""Energy of single operations, from the table of the process node (estimates).
+"""Energy of single operations from the technology table (estimates), and the ledger of what an operation costs.
 
-A multiplier of floats costs its partial products and the add of exponents; a float adder is proportional to its
-significand, an integer one to its width, one that takes aligned terms to its width plus the shift that aligns them.
-Coefficients, their sources and classes are in the tables beside this file.
+Coefficients, their sources and classes are in the tables beside this file; what is counted in datapath.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
-from formats import FixedFormat, FloatFormat, Format
-from simulator.arithmetic.accumulators import (
-    Accumulator,
-    Chunk,
-    Exact,
-    Fixed,
-    Interleave,
-    Kahan,
-    Late,
-    Neumaier,
-    Reverse,
-    Seq,
-    Tree,
-    innermost,
-    outermost,
-    result_use,
-)
+from formats import Format
 from simulator.errors import InputError
 from simulator.hardware import MacMode
-from simulator.hardware.order import adder_bits
-from simulator.hardware.technology import BANDS, EnergyTable
+from simulator.hardware.technology import BANDS, Entry, TechnologyTable
+from simulator.result import EnergyItem
+
+from .datapath import COEFFICIENTS, Component, components, decoder, fold_components, lane_components
 
 PARTS = ("mul", "acc", "side", "register", "idle", "sram", "dram", "gather", "leak")
 
+# What a MAC, an addition to a partial sum or the like costs: (part, what, energy of one).
+Charges = tuple[tuple[str, str, Entry], ...]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class MacEnergy:
-    """Energies of one mode of a MAC, in joules, with the class of each: product, sum, add to a partial sum."""
+    """Energies of one mode of a MAC.
 
-    mul_j: float
-    acc_j: float
-    fold_j: float
-    mul_class: str
-    acc_class: str
+    Args:
+        mac: of one MAC. fold: of one addition to a partial sum. idle: of a MAC that rests for a cycle.
+        decode: of one activation and one weight that enter the array; None where nothing is decoded.
+    """
+
+    mac: Charges
+    fold: Charges
+    idle: Entry
+    decode: tuple[Entry | None, Entry | None]
 
     @property
     def mac_j(self) -> float:
-        return self.mul_j + self.acc_j
+        """Energy of one MAC."""
+        return sum(entry.value for _, _, entry in self.mac)
 
 
 @lru_cache(maxsize=1024)
-def mac_energy(table: EnergyTable, mode: MacMode, further_modes: int) -> MacEnergy:
+def mac_energy(table: TechnologyTable, mode: MacMode, further_modes: int, slices: MacMode | None = None) -> MacEnergy:
     """Return the energy of a MAC mode; an energy given in the machine file counts as multiplier, without split.
 
     Args:
         table: of the node. mode: arithmetic. further_modes: that the same datapath has.
+        slices: the mode whose multiplier forms the products, in several passes; None for one of this mode's own.
     Raises:
         InputError: a format that the model does not price.
     """
-    factor = 1.0 + further_modes * table.mode_factor.value
-    accumulator, operands = mode.spec.accumulator, mode.operand_formats
-    if mode.energy_j is not None:
-        return MacEnergy(mode.energy_j, 0.0, _fold_beside_given_j(table, mode, factor), "user", "user")
-    fold_j = factor * _fold_j(table, mode)
-    state = innermost(accumulator)
-    assumed = adder_bits(state, operands) is not None or isinstance(state, Fixed)
-    inner = accumulator.inner if isinstance(accumulator, Late) else accumulator
-    within = inner.inner if isinstance(inner, Chunk) else inner  # the outermost joins are priced as folds
-    return MacEnergy(
-        factor * multiplier_j(table, *operands, state),
-        factor * adder_j(table, within, operands),
-        fold_j,
-        table.partial_product_j_per_bit2.uncertainty,
-        "assumed" if assumed else table.float_adder_j_per_bit.uncertainty,
+    given = mode.energy_j
+    if given is not None:
+        mac: Charges = (("mul", "MACs, as the machine file gives them", Entry(given, "user", "machine file", "MAC")),)
+        try:
+            fold = _charges(table, fold_components(mode), further_modes, "add", "partial sums: ")
+        except InputError:  # bounded by that of a MAC
+            fold = (("acc", "partial sums: as a MAC", Entry(given, "user", "machine file", "add")),)
+        return MacEnergy(mac, fold, idle_energy(table, mac), (None, None))
+    mac = _charges(table, components(mode, slices), further_modes, "MAC")
+    fold = _charges(table, fold_components(mode), further_modes, "add", "partial sums: ")
+    a, w = (decoder(fmt) for fmt in mode.operand_formats)
+    decode = (
+        None if a is None else component_energy(table, a, "operand"),
+        None if w is None else component_energy(table, w, "operand"),
+    )
+    return MacEnergy(mac, fold, idle_energy(table, mac), decode)
+
+
+def _charges(
+    table: TechnologyTable, circuits: Iterable[Component], further_modes: int, unit: str, prefix: str = ""
+) -> Charges:
+    return tuple(
+        (circuit.part, prefix + circuit.what, component_energy(table, circuit, unit, further_modes))
+        for circuit in circuits
     )
 
 
-def _fold_j(table: EnergyTable, mode: MacMode) -> float:
-    """Return the energy of adding a run's result to a partial sum: without a shift where that is fixed point."""
-    final = outermost(mode.spec.accumulator)
-    if isinstance(final, Exact):
-        return fixed_adder_j(table, mode.partial_sum_bits, aligned=False)
-    return adder_j(table, final, mode.operand_formats)
+def component_energy(table: TechnologyTable, circuit: Component, unit: str, further_modes: int = 0) -> Entry:
+    """Return the energy of a circuit for one MAC, or for one of what `unit` says."""
+    return replace(_sized(table, circuit, further_modes, _ENERGY, circuit.times), unit=unit)
 
 
-def _fold_beside_given_j(table: EnergyTable, mode: MacMode, factor: float) -> float:
-    """Return the same where the file gives the energy of a MAC, which bounds that of a sum without a price."""
-    assert mode.energy_j is not None
-    try:
-        return factor * _fold_j(table, mode)
-    except InputError:
-        return mode.energy_j
-
-
-def multiplier_j(table: EnergyTable, a: Format, b: Format, state: Accumulator) -> float:
-    """Return the energy of one product: exact in an array of partial products, or rounded and normalised on its own."""
-    a_bits, b_bits = _significand_bits(a), _significand_bits(b)
-    products = a_bits * b_bits
-    rounded = _rounded_product(state)
-    if rounded is not None:
-        return table.rounded_multiplier_j_per_bit2.value * products + table.rounded_multiplier_j_per_bit.value * rounded
-    exponents = max(f.exponent_bits if isinstance(f, FloatFormat) else 0 for f in (a, b))
-    return table.partial_product_j_per_bit2.value * products + (
-        table.adder_j_per_bit.value * (exponents + 1) if exponents else 0.0
-    )
-
-
-def _rounded_product(state: Accumulator) -> int | None:
-    """Return the bits of the format into which a float product is rounded before the sum, None where it is exact."""
-    match state:
-        case Seq(product, _):
-            return product.format.bits if isinstance(product.format, FloatFormat) else None
-        case Tree(total, _, "rounded") | Kahan(total) | Neumaier(total):
-            return total.format.bits
-    return None
-
-
-def adder_j(table: EnergyTable, accumulator: Accumulator, operands: tuple[Format, Format]) -> float:
-    """Return the energy of adding one product, with its share of the joins of what it is composed of."""
-    match accumulator:
-        case Chunk(length, inner, outer):
-            return adder_j(table, inner, operands) + adder_j(table, outer, operands) / length
-        case Interleave(_, inner, _):
-            return adder_j(table, inner, operands)  # the lanes are joined once an output
-        case Late(inner) | Reverse(_, inner):
-            return adder_j(table, inner, operands)
-        case Kahan() | Neumaier():
-            return 4 * _plain_adder_j(table, accumulator.sum.format)
-    width = adder_bits(accumulator, operands)
-    if width is not None:
-        return fixed_adder_j(table, width, aligned=True)
-    return _plain_adder_j(table, result_use(accumulator).format)
-
-
-def fixed_adder_j(table: EnergyTable, width: int, *, aligned: bool) -> float:
-    """Return the energy of a fixed-point sum of so many bits, with the shift that aligns a term or without."""
-    shift = table.shifter_j_per_bit.value * width * (width - 1).bit_length() if aligned else 0.0
-    return table.adder_j_per_bit.value * width + shift
-
-
-def _plain_adder_j(table: EnergyTable, fmt: Format) -> float:
-    """Energy of one sum in a format: a float adder by its significand, an integer one by its width."""
-    if isinstance(fmt, FixedFormat):
-        return table.adder_j_per_bit.value * fmt.bits
-    return table.float_adder_j_per_bit.value * _priced(fmt).precision
-
-
-def arithmetic_j(table: EnergyTable, fmt: Format) -> tuple[float, float] | None:
+@lru_cache(maxsize=256)
+def lane_energies(table: TechnologyTable, fmt: Format) -> tuple[Entry, Entry] | None:
     """Return the energies of an addition and of a multiplication that stand alone, each with a result in the format.
 
     None for a format that the model does not price.
     """
-    if isinstance(fmt, FixedFormat):
-        return _plain_adder_j(table, fmt), table.partial_product_j_per_bit2.value * fmt.bits**2
-    if isinstance(fmt, FloatFormat):
-        rounding_j = table.rounded_multiplier_j_per_bit.value * fmt.bits
-        return (
-            _plain_adder_j(table, fmt),
-            table.rounded_multiplier_j_per_bit2.value * fmt.precision**2 + rounding_j,
-        )
-    return None
+    try:
+        adder, multiplier = lane_components(fmt)
+    except InputError:
+        return None
+    return component_energy(table, adder, "step"), component_energy(table, multiplier, "step")
 
 
-def _significand_bits(fmt: Format) -> int:
-    return fmt.bits if isinstance(fmt, FixedFormat) else _priced(fmt).precision
+def component_area(table: TechnologyTable, circuit: Component, further_modes: int = 0) -> Entry:
+    """Return the area of one of a circuit."""
+    return _sized(table, circuit, further_modes, _AREA)
 
 
-def _priced(fmt: Format) -> FloatFormat:
-    if not isinstance(fmt, FloatFormat):
-        raise InputError(
-            f"{fmt}: got a format that the energy model does not price; expected a float or an integer; "
-            "give the MAC's energy, as in 'energy: \"0.4 pJ\"'"
-        )
-    return fmt
+_ENERGY, _AREA = 0, 1  # columns of COEFFICIENTS
 
 
-@dataclass
+def _sized(
+    table: TechnologyTable, circuit: Component, further_modes: int, column: int, times: Fraction = Fraction(1)
+) -> Entry:
+    """Return so many times the energy or the area of a circuit, with the formula in numbers."""
+    unit, scale = ("fJ", 1e15) if column == _ENERGY else ("µm²", 1.0)
+    used: list[Entry] = [getattr(table, COEFFICIENTS[term.coefficient][column]) for term in circuit.terms]
+    pairs = list(zip(used, circuit.terms, strict=True))
+    value = sum(entry.value * term.amount for entry, term in pairs)
+    formula = " + ".join(f"{entry.value * scale:g} {unit}/{entry.unit} x {term.shown}" for entry, term in pairs)
+    factors = []
+    if circuit.tapered:
+        used.append(table.posit_factor)
+        factors.append((table.posit_factor.value, " (posit or takum)"))
+    if further_modes:
+        factors.append((1.0 + further_modes * table.mode_factor.value, " (further mode)"))
+    if times.numerator != 1:
+        factors.append((times.numerator, ""))
+    if len(pairs) > 1 and (factors or times != 1):
+        formula = f"({formula})"
+    for factor, why in factors:
+        value, formula = value * factor, f"{formula} x {factor:g}{why}"
+    if times.denominator != 1:
+        value, formula = value / times.denominator, f"{formula} / {times.denominator}"
+    widest = max(used, key=lambda entry: entry.band)
+    return Entry(value, widest.uncertainty, "; ".join(dict.fromkeys(entry.source for entry in used)), formula=formula)
+
+
+def idle_energy(table: TechnologyTable, mac: Charges) -> Entry:
+    """Return the energy of a MAC that rests for a cycle."""
+    factor, mac_j = table.idle_factor, sum(entry.value for _, _, entry in mac)
+    formula = f"{factor.value:g} x {mac_j * 1e15:g} fJ of a MAC"
+    return Entry(factor.value * mac_j, factor.uncertainty, factor.source, "MAC and cycle", formula)
+
+
+class Totals(NamedTuple):
+    """Sums of a ledger.
+
+    Args:
+        parts_j: by part, all that the ledger has. low_j, high_j: bounds of their sum, as if all entries were off in the same
+            direction by their bands. classes: of each part that costs something, the widest of its entries.
+    """
+
+    parts_j: dict[str, float]
+    low_j: float
+    high_j: float
+    classes: dict[str, str]
+
+
 class Ledger:
-    """Energy by part, with the uncertainty of each entry; bounds add up as if all were off in the same direction."""
+    """Energies as they are counted: how many of what, and what one of it costs.
 
-    parts_j: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    classes: dict[str, str] = field(default_factory=dict)
-    low_j: float = 0.0
-    high_j: float = 0.0
+    Args:
+        parts: names that may be charged.
+    """
 
-    def add(self, part: str, joules: float, uncertainty: str) -> None:
-        """Add energy to a part; its class is shown as the widest of its entries."""
-        if joules == 0.0:
-            return
-        band = BANDS[uncertainty]
-        self.parts_j[part] += joules
-        self.low_j += joules / band
-        self.high_j += joules * band
-        known = self.classes.get(part)
-        if known is None or BANDS[known] < band:
-            self.classes[part] = uncertainty
+    def __init__(self, parts: tuple[str, ...] = PARTS) -> None:
+        self.parts = parts
+        self.charges: list[tuple[str, str, float, Entry]] = []
 
-    def basis(self, table: EnergyTable, leakage_w: float) -> str:
-        """Return class and band of each part in words."""
-        parts = [f"{part} {kind} x/÷ {BANDS[kind]:g}" for part, kind in self.classes.items()]
-        static = "" if leakage_w else "; static power not given, counted as 0"
-        return f"estimate, table {table.name} ({table.node_nm:g} nm): {', '.join(parts)}{static}"
+    def add(self, part: str, what: str, count: float, entry: Entry) -> None:
+        """Add so many of something to a part; nothing for none of it, or for what is free."""
+        if count and entry.value:
+            self.charges.append((part, what, count, entry))
+
+    def join(self, other: Ledger, before: str) -> None:
+        """Add all of another ledger, with some words before what it is."""
+        self.charges += [(part, before + what, count, entry) for part, what, count, entry in other.charges]
+
+    def totals(self) -> Totals:
+        """Return the sums so far."""
+        parts, low_j, high_j = dict.fromkeys(self.parts, 0.0), 0.0, 0.0
+        classes: dict[str, str] = {}
+        for part, _, count, entry in self.charges:
+            joules, kind = count * entry.value, entry.uncertainty
+            band = BANDS[kind]
+            parts[part] += joules
+            low_j += joules / band
+            high_j += joules * band
+            if part not in classes or BANDS[classes[part]] < band:
+                classes[part] = kind
+        return Totals(parts, low_j, high_j, classes)
+
+    def items(self) -> tuple[EnergyItem, ...]:
+        """Return what was counted, one record each."""
+        return tuple(energy_item(*charge) for charge in self.charges)
+
+
+def energy_item(part: str, what: str, count: float, entry: Entry) -> EnergyItem:
+    """Return one charge as a record."""
+    return EnergyItem(
+        part, what, count, entry.unit, entry.value, count * entry.value, entry.uncertainty, entry.band, entry.formula,
+        entry.source,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def basis(classes: tuple[tuple[str, str], ...], table: TechnologyTable, static: bool) -> str:
+    """Return class and band of each part in words; `static`: whether there is static power."""
+    parts = [f"{part} {kind} x/÷ {BANDS[kind]:g}" for part, kind in classes]
+    missing = "" if static else "; static power not given, counted as 0"
+    return f"estimate, table {table}: {', '.join(parts)}{missing}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 
-from .bill import mode_energy
+from .area import Area, known_area
+from .bill import compare_energy, mode_energy
 from .gemm import Gemm
-from .price import Cost, price
+from .price import MODES, Cost, price
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Estimate:
         accumulation_cost: by mode, see `accumulation_cost`.
         break_even_flagged: fraction of flags at which the MACs of two passes cost the energy of one in the high mode,
             memory not counted (estimate); None without a two-pass policy.
+        area: of the machine; None where a format of its MACs has no circuits in the model.
     """
 
     hardware: str
@@ -34,13 +37,32 @@ class Estimate:
     two_pass: Cost | None
     accumulation_cost: dict[str, float | None]
     break_even_flagged: float | None
+    area: Area | None
+
+    @property
+    def modes(self) -> dict[str, Cost]:
+        """Costs by mode, of those that the machine has."""
+        of_all = {"low": self.low, "high": self.high, "two_pass": self.two_pass}
+        return {mode: cost for mode, cost in of_all.items() if cost is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain dicts, lists and numbers."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)} | {"gemm": asdict(self.gemm)}
+        own = (*MODES, "area")
+        return plain | {name: None if plain[name] is None else plain[name].to_dict() for name in own}
 
 
-def estimate(hw: Machine | str | os.PathLike[str], gemm: tuple[int, int, int] | Gemm, flagged: float = 0.0) -> Estimate:
+def estimate(
+    hw: Machine | str | os.PathLike[str],
+    gemm: tuple[int, int, int] | Gemm,
+    flagged: float = 0.0,
+    zeros: float | None = None,
+) -> Estimate:
     """Price an operation in every mode of a machine, with flags taken as independent.
 
     Args:
         hw: a machine, the path of its file, or the name of a bundled one. gemm: (M, N, K). flagged: fraction in 0..1.
+        zeros: for a machine with zero gating, the fraction of MACs with a zero operand, 0..1; None: all work.
     Raises:
         InputError: bad machine, shape or fraction.
     """
@@ -49,17 +71,19 @@ def estimate(hw: Machine | str | os.PathLike[str], gemm: tuple[int, int, int] | 
         if not isinstance(gemm, tuple | list) or len(gemm) != 3:
             raise InputError(f"gemm: got {gemm!r}; expected three whole numbers (M, N, K); give e.g. (64, 64, 64)")
         gemm = Gemm(*gemm)
-    two_pass = None if machine.policy is None else price(machine, gemm, "two_pass", flagged)
+    given = None if zeros is None else float(zeros)
+    two_pass = None if machine.policy is None else price(machine, gemm, "two_pass", flagged, given)
     share = 0.0 if two_pass is None else two_pass.flagged_outputs / (gemm.gemms * gemm.m * gemm.n)
     return Estimate(
         hardware=machine.name,
         gemm=gemm,
         flagged=flagged,
-        low=price(machine, gemm, "low"),
-        high=None if machine.mac.high is None else price(machine, gemm, "high"),
+        low=price(machine, gemm, "low", zeros=given),
+        high=None if machine.mac.high is None else price(machine, gemm, "high", zeros=given),
         two_pass=two_pass,
         accumulation_cost=accumulation_cost(machine, share),
         break_even_flagged=None if machine.policy is None else _break_even(machine, gemm),
+        area=known_area(machine),
     )
 
 
@@ -107,9 +131,8 @@ def break_even(low_j: float, side_j: float, high_j: float, group: int = 1) -> fl
 def _break_even(machine: Machine, gemm: Gemm) -> float:
     policy, high, array = machine.policy, machine.mac.high, machine.array
     assert policy is not None and high is not None
-    table = machine.technology.table
     group = {"element": 1, "row": gemm.n, "coltile": array.columns, "tile": array.rows * array.columns}[policy.gather]
     low_j = mode_energy(machine, machine.mac.low).mac_j
     high_j = mode_energy(machine, high, on_engine=machine.side_engine is not None).mac_j
-    side_j = table.adder_j_per_bit.value * machine.mac.low.output_bits / gemm.k
+    side_j = compare_energy(machine).value / gemm.k
     return break_even(low_j, side_j, high_j, group) if high_j else 0.0

@@ -11,16 +11,16 @@ from simulator.errors import InputError
 from simulator.hardware import Machine
 from simulator.hardware.document import Keys
 from simulator.hardware.quantities import Quantity
-from simulator.hardware.technology import BANDS, EnergyTable, Entry, dimension_of
+from simulator.hardware.technology import BANDS, Entry, TechnologyTable, dimension_of
 from simulator.result import Setting
 
-from .bill import level_energies, mode_energy
-from .energy import MacEnergy, arithmetic_j
+from .bill import memory_charges, mode_energy
+from .energy import MacEnergy, lane_energies
 from .vector_unit import UNCERTAINTY
 
 
 def expanded(machine: Machine) -> dict[Keys, Setting]:
-    """Return every key of a machine's file with the value in effect, its origin and its source, and its energy table.
+    """Return every key of a machine's file with the value in effect, its origin and its source, and its table.
 
     Args:
         machine: from a file.
@@ -51,39 +51,40 @@ def _energies(machine: Machine) -> dict[Keys, tuple[Entry, str]]:
             if mode is not None:
                 found["mac", name, "energy"] = _mac_entry(mode_energy(machine, mode)), "energy"
     if machine.memory is not None:
-        found["memory", "dram", "energy"] = machine.technology.table.dram_j_per_bit, "energy per bit"
-    for level, (read, write) in level_energies(machine).items():
-        found["memory", level, "read_energy"] = read, "energy per bit"
-        found["memory", level, "write_energy"] = write, "energy per bit"
-    arithmetic = arithmetic_j(machine.technology.table, machine.vector_unit.format.format)
-    if arithmetic is not None:
-        found["vector_unit", "energy"] = _vector_entry(*arithmetic), "energy"
+        on_chip, dram = memory_charges(machine)
+        found["memory", "dram", "energy"] = dram, "energy per bit"
+        for level, ((_, read), (_, write)) in on_chip.items():
+            found["memory", level, "read_energy"] = read, "energy per bit"
+            found["memory", level, "write_energy"] = write, "energy per bit"
+    lane = lane_energies(machine.technology.table, machine.vector_unit.format.format)
+    if lane is not None:
+        found["vector_unit", "energy"] = _vector_entry(*lane), "energy"
     return found
 
 
 def _mac_entry(energy: MacEnergy) -> Entry:
-    """Return the energy of a MAC as one entry, of the wider class of its parts, which the source tells apart."""
-    classes = (energy.mul_class, energy.acc_class)
-    parts = (
-        f"product {_shown(energy.mul_j, 'energy')} ({energy.mul_class}), sum {_shown(energy.acc_j, 'energy')} "
-        f"({energy.acc_class}); an add to a partial sum {_shown(energy.fold_j, 'energy')}"
-    )
-    return Entry(energy.mac_j, max(classes, key=lambda one: BANDS[one]), parts)
+    """Return the energy of a MAC as one entry, of the widest class of its parts, which the source tells apart."""
+    widest = max((entry for _, _, entry in energy.mac), key=lambda entry: entry.band)
+    parts = (f"{what} {_shown(entry.value, 'energy')} ({entry.uncertainty})" for _, what, entry in energy.mac)
+    fold_j = sum(entry.value for _, _, entry in energy.fold)
+    source = f"{', '.join(parts)}; an add to a partial sum {_shown(fold_j, 'energy')}"
+    return Entry(energy.mac_j, widest.uncertainty, source, "MAC")
 
 
-def _vector_entry(add_j: float, multiply_j: float) -> Entry:
+def _vector_entry(add: Entry, multiply: Entry) -> Entry:
     """Return the energy of both fused, with those of the two in the source."""
-    parts = f"an addition {_shown(add_j, 'energy')}, a multiplication {_shown(multiply_j, 'energy')}, both when fused"
-    return Entry(add_j + multiply_j, UNCERTAINTY, parts)
+    add_shown, multiply_shown = (_shown(entry.value, "energy") for entry in (add, multiply))
+    parts = f"an addition {add_shown}, a multiplication {multiply_shown}, both when fused"
+    return Entry(add.value + multiply.value, UNCERTAINTY, parts, "step")
 
 
-def _resolved(setting: Setting, entry: Entry, dimension: str, table: EnergyTable) -> Setting:
+def _resolved(setting: Setting, entry: Entry, dimension: str, table: TechnologyTable) -> Setting:
     source = "; ".join(text for text in (entry.source, setting.source) if text)
     origin = f"{setting.origin}: auto, {_of_table(entry, table)}"
     return replace(setting, value=_shown(entry.value, dimension), origin=origin, source=source)
 
 
-def _entries(table: EnergyTable) -> Iterator[tuple[str, Setting]]:
+def _entries(table: TechnologyTable) -> Iterator[tuple[str, Setting]]:
     """Yield the entries of a table by name."""
     for name in (field.name for field in fields(table)):
         content = getattr(table, name)
@@ -95,13 +96,13 @@ def _entries(table: EnergyTable) -> Iterator[tuple[str, Setting]]:
                 yield f"{name}[{size}]", _entry(f"{name}[{size}]", entry, table)
 
 
-def _entry(name: str, entry: Entry, table: EnergyTable) -> Setting:
+def _entry(name: str, entry: Entry, table: TechnologyTable) -> Setting:
     dimension = dimension_of(name.partition("[")[0])
     value = entry.value if dimension is None else _shown(entry.value, dimension)
     return Setting(f"technology.table.{name}", value, _of_table(entry, table), entry.source)
 
 
-def _of_table(entry: Entry, table: EnergyTable) -> str:
+def _of_table(entry: Entry, table: TechnologyTable) -> str:
     return f"table {table.name} ({entry.uncertainty} x/÷ {BANDS[entry.uncertainty]:g})"
 
 

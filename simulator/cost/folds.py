@@ -12,7 +12,9 @@ ISPASS 2020; the overlapped forms follow the shadow registers of the TPU (Jouppi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import NamedTuple
 
 from simulator.hardware import Array
@@ -136,7 +138,15 @@ def array_words(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) 
 
 
 def register_bits(
-    array: Array, dataflow: str, m: int, n: int, k: int, rate: int, a_bits: int, w_bits: int, state_bits: int
+    array: Array,
+    dataflow: str,
+    m: int,
+    n: int,
+    k: int,
+    rate: int,
+    a_bits: int | Fraction,
+    w_bits: int | Fraction,
+    state_bits: int,
 ) -> int:
     """Return the register bits written inside the array for one GEMM (estimate).
 
@@ -147,8 +157,8 @@ def register_bits(
     shift = array.rows * (array.rows + 1) // 2
     rows, _, _ = fold_grid(array, dataflow, m, n, k, rate)
     if dataflow == "dot":
-        return inner * m * n * (rate * (a_bits + w_bits) + state_bits)
+        return math.ceil(inner * m * n * (rate * (a_bits + w_bits) + state_bits))
     if dataflow == "os":
-        return inner * m * n * (rate * (a_bits + w_bits) + state_bits) + rows * n * shift * state_bits
+        return math.ceil(inner * m * n * (rate * (a_bits + w_bits) + state_bits) + rows * n * shift * state_bits)
     sums = m * array.rows * rows * n * state_bits
-    return inner * m * n * rate * a_bits + sums + rows * n * shift * rate * w_bits
+    return math.ceil(inner * m * n * rate * a_bits + sums + rows * n * shift * rate * w_bits)

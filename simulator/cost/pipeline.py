@@ -10,6 +10,8 @@ column of tiles differ only at its ends, so one tile stands for all that lie bet
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -32,7 +34,7 @@ from .folds import (
     sums_in_pes,
 )
 from .tiling import Problem, Tile, choose_tile, lengths, sums_stay
-from .traffic import ArrayBits, Traffic, Transfer, memory_bound, port_cycles, transfer_cycles
+from .traffic import ArrayBits, Traffic, Transfer, level_bits, memory_bound, port_cycles, transfer_cycles
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,8 @@ class Pass:
         dataflow: ws | is | os | dot. tile: all of the GEMM without a memory.
         a_passes, w_passes: how often A and W leave the DRAM.
         run: cycles by cause. memory_stall: all others; cycles: their sum. roofline: lower bound of cycles.
-        traffic: bits moved. register_bits: written inside the array. fold_adds: sums added to partial sums.
+        traffic: bits moved. level_bits: read from and written to each on-chip level, by its name.
+        register_bits: written inside the array. fold_adds: sums added to partial sums.
         start: cycles before the first tile. steps: cycles of an output tile, by class along the outer and the inner
         loop. step_counts: how many tiles are in each class, in the order of the loops.
     """
@@ -56,6 +59,7 @@ class Pass:
     memory_stall: int
     roofline: int
     traffic: Traffic
+    level_bits: Mapping[str, tuple[int, int]]
     register_bits: int
     fold_adds: int
     step_counts: tuple[tuple[int, ...], tuple[int, ...]]
@@ -165,6 +169,7 @@ class _Pipeline:
             traffic=Traffic(traffic.array.exchanged(), tuple(t.exchanged() for t in traffic.transfers))
             if exchanged
             else traffic,
+            level_bits=level_bits(self.memory, traffic),
             register_bits=register_bits(
                 self.array, self.flow, self.m, self.n, self.k, self.rate, widths.a, widths.w, widths.state
             ),
@@ -210,7 +215,7 @@ class _Pipeline:
         """Bits of a tile between array and buffers."""
         words, widths = array_words(self.array, self.flow, m, n, k, self.rate), self.widths
         outputs = m * n if last else 0
-        reads = words.a_reads * widths.a, words.w_reads * widths.w, outputs * widths.out
+        reads = math.ceil(words.a_reads * widths.a), math.ceil(words.w_reads * widths.w), outputs * widths.out
         if sums_stay(self.memory, self.flow):
             return ArrayBits(*reads)
         if sums_in_pes(self.flow):
@@ -225,7 +230,7 @@ class _Pipeline:
             return 0
         memory, (x, y, z) = self.memory, at
         mt, nt, kt = self.sizes(x, y, z)
-        a, w = mt * kt * self.widths.a, kt * nt * self.widths.w
+        a, w = math.ceil(mt * kt * self.widths.a), math.ceil(kt * nt * self.widths.w)
         rows_outside = self.tile.outer == "m"
         if self.along_k == 1:  # the outer operand stays for a row of tiles, a single inner one for the whole pass
             outer_comes, inner_comes = y == 0, x == 0 or self.inner_count > 1
@@ -292,8 +297,8 @@ class _Pipeline:
                     array = array.plus(bits, m_times * n_times * k_times)
         if self.memory is None:
             return Traffic(array, ())
-        transfers = [Transfer(a * m * k * widths.a, w * k * n * widths.w, m * n * widths.out) for a, w in self.passes()]
-        return Traffic(array, tuple(transfers))
+        a_bits, w_bits = math.ceil(m * k * widths.a), math.ceil(k * n * widths.w)
+        return Traffic(array, tuple(Transfer(a * a_bits, w * w_bits, m * n * widths.out) for a, w in self.passes()))
 
     def peak_cycles(self) -> int:
         """Cycles at the peak rate of all PEs."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,14 +13,17 @@ from simulator.arithmetic.accumulators import Exact
 from simulator.errors import InputError
 from simulator.hardware import Machine, MacMode
 from simulator.hardware.order import GUARD_BITS, innermost
+from simulator.hardware.technology import Entry
+from simulator.result import CycleItem, EnergyItem
 
 from .bill import first_pass_energy, idle_neighbours, second_pass_energy
-from .energy import Ledger
+from .energy import Ledger, basis
 from .flags import Flags, MaskFlags, read_flags
 from .gemm import Gemm
 from .pipeline import Pass, uniform_pass
 from .scalesim import scalesim_artefacts, scalesim_pass
-from .second_pass import Work, both_passes, combined_roofline, second_work, total_cycles
+from .schedule import Schedule
+from .second_pass import Work, combined_roofline, second_work, total_cycles
 from .tiling import Problem, Widths
 from .traffic import level_bits
 
@@ -44,7 +48,9 @@ class Cost:
         roofline_cycles: lower bound of cycles from peak MACs and bits moved by this schedule.
         traffic_bits: bits per level: dram, and NAME_reads, NAME_writes of each on-chip level.
         flagged_outputs, recomputed_outputs: outputs flagged, and those recomputed for them.
+        zero_macs: MACs of the first pass with a zero operand; None without zero gating.
         warnings: assumptions that this figure rests on beyond those of the model.
+        ledger, schedule: of which energy_items and cycle_items are made.
     """
 
     mode: str
@@ -62,27 +68,55 @@ class Cost:
     traffic_bits: Mapping[str, int]
     flagged_outputs: int
     recomputed_outputs: int
+    zero_macs: int | None
     warnings: tuple[str, ...]
+    ledger: Ledger = field(repr=False, compare=False)
+    schedule: Schedule = field(repr=False, compare=False)
 
     @property
     def waste_factor(self) -> float:
         """gamma: outputs recomputed over outputs flagged; 1 without flags."""
         return self.recomputed_outputs / self.flagged_outputs if self.flagged_outputs else 1.0
 
+    @property
+    def energy_items(self) -> tuple[EnergyItem, ...]:
+        """What energy_j is the sum of: how many of what, and what one costs, with formula, class and source."""
+        return self.ledger.items()
 
-def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float | MaskFlags | None = None) -> Cost:
+    @property
+    def cycle_items(self) -> tuple[CycleItem, ...]:
+        """What cycles is the sum of, with formulas."""
+        return self.schedule.items(self.cycles)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain dicts, lists and numbers."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("ledger", "schedule")}
+        energy, cycles = ([asdict(item) for item in self.energy_items], [asdict(item) for item in self.cycle_items])
+        return plain | {"energy_items": energy, "cycle_items": cycles}
+
+
+def price(
+    machine: Machine,
+    gemm: Gemm,
+    mode: str,
+    flags: NDArray[Any] | float | MaskFlags | None = None,
+    zeros: int | float | None = None,
+) -> Cost:
     """Price one operation in one mode.
 
     Args:
         machine: the accelerator. gemm: the operation. mode: low | high (uniform) | two_pass.
         flags: for two_pass, a bool array of shape (gemms, M, N), or (M, N) for one GEMM (the measured mask), or its
             counts, or the fraction of outputs flagged, 0..1, taken as independent.
+        zeros: for a machine with zero gating, how many MACs of the first pass have a zero operand (measured), or as a
+            float which fraction of them; None counts all MACs as working.
     Returns:
         The cost; estimates. Cycles are exact for the array as modelled.
     Raises:
-        InputError: a mode that the machine lacks, flags of the wrong kind, or a memory too small for one fold.
+        InputError: a mode that the machine lacks, flags or zeros of the wrong kind, or a memory too small for one fold.
     """
     _check_mode(machine, mode, flags)
+    zero_macs = _zero_macs(machine, gemm, zeros)
     two_pass = mode == "two_pass"
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
@@ -106,13 +140,20 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
         cycles = total_cycles(machine, gemm.gemms, first, work, found, gemm.k)
         roofline = combined_roofline(machine, gemm.gemms, first, work)
     parts = _cycle_parts(gemm, first, work, cycles)
-    ledger = Ledger()
-    first_pass_energy(machine, gemm, chosen, first, ledger, cycles if work is None or machine.side_engine else None)
+    ledger, resting = Ledger(), zero_macs or 0
+    first_pass_energy(
+        machine, gemm, chosen, first, ledger, cycles if work is None or machine.side_engine else None,
+        (problem.widths.a, problem.widths.w), resting,
+    )  # fmt: skip
     if work is not None:
-        second_pass_energy(machine, gemm, work, cycles - gemm.gemms * first.cycles, ledger)
+        # Which MACs of flagged outputs rest is not known: as many of them as of all.
+        resting_again = work.macs * resting // gemm.macs
+        second_pass_energy(machine, gemm, work, cycles - gemm.gemms * first.cycles, ledger, resting_again)
     idle_neighbours(machine, mode, cycles, work, ledger)
-    latency_s = cycles / machine.technology.frequency_hz
-    ledger.add("leak", machine.technology.leakage_w * latency_s, "user")
+    technology = machine.technology
+    latency_s = cycles / technology.frequency_hz
+    ledger.add("leak", "static power", latency_s, Entry(technology.leakage_w, "user", "machine file", "s"))
+    sums = ledger.totals()
     return Cost(
         mode=mode,
         dataflow=first.dataflow,
@@ -120,16 +161,19 @@ def price(machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float |
         cycle_parts=parts,
         utilisation=gemm.macs * chosen.passes / (array.pes * chosen.rate * cycles) if cycles else 0.0,
         latency_s=latency_s,
-        energy_j=sum(ledger.parts_j.values()),
-        energy_parts_j=ledger.parts_j,
-        energy_low_j=ledger.low_j,
-        energy_high_j=ledger.high_j,
-        energy_basis=ledger.basis(machine.technology.table, machine.technology.leakage_w),
+        energy_j=sum(sums.parts_j.values()),
+        energy_parts_j=sums.parts_j,
+        energy_low_j=sums.low_j,
+        energy_high_j=sums.high_j,
+        energy_basis=basis(tuple(sums.classes.items()), technology.table, bool(technology.leakage_w)),
         roofline_cycles=roofline,
         traffic_bits=_traffic(machine, gemm, first, work),
         flagged_outputs=0 if found is None else found.count(),
         recomputed_outputs=0 if work is None else work.outputs,
-        warnings=_warnings(machine, gemm, chosen, found),
+        zero_macs=zero_macs,
+        warnings=_warnings(machine, gemm, chosen, found, zeros),
+        ledger=ledger,
+        schedule=Schedule(machine, gemm, chosen, first, work),
     )
 
 
@@ -150,12 +194,33 @@ def _check_mode(machine: Machine, mode: str, flags: object) -> None:
         )
 
 
+def _zero_macs(machine: Machine, gemm: Gemm, zeros: int | float | None) -> int | None:
+    """Return how many MACs rest because an operand is zero; None on a machine without zero gating."""
+    if not machine.mac.zero_gating:
+        if zeros is not None:
+            raise InputError(
+                f"zeros: got {zeros!r} for a machine without mac.zero_gating ({machine.source}); expected none; leave "
+                "them out, or set mac.zero_gating: true"
+            )
+        return None
+    if zeros is None:
+        return 0
+    most = 1.0 if isinstance(zeros, float) else gemm.macs
+    if isinstance(zeros, bool) or not isinstance(zeros, int | float) or not 0 <= zeros <= most:
+        raise InputError(
+            f"zeros: got {zeros!r}; expected a count of MACs from 0 to {gemm.macs}, or a fraction from 0.0 to 1.0; "
+            "give e.g. 0.5"
+        )
+    return round(zeros * gemm.macs) if isinstance(zeros, float) else zeros
+
+
+@lru_cache(maxsize=1024)
 def _widths(machine: Machine, mode: MacMode, two_pass: bool) -> Widths:
-    a, w = (fmt.bits for fmt in mode.operand_formats)
+    a, w = mode.operand_bits
     a_held, w_held = a, w
     high = machine.mac.high
     if two_pass and high is not None and high.operand_formats != mode.operand_formats:
-        a_high, w_high = (fmt.bits for fmt in high.operand_formats)
+        a_high, w_high = high.operand_bits
         assert machine.policy is not None
         if machine.policy.weights == "high_only":
             a, w, a_held, w_held = a_high, w_high, a_high, w_high
@@ -175,28 +240,38 @@ def _cycle_parts(gemm: Gemm, first: Pass, work: Work | None, cycles: int) -> dic
 
 
 def _traffic(machine: Machine, gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
-    memory = machine.memory
-    moved = both_passes(memory, gemm.gemms, first, work)
-    bits = {"dram": moved.dram}
-    for name, (reads, writes) in level_bits(memory, moved).items():
-        bits[f"{name}_reads"], bits[f"{name}_writes"] = reads, writes
-    if work is not None:  # the mask
+    gemms, memory = gemm.gemms, machine.memory
+    bits = {"dram": gemms * first.traffic.dram}
+    for name, (reads, writes) in first.level_bits.items():
+        bits[f"{name}_reads"], bits[f"{name}_writes"] = gemms * reads, gemms * writes
+    if work is not None:
+        moved = work.traffic(memory)
+        bits["dram"] += moved.dram
+        for name, (reads, writes) in level_bits(memory, moved).items():
+            bits[f"{name}_reads"] += reads
+            bits[f"{name}_writes"] += writes
         name = "sram" if memory is None else memory.buffer("o").name
-        for way in ("reads", "writes"):
-            bits[f"{name}_{way}"] += gemm.gemms * gemm.m * gemm.n
+        for way in ("reads", "writes"):  # the mask
+            bits[f"{name}_{way}"] += gemms * gemm.m * gemm.n
     return bits
 
 
-def _warnings(machine: Machine, gemm: Gemm, mode: MacMode, flags: Flags | None) -> tuple[str, ...]:
-    found = []
+def _warnings(
+    machine: Machine, gemm: Gemm, mode: MacMode, flags: Flags | None, zeros: int | float | None
+) -> tuple[str, ...]:
+    found = [machine.technology.table.warning] if machine.technology.table.warning else []
     if mode.spec.operands is None:
         found.append("the MAC names no operand formats: operands are priced as fp32, 32 bit each")
     if machine.array.compat == "scalesim3":
         found.append(scalesim_artefacts(machine.array.dataflow))
     elif machine.memory is None:
         found.append("no memory described: operands are on chip, no stalls, no memory energy")
-    if isinstance(innermost(mode.spec.accumulator), Exact) and gemm.k > 2**GUARD_BITS:
+    if gemm.k > 2**GUARD_BITS and isinstance(innermost(mode.spec.accumulator), Exact):
         found.append(f"the exact accumulator is priced with room for 2**{GUARD_BITS} products, and K is {gemm.k}")
     if flags is not None and flags.independent:
         found.append("flags given as a fraction are taken as independent of each other")
+    if machine.mac.zero_gating and zeros is None:
+        found.append("mac.zero_gating: no zeros known, all MACs are counted as working")
+    elif isinstance(zeros, float):
+        found.append("zeros given as a fraction of the MACs are taken as given, not measured")
     return tuple(found)

@@ -15,7 +15,7 @@ from simulator.hardware import Array
 from .folds import ceil_div
 from .pipeline import Pass, uniform_pass
 from .tiling import Problem
-from .traffic import ArrayBits, Traffic, Transfer
+from .traffic import ArrayBits, Traffic, Transfer, level_bits
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,13 @@ def scalesim_pass(array: Array, problem: Problem) -> Pass:
     layer = scalesim_layer("", m, n, k, array.dataflow, array.rows, array.columns)
     words = ArrayBits(layer.sram_a_reads, layer.sram_w_reads, layer.sram_o_writes)
     dram = Transfer(8 * layer.dram_a_reads, 8 * layer.dram_w_reads, 8 * layer.dram_o_writes)
+    traffic = Traffic(ArrayBits().plus(words, 8), (dram,))
     return replace(
         own,
         run=own.run._replace(compute=own.run.compute - 1),
         roofline=own.roofline - 1,
-        traffic=Traffic(ArrayBits().plus(words, 8), (dram,)),
+        traffic=traffic,
+        level_bits=level_bits(None, traffic),
     )
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from simulator.hardware import Machine, MacMode, Memory, Policy, SideEngine
 
-from .energy import MacEnergy
 from .flags import Blocks, Flags, IndependentFlags, MaskFlags
 from .folds import array_words, as_streamed, ceil_div, fold_grid, folds_in_turn, register_bits, run_cycles, sums_in_pes
 from .pipeline import Pass
@@ -74,7 +73,7 @@ def _on_engine(
 ) -> Work:
     k = shape[3]
     count = flags.count()
-    a_bits, w_bits = (fmt.bits for fmt in high.operand_formats)
+    a_bits, w_bits = high.operand_bits
     # Sorted by row, a row of A is fetched once for each tile (or band of all columns) that holds a flag in it.
     bands = flags.bands(first.tile.n)
     a_rows = sum(times * rows for times, rows, _ in bands.pieces)
@@ -84,9 +83,9 @@ def _on_engine(
         macs=count * k,
         busy=count * ceil_div(k, engine.lanes) + engine_fill(machine, engine),
         switch=0,
-        array=ArrayBits(a_rows * k * a_bits, count * k * w_bits, count * high.output_bits),
+        array=ArrayBits(math.ceil(a_rows * k * a_bits), math.ceil(count * k * w_bits), count * high.output_bits),
         transfer=_refetched(machine, policy, high, shape, first, Blocks([], flags.rows(), flags.columns()), count),
-        register_bits=count * k * (a_bits + w_bits + high.accumulator_bits),
+        register_bits=math.ceil(count * k * (a_bits + w_bits + high.accumulator_bits)),
         fold_adds=count * (runs - 1),
     )
 
@@ -109,7 +108,7 @@ def _on_array(
     blocks = {"row": lambda: flags.bands(n), "coltile": lambda: flags.bands(array.columns)}.get(
         policy.gather, lambda: _tiles(flags, machine, first.dataflow)
     )()
-    a_bits, w_bits = (fmt.bits for fmt in high.operand_formats)
+    a_bits, w_bits = high.operand_bits
     folds, bits, registers, fold_adds = [], ArrayBits(), 0, 0
     exchanged, flow = first.dataflow == "is", as_streamed(first.dataflow)
     for times, rows, columns in blocks.pieces:
@@ -119,7 +118,8 @@ def _on_array(
         folds.append((folds_in_turn(array, flow, down, times * across), t * high.passes))
         words = array_words(array, flow, m, n, k, high.rate)
         psum_bits = words.psum_reads * high.partial_sum_bits
-        moved = ArrayBits(words.a_reads * a, words.w_reads * w, m * n * high.output_bits, psum_bits, psum_bits)
+        operands = math.ceil(words.a_reads * a), math.ceil(words.w_reads * w)
+        moved = ArrayBits(*operands, m * n * high.output_bits, psum_bits, psum_bits)
         bits = bits.plus(moved.exchanged() if exchanged else moved, times)
         if not sums_in_pes(flow):
             fold_adds += times * (down - 1) * m * n
@@ -155,7 +155,7 @@ def _refetched(
     if machine.memory is None:
         return Transfer(0, 0, 0)
     gemms, m, n, k = shape
-    a_format, w_format = high.operand_formats
+    a_bits, w_bits = high.operand_bits
     low = machine.mac.low
     second_format = policy.weights == "both" and high.operand_formats != low.operand_formats
     tiles = first.tile.counts(m, n, k)
@@ -167,9 +167,9 @@ def _refetched(
         stores = outputs * high.output_bits
     if on_chip and not second_format:
         return Transfer(0, 0, stores)
-    a_bits = first.a_passes * touched.rows * k * a_format.bits
-    w_bits = first.w_passes * touched.columns * k * w_format.bits
-    return Transfer(a_bits, w_bits, stores)
+    a_moved = first.a_passes * math.ceil(touched.rows * k * a_bits)
+    w_moved = first.w_passes * math.ceil(touched.columns * k * w_bits)
+    return Transfer(a_moved, w_moved, stores)
 
 
 def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: Flags, k: int) -> int:
@@ -266,8 +266,3 @@ def combined_roofline(machine: Machine, gemms: int, first: Pass, work: Work) -> 
     if policy.overlap == "none":
         return gemms * first.roofline + max(compute, memory_bound(memory, work.traffic(memory)))
     return max(gemms * first.roofline, compute, memory_bound(memory, both_passes(memory, gemms, first, work)))
-
-
-def recompute_j(work: Work, energy: MacEnergy) -> tuple[float, float]:
-    """Return (multiplier, adder) energy of the second pass."""
-    return work.macs * energy.mul_j, work.macs * energy.acc_j + work.fold_adds * energy.fold_j

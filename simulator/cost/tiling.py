@@ -7,8 +7,11 @@ what is read again: a whole operand, or the strip of a row of tiles; the rest pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
 
 from simulator.errors import InputError
 from simulator.hardware import Array, Level, Memory
@@ -17,25 +20,26 @@ from .folds import ceil_div, fold_grid, folds_in_turn, sums_in_pes
 from .traffic import transfer_cycles
 
 
-@dataclass(frozen=True)
-class Widths:
-    """Bits per element: a, w as moved; a_held, w_held on chip; state in the PE; psum between folds; out as stored."""
+class Widths(NamedTuple):
+    """Bits per element: a, w as moved; a_held, w_held on chip; state in the PE; psum between folds; out as stored.
 
-    a: int
-    w: int
+    Those of operands in blocks have fractions, their shares of the scales; what is moved rounds up to whole bits.
+    """
+
+    a: int | Fraction
+    w: int | Fraction
     state: int
     psum: int
     out: int
-    a_held: int
-    w_held: int
+    a_held: int | Fraction
+    w_held: int | Fraction
 
     def exchanged(self) -> Widths:
         """Return the widths with the operands exchanged."""
         return Widths(self.w, self.a, self.state, self.psum, self.out, self.w_held, self.a_held)
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One GEMM as the array sees it: M, N, K, MACs that a PE takes together, in how many cycles, bits per element."""
 
     m: int
@@ -76,8 +80,8 @@ class Tile:
         along_m, along_n, along_k = self.counts(problem.m, problem.n, problem.k)
         along_outer, along_inner = (along_m, along_n) if self.outer == "m" else (along_n, along_m)
         widths, free = problem.widths, level.size_bits // level.buffers
-        strip = problem.k * (self.m * widths.a_held if self.outer == "m" else self.n * widths.w_held)
-        whole = problem.k * (problem.n * widths.w_held if self.outer == "m" else problem.m * widths.a_held)
+        strip = math.ceil(problem.k * (self.m * widths.a_held if self.outer == "m" else self.n * widths.w_held))
+        whole = math.ceil(problem.k * (problem.n * widths.w_held if self.outer == "m" else problem.m * widths.a_held))
         keeps_strip = along_k > 1 and along_inner > 1 and strip <= free
         free -= strip if keeps_strip else 0
         return keeps_strip, along_outer > 1 and (along_inner > 1 or along_k > 1) and whole <= free
@@ -140,7 +144,7 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -
                 tile = Tile(mt, nt, kt, outer)
                 crossings = [tile.staged_passes(problem, level) for level in memory.staging]
                 crossings.append(tile.passes(m, n, k))
-                bits = [a * m * k * widths.a + w * k * n * widths.w for a, w in crossings]
+                bits = [math.ceil(a * m * k * widths.a + w * k * n * widths.w) for a, w in crossings]
                 slowest = max(map(transfer_cycles, bits, ports))
                 if array.copies > 1:  # one array does all folds in any case
                     slowest = max(slowest, _array_cycles(array, dataflow, problem, tile))
@@ -194,7 +198,7 @@ def _widest(memory: Memory, dataflow: str, mt: int, kt: int, widths: Widths) -> 
     most = 2**62 if buffer is None or sums_stay(memory, dataflow) else buffer.size_bits // (mt * widths.psum)
     for level in memory.buffers:
         free = level.size_bits // level.buffers - (mt * kt * widths.a_held if "a" in level.holds else 0)
-        for_each = kt * widths.w_held if "w" in level.holds else 0
+        for_each: int | Fraction = kt * widths.w_held if "w" in level.holds else 0
         for_each += mt * _staged_bits(memory, dataflow, widths) if "o" in level.holds else 0
         most = min(most, max(free, 0) // for_each) if for_each else most if free >= 0 else 0
     return most
@@ -232,8 +236,8 @@ def _too_small(array: Array, memory: Memory, dataflow: str, problem: Problem) ->
             f"{buffer.size_bits} bit of the level; raise memory.{buffer.name}.size"
         )
     needs = {
-        "a": mt * kt * widths.a_held,
-        "w": kt * nt * widths.w_held,
+        "a": math.ceil(mt * kt * widths.a_held),
+        "w": math.ceil(kt * nt * widths.w_held),
         "o": mt * nt * _staged_bits(memory, dataflow, widths),
     }
     words = {"a": "a", "w": "w", "o": "outputs"}

@@ -8,21 +8,24 @@ go back to it, once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from formats import Format
 from simulator.errors import InputError
 from simulator.hardware import Machine
-from simulator.hardware.technology import BANDS
+from simulator.hardware.technology import BANDS, Entry
+from simulator.result import EnergyItem
 
-from .bill import dram_energy, level_energies
-from .energy import Ledger, arithmetic_j
+from .bill import memory_charges
+from .energy import Ledger, lane_energies
 from .folds import ceil_div
 from .traffic import transfer_cycles
 
 # Fused multiply-adds of a function, and of a reciprocal or reciprocal root from a small table (assumed): a polynomial
 # of degree 5 or 6 behind a reduction of the argument, and two Newton steps. Libraries for float32 take about as many.
 POLYNOMIAL, NEWTON = 8, 4
+# Parts of an energy.
+PARTS = ("vector unit", "sram", "dram", "leak")
 # Class of an energy of steps that the table gives: their numbers are assumed.
 UNCERTAINTY = "assumed"
 
@@ -184,6 +187,12 @@ class VectorCost:
     energy_basis: str
     steps: Steps
     traffic_bits: dict[str, int]
+    ledger: Ledger = field(repr=False, compare=False)
+
+    @property
+    def energy_items(self) -> tuple[EnergyItem, ...]:
+        """What was counted, one record each; their energies add up to energy_j."""
+        return self.ledger.items()
 
 
 def vector_price(machine: Machine, operation: VectorOperation, form: Format) -> VectorCost:
@@ -197,7 +206,7 @@ def vector_price(machine: Machine, operation: VectorOperation, form: Format) -> 
         raise InputError(f"{machine.source}: vector_unit: {reason}")
     steps, unit = operation.steps, machine.vector_unit
     assert unit.lanes is not None
-    ledger = Ledger(dict.fromkeys(("vector unit", "sram", "dram", "leak"), 0.0))
+    ledger = Ledger(PARTS)
     _add_steps(machine, steps, form, ledger)
     bound, traffic = _memory(machine, operation, form.bits, ledger)
     bound = max(bound, ceil_div(steps.total, unit.lanes))
@@ -206,18 +215,20 @@ def vector_price(machine: Machine, operation: VectorOperation, form: Format) -> 
         assert machine.memory is not None
         cycles += 2 * machine.memory.dram.latency_cycles
     latency_s = cycles / machine.technology.frequency_hz
-    ledger.add("leak", machine.technology.leakage_w * latency_s, "user")
+    ledger.add("leak", "static power", latency_s, Entry(machine.technology.leakage_w, "user", "machine file", "s"))
+    totals = ledger.totals()
     uncertainty = _uncertainty(machine)
     return VectorCost(
         cycles=cycles,
         roofline_cycles=bound,
         latency_s=latency_s,
-        energy_j=sum(ledger.parts_j.values()),
-        energy_low_j=ledger.low_j,
-        energy_high_j=ledger.high_j,
+        energy_j=sum(totals.parts_j.values()),
+        energy_low_j=totals.low_j,
+        energy_high_j=totals.high_j,
         energy_basis=f"vector unit {uncertainty} x/÷ {BANDS[uncertainty]:g}",
         steps=steps,
         traffic_bits=traffic,
+        ledger=ledger,
     )
 
 
@@ -226,7 +237,7 @@ def why_unpriced(machine: Machine, form: Format) -> str:
     unit = machine.vector_unit
     if unit.lanes is None:
         return "the machine gives no lanes; add vector_unit.lanes"
-    if unit.energy_j is None and arithmetic_j(machine.technology.table, form) is None:
+    if unit.energy_j is None and lane_energies(machine.technology.table, form) is None:
         return f"the energy model has no price for {form}; add vector_unit.energy"
     return ""
 
@@ -244,7 +255,7 @@ def _memory(machine: Machine, operation: VectorOperation, bits: int, ledger: Led
     memory = machine.memory
     if memory is None:
         return 0, {"dram": 0, "sram_reads": reads, "sram_writes": writes}
-    bound, traffic, energies = 0, {"dram": 0}, level_energies(machine)
+    bound, traffic, (on_chip, dram) = 0, {"dram": 0}, memory_charges(machine)
     through = True
     for level in (memory.buffer("a"), *reversed(memory.staging)):
         bound = max(
@@ -254,15 +265,14 @@ def _memory(machine: Machine, operation: VectorOperation, bits: int, ledger: Led
         )
         through = through and loads + stores > level.size_bits
         outwards, inwards = (stores, loads) if through else (0, 0)
-        for way, moved, energy in zip(
-            ("reads", "writes"), (reads + outwards, writes + inwards), energies[level.name], strict=True
+        for way, moved, (what, energy) in zip(
+            ("reads", "writes"), (reads + outwards, writes + inwards), on_chip[level.name], strict=True
         ):
             traffic[f"{level.name}_{way}"] = moved
-            ledger.add("sram", moved * energy.value, energy.uncertainty)
+            ledger.add("sram", what, moved, energy)
         reads, writes = inwards, outwards
     traffic["dram"] = reads + writes
-    dram = dram_energy(memory, machine.technology.table)
-    ledger.add("dram", traffic["dram"] * dram.value, dram.uncertainty)
+    ledger.add("dram", "dram reads and writes", traffic["dram"], dram)
     return max(bound, transfer_cycles(traffic["dram"], memory.dram.bandwidth_bits_per_cycle)), traffic
 
 
@@ -273,10 +283,10 @@ def _uncertainty(machine: Machine) -> str:
 def _add_steps(machine: Machine, steps: Steps, form: Format, ledger: Ledger) -> None:
     given = machine.vector_unit.energy_j
     if given is not None:
-        joules = steps.total * given
-    else:
-        found = arithmetic_j(machine.technology.table, form)
-        assert found is not None
-        add_j, multiply_j = found
-        joules = (steps.add + steps.fma) * add_j + (steps.multiply + steps.fma) * multiply_j
-    ledger.add("vector unit", joules, _uncertainty(machine))
+        ledger.add("vector unit", "steps", steps.total, Entry(given, "user", "machine file", "step"))
+        return
+    found = lane_energies(machine.technology.table, form)
+    assert found is not None
+    add, multiply = (replace(entry, uncertainty=UNCERTAINTY) for entry in found)
+    ledger.add("vector unit", "additions", steps.add + steps.fma, add)
+    ledger.add("vector unit", "multiplications", steps.multiply + steps.fma, multiply)

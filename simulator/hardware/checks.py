@@ -19,7 +19,7 @@ from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
 from .quantities import UNITS, Quantity, describe, parse_quantity
-from .technology import energy_table, table_names
+from .tables import ENTRIES, bundled_table, is_path, table_names
 
 _LARGEST_COUNT = 2**20
 
@@ -44,7 +44,7 @@ class Check:
 
     @property
     def auto(self) -> bool:
-        """Whether the key takes the word auto, which is its default: a value of the energy table."""
+        """Whether the key takes the word auto, which is its default: a value of the technology table."""
         return {"const": "auto"} in self.form.get("anyOf", ())
 
 
@@ -185,15 +185,34 @@ def magnitude(form: object) -> float:
     return float(form)
 
 
-@takes(", ".join(table_names()), enum=table_names())
+@takes(
+    f"{', '.join(table_names())}, or the path of a YAML file",
+    anyOf=[{"enum": table_names()}, {"type": "string", "pattern": r"/|\.ya?ml$"}],
+)
 def table(form: object) -> str:
-    """The name of an energy table."""
+    """The name of a technology table, or the path of one."""
+    if isinstance(form, str) and is_path(form):
+        return form
     if not isinstance(form, str) or form not in table_names():
-        raise ValueError(f"got {describe(form)}; expected one of {', '.join(table_names())}; write one of them")
+        raise ValueError(
+            f"got {describe(form)}; expected one of {', '.join(table_names())}, or the path of a YAML file; write one "
+            "of them"
+        )
     try:
-        energy_table(form)
+        bundled_table(form)
     except InputError as error:
         raise ValueError(f"got {form!r}, whose file is broken ({error}); expected a whole table; reinstall") from None
+    return form
+
+
+@takes("entries of the technology table with their values", type="object", propertyNames={"enum": list(ENTRIES)})
+def overrides(form: object) -> object:
+    """A mapping of entries of a technology table."""
+    if not isinstance(form, dict):
+        raise ValueError(
+            f"got {describe(form)}; expected a mapping of entries of the technology table; write e.g. "
+            "{adder_j_per_bit: 1.2 fJ/bit}"
+        )
     return form
 
 

@@ -37,7 +37,7 @@ def configuration(document: Document, form: MachineFile, machine: Machine) -> di
         document: the file. form: its data as the schema has it. machine: what became of it.
     Returns:
         Values as a file would write them; a file of them gives an equal machine. Energies that the file leaves to the
-        energy table are "auto"; simulator.cost.expanded resolves them.
+        technology table are "auto"; simulator.cost.expanded resolves them.
     """
     return dict(_Walk(document, derived_values(form, machine)).section(form, ()))
 

@@ -38,7 +38,7 @@ from .records import (
     VectorUnit,
 )
 from .sections import Section, fields_of, has_names, named_section, section_of
-from .technology import energy_table, table_names
+from .tables import bundled_table, find_table, overridden, table_names
 
 
 def load_hardware(path_or_name: str | os.PathLike[str]) -> Machine:
@@ -94,7 +94,7 @@ def _load(path: Path, shown: str) -> Machine:
         raise
     except RecursionError:
         raise too_deep(shown) from None
-    machine = _Builder(document, form).machine(path.stem)
+    machine = _Builder(document, form, path.parent).machine(path.stem)
     document.check()
     return machine.described(configuration(document, form, machine))
 
@@ -153,8 +153,9 @@ def _section(at: Keys) -> Section:
 class _Builder:
     """Builds the records of one file; problems are collected in its document."""
 
-    def __init__(self, document: Document, form: schema.MachineFile) -> None:
+    def __init__(self, document: Document, form: schema.MachineFile, directory: Path) -> None:
         self.document = document
+        self.directory = directory
         self.form = form
         self.frequency_hz = form.technology.frequency.value
 
@@ -186,25 +187,17 @@ class _Builder:
 
     def _technology(self) -> Technology:
         form = self.form.technology
-        tables = [energy_table(name) for name in table_names()]
-        node_nm = 7.0 if form.node is None else float(form.node.value * 10**9)
-        if form.table is not None:
-            table = energy_table(form.table)
-            if form.node is not None and table.node_nm != node_nm:
-                self._problem(
-                    ("technology", "node"),
-                    f"got {node_nm:g} nm, but technology.table: {table.name} is of {table.node_nm:g} nm; "
-                    "expected the same node; change one of the two",
-                )
-        else:
-            of_node = [t for t in tables if t.node_nm == node_nm]
-            if not of_node:
-                known = ", ".join(f"{t.node_nm:g} nm ({t.name})" for t in tables)
-                self._problem(
-                    ("technology", "node"),
-                    f"got {node_nm:g} nm; expected a node with an energy table: {known}; write one of them",
-                )
-            table = (of_node or tables)[0]
+        node_nm = None if form.node is None else float(form.node.value * 10**9)
+        table = bundled_table(table_names()[0])
+        try:
+            table = find_table(form.table, node_nm, self.directory, self.document.path)
+        except InputError:
+            raise  # of another file, the table
+        except ValueError as error:
+            self._problem(("technology", "node"), str(error))
+        table = overridden(
+            table, form.overrides, lambda at, message: self._problem(("technology", "overrides", *at), message)
+        )
         return Technology(table, float(form.frequency.value), float(form.leakage.value))
 
     def _array(self) -> Array:
@@ -280,7 +273,7 @@ class _Builder:
                     ("mac", "datapath"),
                     "got a datapath of two modes; expected mac.high beside it; remove it, or add mac.high",
                 )
-            return Mac(low, None, None)
+            return Mac(low, None, None, form.zero_gating)
         datapath = form.datapath or "multi_mode"
         composed = datapath == "composed"
         usual = low.rate if composed else 1
@@ -293,7 +286,7 @@ class _Builder:
                     "together, in several cycles; expected no rate; remove it",
                 )
             high = replace(high, passes=self._passes(low, high))
-        return Mac(low, high, datapath)
+        return Mac(low, high, datapath, form.zero_gating)
 
     def _passes(self, low: MacMode, high: MacMode) -> int:
         """Return how many products of low operands, as slices, make one of high operands."""

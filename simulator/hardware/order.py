@@ -13,6 +13,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from formats import FixedFormat, FloatFormat, Format
+from formats.block import BlockFormat
+from formats.codebook import CodebookFormat
 from simulator.arithmetic.accumulators import (
     Accumulator,
     Aligned,
@@ -144,7 +146,13 @@ def adder_bits(state: Accumulator, operands: tuple[Format, Format]) -> int | Non
 def exact_product_bits(a: Format, b: Format) -> int:
     """Return the bits of a two's complement fixed-point number that holds every product of two formats. Exact."""
     unit = Fraction(a.smallest_subnormal) * Fraction(b.smallest_subnormal)
-    return (Fraction(a.max) * Fraction(b.max) // unit).bit_length() + 1
+    return (_largest_magnitude(a) * _largest_magnitude(b) // unit).bit_length() + 1
+
+
+def _largest_magnitude(fmt: Format) -> Fraction:
+    """Return the largest magnitude of a value, which in two's complement is that of the least one."""
+    lowest = Fraction(fmt.min) if isinstance(fmt, FixedFormat | CodebookFormat) else Fraction(0)
+    return max(Fraction(fmt.max), -lowest)
 
 
 def significand_bits(fmt: Format) -> int | None:
@@ -152,3 +160,11 @@ def significand_bits(fmt: Format) -> int | None:
     if isinstance(fmt, FixedFormat):
         return fmt.bits
     return int(fmt.precision) if isinstance(fmt, FloatFormat) else None
+
+
+def stored_bits(fmt: Format) -> int | Fraction:
+    """Return the bits of an element in memory, with its share of the scale of a block, which takes whole bytes."""
+    if not isinstance(fmt, BlockFormat):
+        return fmt.bits
+    bits = fmt.bits + Fraction(8 * fmt.scale.code_dtype.itemsize, fmt.size)
+    return bits.numerator if bits.denominator == 1 else bits

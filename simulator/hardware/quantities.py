@@ -28,6 +28,8 @@ UNITS: dict[str, dict[str, Fraction]] = {
     "energy per bit": _scaled("J", "mµunpfa", "/bit"),
     "energy per square bit": _scaled("J", "pfa", "/bit²"),
     "power": _scaled("W", "mµun"),
+    "area per bit": {"µm²/bit": Fraction(1)},
+    "area per square bit": {"µm²/bit²": Fraction(1)},
     "size": {unit: Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
     "bandwidth": {f"{unit}/s": Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
     "bandwidth per cycle": {f"{unit}/cycle": Fraction(factor) for unit, factor in {**_BITS, **_BYTES}.items()},
@@ -40,7 +42,8 @@ _LONGEST = 40
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number in the base unit of its dimension (m, Hz, s, cycle, J, J/bit, W, bit, bit/s, bit/cycle, MAC/cycle)."""
+    """A number in the base unit of its dimension: m, Hz, s, cycle, J, J/bit, W, µm²/bit, bit, bit/s, bit/cycle,
+    MAC/cycle."""
 
     value: Fraction
     dimension: str

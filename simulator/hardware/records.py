@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 
 from formats import Format, Use, get
 from simulator.arithmetic.spec import MacSpec
@@ -13,26 +14,28 @@ from simulator.errors import InputError
 from simulator.result import Setting
 
 from .document import Keys
-from .order import partial_sum_bits, state_bits
-from .technology import EnergyTable
+from .hashing import remembers_hash
+from .order import partial_sum_bits, state_bits, stored_bits
+from .technology import TechnologyTable
 
 _FP32 = Use.parse("fp32")
 
 
 @dataclass(frozen=True)
 class Technology:
-    """The process: energy table (with its node), clock and static power.
+    """The process: technology table (with its node), clock and static power.
 
     Args:
-        table: energies of the node, with source and class.
+        table: energies and areas of the node, with source and class.
         frequency_hz: clock of everything on chip. leakage_w: static power of the chip, 0 if the file gives none.
     """
 
-    table: EnergyTable
+    table: TechnologyTable
     frequency_hz: float
     leakage_w: float
 
 
+@remembers_hash
 @dataclass(frozen=True)
 class Array:
     """Arrays of rows x columns processing elements (PEs).
@@ -63,13 +66,14 @@ class Array:
         return self.rows * self.columns * self.copies
 
 
+@remembers_hash
 @dataclass(frozen=True)
 class MacMode:
     """One mode of the MAC unit.
 
     Args:
         spec: its arithmetic, with the order of summation that follows from the array.
-        rate: MACs that a PE takes together. energy_j: of one MAC as the file gives it, None: from the energy table.
+        rate: MACs that a PE takes together. energy_j: of one MAC as the file gives it, None: from the technology table.
         passes: cycles in which it takes them: more than one where it is composed of a narrower multiplier.
     """
 
@@ -78,24 +82,30 @@ class MacMode:
     energy_j: float | None = None
     passes: int = 1
 
-    @property
+    @cached_property
     def operand_formats(self) -> tuple[Format, Format]:
         """Formats of activations and weights as stored; operands taken as given are priced as fp32."""
         if self.spec.operands is None:
             return get("fp32"), get("fp32")
         return self.spec.operands[0].format, self.spec.operands[1].format
 
-    @property
+    @cached_property
+    def operand_bits(self) -> tuple[int | Fraction, int | Fraction]:
+        """Stored bits of an activation and of a weight, with their shares of the scales of blocks."""
+        a, w = self.operand_formats
+        return stored_bits(a), stored_bits(w)
+
+    @cached_property
     def accumulator_bits(self) -> int:
         """Width of the state to which a product is added."""
         return state_bits(self.spec.accumulator, self.operand_formats)
 
-    @property
+    @cached_property
     def partial_sum_bits(self) -> int:
         """Width of the sums kept between the runs of a chunked order; the state itself otherwise."""
         return partial_sum_bits(self.spec.accumulator, self.operand_formats)
 
-    @property
+    @cached_property
     def output_bits(self) -> int:
         """Width of a stored result."""
         return self.spec.result.format.bits
@@ -109,11 +119,13 @@ class Mac:
         low, high: the modes; high is None for a machine with one MAC.
         datapath: multi_mode (one datapath for both) | pair (two of them) | composed (that of the low mode, several
             times for a product of the high one); None with one mode.
+        zero_gating: whether a MAC with a zero operand rests.
     """
 
     low: MacMode
     high: MacMode | None
     datapath: str | None
+    zero_gating: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Dram:
 
     Args:
         bandwidth_bits_per_cycle: of the channel, both directions together.
-        latency_cycles: of the first access. energy_j_per_bit: None: from the energy table.
+        latency_cycles: of the first access. energy_j_per_bit: None: from the technology table.
     """
 
     bandwidth_bits_per_cycle: Fraction
@@ -143,7 +155,7 @@ class Level:
         buffers: copies of a tile (2: double buffering).
         read_bits_per_cycle, write_bits_per_cycle: of its ports to the array, or to the level further in.
         banks: interleaved by word; None: no two accesses are in conflict. Only the event fidelity looks at them.
-        read_j_per_bit, write_j_per_bit: None: from the energy table, by size.
+        read_j_per_bit, write_j_per_bit: None: from the technology table, by size.
     """
 
     name: str
@@ -167,7 +179,8 @@ class AccumulatorBuffer:
     """On-chip buffer of partial sums at the edge of the array, as wide as the array.
 
     Args:
-        size_bits: capacity. read_j_per_bit, write_j_per_bit: None: from the energy table, by size. name: in the file.
+        size_bits: capacity. name: in the file.
+        read_j_per_bit, write_j_per_bit: None: from the technology table, by size.
     """
 
     size_bits: int
@@ -176,6 +189,7 @@ class AccumulatorBuffer:
     name: str = "accumulators"
 
 
+@remembers_hash
 @dataclass(frozen=True)
 class Memory:
     """Memory levels.
@@ -320,6 +334,7 @@ class LayerRule:
         return "; ".join(f"{key}: {value}" for key, value in said.items() if value is not None)
 
 
+@remembers_hash
 @dataclass(frozen=True)
 class Machine:
     """One accelerator, as its file describes it.

@@ -53,7 +53,16 @@ class TechnologySection(Section):
         default=Quantity(Fraction(10**9), "frequency"), description="clock of everything on chip", examples=["1 GHz"]
     )
     table: Annotated[str, BeforeValidator(checks.table)] | None = Field(
-        default=None, description="energy table", examples=["jouppi2021_7nm"], json_schema_extra=without("of the node")
+        default=None,
+        description="technology table: energies and areas; a path of a table of your own is that from this file",
+        examples=["jouppi2021_7nm"],
+        json_schema_extra=without("of the node"),
+    )
+    overrides: Annotated[dict[str, Any], BeforeValidator(checks.overrides)] = Field(
+        default={},
+        description="entries of the table with values of your own, without a band",
+        examples=["{adder_j_per_bit: 1.2 fJ/bit}"],
+        json_schema_extra=without("none"),
     )
     leakage: Annotated[Quantity, BeforeValidator(checks.quantity("power", least=0, most=1e4, example="10 mW"))] = Field(
         default=Quantity(Fraction(0), "power"), description="static power of the chip", examples=["10 mW"]
@@ -142,6 +151,9 @@ class MacSection(Section):
         description="one datapath for both modes, two, or the high mode composed of several passes of the low one",
         examples=["multi_mode"],
         json_schema_extra=without("multi_mode, with two modes"),
+    )
+    zero_gating: Annotated[bool, BeforeValidator(checks.switch)] = Field(
+        default=False, description="whether a MAC with a zero operand rests", examples=["true"]
     )
 
 

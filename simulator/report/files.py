@@ -104,6 +104,8 @@ def _layer_rows(layers: Iterable[LayerResult]) -> tuple[list[str], list[list[Any
     columns: list[str] = []
     rows: list[list[Any]] = [[] for _ in layers]
     for name in (field.name for field in fields(LayerResult)):
+        if name in ("energy_items", "cycle_items"):  # tables of their own, which a row cannot hold
+            continue
         if name not in spread:
             columns.append(name)
             for row, layer in zip(rows, layers, strict=True):

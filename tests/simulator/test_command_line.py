@@ -226,10 +226,7 @@ def test_values_that_do_not_fit(command, tmp_path, arguments, message):
         (lambda text: text.replace("fma(fp16/sat)", "fma(fp61)"), r":\d+:\d+: mac\.high\.accumulator: .*fp61"),
         (lambda text: text.replace("operands: fp8_e4m3/sat", "operands: fp8_e4m4", 1), r"mac\.low\.operands: "),
         (lambda text: text.replace('"1 GHz"', "1000000000"), r"technology\.frequency: "),
-        (
-            lambda text: text.replace("operands: fp8_e4m3/sat", "operands: posit8", 1),
-            r"bad\.yaml: mac\.low: posit8: got a format that the energy model does not price; .* 'energy: \"0\.4 pJ\"'",
-        ),
+        (lambda text: text.replace("jouppi2021_7nm", "mine.yaml"), r"mine\.yaml: no such file; expected a YAML file"),
         (lambda text: "", r"bad\.yaml"),
         (lambda text: "\x00", r"bad\.yaml"),
         (lambda text: text + "schema: 1\n", r"bad\.yaml:\d+:1: .*schema"),

@@ -17,7 +17,8 @@ from formats import Use
 from simulator.errors import InputError
 from simulator.hardware import VectorUnit, load_hardware, schema
 from simulator.hardware.quantities import parse_quantity
-from simulator.hardware.technology import BANDS, energy_table, table_names
+from simulator.hardware.tables import bundled_table, table_names
+from simulator.hardware.technology import BANDS
 
 ROOT = Path(__file__).parent.parent.parent
 NPU = (ROOT / "hwconfigs" / "npu.yaml").read_text()
@@ -221,8 +222,8 @@ REFUSALS = [
     ("schema: 1", "schema: 2", "4:9: schema: got 2; expected 1, the only version so far; write 1"),
     ("schema: 1", "schema: true", "4:9: schema: got true; expected 1, the only version so far; write 1"),
     ("name: npu", "name: [npu]", "5:7: name: got a list; expected a name of printable text; write e.g. npu"),
-    ("table: jouppi2021_7nm", "table: jouppi", "9:10: technology.table: got 'jouppi'; expected one of horowitz2014_45nm, jouppi2021_7nm; write one of them"),
-    ('node: "7 nm"', 'node: "45 nm"', "7:9: technology.node: got 45 nm, but technology.table: jouppi2021_7nm is of 7 nm; expected the same node; change one of the two"),
+    ("table: jouppi2021_7nm", "table: jouppi", "9:10: technology.table: got 'jouppi'; expected one of horowitz2014_45nm, jouppi2021_7nm, or the path of a YAML file; write one of them"),
+    ('node: "7 nm"', 'node: "45 nm"', "7:9: technology.node: got 45 nm, but technology.table: jouppi2021_7nm is of 7 nm; expected the same node, or one next to it, scaled: 10 nm; change one of the two"),
     ("drain: overlapped", "drain: none", "15:10: array.drain: got none with array.dataflow: ws; expected overlapped or exposed; write one of them"),
     ("dataflow: ws", "interleave: 2", "13:15: array.interleave: got 2 with array.dataflow: ws, whose PEs keep one sum; expected 1, or array.dataflow: os; change one of the two"),
     ("lanes: 64", "lanes: 64\n  queue: 64", "48:3: side_engine.queue: unknown key; expected one of kind, lanes, mac; remove it"),
@@ -300,7 +301,7 @@ def test_an_accumulator_nested_too_deeply_as_a_mapping_is_refused(refused, depth
         ("side_engine: {lanes: 4}\n", "3:14: side_engine: got an engine that a machine with one MAC does not use; expected none; remove it"),
         ("memory: {dram: {bandwidth: 1 GB/s}}\n", "3:9: memory: got no on-chip level that holds a, w, o; expected one for each of a, w and o; add e.g. 'sram: {size: 256 KiB, read: ..., write: ...}'"),
         ("vector_unit: {energy: 1 pJ}\n", "3:23: vector_unit.energy: got an energy without vector_unit.lanes, without which nothing of the unit is priced; expected both or none; add lanes, or remove it"),
-        ("technology: {node: 5 nm}\n", "3:20: technology.node: got 5 nm; expected a node with an energy table: 45 nm (horowitz2014_45nm), 7 nm (jouppi2021_7nm); write one of them"),
+        ("technology: {node: 5 nm}\n", "3:20: technology.node: got 5 nm; expected a node with a technology table: 45 nm (horowitz2014_45nm), 7 nm (jouppi2021_7nm), or one next to it, scaled: 65 nm, 10 nm; write one of them, or give a file of your own as technology.table"),
     ],
 )  # fmt: skip
 def test_keys_that_do_not_go_together_are_named(refused, more, message):
@@ -417,12 +418,12 @@ def test_a_file_comes_before_a_bundled_machine_of_its_name(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", table_names())
-def test_every_entry_of_an_energy_table_has_a_source_and_a_class(name):
-    table = energy_table(name)
+def test_every_entry_of_a_technology_table_has_a_source_and_a_class(name):
+    table = bundled_table(name)
     entries = [value for value in vars(table).values() if hasattr(value, "source")] + [
         e for _, e in table.sram_j_per_bit
     ]
-    assert len(entries) >= 12
+    assert len(entries) >= 22
     assert all(entry.source and entry.uncertainty in BANDS and entry.value > 0 for entry in entries)
 
 

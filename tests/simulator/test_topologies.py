@@ -34,7 +34,15 @@ def test_a_layer_is_priced_as_the_product_that_it_is(tmp_path, monkeypatch, caps
     found = json.loads(out)
     assert code == 0 and [layer.pop("layer") for layer in found] == ["first", "last"]
     wanted = [estimate("npu", gemm=shape, flagged=0.02) for shape in ((64, 64, 784), (5, 10, 64))]
-    assert found == json.loads(json.dumps([asdict(one) for one in wanted]))
+    assert found == json.loads(json.dumps([one.to_dict() for one in wanted]))
+
+
+def test_layers_are_explained_one_after_the_other(tmp_path, monkeypatch, capsys):
+    (tmp_path / "t.csv").write_text("Layer,M,N,K,\nfirst,64,64,784,\nlast,5,10,64,\n")
+    code, out, _ = run(monkeypatch, capsys, "--hw", "npu", "--topology", tmp_path / "t.csv", "--explain-cost")
+    headings = [line for line in out.split("\n") if line and not line.startswith(" ")]
+    modes = ("uniform low", "uniform high", "two-pass")
+    assert code == 0 and headings == [f"{name}, {mode}" for name in ("first", "last") for mode in modes]
 
 
 def test_convolutions_have_as_many_outputs_as_fit(tmp_path, monkeypatch, capsys):

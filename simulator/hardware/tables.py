@@ -1,0 +1,284 @@
+"""Tables of technologies: strict YAML files to records, single entries replaced, and nodes scaled from a neighbour."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import InputError
+
+from .document import Document, Keys, read_document
+from .quantities import describe, parse_quantity
+from .technology import BANDS, Entry, TechnologyTable, dimension_of, unit_of
+
+# What a message proposes, by dimension.
+_EXAMPLES = {
+    "energy per square bit": "1.1 fJ/bit²",
+    "energy per bit": "0.9 fJ/bit",
+    "area per square bit": "3.9 µm²/bit²",
+    "area per bit": "4.3 µm²/bit",
+}
+_NO_ENTRIES = ("name", "node_nm", "warning", "scaled")
+ENTRIES = tuple(field.name for field in fields(TechnologyTable) if field.name not in _NO_ENTRIES)
+_SRAM = "sram_j_per_bit"
+_ENTRY_KEYS = ("value", "class", "source")
+
+Problem = Callable[[Keys, str], None]
+
+
+def table_names() -> list[str]:
+    """Return the names of the tables that ship with the simulator."""
+    # Read as files: importing simulator.cost here would close a circle of imports.
+    return sorted(
+        f.name.removesuffix(".yaml") for f in (files("simulator") / "cost").iterdir() if f.name.endswith(".yaml")
+    )
+
+
+@cache
+def bundled_table(name: str) -> TechnologyTable:
+    """Return a table by name; InputError lists the known ones."""
+    if name not in table_names():
+        raise InputError(f"technology table {name!r} is unknown; expected one of {', '.join(table_names())}")
+    with as_file(files("simulator") / "cost" / f"{name}.yaml") as path:
+        return read_table(path, path.name)
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a table is the path of a file."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def find_table(name: str | None, node_nm: float | None, directory: Path, shown: str) -> TechnologyTable:
+    """Return the table that a machine file means.
+
+    Args:
+        name: of a table, or its path from the machine file on; None for that of the node.
+        node_nm: process node; None for that of the table, or 7 nm. A node next to that of the table is scaled from it.
+        directory: of the machine file. shown: the name of that file in messages.
+    Raises:
+        ValueError: no table is of the node or next to it. InputError: a file that is no table.
+    """
+    if name is None:
+        tables = [bundled_table(known) for known in table_names()]
+        node_nm = 7.0 if node_nm is None else node_nm
+    elif is_path(name):
+        tables = [read_table(directory / name, os.path.join(os.path.dirname(shown), name))]
+    else:
+        tables = [bundled_table(name)]
+    for table in tables:
+        if node_nm in (None, table.node_nm):
+            return table
+    assert node_nm is not None
+    for table in tables:
+        if node_nm in neighbours(table):
+            return scaled_table(table, node_nm)
+    near = [f"{node:g} nm" for table in tables for node in neighbours(table)]
+    scaled = f", or one next to it, scaled: {', '.join(near)}" if near else ""
+    if name is not None:
+        raise ValueError(
+            f"got {node_nm:g} nm, but technology.table: {name} is of {tables[0].node_nm:g} nm; expected the same node"
+            f"{scaled}; change one of the two"
+        )
+    known = ", ".join(f"{table.node_nm:g} nm ({table.name})" for table in tables)
+    raise ValueError(
+        f"got {node_nm:g} nm; expected a node with a technology table: {known}{scaled}; write one of them, or give a "
+        "file of your own as technology.table"
+    )
+
+
+def read_table(path: Path, shown: str) -> TechnologyTable:
+    """Read a table.
+
+    Args:
+        path: of a YAML file. shown: its name in messages.
+    Raises:
+        InputError: everything that is wrong in the file, one line a problem:
+            `path:line:column: dotted.key: what was found; expected; what to do`.
+    """
+    document = read_document(path, shown)
+    data = document.data
+    for key in data:
+        if key not in ("node", *ENTRIES):
+            document.problem((key,), f"unknown key; {_near(key, ('node', *ENTRIES))}", on_key=True)
+    for key in ("node", *ENTRIES):
+        if key not in data:
+            document.problem((), f"{key}: missing; expected all of {', '.join(('node', *ENTRIES))}; add it")
+    document.check()
+    node_nm = 0.0
+    try:
+        node_nm = float(parse_quantity(data["node"], ("length",), "7 nm").value * 10**9)
+    except ValueError as error:
+        document.problem(("node",), str(error))
+    points = _points(document, data[_SRAM])
+    entries: dict[str, Any] = {key: _entry(document, (key,), key, data[key]) for key in ENTRIES if key != _SRAM}
+    document.check()
+    return TechnologyTable(name=path.stem, node_nm=node_nm, sram_j_per_bit=points, **entries)
+
+
+def _near(key: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(known)}; remove it"
+
+
+def _points(document: Document, form: object) -> tuple[tuple[float, Entry], ...]:
+    """Read the energies of SRAMs of several sizes."""
+    if not isinstance(form, list) or not form:
+        document.problem(
+            (_SRAM,), f"got {describe(form)}; expected a list of sizes with their energies; write '- {{size: ...}}'"
+        )
+        return ()
+    points: list[tuple[float, Entry]] = []
+    for index, point in enumerate(form):
+        at = (_SRAM, index)
+        entry = _entry(document, at, _SRAM, point, ("size", *_ENTRY_KEYS))
+        try:
+            size = float(parse_quantity(point["size"] if isinstance(point, dict) else None, ("size",), "8 KiB").value)
+        except (ValueError, KeyError) as error:
+            document.problem((*at, "size"), f"{'missing; expected a size' if isinstance(error, KeyError) else error}")
+            continue
+        if size <= (points[-1][0] if points else 0.0):
+            document.problem((*at, "size"), "got a size that is not above the one before it; expected them ascending")
+        points.append((size, entry))
+    return tuple(points)
+
+
+def _entry(document: Document, at: Keys, name: str, form: object, keys: tuple[str, ...] = _ENTRY_KEYS) -> Entry:
+    if not isinstance(form, dict):
+        document.problem(at, f"got {describe(form)}; expected a mapping of {', '.join(keys)}; indent them below")
+        return Entry(1.0, "assumed", "")
+    for key in form:
+        if key not in keys:
+            document.problem((*at, key), f"unknown key; {_near(key, keys)}", on_key=True)
+    kind, source = form.get("class"), form.get("source")
+    if kind not in BANDS:
+        document.problem((*at, "class"), f"got {describe(kind)}; expected one of {', '.join(BANDS)}; write one of them")
+    if not isinstance(source, str) or not source.strip():
+        document.problem((*at, "source"), f"got {describe(source)}; expected where the number is from; say it")
+    try:
+        value = entry_value(name, form.get("value"))
+    except ValueError as error:
+        document.problem((*at, "value"), str(error))
+        value = 1.0
+    return Entry(value, str(kind), str(source), unit_of(name))
+
+
+def entry_value(name: str, form: object) -> float:
+    """Return the value of an entry in the base unit of its name.
+
+    Raises:
+        ValueError: what was found, what was expected and what to do.
+    """
+    dimension = dimension_of(name)
+    if dimension is not None:
+        value = float(parse_quantity(form, (dimension,), _EXAMPLES[dimension]).value)
+        if not value > 0:
+            raise ValueError(f'got {form!r}; expected a value above 0; write e.g. "{_EXAMPLES[dimension]}"')
+        return value
+    if isinstance(form, bool) or not isinstance(form, int | float) or not 0 < form < math.inf:
+        raise ValueError(f"got {describe(form)}; expected a plain number above 0; write e.g. 0.1")
+    if name == "sram_efficiency" and form > 1:
+        raise ValueError(f"got {form}; expected a share of the area, at most 1; write e.g. 0.7")
+    return float(form)
+
+
+def overridden(table: TechnologyTable, values: dict[str, Any], problem: Problem) -> TechnologyTable:
+    """Return a table with single entries of a machine file, of class user.
+
+    Args:
+        values: by name of the entry; that of the SRAM holds for all sizes.
+        problem: takes (the keys of a wrong value from `values` on, what is wrong with it).
+    """
+    found: dict[str, Any] = {}
+    for name, form in values.items():
+        if name not in ENTRIES:
+            problem((name,), f"got no entry of a technology table; {_near(name, ENTRIES)}")
+            continue
+        try:
+            entry = Entry(entry_value(name, form), "user", f"machine file: technology.overrides.{name}", unit_of(name))
+        except ValueError as error:
+            problem((name,), str(error))
+            continue
+        found[name] = ((8.0, entry),) if name == _SRAM else entry
+    return replace(table, **found)
+
+
+# --- nodes without a table --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Energy of logic at one node against supply voltage V, c2*V^2 + c1*V + c0, and its area against that at 45 nm."""
+
+    node_nm: float
+    c2: float
+    c1: float
+    c0: float
+    area: float
+    doubt: str
+
+    def energy(self, voltage: float) -> float:
+        """Return the energy at a supply voltage, in the unit of all curves."""
+        return self.c2 * voltage**2 + self.c1 * voltage + self.c0
+
+
+@cache
+def scaling_curves() -> tuple[float, tuple[Curve, ...]]:
+    """Return the supply voltage at which nodes are compared, and their curves from the largest on."""
+    with as_file(files("simulator") / "hardware" / "stillmaker2017.yaml") as path:
+        data = read_document(path, path.name).data
+    curves = [
+        Curve(
+            float(parse_quantity(form["node"], ("length",), "7 nm").value * 10**9),
+            float(form["c2"]),
+            float(form["c1"]),
+            float(form["c0"]),
+            float(form["area"]),
+            form.get("doubt", ""),
+        )
+        for form in data["nodes"]
+    ]
+    return float(data["voltage"]), tuple(curves)
+
+
+def neighbours(table: TechnologyTable) -> list[float]:
+    """Return the nodes in nm to which a table is scaled: those next to its own, but for one with a doubtful curve."""
+    _, curves = scaling_curves()
+    places = [place for place, curve in enumerate(curves) if curve.node_nm == table.node_nm]
+    near = [curves[i] for place in places for i in (place - 1, place + 1) if 0 <= i < len(curves)]
+    return [curve.node_nm for curve in near if not curve.doubt]
+
+
+def scaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
+    """Return a table scaled to a neighbouring node; energies off the chip and factors stay (estimate).
+
+    Args:
+        table: of a node. node_nm: one of its `neighbours`.
+    Source: Stillmaker and Baas 2017.
+    """
+    voltage, curves = scaling_curves()
+    here, there = (next(c for c in curves if c.node_nm == node) for node in (table.node_nm, node_nm))
+    energy, area = there.energy(voltage) / here.energy(voltage), there.area / here.area
+
+    def scaled(name: str, entry: Entry) -> Entry:
+        if name == "dram_j_per_bit" or not unit_of(name):
+            return entry
+        factor = energy if "_j_per_" in name else area
+        kind = entry.uncertainty if entry.band >= BANDS["scaled"] else "scaled"
+        source = f"{entry.source}; x {factor:.3g} from {table.node_nm:g} nm, Stillmaker and Baas 2017"
+        return replace(entry, value=entry.value * factor, uncertainty=kind, source=source)
+
+    found: dict[str, Any] = {name: scaled(name, getattr(table, name)) for name in ENTRIES if name != _SRAM}
+    found[_SRAM] = tuple((size, scaled(_SRAM, entry)) for size, entry in table.sram_j_per_bit)
+    warning = (
+        f"{node_nm:g} nm has no table of its own: energies on the chip are those of {table.name} x {energy:.3g}, areas "
+        f"x {area:.3g}, of class scaled, by the curves of Stillmaker and Baas 2017 at {voltage:g} V, which over many "
+        "nodes are 3 to 6 times too optimistic"
+    )
+    return replace(table, node_nm=node_nm, warning=warning, scaled=True, **found)
