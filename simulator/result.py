@@ -7,8 +7,8 @@ added, never renamed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +168,7 @@ class OperationResult:
         share: of the work of all operations of the run, in 0..1.
         cycles, latency_s, energy_j: the bill of the vector unit and of the memory (estimates); None for what has no
             price, and for the MAC array, whose bill is that of the layers.
+        energy_items: what energy_j is the sum of, as in LayerResult.
     """
 
     name: str
@@ -181,6 +182,7 @@ class OperationResult:
     cycles: int | None = None
     latency_s: float | None = None
     energy_j: float | None = None
+    energy_items: tuple[EnergyItem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -278,3 +280,14 @@ class RunResult:
         from .report import save
 
         return save(self, directory)
+
+
+def summed(items: Iterable[Any], *sums: str) -> tuple[Any, ...]:
+    """Return one record for all that differ in nothing but the fields that are summed."""
+    alike: dict[Any, list[Any]] = {}
+    for item in items:
+        alike.setdefault(replace(item, **dict.fromkeys(sums, 0)), []).append(item)
+    return tuple(
+        replace(some[0], **{name: sum(getattr(item, name) for item in some) for name in sums})
+        for some in alike.values()
+    )

@@ -146,7 +146,7 @@ class Totals(NamedTuple):
     """Sums of a ledger.
 
     Args:
-        parts_j: by part, all that the ledger has. low_j, high_j: bounds of their sum, as if all entries were off in the same
+        parts_j: by part, all of the ledger. low_j, high_j: bounds of their sum, as if all entries were off in the same
             direction by their bands. classes: of each part that costs something, the widest of its entries.
     """
 

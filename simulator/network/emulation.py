@@ -21,12 +21,12 @@ from simulator.result import RunResult
 
 from . import vector
 from .consumers import Affine, Consumer, record_first_sample
-from .execution import MakeReady, Place, execute
+from .execution import MakeReady, Place, execute, zeros_of
 from .folding import Folding, folded
 from .limits import check_fits
 from .operations import MAC_ARRAY, MEMORY, TORCH, VECTOR_UNIT, Operations
 from .ops import FORWARD, Op
-from .record import run_record
+from .record import PRICED, run_record
 from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
 from .tally import LayerTally, Tallies
@@ -187,10 +187,11 @@ class Emulation:
                 lambda what, find: self._weights.keep(op.operands[1], (what, scale), find),
             )  # fmt: skip
         place = Place(self.seed, tally.site, tally.rows, self.threads)
-        out, overflows, flags = execute(
-            computed, arithmetic, consumer, place, divided, self._make_ready(op, arithmetic, scale)
-        )
-        tally.add(op, overflows, flags)
+        ready = self._make_ready(op, arithmetic, scale)
+        out, overflows, flags = execute(computed, arithmetic, consumer, place, divided, ready)
+        counts = self.machine.mac.zero_gating and tally.label in PRICED
+        zeros = zeros_of(computed, arithmetic.low, place, divided, ready) if counts else 0
+        tally.add(op, overflows, flags, zeros)
         for observe in self.observers:
             observe(op, out, tally)
         self._folds = affine

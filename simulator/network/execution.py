@@ -16,6 +16,7 @@ from simulator.arithmetic.scaling import scaled as scaled_sums
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.stats import Stats
 from simulator.arithmetic.two_pass import two_pass
+from simulator.arithmetic.zeros import zero_macs
 
 from .consumers import Consumer
 from .ops import Block, Op
@@ -82,6 +83,27 @@ def execute(
     return _by_parts(op, spec, place, scaled, ready)
 
 
+def zeros_of(op: Op, spec: MacSpec, place: Place, scaled: Scaled | None, ready: MakeReady) -> int:
+    """Return how many MACs of an Op have a zero operand, as its first pass has quantised them. Exact.
+
+    Args:
+        spec: of the first pass. The others are those of `execute`.
+    """
+    spec, zeros = op.on(spec), 0
+    for block in (op if scaled is None else scaled.op).blocks(spec):
+        for i, part in enumerate((slice(None),) if scaled is None else scaled.parts):
+            own = block if scaled is None else _part(block, part)
+            prepared = _sums(op, spec, place, _with_ready_b(own._replace(c=None), spec, ready, i), part=i)
+            zeros += zero_macs(prepared.a, prepared.b)
+    return zeros
+
+
+def _part(block: Block, part: slice) -> Block:
+    """Return part of the terms of every sum of a block, without its addend."""
+    assert not isinstance(block.b, Ready)
+    return block._replace(a=terms(block.a, part), b=block.b[part], c=None)
+
+
 def _with_ready_b(block: Block, spec: MacSpec, ready: MakeReady, part: int = 0) -> Block:
     """Return a block with its operand b made ready, if that is the same for all rows."""
     use = spec.operands[1] if spec.operands else None
@@ -120,9 +142,8 @@ def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled, ready: MakeRe
         total: NDArray[Any] | None = None
         flags = np.zeros((block.a.shape[0], op.n), np.bool_)
         for i, part in enumerate(scaled.parts):
-            assert not isinstance(block.b, Ready)
-            own = block._replace(a=terms(block.a, part), b=block.b[part], c=None)
-            sums, stats = _sums(op, spec, place, _with_ready_b(own, spec, ready, i), part=i).dense("overflows")
+            own = _with_ready_b(_part(block, part), spec, ready, i)
+            sums, stats = _sums(op, spec, place, own, part=i).dense("overflows")
             assert stats is not None
             flags |= stats.overflowed
             y = _unscaled(sums, scaled, block, i)

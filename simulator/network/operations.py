@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from formats import Format
 from simulator.cost import VectorCost, VectorOperation, vector_price, why_unpriced
 from simulator.hardware import Machine
-from simulator.result import OperationResult
+from simulator.result import OperationResult, summed
 
 from . import vector
 from .aten_ops import TORCH_NAMESPACES
@@ -129,8 +129,12 @@ class Operations:
 
 
 def _sums(costs: Iterable[VectorCost] | None) -> dict[str, Any]:
-    names = ("cycles", "latency_s", "energy_j")
-    return {} if costs is None else {name: sum(getattr(cost, name) for cost in costs) for name in names}
+    if costs is None:
+        return {}
+    costs = list(costs)
+    sums = {name: sum(getattr(cost, name) for cost in costs) for name in ("cycles", "latency_s", "energy_j")}
+    items = (item for cost in costs for item in cost.energy_items)
+    return {**sums, "energy_items": summed(items, "count", "energy_j")}
 
 
 def _name(func: Any) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from simulator.cost import Cost, Gemm, VectorCost, accumulation_cost, expanded, price
+from simulator.cost import Cost, Gemm, VectorCost, accumulation_cost, expanded, known_area, price
 from simulator.hardware import Machine
-from simulator.result import MODES, LayerResult, RunResult
+from simulator.result import MODES, LayerResult, RunResult, summed
 from simulator.versions import versions
 
 from .ops import FORWARD
@@ -17,6 +17,7 @@ from .tally import LayerTally, RelativeErrors
 if TYPE_CHECKING:
     from .emulation import Emulation
 
+PRICED = ("low", "high", "two_pass")  # labels of the arithmetics that a machine has
 _OFTEN = 0.01  # share of a layer's outputs that may overflow before the record warns
 
 
@@ -29,7 +30,7 @@ def run_record(run: Emulation) -> RunResult:
     by_operation = run.operations.costs(run.machine)
     others = [cost for of_one in by_operation.values() for cost in of_one]
     default = run.rules.default
-    totals: dict[str, Any] = dict.fromkeys(("low", "high", "two_pass"))
+    totals: dict[str, Any] = dict.fromkeys(PRICED)
     if default.label in totals and len(costs) == len(singles):
         totals[default.label] = _total(run.machine, singles, costs, others)
     warnings = (
@@ -47,7 +48,18 @@ def run_record(run: Emulation) -> RunResult:
         energy_basis="; ".join(of[0].energy_basis for of in (costs, others) if of), versions=versions(), seed=run.seed,
         warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(by_operation),
         settings=run.rules.in_words(), machine=tuple(expanded(run.machine).values()),
+        **_area(run.machine),
     )  # fmt: skip
+
+
+def _area(machine: Machine) -> dict[str, Any]:
+    found = known_area(machine)
+    if found is None:
+        return {}
+    return {
+        "area_um2": found.area_um2, "area_parts_um2": dict(found.area_parts_um2), "area_low_um2": found.area_low_um2,
+        "area_high_um2": found.area_high_um2, "area_items": found.items,
+    }  # fmt: skip
 
 
 def _notes(run: Emulation) -> list[str]:
@@ -146,6 +158,10 @@ def _together(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResu
         whole[name] = {part: sum(of[part] for of in parts) for part in parts[0]}
     for name in ("gemms", "macs", "recomputed_outputs", "recomputed_macs", "overflows"):
         whole[name] = sum(getattr(layer, name) for layer in layers)
+    if first.zero_macs is not None:
+        whole["zero_macs"] = sum(layer.zero_macs or 0 for layer in layers)
+    whole["energy_items"] = summed([item for layer in layers for item in layer.energy_items], "count", "energy_j")
+    whole["cycle_items"] = summed([item for layer in layers for item in layer.cycle_items], "cycles")
     if first.utilisation is not None:
         whole["utilisation"] = sum((layer.utilisation or 0.0) * (layer.cycles or 0) for layer in layers) / cycles
     return replace(
@@ -183,8 +199,9 @@ def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | Non
     recomputed = 0 if flags is None else flags.count()
     largest, mean, median = tally.errors.summary()
     gemm = Gemm(tally.m, tally.n, tally.k, tally.gemms)
-    priced = tally.label in ("low", "high", "two_pass")
-    cost = price(machine, gemm, tally.label, flags) if priced else None
+    priced = tally.label in PRICED
+    zeros = tally.zeros if machine.mac.zero_gating and priced else None
+    cost = price(machine, gemm, tally.label, flags, zeros) if priced else None
     layer = LayerResult(
         name=tally.name, phase=tally.phase, op=tally.kind, m=tally.m, n=tally.n, k=tally.k, gemms=tally.gemms,
         mac=tally.mac, activation=tally.activation, macs=gemm.macs,
@@ -195,7 +212,8 @@ def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | Non
         energy_high_j=cost.energy_high_j if cost else None, energy_parts_j=dict(cost.energy_parts_j) if cost else {},
         cycle_parts=dict(cost.cycle_parts) if cost else {}, roofline_cycles=cost.roofline_cycles if cost else None,
         max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, overflows=tally.overflows,
-        scales=tally.scales,
+        scales=tally.scales, zero_macs=zeros,
+        energy_items=cost.energy_items if cost else (), cycle_items=cost.cycle_items if cost else (),
         sqnr_db=tally.errors.sqnr_db,
     )  # fmt: skip
     return layer, cost

@@ -122,12 +122,17 @@ class LayerTally:
         self.label, self.mac, self.activation, self.site, self.scales = label, mac, activation, site, scales
         self.rows = 0  # computed so far, of each product, or of all products together where these count samples
         self.overflows = 0
+        self.zeros = 0  # MACs with a zero operand, where they are counted
         self.errors = RelativeErrors()
         self._begun = False
         self._flags: PackedFlags | None = None
 
-    def add(self, op: Op, overflows: int, flags: NDArray[np.bool_] | None) -> None:
-        """Count one more Op of this layer; flags of shape (gemms, M, N), or None without a second pass."""
+    def add(self, op: Op, overflows: int, flags: NDArray[np.bool_] | None, zeros: int = 0) -> None:
+        """Count one more Op of this layer.
+
+        Args:
+            flags: of shape (gemms, M, N), or None without a second pass. zeros: MACs with a zero operand.
+        """
         if self._begun:
             self.gemms += op.gemms if self.batched else 0
             self.k += op.k if self.summed else 0
@@ -135,6 +140,7 @@ class LayerTally:
         self._begun = True
         self.rows += op.gemms * op.m if self.batched else op.m
         self.overflows += overflows
+        self.zeros += zeros
         if flags is not None:
             if self._flags is None:
                 self._flags = PackedFlags(op.gemms, op.m, op.n, op.batched)
