@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from simulator.result import LayerResult, OperationResult, RunResult, Setting
+from simulator.result import AreaItem, CycleItem, EnergyItem, LayerResult, OperationResult, RunResult, Setting
 from tests.docs import generated, results_table
 
 
@@ -30,7 +30,7 @@ def test_a_drifted_table_is_replaced_and_nothing_else():
     assert new == old.replace("| x |\n| y |\n", "| a |\n")
 
 
-@pytest.mark.parametrize("record", [RunResult, LayerResult, OperationResult, Setting])
+@pytest.mark.parametrize("record", [RunResult, LayerResult, OperationResult, EnergyItem, CycleItem, AreaItem, Setting])
 def test_every_field_of_a_record_is_described_once(record):
     names = [name for several in results_table.described(record) for name in several.split(", ")]
     assert sorted(names) == sorted(field.name for field in fields(record))
@@ -38,6 +38,7 @@ def test_every_field_of_a_record_is_described_once(record):
 
 def test_the_page_of_results_names_all_parts_metrics_and_totals():
     pytest.importorskip("torch")
+    from simulator.cost.area import PARTS as AREAS
     from simulator.cost.energy import PARTS
     from simulator.network.metrics import NAMES
     from simulator.run import run
@@ -47,7 +48,7 @@ def test_the_page_of_results_names_all_parts_metrics_and_totals():
     cycles = {name for layer in record.layers for name in layer.cycle_parts}
     totals = {name for total in record.totals.values() for name in total}
     assert [
-        name for name in (*PARTS, *NAMES, *cycles, *totals, *record.metrics["mse"]) if f"`{name}`" not in page
+        name for name in (*PARTS, *AREAS, *NAMES, *cycles, *totals, *record.metrics["mse"]) if f"`{name}`" not in page
     ] == []
 
 
