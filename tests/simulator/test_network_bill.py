@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from simulator.cost import Gemm, price  # noqa: E402
+from simulator.cost import Gemm, price, vector_unit  # noqa: E402
 from simulator.hardware import VectorUnit, load_hardware  # noqa: E402
 from simulator.network import vector, vector_work  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
@@ -271,7 +271,9 @@ def test_without_lanes_the_record_is_that_of_the_array_and_says_so():
     assert bill(model, x).energy_basis == f"{record.energy_basis}; vector unit assumed x/÷ 4"
 
 
-def test_formats_without_a_price_are_named_and_the_rest_is_priced():
+def test_formats_without_a_price_are_named_and_the_rest_is_priced(monkeypatch):
+    known = vector_unit.lane_energies
+    monkeypatch.setattr(vector_unit, "lane_energies", lambda table, fmt: None if fmt.bits == 8 else known(table, fmt))
     model, x = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Tanh()), torch.rand(5, 6)
     record = bill(model, x, layers={"2": {"vector": "posit8"}})
     assert not_priced(record) == ["tanh"]
