@@ -6,8 +6,8 @@ from .estimate import Estimate, accumulation_cost, break_even, estimate, waste_f
 from .expanded import expanded
 from .gemm import Gemm
 from .price import Cost, price
-from .vector_unit import KINDS, VectorCost, VectorOperation, vector_price, why_unpriced
+from .vector_unit import ELEMENTWISE, KINDS, VectorCost, VectorOperation, vector_price, why_unpriced
 
-__all__ = ["KINDS", "Area", "Cost", "Estimate", "Gemm", "VectorCost", "VectorOperation", "accumulation_cost", "area",
-           "break_even", "estimate", "expanded", "known_area", "mode_energy", "price", "vector_price", "waste_factor",
-           "why_unpriced"]  # fmt: skip
+__all__ = ["ELEMENTWISE", "KINDS", "Area", "Cost", "Estimate", "Gemm", "VectorCost", "VectorOperation",
+           "accumulation_cost", "area", "break_even", "estimate", "expanded", "known_area", "mode_energy", "price",
+           "vector_price", "waste_factor", "why_unpriced"]  # fmt: skip

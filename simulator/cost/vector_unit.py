@@ -3,7 +3,7 @@
 A lane adds, multiplies, or does both at once (a fused multiply-add), one of the three in a cycle. What else there is
 consists of these: functions are polynomials and Newton steps, whose numbers are assumed. Each pass over the data reads
 it from the on-chip buffer at the width of its port. Tensors that do not fit on the chip together come from the DRAM and
-go back to it, once.
+go back to it, once. What the unit does to the results of a product on their way out moves nothing of its own.
 """
 
 from __future__ import annotations
@@ -134,6 +134,14 @@ KINDS = {
 }  # fmt: skip
 
 
+# Kinds that make of each element one element, whatever the others are.
+ELEMENTWISE = frozenset({
+    "elementwise", "multiply", "multiply_add", "divide", "square_root", "function", "power", "relu", "clamp",
+    "leaky_relu", "hardswish", "sigmoid", "tanh", "silu", "gelu", "elu", "softplus", "mish", "sigmoid_backward",
+    "tanh_backward", "silu_backward", "gelu_backward", "mish_backward", "dropout", "scale_and_shift",
+})  # fmt: skip
+
+
 @dataclass(frozen=True)
 class VectorOperation:
     """An operation of the network that is no product, all samples of a run in one batch.
@@ -141,7 +149,7 @@ class VectorOperation:
     Args:
         kind: one of KINDS. elements: for which the steps of an element are done: of a pooling, all in all windows.
         rows: results of the sums and maxima within.
-        inputs, outputs: elements of its operands and results, each counted once.
+        inputs, outputs: elements of its operands and results in memory, each counted once.
         parameters: elements of operands that all samples share.
     """
 

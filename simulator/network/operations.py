@@ -17,12 +17,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from formats import Format
-from simulator.cost import VectorCost, VectorOperation, vector_price, why_unpriced
+from simulator.cost import ELEMENTWISE, VectorCost, VectorOperation, vector_price, why_unpriced
 from simulator.hardware import Machine
 from simulator.result import OperationResult, summed
 
 from . import vector
 from .aten_ops import TORCH_NAMESPACES
+from .coming import Coming
 from .constants import Constants
 from .tap import Ran
 from .vector_work import move, vector_operation
@@ -63,10 +64,12 @@ class Operations:
         self._constants, self._form = Constants(own), form
         self._counts: dict[_Key, _Count] = {}
         self._before: Counter[tuple[str, str, str]] = Counter()  # in this pass, by name, phase and path
+        self._coming = Coming()
 
     def begin(self) -> None:
         """Begin a forward pass, whose operations are those of earlier passes on further samples."""
         self._before.clear()
+        self._coming.clear()
         self._constants.forget_freed()
 
     def add(self, ran: Ran, unit: str, arithmetic: str) -> None:
@@ -80,14 +83,20 @@ class Operations:
         work = _work(ran, largest)
         if not work:
             return
+        asked = None
+        if unit in (VECTOR_UNIT, MEMORY):
+            asked = _NOTHING if constant or vector.copies(ran.func) else self._asked(ran, unit, largest)
+        if asked is not None and asked.kind in ELEMENTWISE:
+            asked = self._coming.passed(ran, asked)
+        else:
+            self._coming.note(ran, from_array=bool(ran.ops) or unit == MAC_ARRAY)
         name = _name(ran.func)
         count = self._counts.setdefault((name, ran.phase, unit, arithmetic or _dtype(ran.result)), _Count())
         count.runs += 1
         count.work += work
         count.torch_alone |= unit == TORCH and not (constant or ran.ops or ran.unknown)
         count.places[ran.path or "outside of the model"] = None
-        if unit in (VECTOR_UNIT, MEMORY):
-            asked = _NOTHING if constant or vector.copies(ran.func) else self._asked(ran, unit, largest)
+        if asked is not None:
             place = name, ran.phase, ran.path
             at = ran.path, self._before[place], asked.kind, self._form(ran.path)
             self._before[place] += 1
