@@ -18,6 +18,7 @@ from simulator.arithmetic.presets import presets
 from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
+from .order import significand_bits
 from .quantities import UNITS, Quantity, describe, parse_quantity
 from .tables import ENTRIES, bundled_table, is_path, table_names
 
@@ -101,16 +102,17 @@ def _shortest(value: float, dimension: str) -> str:
     return str(Quantity(Fraction(repr(value)), dimension))
 
 
-def choice(*values: str, later: tuple[str, ...] = ()) -> Check:
-    """One of some words; those of `later` belong to the model but are not priced."""
+def choice(*values: str) -> Check:
+    """One of some words."""
 
     @takes(", ".join(values), enum=list(values))
     def check(form: object) -> str:
         if isinstance(form, str) and form in values:
             return form
         known = ", ".join(values)
-        found = f"got {form}, which this version does not price" if form in later else f"got {describe(form)}"
-        raise ValueError(f"{found}; expected {'one of ' if len(values) > 1 else ''}{known}; write e.g. {values[0]}")
+        raise ValueError(
+            f"got {describe(form)}; expected {'one of ' if len(values) > 1 else ''}{known}; write e.g. {values[0]}"
+        )
 
     return check
 
@@ -267,6 +269,17 @@ def vector_format(form: object) -> str:
     use = _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "output": form}), "a format", "bf16").output
     if use.mode.stochastic:
         raise ValueError(f"got {form}; expected a rounding without random words; write e.g. {use.format.name}")
+    return form
+
+
+@takes("a float or integer format", type="string")
+def sum_format(form: object) -> str:
+    """A float or integer format, in which a running sum can be priced."""
+    if not isinstance(form, str):
+        raise ValueError(f"got {describe(form)}; expected a format; write e.g. uint16")
+    use = _arithmetic(lambda: mac({"accumulator": "fma(fp32)", "output": form}), "a format", "uint16").output
+    if significand_bits(use.format) is None:
+        raise ValueError(f"got {form}; expected a float or an integer, whose sums have a price; write e.g. uint16")
     return form
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from formats import Use
 from simulator.result import Setting
 
 from .document import Document, Keys, dotted
@@ -50,6 +51,7 @@ def derived_values(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
         **_of_mode("low", form.mac.low, machine.mac.low, machine),
         **_of_mode("high", form.mac.high, machine.mac.high, machine),
         **_of_memory(form, machine),
+        **_of_side_engine(form),
         **_of_policy(form, machine),
         **_of_vector_unit(machine),
         **_of_layers(form, machine),
@@ -120,6 +122,23 @@ def _of_memory(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
     return found
 
 
+def _of_side_engine(form: MachineFile) -> dict[Keys, Derived]:
+    if form.side_engine is None:
+        return {}
+    others = ("rows", "columns") if form.side_engine.kind == "dot" else ("lanes",)
+    return {("side_engine", key): Derived(None, ("side_engine.kind",)) for key in others}
+
+
+# From which keys of the policy follow where they are left out.
+_POLICY_KEYS = {
+    "side_metric": ("policy.score",),
+    "side_format": ("policy.side_metric",),
+    "gather": ("side_engine",),
+    "runs_on": ("policy.gather", "side_engine"),
+    "overlap": ("policy.runs_on",),
+}
+
+
 def _of_policy(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
     policy, written = machine.policy, form.policy
     found: dict[Keys, Derived] = {}
@@ -129,8 +148,8 @@ def _of_policy(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
         if policy is None and key != "kind":
             found["policy", key] = Derived(None, ("policy.kind",))
         elif getattr(written, key, None) is None and hasattr(policy, key):
-            keys = {"gather": ("side_engine",), "overlap": ("policy.gather",)}
-            found["policy", key] = Derived(getattr(policy, key), keys.get(key, ()))
+            value = getattr(policy, key)
+            found["policy", key] = Derived(str(value) if isinstance(value, Use) else value, _POLICY_KEYS.get(key, ()))
     return found
 
 

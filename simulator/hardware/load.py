@@ -21,6 +21,7 @@ from .configuration import configuration
 from .document import Document, Keys, read_document, too_deep
 from .layers import layer_rules
 from .order import array_order, significand_bits
+from .policy import side_engine, two_pass_policy
 from .quantities import Quantity, describe
 from .records import (
     TENSORS,
@@ -164,15 +165,14 @@ class _Builder:
         technology = self._technology()
         array = self._array()
         unit = self._mac(array)
-        side_engine = None if form.side_engine is None else SideEngine(form.side_engine.lanes)
         return Machine(
             name=form.name or stem,
             technology=technology,
             array=array,
             mac=unit,
             memory=None if form.memory is None else self._memory(form.memory),
-            side_engine=side_engine,
-            policy=self._policy(unit.high is not None),
+            side_engine=self._side_engine(array, unit),
+            policy=self._policy(unit),
             source=self.document.path,
             vector_unit=self._vector_unit(form.vector_unit),
             fold_batch_norm=form.batch_norm == "folded",
@@ -417,8 +417,8 @@ class _Builder:
     def _per_cycle(self, bandwidth: Quantity) -> Any:
         return bandwidth.value if bandwidth.dimension == "bandwidth per cycle" else bandwidth.value / self.frequency_hz
 
-    def _policy(self, two_modes: bool) -> Policy | None:
-        form = self.form.policy
+    def _policy(self, unit: Mac) -> Policy | None:
+        form, two_modes = self.form.policy, unit.high is not None
         if form is None and not two_modes:
             self._refuse_side_engine("a machine with one MAC")
             return None
@@ -438,35 +438,13 @@ class _Builder:
                 "add mac.high, or write kind: uniform",
             )
             return None
-        form = form or schema.PolicySection()
-        engine = self.form.side_engine is not None
-        gather = form.gather or ("element" if engine else "coltile")
-        overlap = form.overlap or ("tile" if gather == "element" else "none")
-        if gather == "element" and not engine:
-            self._problem(
-                ("policy", "gather"),
-                "got element without a side engine; expected row, coltile or tile; write one, or add side_engine",
-            )
-        if gather != "element" and engine:
-            self._problem(
-                ("side_engine",),
-                f"got an engine that policy.gather: {gather} does not use; expected none; remove it",
-            )
-        if gather != "element" and overlap == "tile":
-            self._problem(
-                ("policy", "overlap"),
-                f"got tile, but policy.gather: {gather} runs on the array itself; expected none; write none",
-            )
-        return Policy(
-            form.tolerance,
-            gather,
-            overlap,
-            form.weights,
-            form.recompute_nonfinite,
-            form.recompute_saturated,
-            form.score,
-            form.side_metric,
-        )
+        return two_pass_policy(form or schema.PolicySection(), self.form.side_engine, unit, self._given, self._problem)
+
+    def _side_engine(self, array: Array, unit: Mac) -> SideEngine | None:
+        form = self.form.side_engine
+        if form is None or unit.high is None:  # _policy refuses an engine beside one mode
+            return None
+        return side_engine(form, array, unit.high, self._problem)
 
     def _refuse_side_engine(self, why: str) -> None:
         if self.form.side_engine is not None:

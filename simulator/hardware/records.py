@@ -227,9 +227,29 @@ class Memory:
 
 @dataclass(frozen=True)
 class SideEngine:
-    """A dot-product engine of `lanes` MACs per cycle in the high mode, beside the array."""
+    """An engine beside the array, whose MACs are all of the high mode.
+
+    Args:
+        lanes: MACs that it takes in a cycle.
+        array: its PEs, where it is a second systolic array; None where it is a dot-product engine.
+        queue: flagged outputs that can wait for it, beyond which the first pass stalls; None: any number. Only the
+            event fidelity looks at it.
+    """
 
     lanes: int
+    array: Array | None = None
+    queue: int | None = None
+
+
+# The score of an output, and the hardware that it can be computed with: from the finished output; a running sum of
+# |a w| beside that of a w; another low pass over |a| and |w|; the norms of the rows of A and the columns of W.
+SIDE_METRICS = {
+    "kappa_prime": ("output",),
+    "kappa_full": ("abs_sum", "second_pass"),
+    "norm1": ("norm_bound",),
+    "norm2": ("norm_bound",),
+    "norm_inf": ("norm_bound",),
+}
 
 
 @dataclass(frozen=True)
@@ -252,11 +272,15 @@ class Policy:
 
     Args:
         tolerance: largest score that is kept, >= 0, may be infinite.
-        gather: what is recomputed for a flag: element (on the side engine) | row | coltile | tile (on the array).
+        gather: what is recomputed for a flag: element | row | coltile (a row within as many columns as the unit has) |
+            tile (as many rows and columns as it has).
         overlap: none (second pass after the first) | tile (the side engine follows the first pass tile by tile).
-        weights: operands of modes that differ in format: high_only (stored wide, rounded on load) | both.
+        weights: operands of modes that differ in format: high_only (stored wide, rounded on load) | both | sliced (the
+            narrow part first, the rest where it is needed).
         recompute_nonfinite, recompute_saturated: whether such results of the first pass are flagged.
-        score: what decides; side_metric: the hardware it needs.
+        score: what decides; side_metric: the hardware it needs, see SIDE_METRICS.
+        runs_on: what recomputes, array | side_engine.
+        side_format: of the running sum of the side metric abs_sum; None with another.
     """
 
     tolerance: float
@@ -267,6 +291,8 @@ class Policy:
     recompute_saturated: bool
     score: str = "kappa_prime"
     side_metric: str = "output"
+    runs_on: str = "side_engine"
+    side_format: Use | None = None
 
 
 @dataclass(frozen=True)
@@ -372,6 +398,12 @@ class Machine:
         copy = replace(self)
         object.__setattr__(copy, "configuration", configuration)
         return copy
+
+    @property
+    def recomputing_engine(self) -> SideEngine | None:
+        """The side engine where it recomputes flagged outputs; None where the array does, or nothing."""
+        on_engine = self.policy is not None and self.policy.runs_on == "side_engine"
+        return self.side_engine if on_engine else None
 
     def with_tolerance(self, tolerance: float) -> Machine:
         """Return a copy with another tolerance (>= 0, may be infinite); InputError without a two-pass policy."""

@@ -15,6 +15,7 @@ from simulator.arithmetic.accumulators import Accumulator
 
 from . import checks
 from .quantities import Quantity
+from .records import SIDE_METRICS
 
 
 class Section(BaseModel):
@@ -221,12 +222,35 @@ class MemorySection(Section):
 
 
 class SideEngineSection(Section):
-    kind: Annotated[str, BeforeValidator(checks.choice("dot"))] = Field(
-        default="dot", description="a dot-product engine", examples=["dot"]
+    kind: Annotated[str, BeforeValidator(checks.choice("dot", "array"))] = Field(
+        default="dot", description="a dot-product engine, or a second array of the same dataflow", examples=["dot"]
     )
-    lanes: Annotated[int, BeforeValidator(checks.count(64))] = Field(description="MACs per cycle", examples=[64])
+    lanes: Annotated[int, BeforeValidator(checks.count(64))] | None = Field(
+        default=None,
+        description="MACs per cycle of a dot-product engine",
+        examples=[64],
+        json_schema_extra=without("required with dot; none with array"),
+    )
+    rows: Annotated[int, BeforeValidator(checks.count(8))] | None = Field(
+        default=None,
+        description="rows of PEs of an array; in ws and is they divide array.rows, for the same order of sums",
+        examples=[8],
+        json_schema_extra=without("required with array; none with dot"),
+    )
+    columns: Annotated[int, BeforeValidator(checks.count(8))] | None = Field(
+        default=None,
+        description="columns of PEs of an array",
+        examples=[8],
+        json_schema_extra=without("required with array; none with dot"),
+    )
     mac: Annotated[str, BeforeValidator(checks.choice("high"))] = Field(
         default="high", description="mode of its MACs", examples=["high"]
+    )
+    queue: Annotated[int, BeforeValidator(checks.count(64))] | None = Field(
+        default=None,
+        description="flagged outputs that can wait for it; only the event fidelity looks at it",
+        examples=[64],
+        json_schema_extra=without("none: any number"),
     )
 
 
@@ -234,29 +258,50 @@ class PolicySection(Section):
     kind: Annotated[str, BeforeValidator(checks.choice("two_pass", "uniform"))] = Field(
         default="two_pass", description="what runs; uniform takes no other key", examples=["two_pass"]
     )
-    score: Annotated[str, BeforeValidator(checks.choice("kappa_prime"))] = Field(
-        default="kappa_prime", description="what decides", examples=["kappa_prime"]
+    score: Annotated[str, BeforeValidator(checks.choice(*SIDE_METRICS))] = Field(
+        default="kappa_prime",
+        description="what decides; all but kappa_prime are priced by estimate and not computed yet",
+        examples=["kappa_prime"],
     )
-    side_metric: Annotated[
-        str, BeforeValidator(checks.choice("output", later=("abs_sum", "norm_bound", "second_pass")))
-    ] = Field(default="output", description="what the score is computed from", examples=["output"])
+    side_metric: (
+        Annotated[str, BeforeValidator(checks.choice("output", "abs_sum", "norm_bound", "second_pass"))] | None
+    ) = Field(
+        default=None,
+        description="hardware that the score is computed with",
+        examples=["output"],
+        json_schema_extra=without("output with kappa_prime, abs_sum with kappa_full, norm_bound with a norm"),
+    )
+    side_format: Annotated[str, BeforeValidator(checks.sum_format)] | None = Field(
+        default=None,
+        description="format of the running sum of abs_sum",
+        examples=["uint16"],
+        json_schema_extra=without("uint16 with abs_sum, else none"),
+    )
     tolerance: Annotated[float, BeforeValidator(checks.tolerance)] = Field(
         default=0.5, description="largest score kept", examples=[0.5]
     )
     gather: Annotated[str, BeforeValidator(checks.choice("element", "row", "coltile", "tile"))] | None = Field(
         default=None,
-        description="what is recomputed for a flag",
+        description="what is recomputed for a flag; element needs a dot-product engine",
         examples=["element"],
-        json_schema_extra=without("element with a side engine, else coltile"),
+        json_schema_extra=without("element with a dot-product engine, else coltile"),
+    )
+    runs_on: Annotated[str, BeforeValidator(checks.choice("array", "side_engine"))] | None = Field(
+        default=None,
+        description="what recomputes",
+        examples=["array"],
+        json_schema_extra=without("side_engine with element, or an engine that is an array; else array"),
     )
     overlap: Annotated[str, BeforeValidator(checks.choice("none", "tile"))] | None = Field(
         default=None,
-        description="when the second pass runs; tile: beside the first, with element",
+        description="when the second pass runs; tile: behind the first, tile by tile, on a side engine",
         examples=["none"],
-        json_schema_extra=without("tile with element, else none"),
+        json_schema_extra=without("tile on a side engine, else none"),
     )
-    weights: Annotated[str, BeforeValidator(checks.choice("both", "high_only", later=("sliced",)))] = Field(
-        default="both", description="how operands of two formats are stored", examples=["both"]
+    weights: Annotated[str, BeforeValidator(checks.choice("both", "high_only", "sliced"))] = Field(
+        default="both",
+        description="how operands of two formats are stored; high_only: rounded on load; sliced: the rest on demand",
+        examples=["both"],
     )
     recompute_nonfinite: Annotated[bool, BeforeValidator(checks.switch)] = Field(
         default=True, description="whether infinities and NaN of the first pass are flagged", examples=["true"]

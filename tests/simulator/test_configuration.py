@@ -45,6 +45,9 @@ MACHINES = {
     "preset": "array: {rows: 16, columns: 4}\nmac: {low: fma(fp16), high: {accumulator: h100.fp16, energy: 1 pJ}}\n",
     "composed": TWO % "composed",
     "pair": TWO % "pair" + "side_engine: {lanes: 8}\npolicy: {tolerance: .inf, overlap: none}\n",
+    "second array": TWO.replace("int4", "int4/rd").replace("int8", "fix8.4") % "pair"
+    + "side_engine: {kind: array, rows: 4, columns: 4, queue: 9}\npolicy: {score: kappa_full, weights: sliced}\n",
+    "norms": TWO % "pair" + "policy: {score: norm_inf, gather: row}\n",
     "uniform": TWO % "multi_mode" + "policy: {kind: uniform}\n",
     "45 nm": "technology: {node: 45 nm, leakage: 2 mW}\narray: {rows: 4, columns: 4}\nmac: {low: fma(fp32)}\n",
     "levels": "array: {rows: 4, columns: 4}\nmac: {low: fma(fp32)}\n" + LEVELS,
@@ -196,7 +199,9 @@ def test_origins_of_every_kind(loaded):
     assert shown("memory.right.buffers") == (2, "default", "")
     assert shown("memory.right.banks") == (None, "default", "none: no conflicts")
     assert shown("policy.gather") == ("element", "derived from side_engine", "")
-    assert shown("policy.overlap") == ("tile", "derived from policy.gather", "")
+    assert shown("policy.runs_on") == ("side_engine", "derived from policy.gather and side_engine", "")
+    assert shown("policy.overlap") == ("tile", "derived from policy.runs_on", "")
+    assert shown("side_engine.rows") == (None, "derived from side_engine.kind", "")
     assert shown("side_engine.lanes") == (8, "x.yaml:9", "assumed")
     assert "memory.dram" not in found  # a comment behind a mapping in braces is its values'
 
@@ -208,6 +213,8 @@ def test_what_does_not_apply_has_no_value(loaded):
     found = by_key(loaded(MACHINES["scalesim"]).configuration)
     assert (found["array.load"].value, found["array.load"].origin) == ("exposed", "derived from array.compat")
     assert (found["array.drain"].value, found["array.drain"].origin[:26]) == ("exposed", "derived from array.compat ")
+    found = by_key(loaded(MACHINES["second array"]).configuration)
+    assert (found["side_engine.lanes"].value, found["policy.side_format"].value) == (None, "uint16")
     found = by_key(loaded(MACHINES["uniform"]).configuration)
     assert (found["policy.kind"].value, found["policy.tolerance"].value) == ("uniform", None)
     assert by_key(load_hardware("npu").configuration)["memory.accumulators.read"].value is None

@@ -202,9 +202,20 @@ REFUSALS = [
     ("tolerance: 0.5", "tolerance: -0.5", "53:14: policy.tolerance: got -0.5; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("tolerance: 0.5", "tolerance: .nan", "53:14: policy.tolerance: got nan; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("tolerance: 0.5", "tolerance: '0.5'", "53:14: policy.tolerance: got '0.5'; expected a plain number >= 0, or .inf; write e.g. 0.5"),
-    ("score: kappa_prime", "score: kappa_full", "51:10: policy.score: got 'kappa_full'; expected kappa_prime; write e.g. kappa_prime"),
-    ("side_metric: output", "side_metric: abs_sum", "52:16: policy.side_metric: got abs_sum, which this version does not price; expected output; write e.g. output"),
-    ("weights: both", "weights: sliced", "56:12: policy.weights: got sliced, which this version does not price; expected one of both, high_only; write e.g. both"),
+    ("score: kappa_prime", "score: kappa_exact", "51:10: policy.score: got 'kappa_exact'; expected one of kappa_prime, kappa_full, norm1, norm2, norm_inf; write e.g. kappa_prime"),
+    ("side_metric: output", "side_metric: abs_sum", "52:16: policy.side_metric: got abs_sum with policy.score: kappa_prime, which is computed with output; expected output, or policy.score: kappa_full; change one of the two"),
+    ("score: kappa_prime", "score: norm2", "52:16: policy.side_metric: got output with policy.score: norm2, which is computed with norm_bound; expected norm_bound, or policy.score: kappa_prime; change one of the two"),
+    ("side_metric: output", "side_metric: output\n  side_format: fp16", "53:16: policy.side_format: got fp16 with policy.side_metric: output, which keeps no running sum; expected none; remove it"),
+    ("side_metric: output", "side_format: posit16", "52:16: policy.side_format: got posit16; expected a float or an integer, whose sums have a price; write e.g. uint16"),
+    ("side_metric: output", "side_format: 16", "52:16: policy.side_format: got 16; expected a format; write e.g. uint16"),
+    ("weights: both", "weights: cut", "56:12: policy.weights: got 'cut'; expected one of both, high_only, sliced; write e.g. both"),
+    ("lanes: 64", "rows: 8", "46:3: side_engine.lanes: missing; expected MACs per cycle of a dot-product engine; add e.g. 'lanes: 64'"),
+    ("lanes: 64", "lanes: 64\n  rows: 8", "48:9: side_engine.rows: got 8 with side_engine.kind: dot; expected lanes; remove it, or write kind: array"),
+    ("kind: dot", "kind: array", "47:10: side_engine.lanes: got 64 with side_engine.kind: array; expected rows and columns; remove it, or write kind: dot"),
+    ("kind: dot", "kind: array", "46:3: side_engine.columns: missing; expected columns of PEs of an array; add e.g. 'columns: 8'"),
+    ("kind: dot\n  lanes: 64 ", "kind: array\n  rows: 6\n  columns: 6 ", "47:9: side_engine.rows: got 6, in which sums would end elsewhere than in the 16 of array.rows; expected a number that divides these, so that the second pass sums in the order of mac.high; change one of the two"),
+    ("kind: dot\n  lanes: 64 ", "kind: array\n  rows: 8\n  columns: 8 ", "55:11: policy.gather: got element without a dot-product engine; expected row, coltile or tile; write one, or side_engine.kind: dot"),
+    ("overlap: tile", "runs_on: array", "55:12: policy.runs_on: got array, which cannot take single outputs, with policy.gather: element; expected side_engine; write it, or another gather"),
     ("datapath: multi_mode", "datapath: shared", "28:13: mac.datapath: got 'shared'; expected one of multi_mode, pair, composed; write e.g. multi_mode"),
     ("datapath: multi_mode", "datapath: composed", "26:11: mac.high.rate: got 1 MAC/cycle with mac.datapath: composed, which takes the 4 of mac.low together, in several cycles; expected no rate; remove it"),
     ("weights: both", "weights: both\n  recompute_nonfinite: off", "57:24: policy.recompute_nonfinite: got 'off'; expected true or false; write one of them without quotes"),
@@ -226,14 +237,15 @@ REFUSALS = [
     ('node: "7 nm"', 'node: "45 nm"', "7:9: technology.node: got 45 nm, but technology.table: jouppi2021_7nm is of 7 nm; expected the same node, or one next to it, scaled: 10 nm; change one of the two"),
     ("drain: overlapped", "drain: none", "15:10: array.drain: got none with array.dataflow: ws; expected overlapped or exposed; write one of them"),
     ("dataflow: ws", "interleave: 2", "13:15: array.interleave: got 2 with array.dataflow: ws, whose PEs keep one sum; expected 1, or array.dataflow: os; change one of the two"),
-    ("lanes: 64", "lanes: 64\n  queue: 64", "48:3: side_engine.queue: unknown key; expected one of kind, lanes, mac; remove it"),
+    ("lanes: 64", "lanes: 64\n  queue: 0", "48:10: side_engine.queue: got 0; expected a whole number from 1 to 1048576; write e.g. 64"),
+    ("lanes: 64", "lanes: 64\n  depth: 64", "48:3: side_engine.depth: unknown key; expected one of kind, lanes, rows, columns, mac, queue; remove it"),
     ("array:\n", "array: &a\n", "10:8: got the anchor &a; expected plain values; write the value out"),
     ("dataflow: ws", "dataflow: *a", "13:13: got the alias *a; expected plain values; write the value out"),
     ("dataflow: ws", "dataflow: !!python/name:os.system ws", "13:13: got the tag tag:yaml.org,2002:python/name:os.system; expected plain values; write the value out"),
     ("  rows: 16", "\trows: 16", "11:1: got a tab; expected spaces as indentation; replace it by spaces"),
     ("lanes: 16  ", "lanes: 0  ", "59:10: vector_unit.lanes: got 0; expected a whole number from 1 to 1048576; write e.g. 16"),
     ("energy: auto                # 0.35", "energy: 1 pJ/bit # 0.35", "60:11: vector_unit.energy: got '1 pJ/bit', which is an energy per bit; expected an energy; write e.g. \"0.40 pJ\" or \"auto\""),
-    ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, tolerance, gather, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
+    ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, side_format, tolerance, gather, runs_on, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
 ]  # fmt: skip
 
 
@@ -316,9 +328,71 @@ def test_datapath_belongs_to_two_modes(refused):
 
 def test_an_array_gather_uses_neither_engine_nor_overlap(refused):
     assert refused(edited("gather: element", "gather: row")) == [
-        "m.yaml:46:3: side_engine: got an engine that policy.gather: row does not use; expected none; remove it",
+        "m.yaml:46:3: side_engine: got an engine that policy.gather: row does not use, as it runs on the array; expected none; remove it, or write policy.runs_on: side_engine",
         "m.yaml:55:12: policy.overlap: got tile, but policy.gather: row runs on the array itself; expected none; write none",
     ]
+
+
+def test_a_group_of_outputs_runs_on_the_engine_that_the_policy_names(accepted, refused):
+    on_dot = accepted(edited("gather: element", "gather: row\n  runs_on: side_engine"))
+    assert (on_dot.recomputing_engine.lanes, on_dot.recomputing_engine.array) == (64, None)
+    array = edited("kind: dot\n  lanes: 64 ", "kind: array\n  rows: 8\n  columns: 4\n  queue: 32 ")
+    machine = accepted(array.replace("gather: element", "gather: coltile"))
+    engine = machine.recomputing_engine
+    assert (engine.lanes, engine.queue, engine.array) == (32, 32, replace(machine.array, rows=8, columns=4))
+    assert (machine.policy.runs_on, machine.policy.overlap) == ("side_engine", "tile")
+    without = array[: array.index("side_engine:")] + array[array.index("policy:") :]
+    assert refused(without.replace("gather: element", "gather: row\n  runs_on: side_engine")) == [
+        "m.yaml:51:12: policy.runs_on: got side_engine in a machine without one; expected array; write it, or add side_engine",
+    ]
+
+
+def test_an_engine_of_another_height_needs_sums_without_order_or_in_the_pes(accepted):
+    text = "array: {rows: 16, columns: 16, dataflow: FLOW}\nmac: {low: fp8_e4m3 -> fma(fp16), high: MAC}\n"
+    text += "side_engine: {kind: array, rows: 6, columns: 6}\n"
+    for flow, mac in (("os", "fp8_e4m3 -> fma(fp32)"), ("ws", "fp8_e4m3 -> exact(fp32)")):
+        machine = accepted(text.replace("FLOW", flow).replace("MAC", mac))
+        assert (machine.policy.gather, machine.recomputing_engine.array.rows) == ("coltile", 6)
+
+
+def test_the_score_decides_on_the_hardware(accepted):
+    for score, metric in (("kappa_full", "abs_sum"), ("norm1", "norm_bound"), ("kappa_prime", "output")):
+        policy = accepted(edited("score: kappa_prime\n  side_metric: output", f"score: {score}")).policy
+        assert (policy.side_metric, str(policy.side_format)) == (metric, "uint16" if metric == "abs_sum" else "None")
+    full = edited("score: kappa_prime\n  side_metric: output", "score: kappa_full\n  side_format: bf16")
+    assert str(accepted(full).policy.side_format) == "bf16"
+    full = edited("score: kappa_prime\n  side_metric: output", "score: kappa_full\n  side_metric: second_pass")
+    assert accepted(full).policy.side_format is None
+
+
+SLICED = """
+array: {rows: 8, columns: 8}
+mac:
+  low: {operands: LOW, accumulator: fma(fp16)}
+  high: {operands: HIGH, accumulator: fma(fp32)}
+policy: {weights: sliced}
+"""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fits"),
+    [
+        ("fp8_e5m2/rz", "fp16", True), ("fp8_e5m2", "fp16", False), ("fp8_e4m3/rz", "fp16", False),
+        ("fp16/rz", "fp8_e5m2", False), ("bf16/rz", "fp32", True), ("fp8_e4m3", "fp8_e4m3", True),
+        ("int8", "int16", False), ("int4/rd", "fix8.4", True), ("int4/rz", "fix8.4", False), ("int4/rd", "fix12.4", False),
+        ("[fp8_e5m2/rz, fp16]", "fp16", True), ("posit8", "posit16", False),
+    ],
+)  # fmt: skip
+def test_slices_are_the_leading_bits_of_an_operand(accepted, refused, low, high, fits):
+    text = SLICED.lstrip().replace("LOW", low).replace("HIGH", high)
+    if fits:
+        assert accepted(text).policy.weights == "sliced"
+        return
+    (line,) = refused(text)
+    assert line.startswith(
+        f"m.yaml:5:19: policy.weights: got sliced with operands {low}*{low} in mac.low and {high}*{high}"
+    )
+    assert line.endswith("write both, or change the operands")
 
 
 def test_output_stationary_has_no_stationary_load_and_no_buffer_of_partial_sums(refused):

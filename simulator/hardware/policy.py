@@ -1,0 +1,161 @@
+"""The second pass in a machine file: its policy, and the engine beside the array that may do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from formats import FixedFormat, FloatFormat, Use
+from simulator.arithmetic.accumulators import Exact, Late
+
+from .layers import Problem
+from .records import SIDE_METRICS, Array, Mac, MacMode, Policy, SideEngine
+from .schema import PolicySection, SideEngineSection
+
+
+def side_engine(form: SideEngineSection, array: Array, high: MacMode, problem: Problem) -> SideEngine | None:
+    """Return the engine of a section; None with a problem.
+
+    Args:
+        form: the section. array, high: of the machine. problem: notes what is wrong.
+    """
+    needed, others = (("lanes",), ("rows", "columns")) if form.kind == "dot" else (("rows", "columns"), ("lanes",))
+    fields = SideEngineSection.model_fields
+    for key in needed:
+        if getattr(form, key) is None:
+            words, example = fields[key].description, (fields[key].examples or [""])[0]
+            problem(("side_engine", key), f"missing; expected {words}; add e.g. '{key}: {example}'")
+    for key in others:
+        if getattr(form, key) is not None:
+            problem(
+                ("side_engine", key),
+                f"got {getattr(form, key)} with side_engine.kind: {form.kind}; expected {' and '.join(needed)}; "
+                f"remove it, or write kind: {'array' if form.kind == 'dot' else 'dot'}",
+            )
+    if form.lanes is not None:
+        return SideEngine(form.lanes, None, form.queue)
+    if form.rows is None or form.columns is None:
+        return None
+    # One MAC has one order of summation: the runs of the array's rows are those of whole folds of the engine.
+    if array.dataflow in ("ws", "is") and not _without_order(high) and array.rows % form.rows:
+        problem(
+            ("side_engine", "rows"),
+            f"got {form.rows}, in which sums would end elsewhere than in the {array.rows} of array.rows; expected a "
+            "number that divides these, so that the second pass sums in the order of mac.high; change one of the two",
+        )
+    own = replace(array, rows=form.rows, columns=form.columns, copies=1)
+    return SideEngine(form.rows * form.columns * high.rate, own, form.queue)
+
+
+def _without_order(mode: MacMode) -> bool:
+    accumulator = mode.spec.accumulator
+    return isinstance(accumulator.inner if isinstance(accumulator, Late) else accumulator, Exact)
+
+
+def two_pass_policy(
+    form: PolicySection, engine: SideEngineSection | None, mac: Mac, given: Callable[..., bool], problem: Problem
+) -> Policy:
+    """Return the policy of a section.
+
+    Args:
+        form: the section. engine: that of the side engine. mac: of the machine, with two modes.
+        given: whether a path of keys stands in the file. problem: notes what is wrong.
+    """
+    side_metric, side_format = _side_metric(form, problem)
+    gather = form.gather or ("element" if engine is not None and engine.kind == "dot" else "coltile")
+    usual = engine is not None and (gather == "element" or engine.kind == "array")
+    runs_on = form.runs_on or ("side_engine" if usual else "array")
+    overlap = form.overlap or ("tile" if runs_on == "side_engine" else "none")
+    if gather == "element" and (engine is None or engine.kind != "dot"):
+        problem(
+            ("policy", "gather") if given("policy", "gather") else ("policy",),
+            f"got element without a {'side' if engine is None else 'dot-product'} engine; expected row, coltile or "
+            f"tile; write one, or {'add side_engine' if engine is None else 'side_engine.kind: dot'}",
+        )
+    elif gather == "element" and runs_on == "array":
+        problem(
+            ("policy", "runs_on"),
+            "got array, which cannot take single outputs, with policy.gather: element; expected side_engine; "
+            "write it, or another gather",
+        )
+    elif runs_on == "side_engine" and engine is None:
+        problem(
+            ("policy", "runs_on"),
+            "got side_engine in a machine without one; expected array; write it, or add side_engine",
+        )
+    elif runs_on == "array" and engine is not None:
+        problem(
+            ("side_engine",),
+            f"got an engine that policy.gather: {gather} does not use, as it runs on the array; expected none; remove "
+            "it, or write policy.runs_on: side_engine",
+        )
+    if runs_on == "array" and overlap == "tile":
+        problem(
+            ("policy", "overlap"),
+            f"got tile, but policy.gather: {gather} runs on the array itself; expected none; write none",
+        )
+    if form.weights == "sliced":
+        _check_slices(mac, problem)
+    return Policy(
+        form.tolerance,
+        gather,
+        overlap,
+        form.weights,
+        form.recompute_nonfinite,
+        form.recompute_saturated,
+        form.score,
+        side_metric,
+        runs_on,
+        side_format,
+    )
+
+
+def _side_metric(form: PolicySection, problem: Problem) -> tuple[str, Use | None]:
+    """Return the hardware of the score and, of a running sum, the format."""
+    fitting = SIDE_METRICS[form.score]
+    side_metric = form.side_metric or fitting[0]
+    if side_metric not in fitting:
+        scores = [score for score, metrics in SIDE_METRICS.items() if side_metric in metrics]
+        problem(
+            ("policy", "side_metric"),
+            f"got {side_metric} with policy.score: {form.score}, which is computed with {' or '.join(fitting)}; "
+            f"expected {' or '.join(fitting)}, or policy.score: {' or '.join(scores)}; change one of the two",
+        )
+    if side_metric == "abs_sum":
+        return side_metric, Use.parse(form.side_format or "uint16")
+    if form.side_format is not None:
+        problem(
+            ("policy", "side_format"),
+            f"got {form.side_format} with policy.side_metric: {side_metric}, which keeps no running sum; expected "
+            "none; remove it",
+        )
+    return side_metric, None
+
+
+def _check_slices(mac: Mac, problem: Problem) -> None:
+    """Check that the narrow operands are the leading bits of the wide ones."""
+    assert mac.high is not None
+    low, high = mac.low.spec.operands, mac.high.spec.operands
+    if low != high and (low is None or high is None or not all(map(_leads, low, high))):
+        shown = ["none" if uses is None else "*".join(map(str, uses)) for uses in (low, high)]
+        problem(
+            ("policy", "weights"),
+            f"got sliced with operands {shown[0]} in mac.low and {shown[1]} in mac.high, where the first are not the "
+            "leading bits of the second; expected floats of one exponent range, rounded by rz in mac.low, such as "
+            "fp8_e5m2/rz and fp16, or fixed-point numbers of one range, rounded by rd; write both, or change the "
+            "operands",
+        )
+
+
+def _leads(narrow: Use, wide: Use) -> bool:
+    """Whether cutting off bits of a value in one format leaves it in the other as that rounds it."""
+    match narrow.format, wide.format:
+        case FloatFormat() as low, FloatFormat() as high:
+            range_of = low.exponent_bits, low.bias
+            fits = range_of == (high.exponent_bits, high.bias) and low.precision <= high.precision
+            return fits and (narrow.rounding == "rz" or low.precision == high.precision)
+        case FixedFormat() as low, FixedFormat() as high:
+            dropped = high.fraction_bits - low.fraction_bits
+            fits = low.signed == high.signed and dropped == high.total_bits - low.total_bits >= 0
+            return fits and (narrow.rounding == "rd" or dropped == 0)
+    return False
