@@ -117,6 +117,8 @@ class LayerResult:
             zero gating.
         sqnr_db: signal-to-quantisation-noise ratio, 10 log10(sum v*^2 / sum (v - v*)^2), in decibels; None without an
             exact run, or where either sum is 0 or not finite.
+        waste_factor: gamma, outputs recomputed with their groups over outputs flagged, on this machine; None without a
+            second pass.
     """
 
     name: str
@@ -149,6 +151,44 @@ class LayerResult:
     energy_items: tuple[EnergyItem, ...] = ()
     cycle_items: tuple[CycleItem, ...] = ()
     zero_macs: int | None = None
+    waste_factor: float | None = None
+
+
+@dataclass(frozen=True)
+class GatherResult:
+    """One way to gather the flagged outputs of what ran in two passes, priced with the flags of the run.
+
+    Args:
+        layer: name of the layer, with its phase where that is not forward; None for all layers together.
+        gather: what is recomputed for a flag: element, row, coltile or tile.
+        own: whether the policy of the machine gathers so; of the others the policy is replaced, and nothing else.
+        runs_on: what recomputes, array or side_engine.
+        overlap: none (second pass after the first) or tile (behind it, tile by tile).
+        outputs, flagged_outputs, recomputed_outputs: all, those flagged, and those recomputed for them.
+        waste_factor: gamma, outputs recomputed over outputs flagged; 1 without flags.
+        cycles, energy_j: of both passes.
+        cycles_vs_high, energy_vs_high: these as multiples of those of one pass in the high mode; two passes are worth
+            it below 1.
+        break_even_flagged: share of independent flags at which the MACs and scores of two passes take the energy of
+            the MACs of one in the high mode, memory not counted (estimate).
+        obstacle: why the machine cannot gather so, and all figures but the outputs are None; empty if it can.
+    """
+
+    layer: str | None
+    gather: str
+    own: bool
+    runs_on: str
+    overlap: str
+    outputs: int
+    flagged_outputs: int
+    recomputed_outputs: int | None
+    waste_factor: float | None
+    cycles: int | None
+    energy_j: float | None
+    cycles_vs_high: float | None
+    energy_vs_high: float | None
+    break_even_flagged: float | None
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,6 +278,8 @@ class RunResult:
         complete: whether all samples asked for were run; an interrupted run has those of the batches that it finished.
         machine: the expanded machine file with the origin and source of each value, every number that the bill rests
             on; empty for a machine that was made or changed in Python, of which no file tells.
+        gathers: the four ways to gather flagged outputs side by side, of all layers in two passes together, then of
+            each; empty without such a layer.
     """
 
     hardware: str
@@ -257,6 +299,7 @@ class RunResult:
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     operations: tuple[OperationResult, ...] = ()
     complete: bool = True
+    gathers: tuple[GatherResult, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     machine: tuple[Setting, ...] = ()
     area_um2: float | None = None

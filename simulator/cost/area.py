@@ -12,7 +12,7 @@ from simulator.hardware import Array, Mac, Machine, MacMode
 from simulator.hardware.technology import Entry, TechnologyTable
 from simulator.result import AreaItem
 
-from .datapath import components, decoder, fold_components
+from .datapath import components, decoder, fold_components, lane_components
 from .energy import component_area
 from .folds import sums_in_pes
 
@@ -151,15 +151,42 @@ def _beside(machine: Machine) -> Iterator[AreaItem]:
         bits = unit.low.output_bits
         yield _item("side", "comparators of scores", array.columns * array.copies,
                     _bits(table.adder_um2_per_bit, bits, f"{bits}"))  # fmt: skip
+        yield from _side_metric(machine)
     if engine is None or unit.high is None:
         return
     for circuit in components(unit.high):
         what = f"side engine: {circuit.what}"
         yield _item("engine", what, engine.lanes * circuit.units, component_area(table, circuit))
+    if engine.array is not None:
+        for item in _second_array(table, engine.array, unit.high):
+            yield replace(item, part="engine", what=item.what.replace("mac.high", "side engine"))
+        return
     a, w = (fmt.bits for fmt in unit.high.operand_formats)
     state = unit.high.accumulator_bits
     registers = _bits(table.register_um2_per_bit, a + w + state, f"({a} + {w} + {state})")
     yield _item("engine", "side engine: registers of a lane", engine.lanes, registers)
+
+
+def _second_array(table: TechnologyTable, array: Array, high: MacMode) -> list[AreaItem]:
+    """Return what an array has beside the circuits of its MACs."""
+    registers = _item("register", "mac.high: registers of a PE", array.pes, _registers(table, array, high))
+    return [registers, *_edges(table, array, "mac.high", high)]
+
+
+def _side_metric(machine: Machine) -> Iterator[AreaItem]:
+    """Yield the second running sum of each PE, or the MACs at the edges that take norms."""
+    policy, array, low, table = machine.policy, machine.array, machine.mac.low, machine.technology.table
+    assert policy is not None
+    if policy.side_format is not None:
+        adder, bits = lane_components(policy.side_format.format)[0], policy.side_format.format.bits
+        sums = array.pes * low.rate
+        yield _item("side", "adders of magnitudes", sums, component_area(table, adder))
+        yield _item("side", "running sums of magnitudes", array.pes, _bits(table.register_um2_per_bit, bits, f"{bits}"))
+    if policy.side_metric == "norm_bound":
+        lanes = (array.rows + array.columns) * array.copies * low.rate
+        for circuit in components(low):
+            what = f"norms of rows and columns: {circuit.what}"
+            yield _item("side", what, lanes * circuit.units, component_area(table, circuit))
 
 
 def _memory(machine: Machine) -> Iterator[AreaItem]:

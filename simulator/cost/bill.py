@@ -14,6 +14,7 @@ from simulator.hardware.technology import Entry
 from .energy import Ledger, MacEnergy, mac_energy
 from .gemm import Gemm
 from .pipeline import Pass
+from .scoring import low_passes, numerators, side_add
 from .second_pass import Work
 from .traffic import ArrayBits, level_bits
 
@@ -62,6 +63,44 @@ def first_pass_energy(
     _memory_energy(machine, first.level_bits, first.traffic.dram, gemms, "sram", ledger)
 
 
+def scoring_energy(
+    machine: Machine,
+    gemm: Gemm,
+    first: Pass,
+    ledger: Ledger,
+    operand_bits: tuple[int | Fraction, int | Fraction],
+    zeros: int = 0,
+) -> None:
+    """Add what decides which outputs are recomputed: the side metric of the score, a compare and a bit an output.
+
+    Args:
+        operand_bits, zeros: of the first pass.
+    """
+    policy, table, low, gemms = machine.policy, machine.technology.table, machine.mac.low, gemm.gemms
+    assert policy is not None
+    outputs = gemms * gemm.m * gemm.n
+    ledger.add("side", "scores", outputs, compare_energy(machine))
+    if policy.side_format is not None:
+        what = f"running sums of magnitudes in {policy.side_format}"
+        ledger.add("side", what, gemm.macs - zeros, side_add(table, policy.side_format))
+    if policy.side_metric == "norm_bound":
+        for _, what, entry in mode_energy(machine, low).mac:
+            ledger.add("side", f"norms of rows and columns: {what}", gemms * (gemm.m + gemm.n) * gemm.k, entry)
+    if low_passes(machine) == 2:
+        other = Ledger()
+        first_pass_energy(machine, gemm, low, first, other, None, operand_bits, zeros)
+        for part, what, count, entry in other.charges:
+            scored = "side" if part in ("mul", "acc") else part
+            ledger.add(scored, f"pass over magnitudes: {what}", count, entry)
+        back, fetched = numerators(machine, gemm.m * gemm.n), Ledger()
+        _memory_energy(machine, level_bits(machine.memory, back), back.dram, gemms, "sram", fetched)
+        ledger.join(fetched, "results of the pass over magnitudes: ")
+    if machine.memory is not None:  # the mask, one bit an output
+        (_, read), (_, write) = memory_charges(machine)[0][machine.memory.buffer("o").name]
+        ledger.add("sram", "reads of the mask", outputs, read)
+        ledger.add("sram", "writes of the mask", outputs, write)
+
+
 def _macs(energy: MacEnergy, working: int, zeros: int, fold_adds: int, ledger: Ledger) -> None:
     for part, what, entry in energy.mac:
         ledger.add(part, what, working, entry)
@@ -95,18 +134,16 @@ def _memory_energy(
     ledger.add("dram", "dram reads and writes", times * dram_bits, dram)
 
 
-def second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, ledger: Ledger, zeros: int = 0) -> None:
-    """Add scoring and the second pass.
+def second_pass_energy(machine: Machine, work: Work, beyond: int, ledger: Ledger, zeros: int = 0) -> None:
+    """Add the second pass.
 
     Args:
-        beyond: cycles after the first pass. zeros: MACs of the second pass with a zero operand.
+        beyond: cycles after the low passes. zeros: MACs of the second pass with a zero operand.
     """
     table, high = machine.technology.table, machine.mac.high
     assert high is not None
-    outputs = gemm.gemms * gemm.m * gemm.n
-    ledger.add("side", "scores", outputs, compare_energy(machine))
     second = Ledger()
-    on_array = machine.side_engine is None
+    on_array = machine.recomputing_engine is None
     energy = mode_energy(machine, high, on_engine=not on_array)
     _macs(energy, work.macs - zeros, zeros, work.fold_adds, second)
     _decoding(energy, high.operand_bits, work.array, 1, second)
@@ -117,10 +154,6 @@ def second_pass_energy(machine: Machine, gemm: Gemm, work: Work, beyond: int, le
     moved = work.traffic(machine.memory)
     _memory_energy(machine, level_bits(machine.memory, moved), moved.dram, 1, "gather", second)
     ledger.join(second, "second pass: ")
-    if machine.memory is not None:  # the mask, one bit an output
-        (_, read), (_, write) = memory_charges(machine)[0][machine.memory.buffer("o").name]
-        ledger.add("sram", "reads of the mask", outputs, read)
-        ledger.add("sram", "writes of the mask", outputs, write)
 
 
 @lru_cache(maxsize=256)
@@ -136,7 +169,8 @@ def idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None,
     if high is None:
         return
     if machine.side_engine is not None:
-        slots = machine.side_engine.lanes * cycles - (0 if work is None else work.macs)
+        recomputed = 0 if work is None or machine.recomputing_engine is None else work.macs
+        slots = machine.side_engine.lanes * cycles - recomputed
         ledger.add("idle", "idle lanes of the side engine", slots, mode_energy(machine, high, on_engine=True).idle)
     if machine.mac.datapath == "pair":
         unused = machine.mac.low if mode == "high" else high

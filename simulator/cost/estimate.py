@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
+from simulator.result import GatherResult
 
 from .area import Area, known_area
-from .bill import compare_energy, mode_energy
+from .break_even import common_break_even
+from .gathers import Gathered, energy_balance, gather_results, gathered
 from .gemm import Gemm
 from .price import MODES, Cost, price
+from .scoring import relative_extra
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,10 @@ class Estimate:
         hardware: name of the machine. gemm: the operation. flagged: fraction of outputs flagged.
         low, high, two_pass: costs; None for a mode that the machine lacks.
         accumulation_cost: by mode, see `accumulation_cost`.
-        break_even_flagged: fraction of flags at which the MACs of two passes cost the energy of one in the high mode,
-            memory not counted (estimate); None without a two-pass policy.
+        break_even_flagged: fraction of flags at which the MACs and scores of two passes cost the energy of the MACs of
+            one in the high mode, memory not counted (estimate); None without a two-pass policy.
         area: of the machine; None where a format of its MACs has no circuits in the model.
+        machine: that it was priced on. zeros: fraction of its MACs with a zero operand, on a machine with zero gating.
     """
 
     hardware: str
@@ -38,6 +42,8 @@ class Estimate:
     accumulation_cost: dict[str, float | None]
     break_even_flagged: float | None
     area: Area | None
+    machine: Machine = field(repr=False, compare=False)
+    zeros: float | None = None
 
     @property
     def modes(self) -> dict[str, Cost]:
@@ -45,9 +51,20 @@ class Estimate:
         of_all = {"low": self.low, "high": self.high, "two_pass": self.two_pass}
         return {mode: cost for mode, cost in of_all.items() if cost is not None}
 
+    @cached_property
+    def gathers(self) -> tuple[GatherResult, ...]:
+        """The ways to gather flagged outputs side by side; empty without a two-pass policy."""
+        return gather_results(self.machine, [self.gathered]) if self.two_pass is not None else ()
+
+    @cached_property
+    def gathered(self) -> dict[str, Gathered]:
+        """The operation with each kind of gather, of which gather_results makes sums."""
+        return gathered(self.machine, self.gemm, self.flagged, self.two_pass, self.zeros)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)} | {"gemm": asdict(self.gemm)}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "machine"}
+        plain |= {"gemm": asdict(self.gemm), "gathers": [asdict(one) for one in self.gathers]}
         own = (*MODES, "area")
         return plain | {name: None if plain[name] is None else plain[name].to_dict() for name in own}
 
@@ -82,16 +99,18 @@ def estimate(
         high=None if machine.mac.high is None else price(machine, gemm, "high", zeros=given),
         two_pass=two_pass,
         accumulation_cost=accumulation_cost(machine, share),
-        break_even_flagged=None if machine.policy is None else _break_even(machine, gemm),
+        break_even_flagged=None if two_pass is None else common_break_even(*energy_balance(machine, gemm)),
         area=known_area(machine),
+        machine=machine,
+        zeros=given,
     )
 
 
 def accumulation_cost(machine: Machine, recomputed_share: float) -> dict[str, float | None]:
     """Return C/C_high of equation (10): a(1 + e) + rho_MAC + sigma for two_pass, a for low, 1 for high.
 
-    a is the ratio of accumulator widths in bits, low over high. kappa_prime is computed beside the output, so e = 0,
-    and its cost per output is far below a MAC, sigma = 0.
+    a is the ratio of accumulator widths in bits, low over high; e what the score accumulates beside the first pass, see
+    relative_extra. The cost of scoring an output is far below a MAC, sigma = 0.
 
     Args:
         machine: the accelerator. recomputed_share: rho_MAC, MACs of flagged outputs over all MACs of the first pass.
@@ -103,36 +122,5 @@ def accumulation_cost(machine: Machine, recomputed_share: float) -> dict[str, fl
     if high is None:
         return {"low": 1.0, "high": None, "two_pass": None}
     a = machine.mac.low.accumulator_bits / high.accumulator_bits
-    return {"low": a, "high": 1.0, "two_pass": None if machine.policy is None else a + recomputed_share}
-
-
-def waste_factor(flagged: float, group: int) -> float:
-    """Return gamma, outputs recomputed over outputs flagged, for independent flags recomputed in groups of `group`."""
-    return (
-        -math.expm1(group * math.log1p(-flagged)) / flagged
-        if 0.0 < flagged < 1.0
-        else (group if flagged == 0.0 else 1.0)
-    )
-
-
-def break_even(low_j: float, side_j: float, high_j: float, group: int = 1) -> float:
-    """Return the fraction of independent flags at which two passes cost as much as one in the high mode.
-
-    Args:
-        low_j, side_j, high_j: energy per MAC of the first pass, of its scoring, of the high mode.
-        group: outputs recomputed together.
-    Returns:
-        f with gamma(f) * f = x, x = 1 - (low + side)/high; 0 where the first pass alone costs more.
-    """
-    x = 1.0 - (low_j + side_j) / high_j
-    return 1.0 - (1.0 - x) ** (1.0 / group) if x > 0.0 else 0.0
-
-
-def _break_even(machine: Machine, gemm: Gemm) -> float:
-    policy, high, array = machine.policy, machine.mac.high, machine.array
-    assert policy is not None and high is not None
-    group = {"element": 1, "row": gemm.n, "coltile": array.columns, "tile": array.rows * array.columns}[policy.gather]
-    low_j = mode_energy(machine, machine.mac.low).mac_j
-    high_j = mode_energy(machine, high, on_engine=machine.side_engine is not None).mac_j
-    side_j = compare_energy(machine).value / gemm.k
-    return break_even(low_j, side_j, high_j, group) if high_j else 0.0
+    two_pass = None if machine.policy is None else a * (1 + relative_extra(machine)) + recomputed_share
+    return {"low": a, "high": 1.0, "two_pass": two_pass}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -30,10 +31,17 @@ class Blocks:
         return sum(count * rows * columns for count, rows, columns in self.pieces)
 
 
+Tiling = tuple[int, int]  # rows and columns of the tiles within which groups are formed
+
+
 class Flags(Protocol):
     """Which outputs of `gemms` GEMMs of M x N are recomputed; all counts are over all GEMMs."""
 
     independent: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(gemms, M, N)."""
 
     def count(self) -> int:
         """Flagged outputs."""
@@ -44,11 +52,11 @@ class Flags(Protocol):
     def columns(self) -> int:
         """Columns that hold a flag."""
 
-    def bands(self, width: int) -> Blocks:
-        """Per band of `width` columns, the rows that hold a flag in it."""
+    def bands(self, width: int, within: Tiling | None = None) -> Blocks:
+        """Per band of `width` columns, the rows that hold a flag in it; bands begin anew in each tile, if given."""
 
-    def tiles(self, height: int, width: int) -> Blocks:
-        """Tiles that hold a flag."""
+    def tiles(self, height: int, width: int, within: Tiling | None = None) -> Blocks:
+        """Blocks of `height` x `width` outputs that hold a flag; they begin anew in each tile, if given."""
 
 
 def read_flags(flags: NDArray[Any] | float | MaskFlags, gemms: int, m: int, n: int) -> Flags:
@@ -90,7 +98,16 @@ class MaskFlags:
     independent = False
 
     def __init__(self, shape: tuple[int, int, int], masks: Iterable[Iterable[NDArray[Any]]]) -> None:
-        self.shape, self._masks = shape, masks
+        self._shape, self._masks = shape, masks
+        self._known: dict[tuple[object, ...], Blocks] = {}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self._shape
+
+    @property
+    def _whole(self) -> Tiling:
+        return self.shape[1:]
 
     def count(self) -> int:
         return self._totals[0]
@@ -114,27 +131,36 @@ class MaskFlags:
             columns += int(np.count_nonzero(held))
         return count, rows, columns
 
-    def bands(self, width: int) -> Blocks:
-        n = self.shape[2]
-        starts = np.arange(0, n, width)
-        widths = np.minimum(width, n - starts)
+    def bands(self, width: int, within: Tiling | None = None) -> Blocks:
+        return self._once(("bands", width, within), lambda: self._bands(width, within or self._whole))
+
+    def tiles(self, height: int, width: int, within: Tiling | None = None) -> Blocks:
+        return self._once(("tiles", height, width, within), lambda: self._tiles(height, width, within or self._whole))
+
+    def _once(self, key: tuple[object, ...], find: Callable[[], Blocks]) -> Blocks:
+        """Return what was found before, since each count reads all of the mask."""
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]
+
+    def _bands(self, width: int, within: Tiling) -> Blocks:
+        _, widths = parts(self.shape[2], width, within[1])
         found: Counter[tuple[int, int]] = Counter()
-        for parts in self._masks:
-            # (gemms, bands)
-            rows = sum(np.count_nonzero(np.logical_or.reduceat(mask, starts, axis=2), axis=1) for mask in parts)
-            sizes = np.stack([rows, np.broadcast_to(widths, np.shape(rows))]).reshape(2, -1)
+        columns = 0
+        for rows in self.rows_per_band(width, within):
+            sizes = np.stack([rows, np.broadcast_to(widths, rows.shape)]).reshape(2, -1)
             pairs, counts = np.unique(sizes, axis=1, return_counts=True)
             found.update({(int(r), int(w)): int(c) for (r, w), c in zip(pairs.T, counts, strict=True) if r})
-        pieces = [(count, rows, columns) for (rows, columns), count in sorted(found.items())]
-        return Blocks(pieces, self.rows(), sum(c * w for c, _, w in pieces))
+            columns += int((rows.any(axis=1) * widths).sum())
+        pieces = [(count, rows, wide) for (rows, wide), count in sorted(found.items())]
+        return Blocks(pieces, self.rows(), columns)
 
-    def tiles(self, height: int, width: int) -> Blocks:
+    def _tiles(self, height: int, width: int, within: Tiling) -> Blocks:
         _, m, n = self.shape
-        heights = np.minimum(height, m - np.arange(0, m, height))
-        widths = np.minimum(width, n - np.arange(0, n, width))
+        (_, heights), (_, widths) = parts(m, height, within[0]), parts(n, width, within[1])
         found: Counter[tuple[int, int]] = Counter()
         rows = columns = 0
-        for per_tile in self.per_tile(height, width):
+        for per_tile in self.per_tile(height, width, within):
             held = per_tile > 0
             for h in np.unique(heights):
                 for w in np.unique(widths):
@@ -143,19 +169,34 @@ class MaskFlags:
             columns += int((held.any(axis=1) * widths).sum())
         return Blocks([(count, h, w) for (h, w), count in found.items() if count], rows, columns)
 
-    def per_tile(self, height: int, width: int) -> Iterator[NDArray[np.int64]]:
-        """Yield the flags in each tile, (gemms, tiles along M, tiles along N), of some GEMMs after others."""
+    def rows_per_band(self, width: int, within: Tiling) -> Iterator[NDArray[np.int64]]:
+        """Yield the rows of each tile that hold a flag in a band, (gemms, tiles along M, bands along N)."""
+        starts, _ = parts(self.shape[2], width, within[1])
+        rows, _ = parts(self.shape[1], within[0], within[0])
+        yield from self._summed(rows, lambda mask: np.logical_or.reduceat(mask, starts, axis=2), starts.size)
+
+    def per_tile(self, height: int, width: int, within: Tiling | None = None) -> Iterator[NDArray[np.int64]]:
+        """Yield the flags in each block, (gemms, blocks along M, blocks along N), of some GEMMs after others."""
         _, m, n = self.shape
-        along_n = np.arange(0, n, width)
+        tile_m, tile_n = within or self._whole
+        (along_m, _), (along_n, _) = parts(m, height, tile_m), parts(n, width, tile_n)
+        yield from self._summed(
+            along_m, lambda mask: np.add.reduceat(mask, along_n, axis=2, dtype=np.int64), along_n.size
+        )
+
+    def _summed(
+        self, starts: NDArray[np.int64], reduced: Callable[[NDArray[Any]], NDArray[Any]], across: int
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield sums over the rows from each start to the next, of what each part of a mask is reduced to."""
         for parts in self._masks:
             counts, row = np.zeros((0, 0, 0), np.int64), 0
             for mask in parts:
                 if not row:
-                    counts = np.zeros((len(mask), ceil_div(m, height), along_n.size), np.int64)
-                first, last = row // height, ceil_div(row + mask.shape[1], height)
-                along_m = np.maximum(np.arange(first, last) * height - row, 0)
-                in_bands = np.add.reduceat(mask, along_n, axis=2, dtype=np.int64)
-                counts[:, first:last] += np.add.reduceat(in_bands, along_m, axis=1)
+                    counts = np.zeros((len(mask), starts.size, across), np.int64)
+                first = int(np.searchsorted(starts, row, "right")) - 1
+                last = int(np.searchsorted(starts, row + mask.shape[1]))
+                along_m = np.maximum(starts[first:last] - row, 0)
+                counts[:, first:last] += np.add.reduceat(reduced(mask), along_m, axis=1, dtype=np.int64)
                 row += mask.shape[1]
             yield counts
 
@@ -168,6 +209,10 @@ class IndependentFlags:
     def __init__(self, fraction: float, gemms: int, m: int, n: int) -> None:
         self.fraction, self.gemms, self.m, self.n = fraction, gemms, m, n
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.gemms, self.m, self.n
+
     def count(self) -> int:
         return self._expected(self.gemms * self.m * self.n, 1)
 
@@ -177,31 +222,42 @@ class IndependentFlags:
     def columns(self) -> int:
         return self._expected(self.gemms * self.n, self.m)
 
-    def bands(self, width: int) -> Blocks:
-        pieces = []
-        for w, times in _cut(self.n, width):
-            rows = self._expected(self.m, w)
-            if rows:
-                pieces.append((self.gemms * times, rows, w))
-        return Blocks(pieces, self.rows(), sum(c * w for c, _, w in pieces))
+    def bands(self, width: int, within: Tiling | None = None) -> Blocks:
+        tile_m, tile_n = within or (self.m, self.n)
+        pieces, columns = [], 0
+        for wide, across in cut(self.n, tile_n):
+            for tall, down in cut(self.m, tile_m):
+                pieces += self.band_pieces(self.gemms * down * across, tall, wide, width)
+            for w, times in cut(wide, width):
+                columns += w * self._expected(self.gemms * across * times, self.m * w)
+        return Blocks(pieces, self.rows(), columns)
 
-    def tiles(self, height: int, width: int) -> Blocks:
+    def tiles(self, height: int, width: int, within: Tiling | None = None) -> Blocks:
+        tile_m, tile_n = within or (self.m, self.n)
         pieces = []
-        for h, down in _cut(self.m, height):
-            for w, across in _cut(self.n, width):
-                count = self._expected(self.gemms * down * across, h * w)
-                if count:
-                    pieces.append((count, h, w))
+        for (tall, down), (wide, across) in itertools.product(cut(self.m, tile_m), cut(self.n, tile_n)):
+            pieces += self.block_pieces(self.gemms * down * across, tall, wide, height, width)
         rows = min(self.gemms * self.m, height * self._expected(self.gemms * ceil_div(self.m, height), height * self.n))
         columns = min(self.gemms * self.n, width * self._expected(self.gemms * ceil_div(self.n, width), width * self.m))
         return Blocks(pieces, rows, columns)
 
-    def expected_per_tile(self, height: int, width: int, outer: str) -> Callable[[bool, bool], float]:
-        """Return the flags of a tile, by whether it is the last along the outer and the inner loop."""
-        heights = height, (self.m - 1) % height + 1
-        widths = width, (self.n - 1) % width + 1
-        outer_sizes, inner_sizes = (heights, widths) if outer == "m" else (widths, heights)
-        return lambda last_outer, last_inner: self.fraction * outer_sizes[last_outer] * inner_sizes[last_inner]
+    def band_pieces(self, tiles: int, tall: int, wide: int, width: int) -> list[tuple[int, int, int]]:
+        """Return the bands of so many tiles of tall x wide outputs that hold a flag, with the rows that do."""
+        pieces = []
+        for w, times in cut(wide, width):
+            held = self._expected(tiles * times, tall * w)
+            if held:
+                pieces.append((held, ceil_div(self._expected(tiles * times * tall, w), held), w))
+        return pieces
+
+    def block_pieces(self, tiles: int, tall: int, wide: int, height: int, width: int) -> list[tuple[int, int, int]]:
+        """Return the blocks of height x width of so many tiles of tall x wide outputs that hold a flag."""
+        pieces = []
+        for (h, down), (w, across) in itertools.product(cut(tall, height), cut(wide, width)):
+            held = self._expected(tiles * down * across, h * w)
+            if held:
+                pieces.append((held, h, w))
+        return pieces
 
     def _expected(self, groups: int, size: int) -> int:
         """Groups of `size` outputs that hold a flag."""
@@ -212,6 +268,14 @@ class IndependentFlags:
         return math.ceil(groups * held * (1 - 2.0**-50))
 
 
-def _cut(length: int, size: int) -> list[tuple[int, int]]:
+def parts(length: int, size: int, within: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return starts and lengths of parts of `size`, which begin anew at each multiple of `within`."""
+    starts = (np.arange(0, length, within)[:, None] + np.arange(0, min(within, length), size)).reshape(-1)
+    starts = starts[starts < length]
+    return starts, np.diff(starts, append=length)
+
+
+def cut(length: int, size: int) -> list[tuple[int, int]]:
+    """Return the full parts of `size` and the last one, as (length, how many)."""
     full, rest = divmod(length, size)
     return [(part, times) for part, times in ((size, full), (rest, 1)) if part and times]

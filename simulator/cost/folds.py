@@ -97,6 +97,16 @@ def run_cycles(array: Array, dataflow: str, folds: Iterable[tuple[int, int]]) ->
     return RunCycles(compute, load, fill, drain)
 
 
+def fold_cycles(array: Array, dataflow: str, length: int) -> int:
+    """Return the cycles from the start of a fold to that of the next one in a run of folds.
+
+    Args:
+        array, dataflow: as for run_cycles. length: T >= 1 of the fold.
+    """
+    one, two = (run_cycles(array, dataflow, [(folds, length)]) for folds in (1, 2))
+    return two.total - one.total
+
+
 def _output_stationary(array: Array, folds: list[tuple[int, int]]) -> RunCycles:
     rows, skew = array.rows, array.rows + array.columns - 2
     number = sum(count for count, _ in folds)

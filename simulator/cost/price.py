@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -16,13 +17,14 @@ from simulator.hardware.order import GUARD_BITS, innermost
 from simulator.hardware.technology import Entry
 from simulator.result import CycleItem, EnergyItem
 
-from .bill import first_pass_energy, idle_neighbours, second_pass_energy
+from .bill import first_pass_energy, idle_neighbours, scoring_energy, second_pass_energy
 from .energy import Ledger, basis
 from .flags import Flags, MaskFlags, read_flags
 from .gemm import Gemm
 from .pipeline import Pass, uniform_pass
 from .scalesim import scalesim_artefacts, scalesim_pass
 from .schedule import Schedule
+from .scoring import low_cycles, low_passes, numerators, scoring_warnings, side_bits
 from .second_pass import Work, combined_roofline, second_work, total_cycles
 from .tiling import Problem, Widths
 from .traffic import level_bits
@@ -120,35 +122,31 @@ def price(
     two_pass = mode == "two_pass"
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
-    problem = Problem(gemm.m, gemm.n, gemm.k, chosen.rate, _widths(machine, chosen, two_pass), chosen.passes)
-    array = machine.array
-    if array.compat == "scalesim3":
+    if machine.array.compat == "scalesim3":
         machine = replace(machine, memory=None)  # of its own, which never stalls
-        first = scalesim_pass(array, problem)
-    else:
-        try:
-            first = uniform_pass(array, machine.memory, array.dataflow, problem)
-        except InputError as error:
-            raise InputError(f"{machine.source}: {error}") from None
+    array, outputs, first = machine.array, gemm.m * gemm.n, first_pass(machine, gemm, mode)
     work: Work | None = None
     found: Flags | None = None
     cycles, roofline = gemm.gemms * first.cycles, gemm.gemms * first.roofline
+    low = cycles  # of the passes in the mode of the first one
     if two_pass:
         assert flags is not None
         found = read_flags(flags, gemm.gemms, gemm.m, gemm.n)
         work = second_work(machine, (gemm.gemms, gemm.m, gemm.n, gemm.k), first, found)
+        low = gemm.gemms * low_cycles(machine, first, outputs)
         cycles = total_cycles(machine, gemm.gemms, first, work, found, gemm.k)
-        roofline = combined_roofline(machine, gemm.gemms, first, work)
-    parts = _cycle_parts(gemm, first, work, cycles)
-    ledger, resting = Ledger(), zero_macs or 0
-    first_pass_energy(
-        machine, gemm, chosen, first, ledger, cycles if work is None or machine.side_engine else None,
-        (problem.widths.a, problem.widths.w), resting,
-    )  # fmt: skip
-    if work is not None:
+        roofline = combined_roofline(machine, gemm.gemms, first, work, outputs)
+    parts = _cycle_parts(machine, gemm, first, work, low, cycles)
+    ledger, resting, operand_bits = Ledger(), zero_macs or 0, moved_bits(machine, mode)
+    if work is None:
+        first_pass_energy(machine, gemm, chosen, first, ledger, cycles, operand_bits, resting)
+    else:
+        of_score = (low_passes(machine) - 1) * gemm.gemms * first.cycles
+        in_low = cycles if machine.recomputing_engine else low
+        first_pass_energy(machine, gemm, chosen, first, ledger, in_low - of_score, operand_bits, resting)
+        scoring_energy(machine, gemm, first, ledger, operand_bits, resting)
         # Which MACs of flagged outputs rest is not known: as many of them as of all.
-        resting_again = work.macs * resting // gemm.macs
-        second_pass_energy(machine, gemm, work, cycles - gemm.gemms * first.cycles, ledger, resting_again)
+        second_pass_energy(machine, work, cycles - low, ledger, work.macs * resting // gemm.macs)
     idle_neighbours(machine, mode, cycles, work, ledger)
     technology = machine.technology
     latency_s = cycles / technology.frequency_hz
@@ -175,6 +173,32 @@ def price(
         ledger=ledger,
         schedule=Schedule(machine, gemm, chosen, first, work),
     )
+
+
+def first_pass(machine: Machine, gemm: Gemm, mode: str) -> Pass:
+    """Return the pass over one GEMM in the mode low or high, or the first one of two.
+
+    Raises:
+        InputError: a memory too small for one fold.
+    """
+    chosen = machine.mac.high if mode == "high" else machine.mac.low
+    assert chosen is not None
+    widths = _widths(machine, chosen, mode == "two_pass")
+    problem = Problem(gemm.m, gemm.n, gemm.k, chosen.rate, widths, chosen.passes)
+    if machine.array.compat == "scalesim3":
+        return scalesim_pass(machine.array, problem)
+    try:
+        return uniform_pass(machine.array, machine.memory, machine.array.dataflow, problem)
+    except InputError as error:
+        raise InputError(f"{machine.source}: {error}") from None
+
+
+def moved_bits(machine: Machine, mode: str) -> tuple[int | Fraction, int | Fraction]:
+    """Return the bits of an activation and of a weight that such a pass moves."""
+    chosen = machine.mac.high if mode == "high" else machine.mac.low
+    assert chosen is not None
+    widths = _widths(machine, chosen, mode == "two_pass")
+    return widths.a, widths.w
 
 
 def _check_mode(machine: Machine, mode: str, flags: object) -> None:
@@ -218,41 +242,49 @@ def _zero_macs(machine: Machine, gemm: Gemm, zeros: int | float | None) -> int |
 def _widths(machine: Machine, mode: MacMode, two_pass: bool) -> Widths:
     a, w = mode.operand_bits
     a_held, w_held = a, w
-    high = machine.mac.high
-    if two_pass and high is not None and high.operand_formats != mode.operand_formats:
-        a_high, w_high = high.operand_bits
-        assert machine.policy is not None
-        if machine.policy.weights == "high_only":
-            a, w, a_held, w_held = a_high, w_high, a_high, w_high
-        else:
-            a_held, w_held = a + a_high, w + w_high
-    return Widths(a, w, mode.accumulator_bits, mode.partial_sum_bits, mode.output_bits, a_held, w_held)
+    high, side = machine.mac.high, 0
+    if two_pass:
+        assert machine.policy is not None and high is not None
+        side = side_bits(machine)
+        if high.operand_formats != mode.operand_formats:
+            a_high, w_high = high.operand_bits
+            match machine.policy.weights:
+                case "high_only":
+                    a, w, a_held, w_held = a_high, w_high, a_high, w_high
+                case "both":
+                    a_held, w_held = a + a_high, w + w_high
+                case "sliced":
+                    a_held, w_held = a_high, w_high
+    return Widths(a, w, mode.accumulator_bits + side, mode.partial_sum_bits + side, mode.output_bits, a_held, w_held)
 
 
-def _cycle_parts(gemm: Gemm, first: Pass, work: Work | None, cycles: int) -> dict[str, int]:
-    parts = {name: gemm.gemms * getattr(first.run, name) for name in ("compute", "load", "fill", "drain")}
-    parts["memory_stall"] = gemm.gemms * first.memory_stall
-    beyond = cycles - gemm.gemms * first.cycles
+def _cycle_parts(machine: Machine, gemm: Gemm, first: Pass, work: Work | None, low: int, cycles: int) -> dict[str, int]:
+    passes = gemm.gemms if work is None else gemm.gemms * low_passes(machine)
+    parts = {name: passes * getattr(first.run, name) for name in ("compute", "load", "fill", "drain")}
+    parts["memory_stall"] = low - sum(parts.values())
     if work is not None:
-        parts["switch"] = min(work.switch, beyond)
-        parts["gather"] = beyond - parts["switch"]
+        parts["switch"] = min(work.switch, cycles - low)
+        parts["gather"] = cycles - low - parts["switch"]
     return parts
 
 
 def _traffic(machine: Machine, gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
-    gemms, memory = gemm.gemms, machine.memory
-    bits = {"dram": gemms * first.traffic.dram}
+    memory = machine.memory
+    passes = gemm.gemms * (1 if work is None else low_passes(machine))
+    bits = {"dram": passes * first.traffic.dram}
     for name, (reads, writes) in first.level_bits.items():
-        bits[f"{name}_reads"], bits[f"{name}_writes"] = gemms * reads, gemms * writes
+        bits[f"{name}_reads"], bits[f"{name}_writes"] = passes * reads, passes * writes
     if work is not None:
-        moved = work.traffic(memory)
+        moved, outputs = work.traffic(memory), gemm.m * gemm.n
+        if low_passes(machine) == 2:
+            moved = moved.plus(numerators(machine, outputs), gemm.gemms)
         bits["dram"] += moved.dram
         for name, (reads, writes) in level_bits(memory, moved).items():
             bits[f"{name}_reads"] += reads
             bits[f"{name}_writes"] += writes
         name = "sram" if memory is None else memory.buffer("o").name
         for way in ("reads", "writes"):  # the mask
-            bits[f"{name}_{way}"] += gemms * gemm.m * gemm.n
+            bits[f"{name}_{way}"] += gemm.gemms * outputs
     return bits
 
 
@@ -270,6 +302,8 @@ def _warnings(
         found.append(f"the exact accumulator is priced with room for 2**{GUARD_BITS} products, and K is {gemm.k}")
     if flags is not None and flags.independent:
         found.append("flags given as a fraction are taken as independent of each other")
+    if flags is not None:
+        found += scoring_warnings(machine, gemm.k)
     if machine.mac.zero_gating and zeros is None:
         found.append("mac.zero_gating: no zeros known, all MACs are counted as working")
     elif isinstance(zeros, float):

@@ -11,6 +11,7 @@ from simulator.result import CycleItem
 from .folds import as_streamed, ceil_div, fold_grid, folds_in_turn, run_cycles, streamed_cycles, sums_in_pes
 from .gemm import Gemm
 from .pipeline import Pass
+from .scoring import low_cycles, low_passes
 from .second_pass import Work
 from .tiling import lengths
 
@@ -41,7 +42,7 @@ class Schedule(NamedTuple):
 
     def items(self, cycles: int) -> tuple[CycleItem, ...]:
         """Return what the cycles of all GEMMs, `cycles` in all, are the sum of."""
-        found = [*self._on_array(), *self._stalls(), *self._second(cycles)]
+        found = [*self._on_array(), *self._stalls(), *self._other_low_pass(), *self._second(cycles)]
         return tuple(item for item in found if item.cycles)
 
     def _on_array(self) -> Iterator[CycleItem]:
@@ -93,17 +94,35 @@ class Schedule(NamedTuple):
         yield CycleItem(part, "the last tile is stored, after the latency of the DRAM",
                         f"{each}({first.last_store - latency} + {latency})", gemms * first.last_store)  # fmt: skip
 
+    @property
+    def _low_cycles(self) -> int:
+        """Cycles of the low passes."""
+        gemm, first = self.gemm, self.first
+        return gemm.gemms * (first.cycles if self.work is None else low_cycles(self.machine, first, gemm.m * gemm.n))
+
+    def _other_low_pass(self) -> Iterator[CycleItem]:
+        """Yield the cycles of the pass over magnitudes, part by part as long as the first one."""
+        if self.work is None or low_passes(self.machine) == 1:
+            return
+        gemms, first = self.gemm.gemms, self.first
+        for part in ("compute", "load", "fill", "drain"):
+            cycles = getattr(first.run, part)
+            formula = f"{_counted(gemms, 'GEMM')} x {cycles}"
+            yield CycleItem(part, "pass over magnitudes, as long as the first one", formula, gemms * cycles)
+        stall = self._low_cycles - 2 * gemms * first.cycles + gemms * first.memory_stall
+        yield CycleItem("memory_stall", "pass over magnitudes, and its results on their way back", f"{stall}", stall)
+
     def _second(self, cycles: int) -> Iterator[CycleItem]:
-        """Yield the cycles of the second pass beyond the first."""
-        work, first_cycles = self.work, self.gemm.gemms * self.first.cycles
+        """Yield the cycles of the second pass beyond the low passes."""
+        work, low = self.work, self._low_cycles
         if work is None:
             return
-        beyond, engine = cycles - first_cycles, self.machine.side_engine
+        beyond, engine = cycles - low, self.machine.recomputing_engine
         switch = min(work.switch, beyond)
         busy = f"{work.busy} busy cycles of the {'array' if engine is None else 'side engine'}"
-        yield CycleItem("switch", "the array is emptied and filled again", f"{switch}", switch)
+        yield CycleItem("switch", "the array is emptied and loaded again", f"{switch}", switch)
         what = f"the second pass, with {busy}, ends after the first"
-        yield CycleItem("gather", what, f"{cycles} - {first_cycles} - {switch}", beyond - switch)
+        yield CycleItem("gather", what, f"{cycles} - {low} - {switch}", beyond - switch)
 
 
 def _closed_form(array: Array, flow: str, part: str, grid: tuple[int, int], streamed: int) -> str:

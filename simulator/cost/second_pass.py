@@ -1,22 +1,23 @@
 """The second pass of the two-pass policy: flagged outputs again in the high mode, on the array or on a side engine.
 
-`element` recomputes exactly the flagged outputs on a dot engine of L lanes, ceil(K/L) cycles each. `row`, `coltile` and
-`tile` recompute every output of a row, of a row within a band of C columns, or of a tile of R x C, on the array.
+What is recomputed for a flag: `element` that output alone; `row` its row; `coltile` its row within a band of as many
+columns as the array or engine has; `tile` a block of its rows and columns. With overlap `tile` the engine follows the
+first pass tile by tile, and groups are formed within its tiles.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from simulator.hardware import Machine, MacMode, Memory, Policy, SideEngine
+from simulator.hardware import Machine, Memory
 
 from .flags import Blocks, Flags, IndependentFlags, MaskFlags
-from .folds import array_words, as_streamed, ceil_div, fold_grid, folds_in_turn, register_bits, run_cycles, sums_in_pes
+from .folds import ceil_div
 from .pipeline import Pass
+from .queue import expected_queue, measured_queue
+from .recomputing import group_size, group_tiles, recomputing_unit
+from .scoring import low_cycles, low_passes, low_traffic
 from .traffic import ArrayBits, Traffic, Transfer, memory_bound
 
 
@@ -26,7 +27,8 @@ class Work:
 
     Args:
         outputs, macs: recomputed, unflagged neighbours included. busy: cycles of the array or engine.
-        switch: of these, those that fill and empty the array again.
+        switch: of these, those that fill the array for the second pass and empty it again.
+        steps: sum over the groups of the cycles of each beside others, as an engine takes them.
         array: bits moved on chip, by tensor. transfer: bits moved on and off chip.
         register_bits: written. fold_adds: sums added to partial sums.
     """
@@ -35,6 +37,7 @@ class Work:
     macs: int
     busy: int
     switch: int
+    steps: int
     array: ArrayBits
     transfer: Transfer
     register_bits: int
@@ -45,6 +48,19 @@ class Work:
         return Traffic(self.array, () if memory is None else (self.transfer,) * (len(memory.staging) + 1))
 
 
+NO_WORK = Work(0, 0, 0, 0, 0, ArrayBits(), Transfer(0, 0, 0), 0, 0)
+
+
+def _blocks(machine: Machine, first: Pass, flags: Flags) -> Blocks:
+    """Return the groups that hold a flag: rows of one band together."""
+    policy, n = machine.policy, flags.shape[2]
+    assert policy is not None
+    if policy.gather == "element":
+        return Blocks([(flags.count(), 1, 1)], flags.rows(), flags.columns())
+    (rows, columns), within = group_size(machine, first, n), group_tiles(machine, first)
+    return flags.tiles(rows, columns, within) if policy.gather == "tile" else flags.bands(columns, within)
+
+
 def second_work(machine: Machine, shape: tuple[int, int, int, int], first: Pass, flags: Flags) -> Work:
     """Return the work of the second pass.
 
@@ -52,217 +68,101 @@ def second_work(machine: Machine, shape: tuple[int, int, int, int], first: Pass,
         machine: with a policy and a high mode. shape: (gemms, M, N, K). first: the first pass of one GEMM.
         flags: which outputs.
     """
-    policy, high = machine.policy, machine.mac.high
-    assert policy is not None and high is not None
     if not flags.count():
-        return Work(0, 0, 0, 0, ArrayBits(), Transfer(0, 0, 0), 0, 0)
+        return NO_WORK
+    policy, k = machine.policy, shape[3]
+    assert policy is not None
+    unit, blocks = recomputing_unit(machine, first, k), _blocks(machine, first, flags)
+    busy, moved, registers, fold_adds = unit.busy(blocks), ArrayBits(), 0, 0
+    for count, rows, columns in blocks.pieces:
+        group = unit.group(rows, columns)
+        moved = moved.plus(group.moved, count)
+        registers += count * group.register_bits
+        fold_adds += count * group.fold_adds
     if policy.gather == "element":
-        assert machine.side_engine is not None
-        return _on_engine(machine, policy, high, machine.side_engine, shape, first, flags)
-    return _on_array(machine, policy, high, shape, first, flags)
-
-
-def _on_engine(
-    machine: Machine,
-    policy: Policy,
-    high: MacMode,
-    engine: SideEngine,
-    shape: tuple[int, int, int, int],
-    first: Pass,
-    flags: Flags,
-) -> Work:
-    k = shape[3]
-    count = flags.count()
-    a_bits, w_bits = high.operand_bits
-    # Sorted by row, a row of A is fetched once for each tile (or band of all columns) that holds a flag in it.
-    bands = flags.bands(first.tile.n)
-    a_rows = sum(times * rows for times, rows, _ in bands.pieces)
-    runs = 1 if sums_in_pes(first.dataflow) else ceil_div(k, machine.array.rows * high.rate)
-    return Work(
-        outputs=count,
-        macs=count * k,
-        busy=count * ceil_div(k, engine.lanes) + engine_fill(machine, engine),
-        switch=0,
-        array=ArrayBits(math.ceil(a_rows * k * a_bits), math.ceil(count * k * w_bits), count * high.output_bits),
-        transfer=_refetched(machine, policy, high, shape, first, Blocks([], flags.rows(), flags.columns()), count),
-        register_bits=math.ceil(count * k * (a_bits + w_bits + high.accumulator_bits)),
-        fold_adds=count * (runs - 1),
-    )
-
-
-def engine_fill(machine: Machine, engine: SideEngine) -> int:
-    """Return the cycles from the last operands to the last result of the dot engine: its tree of adders."""
-    return machine.array.latency_cycles * (engine.lanes - 1).bit_length()
-
-
-def _on_array(
-    machine: Machine,
-    policy: Policy,
-    high: MacMode,
-    shape: tuple[int, int, int, int],
-    first: Pass,
-    flags: Flags,
-) -> Work:
-    _, _, n, k = shape
-    array = machine.array
-    blocks = {"row": lambda: flags.bands(n), "coltile": lambda: flags.bands(array.columns)}.get(
-        policy.gather, lambda: _tiles(flags, machine, first.dataflow)
-    )()
-    a_bits, w_bits = high.operand_bits
-    folds, bits, registers, fold_adds = [], ArrayBits(), 0, 0
-    exchanged, flow = first.dataflow == "is", as_streamed(first.dataflow)
-    for times, rows, columns in blocks.pieces:
-        m, n = (columns, rows) if exchanged else (rows, columns)
-        a, w = (w_bits, a_bits) if exchanged else (a_bits, w_bits)
-        down, across, t = fold_grid(array, flow, m, n, k, high.rate)
-        folds.append((folds_in_turn(array, flow, down, times * across), t * high.passes))
-        words = array_words(array, flow, m, n, k, high.rate)
-        psum_bits = words.psum_reads * high.partial_sum_bits
-        operands = math.ceil(words.a_reads * a), math.ceil(words.w_reads * w)
-        moved = ArrayBits(*operands, m * n * high.output_bits, psum_bits, psum_bits)
-        bits = bits.plus(moved.exchanged() if exchanged else moved, times)
-        if not sums_in_pes(flow):
-            fold_adds += times * (down - 1) * m * n
-        registers += times * register_bits(array, flow, m, n, k, high.rate, a, w, high.accumulator_bits)
-    run = run_cycles(array, flow, folds)
+        # Sorted by row, a row of A is fetched once for each tile (or band of all columns) that holds a flag in it.
+        rows = sum(count * rows for count, rows, _ in flags.bands(first.tile.n).pieces)
+        moved = moved._replace(a_reads=moved.a_reads // flags.count() * rows)
     return Work(
         outputs=blocks.outputs,
         macs=blocks.outputs * k,
-        busy=run.total,
-        switch=run.load + run.fill + run.drain,
-        array=bits,
-        transfer=_refetched(machine, policy, high, shape, first, blocks, blocks.outputs),
+        busy=busy,
+        switch=unit.switch,
+        steps=sum(count * unit.cycles(rows, columns) for count, rows, columns in blocks.pieces),
+        array=moved,
+        transfer=_refetched(machine, shape, first, blocks),
         register_bits=registers,
         fold_adds=fold_adds,
     )
 
 
-def _tiles(flags: Flags, machine: Machine, dataflow: str) -> Blocks:
-    array = machine.array
-    return flags.tiles(array.columns, array.rows) if dataflow == "is" else flags.tiles(array.rows, array.columns)
-
-
-def _refetched(
-    machine: Machine,
-    policy: Policy,
-    high: MacMode,
-    shape: tuple[int, int, int, int],
-    first: Pass,
-    touched: Blocks,
-    outputs: int,
-) -> Transfer:
+def _refetched(machine: Machine, shape: tuple[int, int, int, int], first: Pass, touched: Blocks) -> Transfer:
     """Operands that are no longer (or in their second format not yet) on chip, and changed outputs."""
+    policy, low, high = machine.policy, machine.mac.low, machine.mac.high
+    assert policy is not None and high is not None
     if machine.memory is None:
         return Transfer(0, 0, 0)
     gemms, m, n, k = shape
-    a_bits, w_bits = high.operand_bits
-    low = machine.mac.low
-    second_format = policy.weights == "both" and high.operand_formats != low.operand_formats
     tiles = first.tile.counts(m, n, k)
     if policy.overlap == "tile":
         on_chip = tiles[2] == 1
-        stores = outputs * max(high.output_bits - low.output_bits, 0)
+        stores = touched.outputs * max(high.output_bits - low.output_bits, 0)
     else:
         on_chip = tiles == (1, 1, 1) and gemms == 1
-        stores = outputs * high.output_bits
-    if on_chip and not second_format:
-        return Transfer(0, 0, stores)
-    a_moved = first.a_passes * math.ceil(touched.rows * k * a_bits)
-    w_moved = first.w_passes * math.ceil(touched.columns * k * w_bits)
-    return Transfer(a_moved, w_moved, stores)
+        stores = touched.outputs * high.output_bits
+    a_bits, w_bits = high.operand_bits
+    second_format = high.operand_formats != low.operand_formats
+    if on_chip and second_format and policy.weights == "sliced":  # the narrow part is there
+        a_bits, w_bits = a_bits - low.operand_bits[0], w_bits - low.operand_bits[1]
+    elif on_chip and (not second_format or policy.weights == "high_only"):
+        a_bits = w_bits = 0
+    return Transfer(
+        first.a_passes * math.ceil(touched.rows * k * a_bits),
+        first.w_passes * math.ceil(touched.columns * k * w_bits),
+        stores,
+    )
 
 
 def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: Flags, k: int) -> int:
     """Return the cycles of both passes over all GEMMs.
 
     Without overlap they add. With overlap `tile` an in-order queue without limit feeds the engine tile by tile:
-    T = max_i (sum_{j<=i} low_j + sum_{j>=i} high_j), and the last store follows. In both cases no memory port moves
-    more bits than it can.
+    T = max_i (sum_{j<=i} low_j + sum_{j>=i} high_j), and the last store follows; the first load of an array, and the
+    way of the last result through the engine, count once. In both cases no memory port moves more bits than it can.
     """
-    policy, engine = machine.policy, machine.side_engine
+    policy, memory = machine.policy, machine.memory
     assert policy is not None
-    low = gemms * first.cycles
+    _, m, n = flags.shape
+    period = low_cycles(machine, first, m * n)
+    low = gemms * period
     if not work.outputs:
         return low
-    memory = machine.memory
     if policy.overlap == "none":
         return low + max(work.busy, memory_bound(memory, work.traffic(memory)))
-    assert engine is not None
-    per_output = ceil_div(k, engine.lanes)
     if isinstance(flags, MaskFlags):
-        served = _measured_queue(first, flags, per_output)
+        served = measured_queue(machine, first, flags, k, period, work.steps)
     else:
         assert isinstance(flags, IndependentFlags)
-        served = _expected_queue(first, flags, per_output)
+        served = expected_queue(machine, first, flags, k, period)
     return max(
         low,
-        served + engine_fill(machine, engine) + first.last_store,
-        memory_bound(memory, both_passes(memory, gemms, first, work)),
+        served + work.busy - work.steps + first.last_store,
+        memory_bound(memory, _all_traffic(machine, gemms, first, work, m * n)),
     )
 
 
-def both_passes(memory: Memory | None, gemms: int, first: Pass, work: Work | None) -> Traffic:
-    """Return the bits that so many first passes and the second one move together."""
-    of_first = first.traffic
-    array = ArrayBits().plus(of_first.array, gemms)
-    transfers = tuple(Transfer(*(gemms * bits for bits in transfer)) for transfer in of_first.transfers)
-    if work is None:
-        return Traffic(array, transfers)
-    more = work.traffic(memory)
-    both = zip(transfers, more.transfers, strict=True)
-    return Traffic(
-        array.plus(more.array), tuple(Transfer(*map(sum, zip(one, other, strict=True))) for one, other in both)
-    )
+def _all_traffic(machine: Machine, gemms: int, first: Pass, work: Work, outputs: int) -> Traffic:
+    return work.traffic(machine.memory).plus(low_traffic(machine, first, outputs), gemms)
 
 
-def _measured_queue(first: Pass, flags: MaskFlags, per_output: int) -> int:
-    """Return the cycle at which the engine has taken the last flag of a mask, `per_output` cycles each."""
-    finish, waiting = first.finish().reshape(-1), flags.count() * per_output
-    latest = gemm = 0
-    for per_tile in flags.per_tile(first.tile.m, first.tile.n):
-        if first.tile.outer == "n":
-            per_tile = per_tile.swapaxes(1, 2)
-        high = per_tile.reshape(-1) * per_output
-        done = ((np.arange(len(per_tile)) + gemm)[:, None] * first.cycles + finish).reshape(-1)
-        left = waiting - (np.cumsum(high) - high)  # by this tile and those behind it
-        latest = max(latest, int((done + left)[left > 0].max(initial=0)))
-        waiting -= int(high.sum())
-        gemm += len(per_tile)
-    return latest
-
-
-def _expected_queue(first: Pass, flags: IndependentFlags, per_output: int) -> int:
-    """Return the same for independent flags, from the classes of tiles.
-
-    Over the tiles of a class, over its rows of tiles and over the GEMMs, what is done and what waits change linearly:
-    the maximum is at a first or last one.
-    """
-    outer, inner = first.step_counts
-    per_tile = flags.expected_per_tile(first.tile.m, first.tile.n, first.tile.outer)
-    gemm_high = flags.fraction * flags.m * flags.n * per_output
-    latest, row_done, row_high = 0.0, first.start, 0.0  # when a class of rows begins, and what came before it
-    for x, rows in enumerate(outer):
-        steps = first.steps[x]
-        high = [per_tile(x == len(outer) - 1, y == len(inner) - 1) * per_output for y in range(len(inner))]
-        row_steps = sum(times * step for times, step in zip(inner, steps, strict=True))
-        row_flags = sum(times * one for times, one in zip(inner, high, strict=True))
-        done, before = row_done, row_high
-        for times, step, one in zip(inner, steps, high, strict=True):
-            for gemm, row, tile in itertools.product({0, flags.gemms - 1}, {0, rows - 1}, {0, times - 1}):
-                at = gemm * first.cycles + row * row_steps + done + (tile + 1) * step
-                waiting = (flags.gemms - gemm) * gemm_high - (row * row_flags + before + tile * one)
-                latest = max(latest, at + waiting)
-            done, before = done + times * step, before + times * one
-        row_done, row_high = row_done + rows * row_steps, row_high + rows * row_flags
-    return math.ceil(latest - 1e-9)
-
-
-def combined_roofline(machine: Machine, gemms: int, first: Pass, work: Work) -> int:
-    """Return a lower bound of the cycles of both passes."""
-    policy, array, high, engine = machine.policy, machine.array, machine.mac.high, machine.side_engine
+def combined_roofline(machine: Machine, gemms: int, first: Pass, work: Work, outputs: int) -> int:
+    """Return a lower bound of the cycles of both passes over so many GEMMs of so many outputs."""
+    policy, array, high = machine.policy, machine.array, machine.mac.high
+    engine, memory = machine.recomputing_engine, machine.memory
     assert policy is not None and high is not None
     lanes = array.pes * high.rate if engine is None else engine.lanes
-    compute, memory = ceil_div(work.macs * (high.passes if engine is None else 1), lanes), machine.memory
+    compute = ceil_div(work.macs * (high.passes if engine is None else 1), lanes)
+    low = gemms * low_passes(machine) * first.roofline
     if policy.overlap == "none":
-        return gemms * first.roofline + max(compute, memory_bound(memory, work.traffic(memory)))
-    return max(gemms * first.roofline, compute, memory_bound(memory, both_passes(memory, gemms, first, work)))
+        return low + max(compute, memory_bound(memory, work.traffic(memory)))
+    return max(low, compute, memory_bound(memory, _all_traffic(machine, gemms, first, work, outputs)))

@@ -64,6 +64,14 @@ class Traffic:
         """Bits in and out of the DRAM."""
         return self.transfers[0].total if self.transfers else 0
 
+    def plus(self, other: Traffic, times: int = 1) -> Traffic:
+        """Return the sum with so many times another."""
+        transfers = zip(self.transfers, other.transfers, strict=True)
+        return Traffic(
+            self.array.plus(other.array, times),
+            tuple(Transfer(*(x + times * y for x, y in zip(mine, its, strict=True))) for mine, its in transfers),
+        )
+
 
 def transfer_cycles(bits: int, bits_per_cycle: Fraction) -> int:
     """Return the cycles of a transfer, rounded up."""

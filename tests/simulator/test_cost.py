@@ -288,7 +288,7 @@ def machines(draw):
             st.none(),
             st.builds(
                 memory,
-                size_kib=st.sampled_from([8, 32, 256]),
+                size_kib=st.sampled_from([10, 32, 256]),
                 bandwidth=st.sampled_from(["3.7", "64", "1024"]),
                 latency=st.integers(0, 50),
                 accumulators_kib=st.sampled_from([0, 2, 16]),

@@ -1,0 +1,124 @@
+"""The side engine behind the first pass: an in-order queue without limit, fed tile by tile."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.hardware import Machine
+
+from .flags import IndependentFlags, MaskFlags, parts
+from .folds import ceil_div
+from .pipeline import Pass
+from .recomputing import ArrayUnit, DotUnit, group_size, recomputing_unit
+
+
+def engine_cycles(machine: Machine, first: Pass, flags: MaskFlags, k: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the cycles that the engine takes for each tile of the first pass: (gemms, tiles along M, tiles along N)."""
+    policy, tile, (_, m, n) = machine.policy, first.tile, flags.shape
+    assert policy is not None
+    unit, (rows, columns) = recomputing_unit(machine, first, k), group_size(machine, first, n)
+    if policy.gather == "element":
+        for counts in flags.per_tile(tile.m, tile.n):
+            yield counts * unit.cycles(1, 1)
+        return
+    within = (tile.m, tile.n)
+    starts, widths = parts(n, columns, tile.n)
+    along_n = np.flatnonzero(starts % tile.n == 0)
+    if policy.gather == "tile":
+        tops, heights = parts(m, rows, tile.m)
+        along_m = np.flatnonzero(tops % tile.m == 0)
+        each = _tabulated(unit, *np.broadcast_arrays(heights[:, None], widths))
+        for counts in flags.per_tile(rows, columns, within):
+            yield np.add.reduceat(np.add.reduceat((counts > 0) * each, along_m, axis=1), along_n, axis=2)
+        return
+    for held in flags.rows_per_band(columns, within):
+        yield np.add.reduceat(_tabulated(unit, *np.broadcast_arrays(held, widths)), along_n, axis=2)
+
+
+def _tabulated(unit: DotUnit | ArrayUnit, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the cycles of groups of so many rows and columns, 0 for those without rows."""
+    sizes, at = np.unique(np.stack([rows.reshape(-1), columns.reshape(-1)]), axis=1, return_inverse=True)
+    cycles = [unit.cycles(int(r), int(c)) if r else 0 for r, c in sizes.T]
+    return np.array(cycles, np.int64)[at.reshape(-1)].reshape(rows.shape)
+
+
+def measured_queue(machine: Machine, first: Pass, flags: MaskFlags, k: int, period: int, waiting: int) -> int:
+    """Return the cycle at which the engine has taken the last group of a mask.
+
+    `period` are the cycles of the low passes of a GEMM, `waiting` those of all groups.
+    """
+    finish = first.finish().reshape(-1)
+    latest = gemm = 0
+    for per_tile in engine_cycles(machine, first, flags, k):
+        in_order = per_tile.swapaxes(1, 2) if first.tile.outer == "n" else per_tile
+        high = in_order.reshape(-1)
+        starts = (np.arange(len(per_tile)) + gemm + 1)[:, None] * period - first.cycles
+        done = (starts + finish).reshape(-1)
+        left = waiting - (np.cumsum(high) - high)  # by this tile and those behind it
+        latest = max(latest, int((done + left)[left > 0].max(initial=0)))
+        waiting -= int(high.sum())
+        gemm += len(per_tile)
+    return latest
+
+
+def _expected_cycles(machine: Machine, first: Pass, flags: IndependentFlags, k: int) -> list[list[float]]:
+    """Return the cycles that a tile gives the engine, by whether it is the last along the outer and the inner loop."""
+    policy, tile, n = machine.policy, first.tile, flags.n
+    assert policy is not None
+    unit, (rows, columns) = recomputing_unit(machine, first, k), group_size(machine, first, n)
+
+    def of_tile(tall: int, wide: int, tiles: int) -> float:
+        if policy.gather == "element":
+            return flags.fraction * tall * wide * unit.cycles(1, 1)
+        pieces = (
+            flags.block_pieces(tiles, tall, wide, rows, columns)
+            if policy.gather == "tile"
+            else flags.band_pieces(tiles, tall, wide, columns)
+        )
+        return sum(count * unit.cycles(r, c) for count, r, c in pieces) / tiles
+
+    along_m, along_n = _tile_classes(flags.m, tile.m), _tile_classes(n, tile.n)
+    cycles = [[of_tile(h, w, flags.gemms * down * across) for w, across in along_n] for h, down in along_m]
+    return cycles if tile.outer == "m" else [list(column) for column in zip(*cycles, strict=True)]
+
+
+def _tile_classes(length: int, size: int) -> list[tuple[int, int]]:
+    """Return (length, how many) of the tiles along a dimension, those before the last and the last."""
+    count = ceil_div(length, size)
+    return [(size, max(count - 1, 1)), (length - (count - 1) * size, 1)]
+
+
+def expected_queue(machine: Machine, first: Pass, flags: IndependentFlags, k: int, period: int) -> int:
+    """Return the same for independent flags, from the classes of tiles.
+
+    Over the tiles of a class, over its rows of tiles and over the GEMMs, what is done and what waits change linearly:
+    the maximum is at a first or last one.
+    """
+    outer, inner = first.step_counts
+    of_class = _expected_cycles(machine, first, flags, k)
+    expected = [
+        [of_class[x == len(outer) - 1][y == len(inner) - 1] for y in range(len(inner))] for x in range(len(outer))
+    ]
+    gemm_high = sum(
+        rows * times * one
+        for rows, row in zip(outer, expected, strict=True)
+        for times, one in zip(inner, row, strict=True)
+    )
+    latest, row_done, row_high = 0.0, first.start, 0.0  # when a class of rows begins, and what came before it
+    for rows, steps, high in zip(outer, first.steps, expected, strict=True):
+        row_steps = sum(times * step for times, step in zip(inner, steps, strict=True))
+        row_flags = sum(times * one for times, one in zip(inner, high, strict=True))
+        done, before = row_done, row_high
+        for times, step, one in zip(inner, steps, high, strict=True):
+            for gemm, row, tile in itertools.product({0, flags.gemms - 1}, {0, rows - 1}, {0, times - 1}):
+                at = (gemm + 1) * period - first.cycles + row * row_steps + done + (tile + 1) * step
+                waiting = (flags.gemms - gemm) * gemm_high - (row * row_flags + before + tile * one)
+                latest = max(latest, at + waiting)
+            done, before = done + times * step, before + times * one
+        row_done, row_high = row_done + rows * row_steps, row_high + rows * row_flags
+    return math.ceil(latest - 1e-9)
