@@ -10,14 +10,14 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from simulator.cost import Area, Estimate, Gemm, estimate
+from simulator.cost import Area, Estimate, Gemm, estimate, gather_results
 from simulator.errors import InputError
 from simulator.hardware import load_hardware
 from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, read_topology
 from simulator.report import print_view, standard_output
 from simulator.report.bill import bill
 from simulator.report.figures import counted, percent, printable, quantity, short_count
-from simulator.report.terminal import warnings_view
+from simulator.report.terminal import gathers_view, warnings_view
 
 
 def of_product(
@@ -36,7 +36,7 @@ def of_product(
         sys.stdout.write(bill(_shape(found.gemm), found.modes))
         return
     title = f"{printable(found.hardware)}: {_shape(found.gemm)}, {flagged:.2%} flagged"
-    view = (title, _modes_table([found]), Text(_area(found.area)))
+    view = (title, _modes_table([found]), Text(_area(found.area)), *_gathers([found]))
     print_view(standard_output(), *view, *warnings_view(_warnings([found])))
 
 
@@ -80,7 +80,7 @@ def of_topology(
         table.add_row(printable(name), _shape(one.gemm), *_figures([one], mode))
     title = f"{printable(machine.name)}: {printable(Path(topology).name)}, {counted(len(layers), 'layer')}, "
     title += f"{flagged:.2%} flagged; layers in mode {mode.replace('_', '-')}"
-    view = (title, table, "", _modes_table(found), Text(_area(found[0].area)))
+    view = (title, table, "", _modes_table(found), Text(_area(found[0].area)), *_gathers(found))
     print_view(standard_output(), *view, *warnings_view(_warnings(found)))
 
 
@@ -118,6 +118,14 @@ def _figures(layers: Sequence[Estimate], mode: str) -> tuple[str, ...]:
         percent(busy / cycles if cycles else 0.0), quantity(sum(cost.latency_s for cost in costs), "s"),
         quantity(sum(cost.energy_j for cost in costs), "J"), f"{quantity(low_j, 'J')} to {quantity(high_j, 'J')}",
     )  # fmt: skip
+
+
+def _gathers(layers: Sequence[Estimate]) -> list[Table | Text]:
+    """Return the ways to gather flagged outputs side by side; none on a machine without two passes."""
+    if layers[0].two_pass is None:
+        return []
+    whole = gather_results(layers[0].machine, [found.gathered for found in layers])
+    return [Text(), *gathers_view(whole, standard_output().width)]
 
 
 def _warnings(layers: Sequence[Estimate]) -> list[str]:

@@ -6,9 +6,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from simulator.cost import Cost, Gemm, VectorCost, accumulation_cost, expanded, known_area, price
+from simulator.cost import (
+    Cost,
+    Gemm,
+    VectorCost,
+    accumulation_cost,
+    expanded,
+    gather_results,
+    gathered,
+    known_area,
+    price,
+)
 from simulator.hardware import Machine
-from simulator.result import MODES, LayerResult, RunResult, summed
+from simulator.result import MODES, GatherResult, LayerResult, RunResult, summed
 from simulator.versions import versions
 
 from .ops import FORWARD
@@ -40,10 +50,11 @@ def run_record(run: Emulation) -> RunResult:
         *_overflows(run),
         *(text for cost in costs for text in cost.warnings),
     )
+    layers = tuple(_together(group, [layer for layer, _ in of]) for group, of in zip(groups, priced, strict=True))
     return RunResult(
         hardware=run.machine.name, model=type(run.model).__name__, samples=run.samples, accuracy=None,
         agreement=dict.fromkeys(MODES), forward_error=dict.fromkeys(MODES), totals=totals,
-        layers=tuple(_together(group, [layer for layer, _ in of]) for group, of in zip(groups, priced, strict=True)),
+        layers=layers, gathers=_gathers(run.machine, groups, priced, layers),
         baseline_layers={}, tolerance=default.criterion.tolerance if default.criterion else None,
         energy_basis="; ".join(of[0].energy_basis for of in (costs, others) if of), versions=versions(), seed=run.seed,
         warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(by_operation),
@@ -162,6 +173,10 @@ def _together(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResu
         whole["zero_macs"] = sum(layer.zero_macs or 0 for layer in layers)
     whole["energy_items"] = summed([item for layer in layers for item in layer.energy_items], "count", "energy_j")
     whole["cycle_items"] = summed([item for layer in layers for item in layer.cycle_items], "cycles")
+    if first.waste_factor is not None:
+        flagged = whole["recomputed_outputs"]
+        gathered_outputs = sum(layer.recomputed_outputs * (layer.waste_factor or 1.0) for layer in layers)
+        whole["waste_factor"] = gathered_outputs / flagged if flagged else 1.0
     if first.utilisation is not None:
         whole["utilisation"] = sum((layer.utilisation or 0.0) * (layer.cycles or 0) for layer in layers) / cycles
     return replace(
@@ -194,6 +209,29 @@ def _total(
     }
 
 
+def _gathers(
+    machine: Machine,
+    groups: list[list[LayerTally]],
+    priced: list[list[tuple[LayerResult, Cost | None]]],
+    layers: tuple[LayerResult, ...],
+) -> tuple[GatherResult, ...]:
+    """Return the ways to gather the flags of what ran in two passes: of all of it, then of each layer."""
+    by_layer = []
+    for tallies, of, layer in zip(groups, priced, layers, strict=True):
+        name = layer.name if layer.phase == FORWARD else f"{layer.name}, {layer.phase}"
+        kinds = [
+            gathered(machine, Gemm(tally.m, tally.n, tally.k, tally.gemms), flags, cost, cost.zero_macs)
+            for tally, (_, cost) in zip(tallies, of, strict=True)
+            if cost is not None and (flags := tally.flags()) is not None
+        ]
+        if kinds:
+            by_layer.append((name, kinds))
+    if not by_layer:
+        return ()
+    whole = gather_results(machine, [kind for _, kinds in by_layer for kind in kinds])
+    return (*whole, *(one for name, kinds in by_layer for one in gather_results(machine, kinds, name)))
+
+
 def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | None]:
     flags = tally.flags()
     recomputed = 0 if flags is None else flags.count()
@@ -214,6 +252,6 @@ def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | Non
         max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, overflows=tally.overflows,
         scales=tally.scales, zero_macs=zeros,
         energy_items=cost.energy_items if cost else (), cycle_items=cost.cycle_items if cost else (),
-        sqnr_db=tally.errors.sqnr_db,
+        sqnr_db=tally.errors.sqnr_db, waste_factor=cost.waste_factor if cost and flags is not None else None,
     )  # fmt: skip
     return layer, cost

@@ -16,6 +16,8 @@ from simulator.hardware import LayerRule, Machine, Scaling
 from . import scales
 from .ops import FORWARD, Op
 
+COMPUTED_SCORE = "kappa_prime"
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -68,6 +70,11 @@ def arithmetic(machine: Machine, name: str) -> Arithmetic:
     if name == "high" and high is not None:
         return Arithmetic(name, high.spec)
     if name == "two_pass" and high is not None and policy is not None:
+        if policy.score != COMPUTED_SCORE:
+            raise InputError(
+                f"{machine.source}: policy.score: got {policy.score}, which this version prices and does not compute; "
+                f"expected {COMPUTED_SCORE}; write it, or price products with `python -m simulator estimate`"
+            )
         criterion = Criterion(policy.tolerance, policy.score, policy.recompute_nonfinite, policy.recompute_saturated)
         return Arithmetic(name, low.spec, high.spec, criterion)
     if name in ("high", "two_pass"):

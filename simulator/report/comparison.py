@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from simulator.report.figures import (
@@ -17,7 +17,7 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import FLOAT32, MODES, LayerResult, RunResult
+from simulator.result import FLOAT32, MODES, GatherResult, LayerResult, RunResult
 
 # Metrics of ours: what they are called, and how their figures are written.
 METRICS = {
@@ -299,3 +299,36 @@ def _no_better(row: ModeRow, base: ModeRow) -> bool:
         (row.latency_s, base.latency_s),
     ]
     return all(left is not None and right is not None and left >= right for left, right in at_least)
+
+
+def gathers_by_layer(gathers: Iterable[GatherResult]) -> dict[str | None, list[GatherResult]]:
+    """Return the ways to gather by the name of the layer, those of all layers together under None."""
+    found: dict[str | None, list[GatherResult]] = {}
+    for one in gathers:
+        found.setdefault(one.layer, []).append(one)
+    return found
+
+
+def gather_sentences(gathers: Sequence[GatherResult]) -> list[str]:
+    """Return which ways to gather take less than uniform high, and why the machine lacks others."""
+    known = [one for one in gathers if not one.obstacle]
+    less = [
+        f"less energy than uniform high: {_named_of(one.gather for one in known if below_one(one.energy_vs_high))}",
+        f"fewer cycles: {_named_of(one.gather for one in known if below_one(one.cycles_vs_high))}",
+    ]
+    obstacles: dict[str, list[str]] = {}
+    for one in gathers:
+        if one.obstacle:
+            obstacles.setdefault(one.obstacle, []).append(one.gather)
+    sentences = [f"{'; '.join(less)}."] if known else []
+    sentences += [f"{_named_of(names)} {why}." for why, names in obstacles.items()]
+    return [sentence[:1].upper() + sentence[1:] for sentence in sentences]
+
+
+def below_one(ratio: float | None) -> bool:
+    """Whether a known ratio is below 1."""
+    return ratio is not None and ratio < 1.0
+
+
+def _named_of(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -41,6 +41,8 @@ def render(run: RunResult) -> str:
         totals=comparison.layers_total(run),
         arithmetic=comparison.arithmetic(run),
         one_mac=comparison.one_mac(run),
+        gathers=comparison.gathers_by_layer(run.gathers),
+        gather_sentences=comparison.gather_sentences,
         recomputed=comparison.recomputed_share,
         utilisation=comparison.mean_utilisation(run.layers),
         figures=figures,

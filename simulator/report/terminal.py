@@ -13,6 +13,8 @@ from rich.text import Text
 
 from simulator.report.comparison import (
     arithmetic,
+    gather_sentences,
+    gathers_by_layer,
     layers_total,
     mean_utilisation,
     metric_rows,
@@ -23,6 +25,7 @@ from simulator.report.comparison import (
 )
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
+    MISSING,
     counted,
     decibels,
     percent,
@@ -33,14 +36,14 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import LayerResult, RunResult
+from simulator.result import GatherResult, LayerResult, RunResult
 
 SHORTEST_NAME = 12
 MOST_OPERATIONS = 8
 # Left out in this order where the columns do not fit.
 DISPENSABLE = (
     "op", "util.", "over-\nflows", "cycles", "max\nerror", "SQNR,\ndB", "latency", "M × N × K", "accumulation\ncost",
-    "where", "phase",
+    "where", "phase", "runs on",
 )  # fmt: skip
 DISPENSABLE_OPERATIONS = ("where", "count", "cycles", "phase")
 DISPENSABLE_MODES = ("exact", "uniform high", "float32", "uniform low")
@@ -69,7 +72,10 @@ def print_run(run: RunResult, console: Console | None = None) -> None:
     """
     console = console or standard_output()
     width = console.width
-    tables = (_layer_table(run, width), *_mode_table(run, width), *_metric_table(run, width), *_operations(run, width))
+    tables = (
+        _layer_table(run, width), *_mode_table(run, width), *_gathers(run, width), *_metric_table(run, width),
+        *_operations(run, width),
+    )  # fmt: skip
     print_view(console, *_heading(run), *tables, *warnings_view(run.warnings))
 
 
@@ -163,6 +169,46 @@ def _metric_table(run: RunResult, width: int) -> list[Table | Text]:
     ]
     columns, left_out = _fit(columns, width, dispensable=DISPENSABLE_MODES)
     return [Text(), _table(columns, width), *_left_out(left_out, "summary.json")]
+
+
+def _gathers(run: RunResult, width: int) -> list[Table | Text]:
+    by_layer = gathers_by_layer(run.gathers)
+    if None not in by_layer:
+        return []
+    notes = ["By layer: report.html, summary.json."] if len(by_layer) > 2 else []
+    return [Text(), *gathers_view(by_layer[None], width, notes)]
+
+
+def gathers_view(gathers: Sequence[GatherResult], width: int, notes: Sequence[str] = ()) -> list[Table | Text]:
+    """Return ways to gather flagged outputs side by side as parts of a page, with what has to be said of them.
+
+    Args:
+        gathers: of the same outputs. width: of the page. notes: to end with.
+    """
+    flagged = gathers[0].flagged_outputs / gathers[0].outputs
+    columns = [
+        _Column("gather", [f"{one.gather}{' *' if one.own else ''}" for one in gathers], left=True),
+        _Column("runs on", [one.runs_on.replace("_", " ") or MISSING for one in gathers], left=True),
+        _Column(
+            "recom-\nputed",
+            [
+                percent(None if one.recomputed_outputs is None else one.recomputed_outputs / one.outputs)
+                for one in gathers
+            ],
+        ),
+        _Column("waste", [significant(one.waste_factor) for one in gathers]),
+        _Column("cycles", [short_count(one.cycles) for one in gathers]),
+        _Column("energy", [quantity(one.energy_j, "J") for one in gathers]),
+        _Column("cycles\nvs high", [significant(one.cycles_vs_high) for one in gathers]),
+        _Column("energy\nvs high", [significant(one.energy_vs_high) for one in gathers]),
+        _Column("break-\neven", [percent(one.break_even_flagged) for one in gathers]),
+    ]
+    columns, left_out = _fit(columns, width)
+    words = [f"* the machine's own. Products in two passes, {percent(flagged)} of whose outputs are flagged.",
+             *gather_sentences(gathers),
+             "Break-even: flags at which MACs and scores take the energy of uniform high's MACs (estimate).",
+             *notes]  # fmt: skip
+    return [_table(columns, width), Text(" ".join(words), style="dim"), *_left_out(left_out, "summary.json")]
 
 
 def _operations(run: RunResult, width: int) -> list[Table | Text]:

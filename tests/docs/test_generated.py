@@ -5,7 +5,16 @@ from dataclasses import fields
 
 import pytest
 
-from simulator.result import AreaItem, CycleItem, EnergyItem, LayerResult, OperationResult, RunResult, Setting
+from simulator.result import (
+    AreaItem,
+    CycleItem,
+    EnergyItem,
+    GatherResult,
+    LayerResult,
+    OperationResult,
+    RunResult,
+    Setting,
+)
 from tests.docs import generated, results_table
 
 
@@ -30,7 +39,10 @@ def test_a_drifted_table_is_replaced_and_nothing_else():
     assert new == old.replace("| x |\n| y |\n", "| a |\n")
 
 
-@pytest.mark.parametrize("record", [RunResult, LayerResult, OperationResult, EnergyItem, CycleItem, AreaItem, Setting])
+RECORDS = [RunResult, LayerResult, GatherResult, OperationResult, EnergyItem, CycleItem, AreaItem, Setting]
+
+
+@pytest.mark.parametrize("record", RECORDS)
 def test_every_field_of_a_record_is_described_once(record):
     names = [name for several in results_table.described(record) for name in several.split(", ")]
     assert sorted(names) == sorted(field.name for field in fields(record))

@@ -72,6 +72,7 @@ def layer(name, m, n, k, *, flagged=0.0, mac=LOW, picojoule=0.1, median=0.1, lar
         mean_rel_error=2 * median,
         median_rel_error=median,
         sqnr_db=31.25,
+        waste_factor=1.0,
         scales="a per row by max, dynamic, powers of two",
         overflows=0,
         activation="relu",
