@@ -4,8 +4,9 @@
 
 C_t is the longer of the closed form of tile t and its traffic through the ports of the buffers, L and S its loads and
 stores at the slowest boundary between levels, which share the one DRAM channel; the DRAM latency is added to L_0 and
-S_{n-1}. A staging level is passed through: what it keeps does not come from further out again. Tiles of one row or
-column of tiles differ only at its ends, so one tile stands for all that lie between.
+S_{n-1}. That takes two copies of a tile: a load into the only copy waits for the computation, and a computation whose
+outputs have only one for the store. A staging level is passed through: what it keeps does not come from further out
+again. Tiles of one row or column of tiles differ only at its ends, so one tile stands for all that lie between.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from .folds import (
     sums_in_pes,
 )
 from .tiling import Problem, Tile, choose_tile, lengths, sums_stay
-from .traffic import ArrayBits, Traffic, Transfer, level_bits, memory_bound, port_cycles, transfer_cycles
+from .traffic import ArrayBits, Traffic, Transfer, level_bits, memory_bounds, port_cycles, transfer_cycles
+
+Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,9 @@ class Pass:
     Args:
         dataflow: ws | is | os | dot. tile: all of the GEMM without a memory.
         a_passes, w_passes: how often A and W leave the DRAM.
-        run: cycles by cause. memory_stall: all others; cycles: their sum. roofline: lower bound of cycles.
+        run: cycles by cause. memory_stall: all others; cycles: their sum.
+        roofline: lower bound of cycles. peak: those at the peak rate of all PEs. bound: by what the roofline is bound,
+            compute or the port of a level.
         traffic: bits moved. level_bits: read from and written to each on-chip level, by its name.
         register_bits: written inside the array. fold_adds: sums added to partial sums.
         start: cycles before the first tile. steps: cycles of an output tile, by class along the outer and the inner
@@ -58,6 +63,8 @@ class Pass:
     run: RunCycles
     memory_stall: int
     roofline: int
+    peak: int
+    bound: str
     traffic: Traffic
     level_bits: Mapping[str, tuple[int, int]]
     register_bits: int
@@ -106,11 +113,24 @@ def uniform_pass(array: Array, memory: Memory | None, dataflow: str, problem: Pr
 
 def tiled_pass(array: Array, memory: Memory | None, dataflow: str, problem: Problem, tile: Tile) -> Pass:
     """Return the pass with a given tile; for is, memory, problem and tile are already exchanged."""
-    return _Pipeline(array, memory, dataflow, problem, tile).result()
+    return Pipeline(array, memory, dataflow, problem, tile).result()
 
 
-class _Pipeline:
-    """The walk over the tiles of one pass."""
+def pipeline_of(array: Array, memory: Memory | None, problem: Problem, found: Pass) -> Pipeline:
+    """Return the tiles of a pass that `uniform_pass` found."""
+    tile = found.tile
+    if found.dataflow == "is":
+        problem, tile, memory = problem.exchanged(), tile.exchanged(), None if memory is None else memory.exchanged()
+    return Pipeline(array, memory, found.dataflow, problem, tile)
+
+
+class Pipeline:
+    """The tiles of one pass, each by its place (x, y, z) in the outer loop, the inner one and that along k.
+
+    Args:
+        array, memory: of the machine. dataflow: ws | is | os | dot. problem: the GEMM. tile: its tiles. For is, memory,
+            problem and tile are already exchanged.
+    """
 
     def __init__(self, array: Array, memory: Memory | None, dataflow: str, problem: Problem, tile: Tile) -> None:
         self.array, self.memory, self.dataflow, self.tile = array, memory, dataflow, tile
@@ -137,9 +157,7 @@ class _Pipeline:
                     cycles, busy = self.compute(x, y, z)
                     for part in range(4):
                         run[part] += times * cycles[part]
-                    steps[i][j] += k_times * max(
-                        busy, self.load(self.following(x, y, z)) + self.store(self.preceding(x, y, z))
-                    )
+                    steps[i][j] += k_times * self.step(busy, self.following(x, y, z), self.preceding(x, y, z))
         first = self.load((0, 0, 0)) + self.latency
         last = self.store((self.outer_count - 1, self.inner_count - 1, self.along_k - 1)) + self.latency
         total = (
@@ -157,15 +175,18 @@ class _Pipeline:
         fold_rows, _, _ = fold_grid(self.array, self.flow, self.m, self.n, self.k, self.rate)
         widths = self.widths
         exchanged = self.dataflow == "is"
-        tile = self.tile
+        peak, ports = self.peak_cycles(), memory_bounds(self.memory, traffic)
+        roofline = max([peak, *ports.values()])
         return Pass(
             dataflow=self.dataflow,
-            tile=Tile(tile.n, tile.m, tile.k, "n" if tile.outer == "m" else "m") if exchanged else tile,
+            tile=self.tile.exchanged() if exchanged else self.tile,
             a_passes=w_passes if exchanged else a_passes,
             w_passes=a_passes if exchanged else w_passes,
             run=split,
             memory_stall=total - split.total,
-            roofline=max(self.peak_cycles(), memory_bound(self.memory, traffic)),
+            roofline=roofline,
+            peak=peak,
+            bound="compute" if peak == roofline else max(ports, key=lambda port: ports[port]),
             traffic=Traffic(traffic.array.exchanged(), tuple(t.exchanged() for t in traffic.transfers))
             if exchanged
             else traffic,
@@ -224,54 +245,100 @@ class _Pipeline:
         psum_reads = words.psum_reads + (0 if first else m * n)
         return ArrayBits(*reads, psum_reads * widths.psum, (words.psum_writes - outputs) * widths.psum)
 
-    def load(self, at: tuple[int, int, int] | None) -> int:
-        """Cycles of a tile's operands on their way in, at the slowest boundary."""
-        if at is None or self.memory is None:
-            return 0
-        memory, (x, y, z) = self.memory, at
+    def step(self, busy: int, following: Place | None, preceding: Place | None) -> int:
+        """Cycles of a tile's computation, of the load of the next one and of the store of the one before."""
+        load, store = self.load(following), self.store(preceding)
+        if not self.single:
+            return max(busy, load + store)
+        loads_later = following is not None and self.waits_for_copy(following)
+        if "o" in self.single:
+            return store + (busy + load if loads_later else max(busy, load))
+        return max(busy, store) + load if loads_later else max(busy, load + store)
+
+    @cached_property
+    def single(self) -> frozenset[str]:
+        """Which of a, w and o the buffers hold one copy of."""
+        levels = () if self.memory is None else self.memory.buffers
+        return frozenset(tensor for level in levels if level.buffers == 1 for tensor in level.holds)
+
+    def waits_for_copy(self, at: Place) -> bool:
+        """Whether something that a tile brings goes into the only copy there is, which the tile before still uses."""
+        a, w = self.comes(*at)
+        return (a and "a" in self.single) or (w and "w" in self.single)
+
+    def comes(self, x: int, y: int, z: int) -> tuple[bool, bool]:
+        """Whether a tile brings A, and whether it brings W, into the buffers.
+
+        With all of K on chip the outer operand stays for a row of tiles, a single inner one for the whole pass.
+        """
+        if self.along_k > 1:
+            return True, True
+        outer, inner = y == 0, x == 0 or self.inner_count > 1
+        return (outer, inner) if self.tile.outer == "m" else (inner, outer)
+
+    def operand_bits(self, x: int, y: int, z: int) -> tuple[int, int]:
+        """Bits of A and W that a tile brings into the buffers."""
         mt, nt, kt = self.sizes(x, y, z)
-        a, w = math.ceil(mt * kt * self.widths.a), math.ceil(kt * nt * self.widths.w)
+        a_comes, w_comes = self.comes(x, y, z)
+        return a_comes * math.ceil(mt * kt * self.widths.a), w_comes * math.ceil(kt * nt * self.widths.w)
+
+    def load(self, at: Place | None) -> int:
+        """Cycles of a tile's operands on their way in, at the slowest boundary."""
+        return 0 if at is None or self.memory is None else max([cycles for _, cycles in self.loads(self.memory, *at)])
+
+    def loads(self, memory: Memory, x: int, y: int, z: int) -> list[tuple[int, int]]:
+        """Bits of a tile's operands across each boundary between levels, and their cycles there, innermost first."""
+        a, w = self.operand_bits(x, y, z)
         rows_outside = self.tile.outer == "m"
-        if self.along_k == 1:  # the outer operand stays for a row of tiles, a single inner one for the whole pass
-            outer_comes, inner_comes = y == 0, x == 0 or self.inner_count > 1
-            a *= outer_comes if rows_outside else inner_comes
-            w *= inner_comes if rows_outside else outer_comes
-        cycles = 0
+        into = 0
         for level in memory.buffers:
-            into = (a if "a" in level.holds else 0) + (w if "w" in level.holds else 0)
-            cycles = max(cycles, transfer_cycles(into, level.write_bits_per_cycle))
+            bits = (a if "a" in level.holds else 0) + (w if "w" in level.holds else 0)
+            into = max(into, transfer_cycles(bits, level.write_bits_per_cycle))
+        found = []
         for level, (strip, whole) in zip(reversed(memory.staging), reversed(self.kept), strict=True):
-            cycles = max(cycles, transfer_cycles(a + w, level.read_bits_per_cycle))
+            found.append((a + w, max(into, transfer_cycles(a + w, level.read_bits_per_cycle))))
             outer_comes, inner_comes = y == 0 or not strip, x == 0 or not whole
             a *= outer_comes if rows_outside else inner_comes
             w *= inner_comes if rows_outside else outer_comes
-            cycles = max(cycles, transfer_cycles(a + w, level.write_bits_per_cycle))
-        return max(cycles, transfer_cycles(a + w, memory.dram.bandwidth_bits_per_cycle))
+            into = transfer_cycles(a + w, level.write_bits_per_cycle)
+        found.append((a + w, max(into, transfer_cycles(a + w, memory.dram.bandwidth_bits_per_cycle))))
+        return found
 
-    def store(self, at: tuple[int, int, int] | None) -> int:
+    def store(self, at: Place | None) -> int:
         """Cycles of a tile's outputs on their way out, at the slowest boundary."""
-        if at is None or self.memory is None or at[2] != self.along_k - 1:
+        if at is None or self.memory is None:
             return 0
-        mt, nt, _ = self.sizes(*at)
-        return transfer_cycles(mt * nt * self.widths.out, self.store_bits_per_cycle)
+        bits = self.stored_bits(*at)
+        return transfer_cycles(bits, self.store_bits_per_cycle) if bits else 0
 
     @cached_property
     def store_bits_per_cycle(self) -> Fraction:
         """Of the slowest port on the way of the outputs to the DRAM."""
-        assert self.memory is not None
-        ports = [self.memory.dram.bandwidth_bits_per_cycle, self.memory.buffer("o").read_bits_per_cycle]
-        for level in self.memory.staging:
-            ports += [level.read_bits_per_cycle, level.write_bits_per_cycle]
-        return min(ports)
+        return min(self.outward_bits_per_cycle)
 
-    def following(self, x: int, y: int, z: int) -> tuple[int, int, int] | None:
+    def stored_bits(self, x: int, y: int, z: int) -> int:
+        """Bits that leave with a tile: outputs, with the last one along k."""
+        mt, nt, _ = self.sizes(x, y, z)
+        return mt * nt * self.widths.out if z == self.along_k - 1 else 0
+
+    @cached_property
+    def outward_bits_per_cycle(self) -> tuple[Fraction, ...]:
+        """Bits of outputs that cross each boundary between levels in a cycle, innermost first."""
+        assert self.memory is not None
+        inner, found = self.memory.buffer("o"), []
+        for level in reversed(self.memory.staging):
+            found.append(min(inner.read_bits_per_cycle, level.write_bits_per_cycle))
+            inner = level
+        return *found, min(inner.read_bits_per_cycle, self.memory.dram.bandwidth_bits_per_cycle)
+
+    def following(self, x: int, y: int, z: int) -> Place | None:
         if z + 1 < self.along_k:
             return x, y, z + 1
         if y + 1 < self.inner_count:
             return x, y + 1, 0
         return (x + 1, 0, 0) if x + 1 < self.outer_count else None
 
-    def preceding(self, x: int, y: int, z: int) -> tuple[int, int, int] | None:
+    def preceding(self, x: int, y: int, z: int) -> Place | None:
         if z:
             return x, y, z - 1
         if y:
@@ -280,11 +347,7 @@ class _Pipeline:
 
     def passes(self) -> list[tuple[int, int]]:
         """How often A and W cross each boundary between levels, outermost first."""
-        staging = () if self.memory is None else self.memory.staging
-        return [
-            *(self.tile.staged_passes(self.problem, level) for level in staging),
-            self.tile.passes(self.m, self.n, self.k),
-        ]
+        return self.tile.crossings(self.problem, () if self.memory is None else self.memory.staging)
 
     def traffic(self) -> Traffic:
         m, n, k, widths = self.m, self.n, self.k, self.widths

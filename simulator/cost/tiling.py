@@ -8,7 +8,7 @@ what is read again: a whole operand, or the strip of a row of tiles; the rest pa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -63,6 +63,10 @@ class Tile:
     k: int
     outer: str
 
+    def exchanged(self) -> Tile:
+        """Return the tile with the operands exchanged."""
+        return Tile(self.n, self.m, self.k, "n" if self.outer == "m" else "m")
+
     def counts(self, m: int, n: int, k: int) -> tuple[int, int, int]:
         """Return how many tiles there are along each dimension."""
         return ceil_div(m, self.m), ceil_div(n, self.n), ceil_div(k, self.k)
@@ -86,13 +90,18 @@ class Tile:
         free -= strip if keeps_strip else 0
         return keeps_strip, along_outer > 1 and (along_inner > 1 or along_k > 1) and whole <= free
 
-    def staged_passes(self, problem: Problem, level: Level) -> tuple[int, int]:
-        """Return how often A and W are read into a staging level."""
-        a_passes, w_passes = self.passes(problem.m, problem.n, problem.k)
-        strip, whole = self.kept(problem, level)
-        outer, inner = (a_passes, w_passes) if self.outer == "m" else (w_passes, a_passes)
-        outer, inner = 1 if strip else outer, 1 if whole else inner
-        return (outer, inner) if self.outer == "m" else (inner, outer)
+    def crossings(self, problem: Problem, staging: Sequence[Level]) -> list[tuple[int, int]]:
+        """Return how often A and W cross each boundary between levels, outermost first.
+
+        What a staging level keeps does not come from further out again, whether levels there keep it or not.
+        """
+        found = [self.passes(problem.m, problem.n, problem.k)]
+        for level in reversed(staging):
+            strip, whole = self.kept(problem, level)
+            a, w = found[0]
+            a_kept, w_kept = (strip, whole) if self.outer == "m" else (whole, strip)
+            found.insert(0, (1 if a_kept else a, 1 if w_kept else w))
+        return found
 
 
 def _passes(along_m: int, along_n: int, whole_k: bool, outer: str) -> tuple[int, int]:
@@ -142,8 +151,7 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -
             kt = _longest(memory, dataflow, mt, nt, k, grain_k, widths)
             for outer in ("m", "n"):
                 tile = Tile(mt, nt, kt, outer)
-                crossings = [tile.staged_passes(problem, level) for level in memory.staging]
-                crossings.append(tile.passes(m, n, k))
+                crossings = tile.crossings(problem, memory.staging)
                 bits = [math.ceil(a * m * k * widths.a + w * k * n * widths.w) for a, w in crossings]
                 slowest = max(map(transfer_cycles, bits, ports))
                 if array.copies > 1:  # one array does all folds in any case

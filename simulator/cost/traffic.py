@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -90,31 +90,37 @@ def port_bits(memory: Memory, moved: ArrayBits, level: Level) -> tuple[int, int]
 
 def port_cycles(memory: Memory, moved: ArrayBits) -> int:
     """Return the cycles in which the slowest port of a buffer to the array moves its bits."""
-    most = 0
+    return max(max(read, write) for _, read, write in _array_ports(memory, moved))
+
+
+def _array_ports(memory: Memory, moved: ArrayBits) -> Iterator[tuple[str, int, int]]:
+    """Yield name, read and write cycles of each buffer at its ports to the array."""
     for level in memory.buffers:
         reads, writes = port_bits(memory, moved, level)
-        most = max(
-            most,
+        yield (
+            level.name,
             transfer_cycles(reads, level.read_bits_per_cycle),
             transfer_cycles(writes, level.write_bits_per_cycle),
         )
-    return most
+
+
+def memory_bounds(memory: Memory | None, traffic: Traffic) -> dict[str, int]:
+    """Return the cycles in which each memory port moves its bits, by its name: lower bounds of any schedule."""
+    if memory is None:
+        return {}
+    found = {"dram": transfer_cycles(traffic.dram, memory.dram.bandwidth_bits_per_cycle)}
+    for level, outer, inner in zip(memory.staging, traffic.transfers[:-1], traffic.transfers[1:], strict=True):
+        read, write = level.read_bits_per_cycle, level.write_bits_per_cycle
+        found[f"{level.name} read"] = max(transfer_cycles(inner.a + inner.w, read), transfer_cycles(outer.o, read))
+        found[f"{level.name} write"] = max(transfer_cycles(inner.o, write), transfer_cycles(outer.a + outer.w, write))
+    for name, reads, writes in _array_ports(memory, traffic.array):
+        found[f"{name} read"], found[f"{name} write"] = reads, writes
+    return found
 
 
 def memory_bound(memory: Memory | None, traffic: Traffic) -> int:
     """Return the cycles in which the slowest memory port moves its bits: a lower bound of any schedule."""
-    if memory is None:
-        return 0
-    bound = max(port_cycles(memory, traffic.array), transfer_cycles(traffic.dram, memory.dram.bandwidth_bits_per_cycle))
-    for level, outer, inner in zip(memory.staging, traffic.transfers[:-1], traffic.transfers[1:], strict=True):
-        bound = max(
-            bound,
-            transfer_cycles(inner.a + inner.w, level.read_bits_per_cycle),
-            transfer_cycles(inner.o, level.write_bits_per_cycle),
-            transfer_cycles(outer.a + outer.w, level.write_bits_per_cycle),
-            transfer_cycles(outer.o, level.read_bits_per_cycle),
-        )
-    return bound
+    return max(memory_bounds(memory, traffic).values(), default=0)
 
 
 def level_bits(memory: Memory | None, traffic: Traffic) -> Mapping[str, tuple[int, int]]:
