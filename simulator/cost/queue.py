@@ -1,4 +1,4 @@
-"""The side engine behind the first pass: an in-order queue without limit, fed tile by tile."""
+"""The side engine behind the first pass: an in-order queue fed tile by tile; without limit, but for `flagged_tiles`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulator.hardware import Machine
 
-from .flags import IndependentFlags, MaskFlags, parts
+from .flags import Flags, IndependentFlags, MaskFlags, parts
 from .folds import ceil_div
 from .pipeline import Pass
 from .recomputing import ArrayUnit, DotUnit, group_size, recomputing_unit
@@ -122,3 +122,35 @@ def expected_queue(machine: Machine, first: Pass, flags: IndependentFlags, k: in
             done, before = done + times * step, before + times * one
         row_done, row_high = row_done + rows * row_steps, row_high + rows * row_flags
     return math.ceil(latest - 1e-9)
+
+
+def flagged_tiles(machine: Machine, first: Pass, flags: Flags, k: int) -> Iterator[tuple[int, int]]:
+    """Yield, of each output tile of each GEMM in the order of the loops, its flags and the engine's cycles for them.
+
+    Those of independent flags are the expected ones, their sums over the tiles so far rounded up.
+    """
+    rows_outside = first.tile.outer == "m"
+    if isinstance(flags, MaskFlags):
+        counts, cycles = flags.per_tile(first.tile.m, first.tile.n), engine_cycles(machine, first, flags, k)
+        for pair in zip(counts, cycles, strict=True):
+            in_order = (per_tile if rows_outside else per_tile.swapaxes(1, 2) for per_tile in pair)
+            yield from zip(*(one.reshape(-1).tolist() for one in in_order), strict=True)
+        return
+    assert isinstance(flags, IndependentFlags)
+    of_class = _expected_cycles(machine, first, flags, k)
+    along_m, along_n = ([size for size, tiles in _tile_classes(*of) for _ in range(tiles)]
+                        for of in ((flags.m, first.tile.m), (flags.n, first.tile.n)))  # fmt: skip
+    outer, inner = (along_m, along_n) if rows_outside else (along_n, along_m)
+    outputs, expected, given = 0, 0.0, (0, 0)
+    for _ in range(flags.gemms):
+        for x, y in itertools.product(range(len(outer)), range(len(inner))):
+            outputs += outer[x] * inner[y]
+            expected += of_class[x == len(outer) - 1][y == len(inner) - 1]
+            total = _rounded_up(flags.fraction * outputs), _rounded_up(expected)
+            yield total[0] - given[0], total[1] - given[1]
+            given = total
+
+
+def _rounded_up(expected: float) -> int:
+    """A few units in the last place keep a whole number from being rounded up by one."""
+    return math.ceil(expected * (1 - 2.0**-40))

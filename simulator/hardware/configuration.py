@@ -113,11 +113,13 @@ def _of_memory(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
             found["memory", level.name, "holds"] = Derived(list(level.holds), ("the name of the level",))
         if form.memory.levels[level.name].buffers is None:
             found["memory", level.name, "buffers"] = Derived(level.buffers)
+        if form.memory.levels[level.name].ports is None:
+            found["memory", level.name, "ports"] = Derived(level.ports)
     sums = machine.memory.accumulators
     if sums is not None:
         if form.memory.levels[sums.name].holds is None:
             found["memory", sums.name, "holds"] = Derived(["psum"], ("the name of the level",))
-        for key in ("read", "write", "buffers", "banks"):
+        for key in ("read", "write", "buffers", "banks", "ports"):
             found["memory", sums.name, key] = Derived(None, (f"memory.{sums.name}.holds",))
     return found
 

@@ -352,6 +352,7 @@ class _Builder:
             self._per_cycle(form.read),
             self._per_cycle(form.write),
             form.banks,
+            form.ports or 1,
             _float(form.read_energy),
             _float(form.write_energy),
         )
@@ -361,7 +362,7 @@ class _Builder:
 
     def _sums(self, name: str, form: schema.LevelSection) -> AccumulatorBuffer:
         """Return the level of partial sums."""
-        for key in ("read", "write", "buffers", "banks"):
+        for key in ("read", "write", "buffers", "banks", "ports"):
             if self._given("memory", name, key):
                 self._problem(
                     ("memory", name, key),

@@ -154,7 +154,8 @@ class Level:
         name: in the file. size_bits: capacity. holds: which of a, w, o.
         buffers: copies of a tile (2: double buffering).
         read_bits_per_cycle, write_bits_per_cycle: of its ports to the array, or to the level further in.
-        banks: interleaved by word; None: no two accesses are in conflict. Only the event fidelity looks at them.
+        banks: interleaved by word; None: no two accesses are in conflict. ports: accesses that a bank takes in a cycle.
+            Only the event fidelity looks at these two.
         read_j_per_bit, write_j_per_bit: None: from the technology table, by size.
     """
 
@@ -165,6 +166,7 @@ class Level:
     read_bits_per_cycle: Fraction
     write_bits_per_cycle: Fraction
     banks: int | None = None
+    ports: int = 1
     read_j_per_bit: float | None = None
     write_j_per_bit: float | None = None
 

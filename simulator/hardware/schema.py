@@ -203,6 +203,12 @@ class LevelSection(Section):
         examples=[8],
         json_schema_extra=without("none: no conflicts"),
     )
+    ports: Annotated[int, BeforeValidator(checks.count(1, most=16))] | None = Field(
+        default=None,
+        description="accesses that a bank takes in a cycle",
+        examples=[1],
+        json_schema_extra=without("1; none with psum"),
+    )
     read_energy: _EnergyPerBit = Field(default=None, description="energy per bit read", examples=["auto"])
     write_energy: _EnergyPerBit = Field(default=None, description="energy per bit written", examples=["auto"])
 

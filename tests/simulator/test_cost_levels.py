@@ -148,6 +148,7 @@ PORTS = 'size: "64 KiB", read: "128 bit/cycle", write: "128 bit/cycle"'
         (f"  l2: {{{PORTS}, holds: [a]}}\n  sram: {{{PORTS}}}", "5:78: memory.l2.holds: got a in a level that others lie within; expected a, w and o; write [a, w, o]"),
         (f"  sram: {{{PORTS}, holds: [psum, a]}}", "5:80: memory.sram.holds: got psum, a; expected psum in a level of its own, or in none (then they live where o does); write [psum]"),
         (f"  sram: {{{PORTS}}}\n  accumulators: {{size: \"1 KiB\", banks: 4}}", "6:40: memory.accumulators.banks: got a key of operands and outputs in a level of partial sums, which is as wide as the array; expected size and energies; remove it"),
+        (f"  sram: {{{PORTS}}}\n  accumulators: {{size: \"1 KiB\", ports: 2}}", "6:40: memory.accumulators.ports: got a key of operands and outputs in a level of partial sums, which is as wide as the array; expected size and energies; remove it"),
         ('  sram: {size: "64 KiB"}', "5:9: memory.sram.read: missing; expected bandwidth to the array; add e.g. 'read: 1024 bit/cycle'"),
         (f"  sram: {{{PORTS}, hold: [a]}}", "5:73: memory.sram.hold: unknown key; did you mean \"holds\"?"),
     ],
