@@ -74,12 +74,14 @@ def estimate(
     gemm: tuple[int, int, int] | Gemm,
     flagged: float = 0.0,
     zeros: float | None = None,
+    fidelity: str = "analytic",
 ) -> Estimate:
     """Price an operation in every mode of a machine, with flags taken as independent.
 
     Args:
         hw: a machine, the path of its file, or the name of a bundled one. gemm: (M, N, K). flagged: fraction in 0..1.
         zeros: for a machine with zero gating, the fraction of MACs with a zero operand, 0..1; None: all work.
+        fidelity: of the three costs, as price takes it; the gathers side by side are analytic.
     Raises:
         InputError: bad machine, shape or fraction.
     """
@@ -89,14 +91,14 @@ def estimate(
             raise InputError(f"gemm: got {gemm!r}; expected three whole numbers (M, N, K); give e.g. (64, 64, 64)")
         gemm = Gemm(*gemm)
     given = None if zeros is None else float(zeros)
-    two_pass = None if machine.policy is None else price(machine, gemm, "two_pass", flagged, given)
+    two_pass = None if machine.policy is None else price(machine, gemm, "two_pass", flagged, given, fidelity)
     share = 0.0 if two_pass is None else two_pass.flagged_outputs / (gemm.gemms * gemm.m * gemm.n)
     return Estimate(
         hardware=machine.name,
         gemm=gemm,
         flagged=flagged,
-        low=price(machine, gemm, "low", zeros=given),
-        high=None if machine.mac.high is None else price(machine, gemm, "high", zeros=given),
+        low=price(machine, gemm, "low", None, given, fidelity),
+        high=None if machine.mac.high is None else price(machine, gemm, "high", None, given, fidelity),
         two_pass=two_pass,
         accumulation_cost=accumulation_cost(machine, share),
         break_even_flagged=None if two_pass is None else common_break_even(*energy_balance(machine, gemm)),

@@ -67,12 +67,14 @@ def gathered(
 
     Args:
         machine: with a two-pass policy. gemm: the operation. flags: those measured, or a fraction.
-        own: its cost with the machine's own policy, if known. zeros: as price takes them.
+        own: its cost with the machine's own policy, if known; side by side all are analytic, so that no other is taken.
+        zeros: as price takes them.
     """
     policy = machine.policy
     assert policy is not None
     high = price(machine, gemm, "high", zeros=zeros)
-    own = own or price(machine, gemm, "two_pass", flags, zeros)
+    if own is None or own.fidelity != "analytic":
+        own = price(machine, gemm, "two_pass", flags, zeros)
     found = {}
     for gather in GATHERS:
         other = with_gather(machine, gather)

@@ -18,14 +18,16 @@ from simulator.hardware.technology import Entry
 from simulator.result import CycleItem, EnergyItem
 
 from .bill import first_pass_energy, idle_neighbours, scoring_energy, second_pass_energy
+from .cycles import Cycles, count_cycles
 from .energy import Ledger, basis
+from .event import Event
 from .flags import Flags, MaskFlags, read_flags
 from .gemm import Gemm
 from .pipeline import Pass, uniform_pass
 from .scalesim import scalesim_artefacts, scalesim_pass
 from .schedule import Schedule
-from .scoring import low_cycles, low_passes, numerators, scoring_warnings, side_bits
-from .second_pass import Work, combined_roofline, second_work, total_cycles
+from .scoring import low_passes, numerators, scoring_warnings, side_bits
+from .second_pass import Work, second_work
 from .tiling import Problem, Widths
 from .traffic import level_bits
 
@@ -37,17 +39,21 @@ class Cost:
     """What one operation costs on one machine. Estimates of a stated model, not measurements.
 
     Args:
-        mode: low | high | two_pass. dataflow: that ran.
+        mode: low | high | two_pass. fidelity: of the cycles, and of the energy that follows from them: roofline (the
+            lower bound) | analytic | event (tile by tile).
+        dataflow: that ran.
         cycles: an integer count. cycle_parts: compute, load (stationary operands), fill (skew in), drain (results out),
             memory_stall (waiting for DRAM or SRAM ports), gather and switch (second pass beyond the first, and the
-            refill of the array for it); they sum to cycles.
+            refill of the array for it); they sum to cycles. In fidelity event the causes of stalls (see `event.STALLS`)
+            stand in place of memory_stall; in roofline compute is what the MACs take at the peak rate.
         utilisation: MACs of the first pass over those that the arrays could do in all cycles at the rate of its mode.
         latency_s: cycles over the clock.
         energy_j: sum of energy_parts_j: mul, acc, side (scoring), register, idle, sram (with the accumulator buffer),
             dram, gather (on-chip operands of the second pass), leak.
         energy_low_j, energy_high_j: bounds by the bands of the classes, all parts off in the same direction.
         energy_basis: class and band of each part, in words.
-        roofline_cycles: lower bound of cycles from peak MACs and bits moved by this schedule.
+        roofline_cycles: lower bound of cycles from peak MACs and bits moved by this schedule. roofline_bound: what
+            binds it in the first pass: compute, or a port of the memory by the name of its level.
         traffic_bits: bits per level: dram, and NAME_reads, NAME_writes of each on-chip level.
         flagged_outputs, recomputed_outputs: outputs flagged, and those recomputed for them.
         zero_macs: MACs of the first pass with a zero operand; None without zero gating.
@@ -56,6 +62,7 @@ class Cost:
     """
 
     mode: str
+    fidelity: str
     dataflow: str
     cycles: int
     cycle_parts: Mapping[str, int]
@@ -67,6 +74,7 @@ class Cost:
     energy_high_j: float
     energy_basis: str
     roofline_cycles: int
+    roofline_bound: str
     traffic_bits: Mapping[str, int]
     flagged_outputs: int
     recomputed_outputs: int
@@ -88,7 +96,7 @@ class Cost:
     @property
     def cycle_items(self) -> tuple[CycleItem, ...]:
         """What cycles is the sum of, with formulas."""
-        return self.schedule.items(self.cycles)
+        return self.schedule.items()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers."""
@@ -103,6 +111,7 @@ def price(
     mode: str,
     flags: NDArray[Any] | float | MaskFlags | None = None,
     zeros: int | float | None = None,
+    fidelity: str = "analytic",
 ) -> Cost:
     """Price one operation in one mode.
 
@@ -112,31 +121,53 @@ def price(
             counts, or the fraction of outputs flagged, 0..1, taken as independent.
         zeros: for a machine with zero gating, how many MACs of the first pass have a zero operand (measured), or as a
             float which fraction of them; None counts all MACs as working.
+        fidelity: of the cycles: roofline (a lower bound) | analytic | event (tile by tile).
     Returns:
         The cost; estimates. Cycles are exact for the array as modelled.
     Raises:
-        InputError: a mode that the machine lacks, flags or zeros of the wrong kind, or a memory too small for one fold.
+        InputError: a mode that the machine lacks, flags or zeros of the wrong kind, a memory too small for one fold, or
+            too many tiles for event.
     """
+    return _priced(machine, gemm, mode, flags, zeros, fidelity)[0]
+
+
+def timeline(
+    machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float | MaskFlags | None = None
+) -> tuple[Event, ...]:
+    """Return what happens when, where and to which tile: the events behind a price of fidelity event.
+
+    Args:
+        machine, gemm, mode, flags: as price takes them. Of several GEMMs that are all alike, the events of the first.
+    Raises:
+        InputError: as price does.
+    """
+    return _priced(machine, gemm, mode, flags, None, "event", trace=True)[1].events
+
+
+def _priced(
+    machine: Machine,
+    gemm: Gemm,
+    mode: str,
+    flags: NDArray[Any] | float | MaskFlags | None,
+    zeros: int | float | None,
+    fidelity: str,
+    trace: bool = False,
+) -> tuple[Cost, Cycles]:
     _check_mode(machine, mode, flags)
     zero_macs = _zero_macs(machine, gemm, zeros)
-    two_pass = mode == "two_pass"
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
     if machine.array.compat == "scalesim3":
         machine = replace(machine, memory=None)  # of its own, which never stalls
-    array, outputs, first = machine.array, gemm.m * gemm.n, first_pass(machine, gemm, mode)
-    work: Work | None = None
-    found: Flags | None = None
-    cycles, roofline = gemm.gemms * first.cycles, gemm.gemms * first.roofline
-    low = cycles  # of the passes in the mode of the first one
-    if two_pass:
+    array, first = machine.array, first_pass(machine, gemm, mode)
+    second: tuple[Work, Flags] | None = None
+    if mode == "two_pass":
         assert flags is not None
         found = read_flags(flags, gemm.gemms, gemm.m, gemm.n)
-        work = second_work(machine, (gemm.gemms, gemm.m, gemm.n, gemm.k), first, found)
-        low = gemm.gemms * low_cycles(machine, first, outputs)
-        cycles = total_cycles(machine, gemm.gemms, first, work, found, gemm.k)
-        roofline = combined_roofline(machine, gemm.gemms, first, work, outputs)
-    parts = _cycle_parts(machine, gemm, first, work, low, cycles)
+        second = second_work(machine, (gemm.gemms, gemm.m, gemm.n, gemm.k), first, found), found
+    work, flagged = second or (None, None)
+    counted = count_cycles(machine, gemm, _problem(machine, gemm, mode), first, second, fidelity, trace)
+    first, low, cycles = counted.first, counted.low, counted.total
     ledger, resting, operand_bits = Ledger(), zero_macs or 0, moved_bits(machine, mode)
     if work is None:
         first_pass_energy(machine, gemm, chosen, first, ledger, cycles, operand_bits, resting)
@@ -152,11 +183,12 @@ def price(
     latency_s = cycles / technology.frequency_hz
     ledger.add("leak", "static power", latency_s, Entry(technology.leakage_w, "user", "machine file", "s"))
     sums = ledger.totals()
-    return Cost(
+    cost = Cost(
         mode=mode,
+        fidelity=fidelity,
         dataflow=first.dataflow,
         cycles=cycles,
-        cycle_parts=parts,
+        cycle_parts=counted.parts,
         utilisation=gemm.macs * chosen.passes / (array.pes * chosen.rate * cycles) if cycles else 0.0,
         latency_s=latency_s,
         energy_j=sum(sums.parts_j.values()),
@@ -164,15 +196,17 @@ def price(
         energy_low_j=sums.low_j,
         energy_high_j=sums.high_j,
         energy_basis=basis(tuple(sums.classes.items()), technology.table, bool(technology.leakage_w)),
-        roofline_cycles=roofline,
+        roofline_cycles=counted.roofline,
+        roofline_bound=first.bound,
         traffic_bits=_traffic(machine, gemm, first, work),
-        flagged_outputs=0 if found is None else found.count(),
+        flagged_outputs=0 if flagged is None else flagged.count(),
         recomputed_outputs=0 if work is None else work.outputs,
         zero_macs=zero_macs,
-        warnings=_warnings(machine, gemm, chosen, found, zeros),
+        warnings=_warnings(machine, gemm, chosen, flagged, zeros),
         ledger=ledger,
-        schedule=Schedule(machine, gemm, chosen, first, work),
+        schedule=Schedule(machine, gemm, chosen, work, fidelity, counted),
     )
+    return cost, counted
 
 
 def first_pass(machine: Machine, gemm: Gemm, mode: str) -> Pass:
@@ -181,10 +215,7 @@ def first_pass(machine: Machine, gemm: Gemm, mode: str) -> Pass:
     Raises:
         InputError: a memory too small for one fold.
     """
-    chosen = machine.mac.high if mode == "high" else machine.mac.low
-    assert chosen is not None
-    widths = _widths(machine, chosen, mode == "two_pass")
-    problem = Problem(gemm.m, gemm.n, gemm.k, chosen.rate, widths, chosen.passes)
+    problem = _problem(machine, gemm, mode)
     if machine.array.compat == "scalesim3":
         return scalesim_pass(machine.array, problem)
     try:
@@ -199,6 +230,14 @@ def moved_bits(machine: Machine, mode: str) -> tuple[int | Fraction, int | Fract
     assert chosen is not None
     widths = _widths(machine, chosen, mode == "two_pass")
     return widths.a, widths.w
+
+
+def _problem(machine: Machine, gemm: Gemm, mode: str) -> Problem:
+    """Return one GEMM as the array sees it."""
+    chosen = machine.mac.high if mode == "high" else machine.mac.low
+    assert chosen is not None
+    widths = _widths(machine, chosen, mode == "two_pass")
+    return Problem(gemm.m, gemm.n, gemm.k, chosen.rate, widths, chosen.passes)
 
 
 def _check_mode(machine: Machine, mode: str, flags: object) -> None:
@@ -256,16 +295,6 @@ def _widths(machine: Machine, mode: MacMode, two_pass: bool) -> Widths:
                 case "sliced":
                     a_held, w_held = a_high, w_high
     return Widths(a, w, mode.accumulator_bits + side, mode.partial_sum_bits + side, mode.output_bits, a_held, w_held)
-
-
-def _cycle_parts(machine: Machine, gemm: Gemm, first: Pass, work: Work | None, low: int, cycles: int) -> dict[str, int]:
-    passes = gemm.gemms if work is None else gemm.gemms * low_passes(machine)
-    parts = {name: passes * getattr(first.run, name) for name in ("compute", "load", "fill", "drain")}
-    parts["memory_stall"] = low - sum(parts.values())
-    if work is not None:
-        parts["switch"] = min(work.switch, cycles - low)
-        parts["gather"] = cycles - low - parts["switch"]
-    return parts
 
 
 def _traffic(machine: Machine, gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:

@@ -8,10 +8,12 @@ from typing import NamedTuple
 from simulator.hardware import Array, Machine, MacMode
 from simulator.result import CycleItem
 
+from .cycles import Cycles
+from .event import STALLS
 from .folds import as_streamed, ceil_div, fold_grid, folds_in_turn, run_cycles, streamed_cycles, sums_in_pes
 from .gemm import Gemm
 from .pipeline import Pass
-from .scoring import low_cycles, low_passes
+from .scoring import low_passes
 from .second_pass import Work
 from .tiling import lengths
 
@@ -30,20 +32,48 @@ class Schedule(NamedTuple):
     """An operation as it was priced.
 
     Args:
-        machine, gemm: of the price. mode: of the first pass. first: the first pass of one GEMM.
-        work: of the second pass, None without one.
+        machine, gemm: of the price. mode: of the first pass. work: of the second pass, None without one.
+        fidelity, counted: its cycles.
     """
 
     machine: Machine
     gemm: Gemm
     mode: MacMode
-    first: Pass
     work: Work | None
+    fidelity: str
+    counted: Cycles
 
-    def items(self, cycles: int) -> tuple[CycleItem, ...]:
-        """Return what the cycles of all GEMMs, `cycles` in all, are the sum of."""
-        found = [*self._on_array(), *self._stalls(), *self._other_low_pass(), *self._second(cycles)]
+    @property
+    def first(self) -> Pass:
+        """The first pass of one GEMM."""
+        return self.counted.first
+
+    def items(self) -> tuple[CycleItem, ...]:
+        """Return what the cycles of all GEMMs are the sum of."""
+        if self.fidelity == "roofline":
+            found = [*self._bounds()]
+        else:
+            stalls = self._causes() if self.fidelity == "event" else self._stalls()
+            found = [*self._on_array(), *stalls, *self._other_low_pass(), *self._second()]
         return tuple(item for item in found if item.cycles)
+
+    def _bounds(self) -> Iterator[CycleItem]:
+        """Yield what a roofline is made of."""
+        array, gemm, parts, low = self.machine.array, self.gemm, self.counted.parts, self.counted.low
+        one = f"ceil({gemm.m} x {gemm.n} x {gemm.k} x {self.mode.passes} / {array.pes * self.mode.rate})"
+        count = gemm.gemms * (1 if self.work is None else low_passes(self.machine))
+        yield CycleItem("compute", "MACs at the peak rate of all PEs", f"{_counted(count, 'GEMM')} x {one}",
+                        parts["compute"])  # fmt: skip
+        yield CycleItem("memory_stall", f"{self.first.bound} takes longer", f"{low} - {parts['compute']}",
+                        parts["memory_stall"])  # fmt: skip
+        beyond = self.counted.total - low
+        yield CycleItem("gather", "the second pass takes longer", f"{self.counted.total} - {low}", beyond)
+
+    def _causes(self) -> Iterator[CycleItem]:
+        """Yield the stalls of a walk over the tiles, by cause."""
+        for part, what in STALLS.items():
+            cycles = self.counted.parts[part]
+            yield CycleItem(part, f"the array waits: {what}", f"{cycles}, tile by tile", cycles)
 
     def _on_array(self) -> Iterator[CycleItem]:
         """Yield the cycles of the array, by part and by shape of the tiles."""
@@ -94,12 +124,6 @@ class Schedule(NamedTuple):
         yield CycleItem(part, "the last tile is stored, after the latency of the DRAM",
                         f"{each}({first.last_store - latency} + {latency})", gemms * first.last_store)  # fmt: skip
 
-    @property
-    def _low_cycles(self) -> int:
-        """Cycles of the low passes."""
-        gemm, first = self.gemm, self.first
-        return gemm.gemms * (first.cycles if self.work is None else low_cycles(self.machine, first, gemm.m * gemm.n))
-
     def _other_low_pass(self) -> Iterator[CycleItem]:
         """Yield the cycles of the pass over magnitudes, part by part as long as the first one."""
         if self.work is None or low_passes(self.machine) == 1:
@@ -109,12 +133,14 @@ class Schedule(NamedTuple):
             cycles = getattr(first.run, part)
             formula = f"{_counted(gemms, 'GEMM')} x {cycles}"
             yield CycleItem(part, "pass over magnitudes, as long as the first one", formula, gemms * cycles)
-        stall = self._low_cycles - 2 * gemms * first.cycles + gemms * first.memory_stall
+        if self.fidelity == "event":  # its stalls are among those of the walk
+            return
+        stall = self.counted.low - 2 * gemms * first.cycles + gemms * first.memory_stall
         yield CycleItem("memory_stall", "pass over magnitudes, and its results on their way back", f"{stall}", stall)
 
-    def _second(self, cycles: int) -> Iterator[CycleItem]:
+    def _second(self) -> Iterator[CycleItem]:
         """Yield the cycles of the second pass beyond the low passes."""
-        work, low = self.work, self._low_cycles
+        work, low, cycles = self.work, self.counted.low, self.counted.total
         if work is None:
             return
         beyond, engine = cycles - low, self.machine.recomputing_engine

@@ -130,25 +130,36 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
     T = max_i (sum_{j<=i} low_j + sum_{j>=i} high_j), and the last store follows; the first load of an array, and the
     way of the last result through the engine, count once. In both cases no memory port moves more bits than it can.
     """
-    policy, memory = machine.policy, machine.memory
+    policy = machine.policy
     assert policy is not None
     _, m, n = flags.shape
     period = low_cycles(machine, first, m * n)
     low = gemms * period
-    if not work.outputs:
-        return low
-    if policy.overlap == "none":
-        return low + max(work.busy, memory_bound(memory, work.traffic(memory)))
+    if not work.outputs or policy.overlap == "none":
+        return after_low(machine, work, low)
     if isinstance(flags, MaskFlags):
         served = measured_queue(machine, first, flags, k, period, work.steps)
     else:
         assert isinstance(flags, IndependentFlags)
         served = expected_queue(machine, first, flags, k, period)
-    return max(
-        low,
-        served + work.busy - work.steps + first.last_store,
-        memory_bound(memory, _all_traffic(machine, gemms, first, work, m * n)),
-    )
+    return beside_low(machine, flags.shape, first, work, low, served + first.last_store)
+
+
+def after_low(machine: Machine, work: Work, low: int) -> int:
+    """Return the cycles of a second pass that follows low passes of so many cycles."""
+    return low + max(work.busy, memory_bound(machine.memory, work.traffic(machine.memory)))
+
+
+def beside_low(machine: Machine, shape: tuple[int, int, int], first: Pass, work: Work, low: int, served: int) -> int:
+    """Return the cycles of a second pass on an engine that follows the low passes tile by tile.
+
+    Args:
+        shape: (gemms, M, N). low: cycles of the low passes. served: the cycle at which the engine has begun all that
+            it takes, with those of the last store.
+    """
+    gemms, m, n = shape
+    moved = _all_traffic(machine, gemms, first, work, m * n)
+    return max(low, served + work.busy - work.steps, memory_bound(machine.memory, moved))
 
 
 def _all_traffic(machine: Machine, gemms: int, first: Pass, work: Work, outputs: int) -> Traffic:

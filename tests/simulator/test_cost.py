@@ -1,4 +1,4 @@
-"""Cycles and traffic against closed forms, a wavefront simulation and SCALE-Sim; invariants on random machines."""
+"""Cycles and traffic against closed forms, a wavefront simulation and SCALE-Sim; the choice of tiles."""
 
 import csv
 import itertools
@@ -7,14 +7,11 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.arithmetic.spec import mac
 from simulator.cost import Gemm, price
-from simulator.cost.energy import PARTS
 from simulator.cost.folds import array_words, run_cycles, streamed_cycles
 from simulator.cost.pipeline import tiled_pass, uniform_pass
 from simulator.cost.tiling import Problem, Tile, Widths, choose_tile
@@ -265,149 +262,3 @@ def test_partial_sums_too_wide_for_their_buffer_are_named():
         InputError, match=r"memory.accumulators: the partial sums of one 16x16x64 fold .* need 2048 bit"
     ):
         price(replace(NPU, memory=level), Gemm(64, 64, 64), "low")
-
-
-# --- invariants on random machines ------------------------------------------------------------------------------------
-
-
-@st.composite
-def machines(draw):
-    flow = draw(st.sampled_from(["ws", "is", "os"]))
-    rows, columns = draw(st.sampled_from([(4, 4), (8, 16), (16, 8), (5, 3)]))
-    gather = draw(st.sampled_from(["element", "row", "coltile", "tile"]))
-    array = Array(
-        rows,
-        columns,
-        flow,
-        draw(st.sampled_from(["overlapped", "exposed"])),
-        draw(st.sampled_from(["overlapped", "exposed", *(["none"] if flow == "os" else [])])),
-        draw(st.integers(1, 3)),
-    )
-    level = draw(
-        st.one_of(
-            st.none(),
-            st.builds(
-                memory,
-                size_kib=st.sampled_from([10, 32, 256]),
-                bandwidth=st.sampled_from(["3.7", "64", "1024"]),
-                latency=st.integers(0, 50),
-                accumulators_kib=st.sampled_from([0, 2, 16]),
-                buffers=st.integers(1, 2),
-                ports=st.sampled_from([16, 256, 4096]),
-            ),
-        )
-    )
-    operands = draw(st.sampled_from(["fp8_e4m3", "fp16"]))
-    low = replace(NPU.mac.low, rate=draw(st.sampled_from([1, 4])))
-    high_spec = replace(NPU.mac.high.spec, operands=mac(f"{operands} -> fma(fp16)").operands)
-    overlap = draw(st.sampled_from(["none", "tile"])) if gather == "element" else "none"
-    policy = replace(NPU.policy, gather=gather, overlap=overlap, weights=draw(st.sampled_from(["both", "high_only"])))
-    mac_unit = replace(
-        NPU.mac,
-        low=low,
-        high=replace(NPU.mac.high, spec=high_spec),
-        datapath=draw(st.sampled_from(["pair", "multi_mode"])),
-    )
-    engine = replace(NPU.side_engine, lanes=draw(st.sampled_from([1, 16, 64]))) if gather == "element" else None
-    return replace(NPU, array=array, memory=level, mac=mac_unit, policy=policy, side_engine=engine)
-
-
-@settings(max_examples=150, deadline=None)
-@given(machines(), DIMENSION, DIMENSION, DIMENSION, st.integers(1, 3), st.floats(0, 1), st.integers(0, 2**32 - 1))
-def test_invariants_of_every_cost(machine, m, n, k, gemms, fraction, seed):
-    gemm = Gemm(m, n, k, gemms)
-    mask = np.random.default_rng(seed).random((gemms, m, n)) < fraction
-    low, high = price(machine, gemm, "low"), price(machine, gemm, "high")
-    two_pass = [price(machine, gemm, "two_pass", flags) for flags in (mask, fraction)]
-    for cost in (low, high, *two_pass):
-        assert isinstance(cost.cycles, int)
-        assert cost.roofline_cycles <= cost.cycles
-        assert sum(cost.cycle_parts.values()) == cost.cycles
-        assert all(part >= 0 for part in cost.cycle_parts.values())
-        assert tuple(cost.energy_parts_j) == PARTS
-        assert sum(cost.energy_parts_j.values()) == pytest.approx(cost.energy_j, rel=1e-12)
-        assert all(part >= 0 for part in cost.energy_parts_j.values())
-        assert cost.energy_low_j <= cost.energy_j <= cost.energy_high_j
-        assert 0 < cost.utilisation <= 1
-        assert cost.latency_s == cost.cycles / 1e9
-    assert two_pass[0].flagged_outputs == np.count_nonzero(mask)
-    assert two_pass[0].recomputed_outputs >= two_pass[0].flagged_outputs
-    if machine.mac.high.operand_formats == machine.mac.low.operand_formats:
-        assert all(cost.cycles >= low.cycles and cost.energy_j > low.energy_j for cost in two_pass)
-
-
-@settings(max_examples=60, deadline=None)
-@given(machines(), DIMENSION, DIMENSION, DIMENSION)
-def test_an_empty_mask_costs_the_low_pass_and_the_scoring(machine, m, n, k):
-    high_operands = replace(
-        machine.mac.high, spec=replace(machine.mac.high.spec, operands=machine.mac.low.spec.operands)
-    )
-    machine = replace(machine, mac=replace(machine.mac, high=high_operands))
-    gemm = Gemm(m, n, k)
-    low = price(machine, gemm, "low")
-    for none in (np.zeros((m, n), bool), 0.0):
-        two_pass = price(machine, gemm, "two_pass", none)
-        assert two_pass.cycles == low.cycles
-        assert two_pass.traffic_bits["dram"] == low.traffic_bits["dram"]
-        more = {part: two_pass.energy_parts_j[part] - low.energy_parts_j[part] for part in PARTS}
-        assert more["side"] == pytest.approx(m * n * 8 * machine.technology.table.adder_j_per_bit.value)
-        assert all(more[part] == pytest.approx(0, abs=1e-18) for part in PARTS if part not in ("side", "sram"))
-        assert two_pass.traffic_bits["sram_reads"] == low.traffic_bits["sram_reads"] + m * n
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["3.7", "64", "1024"]), st.integers(1, 8), st.sampled_from([0, 16])
-)
-def test_more_bandwidth_is_never_slower_for_a_fixed_tile(m, n, k, bandwidth, factor, accumulators_kib):
-    array, level = Array(8, 8), memory(bandwidth=bandwidth, ports=32, accumulators_kib=accumulators_kib)
-    tile = choose_tile(array, level, "ws", Problem(m, n, k, 1, BYTES))
-    slow = tiled_pass(array, level, "ws", Problem(m, n, k, 1, BYTES), tile)
-    dram = replace(level.dram, bandwidth_bits_per_cycle=level.dram.bandwidth_bits_per_cycle * factor)
-    sram = replace(
-        level.buffers[0], read_bits_per_cycle=Fraction(32 * factor), size_bits=level.buffers[0].size_bits * factor
-    )
-    for faster in (
-        replace(level, dram=dram),
-        replace(level, buffers=(sram,)),
-        replace(level, dram=dram, buffers=(sram,)),
-    ):
-        assert tiled_pass(array, faster, "ws", Problem(m, n, k, 1, BYTES), tile).cycles <= slow.cycles
-
-
-@settings(deadline=None)
-@given(DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["ws", "os"]))
-def test_twice_the_bits_are_twice_the_traffic(m, n, k, flow):
-    array, level, tile = Array(8, 8), memory(), Tile(min(8, m), min(8, n), min(8, k), "m")
-    one = tiled_pass(array, level, flow, Problem(m, n, k, 1, BYTES), tile).traffic
-    two = tiled_pass(array, level, flow, Problem(m, n, k, 1, Widths(16, 16, 16, 16, 16, 16, 16)), tile).traffic
-    assert two.array == tuple(2 * bits for bits in one.array)
-    assert two.transfers == tuple(tuple(2 * bits for bits in transfer) for transfer in one.transfers)
-
-
-@settings(max_examples=60, deadline=None)
-@given(machines(), DIMENSION, DIMENSION, DIMENSION, st.integers(0, 2**32 - 1))
-def test_input_stationary_is_weight_stationary_with_the_operands_exchanged(machine, m, n, k, seed):
-    mask = np.random.default_rng(seed).random((m, n)) < 0.05
-
-    def with_flow(flow, forward):
-        uses = mac("fp8_e4m3*fp16 -> fma(fp16)" if forward else "fp16*fp8_e4m3 -> fma(fp16)").operands
-        low = replace(machine.mac.low, spec=replace(machine.mac.low.spec, operands=uses))
-        high = replace(machine.mac.high, spec=replace(machine.mac.high.spec, operands=uses))
-        drain = "exposed" if machine.array.drain == "none" else machine.array.drain
-        array = replace(machine.array, dataflow=flow, drain=drain)
-        return replace(machine, array=array, mac=replace(machine.mac, low=low, high=high))
-
-    stationary_in, stationary_w = with_flow("is", True), with_flow("ws", False)
-    for mode in ("low", "high"):
-        one, other = price(stationary_in, Gemm(m, n, k), mode), price(stationary_w, Gemm(n, m, k), mode)
-        assert (one.cycles, one.roofline_cycles, one.traffic_bits) == (
-            other.cycles,
-            other.roofline_cycles,
-            other.traffic_bits,
-        )
-        assert one.energy_j == pytest.approx(other.energy_j, rel=1e-12)
-    if machine.policy.gather == "tile":  # the other kinds take rows of A, which are columns of W
-        one = price(stationary_in, Gemm(m, n, k), "two_pass", mask)
-        other = price(stationary_w, Gemm(n, m, k), "two_pass", np.ascontiguousarray(mask.T))
-        assert (one.cycles, one.recomputed_outputs) == (other.cycles, other.recomputed_outputs)
