@@ -64,6 +64,10 @@ def simulate(
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")
     ] = None,
+    fidelity: Annotated[
+        Literal["roofline", "analytic", "event"],
+        typer.Option(help="How cycles are counted: a lower bound, closed forms a tile, or event by event."),
+    ] = "analytic",
     explain_cost: Annotated[
         str | None,
         typer.Option(
@@ -103,7 +107,7 @@ def simulate(
         with redirect_stdout(sys.stderr) if json else nullcontext(), _progress() as progress:
             result = run(
                 hw, model, data, samples, tolerance, seed, threads, progress, keep_partial=True, weights=weights,
-                allow_code=allow_code,
+                allow_code=allow_code, fidelity=fidelity,
             )  # fmt: skip
         where = save(result, out)
     except KeyboardInterrupt:
@@ -197,6 +201,14 @@ def estimate_cost(
     kind: Annotated[
         Literal["gemm", "conv"], typer.Option("--input", help="What the lines of the topology are.")
     ] = "gemm",
+    fidelity: Annotated[
+        Literal["roofline", "analytic", "event"],
+        typer.Option(help="How cycles are counted: a lower bound, closed forms a tile, or event by event."),
+    ] = "analytic",
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json", help="Where the events go, with --fidelity event: for ui.perfetto.dev."),
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where SCALE-Sim's report files go, beside --scalesim-cfg.")
     ] = None,
@@ -209,7 +221,7 @@ def estimate_cost(
     with to_a_reader():
         own = gemm is not None or flagged is not None or zeros is not None or explain_cost
         if scalesim_cfg is not None:
-            if topology is None or hw is not None or own:
+            if topology is None or hw is not None or own or fidelity != "analytic" or trace is not None:
                 raise InputError(
                     "estimate: got part of --scalesim-cfg and --topology, or --hw or what belongs to it beside them; "
                     "expected these two alone; give both"
@@ -226,9 +238,11 @@ def estimate_cost(
                 "64 64 64; give a machine and one of the two"
             )
         if gemm is not None:
-            estimate.of_product(hw, gemm, flagged or 0.0, zeros, explain_cost, json)
+            estimate.of_product(hw, gemm, flagged or 0.0, zeros, explain_cost, json, fidelity, trace)
         elif topology is not None:
-            estimate.of_topology(hw, topology, kind, flagged or 0.0, zeros, explain_cost, json)
+            if trace is not None:
+                raise InputError("estimate: got --trace with --topology; expected --gemm; give one product")
+            estimate.of_topology(hw, topology, kind, flagged or 0.0, zeros, explain_cost, json, fidelity)
 
 
 @app.command("show")

@@ -275,6 +275,7 @@ class RunResult:
         metrics: by name of the metric, then by mode, before them float32: the network as torch runs it, without the
             machine. None for a mode that the machine lacks. See network.metrics.
         operations: all operations of the forward and backward passes, the emulated ones and the others.
+        fidelity: how cycles were counted: roofline (a lower bound), analytic or event.
         complete: whether all samples asked for were run; an interrupted run has those of the batches that it finished.
         machine: the expanded machine file with the origin and source of each value, every number that the bill rests
             on; empty for a machine that was made or changed in Python, of which no file tells.
@@ -300,6 +301,7 @@ class RunResult:
     operations: tuple[OperationResult, ...] = ()
     complete: bool = True
     gathers: tuple[GatherResult, ...] = ()
+    fidelity: str = "analytic"
     settings: Mapping[str, str] = field(default_factory=dict)
     machine: tuple[Setting, ...] = ()
     area_um2: float | None = None

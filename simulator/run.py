@@ -24,6 +24,7 @@ def run(
     keep_partial: bool = False,
     weights: str | None = None,
     allow_code: bool = False,
+    fidelity: str = "analytic",
 ) -> RunResult:
     """Run a network on a machine in every mode: exact, uniform low, uniform high and two-pass.
 
@@ -35,6 +36,7 @@ def run(
         seed: of every random choice. threads: at most so many; None for all processors available.
         progress, keep_partial: as evaluate takes them.
         weights: file of a state dict for the network. allow_code: whether a file given as model may run code.
+        fidelity: of the cycles, as evaluate takes it.
     Raises:
         InputError: input that the user can put right.
     """
@@ -44,7 +46,7 @@ def run(
     inputs = load_samples(data, samples, network)
     result = evaluate(
         network, machine, inputs.x, inputs.y, tolerance=tolerance, seed=seed, threads=threads, progress=progress,
-        keep_partial=keep_partial,
+        keep_partial=keep_partial, fidelity=fidelity,
     )  # fmt: skip
     notes = []
     if weights is None and any(True for _ in network.parameters()) and made_by_code(model):

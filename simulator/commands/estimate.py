@@ -10,34 +10,63 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from simulator.cost import Area, Estimate, Gemm, estimate, gather_results
+from simulator.cost import Area, Estimate, Gemm, estimate, gather_results, timeline
 from simulator.errors import InputError
-from simulator.hardware import load_hardware
+from simulator.hardware import Machine, load_hardware
 from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, read_topology
 from simulator.report import print_view, standard_output
 from simulator.report.bill import bill
+from simulator.report.comparison import sum_parts
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 from simulator.report.terminal import gathers_view, warnings_view
+from simulator.report.trace import check_trace, write_trace
 
 
 def of_product(
-    hw: str, gemm: tuple[int, int, int], flagged: float, zeros: float | None, explain: bool, json: bool
+    hw: str,
+    gemm: tuple[int, int, int],
+    flagged: float,
+    zeros: float | None,
+    explain: bool,
+    json: bool,
+    fidelity: str = "analytic",
+    trace: str | None = None,
 ) -> None:
     """Print what a product costs on a machine in every mode, with `explain` item by item.
 
+    With `trace` what happens when is written to that file.
+
     Raises:
-        InputError: bad machine, shape or fraction.
+        InputError: bad machine, shape, fraction or file, or a trace of another fidelity than event.
     """
-    found = estimate(hw, gemm=gemm, flagged=flagged, zeros=zeros)
+    if trace is not None:
+        if fidelity != "event":
+            raise InputError(
+                f"--trace: got fidelity {fidelity}, which knows no events; expected event; add --fidelity event"
+            )
+        check_trace(trace)
+    machine = load_hardware(hw)
+    found = estimate(machine, gemm, flagged, zeros, fidelity)
+    if trace is not None:
+        _trace(trace, machine, found)
     if json:
         sys.stdout.write(json_module.dumps(found.to_dict(), indent=2) + "\n")
         return
     if explain:
         sys.stdout.write(bill(_shape(found.gemm), found.modes))
         return
-    title = f"{printable(found.hardware)}: {_shape(found.gemm)}, {flagged:.2%} flagged"
-    view = (title, _modes_table([found]), Text(_area(found.area)), *_gathers([found]))
+    title = f"{printable(found.hardware)}: {_shape(found.gemm)}, {flagged:.2%} flagged{_named(fidelity)}"
+    view = (title, _modes_table([found]), Text(_area(found.area)), *_parts_view([found]), *_gathers([found]))
     print_view(standard_output(), *view, *warnings_view(_warnings([found])))
+    if trace is not None:
+        print(f"\nTrace in {trace}")
+
+
+def _trace(path: str, machine: Machine, found: Estimate) -> None:
+    flags = {"two_pass": found.flagged}
+    processes = {mode: timeline(machine, found.gemm, mode, flags.get(mode)) for mode in found.modes}
+    about = {"hardware": machine.name, "gemm": _shape(found.gemm), "frequency_hz": machine.technology.frequency_hz}
+    write_trace(path, processes, about)
 
 
 def _area(area: Area | None) -> str:
@@ -49,7 +78,14 @@ def _area(area: Area | None) -> str:
 
 
 def of_topology(
-    hw: str, topology: str, kind: str, flagged: float, zeros: float | None, explain: bool, json: bool
+    hw: str,
+    topology: str,
+    kind: str,
+    flagged: float,
+    zeros: float | None,
+    explain: bool,
+    json: bool,
+    fidelity: str = "analytic",
 ) -> None:
     """Print what the layers of a topology of SCALE-Sim cost on a machine in every mode, with `explain` item by item.
 
@@ -63,7 +99,7 @@ def of_topology(
     layers = []
     for line in lines:
         try:
-            layers.append((line.name, estimate(machine, _gemm(line), flagged, zeros)))
+            layers.append((line.name, estimate(machine, _gemm(line), flagged, zeros, fidelity)))
         except InputError as error:
             raise InputError(f"{topology}: {line.name}: {error}") from None
     if json:
@@ -79,8 +115,8 @@ def of_topology(
     for name, one in layers:
         table.add_row(printable(name), _shape(one.gemm), *_figures([one], mode))
     title = f"{printable(machine.name)}: {printable(Path(topology).name)}, {counted(len(layers), 'layer')}, "
-    title += f"{flagged:.2%} flagged; layers in mode {mode.replace('_', '-')}"
-    view = (title, table, "", _modes_table(found), Text(_area(found[0].area)), *_gathers(found))
+    title += f"{flagged:.2%} flagged{_named(fidelity)}; layers in mode {mode.replace('_', '-')}"
+    view = (title, table, "", _modes_table(found), Text(_area(found[0].area)), *_parts_view(found), *_gathers(found))
     print_view(standard_output(), *view, *warnings_view(_warnings(found)))
 
 
@@ -126,6 +162,28 @@ def _gathers(layers: Sequence[Estimate]) -> list[Table | Text]:
         return []
     whole = gather_results(layers[0].machine, [found.gathered for found in layers])
     return [Text(), *gathers_view(whole, standard_output().width)]
+
+
+def _named(fidelity: str) -> str:
+    return "" if fidelity == "analytic" else f", fidelity {fidelity}"
+
+
+def _parts_view(layers: Sequence[Estimate]) -> list[Table | Text]:
+    """Return what the cycles are spent on, by mode, and what binds a roofline; nothing for analytic ones."""
+    costs = {mode: [found.modes[mode] for found in layers] for mode in layers[0].modes}
+    fidelity = layers[0].low.fidelity
+    if fidelity == "analytic":
+        return []
+    spent = {mode: sum_parts(cost.cycle_parts for cost in of) for mode, of in costs.items()}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("cycles of", *costs):
+        table.add_column(heading.replace("_", "-"), justify="left" if heading == "cycles of" else "right")
+    for part in dict.fromkeys(part for parts in spent.values() for part, cycles in parts.items() if cycles):
+        table.add_row(part, *(f"{parts.get(part, 0):,}" for parts in spent.values()))
+    if fidelity == "roofline":
+        bounds = ({cost.roofline_bound for cost in of} for of in costs.values())
+        table.add_row("bound by", *(printable(", ".join(sorted(names))) for names in bounds))
+    return [Text(), table]
 
 
 def _warnings(layers: Sequence[Estimate]) -> list[str]:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from formats import Use
 from simulator.arithmetic.engine import Ready, make_ready
+from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
 from simulator.result import RunResult
@@ -56,6 +57,7 @@ class Emulation:
         calibrations: of an earlier emulation of the model with the same rules.
         weights: what was made of the model's weights, shared by emulations between which nobody changes them; None to
             make it anew in each block.
+        fidelity: of the cycles in the record, as cost.price takes it.
     Raises:
         InputError: a rule that fits nothing, or an arithmetic that the machine does not have; on entering: a model
             that hides its operations or is being emulated already.
@@ -73,7 +75,10 @@ class Emulation:
         consumers: Mapping[str, Consumer] | None = None,
         calibrations: dict[str, Calibration] | None = None,
         weights: Weights | None = None,
+        fidelity: str = "analytic",
     ) -> None:
+        check_fidelity(machine, fidelity)
+        self.fidelity = fidelity
         self.model, self.machine, self.observers, self.seed, self.threads = model, machine, observers, seed, threads
         mode = default or ("low" if machine.policy is None else "two_pass")
         paths = [path or type(model).__name__ for path, _ in model.named_modules()]
@@ -247,6 +252,7 @@ def emulate(
     threads: int | None = None,
     vector_unit: str | Use | None = None,
     fold_batch_norm: bool | None = None,
+    fidelity: str = "analytic",
 ) -> Emulation:
     """Emulate a model's forward and backward passes on a machine, within a `with` block.
 
@@ -260,6 +266,7 @@ def emulate(
         seed: key of stochastic roundings. threads: at most so many; None for all processors available.
         vector_unit: format of what is no product. fold_batch_norm: into the product before it, for inference. None:
             as the machine's file says.
+        fidelity: of the cycles in the record: roofline | analytic | event.
     Returns:
         The Emulation; after a forward pass its `result` has one record per layer.
     Raises:
@@ -273,4 +280,4 @@ def emulate(
         machine = replace(machine, vector_unit=unit)
     if fold_batch_norm is not None:
         machine = replace(machine, fold_batch_norm=fold_batch_norm)
-    return Emulation(model, machine, layers, seed=seed, threads=threads)
+    return Emulation(model, machine, layers, seed=seed, threads=threads, fidelity=fidelity)

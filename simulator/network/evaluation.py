@@ -55,6 +55,7 @@ def evaluate(
     threads: int | None = None,
     progress: Progress | None = None,
     keep_partial: bool = False,
+    fidelity: str = "analytic",
 ) -> RunResult:
     """Run any torch model on a machine in every mode: exact, uniform low, uniform high and two-pass.
 
@@ -94,6 +95,7 @@ def evaluate(
         keep_partial: what Ctrl-C (SIGINT) and SIGTERM do, in the main thread, once there is a batch to keep. False:
             they raise, as always, and nothing is returned. True: the batch that runs is finished in all modes, and the
             record so far returned, with `complete` False; asked a second time, they raise.
+        fidelity: of the cycles: roofline (a lower bound) | analytic | event (tile by tile, with the flags as measured).
     Returns:
         The record; its layers are those of the two-pass mode, or of low on a machine without one.
     Raises:
@@ -119,7 +121,9 @@ def evaluate(
         weights = Weights(model)
         plain = _Pass(model, metrics, seed)
         passes = {
-            mode: _Emulated(model, metrics, seed, machine, mode, layers, consumers, calibrations, weights, threads)
+            mode: _Emulated(
+                model, metrics, seed, machine, mode, layers, consumers, calibrations, weights, threads, fidelity
+            )
             for mode in modes
         }
         done, notes, odd = 0, dict.fromkeys(_notes(machine)), _NotFinite()
@@ -222,14 +226,14 @@ class _Emulated(_Pass):
     def __init__(
         self, model: nn.Module, metrics: Mapping[str, Function] | None, seed: int, machine: Machine, mode: str,
         layers: Mapping[str, Any] | None, consumers: Mapping[str, Consumer], calibrations: dict[str, Calibration],
-        weights: Weights, threads: int | None,
+        weights: Weights, threads: int | None, fidelity: str,
     ) -> None:  # fmt: skip
         super().__init__(model, metrics, seed)
         self.mode = mode
         self.emulation = Emulation(
             model, machine, layers, default=mode,
             observers=(self._observe,), seed=seed, threads=threads, consumers=consumers, calibrations=calibrations,
-            weights=weights,
+            weights=weights, fidelity=fidelity,
         )  # fmt: skip
         self.not_compared: dict[str, None] = {}
         self._exact: dict[str, NDArray[Any]] = {}

@@ -17,6 +17,8 @@ from simulator.cost import (
     known_area,
     price,
 )
+from simulator.cost.flags import MaskFlags
+from simulator.errors import InputError
 from simulator.hardware import Machine
 from simulator.result import MODES, GatherResult, LayerResult, RunResult, summed
 from simulator.versions import versions
@@ -34,7 +36,7 @@ _OFTEN = 0.01  # share of a layer's outputs that may overflow before the record 
 def run_record(run: Emulation) -> RunResult:
     """Return the record of an emulation so far, without what needs labels or an exact run."""
     groups = _groups(run.tallies)
-    priced = [[_layer(run.machine, tally) for tally in group] for group in groups]
+    priced = [[_layer(run.machine, tally, run.fidelity) for tally in group] for group in groups]
     singles = tuple(layer for group in priced for layer, _ in group)
     costs = [cost for group in priced for _, cost in group if cost is not None]
     by_operation = run.operations.costs(run.machine)
@@ -44,6 +46,7 @@ def run_record(run: Emulation) -> RunResult:
     if default.label in totals and len(costs) == len(singles):
         totals[default.label] = _total(run.machine, singles, costs, others)
     warnings = (
+        *_of_fidelity(run.fidelity),
         *_notes(run),
         *_not_emulated(run),
         *_not_priced(run),
@@ -59,6 +62,7 @@ def run_record(run: Emulation) -> RunResult:
         energy_basis="; ".join(of[0].energy_basis for of in (costs, others) if of), versions=versions(), seed=run.seed,
         warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(by_operation),
         settings=run.rules.in_words(), machine=tuple(expanded(run.machine).values()),
+        fidelity=run.fidelity,
         **_area(run.machine),
     )  # fmt: skip
 
@@ -71,6 +75,14 @@ def _area(machine: Machine) -> dict[str, Any]:
         "area_um2": found.area_um2, "area_parts_um2": dict(found.area_parts_um2), "area_low_um2": found.area_low_um2,
         "area_high_um2": found.area_high_um2, "area_items": found.items,
     }  # fmt: skip
+
+
+def _of_fidelity(fidelity: str) -> list[str]:
+    words = {
+        "roofline": "fidelity roofline: cycles are lower bounds, and what is paid by the cycle follows from them",
+        "event": "fidelity event: cycles are counted tile by tile, their stalls by cause",
+    }
+    return [words[fidelity]] if fidelity in words else []
 
 
 def _notes(run: Emulation) -> list[str]:
@@ -232,14 +244,14 @@ def _gathers(
     return (*whole, *(one for name, kinds in by_layer for one in gather_results(machine, kinds, name)))
 
 
-def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | None]:
+def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerResult, Cost | None]:
     flags = tally.flags()
     recomputed = 0 if flags is None else flags.count()
     largest, mean, median = tally.errors.summary()
     gemm = Gemm(tally.m, tally.n, tally.k, tally.gemms)
     priced = tally.label in PRICED
     zeros = tally.zeros if machine.mac.zero_gating and priced else None
-    cost = price(machine, gemm, tally.label, flags, zeros) if priced else None
+    cost = _cost(machine, gemm, tally, (flags, zeros), fidelity) if priced else None
     layer = LayerResult(
         name=tally.name, phase=tally.phase, op=tally.kind, m=tally.m, n=tally.n, k=tally.k, gemms=tally.gemms,
         mac=tally.mac, activation=tally.activation, macs=gemm.macs,
@@ -255,3 +267,16 @@ def _layer(machine: Machine, tally: LayerTally) -> tuple[LayerResult, Cost | Non
         sqnr_db=tally.errors.sqnr_db, waste_factor=cost.waste_factor if cost and flags is not None else None,
     )  # fmt: skip
     return layer, cost
+
+
+def _cost(
+    machine: Machine, gemm: Gemm, tally: LayerTally, measured: tuple[MaskFlags | None, int | None], fidelity: str
+) -> Cost:
+    """Price a layer; one that is too large for a walk over its tiles by closed forms, with a warning."""
+    try:
+        return price(machine, gemm, tally.label, *measured, fidelity)
+    except InputError as error:
+        if fidelity != "event":
+            raise
+        cost = price(machine, gemm, tally.label, *measured)
+        return replace(cost, warnings=(*cost.warnings, f"{tally.name}: {error}; its cycles here are analytic"))

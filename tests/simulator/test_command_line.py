@@ -131,11 +131,12 @@ def test_options_reach_the_run(command, monkeypatch, tmp_path):
         "seed": 5,
         "threads": 2,
         "out": "there",
+        "fidelity": "event",
     }
     arguments = [text for key, value in options.items() for text in (f"--{key}", value)]
     assert command("--hw", "a.yaml", *arguments, "--allow-code")[0] == 7
     assert given[0][0][:-1] == ("a.yaml", "net.pt", "x.npz", 4, float("inf"), 5, 2)
-    assert given[0][1] == {"keep_partial": True, "weights": "w.pt", "allow_code": True}
+    assert given[0][1] == {"keep_partial": True, "weights": "w.pt", "allow_code": True, "fidelity": "event"}
 
 
 def test_results_are_replaced_whole(command, tmp_path):
