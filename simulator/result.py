@@ -97,6 +97,7 @@ class LayerResult:
         name: path of the module; a second call of the same module is `path#2`.
         op: aten operation, e.g. "linear", "conv2d", "mm", "bmm".
         m, n, k: rows, columns and inner length of one GEMM, all samples in one batch.
+        a_words: distinct elements of its first operand, of all GEMMs together: of a convolution those of its image.
         gemms: how many GEMMs of that shape (groups, batch entries).
         mac: the arithmetic, in the string form of MacSpec; both passes where there are two.
         macs: multiply-accumulates of the first pass, gemms * m * n * k.
@@ -140,6 +141,7 @@ class LayerResult:
     median_rel_error: float | None
     overflows: int
     gemms: int = 1
+    a_words: int | None = None
     activation: str = "identity"
     cycle_parts: Mapping[str, int] = field(default_factory=dict)
     roofline_cycles: int | None = None

@@ -125,8 +125,11 @@ def _gemm(line: TopologyLayer) -> Gemm:
         return Gemm(*line.sizes)
     height, width, kernel_height, kernel_width, channels, filters, stride = line.sizes
     outputs = ((height - kernel_height) // stride + 1) * ((width - kernel_width) // stride + 1)
-    window = kernel_height * kernel_width
-    return Gemm(outputs, filters, window, channels) if line.depthwise else Gemm(outputs, filters, window * channels)
+    window, image = kernel_height * kernel_width, height * width * channels
+    image = min(image, outputs * window * channels)  # where windows leave gaps
+    if line.depthwise:
+        return Gemm(outputs, filters, window, channels, image)
+    return Gemm(outputs, filters, window * channels, a_words=image)
 
 
 def _modes_table(layers: Sequence[Estimate]) -> Table:

@@ -46,7 +46,7 @@ class Pass:
 
     Args:
         dataflow: ws | is | os | dot. tile: all of the GEMM without a memory.
-        a_passes, w_passes: how often A and W leave the DRAM.
+        a_passes, w_passes: how often A and W leave the DRAM. a_share: distinct elements of A in parts of all.
         run: cycles by cause. memory_stall: all others; cycles: their sum.
         roofline: lower bound of cycles. peak: those at the peak rate of all PEs. bound: by what the roofline is bound,
             compute or the port of a level.
@@ -60,6 +60,7 @@ class Pass:
     tile: Tile
     a_passes: int
     w_passes: int
+    a_share: int | Fraction
     run: RunCycles
     memory_stall: int
     roofline: int
@@ -143,6 +144,7 @@ class Pipeline:
         self.runs: dict[tuple[int, int, int, bool], tuple[RunCycles, int]] = {}
         # Of each staging level, whether it keeps the strip of the outer operand and all of the inner one.
         self.kept = [] if memory is None else [tile.kept(problem, level) for level in memory.staging]
+        self.stays = (False, False) if memory is None else tile.stays(problem, memory)  # likewise, of the buffers
 
     def result(self) -> Pass:
         outer_at, outer_weight = _positions(self.outer_count)
@@ -182,6 +184,7 @@ class Pipeline:
             tile=self.tile.exchanged() if exchanged else self.tile,
             a_passes=w_passes if exchanged else a_passes,
             w_passes=a_passes if exchanged else w_passes,
+            a_share=widths.w_share if exchanged else widths.a_share,
             run=split,
             memory_stall=total - split.total,
             roofline=roofline,
@@ -267,20 +270,19 @@ class Pipeline:
         return (a and "a" in self.single) or (w and "w" in self.single)
 
     def comes(self, x: int, y: int, z: int) -> tuple[bool, bool]:
-        """Whether a tile brings A, and whether it brings W, into the buffers.
-
-        With all of K on chip the outer operand stays for a row of tiles, a single inner one for the whole pass.
-        """
-        if self.along_k > 1:
-            return True, True
-        outer, inner = y == 0, x == 0 or self.inner_count > 1
+        """Whether a tile brings A, and whether it brings W, into the buffers; see Tile.crossings."""
+        strip, whole = self.stays
+        outer = y == 0 or (self.along_k > 1 and not strip)
+        inner = x == 0 or not (whole or (self.along_k == 1 and self.inner_count == 1))
         return (outer, inner) if self.tile.outer == "m" else (inner, outer)
 
     def operand_bits(self, x: int, y: int, z: int) -> tuple[int, int]:
         """Bits of A and W that a tile brings into the buffers."""
         mt, nt, kt = self.sizes(x, y, z)
         a_comes, w_comes = self.comes(x, y, z)
-        return a_comes * math.ceil(mt * kt * self.widths.a), w_comes * math.ceil(kt * nt * self.widths.w)
+        return a_comes * math.ceil(mt * kt * self.widths.a_fetched), w_comes * math.ceil(
+            kt * nt * self.widths.w_fetched
+        )
 
     def load(self, at: Place | None) -> int:
         """Cycles of a tile's operands on their way in, at the slowest boundary."""
@@ -347,7 +349,7 @@ class Pipeline:
 
     def passes(self) -> list[tuple[int, int]]:
         """How often A and W cross each boundary between levels, outermost first."""
-        return self.tile.crossings(self.problem, () if self.memory is None else self.memory.staging)
+        return self.tile.crossings(self.problem, self.memory)
 
     def traffic(self) -> Traffic:
         m, n, k, widths = self.m, self.n, self.k, self.widths
@@ -360,7 +362,7 @@ class Pipeline:
                     array = array.plus(bits, m_times * n_times * k_times)
         if self.memory is None:
             return Traffic(array, ())
-        a_bits, w_bits = math.ceil(m * k * widths.a), math.ceil(k * n * widths.w)
+        a_bits, w_bits = math.ceil(m * k * widths.a_fetched), math.ceil(k * n * widths.w_fetched)
         return Traffic(array, tuple(Transfer(a * a_bits, w * w_bits, m * n * widths.out) for a, w in self.passes()))
 
     def peak_cycles(self) -> int:

@@ -237,6 +237,8 @@ def _problem(machine: Machine, gemm: Gemm, mode: str) -> Problem:
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
     widths = _widths(machine, chosen, mode == "two_pass")
+    if gemm.a_words is not None and gemm.a_share != 1:
+        widths = widths._replace(a_share=gemm.a_share)
     return Problem(gemm.m, gemm.n, gemm.k, chosen.rate, widths, chosen.passes)
 
 

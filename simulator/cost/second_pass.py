@@ -117,7 +117,7 @@ def _refetched(machine: Machine, shape: tuple[int, int, int, int], first: Pass, 
     elif on_chip and (not second_format or policy.weights == "high_only"):
         a_bits = w_bits = 0
     return Transfer(
-        first.a_passes * math.ceil(touched.rows * k * a_bits),
+        first.a_passes * math.ceil(touched.rows * k * a_bits * first.a_share),
         first.w_passes * math.ceil(touched.columns * k * w_bits),
         stores,
     )

@@ -2,13 +2,14 @@
 
 Loops over tiles run with k innermost, so that partial sums stay on chip. When Kt = K, the strip of the outer operand
 stays for a whole row of tiles and is read once. A staging level between the DRAM and the buffers keeps what fits of
-what is read again: a whole operand, or the strip of a row of tiles; the rest passes through it.
+what is read again: a whole operand, or the strip of a row of tiles; the rest passes through it. So does a buffer that
+holds one of the operands only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -24,6 +25,8 @@ class Widths(NamedTuple):
     """Bits per element: a, w as moved; a_held, w_held on chip; state in the PE; psum between folds; out as stored.
 
     Those of operands in blocks have fractions, their shares of the scales; what is moved rounds up to whole bits.
+    a_share, w_share are the distinct elements of an operand in parts of its elements: an image comes from further out
+    as it lies, and is unfolded where it enters the array.
     """
 
     a: int | Fraction
@@ -33,10 +36,24 @@ class Widths(NamedTuple):
     out: int
     a_held: int | Fraction
     w_held: int | Fraction
+    a_share: int | Fraction = 1
+    w_share: int | Fraction = 1
 
     def exchanged(self) -> Widths:
         """Return the widths with the operands exchanged."""
-        return Widths(self.w, self.a, self.state, self.psum, self.out, self.w_held, self.a_held)
+        return Widths(
+            self.w, self.a, self.state, self.psum, self.out, self.w_held, self.a_held, self.w_share, self.a_share
+        )
+
+    @property
+    def a_fetched(self) -> int | Fraction:
+        """Bits that come from further out for each element of A."""
+        return self.a * self.a_share
+
+    @property
+    def w_fetched(self) -> int | Fraction:
+        """The same of W."""
+        return self.w * self.w_share
 
 
 class Problem(NamedTuple):
@@ -71,46 +88,61 @@ class Tile:
         """Return how many tiles there are along each dimension."""
         return ceil_div(m, self.m), ceil_div(n, self.n), ceil_div(k, self.k)
 
-    def passes(self, m: int, n: int, k: int) -> tuple[int, int]:
-        """Return how often A and W are read into the buffers."""
-        along_m, along_n, along_k = self.counts(m, n, k)
-        return _passes(along_m, along_n, along_k == 1, self.outer)
-
     def kept(self, problem: Problem, level: Level) -> tuple[bool, bool]:
         """Return whether a staging level keeps the strip of the outer operand, and all of the inner one.
 
         The strip comes first, which is the smaller. Only what is read again is kept.
         """
+        strip, whole = self._read_again(problem)
+        free = level.size_bits // level.buffers
+        keeps_strip = 0 < strip <= free
+        free -= strip if keeps_strip else 0
+        return keeps_strip, 0 < whole <= free
+
+    def stays(self, problem: Problem, memory: Memory) -> tuple[bool, bool]:
+        """Return the same of the buffers, of an operand that does not share its buffer with the other."""
+        outer, inner = (memory.buffer(tensor) for tensor in (("a", "w") if self.outer == "m" else ("w", "a")))
+        if outer == inner:
+            return False, False
+        strip, whole = self._read_again(problem)
+        return 0 < strip <= self._free(problem, outer), 0 < whole <= self._free(problem, inner)
+
+    def _read_again(self, problem: Problem) -> tuple[int, int]:
+        """Return the bits of the strip of the outer operand and of all of the inner one, 0 if read but once."""
+        along_m, along_n, along_k = self.counts(problem.m, problem.n, problem.k)
+        k, widths = problem.k, problem.widths
+        if self.outer == "m":
+            along_outer, along_inner = along_m, along_n
+            strip, whole = self.m * k * widths.a_held, problem.n * k * widths.w_held
+        else:
+            along_outer, along_inner = along_n, along_m
+            strip, whole = self.n * k * widths.w_held, problem.m * k * widths.a_held
+        strip_again = along_k > 1 and along_inner > 1
+        whole_again = along_outer > 1 and (along_inner > 1 or along_k > 1)
+        return math.ceil(strip) * strip_again, math.ceil(whole) * whole_again
+
+    def _free(self, problem: Problem, level: Level) -> int:
+        """Bits of a buffer beside a tile of outputs, if it holds these."""
+        outputs = self.m * self.n * max(problem.widths.psum, problem.widths.out) if "o" in level.holds else 0
+        return level.size_bits // level.buffers - outputs
+
+    def crossings(self, problem: Problem, memory: Memory | None) -> list[tuple[int, int]]:
+        """Return how often A and W cross each boundary between levels, outermost first, the one of the buffers last.
+
+        With all of K on chip the outer operand stays there for a row of tiles, and the inner one if it is one tile.
+        What a level keeps does not come from further out again, whether levels there keep it or not.
+        """
         along_m, along_n, along_k = self.counts(problem.m, problem.n, problem.k)
         along_outer, along_inner = (along_m, along_n) if self.outer == "m" else (along_n, along_m)
-        widths, free = problem.widths, level.size_bits // level.buffers
-        strip = math.ceil(problem.k * (self.m * widths.a_held if self.outer == "m" else self.n * widths.w_held))
-        whole = math.ceil(problem.k * (problem.n * widths.w_held if self.outer == "m" else problem.m * widths.a_held))
-        keeps_strip = along_k > 1 and along_inner > 1 and strip <= free
-        free -= strip if keeps_strip else 0
-        return keeps_strip, along_outer > 1 and (along_inner > 1 or along_k > 1) and whole <= free
-
-    def crossings(self, problem: Problem, staging: Sequence[Level]) -> list[tuple[int, int]]:
-        """Return how often A and W cross each boundary between levels, outermost first.
-
-        What a staging level keeps does not come from further out again, whether levels there keep it or not.
-        """
-        found = [self.passes(problem.m, problem.n, problem.k)]
-        for level in reversed(staging):
+        strip, whole = (False, False) if memory is None else self.stays(problem, memory)
+        outer = 1 if along_k == 1 or strip else along_inner
+        inner = 1 if whole or (along_k == 1 and along_inner == 1) else along_outer
+        found = [(outer, inner)]
+        for level in reversed(() if memory is None else memory.staging):
             strip, whole = self.kept(problem, level)
-            a, w = found[0]
-            a_kept, w_kept = (strip, whole) if self.outer == "m" else (whole, strip)
-            found.insert(0, (1 if a_kept else a, 1 if w_kept else w))
-        return found
-
-
-def _passes(along_m: int, along_n: int, whole_k: bool, outer: str) -> tuple[int, int]:
-    """DRAM reads of A and W: with all of K on chip the outer operand stays, and the inner one if it is one tile."""
-    if not whole_k:
-        return along_n, along_m
-    if outer == "m":
-        return 1, along_m if along_n > 1 else 1
-    return along_n if along_m > 1 else 1, 1
+            outer, inner = found[0]
+            found.insert(0, (1 if strip else outer, 1 if whole else inner))
+        return found if self.outer == "m" else [(inner, outer) for outer, inner in found]
 
 
 def sums_stay(memory: Memory | None, dataflow: str) -> bool:
@@ -151,8 +183,8 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -
             kt = _longest(memory, dataflow, mt, nt, k, grain_k, widths)
             for outer in ("m", "n"):
                 tile = Tile(mt, nt, kt, outer)
-                crossings = tile.crossings(problem, memory.staging)
-                bits = [math.ceil(a * m * k * widths.a + w * k * n * widths.w) for a, w in crossings]
+                crossings = tile.crossings(problem, memory)
+                bits = [math.ceil(a * m * k * widths.a_fetched + w * k * n * widths.w_fetched) for a, w in crossings]
                 slowest = max(map(transfer_cycles, bits, ports))
                 if array.copies > 1:  # one array does all folds in any case
                     slowest = max(slowest, _array_cycles(array, dataflow, problem, tile))

@@ -179,7 +179,7 @@ def _together(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResu
     for name in ("energy_parts_j", "cycle_parts"):
         parts = [getattr(layer, name) for layer in layers]
         whole[name] = {part: sum(of[part] for of in parts) for part in parts[0]}
-    for name in ("gemms", "macs", "recomputed_outputs", "recomputed_macs", "overflows"):
+    for name in ("gemms", "a_words", "macs", "recomputed_outputs", "recomputed_macs", "overflows"):
         whole[name] = sum(getattr(layer, name) for layer in layers)
     if first.zero_macs is not None:
         whole["zero_macs"] = sum(layer.zero_macs or 0 for layer in layers)
@@ -232,7 +232,7 @@ def _gathers(
     for tallies, of, layer in zip(groups, priced, layers, strict=True):
         name = layer.name if layer.phase == FORWARD else f"{layer.name}, {layer.phase}"
         kinds = [
-            gathered(machine, Gemm(tally.m, tally.n, tally.k, tally.gemms), flags, cost, cost.zero_macs)
+            gathered(machine, tally.gemm, flags, cost, cost.zero_macs)
             for tally, (_, cost) in zip(tallies, of, strict=True)
             if cost is not None and (flags := tally.flags()) is not None
         ]
@@ -248,12 +248,13 @@ def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerRes
     flags = tally.flags()
     recomputed = 0 if flags is None else flags.count()
     largest, mean, median = tally.errors.summary()
-    gemm = Gemm(tally.m, tally.n, tally.k, tally.gemms)
+    gemm = tally.gemm
     priced = tally.label in PRICED
     zeros = tally.zeros if machine.mac.zero_gating and priced else None
     cost = _cost(machine, gemm, tally, (flags, zeros), fidelity) if priced else None
     layer = LayerResult(
         name=tally.name, phase=tally.phase, op=tally.kind, m=tally.m, n=tally.n, k=tally.k, gemms=tally.gemms,
+        a_words=gemm.a_words,
         mac=tally.mac, activation=tally.activation, macs=gemm.macs,
         recomputed_outputs=recomputed, recomputed_macs=recomputed * tally.k,
         cycles=cost.cycles if cost else None, utilisation=cost.utilisation if cost else None,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.cost import Gemm
 from simulator.cost.flags import MaskFlags
 
 from .consumers import Consumer
@@ -123,6 +124,7 @@ class LayerTally:
         self.rows = 0  # computed so far, of each product, or of all products together where these count samples
         self.overflows = 0
         self.zeros = 0  # MACs with a zero operand, where they are counted
+        self.a_words = 0  # elements of the first operand, of a convolution those of its image
         self.errors = RelativeErrors()
         self._begun = False
         self._flags: PackedFlags | None = None
@@ -141,10 +143,16 @@ class LayerTally:
         self.rows += op.gemms * op.m if self.batched else op.m
         self.overflows += overflows
         self.zeros += zeros
+        self.a_words += op.operands[0].size
         if flags is not None:
             if self._flags is None:
                 self._flags = PackedFlags(op.gemms, op.m, op.n, op.batched)
             self._flags.add(flags)
+
+    @property
+    def gemm(self) -> Gemm:
+        """What is priced, all samples in one batch."""
+        return Gemm(self.m, self.n, self.k, self.gemms, max(1, min(self.a_words, self.gemms * self.m * self.k)))
 
     def flags(self) -> MaskFlags | None:
         """Return the counts of all flags, all samples in one batch; None without a second pass."""

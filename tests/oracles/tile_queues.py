@@ -156,7 +156,8 @@ class TileQueues:
         return job.begun and emitted < tile.flagged and progress * tile.flagged >= (emitted + 1) * tile.compute
 
     def _may_compute(self, tile: int) -> bool:
-        if not self._of("load", tile, len(self.staged)).done:
+        load = self._of("load", tile, len(self.staged))
+        if load is not None and not load.done:  # a tile whose operands are there brings nothing
             return False
         unstored = sum(not self._of("store", t, len(self.staged)).done for t in range(tile))
         return unstored < self.copies[2]

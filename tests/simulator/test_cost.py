@@ -192,7 +192,7 @@ def test_the_tile_has_the_least_dram_bits_of_all_tiles_that_fit(m, n, k, size_ki
     tile = choose_tile(array, level, "ws", Problem(m, n, k, 1, BYTES))
 
     def bits(t: Tile) -> int:
-        a, w = t.passes(m, n, k)
+        (a, w), *_ = t.crossings(Problem(m, n, k, 1, BYTES), level)
         return a * m * k * 8 + w * k * n * 8
 
     def fits(t: Tile) -> bool:
@@ -230,7 +230,7 @@ def test_the_tile_is_the_first_of_all_by_the_documented_rule(dataflow, m, n, k, 
         return 2 * (8 * mt * kt + 12 * kt * nt + output * mt * nt) <= level.buffers[0].size_bits
 
     def key(tile):
-        a, w = tile.passes(m, n, k)
+        (a, w), *_ = tile.crossings(Problem(m, n, k, rate, widths), level)
         return a * m * k * 8 + w * k * n * 4, -tile.k, -tile.n, -tile.m, tile.outer
 
     grains = zip((m, n, k), (8, 4, 8 * rate), strict=True)

@@ -249,8 +249,12 @@ def test_twice_the_bits_are_twice_the_traffic(layer):
         memory, problem, found = memory.exchanged(), problem.exchanged(), replace(found, tile=found.tile.exchanged())
     names = ("a", "w", "state", "psum", "out", "a_held", "w_held")
     twice = Widths(*(2 * getattr(problem.widths, name) for name in names))
-    # What a staging level keeps follows from its size.
-    double = replace(memory, staging=tuple(replace(level, size_bits=2 * level.size_bits) for level in memory.staging))
+    # What a level keeps follows from its size.
+    levels = (
+        [replace(level, size_bits=2 * level.size_bits) for level in of] for of in (memory.staging, memory.buffers)
+    )
+    staging, buffers = map(tuple, levels)
+    double = replace(memory, staging=staging, buffers=buffers)
     of_twice = Problem(problem.m, problem.n, problem.k, problem.rate, twice, problem.passes)
     one = Pipeline(array, memory, found.dataflow, problem, found.tile).result().traffic
     two = Pipeline(array, double, found.dataflow, of_twice, found.tile).result().traffic

@@ -33,21 +33,16 @@ def memory(*levels: Level, staging: tuple[Level, ...] = (), sums_kib: float | No
 # --- levels -----------------------------------------------------------------------------------------------------------
 
 
-def walked(tile: Tile, m: int, n: int, k: int, capacity_bits: int) -> tuple[int, int]:
-    """Return the bits of A and W that come from the DRAM, with a level that keeps what is read again if it fits.
+def walked(tile: Tile, m: int, n: int, k: int, keeps_strip: bool, keeps_whole: bool) -> tuple[int, int]:
+    """Return the bits of A and W that come, tile by tile, where a level may keep what came before.
 
-    It keeps the strip of the row of tiles, and all of the operand that the inner loop runs over.
+    Args:
+        keeps_strip: the parts of the outer operand, for a row of tiles. keeps_whole: those of the inner one.
     """
     counts = [math.ceil(size / part) for size, part in ((m, tile.m), (n, tile.n), (k, tile.k))]
     outer, inner = (0, 1) if tile.outer == "m" else (1, 0)
-    strip = k * ((tile.m * 8) if outer == 0 else tile.n * 12)
-    whole = k * (n * 12 if outer == 0 else m * 8)
-    strip_again = counts[2] > 1 and counts[inner] > 1
-    whole_again = counts[outer] > 1 and (counts[inner] > 1 or counts[2] > 1)
-    keeps_strip = strip_again and strip <= capacity_bits
-    keeps_whole = whole_again and whole <= capacity_bits - (strip if keeps_strip else 0)
     seen: set[tuple[int, int, int]] = set()
-    held = {0: None, 1: None}  # what the buffer has of each operand
+    held: dict[int, object] = {0: None, 1: None}  # the tile of each operand that is there in any case
     bits = [0, 0]
     for x in range(counts[outer]):
         for y in range(counts[inner]):
@@ -57,8 +52,7 @@ def walked(tile: Tile, m: int, n: int, k: int, capacity_bits: int) -> tuple[int,
                     if held[operand] == block:
                         continue
                     held[operand] = block
-                    kept = keeps_strip if operand == outer else keeps_whole
-                    if kept and block in seen:
+                    if block in seen and (keeps_strip if operand == outer else keeps_whole):
                         continue
                     seen.add(block)
                     rows = min(tile.m, m - i * tile.m) if operand == 0 else min(tile.n, n - j * tile.n)
@@ -66,11 +60,21 @@ def walked(tile: Tile, m: int, n: int, k: int, capacity_bits: int) -> tuple[int,
     return bits[0], bits[1]
 
 
+def read_again(tile: Tile, m: int, n: int, k: int) -> tuple[int, int]:
+    """Return the bits of the strip of the outer operand and of all of the inner one, 0 for what is read but once."""
+    along_m, along_n, along_k = math.ceil(m / tile.m), math.ceil(n / tile.n), math.ceil(k / tile.k)
+    outer, inner = (along_m, along_n) if tile.outer == "m" else (along_n, along_m)
+    strip = k * (tile.m * 8 if tile.outer == "m" else tile.n * 12)
+    whole = k * (n * 12 if tile.outer == "m" else m * 8)
+    return strip * (along_k > 1 and inner > 1), whole * (outer > 1 and (inner > 1 or along_k > 1))
+
+
+TILES = st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.sampled_from("mn")
+KIB = st.sampled_from([0.1, 0.5, 2, 8, 64])
+
+
 @settings(max_examples=200, deadline=None)
-@given(
-    DIMENSION, DIMENSION, DIMENSION, st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.sampled_from("mn"),
-    st.sampled_from([0.1, 0.5, 2, 8, 64]),
-)  # fmt: skip
+@given(DIMENSION, DIMENSION, DIMENSION, *TILES, KIB)
 def test_a_staging_level_keeps_what_fits_of_what_is_read_again(m, n, k, mt, nt, kt, outer, kib):
     array = Array(8, 8)
     tile = Tile(min(8 * mt, m), min(8 * nt, n), min(8 * kt, k), outer)
@@ -79,12 +83,34 @@ def test_a_staging_level_keeps_what_fits_of_what_is_read_again(m, n, k, mt, nt, 
     found = tiled_pass(array, memory(level("sram", 64), staging=(l2,)), "ws", problem, tile)
     plain = tiled_pass(array, memory(level("sram", 64)), "ws", problem, tile)
     outside, inside = found.traffic.transfers
-    assert (outside.a, outside.w) == walked(tile, m, n, k, l2.size_bits // 2)
+    strip, whole = read_again(tile, m, n, k)
+    keeps_strip = 0 < strip <= l2.size_bits // 2
+    keeps_whole = 0 < whole <= l2.size_bits // 2 - (strip if keeps_strip else 0)
+    assert (outside.a, outside.w) == walked(tile, m, n, k, keeps_strip, keeps_whole)
     assert (inside,) == plain.traffic.transfers
     assert outside.a <= inside.a
     assert outside.w <= inside.w
     bits = level_bits(memory(level("sram", 64), staging=(l2,)), found.traffic)
     assert bits["l2"] == (inside.a + inside.w + outside.o, outside.a + outside.w + inside.o)
+    assert found.cycles >= found.roofline
+
+
+@settings(max_examples=200, deadline=None)
+@given(DIMENSION, DIMENSION, DIMENSION, *TILES, KIB, KIB, st.booleans())
+def test_a_buffer_of_one_operand_keeps_what_fits_of_what_is_read_again(
+    m, n, k, mt, nt, kt, outer, a_kib, w_kib, outputs_beside_a
+):
+    tile, problem = Tile(min(8 * mt, m), min(8 * nt, n), min(8 * kt, k), outer), Problem(m, n, k, 1, WIDTHS)
+    x, y = (("a", "o"), ("w",)) if outputs_beside_a else (("a",), ("w", "o"))
+    split = memory(level("x", a_kib, x), level("y", w_kib, y))
+    found = tiled_pass(Array(8, 8), split, "ws", problem, tile)
+    sums = tile.m * tile.n * 16
+    free = [split.buffers[0].size_bits // 2 - sums * outputs_beside_a]
+    free.append(split.buffers[1].size_bits // 2 - sums * (not outputs_beside_a))
+    strip, whole = read_again(tile, m, n, k)
+    of_outer, of_inner = free if outer == "m" else free[::-1]
+    bits = walked(tile, m, n, k, 0 < strip <= of_outer, 0 < whole <= of_inner)
+    assert (found.traffic.transfers[0].a, found.traffic.transfers[0].w) == bits
     assert found.cycles >= found.roofline
 
 
@@ -122,6 +148,22 @@ def test_buffers_of_single_tensors_have_ports_and_bits_of_their_own(m, n, k, flo
         split, buffers=(split.buffers[0], replace(split.buffers[1], read_bits_per_cycle=Fraction(1)), split.buffers[2])
     )
     assert uniform_pass(Array(8, 8), slow, flow, problem).roofline >= moved.w_reads
+
+
+def test_an_image_comes_from_outside_as_it_lies():
+    shape = (4 * 30 * 30, 16, 9 * 8)  # four images of 32 x 32 and 8 channels, under 16 filters of 3 x 3
+    unfolded, image = Gemm(*shape), Gemm(*shape, a_words=4 * 32 * 32 * 8)
+    whole, lying = (price(NPU, gemm, "low") for gemm in (unfolded, image))
+    assert whole.traffic_bits["dram"] - lying.traffic_bits["dram"] == 8 * (shape[0] * shape[2] - 4 * 32 * 32 * 8)
+    assert whole.traffic_bits["accumulators_reads"] == lying.traffic_bits["accumulators_reads"]
+    # What the array reads is unfolded all the same; the SRAM is filled with so much less.
+    assert whole.traffic_bits["sram_reads"] == lying.traffic_bits["sram_reads"]
+    assert whole.traffic_bits["sram_writes"] - lying.traffic_bits["sram_writes"] == 8 * (shape[0] * shape[2] - 32768)
+    for words in (0, shape[0] * shape[2] + 1, 2.5):
+        with pytest.raises(
+            InputError, match=r"gemm: a_words: got .*; expected a whole number from 1 to gemms \* M \* K"
+        ):
+            Gemm(*shape, a_words=words)
 
 
 def test_the_level_that_is_too_small_is_named():

@@ -61,9 +61,9 @@ def test_each_gather_is_that_of_a_run_with_its_policy(batches):
             )  # fmt: skip
             assert one.waste_factor == layer.waste_factor
             assert one.outputs == layer.gemms * layer.m * layer.n
-            high = price(NPU, Gemm(layer.m, layer.n, layer.k, layer.gemms), "high")
+            high = price(NPU, Gemm(layer.m, layer.n, layer.k, layer.gemms, layer.a_words), "high")
             assert one.energy_vs_high == pytest.approx(layer.energy_j / high.energy_j)
-            alone = estimate(with_gather(NPU, kind.gather), Gemm(layer.m, layer.n, layer.k, layer.gemms))
+            alone = estimate(with_gather(NPU, kind.gather), Gemm(layer.m, layer.n, layer.k, layer.gemms, layer.a_words))
             assert one.break_even_flagged == pytest.approx(alone.break_even_flagged)
         assert kind.cycles == sum(layer.cycles for layer in own.layers)
         assert kind.energy_j == pytest.approx(sum(layer.energy_j for layer in own.layers))
@@ -205,7 +205,7 @@ def test_the_bits_change_when_the_array_does_and_the_bill_is_of_the_same_macs(tm
         assert str(low) == f"fp8_e4m3 -> {inner[name].format('fp8_e4m3')}"
         for layer in records[name].layers:
             assert layer.mac == f"{low}; {high}"
-            gemm = Gemm(layer.m, layer.n, layer.k, layer.gemms)
+            gemm = Gemm(layer.m, layer.n, layer.k, layer.gemms, layer.a_words)
             for mode, unit in (("low", machine.mac.low), ("high", machine.mac.high)):
                 priced = next(one for one in records[name].baseline_layers[mode] if one.name == layer.name)
                 assert priced.mac == str(unit.spec)

@@ -210,7 +210,7 @@ def test_depthwise_separable_convolutions_are_gemms_of_their_groups():
     positions = 2 * 14 * 14
     assert (deep.gemms, deep.m, deep.n, deep.k, deep.macs) == (32, positions, 1, 9, positions * 32 * 9)
     assert (wide.gemms, wide.m, wide.n, wide.k, wide.macs) == (1, positions, 64, 32, positions * 32 * 64)
-    one = price(NPU, Gemm(positions, 1, 9), "low")
+    one = price(NPU, Gemm(positions, 1, 9, a_words=positions), "low")
     assert (deep.cycles, deep.energy_j) == (32 * one.cycles, pytest.approx(32 * one.energy_j))
     assert wide.cycles == price(NPU, Gemm(positions, 64, 32), "low").cycles
     check_sums(record)
@@ -220,7 +220,10 @@ def test_grouped_convolutions_are_gemms_of_their_groups():
     record = bill(nn.Conv2d(12, 24, 3, groups=3), torch.rand(2, 12, 6, 6))
     (layer,) = record.layers
     assert (layer.gemms, layer.m, layer.n, layer.k) == (3, 2 * 4 * 4, 8, 4 * 9)
-    assert layer.macs == 2 * 16 * 24 * 36 and layer.cycles == price(NPU, Gemm(32, 8, 36, 3), "low").cycles
+    assert (
+        layer.macs == 2 * 16 * 24 * 36
+        and layer.cycles == price(NPU, Gemm(32, 8, 36, 3, a_words=2 * 12 * 6 * 6), "low").cycles
+    )
 
 
 def test_a_transformer_block_is_its_products_and_its_softmax():

@@ -51,7 +51,9 @@ def test_convolutions_have_as_many_outputs_as_fit(tmp_path, monkeypatch, capsys)
     topology = ("--topology", tmp_path / "t.csv", "--input", "conv")
     _, out, _ = run(monkeypatch, capsys, "--hw", "npu", *topology, "--json")
     first, depthwise = (layer["gemm"] for layer in json.loads(out))
-    assert first == asdict(Gemm(7 * 6, 32, 3 * 4 * 8)) and depthwise == asdict(Gemm(64, 2, 9, gemms=6))
+    # Windows of 3 x 4 two apart touch all of the image, whose elements are fewer than theirs.
+    assert first == asdict(Gemm(7 * 6, 32, 3 * 4 * 8, a_words=16 * 15 * 8))
+    assert depthwise == asdict(Gemm(64, 2, 9, gemms=6, a_words=10 * 10 * 6))
 
 
 def test_the_table_ends_in_the_sum_of_the_layers(tmp_path, monkeypatch, capsys):
@@ -119,7 +121,11 @@ def test_the_convolutions_of_resnet_50_are_its_products(monkeypatch, capsys):
         path = DATA / f"resnet50_{kind}.csv"
         _, out, _ = run(monkeypatch, capsys, "--hw", "npu", "--topology", path, "--input", kind, "--json")
         found.append(json.loads(out))
+    images = [layer["gemm"].pop("a_words") for layer in found[1]]
+    assert {layer["gemm"].pop("a_words") for layer in found[0]} == {None}
     assert [layer["gemm"] for layer in found[0]] == [layer["gemm"] for layer in found[1]]
+    # The first layer unfolds its image, with padding 230 x 230 x 3, 49 times with every second window.
+    assert images[0] == 230 * 230 * 3
     assert len(found[0]) == 54 and all(layer["two_pass"]["cycles"] > 0 for layer in found[0])
 
 
