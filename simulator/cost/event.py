@@ -279,7 +279,8 @@ class _Walk:
 
     def _store(self, t: int, place: Place, kind: Place) -> None:
         start = self.computed[t]
-        if not self.names or place[2] < self.pipeline.along_k - 1:  # nothing, when its turn comes
+        if not self.names or place[2] < self.pipeline.along_k - 1:  # nothing, but it takes its turn
+            self.channel[-1:] = [max(start, turn) for turn in self.channel[-1:]]
             self.stored.append(max([start, *self.channel[-1:]]))
             return
         end = 0
