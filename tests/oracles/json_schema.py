@@ -70,6 +70,9 @@ _RULES = {
     "additionalProperties": lambda rule, data, schema, _: (
         rule is not False or not isinstance(data, dict) or not data.keys() - schema.get("properties", {}).keys()
     ),
+    "propertyNames": lambda rule, data, _, root: (
+        not isinstance(data, dict) or not any(list(problems(rule, key, root)) for key in data)
+    ),
     # Looked into by `problems` itself.
     "properties": lambda *_: True,
     "items": lambda *_: True,
