@@ -139,7 +139,7 @@ def show_formats(
     ] = None,
     markdown: Annotated[
         Literal["table", "page"] | None,
-        typer.Option(help="Print the table of README.md or the page docs/reference/formats.md."),
+        typer.Option(help="Print a Markdown table, or the page docs/reference/formats.md."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
 ) -> None:

@@ -392,7 +392,9 @@ def test_a_plot_beside_json_leaves_standard_output_to_the_record(command, tmp_pa
         (["--plot", "x.png", "fp16"], r"--plot: got 'x\.png'; plots are HTML pages, name it x\.html"),
         (["--plot", "", "fp16"], r"--plot: got ''; plots are HTML pages, name it plot\.html"),
         (["--plot", "none/x.html", "fp16"], r"none/x\.html: the plot cannot be written there \(No such file or dir"),
-        (["--markdown", "table", "fp16"], r"--markdown goes with nothing else"),
+        (["--markdown", "page", "fp16"], r"--markdown goes with nothing but names for a table"),
+        (["--markdown", "table", "--json", "fp16"], r"--markdown goes with nothing but names for a table"),
+        (["--markdown", "table", "fp17"], r"unknown format 'fp17'"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(command, tmp_path, arguments, message):

@@ -25,7 +25,8 @@ def run(
 
     Args:
         names: formats to show; none for the list of all. compare: two formats. plot: file for the plot of all that are
-            named. markdown: "table" or "page", the parts of the documentation made here. json: print records instead.
+            named. markdown: "table" (of the formats that are named, else of all) or "page", the parts of the
+            documentation made here. json: print records instead.
     Raises:
         InputError: arguments that do not go together, a format that is unknown or impossible, a file that cannot be
             written.
@@ -34,8 +35,8 @@ def run(
         raise InputError(
             f"formats: --compare takes two formats and no others, got {' '.join(names)} besides; leave it out"
         )
-    if markdown and (names or compare or plot or json):
-        raise InputError("formats: --markdown goes with nothing else; leave the rest out")
+    if markdown and (compare or plot or json or (names and markdown == "page")):
+        raise InputError("formats: --markdown goes with nothing but names for a table; leave the rest out")
     if plot is not None and not (names or compare):
         raise InputError("formats: --plot draws the formats that are named, and none is; add some, such as fp16 bf16")
     if plot is not None and Path(plot).suffix != ".html":
@@ -43,7 +44,7 @@ def run(
     if markdown:
         from .markdown import page, table
 
-        sys.stdout.write(page() if markdown == "page" else table())
+        sys.stdout.write(page() if markdown == "page" else table([_get(name) for name in names]))
         return
     wanted = [_get(name) for name in compare or names]
     if plot:

@@ -1,4 +1,4 @@
-"""Formats as Markdown: the table of README.md and the page docs/reference/formats.md.
+"""Formats as Markdown: tables such as that of README.md, and the page docs/reference/formats.md.
 
 Only what ulpsim brings itself is listed, so that the text does not depend on registered formats and plug-ins.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from formats import Format
 from formats.block_names import BLOCKS
 from formats.catalogue import ALIASES, AMBIGUOUS, FLOATS
 from formats.facts import Facts, facts_of
@@ -18,14 +19,14 @@ from . import words
 COLUMNS = ("name", "bits", "p", "largest", "smallest normal", "smallest", "specials", "overflow")
 
 
-def table() -> str:
-    """Return the table of the named formats."""
-    return _table(COLUMNS, (_cells(facts) for facts in _named()))
+def table(chosen: Sequence[Format] = ()) -> str:
+    """Return the table of some formats, of none given of all named ones."""
+    return _table(COLUMNS, (_cells(facts) for facts in map(facts_of, chosen or _named())))
 
 
 def page() -> str:
     """Return the whole reference page."""
-    codes = ((_code(facts.name), *_special_codes(facts), facts.source) for facts in _named())
+    codes = ((_code(facts.name), *_special_codes(facts), facts.source) for facts in map(facts_of, _named()))
     families = (
         (_code(family.grammar), _code(family.example), family.meaning, family.source)
         for family in FAMILIES.values()
@@ -66,8 +67,8 @@ Names of these forms need no list. X, Y, N, K, P, ES, F, BIAS, SIZE are numbers,
 {_table(("names", "example", "meaning", "source"), families)}"""
 
 
-def _named() -> list[Facts]:
-    return [facts_of(fmt) for catalogue in (FLOATS, BLOCKS) for fmt in catalogue]
+def _named() -> list[Format]:
+    return [*FLOATS, *BLOCKS]
 
 
 def _cells(facts: Facts) -> tuple[str, ...]:
