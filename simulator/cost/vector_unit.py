@@ -122,7 +122,7 @@ KINDS = {
     "softmax": _kind("maximum subtract exp add multiply", row="reciprocal", passes=3, kept=1),
     "log_softmax": _kind("maximum subtract exp add subtract", row="log add", passes=3),
     "softmax_backward": _kind("fma subtract multiply", passes=3),
-    "log_softmax_backward": _kind("add exp fma", passes=3),
+    "log_softmax_backward": _kind("add exp fma", passes=2),
     "scale_and_shift": _kind("fma"),
     "normalisation": _kind("add subtract fma fma fma", row="multiply fma rsqrt multiply", passes=3),
     "rms_norm": _kind("fma multiply multiply", row="fma rsqrt", passes=2),

@@ -1,4 +1,4 @@
-"""Random machines: levels with what they hold, staging, copies, every dataflow, engines, policies."""
+"""Memories in a line; random machines: levels and what they hold, staging, copies, dataflows, engines, policies."""
 
 from __future__ import annotations
 
@@ -24,6 +24,26 @@ NPU = load_hardware("npu")
 HELD = ([("a", "w", "o")], [("a", "o"), ("w",)], [("a",), ("w", "o")], [("a",), ("w",), ("o",)])
 PORT = st.sampled_from([4, 16, 64, 256, 1024]).map(Fraction)
 SCORES = {"output": "kappa_prime", "abs_sum": "kappa_full", "second_pass": "kappa_full", "norm_bound": "norm2"}
+
+
+def memory_of(
+    *buffers: Level,
+    staging: tuple[Level, ...] = (),
+    sums_kib: float = 0,
+    bandwidth: int | str = 64,
+    latency: int = 0,
+    dram_j: float | None = None,
+) -> Memory:
+    """A memory of so many buffers, whose DRAM moves so many bits a cycle; `sums_kib`: a level of partial sums."""
+    sums = AccumulatorBuffer(int(sums_kib * 8192)) if sums_kib else None
+    return Memory(Dram(Fraction(bandwidth), latency, dram_j), buffers, sums, staging)
+
+
+def level_of(
+    name: str, kib: float, holds: tuple[str, ...] = ("a", "w", "o"), *, ports: int = 256, copies: int = 2
+) -> Level:
+    """A level whose ports both move so many bits a cycle."""
+    return Level(name, int(kib * 8192), holds, copies, Fraction(ports), Fraction(ports))
 
 
 @st.composite

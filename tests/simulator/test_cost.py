@@ -4,7 +4,6 @@ import csv
 import itertools
 import math
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,13 @@ from simulator.cost.folds import array_words, run_cycles, streamed_cycles
 from simulator.cost.pipeline import tiled_pass, uniform_pass
 from simulator.cost.tiling import Problem, Tile, Widths, choose_tile
 from simulator.errors import InputError
-from simulator.hardware import AccumulatorBuffer, Array, Dram, Level, Memory, load_hardware
+from simulator.hardware import AccumulatorBuffer, Array, Memory
+from tests.oracles.machines import NPU, level_of, memory_of
 from tests.oracles.wavefront import output_stationary_wavefront, weight_stationary_wavefront
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 GOLDEN = list(csv.DictReader((VECTORS / "scalesim" / "scalesim_gemm.csv").read_text().splitlines()))
 LLMCOMPASS = list(csv.DictReader((VECTORS / "llmcompass" / "os_tables.csv").read_text().splitlines()))
-NPU = load_hardware("npu")
 BYTES = Widths(8, 8, 8, 8, 8, 8, 8)
 
 
@@ -118,14 +117,8 @@ def test_an_output_stationary_fold_is_that_of_the_wavefront(rows, columns, lengt
 # --- tiles and the pipeline over memory -------------------------------------------------------------------------------
 
 
-def memory(size_kib=32, bandwidth="204.8", latency=7, accumulators_kib=4, buffers=2, ports=256) -> Memory:
-    accumulators = AccumulatorBuffer(accumulators_kib * 8192, None, None) if accumulators_kib else None
-    sram = Level("sram", int(size_kib * 8192), ("a", "w", "o"), buffers, Fraction(ports), Fraction(ports))
-    return Memory(Dram(Fraction(bandwidth), latency, None), (sram,), accumulators)
-
-
 def walk(array: Array, level: Memory, m: int, n: int, k: int, rate: int, widths: Widths, tile: Tile) -> int:
-    """T = L_0 + sum max(C_t, L_{t+1} + S_{t-1}) + S_{n-1}, tile by tile (ws with an accumulator buffer)."""
+    """Formula 4 of docs/cost-model.md, tile by tile (ws with an accumulator buffer)."""
     starts_m, starts_n = range(0, m, tile.m), range(0, n, tile.n)
     outer, inner = (starts_m, starts_n) if tile.outer == "m" else (starts_n, starts_m)
     loads, computes, stores, held = [], [], [], {}
@@ -167,7 +160,7 @@ def walk(array: Array, level: Memory, m: int, n: int, k: int, rate: int, widths:
     st.integers(1, 2),
 )
 def test_the_pipeline_is_the_sum_over_its_tiles(m, n, k, mt, nt, kt, outer, rate):
-    array, level = Array(4, 4), memory(bandwidth="37.5")
+    array, level = Array(4, 4), memory_of(level_of("sram", 32), sums_kib=4, bandwidth="37.5", latency=7)
     tile = Tile(min(4 * mt, m), min(4 * nt, n), min(4 * rate * kt, k), outer)
     widths = Widths(8, 4, 16, 16, 8, 8, 4)
     found = tiled_pass(array, level, "ws", Problem(m, n, k, rate, widths), tile)
@@ -178,7 +171,9 @@ def test_the_pipeline_is_the_sum_over_its_tiles(m, n, k, mt, nt, kt, outer, rate
 
 
 def test_a_tensor_that_fits_is_read_once():
-    found = uniform_pass(Array(16, 16), memory(size_kib=1024, accumulators_kib=64), "ws", Problem(64, 64, 64, 1, BYTES))
+    found = uniform_pass(
+        Array(16, 16), memory_of(level_of("sram", 1024), sums_kib=64), "ws", Problem(64, 64, 64, 1, BYTES)
+    )
     assert found.traffic.dram == 3 * 64 * 64 * 8
     assert found.tile == Tile(64, 64, 64, "m")
 
@@ -188,7 +183,7 @@ def test_a_tensor_that_fits_is_read_once():
     st.integers(1, 150), st.integers(1, 150), st.integers(1, 400), st.sampled_from([2, 4, 16]), st.sampled_from([1, 4])
 )
 def test_the_tile_has_the_least_dram_bits_of_all_tiles_that_fit(m, n, k, size_kib, accumulators_kib):
-    array, level = Array(8, 8), memory(size_kib, accumulators_kib=accumulators_kib)
+    array, level = Array(8, 8), memory_of(level_of("sram", size_kib), sums_kib=accumulators_kib)
     tile = choose_tile(array, level, "ws", Problem(m, n, k, 1, BYTES))
 
     def bits(t: Tile) -> int:
@@ -213,7 +208,7 @@ def test_the_tile_has_the_least_dram_bits_of_all_tiles_that_fit(m, n, k, size_ki
 def test_the_tile_is_the_first_of_all_by_the_documented_rule(dataflow, m, n, k, size_kib, accumulators_kib, rate):
     array, level, widths = (
         Array(8, 4),
-        memory(size_kib, accumulators_kib=accumulators_kib),
+        memory_of(level_of("sram", size_kib), sums_kib=accumulators_kib),
         Widths(8, 4, 16, 16, 8, 8, 12),
     )
     fold = (min(8, m), min(4, n), min(8 * rate, k))
@@ -246,7 +241,7 @@ def test_the_tile_is_the_first_of_all_by_the_documented_rule(dataflow, m, n, k, 
 
 
 def test_a_memory_too_small_for_one_fold_is_named_with_tensors_and_bits():
-    small = replace(NPU, memory=memory(size_kib=1), source="tiny.yaml")
+    small = replace(NPU, memory=memory_of(level_of("sram", 1), sums_kib=4), source="tiny.yaml")
     with pytest.raises(InputError) as caught:
         price(small, Gemm(64, 64, 64), "low")
     assert str(caught.value) == (
@@ -257,7 +252,7 @@ def test_a_memory_too_small_for_one_fold_is_named_with_tensors_and_bits():
 
 
 def test_partial_sums_too_wide_for_their_buffer_are_named():
-    level = replace(memory(), accumulators=AccumulatorBuffer(1000))
+    level = replace(memory_of(level_of("sram", 32)), accumulators=AccumulatorBuffer(1000))
     with pytest.raises(
         InputError, match=r"memory.accumulators: the partial sums of one 16x16x64 fold .* need 2048 bit"
     ):

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from formats import get
 from simulator.cost import KINDS, VectorOperation, vector_price, vector_unit, why_unpriced
+from simulator.cost.vector_unit import ELEMENTWISE
 from simulator.errors import InputError
-from simulator.hardware import VectorUnit, load_hardware
+from simulator.hardware import Level, VectorUnit
+from tests.oracles.machines import NPU, memory_of
 
-NPU = load_hardware("npu")
 FP32 = get("fp32")
 
 # Of one element and of one row: additions, multiplications, fused multiply-adds; how often an element is read, and how
@@ -25,21 +26,48 @@ BY_HAND = {
     "divide": ((0, 1, 4), (0, 0, 0), 1, 0),  # by the reciprocal
     "square_root": ((0, 1, 4), (0, 0, 0), 1, 0),  # x / sqrt(x)
     "function": ((0, 0, 8), (0, 0, 0), 1, 0),
+    "power": ((0, 1, 16), (0, 0, 0), 1, 0),  # exp(y log x)
     "relu": ((1, 0, 0), (0, 0, 0), 1, 0),
     "clamp": ((2, 0, 0), (0, 0, 0), 1, 0),
+    "leaky_relu": ((1, 1, 0), (0, 0, 0), 1, 0),
+    "hardswish": ((3, 2, 0), (0, 0, 0), 1, 0),  # x min(max(x + 3, 0), 6) times 1/6
     "sigmoid": ((1, 0, 12), (0, 0, 0), 1, 0),  # 1 / (exp(-x) + 1)
     "tanh": ((1, 1, 13), (0, 0, 0), 1, 0),  # 1 - 2 / (exp(2x) + 1)
     "silu": ((1, 1, 12), (0, 0, 0), 1, 0),
     "gelu": ((0, 2, 9), (0, 0, 0), 1, 0),  # h = x/2, h + h erf(x / sqrt 2)
+    "elu": ((2, 1, 8), (0, 0, 0), 1, 0),  # a (exp(x) - 1), or x
     "softplus": ((2, 0, 16), (0, 0, 0), 1, 0),
+    "mish": ((2, 2, 29), (0, 0, 0), 1, 0),  # x tanh(log(exp(x) + 1))
+    # Gradients times g, of what the forward pass keeps: y of sigmoid and tanh, x of the others.
+    "sigmoid_backward": ((1, 2, 0), (0, 0, 0), 1, 0),  # g y (1 - y)
+    "tanh_backward": ((0, 1, 1), (0, 0, 0), 1, 0),  # g (1 - y y)
+    "silu_backward": ((2, 2, 13), (0, 0, 0), 1, 0),  # s = sigmoid(x), g s (1 + x (1 - s))
+    # x / sqrt 2; erf; half of it and a half; x x; times -1/2; exp; times x's factor; both together; times g
+    "gelu_backward": ((0, 5, 18), (0, 0, 0), 1, 0),
+    "mish_backward": ((3, 3, 43), (0, 0, 0), 1, 0),  # t = tanh(softplus(x)), g (t + (x sigmoid(x)) (1 - t t))
+    "dropout": ((1, 1, 0), (0, 0, 0), 1, 0),
     "sum": ((1, 0, 0), (0, 0, 0), 1, 0),
     "mean": ((1, 0, 0), (0, 1, 0), 1, 0),
+    "maximum": ((1, 0, 0), (0, 0, 0), 1, 0),
+    "product": ((0, 1, 0), (0, 0, 0), 1, 0),
+    "norm": ((0, 0, 1), (0, 1, 4), 1, 0),  # s = sum of x x, s / sqrt(s)
+    "variance": ((2, 0, 1), (0, 2, 0), 2, 0),  # add, times 1/n; subtract, square and add, times 1/n
+    "log_sum_exp": ((3, 0, 8), (1, 0, 8), 2, 0),  # max; subtract, exp, add; log of the sum, plus the maximum
     "softmax": ((3, 1, 8), (0, 0, 4), 3, 1),  # max; subtract, exp, keep, add; times the reciprocal of the sum
     "log_softmax": ((4, 0, 8), (1, 0, 8), 3, 0),
+    # Of two operands, g and y, which are read once each to begin with: s = sum of g y, then y (g - s) reads both again;
+    # s = sum of g, then g - exp(y) s reads g again and y for the first time.
+    "softmax_backward": ((1, 1, 1), (0, 0, 0), 3, 0),
+    "log_softmax_backward": ((1, 0, 9), (0, 0, 0), 2, 0),
     "scale_and_shift": ((0, 0, 1), (0, 0, 0), 1, 0),
     "normalisation": ((2, 0, 3), (0, 2, 5), 3, 0),  # add; subtract, square and add; scale and shift; affine
+    "rms_norm": ((0, 2, 1), (0, 0, 5), 2, 0),  # s = sum of x x, r = 1 / sqrt(s/n + e); x r c
+    # Of g and x, c the weights: x' = r x - r mean, h = c g, the sums of h, h x', g x' and g; both again: r h + (p + q x)
+    "normalisation_backward": ((2, 2, 5), (0, 0, 0), 3, 0),
+    "weight_norm": ((0, 1, 1), (0, 1, 4), 2, 0),  # s = sum of x x, g / sqrt(s); times x
     "max_pool": ((1, 0, 0), (0, 0, 0), 1, 0),
     "average_pool": ((1, 0, 0), (0, 1, 0), 1, 0),
+    "interpolation": ((0, 0, 1), (0, 0, 0), 1, 0),
 }
 
 
@@ -49,14 +77,13 @@ def machine(lanes=4, energy_j=1.0, memory=NPU.memory):
 
 def memory(size_bits=10**9, read=10**9, write=10**9, read_j=0.0, write_j=0.0, dram=10**9, dram_j=0.0, latency=0):
     """A memory that costs nothing but what is said."""
-    bandwidths = {"read_bits_per_cycle": Fraction(read), "write_bits_per_cycle": Fraction(write)}
-    sram = replace(
-        NPU.memory.buffer("a"), size_bits=size_bits, read_j_per_bit=read_j, write_j_per_bit=write_j, **bandwidths
-    )
-    outer = replace(
-        NPU.memory.dram, bandwidth_bits_per_cycle=Fraction(dram), latency_cycles=latency, energy_j_per_bit=dram_j
-    )
-    return replace(NPU.memory, dram=outer, buffers=(sram,))
+    buffer = Level("sram", size_bits, ("a", "w", "o"), 2, Fraction(read), Fraction(write),
+                   read_j_per_bit=read_j, write_j_per_bit=write_j)  # fmt: skip
+    return memory_of(buffer, bandwidth=dram, latency=latency, dram_j=dram_j)
+
+
+def test_all_kinds_are_counted_by_hand():
+    assert set(BY_HAND) == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", BY_HAND)
@@ -71,6 +98,13 @@ def test_steps_and_passes_are_those_counted_by_hand(kind):
     assert cost.latency_s == cost.cycles / 1e9
     moved = vector_price(machine(memory=memory()), one, FP32).traffic_bits
     assert moved == {"dram": 0, "sram_reads": 32 * (103 + (passes - 1) * 100), "sram_writes": 32 * (50 + kept * 100)}
+
+
+def test_elementwise_are_the_kinds_of_one_pass_without_rows_but_those_that_make_other_than_one_element_of_each():
+    alone = {kind for kind, (_, row, passes, kept) in BY_HAND.items() if (row, passes, kept) == ((0, 0, 0), 1, 0)}
+    assert alone >= ELEMENTWISE
+    # Values that are only moved, results of many elements, and of a few that are weighed.
+    assert alone - ELEMENTWISE == {"move", "sum", "maximum", "product", "max_pool", "interpolation"}
 
 
 def test_the_slowest_of_lanes_ports_and_dram_sets_the_cycles():
