@@ -16,6 +16,7 @@ from simulator.hardware import Array, Mac, MacMode, load_hardware
 from simulator.hardware.tables import bundled_table
 from simulator.hardware.technology import BANDS
 from tests.oracles.formulas import evaluate
+from tests.oracles.unpriced import UNPRICED
 
 NPU = load_hardware("npu")
 OLD = bundled_table("horowitz2014_45nm")
@@ -149,8 +150,6 @@ def test_an_estimate_has_the_area_as_plain_numbers():
 
 
 def test_an_array_of_unknown_circuits_has_no_area():
-    from tests.simulator.test_cost_energy import UNPRICED
-
     unit = Mac(MacMode(UNPRICED, energy_j=1e-12), None, None)
     machine = replace(NPU, mac=unit, policy=None, side_engine=None)
     with pytest.raises(InputError, match=r"^hwconfigs/npu.yaml: area: lns8: got a format that the cost model does not"):

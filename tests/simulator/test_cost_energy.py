@@ -20,6 +20,7 @@ from simulator.errors import InputError
 from simulator.hardware import Array, MacMode, load_hardware
 from simulator.hardware.order import exact_product_bits
 from simulator.hardware.tables import bundled_table
+from tests.oracles.unpriced import UNPRICED
 
 NPU = load_hardware("npu")
 
@@ -223,21 +224,6 @@ def test_energies_of_the_file_replace_those_of_the_table():
     assert cost.energy_parts_j["acc"] == 0
     assert cost.energy_parts_j["dram"] == cost.traffic_bits["dram"] * 1e-12
     assert "mul user x/÷ 1" in cost.energy_basis and "dram user x/÷ 1" in cost.energy_basis
-
-
-class Logarithmic(formats.Format):
-    """A format whose circuits the model does not know: values are powers of two with a fraction in the exponent."""
-
-    name, bits, max, smallest_normal, smallest_subnormal, has_nan = "lns8", 8, 2.0**7, 2.0**-8, 2.0**-8, False
-    default_overflow = "sat"
-
-    def project_finite(self, *_, **__):
-        raise NotImplementedError
-
-    overflows = project_special = code_of = value_of = project_finite
-
-
-UNPRICED = replace(mac("fp8_e4m3 -> fma(fp16)"), operands=(formats.Use(Logarithmic(), "rne", "sat"),) * 2)
 
 
 @pytest.mark.parametrize(("mode", "key"), [("low", "mac.low"), ("high", "mac.high")])

@@ -10,8 +10,7 @@ import pytest
 from simulator.arithmetic.spec import mac
 from simulator.cost import Gemm, accumulation_cost, estimate, price
 from simulator.errors import InputError
-from simulator.hardware import Array, MacMode, load_hardware
-from simulator.hardware.order import array_order
+from simulator.hardware import MacMode, load_hardware
 
 NPU = load_hardware("npu")
 
@@ -107,12 +106,6 @@ def test_a_large_product_is_priced_without_a_walk_over_its_tiles(shape):
     assert found.low.cycles >= math.prod(shape) / 1024
     assert found.two_pass.flagged_outputs == pytest.approx(0.1 * shape[0] * shape[1])
     assert found.two_pass.cycles >= found.low.cycles
-
-
-def test_the_order_of_the_array_is_idempotent():
-    once = array_order(mac("fma(fp16/sat)").accumulator, Array(16, 16), 4)
-    assert str(once) == "chunk(64, fma(fp16/sat), seq(fp16/sat))"
-    assert array_order(once, Array(16, 16), 4) == once
 
 
 def test_shapes_may_be_numpy_integers():

@@ -14,8 +14,10 @@ from pydantic import BaseModel
 
 import simulator.hardware.load as loader
 from formats import Use
+from simulator.arithmetic.spec import mac
 from simulator.errors import InputError
-from simulator.hardware import VectorUnit, load_hardware, schema
+from simulator.hardware import Array, VectorUnit, load_hardware, schema
+from simulator.hardware.order import array_order
 from simulator.hardware.quantities import parse_quantity
 from simulator.hardware.tables import bundled_table, table_names
 from simulator.hardware.technology import BANDS
@@ -108,6 +110,12 @@ def test_the_order_follows_from_the_array(accepted, dataflow, written, meant):
         ).replace("}'", "}")
     )
     assert str(machine.mac.low.spec.accumulator) == meant
+
+
+def test_the_order_of_the_array_is_idempotent():
+    once = array_order(mac("fma(fp16/sat)").accumulator, Array(16, 16), 4)
+    assert str(once) == "chunk(64, fma(fp16/sat), seq(fp16/sat))"
+    assert array_order(once, Array(16, 16), 4) == once
 
 
 def test_widths_of_states_partial_sums_and_outputs(accepted):
