@@ -36,11 +36,13 @@ class TileQueues:
     """Tiles in order on boundaries with queues.
 
     Args:
+        gemms: the tiles of each. One begins when the last output of the one before has reached the DRAM; the engine
+            goes on with what it has.
         copies: of tiles of A, W and outputs in the buffers. staged: of tiles in each staging level, outermost first.
         latency: of the DRAM. per_output, queue: cycles of the engine for a flagged output, and its room; None: any.
     """
 
-    tiles: list[TileJob]
+    gemms: list[list[TileJob]]
     copies: tuple[int, int, int]
     staged: list[int]
     latency: int
@@ -48,11 +50,25 @@ class TileQueues:
     queue: int | None = None
     now: int = 0
     engine_done: int = 0
+    _tiles: list[TileJob] = field(default_factory=list)  # of the GEMM under way, which began at a cycle
+    _began: int = 0
     _jobs: dict[tuple[str, int, int], _Job] = field(default_factory=dict)
+    _pending: list[int] = field(default_factory=list)  # cycles left of each flagged output in the engine or before it
 
     def run(self) -> int:
         """Return the cycle at which the last output has reached the DRAM; `engine_done`: that of the last result."""
-        boundaries, last = len(self.staged) + 1, len(self.tiles) - 1
+        for tiles in self.gemms:
+            self._tiles, self._began, self._jobs = tiles, self.now, {}
+            self._gemm()
+            for _ in range(self.latency):
+                self._advance([])
+        end = self.now
+        while self._pending:
+            self._advance([])
+        return end
+
+    def _gemm(self) -> None:
+        boundaries, last = len(self.staged) + 1, len(self._tiles) - 1
         order = [("load", 0)]
         for t in range(last + 1):
             pair = [("load", t + 1), ("store", t - 1)]
@@ -60,13 +76,12 @@ class TileQueues:
         order.append(("store", last))
         queues: list[list[_Job]] = [[] for _ in range(boundaries)]
         for kind, t in order:
-            tile = self.tiles[t]
+            tile = self._tiles[t]
             for b, cycles in enumerate(tile.loads if kind == "load" else tile.stores):
                 if cycles or (kind == "store" and b == boundaries - 1):  # nothing to store takes its turn all the same
                     self._jobs[kind, t, b] = job = _Job(kind, t, cycles)
                     queues[b].append(job)
-        computing = [_Job("compute", t, tile.compute) for t, tile in enumerate(self.tiles)]
-        pending: list[int] = []  # cycles left of each flagged output in the engine or before it
+        computing = [_Job("compute", t, tile.compute) for t, tile in enumerate(self._tiles)]
         emitted = dict.fromkeys(range(last + 1), 0)
         while True:
             changed = True
@@ -85,9 +100,9 @@ class TileQueues:
                     continue
                 if not job.begun and self._may_compute(job.tile):
                     job.begun = changed = True
-                tile, out = self.tiles[job.tile], emitted[job.tile]
-                if self._due(tile, job, out) and (self.queue is None or len(pending) < self.queue):
-                    pending.append(self.per_output)
+                tile, out = self._tiles[job.tile], emitted[job.tile]
+                if self._due(tile, job, out) and (self.queue is None or len(self._pending) < self.queue):
+                    self._pending.append(self.per_output)
                     emitted[job.tile] += 1
                     changed = True
                 elif job.begun and job.left == 0 and out == tile.flagged:
@@ -96,21 +111,17 @@ class TileQueues:
             if all(job.done for job in everything):
                 break
             now = next((job for job in computing if not job.done), None)
-            waits = now is not None and self._due(self.tiles[now.tile], now, emitted[now.tile])
-            self._advance([job for job in everything if not (waits and job is now)], pending)
-        end = self.now
-        while pending:
-            self._advance([], pending)
-        return end + self.latency
+            waits = now is not None and self._due(self._tiles[now.tile], now, emitted[now.tile])
+            self._advance([job for job in everything if not (waits and job is now)])
 
-    def _advance(self, jobs: list[_Job], pending: list[int]) -> None:
+    def _advance(self, jobs: list[_Job]) -> None:
         for job in jobs:
             job.left -= job.begun and job.left > 0
         self.now += 1
-        if pending:
-            pending[0] -= 1
-            if not pending[0]:
-                pending.pop(0)
+        if self._pending:
+            self._pending[0] -= 1
+            if not self._pending[0]:
+                self._pending.pop(0)
                 self.engine_done = self.now
 
     def _of(self, kind: str, tile: int, boundary: int) -> _Job | None:
@@ -129,9 +140,9 @@ class TileQueues:
         if job.kind == "store":
             if innermost and not computing[job.tile].done:
                 return False
-            nothing = not self.tiles[job.tile].stores[boundary]
+            nothing = not self._tiles[job.tile].stores[boundary]
             return boundary == 0 or nothing or self._room_in(boundary - 1, "store", boundary, boundary - 1)
-        if boundary == 0 and self.now < self.latency:
+        if boundary == 0 and self.now < self._began + self.latency:
             return False
         if not innermost:
             return self._room_in(boundary, "load", boundary, boundary + 1)
@@ -144,9 +155,9 @@ class TileQueues:
         return sum(job is not None and not job.done for job in left) < self.staged[level]
 
     def _copy_is_free(self, which: int, tile: int, computing: list[_Job]) -> bool:
-        if not self.tiles[tile].brings[which]:
+        if not self._tiles[tile].brings[which]:
             return True
-        bringing = [t for t in range(tile + 1) if self.tiles[t].brings[which]]
+        bringing = [t for t in range(tile + 1) if self._tiles[t].brings[which]]
         used = sum(not computing[following - 1].done for following in bringing[1:])  # by tiles up to the next bringing
         return used < self.copies[which]
 

@@ -49,30 +49,31 @@ def places(pipeline):
     ]
 
 
-def queues(pipeline, flagged=(0,), **engine):
+def queues(pipeline, gemms=1, flagged=(0,), **engine):
     """The machine advanced cycle by cycle; `flagged` are outputs of one output tile after the other, over and over."""
-    memory, tiles, flags = pipeline.memory, [], itertools.cycle(flagged)
-    for place in places(pipeline):
+    memory, flags = pipeline.memory, itertools.cycle(flagged)
+
+    def job(*place):
         stored = pipeline.stored_bits(*place)
-        tiles.append(
-            TileJob(
-                pipeline.compute(*place)[1],
-                [cycles for _, cycles in reversed(pipeline.loads(memory, *place))],
-                [math.ceil(stored / port) for port in reversed(pipeline.outward_bits_per_cycle)],
-                pipeline.comes(*place),
-                next(flags) if stored else 0,
-            )
+        return TileJob(
+            pipeline.compute(*place)[1],
+            [cycles for _, cycles in reversed(pipeline.loads(memory, *place))],
+            [math.ceil(stored / port) for port in reversed(pipeline.outward_bits_per_cycle)],
+            pipeline.comes(*place),
+            next(flags) if stored else 0,
         )
+
+    tiles = [[job(*place) for place in places(pipeline)] for _ in range(gemms)]
     copies = tuple(memory.buffer(tensor).buffers for tensor in "awo")
     staged = [level.buffers for level in memory.staging]
     return TileQueues(tiles, copies, staged, memory.dram.latency_cycles, **engine)
 
 
 @settings(max_examples=80, deadline=None)
-@given(pipelines())
-def test_the_walk_is_that_of_a_machine_advanced_cycle_by_cycle(pipeline):
-    found = walk(pipeline)
-    assert found.cycles == queues(pipeline).run()
+@given(pipelines(), st.integers(1, 2))
+def test_the_walk_is_that_of_a_machine_advanced_cycle_by_cycle(pipeline, gemms):
+    found = walk(pipeline, gemms)
+    assert found.cycles == queues(pipeline, gemms).run()
     assert sum(found.parts.values()) == found.cycles
     assert found.parts["bank_stall"] == found.parts["queue_stall"] == 0
 
@@ -89,9 +90,8 @@ def test_a_full_queue_holds_up_the_array_as_in_the_machine(pipeline, flags, per_
     tiles = sum(pipeline.stored_bits(*place) > 0 for place in places(pipeline)) * gemms
     flagged = list(itertools.islice(itertools.cycle(flags), tiles))
     found = walk(pipeline, gemms, [(one, one * per_output) for one in flagged], queue)
-    if gemms == 1:
-        machine = queues(pipeline, flags, per_output=per_output, queue=queue)
-        assert (found.cycles, found.recomputed) == (machine.run(), machine.engine_done)
+    machine = queues(pipeline, gemms, flags, per_output=per_output, queue=queue)
+    assert (found.cycles, found.recomputed) == (machine.run(), machine.engine_done)
     assert sum(found.parts.values()) == found.cycles
     alone = gemms * walk(pipeline).cycles
     assert found.cycles - found.parts["queue_stall"] <= alone <= found.cycles <= alone + sum(flagged) * per_output
