@@ -39,11 +39,9 @@ def memory_of(
     return Memory(Dram(Fraction(bandwidth), latency, dram_j), buffers, sums, staging)
 
 
-def level_of(
-    name: str, kib: float, holds: tuple[str, ...] = ("a", "w", "o"), *, ports: int = 256, copies: int = 2
-) -> Level:
-    """A level whose ports both move so many bits a cycle."""
-    return Level(name, int(kib * 8192), holds, copies, Fraction(ports), Fraction(ports))
+def level_of(name: str, kib: float, holds: tuple[str, ...] = ("a", "w", "o"), ports: int = 256) -> Level:
+    """A level of two copies whose ports both move so many bits a cycle."""
+    return Level(name, int(kib * 8192), holds, 2, Fraction(ports), Fraction(ports))
 
 
 @st.composite

@@ -62,7 +62,7 @@ BY_HAND = {
     "scale_and_shift": ((0, 0, 1), (0, 0, 0), 1, 0),
     "normalisation": ((2, 0, 3), (0, 2, 5), 3, 0),  # add; subtract, square and add; scale and shift; affine
     "rms_norm": ((0, 2, 1), (0, 0, 5), 2, 0),  # s = sum of x x, r = 1 / sqrt(s/n + e); x r c
-    # Of g and x, c the weights: x' = r x - r mean, h = c g, the sums of h, h x', g x' and g; both again: r h + (p + q x)
+    # Of g and x, with weights c: x' = r x - r mean, h = c g, sums of h, h x', g x' and g; both again: r h + (p + q x)
     "normalisation_backward": ((2, 2, 5), (0, 0, 0), 3, 0),
     "weight_norm": ((0, 1, 1), (0, 1, 4), 2, 0),  # s = sum of x x, g / sqrt(s); times x
     "max_pool": ((1, 0, 0), (0, 0, 0), 1, 0),

@@ -358,8 +358,8 @@ def test_a_group_of_outputs_runs_on_the_engine_that_the_policy_names(accepted, r
 def test_an_engine_of_another_height_needs_sums_without_order_or_in_the_pes(accepted):
     text = "array: {rows: 16, columns: 16, dataflow: FLOW}\nmac: {low: fp8_e4m3 -> fma(fp16), high: MAC}\n"
     text += "side_engine: {kind: array, rows: 6, columns: 6}\n"
-    for flow, mac in (("os", "fp8_e4m3 -> fma(fp32)"), ("ws", "fp8_e4m3 -> exact(fp32)")):
-        machine = accepted(text.replace("FLOW", flow).replace("MAC", mac))
+    for flow, high in (("os", "fp8_e4m3 -> fma(fp32)"), ("ws", "fp8_e4m3 -> exact(fp32)")):
+        machine = accepted(text.replace("FLOW", flow).replace("MAC", high))
         assert (machine.policy.gather, machine.recomputing_engine.array.rows) == ("coltile", 6)
 
 
