@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^python -m simulator .*$", README, re.MULTILINE)
 OUTPUTS = re.findall(r"<!-- output: (.*?) -->\n```\n(.*?)```", README, re.DOTALL)
 
 
@@ -33,6 +34,19 @@ def test_the_shown_output_is_what_the_command_prints(tmp_path):
         assert done.returncode == 0, done.stderr
         printed = done.stdout.rsplit("Results in", 1)[0]
         assert printed.strip() == shown.rsplit("Results in", 1)[0].strip()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_does_what_it_says(command, tmp_path):
+    (tmp_path / "tests").symlink_to(ROOT / "tests")  # files of the checkout that commands name
+    words = [sys.executable if word == "python" else word for word in shlex.split(command, comments=True)]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    named = [word for word in words if word.endswith((".html", ".json"))]
+    assert [name for name in named if not (tmp_path / name).exists()] == []
 
 
 def test_every_link_into_the_repository_leads_somewhere():

@@ -394,7 +394,7 @@ def test_a_plot_beside_json_leaves_standard_output_to_the_record(command, tmp_pa
         (["--plot", "none/x.html", "fp16"], r"none/x\.html: the plot cannot be written there \(No such file or dir"),
         (["--markdown", "page", "fp16"], r"--markdown goes with nothing but names for a table"),
         (["--markdown", "table", "--json", "fp16"], r"--markdown goes with nothing but names for a table"),
-        (["--markdown", "table", "fp17"], r"unknown format 'fp17'"),
+        (["--markdown", "table", "fp17"], r"format 'fp17' is unknown"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(command, tmp_path, arguments, message):
