@@ -315,7 +315,8 @@ class _Builder:
         )
         output = None if form.output is None else Use.parse(form.output)
         energy = None if form.energy is None else float(form.energy.value)
-        return MacMode(MacSpec(accumulator, operands, output), rate, energy)
+        stored = None if form.stored is None else Use.parse(form.stored).format
+        return MacMode(MacSpec(accumulator, operands, output), rate, energy, stored=stored)
 
     def _memory(self, form: schema.MemorySection) -> Memory:
         latency = form.dram.latency

@@ -75,12 +75,15 @@ class MacMode:
         spec: its arithmetic, with the order of summation that follows from the array.
         rate: MACs that a PE takes together. energy_j: of one MAC as the file gives it, None: from the technology table.
         passes: cycles in which it takes them: more than one where it is composed of a narrower multiplier.
+        stored: format into which results are converted on their way to memory, None: that of the result. It changes
+            no result: the next layer quantises its operands to it.
     """
 
     spec: MacSpec
     rate: int = 1
     energy_j: float | None = None
     passes: int = 1
+    stored: Format | None = None
 
     @cached_property
     def operand_formats(self) -> tuple[Format, Format]:
@@ -107,8 +110,8 @@ class MacMode:
 
     @cached_property
     def output_bits(self) -> int:
-        """Width of a stored result."""
-        return self.spec.result.format.bits
+        """Width of a result in memory."""
+        return (self.spec.result.format if self.stored is None else self.stored).bits
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,13 @@ class ModeSection(Section):
         examples=["fp8_e4m3/sat"],
         json_schema_extra=without("of the accumulator"),
     )
+    stored: Annotated[str, BeforeValidator(checks.vector_format)] | None = Field(
+        default=None,
+        description="format of results in memory, into which they are converted behind the array; the bits are those "
+        "of `output`, since the next layer quantises its operands to it anyway",
+        examples=["bf16"],
+        json_schema_extra=without("of the result"),
+    )
     rate: (
         Annotated[
             Quantity,
@@ -323,7 +330,7 @@ class VectorUnitSection(Section):
     )
     lanes: Annotated[int, BeforeValidator(checks.count(16))] | None = Field(
         default=None,
-        description="elements per cycle",
+        description="elementary operations per cycle",
         examples=[16],
         json_schema_extra=without("none: nothing of the unit, nor what only moves values, is priced"),
     )

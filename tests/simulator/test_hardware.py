@@ -15,6 +15,7 @@ from pydantic import BaseModel
 import simulator.hardware.load as loader
 from formats import Use
 from simulator.arithmetic.spec import mac
+from simulator.cost import Gemm, price
 from simulator.errors import InputError
 from simulator.hardware import Array, VectorUnit, load_hardware, schema
 from simulator.hardware.order import array_order
@@ -123,6 +124,29 @@ def test_widths_of_states_partial_sums_and_outputs(accepted):
     low = accepted(text).mac.low
     assert [fmt.name for fmt in low.operand_formats] == ["fp8_e4m3", "fp16"]
     assert (low.accumulator_bits, low.partial_sum_bits, low.output_bits) == (16, 32, 16)
+
+
+def test_stored_results_change_the_bill_and_no_bit(accepted):
+    text = """array: {rows: 16, columns: 8}
+mac: {low: {operands: int8, accumulator: "fixed(32, 0, wrap)"}}
+memory:
+  dram: {bandwidth: "8 B/cycle"}
+  sram: {size: "64 KiB", read: "128 B/cycle", write: "128 B/cycle"}
+  accumulators: {size: "4 KiB"}
+"""
+    sums, stored = accepted(text), accepted(text.replace("wrap)\"", "wrap)\", stored: int8"))
+    assert stored.mac.low.spec == sums.mac.low.spec
+    assert (sums.mac.low.output_bits, stored.mac.low.output_bits, stored.mac.low.partial_sum_bits) == (32, 8, 32)
+    before, after = (price(machine, Gemm(10, 20, 30), "low").traffic_bits for machine in (sums, stored))
+    saved = 10 * 20 * (32 - 8)
+    changed = {name: before[name] - bits for name, bits in after.items() if bits != before[name]}
+    assert changed == {"dram": saved, "sram_writes": saved, "sram_reads": saved}  # written, and read for the store
+
+
+@pytest.mark.parametrize("form", ["mxfp4", "bf16/sr(8)", "fp99"])
+def test_stored_results_are_single_values_rounded_without_random_words(refused, form):
+    (message,) = refused(SHORT.replace("fma(fp8_e4m3)}", f"{{accumulator: fma(fp8_e4m3), stored: {form}}}}}"))
+    assert re.match(r"m\.yaml:2:\d+: mac\.low\.stored: got ", message)
 
 
 def test_a_vector_unit_has_a_format_lanes_and_an_energy(accepted):
