@@ -30,7 +30,7 @@ def mode_energy(machine: Machine, mode: MacMode, *, on_engine: bool = False) -> 
     shared = unit.datapath == "multi_mode" and not on_engine
     slices = unit.low if mode.passes > 1 and not on_engine else None
     try:
-        return mac_energy(machine.technology.table, mode, 1 if shared else 0, slices)
+        return mac_energy(machine.technology.table, mode, 1 if shared else 0, slices, machine.technology.given_class)
     except InputError as error:
         key = "mac.low" if mode is unit.low else "mac.high"
         raise InputError(f"{machine.source}: {key}: {error}") from None
@@ -185,15 +185,15 @@ def memory_charges(machine: Machine) -> tuple[dict[str, tuple[tuple[str, Entry],
     Returns:
         (by name of an on-chip level: (what a read is called, its energy), (the same of a write); that of the DRAM).
     """
-    memory, table = machine.memory, machine.technology.table
+    memory, technology = machine.memory, machine.technology
     assert memory is not None
+
+    def energy(given: float | None, auto: Entry) -> Entry:
+        return auto if given is None else technology.given(given, "bit")
+
     found = {}
     for level in (*memory.levels, *(() if memory.accumulators is None else (memory.accumulators,))):
-        auto = table.sram_energy(level.size_bits)
-        read, write = _or_given(level.read_j_per_bit, auto), _or_given(level.write_j_per_bit, auto)
+        auto = technology.table.sram_energy(level.size_bits)
+        read, write = energy(level.read_j_per_bit, auto), energy(level.write_j_per_bit, auto)
         found[level.name] = (f"{level.name} reads", read), (f"{level.name} writes", write)
-    return found, _or_given(memory.dram.energy_j_per_bit, table.dram_j_per_bit)
-
-
-def _or_given(given: float | None, auto: Entry) -> Entry:
-    return auto if given is None else Entry(given, "user", "machine file", "bit")
+    return found, energy(memory.dram.energy_j_per_bit, technology.table.dram_j_per_bit)

@@ -46,22 +46,30 @@ class MacEnergy:
 
 
 @lru_cache(maxsize=1024)
-def mac_energy(table: TechnologyTable, mode: MacMode, further_modes: int, slices: MacMode | None = None) -> MacEnergy:
+def mac_energy(
+    table: TechnologyTable,
+    mode: MacMode,
+    further_modes: int,
+    slices: MacMode | None = None,
+    given_class: str = "user",
+) -> MacEnergy:
     """Return the energy of a MAC mode; an energy given in the machine file counts as multiplier, without split.
 
     Args:
         table: of the node. mode: arithmetic. further_modes: that the same datapath has.
         slices: the mode whose multiplier forms the products, in several passes; None for one of this mode's own.
+        given_class: of an energy that the mode is given with.
     Raises:
         InputError: a format that the model does not price.
     """
     given = mode.energy_j
     if given is not None:
-        mac: Charges = (("mul", "MACs, as the machine file gives them", Entry(given, "user", "machine file", "MAC")),)
+        each = Entry(given, given_class, "machine file", "MAC")
+        mac: Charges = (("mul", "MACs, as the machine file gives them", each),)
         try:
             fold = _charges(table, fold_components(mode), further_modes, "add", "partial sums: ")
         except InputError:  # bounded by that of a MAC
-            fold = (("acc", "partial sums: as a MAC", Entry(given, "user", "machine file", "add")),)
+            fold = (("acc", "partial sums: as a MAC", replace(each, unit="add")),)
         return MacEnergy(mac, fold, idle_energy(table, mac), (None, None))
     mac = _charges(table, components(mode, slices), further_modes, "MAC")
     fold = _charges(table, fold_components(mode), further_modes, "add", "partial sums: ")

@@ -14,7 +14,6 @@ from simulator.arithmetic.accumulators import Exact
 from simulator.errors import InputError
 from simulator.hardware import Machine, MacMode
 from simulator.hardware.order import GUARD_BITS, innermost
-from simulator.hardware.technology import Entry
 from simulator.result import CycleItem, EnergyItem
 
 from .bill import first_pass_energy, idle_neighbours, scoring_energy, second_pass_energy
@@ -181,7 +180,7 @@ def _priced(
     idle_neighbours(machine, mode, cycles, work, ledger)
     technology = machine.technology
     latency_s = cycles / technology.frequency_hz
-    ledger.add("leak", "static power", latency_s, Entry(technology.leakage_w, "user", "machine file", "s"))
+    ledger.add("leak", "static power", latency_s, technology.given(technology.leakage_w, "s"))
     sums = ledger.totals()
     cost = Cost(
         mode=mode,

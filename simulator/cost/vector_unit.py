@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from formats import Format
 from simulator.errors import InputError
 from simulator.hardware import Machine
-from simulator.hardware.technology import BANDS, Entry
+from simulator.hardware.technology import BANDS
 from simulator.result import EnergyItem
 
 from .bill import memory_charges
@@ -222,8 +222,9 @@ def vector_price(machine: Machine, operation: VectorOperation, form: Format) -> 
     if traffic["dram"]:
         assert machine.memory is not None
         cycles += 2 * machine.memory.dram.latency_cycles
-    latency_s = cycles / machine.technology.frequency_hz
-    ledger.add("leak", "static power", latency_s, Entry(machine.technology.leakage_w, "user", "machine file", "s"))
+    technology = machine.technology
+    latency_s = cycles / technology.frequency_hz
+    ledger.add("leak", "static power", latency_s, technology.given(technology.leakage_w, "s"))
     totals = ledger.totals()
     uncertainty = _uncertainty(machine)
     return VectorCost(
@@ -285,13 +286,13 @@ def _memory(machine: Machine, operation: VectorOperation, bits: int, ledger: Led
 
 
 def _uncertainty(machine: Machine) -> str:
-    return UNCERTAINTY if machine.vector_unit.energy_j is None else "user"
+    return UNCERTAINTY if machine.vector_unit.energy_j is None else machine.technology.given_class
 
 
 def _add_steps(machine: Machine, steps: Steps, form: Format, ledger: Ledger) -> None:
     given = machine.vector_unit.energy_j
     if given is not None:
-        ledger.add("vector unit", "steps", steps.total, Entry(given, "user", "machine file", "step"))
+        ledger.add("vector unit", "steps", steps.total, machine.technology.given(given, "step"))
         return
     found = lane_energies(machine.technology.table, form)
     assert found is not None

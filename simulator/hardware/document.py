@@ -8,6 +8,7 @@ numbers and text. `off`, `012`, `0x10` and `1:30` are text, `1e-3` is a number; 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +21,7 @@ from simulator.errors import InputError
 from .quantities import describe
 
 Keys = tuple[str | int, ...]
+Report = Callable[[Keys, str], None]  # takes the keys of what is wrong, and a message: found; expected; what to do
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"[-+]?(\d{1,30}\.\d{0,30}|\.\d{1,30}|\d{1,30}(?=[eE]))([eE][-+]?\d{1,3})?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,18 +12,16 @@ from simulator.arithmetic.spec import mac
 from simulator.errors import InputError
 
 from . import schema
-from .document import Keys
+from .document import Keys, Report
 from .records import LayerRule, Scaling
-
-Problem = Callable[[Keys, str], None]
 
 _SECTION = TypeAdapter(schema.LayerSection)
 _SCALING = tuple(schema.ScalingSection.model_fields)
 
 
-def layer_rules(sections: Mapping[str, schema.LayerSection], problem: Problem) -> tuple[LayerRule, ...]:
-    """Return the rules of the section `layers`; `problem` takes (keys below it, message) of what does not fit."""
-    return tuple(_rule(pattern, section, problem) for pattern, section in sections.items())
+def layer_rules(sections: Mapping[str, schema.LayerSection], report: Report) -> tuple[LayerRule, ...]:
+    """Return the rules of the section `layers`; `report` takes (keys below it, message) of what does not fit."""
+    return tuple(_rule(pattern, section, report) for pattern, section in sections.items())
 
 
 def read_layers(layers: Mapping[str, Any]) -> tuple[LayerRule, ...]:
@@ -64,29 +62,29 @@ def _first(pattern: str, error: ValidationError) -> str:
     return f"{where}: got {found['input']!r}; expected a MAC, or a mapping of {known}; give e.g. 'high'"
 
 
-def _rule(pattern: str, section: schema.LayerSection, problem: Problem) -> LayerRule:
+def _rule(pattern: str, section: schema.LayerSection, report: Report) -> LayerRule:
     at = (pattern,)
     operands = None if section.operands is None else _operands(section.operands)
     if section.mac == "float32":
         for key in ("operands", "output", "policy", "activations", "weights"):
             if getattr(section, key) is not None:
-                problem((*at, key), "got it beside mac: float32, which quantises nothing; expected none; remove it")
+                report((*at, key), "got it beside mac: float32, which quantises nothing; expected none; remove it")
     if section.policy is not None and section.mac not in (None, "two_pass"):
-        problem(
+        report(
             (*at, "policy"),
             f"got it beside mac: {section.mac}, which has one pass; expected mac: two_pass; write it, or remove policy",
         )
     if section.mac is not None and section.operands is not None and "->" in section.mac:
-        problem(
+        report(
             (*at, "operands"),
             f"got it beside mac: {section.mac}, which may name operands; expected one of the two; remove one",
         )
     activations, weights = (
-        None if form is None else _scaling((*at, name), form, name, problem)
+        None if form is None else _scaling((*at, name), form, name, report)
         for name, form in (("activations", section.activations), ("weights", section.weights))
     )
     if activations and weights and activations.block and weights.block and activations.block != weights.block:
-        problem(
+        report(
             (*at, "weights"),
             f"got blocks of {weights.block} with activations in blocks of {activations.block}; expected blocks of one "
             "size, which meet in the sums; make them equal",
@@ -102,26 +100,26 @@ def _operands(form: str | list[str]) -> tuple[Use, Use] | None:
     return mac({"accumulator": "fma(fp32)", "operands": form}).operands
 
 
-def _scaling(at: Keys, form: schema.ScalingSection, operand: str, problem: Problem) -> Scaling:
+def _scaling(at: Keys, form: schema.ScalingSection, operand: str, report: Report) -> Scaling:
     if (form.per == "block") != (form.block is not None):
-        problem(
+        report(
             at,
             "got per: block without its size; expected block beside it; add e.g. block: 32"
             if form.block is None
             else f"got block: {form.block} with per: {form.per}; expected per: block; write it, or remove block",
         )
     if form.percentile is not None and form.method != "percentile":
-        problem(
+        report(
             (*at, "percentile"),
             f"got it with method: {form.method}; expected method: percentile; write it, or remove percentile",
         )
     if operand == "weights" and form.per == "row":
-        problem((*at, "per"), "got row; expected tensor, channel or block for weights; write one of them")
+        report((*at, "per"), "got row; expected tensor, channel or block for weights; write one of them")
     if operand == "weights" and form.when == "calibrated":
-        problem((*at, "when"), "got calibrated for weights, which are at hand; expected none; remove it")
+        report((*at, "when"), "got calibrated for weights, which are at hand; expected none; remove it")
     if form.per == "row" and form.when == "calibrated":
-        problem((*at, "when"), "got calibrated for rows, which differ from input to input; expected dynamic; write it")
+        report((*at, "when"), "got calibrated for rows, which differ from input to input; expected dynamic; write it")
     percentile = 99.9 if form.percentile is None and form.method == "percentile" else form.percentile or 100.0
     if form.to is not None and form.method == "mse":
-        problem((*at, "to"), "got it with method: mse, which tries all scales; expected none; remove it")
+        report((*at, "to"), "got it with method: mse, which tries all scales; expected none; remove it")
     return Scaling(form.per, form.block or 0, form.method, percentile, form.to, form.when, form.powers_of_two)

@@ -196,9 +196,12 @@ class _Builder:
         except ValueError as error:
             self._problem(("technology", "node"), str(error))
         table = overridden(
-            table, form.overrides, lambda at, message: self._problem(("technology", "overrides", *at), message)
+            table,
+            form.overrides,
+            form.given_class,
+            lambda at, message: self._problem(("technology", "overrides", *at), message),
         )
-        return Technology(table, float(form.frequency.value), float(form.leakage.value))
+        return Technology(table, float(form.frequency.value), float(form.leakage.value), form.given_class)
 
     def _array(self) -> Array:
         form = self.form.array

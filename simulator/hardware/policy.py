@@ -8,26 +8,26 @@ from dataclasses import replace
 from formats import FixedFormat, FloatFormat, Use
 from simulator.arithmetic.accumulators import Exact, Late
 
-from .layers import Problem
+from .document import Report
 from .records import SIDE_METRICS, Array, Mac, MacMode, Policy, SideEngine
 from .schema import PolicySection, SideEngineSection
 
 
-def side_engine(form: SideEngineSection, array: Array, high: MacMode, problem: Problem) -> SideEngine | None:
+def side_engine(form: SideEngineSection, array: Array, high: MacMode, report: Report) -> SideEngine | None:
     """Return the engine of a section; None with a problem.
 
     Args:
-        form: the section. array, high: of the machine. problem: notes what is wrong.
+        form: the section. array, high: of the machine. report: notes what is wrong.
     """
     needed, others = (("lanes",), ("rows", "columns")) if form.kind == "dot" else (("rows", "columns"), ("lanes",))
     fields = SideEngineSection.model_fields
     for key in needed:
         if getattr(form, key) is None:
             words, example = fields[key].description, (fields[key].examples or [""])[0]
-            problem(("side_engine", key), f"missing; expected {words}; add e.g. '{key}: {example}'")
+            report(("side_engine", key), f"missing; expected {words}; add e.g. '{key}: {example}'")
     for key in others:
         if getattr(form, key) is not None:
-            problem(
+            report(
                 ("side_engine", key),
                 f"got {getattr(form, key)} with side_engine.kind: {form.kind}; expected {' and '.join(needed)}; "
                 f"remove it, or write kind: {'array' if form.kind == 'dot' else 'dot'}",
@@ -38,7 +38,7 @@ def side_engine(form: SideEngineSection, array: Array, high: MacMode, problem: P
         return None
     # One MAC has one order of summation: the runs of the array's rows are those of whole folds of the engine.
     if array.dataflow in ("ws", "is") and not _without_order(high) and array.rows % form.rows:
-        problem(
+        report(
             ("side_engine", "rows"),
             f"got {form.rows}, in which sums would end elsewhere than in the {array.rows} of array.rows; expected a "
             "number that divides these, so that the second pass sums in the order of mac.high; change one of the two",
@@ -53,49 +53,49 @@ def _without_order(mode: MacMode) -> bool:
 
 
 def two_pass_policy(
-    form: PolicySection, engine: SideEngineSection | None, mac: Mac, given: Callable[..., bool], problem: Problem
+    form: PolicySection, engine: SideEngineSection | None, mac: Mac, given: Callable[..., bool], report: Report
 ) -> Policy:
     """Return the policy of a section.
 
     Args:
         form: the section. engine: that of the side engine. mac: of the machine, with two modes.
-        given: whether a path of keys stands in the file. problem: notes what is wrong.
+        given: whether a path of keys stands in the file. report: notes what is wrong.
     """
-    side_metric, side_format = _side_metric(form, problem)
+    side_metric, side_format = _side_metric(form, report)
     gather = form.gather or ("element" if engine is not None and engine.kind == "dot" else "coltile")
     usual = engine is not None and (gather == "element" or engine.kind == "array")
     runs_on = form.runs_on or ("side_engine" if usual else "array")
     overlap = form.overlap or ("tile" if runs_on == "side_engine" else "none")
     if gather == "element" and (engine is None or engine.kind != "dot"):
-        problem(
+        report(
             ("policy", "gather") if given("policy", "gather") else ("policy",),
             f"got element without a {'side' if engine is None else 'dot-product'} engine; expected row, coltile or "
             f"tile; write one, or {'add side_engine' if engine is None else 'side_engine.kind: dot'}",
         )
     elif gather == "element" and runs_on == "array":
-        problem(
+        report(
             ("policy", "runs_on"),
             "got array, which cannot take single outputs, with policy.gather: element; expected side_engine; "
             "write it, or another gather",
         )
     elif runs_on == "side_engine" and engine is None:
-        problem(
+        report(
             ("policy", "runs_on"),
             "got side_engine in a machine without one; expected array; write it, or add side_engine",
         )
     elif runs_on == "array" and engine is not None:
-        problem(
+        report(
             ("side_engine",),
             f"got an engine that policy.gather: {gather} does not use, as it runs on the array; expected none; remove "
             "it, or write policy.runs_on: side_engine",
         )
     if runs_on == "array" and overlap == "tile":
-        problem(
+        report(
             ("policy", "overlap"),
             f"got tile, but policy.gather: {gather} runs on the array itself; expected none; write none",
         )
     if form.weights == "sliced":
-        _check_slices(mac, problem)
+        _check_slices(mac, report)
     return Policy(
         form.tolerance,
         gather,
@@ -110,13 +110,13 @@ def two_pass_policy(
     )
 
 
-def _side_metric(form: PolicySection, problem: Problem) -> tuple[str, Use | None]:
+def _side_metric(form: PolicySection, report: Report) -> tuple[str, Use | None]:
     """Return the hardware of the score and, of a running sum, the format."""
     fitting = SIDE_METRICS[form.score]
     side_metric = form.side_metric or fitting[0]
     if side_metric not in fitting:
         scores = [score for score, metrics in SIDE_METRICS.items() if side_metric in metrics]
-        problem(
+        report(
             ("policy", "side_metric"),
             f"got {side_metric} with policy.score: {form.score}, which is computed with {' or '.join(fitting)}; "
             f"expected {' or '.join(fitting)}, or policy.score: {' or '.join(scores)}; change one of the two",
@@ -124,7 +124,7 @@ def _side_metric(form: PolicySection, problem: Problem) -> tuple[str, Use | None
     if side_metric == "abs_sum":
         return side_metric, Use.parse(form.side_format or "uint16")
     if form.side_format is not None:
-        problem(
+        report(
             ("policy", "side_format"),
             f"got {form.side_format} with policy.side_metric: {side_metric}, which keeps no running sum; expected "
             "none; remove it",
@@ -132,13 +132,13 @@ def _side_metric(form: PolicySection, problem: Problem) -> tuple[str, Use | None
     return side_metric, None
 
 
-def _check_slices(mac: Mac, problem: Problem) -> None:
+def _check_slices(mac: Mac, report: Report) -> None:
     """Check that the narrow operands are the leading bits of the wide ones."""
     assert mac.high is not None
     low, high = mac.low.spec.operands, mac.high.spec.operands
     if low != high and (low is None or high is None or not all(map(_leads, low, high))):
         shown = ["none" if uses is None else "*".join(map(str, uses)) for uses in (low, high)]
-        problem(
+        report(
             ("policy", "weights"),
             f"got sliced with operands {shown[0]} in mac.low and {shown[1]} in mac.high, where the first are not the "
             "leading bits of the second; expected floats of one exponent range, rounded by rz in mac.low, such as "

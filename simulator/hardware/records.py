@@ -16,7 +16,7 @@ from simulator.result import Setting
 from .document import Keys
 from .hashing import remembers_hash
 from .order import partial_sum_bits, state_bits, stored_bits
-from .technology import TechnologyTable
+from .technology import Entry, TechnologyTable
 
 _FP32 = Use.parse("fp32")
 
@@ -28,11 +28,17 @@ class Technology:
     Args:
         table: energies and areas of the node, with source and class.
         frequency_hz: clock of everything on chip. leakage_w: static power of the chip, 0 if the file gives none.
+        given_class: of the energies and the power that the file gives.
     """
 
     table: TechnologyTable
     frequency_hz: float
     leakage_w: float
+    given_class: str = "user"
+
+    def given(self, value: float, unit: str) -> Entry:
+        """Return an energy or a power of the file as an entry."""
+        return Entry(value, self.given_class, "machine file", unit)
 
 
 @remembers_hash
@@ -259,11 +265,11 @@ SIDE_METRICS = {
 
 @dataclass(frozen=True)
 class VectorUnit:
-    """What computes all but products: `lanes` elements at a time, each with an adder and a multiplier.
+    """What computes all but products: `lanes` elementary operations at a time, on an adder and a multiplier each.
 
     Args:
         format: of its operands and results. lanes: elementary operations per cycle, None: the unit is not priced.
-        energy_j: of one elementary operation as the file gives it, None: from the energy table, by the format.
+        energy_j: of one elementary operation as the file gives it, None: from the technology table, by the format.
     """
 
     format: Use = _FP32

@@ -16,6 +16,7 @@ from simulator.arithmetic.accumulators import Accumulator
 from . import checks
 from .quantities import Quantity
 from .records import SIDE_METRICS
+from .technology import BANDS
 
 
 class Section(BaseModel):
@@ -44,7 +45,7 @@ class TechnologySection(Section):
         Annotated[Quantity, BeforeValidator(checks.quantity("length", least=1e-10, most=1e-5, example="7 nm"))] | None
     ) = Field(
         default=None,
-        description="process node; checked against the table, or picks it",
+        description="process node; picks the table, or is that of the chip where `table` is of another",
         examples=["7 nm"],
         json_schema_extra=without("of the table, else 7 nm"),
     )
@@ -61,9 +62,14 @@ class TechnologySection(Section):
     )
     overrides: Annotated[dict[str, Any], BeforeValidator(checks.overrides)] = Field(
         default={},
-        description="entries of the table with values of your own, without a band",
+        description="entries of the table with values of your own",
         examples=["{adder_j_per_bit: 1.2 fJ/bit}"],
         json_schema_extra=without("none"),
+    )
+    given_class: Annotated[str, BeforeValidator(checks.choice(*BANDS))] = Field(
+        default="user",
+        description="class, and with it the band, of all energies, powers and entries that this file gives",
+        examples=["assumed"],
     )
     leakage: Annotated[Quantity, BeforeValidator(checks.quantity("power", least=0, most=1e4, example="10 mW"))] = Field(
         default=Quantity(Fraction(0), "power"), description="static power of the chip", examples=["10 mW"]

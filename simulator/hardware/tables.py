@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import as_file, files
@@ -14,7 +13,7 @@ from typing import Any
 
 from simulator.errors import InputError
 
-from .document import Document, Keys, read_document
+from .document import Document, Keys, Report, read_document
 from .quantities import describe, parse_quantity
 from .technology import BANDS, Entry, TechnologyTable, dimension_of, unit_of
 
@@ -25,12 +24,10 @@ _EXAMPLES = {
     "area per square bit": "3.9 µm²/bit²",
     "area per bit": "4.3 µm²/bit",
 }
-_NO_ENTRIES = ("name", "node_nm", "warning", "scaled")
+_NO_ENTRIES = ("name", "node_nm", "warning", "transfer")
 ENTRIES = tuple(field.name for field in fields(TechnologyTable) if field.name not in _NO_ENTRIES)
 _SRAM = "sram_j_per_bit"
 _ENTRY_KEYS = ("value", "class", "source")
-
-Problem = Callable[[Keys, str], None]
 
 
 def table_names() -> list[str]:
@@ -60,10 +57,11 @@ def find_table(name: str | None, node_nm: float | None, directory: Path, shown: 
 
     Args:
         name: of a table, or its path from the machine file on; None for that of the node.
-        node_nm: process node; None for that of the table, or 7 nm. A node next to that of the table is scaled from it.
+        node_nm: process node; None for that of the table, or 7 nm. A node next to that of the table is scaled from it;
+            for any other the numbers of a table that is named are taken as they are.
         directory: of the machine file. shown: the name of that file in messages.
     Raises:
-        ValueError: no table is of the node or next to it. InputError: a file that is no table.
+        ValueError: none is named, and none is of the node or next to it. InputError: a file that is no table.
     """
     if name is None:
         tables = [bundled_table(known) for known in table_names()]
@@ -79,17 +77,13 @@ def find_table(name: str | None, node_nm: float | None, directory: Path, shown: 
     for table in tables:
         if node_nm in neighbours(table):
             return scaled_table(table, node_nm)
-    near = [f"{node:g} nm" for table in tables for node in neighbours(table)]
-    scaled = f", or one next to it, scaled: {', '.join(near)}" if near else ""
     if name is not None:
-        raise ValueError(
-            f"got {node_nm:g} nm, but technology.table: {name} is of {tables[0].node_nm:g} nm; expected the same node"
-            f"{scaled}; change one of the two"
-        )
+        return unscaled_table(tables[0], node_nm)
     known = ", ".join(f"{table.node_nm:g} nm ({table.name})" for table in tables)
+    near = ", ".join(f"{node:g} nm" for table in tables for node in neighbours(table))
     raise ValueError(
-        f"got {node_nm:g} nm; expected a node with a technology table: {known}{scaled}; write one of them, or give a "
-        "file of your own as technology.table"
+        f"got {node_nm:g} nm; expected a node with a technology table: {known}, or one next to it, scaled: {near}; "
+        "write one of them, or name the table whose numbers to take as they are as technology.table"
     )
 
 
@@ -188,22 +182,23 @@ def entry_value(name: str, form: object) -> float:
     return float(form)
 
 
-def overridden(table: TechnologyTable, values: dict[str, Any], problem: Problem) -> TechnologyTable:
-    """Return a table with single entries of a machine file, of class user.
+def overridden(table: TechnologyTable, values: dict[str, Any], given_class: str, report: Report) -> TechnologyTable:
+    """Return a table with single entries of a machine file.
 
     Args:
-        values: by name of the entry; that of the SRAM holds for all sizes.
-        problem: takes (the keys of a wrong value from `values` on, what is wrong with it).
+        values: by name of the entry; that of the SRAM holds for all sizes. given_class: theirs.
+        report: takes (the keys of a wrong value from `values` on, what is wrong with it).
     """
     found: dict[str, Any] = {}
     for name, form in values.items():
         if name not in ENTRIES:
-            problem((name,), f"got no entry of a technology table; {_near(name, ENTRIES)}")
+            report((name,), f"got no entry of a technology table; {_near(name, ENTRIES)}")
             continue
         try:
-            entry = Entry(entry_value(name, form), "user", f"machine file: technology.overrides.{name}", unit_of(name))
+            source = f"machine file: technology.overrides.{name}"
+            entry = Entry(entry_value(name, form), given_class, source, unit_of(name))
         except ValueError as error:
-            problem((name,), str(error))
+            report((name,), str(error))
             continue
         found[name] = ((8.0, entry),) if name == _SRAM else entry
     return replace(table, **found)
@@ -265,20 +260,36 @@ def scaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
     voltage, curves = scaling_curves()
     here, there = (next(c for c in curves if c.node_nm == node) for node in (table.node_nm, node_nm))
     energy, area = there.energy(voltage) / here.energy(voltage), there.area / here.area
-
-    def scaled(name: str, entry: Entry) -> Entry:
-        if name == "dram_j_per_bit" or not unit_of(name):
-            return entry
-        factor = energy if "_j_per_" in name else area
-        kind = entry.uncertainty if entry.band >= BANDS["scaled"] else "scaled"
-        source = f"{entry.source}; x {factor:.3g} from {table.node_nm:g} nm, Stillmaker and Baas 2017"
-        return replace(entry, value=entry.value * factor, uncertainty=kind, source=source)
-
-    found: dict[str, Any] = {name: scaled(name, getattr(table, name)) for name in ENTRIES if name != _SRAM}
-    found[_SRAM] = tuple((size, scaled(_SRAM, entry)) for size, entry in table.sram_j_per_bit)
     warning = (
         f"{node_nm:g} nm has no table of its own: energies on the chip are those of {table.name} x {energy:.3g}, areas "
         f"x {area:.3g}, of class scaled, by the curves of Stillmaker and Baas 2017 at {voltage:g} V, which over many "
         "nodes are 3 to 6 times too optimistic"
     )
-    return replace(table, node_nm=node_nm, warning=warning, scaled=True, **found)
+    found = _transferred(table, (energy, area), f"from {table.node_nm:g} nm, Stillmaker and Baas 2017")
+    return replace(found, node_nm=node_nm, warning=warning, transfer="scaled")
+
+
+def unscaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
+    """Return a table whose numbers are taken as they are for another node, of class scaled (estimate)."""
+    warning = (
+        f"technology.node is {node_nm:g} nm, technology.table: {table.name} is of {table.node_nm:g} nm: energies and "
+        "areas on the chip are taken from it as they are, of class scaled"
+    )
+    found = _transferred(table, (1.0, 1.0), f"at {table.node_nm:g} nm, taken for {node_nm:g} nm")
+    return replace(found, node_nm=node_nm, warning=warning, transfer="unscaled")
+
+
+def _transferred(table: TechnologyTable, factors: tuple[float, float], how: str) -> TechnologyTable:
+    """Return a table with energies and areas on the chip times a factor each, of class scaled at least."""
+
+    def entry_of(name: str, entry: Entry) -> Entry:
+        if name == "dram_j_per_bit" or not unit_of(name):
+            return entry
+        factor = factors[0 if "_j_per_" in name else 1]
+        kind = entry.uncertainty if entry.band >= BANDS["scaled"] else "scaled"
+        times = "" if factor == 1 else f"x {factor:.3g} "
+        return replace(entry, value=entry.value * factor, uncertainty=kind, source=f"{entry.source}; {times}{how}")
+
+    found: dict[str, Any] = {name: entry_of(name, getattr(table, name)) for name in ENTRIES if name != _SRAM}
+    found[_SRAM] = tuple((size, entry_of(_SRAM, entry)) for size, entry in table.sram_j_per_bit)
+    return replace(table, **found)

@@ -73,7 +73,8 @@ class TechnologyTable:
         partial_product_um2_per_bit2, adder_um2_per_bit, float_adder_um2_per_bit, rounded_multiplier_um2_per_bit2,
             rounded_multiplier_um2_per_bit, shifter_um2_per_bit, register_um2_per_bit: area of the same.
         sram_cell_um2_per_bit: a bit cell. sram_efficiency: share of an SRAM's area that its cells take.
-        warning: what a reader of any result must know of the table, empty for nothing. scaled: whether it is scaled.
+        warning: what a reader of any result must know of the table, empty for nothing.
+        transfer: how its numbers came to the node from another: scaled | unscaled; empty: they are its own.
     """
 
     name: str
@@ -100,10 +101,10 @@ class TechnologyTable:
     sram_cell_um2_per_bit: Entry
     sram_efficiency: Entry
     warning: str = ""
-    scaled: bool = False
+    transfer: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}{', scaled' if self.scaled else ''} ({self.node_nm:g} nm)"
+        return f"{self.name}{', ' if self.transfer else ''}{self.transfer} ({self.node_nm:g} nm)"
 
     def sram_energy(self, size_bits: int) -> Entry:
         """Return the energy per bit of an SRAM of a size (estimate: log-log through the points of the table)."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from formats import get
 from simulator.cost import Gemm, area, price
+from simulator.cost.vector_unit import VectorOperation, vector_price
 from simulator.errors import InputError
 from simulator.hardware import load_hardware
 from simulator.hardware.tables import bundled_table, neighbours, read_table, scaled_table, scaling_curves
@@ -167,6 +169,32 @@ def test_wrong_overrides_are_refused(machine, overrides, message):
     assert str(caught.value) == f"m.yaml:1:{message}"
 
 
+def test_what_a_file_gives_has_the_class_that_it_says(tmp_path):
+    """Energies of MACs, memory and vector unit, static power and overrides."""
+    text = """technology: {leakage: 1 W, overrides: {register_j_per_bit: "1 fJ/bit"}%s}
+array: {rows: 4, columns: 4}
+mac: {low: {operands: int8, accumulator: "fixed(32, 0, wrap)", energy: 1 pJ}}
+memory:
+  dram: {bandwidth: "8 B/cycle", energy: 4 pJ/bit}
+  sram: {size: 64 KiB, read: 64 B/cycle, write: 64 B/cycle, read_energy: 1 pJ/bit, write_energy: 1 pJ/bit}
+vector_unit: {lanes: 4, energy: 1 pJ}
+"""
+    path, costs = tmp_path / "m.yaml", {}
+    for kind in ("user", "assumed"):
+        path.write_text(text % (", given_class: assumed" if kind == "assumed" else ""))
+        machine = load_hardware(path)
+        costs[kind] = price(machine, Gemm(8, 8, 8), "low")
+        given = {item.part for item in costs[kind].energy_items if item.source.startswith("machine file")}
+        assert given == {"mul", "register", "sram", "dram", "leak"}
+        classes = {i.uncertainty for i in costs[kind].energy_items if i.source.startswith("machine file")}
+        unit = vector_price(machine, VectorOperation("elementwise", 64, 64, 64, 64), get("fp32"))
+        assert classes == {kind} == {unit.energy_basis.split()[2]}
+    user, assumed = costs["user"], costs["assumed"]
+    assert user.energy_j == assumed.energy_j
+    of_table_j = user.energy_parts_j["idle"] + user.energy_parts_j["acc"]
+    assert assumed.energy_high_j - user.energy_high_j == pytest.approx(3 * (user.energy_j - of_table_j))
+
+
 # --- nodes scaled from a neighbour ------------------------------------------------------------------------------------
 
 
@@ -216,6 +244,38 @@ def test_every_result_of_a_scaled_node_says_so(machine):
     )
     assert "table horowitz2014_45nm, scaled (65 nm): mul scaled x/÷ 4" in found.energy_basis
     assert area(scaled).area_high_um2 == pytest.approx(4 * area(scaled).area_um2)
+
+
+def test_numbers_of_a_named_table_are_taken_as_they_are_for_a_node_far_from_it(machine):
+    found, old = machine("{node: 28 nm, table: horowitz2014_45nm}"), bundled_table("horowitz2014_45nm")
+    table = found.technology.table
+    assert (table.name, table.node_nm) == ("horowitz2014_45nm", 28.0)
+    for name in ("adder_j_per_bit", "register_um2_per_bit", "sram_cell_um2_per_bit", "shifter_j_per_bit"):
+        entry, was = getattr(table, name), getattr(old, name)
+        assert (entry.value, entry.band) == (was.value, 4.0) and "at 45 nm, taken for 28 nm" in entry.source
+    assert table.sram_energy(1 << 18).value == old.sram_energy(1 << 18).value
+    assert (table.dram_j_per_bit, table.idle_factor) == (old.dram_j_per_bit, old.idle_factor)
+    cost = price(found, Gemm(4, 4, 4), "low")
+    assert cost.warnings[0] == (
+        "technology.node is 28 nm, technology.table: horowitz2014_45nm is of 45 nm: energies and areas on the chip are "
+        "taken from it as they are, of class scaled"
+    )
+    assert "table horowitz2014_45nm, unscaled (28 nm): mul scaled x/÷ 4" in cost.energy_basis
+    assert cost.energy_high_j == pytest.approx(4 * cost.energy_j)
+
+
+def test_a_named_table_is_scaled_to_the_node_next_to_it(machine):
+    named = machine("{node: 65 nm, table: horowitz2014_45nm}")
+    assert named.technology == machine("{node: 65 nm}").technology
+
+
+def test_a_table_of_the_users_own_is_taken_for_another_node_with_a_band_and_overrides_keep_theirs(machine):
+    mine = TABLE.replace("class: fit", "class: user")
+    table = machine(
+        '{node: 3 nm, table: tables/mine.yaml, overrides: {adder_j_per_bit: "1 fJ/bit"}}', mine
+    ).technology.table
+    assert table.partial_product_j_per_bit2.uncertainty == "scaled"
+    assert table.adder_j_per_bit.uncertainty == "user"
 
 
 @pytest.mark.parametrize("node", [32, 28, 130, 5])
