@@ -57,11 +57,15 @@ def array_order(written: Accumulator, array: Array, rate: int) -> Accumulator:
             "for each operation; expected an accumulator without order; set array.dataflow to ws, is or os, or write "
             "exact(FORMAT)"
         )
-    if array.dataflow == "dot":
-        return written
-    if array.dataflow == "os":
-        return written if array.interleave == 1 else _interleaved(written, array.interleave, rate)
-    return _chunked(written, array.rows, rate)
+    if array.dataflow not in ("os", "dot"):
+        return _chunked(written, array.rows, rate)
+    step = _step(innermost(written))
+    if rate % step:
+        raise ValueError(
+            f"got steps of {step} products with a rate of {rate} MAC/cycle and array.dataflow: {array.dataflow}, whose "
+            f"PEs add the products of a cycle; expected a rate that is a multiple of {step}; change rate or accumulator"
+        )
+    return written if array.interleave == 1 else _interleaved(written, array.interleave, rate)
 
 
 def _interleaved(written: Accumulator, lanes: int, rate: int) -> Accumulator:

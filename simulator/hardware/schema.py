@@ -464,7 +464,7 @@ class MachineFile(Section):
     )
     side_engine: SideEngineSection | None = Field(
         default=None,
-        description="engine of the second pass, for `gather: element`",
+        description="engine of the second pass, beside the array",
         examples=["{lanes: 64}"],
         json_schema_extra=without("none"),
     )

@@ -186,7 +186,7 @@ def overridden(table: TechnologyTable, values: dict[str, Any], given_class: str,
     """Return a table with single entries of a machine file.
 
     Args:
-        values: by name of the entry; that of the SRAM holds for all sizes. given_class: theirs.
+        values: by name of the entry; `sram_j_per_bit` holds for all sizes. given_class: theirs.
         report: takes (the keys of a wrong value from `values` on, what is wrong with it).
     """
     found: dict[str, Any] = {}

@@ -120,7 +120,7 @@ WORK = (
     Work("eyeriss_like", "low", FRAMES, ALEXNET, 15.4, "MB", f"{EYERISS}; compressed"),
     Work("eyeriss_like", "low", FRAMES, ALEXNET, 4 * 278 / 34.7, "mJ", f"{EYERISS}: 278 mW"),
     Work("nvidia_v100", "low", "fp16, 8192 x 8192 x 8192", ((8192, 8192, 8192, 1),), 83, "TFLOPS",
-         "Markidis et al., IPDPSW 2018, arXiv 1803.04014, abstract: up to, of which size it does not say"),
+         "Markidis et al., IPDPSW 2018, arXiv 1803.04014, abstract: up to, of which size and board it does not say"),
     Work("nvidia_a100", "low", "fp16, 6912 x 16384 x 2048", ((6912, 16384, 2048, 1),), 267.9, "TFLOPS", FINDER),
     Work("nvidia_h100", "high", "fp16, 6144 x 17920 x 2816", ((6144, 17920, 2816, 1),), 792.1, "TFLOPS", FINDER),
 )  # fmt: skip

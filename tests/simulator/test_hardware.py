@@ -447,7 +447,7 @@ def test_what_one_pe_of_an_output_stationary_array_does_is_taken_as_written(acce
 @pytest.mark.parametrize(
     ("low", "meant"),
     [
-        ("h100.fp16", "fp16 -> aligned(n=16, frac=25, out=fp32/rz, e_min=-133)"),
+        ("{accumulator: h100.fp16}", "fp16 -> aligned(n=16, frac=25, out=fp32/rz, e_min=-133)"),
         ("{accumulator: h100.fp8.wgmma}", "fp8_e4m3 -> aligned(n=32, frac=13, out=e8m13/rz, e_min=-133)"),
         ("{accumulator: h100.fp16, output: fp16}", "fp16 -> aligned(n=16, frac=25, out=fp16, e_min=-133)"),
         ("{accumulator: h100.fp16, operands: bf16, output: bf16}",
@@ -457,7 +457,30 @@ def test_what_one_pe_of_an_output_stationary_array_does_is_taken_as_written(acce
     ],
 )  # fmt: skip
 def test_a_preset_brings_its_formats(accepted, low, meant):
-    assert str(accepted(f"array: {{rows: 4, columns: 4, dataflow: os}}\nmac: {{low: {low}}}\n").mac.low.spec) == meant
+    mode = f"{low.removesuffix('}')}, rate: 32 MAC/cycle}}"
+    assert str(accepted(f"array: {{rows: 4, columns: 4, dataflow: os}}\nmac: {{low: {mode}}}\n").mac.low.spec) == meant
+
+
+def test_a_preset_in_one_line_is_summed_in_the_order_of_the_array(accepted):
+    spec = accepted("array: {rows: 16, columns: 4}\nmac: {low: h100.fp16}\n").mac.low.spec
+    assert str(spec) == "fp16 -> chunk(16, aligned(n=16, frac=25, out=fp32/rz, e_min=-133), seq(fp32/rz))"
+
+
+@pytest.mark.parametrize("dataflow", ["os", "dot"])
+@pytest.mark.parametrize(
+    ("accumulator", "step"),
+    [("fma(fp16, 32)", 32), ("v100.fp16", 4), ("late(chunk(64, fma(fp16, 8), seq(fp32)))", 8)],
+)
+def test_a_unit_that_keeps_its_sum_takes_whole_steps_in_a_cycle(accepted, refused, dataflow, accumulator, step):
+    text = f"array: {{rows: 4, columns: 4, dataflow: {dataflow}}}\nmac: {{low: {{accumulator: '{accumulator}', rate: %s}}}}\n"
+    for rate in (step, 2 * step):
+        assert accepted(text % f"{rate} MAC/cycle").mac.low.rate == rate
+    for rate in (step // 2, step + 1):
+        (line,) = refused(text % f"{rate} MAC/cycle")
+        assert line.startswith("m.yaml:2:") and line.endswith(
+            f"mac.low.accumulator: got steps of {step} products with a rate of {rate} MAC/cycle and array.dataflow: {dataflow}, "
+            f"whose PEs add the products of a cycle; expected a rate that is a multiple of {step}; change rate or accumulator"
+        )
 
 
 def test_best_refuses_an_accumulator_with_an_order(refused):
