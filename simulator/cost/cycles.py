@@ -47,7 +47,7 @@ def check_fidelity(machine: Machine, fidelity: str) -> None:
     """
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity: got {fidelity!r}; expected one of {', '.join(FIDELITIES)}; choose one")
-    if fidelity == "event" and machine.array.compat != "none":
+    if fidelity == "event" and machine.array.like_scalesim:
         raise InputError(
             f"{machine.source}: array.compat: {machine.array.compat}: got fidelity event, for which SCALE-Sim's counts "
             "have no tiles; expected analytic; choose it, or remove array.compat"

@@ -36,7 +36,7 @@ from simulator.arithmetic.accumulators import (
 )
 from simulator.errors import InputError
 from simulator.hardware import MacMode
-from simulator.hardware.order import adder_bits
+from simulator.hardware.widths import adder_bits
 
 # Stem of a coefficient -> the entries of a table with its energy and its area.
 COEFFICIENTS = {

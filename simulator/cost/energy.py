@@ -1,6 +1,6 @@
 """Energy of single operations from the technology table (estimates), and the ledger of what an operation costs.
 
-Coefficients, their sources and classes are in the tables beside this file; what is counted in datapath.py.
+Coefficients, their sources and classes are in the tables of simulator/hardware; what is counted in datapath.py.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from simulator.hardware import Machine
+from simulator.hardware.policy import usual_overlap, usual_place
 from simulator.result import GatherResult
 
 from .bill import first_pass_energy, scoring_energy, second_pass_energy
@@ -47,12 +48,11 @@ def with_gather(machine: Machine, gather: str) -> Machine | None:
     assert policy is not None
     if gather == policy.gather:
         return machine
-    dot = engine is not None and engine.array is None
-    if gather == "element" and not dot:
+    kind = None if engine is None else engine.kind
+    if gather == "element" and kind != "dot":
         return None
-    on_engine = engine is not None and (gather == "element") == dot
-    overlap = "none" if not on_engine else policy.overlap if machine.recomputing_engine else "tile"
-    runs_on = "side_engine" if on_engine else "array"
+    runs_on = usual_place(gather, kind)
+    overlap = policy.overlap if runs_on == policy.runs_on else usual_overlap(runs_on)
     return replace(machine, policy=replace(policy, gather=gather, runs_on=runs_on, overlap=overlap))
 
 

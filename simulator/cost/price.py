@@ -10,10 +10,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from simulator.arithmetic.accumulators import Exact
+from simulator.arithmetic.accumulators import Exact, innermost
 from simulator.errors import InputError
 from simulator.hardware import Machine, MacMode
-from simulator.hardware.order import GUARD_BITS, innermost
+from simulator.hardware.widths import GUARD_BITS
 from simulator.result import CycleItem, EnergyItem
 
 from .bill import first_pass_energy, idle_neighbours, scoring_energy, second_pass_energy
@@ -156,7 +156,7 @@ def _priced(
     zero_macs = _zero_macs(machine, gemm, zeros)
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
-    if machine.array.compat == "scalesim3":
+    if machine.array.like_scalesim:
         machine = replace(machine, memory=None)  # of its own, which never stalls
     array, first = machine.array, first_pass(machine, gemm, mode)
     second: tuple[Work, Flags] | None = None
@@ -215,7 +215,7 @@ def first_pass(machine: Machine, gemm: Gemm, mode: str) -> Pass:
         InputError: a memory too small for one fold.
     """
     problem = _problem(machine, gemm, mode)
-    if machine.array.compat == "scalesim3":
+    if machine.array.like_scalesim:
         return scalesim_pass(machine.array, problem)
     try:
         return uniform_pass(machine.array, machine.memory, machine.array.dataflow, problem)
@@ -324,7 +324,7 @@ def _warnings(
     found = [machine.technology.table.warning] if machine.technology.table.warning else []
     if mode.spec.operands is None:
         found.append("the MAC names no operand formats: operands are priced as fp32, 32 bit each")
-    if machine.array.compat == "scalesim3":
+    if machine.array.like_scalesim:
         found.append(scalesim_artefacts(machine.array.dataflow))
     elif machine.memory is None:
         found.append("no memory described: operands are on chip, no stalls, no memory energy")

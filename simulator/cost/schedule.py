@@ -95,7 +95,7 @@ class Schedule(NamedTuple):
                 formula = f"{_counted(count, 'tile')} x ({_closed_form(array, flow, part, (rows, columns), streamed)})"
                 shape = f"in tiles of {tiles.m} x {tiles.n} x {tiles.k}"
                 yield CycleItem(part, f"{what}, {shape}", formula, count * getattr(run, part))
-        if array.compat == "scalesim3":
+        if array.like_scalesim:
             formula = f"-1 x {_counted(self.gemm.gemms, 'GEMM')}"
             yield CycleItem("compute", "SCALE-Sim counts up to the index of the last cycle", formula, -self.gemm.gemms)
 

@@ -1,19 +1,18 @@
 """Machines: strict YAML files to frozen records, and the order of summation that follows from the array."""
 
+from .layer_rules import LayerRule, Scaling
 from .layers import read_layers
 from .load import bundled_names, load_hardware
 from .records import (
     AccumulatorBuffer,
     Array,
     Dram,
-    LayerRule,
     Level,
     Mac,
     Machine,
     MacMode,
     Memory,
     Policy,
-    Scaling,
     SideEngine,
     Technology,
     VectorUnit,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
 from simulator.arithmetic.accumulators import Accumulator
 from simulator.arithmetic.grammar import accumulator
@@ -18,9 +18,9 @@ from simulator.arithmetic.presets import presets
 from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
-from .order import significand_bits
 from .quantities import UNITS, Quantity, describe, parse_quantity
 from .tables import ENTRIES, bundled_table, is_path, table_names
+from .widths import significand_bits
 
 _LARGEST_COUNT = 2**20
 
@@ -163,10 +163,15 @@ def version(form: object) -> int:
     return 1
 
 
+def fits_tolerance(value: object) -> TypeGuard[float]:
+    """Whether a value is a tolerance: a number >= 0 or infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0  # which NaN is not
+
+
 @takes("number >= 0, `.inf`", type="number", minimum=0)
 def tolerance(form: object) -> float:
     """A number >= 0 or infinity."""
-    if isinstance(form, bool) or not isinstance(form, int | float) or math.isnan(form) or form < 0:
+    if not fits_tolerance(form):
         raise ValueError(f"got {describe(form)}; expected a plain number >= 0, or .inf; write e.g. 0.5")
     return float(form)
 

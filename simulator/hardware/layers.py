@@ -13,7 +13,7 @@ from simulator.errors import InputError
 
 from . import schema
 from .document import Keys, Report
-from .records import LayerRule, Scaling
+from .layer_rules import LayerRule, Scaling
 
 _SECTION = TypeAdapter(schema.LayerSection)
 _SCALING = tuple(schema.ScalingSection.model_fields)

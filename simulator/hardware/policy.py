@@ -52,6 +52,20 @@ def _without_order(mode: MacMode) -> bool:
     return isinstance(accumulator.inner if isinstance(accumulator, Late) else accumulator, Exact)
 
 
+def usual_place(gather: str, engine: str | None) -> str:
+    """Return what recomputes a gather unless a file says it: side_engine or array.
+
+    Args:
+        engine: kind of the side engine, dot | array; None without one.
+    """
+    return "side_engine" if engine == "array" or (engine == "dot" and gather == "element") else "array"
+
+
+def usual_overlap(runs_on: str) -> str:
+    """Return the overlap of the passes unless a file says it."""
+    return "tile" if runs_on == "side_engine" else "none"
+
+
 def two_pass_policy(
     form: PolicySection, engine: SideEngineSection | None, mac: Mac, given: Callable[..., bool], report: Report
 ) -> Policy:
@@ -62,11 +76,11 @@ def two_pass_policy(
         given: whether a path of keys stands in the file. report: notes what is wrong.
     """
     side_metric, side_format = _side_metric(form, report)
-    gather = form.gather or ("element" if engine is not None and engine.kind == "dot" else "coltile")
-    usual = engine is not None and (gather == "element" or engine.kind == "array")
-    runs_on = form.runs_on or ("side_engine" if usual else "array")
-    overlap = form.overlap or ("tile" if runs_on == "side_engine" else "none")
-    if gather == "element" and (engine is None or engine.kind != "dot"):
+    kind = None if engine is None else engine.kind
+    gather = form.gather or ("element" if kind == "dot" else "coltile")
+    runs_on = form.runs_on or usual_place(gather, kind)
+    overlap = form.overlap or usual_overlap(runs_on)
+    if gather == "element" and kind != "dot":
         report(
             ("policy", "gather") if given("policy", "gather") else ("policy",),
             f"got element without a {'side' if engine is None else 'dot-product'} engine; expected row, coltile or "

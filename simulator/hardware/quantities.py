@@ -146,3 +146,8 @@ def _remedy(unit: str, dimensions: tuple[str, ...], example: str) -> str:
         if near:
             return f'did you mean "{near[0]}"?'
     return f'write e.g. "{example}"'
+
+
+def optional_float(quantity: Quantity | None) -> float | None:
+    """Return a quantity in its base unit; None for none."""
+    return None if quantity is None else float(quantity.value)

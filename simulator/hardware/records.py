@@ -13,10 +13,12 @@ from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 from simulator.result import Setting
 
+from .checks import fits_tolerance
 from .document import Keys
 from .hashing import remembers_hash
-from .order import partial_sum_bits, state_bits, stored_bits
+from .layer_rules import LayerRule
 from .technology import Entry, TechnologyTable
+from .widths import partial_sum_bits, state_bits, stored_bits
 
 _FP32 = Use.parse("fp32")
 
@@ -65,6 +67,11 @@ class Array:
     interleave: int = 1
     copies: int = 1
     compat: str = "none"
+
+    @property
+    def like_scalesim(self) -> bool:
+        """Whether cycles and words are counted as SCALE-Sim does."""
+        return self.compat == "scalesim3"
 
     @property
     def pes(self) -> int:
@@ -251,6 +258,11 @@ class SideEngine:
     array: Array | None = None
     queue: int | None = None
 
+    @property
+    def kind(self) -> str:
+        """dot | array."""
+        return "dot" if self.array is None else "array"
+
 
 # The score of an output, and the hardware that it can be computed with: from the finished output; a running sum of
 # |a w| beside that of a w; another low pass over |a| and |w|; the norms of the rows of A and the columns of W.
@@ -306,71 +318,6 @@ class Policy:
     side_format: Use | None = None
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """How an operand is scaled: x / scale is quantised, the accumulated products are multiplied by the scales.
-
-    Args:
-        per: tensor (one scale), row (one for each row of the operand: a token, an image), channel (activations: input
-            channels, whose scales move into the weights; weights: output channels) or block (of input channels, of
-            each row or output; the sums of the blocks are added in float32).
-        block: input channels of a block, if per is block.
-        method: max (the largest magnitude is put at `to`), percentile (a percentile of the magnitudes is) or mse (the
-            scale of the least mean square error).
-        percentile: of the method of that name. to: None for the format's largest value; less leaves an accumulator
-            room for its sums.
-        when: dynamic (from the values at hand) or calibrated (from samples seen before); weights are always at hand.
-        powers_of_two: whether a scale is a power of two.
-    """
-
-    per: str = "tensor"
-    block: int = 0
-    method: str = "max"
-    percentile: float = 100.0
-    to: float | None = None
-    when: str = "dynamic"
-    powers_of_two: bool = True
-
-    def __str__(self) -> str:
-        per = f"{self.per} of {self.block}" if self.block else self.per
-        method = f"percentile {self.percentile:g}" if self.method == "percentile" else self.method
-        to = "" if self.to is None else f" to {self.to:g}"
-        powers = "powers of two" if self.powers_of_two else "any float32"
-        return f"per {per} by {method}{to}, {self.when}, {powers}"
-
-
-@dataclass(frozen=True)
-class LayerRule:
-    """What a file or a user says of some layers; None wherever nothing is said.
-
-    Args:
-        pattern: glob on the path of a module.
-        mac: low, high, two_pass, exact, float32 or a MAC in its string form.
-        operands, output: formats in place of the MAC's. tolerance: in place of the policy's.
-        activations, weights: scales of the two operands. vector: format of the vector unit.
-        gradients: like mac, of the backward pass.
-    """
-
-    pattern: str
-    mac: str | None = None
-    operands: tuple[Use, Use] | None = None
-    output: Use | None = None
-    tolerance: float | None = None
-    activations: Scaling | None = None
-    weights: Scaling | None = None
-    vector: Use | None = None
-    gradients: str | None = None
-
-    def __str__(self) -> str:
-        operands = None if self.operands is None else "*".join(map(str, self.operands))
-        said = {
-            "mac": self.mac, "operands": operands, "output": self.output, "tolerance": self.tolerance,
-            "activations": self.activations, "weights": self.weights, "vector": self.vector,
-            "gradients": self.gradients,
-        }  # fmt: skip
-        return "; ".join(f"{key}: {value}" for key, value in said.items() if value is not None)
-
-
 @remembers_hash
 @dataclass(frozen=True)
 class Machine:
@@ -423,12 +370,7 @@ class Machine:
                 f"{self.source}: policy: got tolerance {tolerance} for a machine without a two-pass policy; "
                 "expected a machine with mac.high; leave the tolerance out"
             )
-        if (
-            isinstance(tolerance, bool)
-            or not isinstance(tolerance, int | float)
-            or math.isnan(tolerance)
-            or tolerance < 0
-        ):
+        if not fits_tolerance(tolerance):
             raise InputError(f"tolerance: got {tolerance!r}; expected a number >= 0 or infinity; give e.g. 0.5")
         configuration = dict(self.configuration)
         if configuration:

@@ -1,7 +1,7 @@
 """The schema of a machine file, version 1: which keys there are and what each takes.
 
 Every field's description says what it is; its example is what a message proposes. Checks that concern several keys at
-once are in load.py.
+once are in build.py.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Tables of technologies: strict YAML files to records, single entries replaced, and nodes scaled from a neighbour."""
+"""Tables of technologies: strict YAML files to records, and single entries replaced."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any
 from simulator.errors import InputError
 
 from .document import Document, Keys, Report, read_document
+from .nodes import neighbours, scaled_table, unscaled_table
 from .quantities import describe, parse_quantity
-from .technology import BANDS, Entry, TechnologyTable, dimension_of, unit_of
+from .technology import BANDS, ENTRIES, SRAM, Entry, TechnologyTable, dimension_of, unit_of
 
 # What a message proposes, by dimension.
 _EXAMPLES = {
@@ -24,18 +25,14 @@ _EXAMPLES = {
     "area per square bit": "3.9 µm²/bit²",
     "area per bit": "4.3 µm²/bit",
 }
-_NO_ENTRIES = ("name", "node_nm", "warning", "transfer")
-ENTRIES = tuple(field.name for field in fields(TechnologyTable) if field.name not in _NO_ENTRIES)
-_SRAM = "sram_j_per_bit"
+_FOLDER = files("simulator") / "hardware"
 _ENTRY_KEYS = ("value", "class", "source")
 
 
 def table_names() -> list[str]:
     """Return the names of the tables that ship with the simulator."""
-    # Read as files: importing simulator.cost here would close a circle of imports.
-    return sorted(
-        f.name.removesuffix(".yaml") for f in (files("simulator") / "cost").iterdir() if f.name.endswith(".yaml")
-    )
+    suffix = "nm.yaml"  # a table is named after its node, which stillmaker2017.yaml beside them is not
+    return sorted(f.name.removesuffix(".yaml") for f in _FOLDER.iterdir() if f.name.endswith(suffix))
 
 
 @cache
@@ -43,7 +40,7 @@ def bundled_table(name: str) -> TechnologyTable:
     """Return a table by name; InputError lists the known ones."""
     if name not in table_names():
         raise InputError(f"technology table {name!r} is unknown; expected one of {', '.join(table_names())}")
-    with as_file(files("simulator") / "cost" / f"{name}.yaml") as path:
+    with as_file(_FOLDER / f"{name}.yaml") as path:
         return read_table(path, path.name)
 
 
@@ -110,8 +107,8 @@ def read_table(path: Path, shown: str) -> TechnologyTable:
         node_nm = float(parse_quantity(data["node"], ("length",), "7 nm").value * 10**9)
     except ValueError as error:
         document.problem(("node",), str(error))
-    points = _points(document, data[_SRAM])
-    entries: dict[str, Any] = {key: _entry(document, (key,), key, data[key]) for key in ENTRIES if key != _SRAM}
+    points = _points(document, data[SRAM])
+    entries: dict[str, Any] = {key: _entry(document, (key,), key, data[key]) for key in ENTRIES if key != SRAM}
     document.check()
     return TechnologyTable(name=path.stem, node_nm=node_nm, sram_j_per_bit=points, **entries)
 
@@ -125,13 +122,13 @@ def _points(document: Document, form: object) -> tuple[tuple[float, Entry], ...]
     """Read the energies of SRAMs of several sizes."""
     if not isinstance(form, list) or not form:
         document.problem(
-            (_SRAM,), f"got {describe(form)}; expected a list of sizes with their energies; write '- {{size: ...}}'"
+            (SRAM,), f"got {describe(form)}; expected a list of sizes with their energies; write '- {{size: ...}}'"
         )
         return ()
     points: list[tuple[float, Entry]] = []
     for index, point in enumerate(form):
-        at = (_SRAM, index)
-        entry = _entry(document, at, _SRAM, point, ("size", *_ENTRY_KEYS))
+        at = (SRAM, index)
+        entry = _entry(document, at, SRAM, point, ("size", *_ENTRY_KEYS))
         try:
             size = float(parse_quantity(point["size"] if isinstance(point, dict) else None, ("size",), "8 KiB").value)
         except (ValueError, KeyError) as error:
@@ -200,96 +197,5 @@ def overridden(table: TechnologyTable, values: dict[str, Any], given_class: str,
         except ValueError as error:
             report((name,), str(error))
             continue
-        found[name] = ((8.0, entry),) if name == _SRAM else entry
-    return replace(table, **found)
-
-
-# --- nodes without a table --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Energy of logic at one node against supply voltage V, c2*V^2 + c1*V + c0, and its area against that at 45 nm."""
-
-    node_nm: float
-    c2: float
-    c1: float
-    c0: float
-    area: float
-    doubt: str
-
-    def energy(self, voltage: float) -> float:
-        """Return the energy at a supply voltage, in the unit of all curves."""
-        return self.c2 * voltage**2 + self.c1 * voltage + self.c0
-
-
-@cache
-def scaling_curves() -> tuple[float, tuple[Curve, ...]]:
-    """Return the supply voltage at which nodes are compared, and their curves from the largest on."""
-    with as_file(files("simulator") / "hardware" / "stillmaker2017.yaml") as path:
-        data = read_document(path, path.name).data
-    curves = [
-        Curve(
-            float(parse_quantity(form["node"], ("length",), "7 nm").value * 10**9),
-            float(form["c2"]),
-            float(form["c1"]),
-            float(form["c0"]),
-            float(form["area"]),
-            form.get("doubt", ""),
-        )
-        for form in data["nodes"]
-    ]
-    return float(data["voltage"]), tuple(curves)
-
-
-def neighbours(table: TechnologyTable) -> list[float]:
-    """Return the nodes in nm to which a table is scaled: those next to its own, but for one with a doubtful curve."""
-    _, curves = scaling_curves()
-    places = [place for place, curve in enumerate(curves) if curve.node_nm == table.node_nm]
-    near = [curves[i] for place in places for i in (place - 1, place + 1) if 0 <= i < len(curves)]
-    return [curve.node_nm for curve in near if not curve.doubt]
-
-
-def scaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
-    """Return a table scaled to a neighbouring node; energies off the chip and factors stay (estimate).
-
-    Args:
-        table: of a node. node_nm: one of its `neighbours`.
-    Source: Stillmaker and Baas 2017.
-    """
-    voltage, curves = scaling_curves()
-    here, there = (next(c for c in curves if c.node_nm == node) for node in (table.node_nm, node_nm))
-    energy, area = there.energy(voltage) / here.energy(voltage), there.area / here.area
-    warning = (
-        f"{node_nm:g} nm has no table of its own: energies on the chip are those of {table.name} x {energy:.3g}, areas "
-        f"x {area:.3g}, of class scaled, by the curves of Stillmaker and Baas 2017 at {voltage:g} V, which over many "
-        "nodes are 3 to 6 times too optimistic"
-    )
-    found = _transferred(table, (energy, area), f"from {table.node_nm:g} nm, Stillmaker and Baas 2017")
-    return replace(found, node_nm=node_nm, warning=warning, transfer="scaled")
-
-
-def unscaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
-    """Return a table whose numbers are taken as they are for another node, of class scaled (estimate)."""
-    warning = (
-        f"technology.node is {node_nm:g} nm, technology.table: {table.name} is of {table.node_nm:g} nm: energies and "
-        "areas on the chip are taken from it as they are, of class scaled"
-    )
-    found = _transferred(table, (1.0, 1.0), f"at {table.node_nm:g} nm, taken for {node_nm:g} nm")
-    return replace(found, node_nm=node_nm, warning=warning, transfer="unscaled")
-
-
-def _transferred(table: TechnologyTable, factors: tuple[float, float], how: str) -> TechnologyTable:
-    """Return a table with energies and areas on the chip times a factor each, of class scaled at least."""
-
-    def entry_of(name: str, entry: Entry) -> Entry:
-        if name == "dram_j_per_bit" or not unit_of(name):
-            return entry
-        factor = factors[0 if "_j_per_" in name else 1]
-        kind = entry.uncertainty if entry.band >= BANDS["scaled"] else "scaled"
-        times = "" if factor == 1 else f"x {factor:.3g} "
-        return replace(entry, value=entry.value * factor, uncertainty=kind, source=f"{entry.source}; {times}{how}")
-
-    found: dict[str, Any] = {name: entry_of(name, getattr(table, name)) for name in ENTRIES if name != _SRAM}
-    found[_SRAM] = tuple((size, entry_of(_SRAM, entry)) for size, entry in table.sram_j_per_bit)
+        found[name] = ((8.0, entry),) if name == SRAM else entry
     return replace(table, **found)

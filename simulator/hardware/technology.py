@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from .hashing import remembers_hash
 
@@ -120,3 +120,8 @@ class TechnologyTable:
             f"through {entry_1.value * 1e15:g} fJ/bit at {size_1 / 8192:g} KiB"
         )
         return replace(widest, value=entry_0.value * (size_bits / size_0) ** slope, formula=formula)
+
+
+_NO_ENTRIES = ("name", "node_nm", "warning", "transfer")
+ENTRIES = tuple(field.name for field in fields(TechnologyTable) if field.name not in _NO_ENTRIES)
+SRAM = "sram_j_per_bit"  # the entry with a value for each of several sizes

@@ -18,9 +18,9 @@ from simulator.cost.energy import component_energy, mac_energy
 from simulator.cost.folds import register_bits
 from simulator.errors import InputError
 from simulator.hardware import Array, MacMode, load_hardware
-from simulator.hardware.order import exact_product_bits
 from simulator.hardware.tables import bundled_table
 from tests.oracles.unpriced import UNPRICED
+from simulator.hardware.widths import exact_product_bits
 
 NPU = load_hardware("npu")
 

@@ -12,10 +12,11 @@ from simulator.cost import Gemm, area, price
 from simulator.cost.vector_unit import VectorOperation, vector_price
 from simulator.errors import InputError
 from simulator.hardware import load_hardware
-from simulator.hardware.tables import bundled_table, neighbours, read_table, scaled_table, scaling_curves
+from simulator.hardware.nodes import neighbours, scaled_table, scaling_curves
+from simulator.hardware.tables import bundled_table, read_table
 
 ROOT = Path(__file__).parent.parent.parent
-TABLE = (ROOT / "simulator" / "cost" / "jouppi2021_7nm.yaml").read_text(encoding="utf-8")
+TABLE = (ROOT / "simulator" / "hardware" / "jouppi2021_7nm.yaml").read_text(encoding="utf-8")
 MACHINE = "array: {rows: 16, columns: 16}\nmac: {low: fp8_e4m3 -> fma(fp16)}\n"
 
 
@@ -300,7 +301,7 @@ def test_a_machine_keeps_its_hash_and_takes_none_to_another_process():
 
 
 def test_energies_between_the_points_of_a_table_rise_with_the_size():
-    table = read_table(ROOT / "simulator" / "cost" / "jouppi2021_7nm.yaml", "jouppi2021_7nm.yaml")
+    table = read_table(ROOT / "simulator" / "hardware" / "jouppi2021_7nm.yaml", "jouppi2021_7nm.yaml")
     energies = [table.sram_energy(8 << exponent).value for exponent in range(30)]
     assert energies == sorted(energies) and all(math.isfinite(energy) for energy in energies)
 
