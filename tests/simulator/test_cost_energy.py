@@ -19,8 +19,8 @@ from simulator.cost.folds import register_bits
 from simulator.errors import InputError
 from simulator.hardware import Array, MacMode, load_hardware
 from simulator.hardware.tables import bundled_table
-from tests.oracles.unpriced import UNPRICED
 from simulator.hardware.widths import exact_product_bits
+from tests.oracles.unpriced import UNPRICED
 
 NPU = load_hardware("npu")
 
