@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
+from .storages import Storages
 from .tap import Ran
 
 
@@ -21,19 +21,15 @@ class Constants:
 
     def __init__(self, own: Callable[[Tensor], bool]) -> None:
         self._own = own
-        # By the address of a storage, which its weak reference keeps from being taken by another one.
-        self._made: dict[int, StorageWeakRef] = {}
+        self._made = Storages()
 
     def forget_freed(self) -> None:
         """Forget the memory that has been freed."""
-        self._made = {at: storage for at, storage in self._made.items() if not storage.expired()}
+        self._made.forget_freed()
 
     def holds(self, x: Tensor) -> bool:
         """Whether a tensor depends on no sample."""
-        if self._own(x):
-            return True
-        storage = self._made.get(x.untyped_storage()._cdata) if _plain(x) else None
-        return storage is not None and not storage.expired()
+        return self._own(x) or x in self._made
 
     def note(self, ran: Ran) -> bool:
         """Take note of what an operation wrote; return whether it depends on no sample.
@@ -44,18 +40,12 @@ class Constants:
         learns = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
         constant = not learns and all(self.holds(x) for x in operands)
         for x in _tensors(ran.result):
-            if _plain(x):
-                storage = x.untyped_storage()
-                if constant:
-                    self._made[storage._cdata] = StorageWeakRef(storage)
-                else:
-                    self._made.pop(storage._cdata, None)
+            if constant:
+                self._made.add(x)
+            else:
+                self._made.discard(x)
         return constant
 
 
 def _tensors(tree: object) -> Iterable[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _plain(x: Tensor) -> bool:
-    return x.layout is torch.strided and not x.is_nested

@@ -23,8 +23,8 @@ from simulator.result import OperationResult, summed
 
 from . import vector
 from .aten_ops import TORCH_NAMESPACES
-from .coming import Coming
 from .constants import Constants
+from .epilogue import Epilogue
 from .tap import Ran
 from .vector_work import move, vector_operation
 
@@ -64,12 +64,12 @@ class Operations:
         self._constants, self._form = Constants(own), form
         self._counts: dict[_Key, _Count] = {}
         self._before: Counter[tuple[str, str, str]] = Counter()  # in this pass, by name, phase and path
-        self._coming = Coming()
+        self._epilogue = Epilogue()
 
     def begin(self) -> None:
         """Begin a forward pass, whose operations are those of earlier passes on further samples."""
         self._before.clear()
-        self._coming.clear()
+        self._epilogue.clear()
         self._constants.forget_freed()
 
     def add(self, ran: Ran, unit: str, arithmetic: str) -> None:
@@ -87,9 +87,9 @@ class Operations:
         if unit in (VECTOR_UNIT, MEMORY):
             asked = _NOTHING if constant or vector.copies(ran.func) else self._asked(ran, unit, largest)
         if asked is not None and asked.kind in ELEMENTWISE:
-            asked = self._coming.passed(ran, asked)
+            asked = self._epilogue.fused(ran, asked)
         else:
-            self._coming.note(ran, from_array=bool(ran.ops) or unit == MAC_ARRAY)
+            self._epilogue.note(ran, from_array=bool(ran.ops) or unit == MAC_ARRAY)
         name = _name(ran.func)
         count = self._counts.setdefault((name, ran.phase, unit, arithmetic or _dtype(ran.result)), _Count())
         count.runs += 1

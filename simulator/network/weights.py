@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .storages import plain
 from .tap import Ran
 
 Made = TypeVar("Made")
@@ -40,7 +41,7 @@ class Weights:
     def look(self) -> None:
         """Look where the weights lie; to be called whenever they may have moved."""
         tensors = (*self._model.parameters(), *self._model.buffers())
-        storages = [x.untyped_storage() for x in tensors if _plain(x)]
+        storages = [x.untyped_storage() for x in tensors if plain(x)]
         self._memory = {storage.data_ptr(): storage.nbytes() for storage in storages}
 
     def forget(self) -> None:
@@ -69,7 +70,7 @@ class Weights:
         written = [
             (storage.data_ptr(), storage.data_ptr() + storage.nbytes())
             for leaf in tree_leaves((ran.args, ran.kwargs))
-            if isinstance(leaf, Tensor) and _plain(leaf) and (storage := leaf.untyped_storage())
+            if isinstance(leaf, Tensor) and plain(leaf) and (storage := leaf.untyped_storage())
         ]
         for key, kept in list(self._kept.items()):
             if any(start < kept.end and kept.first < stop for start, stop in written):
@@ -81,11 +82,7 @@ class Weights:
 
     def has(self, x: Tensor) -> bool:
         """Whether a tensor lies in the memory of a parameter or buffer."""
-        return _plain(x) and self._within(x.untyped_storage().data_ptr())
+        return plain(x) and self._within(x.untyped_storage().data_ptr())
 
     def _within(self, at: int) -> bool:
         return any(start <= at < start + size for start, size in self._memory.items())
-
-
-def _plain(x: Tensor) -> bool:
-    return x.layout is torch.strided and not x.is_nested

@@ -6,6 +6,7 @@ from torch import nn
 
 import simulator
 from simulator.hardware import load_hardware
+from simulator.network.storages import Storages
 
 NPU = load_hardware("npu")
 
@@ -35,6 +36,7 @@ def moved(function) -> dict[str, tuple[int, int]]:
 
 
 TENSOR = 5 * 8 * 32  # bits of a tensor of activations in float32
+ROWS = 5 * 32  # of one value for each of its rows
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,23 @@ TENSOR = 5 * 8 * 32  # bits of a tensor of activations in float32
             {"_softmax": (3 * TENSOR, 2 * TENSOR), "relu": (TENSOR, TENSOR)},
         ),
         (lambda net, x: nn.functional.max_pool1d(net.first(x), 2).relu(), None),
+        # What a whole row has been read for lies in memory: it is read from there again, with a mean for each row.
+        (
+            lambda net, x: (y := net.first(x)) - y.mean(1, keepdim=True),
+            {"mean": (TENSOR, ROWS), "sub": (TENSOR + ROWS, TENSOR)},
+        ),
+        (
+            lambda net, x: (z := net.first(x).relu()) + z.softmax(1),
+            {"relu": (0, 0), "_softmax": (3 * TENSOR, 2 * TENSOR), "add": (2 * TENSOR, TENSOR)},
+        ),
+        # Moved values are read too.
+        (lambda net, x: (y := net.first(x)) * y.flip(0), {"mul": (2 * TENSOR, TENSOR)}),
+        # A sparse tensor has no memory in one piece by which it could be known.
+        (lambda net, x: torch.relu(net.first(x).to_sparse()).to_dense(), {"relu": (TENSOR, TENSOR)}),
+        # Of fifty results the product has paid for one.
+        (lambda net, x: net.first(x) + torch.ones(50, 1, 1), {"add": (50 * 32, 49 * TENSOR)}),
+        (lambda net, x: net.first(x).expand(50, 5, 8).add(1), {"add": (0, 49 * TENSOR)}),
+        (lambda net, x: (net.first(x) + torch.ones(50, 1, 1)).tanh(), {"add": (50 * 32, 49 * TENSOR), "tanh": (0, 0)}),
     ],
 )  # fmt: skip
 def test_elementwise_operations_take_results_as_they_come(function, expected):
@@ -91,3 +110,19 @@ def test_a_place_that_another_tensor_took_is_not_taken_for_what_was_there():
         return w
 
     assert moved(function)["neg"] == (50 * TENSOR, 50 * TENSOR)
+
+
+def test_storages_know_views_and_forget_what_is_freed():
+    held, x, other = Storages(), torch.rand(4, 4), torch.rand(4, 4)
+    for tensor in (x, x.to_sparse(), torch.nested.nested_tensor([other], layout=torch.jagged)):
+        held.add(tensor)
+    assert x in held and x[1:].T in held
+    assert other not in held and x.to_sparse() not in held
+    held.discard(x.flatten())
+    assert x not in held
+    held.add(x)
+    del x
+    taken = [torch.rand(4, 4) for _ in range(50)]  # memory that was freed is used again
+    assert not any(tensor in held for tensor in taken)
+    held.forget_freed()
+    assert not held._storages
