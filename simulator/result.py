@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-MODES = ("exact", "low", "high", "two_pass")
+PRICED_MODES = ("low", "high", "two_pass")  # in which a machine runs
+MODES = ("exact", *PRICED_MODES)
 FLOAT32 = "float32"  # the network as torch runs it, without a machine; of it there are metrics only
+MAC_ARRAY, VECTOR_UNIT, MEMORY, TORCH = "MAC array", "vector unit", "memory", "torch"  # what computes an operation
 
 
 @dataclass(frozen=True)

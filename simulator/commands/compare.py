@@ -29,7 +29,7 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import RunResult, Setting
+from simulator.result import PRICED_MODES, RunResult, Setting
 
 OWN = "own"  # the way a machine runs by its policy: two passes, or its one MAC
 
@@ -120,11 +120,7 @@ def compared(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult
     names = [one.name for one in machines] if machines[0].name != machines[1].name else [one.source for one in machines]
     own = shown_mode(a), shown_mode(b)
     modes = {OWN: _figures(runs, own)}
-    modes |= {
-        mode: _figures(runs, (mode, mode))
-        for mode in ("low", "high", "two_pass")
-        if any(one.totals.get(mode) for one in runs)
-    }
+    modes |= {mode: _figures(runs, (mode, mode)) for mode in PRICED_MODES if any(one.totals.get(mode) for one in runs)}
     return Comparison(
         a=names[0], b=names[1], model=a.model, samples=a.samples, seed=a.seed, runs=own,
         machines=_peaks(machines), modes=modes, layers=_layers(runs),

@@ -18,16 +18,16 @@ from simulator.arithmetic.engine import Ready, make_ready
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
-from simulator.result import RunResult
+from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT, RunResult
 
 from . import vector
 from .consumers import Affine, Consumer, record_first_sample
 from .execution import MakeReady, Place, execute, zeros_of
 from .folding import Folding, folded
 from .limits import check_fits
-from .operations import MAC_ARRAY, MEMORY, TORCH, VECTOR_UNIT, Operations
+from .operations import Operations
 from .ops import FORWARD, Op
-from .record import PRICED, run_record
+from .record import run_record
 from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
 from .tally import LayerTally, Tallies
@@ -194,7 +194,7 @@ class Emulation:
         place = Place(self.seed, tally.site, tally.rows, self.threads)
         ready = self._make_ready(op, arithmetic, scale)
         out, overflows, flags = execute(computed, arithmetic, consumer, place, divided, ready)
-        counts = self.machine.mac.zero_gating and tally.label in PRICED
+        counts = self.machine.mac.zero_gating and tally.label in PRICED_MODES
         zeros = zeros_of(computed, arithmetic.low, place, divided, ready) if counts else 0
         tally.add(op, overflows, flags, zeros)
         for observe in self.observers:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from simulator.cost import mode_energy
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
-from simulator.result import FLOAT32, MODES, RunResult
+from simulator.result import FLOAT32, MODES, PRICED_MODES, RunResult
 
 from .batches import Batch, Batches
 from .buffers import Buffers
@@ -394,11 +394,7 @@ def _record(
         accuracy=in_modes["top1"] if "top1" in metrics else None,
         agreement=in_modes["agreement"],
         forward_error={mode: None if mse is None else math.sqrt(mse) for mode, mse in in_modes["mse"].items()},
-        totals={
-            mode: results[mode].totals[mode] if mode in results and main.layers else None
-            for mode in MODES
-            if mode != "exact"
-        },
+        totals={mode: results[mode].totals[mode] if mode in results and main.layers else None for mode in PRICED_MODES},
         baseline_layers={mode: results[mode].layers for mode in ("low", "high") if mode in results},
         warnings=(*notes, *dict.fromkeys(warnings)),
         metrics=metrics,

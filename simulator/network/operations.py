@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from formats import Format
 from simulator.cost import ELEMENTWISE, VectorCost, VectorOperation, vector_price, why_unpriced
 from simulator.hardware import Machine
-from simulator.result import OperationResult, summed
+from simulator.result import MAC_ARRAY, MEMORY, TORCH, VECTOR_UNIT, OperationResult, summed
 
 from . import vector
 from .aten_ops import TORCH_NAMESPACES
@@ -27,8 +27,6 @@ from .constants import Constants
 from .epilogue import Epilogue
 from .tap import Ran
 from .vector_work import move, vector_operation
-
-MAC_ARRAY, VECTOR_UNIT, MEMORY, TORCH = "MAC array", "vector unit", "memory", "torch"
 
 # What constants ask, which are prepared before anything runs, and copies, for which the machine has addresses.
 _NOTHING = VectorOperation("move", 0, 0, 0, 0)

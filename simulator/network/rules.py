@@ -12,6 +12,7 @@ from simulator.arithmetic.spec import MacSpec, mac
 from simulator.arithmetic.two_pass import Criterion
 from simulator.errors import InputError
 from simulator.hardware import LayerRule, Machine, Scaling
+from simulator.result import VECTOR_UNIT
 
 from . import scales
 from .ops import FORWARD, Op
@@ -158,7 +159,7 @@ class Rules:
 
     def in_words(self) -> dict[str, str]:
         """Return what decides on the bits besides the MACs of the machine, by topic."""
-        words = {"vector unit": str(self.machine.vector_unit.format)}
+        words = {VECTOR_UNIT: str(self.machine.vector_unit.format)}
         if self.machine.fold_batch_norm:
             words["batch normalisation"] = "folded"
         for known in self._rules:  # of one pattern said twice the first counts

@@ -17,7 +17,7 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import FLOAT32, MODES, GatherResult, LayerResult, RunResult
+from simulator.result import FLOAT32, MAC_ARRAY, MODES, VECTOR_UNIT, GatherResult, LayerResult, RunResult
 
 # Metrics of ours: what they are called, and how their figures are written.
 METRICS = {
@@ -37,6 +37,8 @@ MODE_LABELS = {
     "high": "uniform high",
     "two_pass": "two-pass",
 }
+# What cycles are that are not analytic.
+FIDELITIES = {"roofline": "cycles are lower bounds", "event": "cycles tile by tile"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,17 @@ class ModeRow:
     latency_s: float | None
     energy_j: float | None
     accumulation_cost: float | None
+
+
+def run_facts(run: RunResult) -> list[str]:
+    """Return what a reader must know first: samples, tolerance, seed, and how cycles are counted, if not analytic."""
+    facts = [counted(run.samples, "sample")]
+    if run.tolerance is not None:
+        facts.append(f"tolerance {run.tolerance:g}")
+    facts.append(f"seed {run.seed}")
+    if run.fidelity != "analytic":
+        facts.append(f"fidelity {run.fidelity} ({FIDELITIES[run.fidelity]})")
+    return facts
 
 
 def mode_rows(run: RunResult) -> list[ModeRow]:
@@ -134,7 +147,7 @@ class OperationRow:
 
 def other_operations(run: RunResult) -> list[OperationRow]:
     """Return what ran outside of the MAC array, the largest share of the work first."""
-    others = sorted((one for one in run.operations if one.unit != "MAC array"), key=lambda one: -one.share)
+    others = sorted((one for one in run.operations if one.unit != MAC_ARRAY), key=lambda one: -one.share)
     return [
         OperationRow(
             one.name, one.phase, f"{one.unit} ({one.arithmetic})", one.count, one.share, one.places, one.cycles,
@@ -165,7 +178,7 @@ def energy_by_part(run: RunResult, mode: str) -> dict[str, float]:
     """Return the energy of a mode by part: the parts of its layers, and all that is no layer as "vector unit"."""
     parts = sum_parts(layer.energy_parts_j for layer in layers_by_mode(run).get(mode, ()))
     beside = (run.totals.get(mode) or {}).get("vector_energy_j")
-    return {**parts, "vector unit": beside} if beside else parts
+    return {**parts, VECTOR_UNIT: beside} if beside else parts
 
 
 def sum_parts(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

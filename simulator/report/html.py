@@ -30,6 +30,7 @@ def render(run: RunResult) -> str:
     figures = {"energy": energy_figures(run), "tradeoff": tradeoff_figures(run)} if library else {}
     return template("report.html.j2").render(
         run=run,
+        facts=comparison.run_facts(run),
         summary=comparison.summary(run),
         largest_energy=comparison.largest_energy(run),
         modes=comparison.mode_rows(run),

@@ -22,7 +22,7 @@ from simulator.report.comparison import (
     sum_parts,
 )
 from simulator.report.figures import PREFIXES, prefix_of, quantity, score, shorten, significant
-from simulator.result import RunResult
+from simulator.result import VECTOR_UNIT, RunResult
 
 LAYERS_SHOWN = 40
 # Hues go with the place: arithmetic blue, array green, memory warm. A part without a rule here takes a spare colour.
@@ -36,7 +36,7 @@ PART_COLOURS = {
     "dram": "--dram",
     "gather": "--gather",
     "leak": "--leak",
-    "vector unit": "--vector",
+    VECTOR_UNIT: "--vector",
 }
 SPARE_COLOURS = ("--spare-1", "--spare-2")
 MODE_COLOURS = {"low": "--low", "high": "--high", "two_pass": "--two-pass"}

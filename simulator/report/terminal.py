@@ -22,11 +22,11 @@ from simulator.report.comparison import (
     operations_total,
     other_operations,
     recomputed_share,
+    run_facts,
 )
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
     MISSING,
-    counted,
     decibels,
     percent,
     printable,
@@ -80,11 +80,8 @@ def print_run(run: RunResult, console: Console | None = None) -> None:
 
 
 def _heading(run: RunResult) -> list[Text | Table]:
-    facts = [f"{'' if run.complete else 'incomplete: '}{counted(run.samples, 'sample')}"]
-    if run.tolerance is not None:
-        facts.append(f"tolerance {run.tolerance:g}")
-    facts.append(f"seed {run.seed}")
-    title = Text.assemble((printable(f"{run.model} on {run.hardware}"), "bold"), f" · {' · '.join(facts)}")
+    facts = f"{'' if run.complete else 'incomplete: '}{' · '.join(run_facts(run))}"
+    title = Text.assemble((printable(f"{run.model} on {run.hardware}"), "bold"), f" · {facts}")
     return [Text(), title, _named([*arithmetic(run), ("energy", run.energy_basis or "nothing is priced")]), Text()]
 
 

@@ -340,6 +340,17 @@ two-pass       97.93 %       1.21  6.20 M  6.20 ms  1.32 mJ         0.807
     assert "\x1b" not in "".join(lines)
 
 
+def test_the_heading_names_a_fidelity_that_is_not_analytic():
+    heading = "1,500 samples · tolerance 0.3 · seed 0"
+    for fidelity, words in {
+        "analytic": "", "event": " · fidelity event (cycles tile by tile)",
+        "roofline": " · fidelity roofline (cycles are lower bounds)",
+    }.items():  # fmt: skip
+        run = example(fidelity=fidelity)
+        assert f"mlp on npu · {heading}{words}" in printed(run).splitlines()
+        assert f'<p class="facts">{heading}{words}</p>' in render(run)
+
+
 def test_metrics_are_shown_by_mode_without_those_of_the_table_above():
     lines = printed(measured()).split("\n")
     expected = """\

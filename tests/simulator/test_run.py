@@ -14,7 +14,7 @@ from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import load_hardware  # noqa: E402
 from simulator.network import bundled, evaluation  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
-from simulator.network.tally import RelativeErrors  # noqa: E402
+from simulator.network.relative_errors import RelativeErrors  # noqa: E402
 from simulator.result import MODES  # noqa: E402
 from simulator.run import run  # noqa: E402
 

@@ -1,0 +1,69 @@
+"""What the reader of a record must know of the run: rules without effect, what has no price, layers that overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .ops import FORWARD
+
+if TYPE_CHECKING:
+    from .emulation import Emulation
+
+_OFTEN = 0.01  # share of a layer's outputs that may overflow before the record warns
+
+
+def run_notes(run: Emulation) -> Iterator[str]:
+    """Yield what is to be said of an emulation so far, beside what its prices rest on."""
+    yield from _of_rules(run)
+    yield from _not_emulated(run)
+    yield from _not_priced(run)
+    yield from _overflows(run)
+
+
+def _of_rules(run: Emulation) -> list[str]:
+    """Return where the score had no rule, and rules that no operation had."""
+    names: dict[str, list[str]] = {}
+    for tally in run.tallies:
+        consumer = run.consumers.get(tally.name)
+        if consumer is not None and consumer.note and tally.phase == FORWARD:
+            names.setdefault(consumer.note, []).append(tally.name)
+    notes = [f"{_listed(places)}: {note}" for note, places in names.items()]
+    if run.samples:
+        notes += [
+            f"layers: no operation had the rule of the pattern {pattern!r}: what it fits computes nothing that the "
+            "rule is for, or an earlier pattern fits that too; a product belongs to the module that computes it"
+            for pattern in run.rules.unused()
+        ]
+    return notes
+
+
+def _not_emulated(run: Emulation) -> list[str]:
+    where: dict[str, list[str]] = {}
+    for operation, place in sorted(run.not_emulated):
+        where.setdefault(operation, []).append(place)
+    return [
+        f"{operation} in {_listed(places)}: not emulated and not priced; torch computed it"
+        for operation, places in where.items()
+    ]
+
+
+def _not_priced(run: Emulation) -> list[str]:
+    return [
+        f"{_listed(list(names))}: not priced: {reason}"
+        for reason, names in run.operations.unpriced(run.machine).items()
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+def _overflows(run: Emulation) -> list[str]:
+    """Return which layers with scaled operands overflow often: scaled too far for their accumulator."""
+    return [
+        f"{tally.name}: {share:.0%} of its outputs overflowed with operands scaled {tally.scales}; a narrow "
+        "accumulator needs room for its sums: give the scales a smaller `to`"
+        for tally in run.tallies
+        if tally.scales and (share := tally.overflows / max(1, tally.gemms * tally.m * tally.n)) > _OFTEN
+    ]
