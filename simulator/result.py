@@ -103,7 +103,8 @@ class LayerResult:
         gemms: how many GEMMs of that shape (groups, batch entries).
         mac: the arithmetic, in the string form of MacSpec; both passes where there are two.
         macs: multiply-accumulates of the first pass, gemms * m * n * k.
-        recomputed_outputs, recomputed_macs: flagged outputs, and those times k.
+        recomputed_outputs, recomputed_macs: first names of flagged_outputs and flagged_macs, with the same values; what
+            the machine recomputes for them is waste_factor as much.
         cycles, utilisation, latency_s, energy_j: the bill on the machine; None where nothing prices the layer.
         energy_low_j, energy_high_j: bounds of energy_j by the bands of its sources.
         energy_parts_j, cycle_parts: parts that sum to energy_j and cycles.
@@ -122,6 +123,9 @@ class LayerResult:
             exact run, or where either sum is 0 or not finite.
         waste_factor: gamma, outputs recomputed with their groups over outputs flagged, on this machine; None without a
             second pass.
+        traffic_bits: bits moved by memory level: dram, and NAME_reads and NAME_writes of each on-chip level; empty
+            where nothing prices the layer.
+        flagged_outputs, flagged_macs: outputs flagged for the second pass, and those times k.
     """
 
     name: str
@@ -156,6 +160,13 @@ class LayerResult:
     cycle_items: tuple[CycleItem, ...] = ()
     zero_macs: int | None = None
     waste_factor: float | None = None
+    traffic_bits: Mapping[str, int] = field(default_factory=dict)
+    flagged_outputs: int = field(init=False)
+    flagged_macs: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flagged_outputs", self.recomputed_outputs)
+        object.__setattr__(self, "flagged_macs", self.recomputed_macs)
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ class GatherResult:
         overlap: none (second pass after the first) or tile (behind it, tile by tile).
         outputs, flagged_outputs, recomputed_outputs: all, those flagged, and those recomputed for them.
         waste_factor: gamma, outputs recomputed over outputs flagged; 1 without flags.
-        cycles, energy_j: of both passes.
+        cycles, energy_j: of both passes; analytic, whatever the fidelity of the run, and without the vector unit.
         cycles_vs_high, energy_vs_high: these as multiples of those of one pass in the high mode; two passes are worth
             it below 1.
         break_even_flagged: share of independent flags at which the MACs and scores of two passes take the energy of

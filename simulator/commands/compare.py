@@ -16,7 +16,7 @@ from rich.text import Text
 
 from simulator.hardware import Machine
 from simulator.hardware.quantities import UNITS, Quantity, parse_quantity
-from simulator.report.comparison import MODE_LABELS, recomputed_share, shown_mode
+from simulator.report.comparison import MODE_LABELS, flagged_share, shown_mode
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
     MISSING,
@@ -48,8 +48,8 @@ class LayerPair:
     """A layer as each machine runs it.
 
     Args:
-        name, phase, op, m, n, k, gemms: as in LayerResult. figures: by field of LayerResult, and recomputed, the share
-            of its MACs that were done again.
+        name, phase, op, m, n, k, gemms: as in LayerResult. figures: by field of LayerResult, and flagged, the share of its
+            MACs that are those of flagged outputs.
     """
 
     name: str
@@ -186,7 +186,7 @@ def _layers(runs: tuple[RunResult, RunResult]) -> tuple[LayerPair, ...]:
         one = of[0] or of[1]
         assert one is not None
         figures = {name: _pair(*(None if layer is None else getattr(layer, name) for layer in of)) for name in OF_LAYER}
-        figures["recomputed"] = _pair(*(None if layer is None else recomputed_share([layer]) for layer in of))
+        figures["flagged"] = _pair(*(None if layer is None else flagged_share([layer]) for layer in of))
         pairs.append(LayerPair(one.name, one.phase, one.op, one.m, one.n, one.k, one.gemms, figures))
     return tuple(pairs)
 

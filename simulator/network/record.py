@@ -80,7 +80,7 @@ def _total(
     for mode in dict.fromkeys(cost.mode for cost in costs):
         own = [layer for layer, cost in zip(layers, costs, strict=True) if cost.mode == mode]
         own_macs = sum(layer.macs for layer in own)
-        share = sum(layer.recomputed_macs for layer in own) / own_macs
+        share = sum(layer.flagged_macs for layer in own) / own_macs
         relative = accumulation_cost(machine, share)[mode]
         assert relative is not None  # the machine has the mode, or it would not have been priced
         accumulation += own_macs / macs * relative
@@ -117,7 +117,7 @@ def _gathers(
 
 def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerResult, Cost | None]:
     flags = tally.flags()
-    recomputed = 0 if flags is None else flags.count()
+    flagged = 0 if flags is None else flags.count()
     largest, mean, median = tally.errors.summary()
     gemm = tally.gemm
     priced = tally.label in PRICED_MODES
@@ -127,7 +127,7 @@ def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerRes
         name=tally.name, phase=tally.phase, op=tally.kind, m=tally.m, n=tally.n, k=tally.k, gemms=tally.gemms,
         a_words=gemm.a_words,
         mac=tally.mac, activation=tally.activation, macs=gemm.macs,
-        recomputed_outputs=recomputed, recomputed_macs=recomputed * tally.k,
+        recomputed_outputs=flagged, recomputed_macs=flagged * tally.k,
         cycles=cost.cycles if cost else None, utilisation=cost.utilisation if cost else None,
         latency_s=cost.latency_s if cost else None,
         energy_j=cost.energy_j if cost else None, energy_low_j=cost.energy_low_j if cost else None,
@@ -137,6 +137,7 @@ def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerRes
         scales=tally.scales, zero_macs=zeros,
         energy_items=cost.energy_items if cost else (), cycle_items=cost.cycle_items if cost else (),
         sqnr_db=tally.errors.sqnr_db, waste_factor=cost.waste_factor if cost and flags is not None else None,
+        traffic_bits=dict(cost.traffic_bits) if cost else {},
     )  # fmt: skip
     return layer, cost
 

@@ -55,7 +55,7 @@ def joined_steps(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerR
     for name in ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles"):
         values = [getattr(layer, name) for layer in layers]
         whole[name] = None if None in values else sum(values)
-    for name in ("energy_parts_j", "cycle_parts"):
+    for name in ("energy_parts_j", "cycle_parts", "traffic_bits"):
         parts = [getattr(layer, name) for layer in layers]
         whole[name] = {part: sum(of[part] for of in parts) for part in parts[0]}
     for name in ("gemms", "a_words", "macs", "recomputed_outputs", "recomputed_macs", "overflows"):
@@ -66,8 +66,8 @@ def joined_steps(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerR
     whole["cycle_items"] = summed([item for layer in layers for item in layer.cycle_items], "cycles")
     if first.waste_factor is not None:
         flagged = whole["recomputed_outputs"]
-        gathered_outputs = sum(layer.recomputed_outputs * (layer.waste_factor or 1.0) for layer in layers)
-        whole["waste_factor"] = gathered_outputs / flagged if flagged else 1.0
+        recomputed = sum(layer.flagged_outputs * (layer.waste_factor or 1.0) for layer in layers)
+        whole["waste_factor"] = recomputed / flagged if flagged else 1.0
     if first.utilisation is not None:
         whole["utilisation"] = sum((layer.utilisation or 0.0) * (layer.cycles or 0) for layer in layers) / cycles
     return replace(

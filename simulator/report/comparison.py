@@ -213,13 +213,13 @@ def one_mac(run: RunResult) -> bool:
     return len({layer.mac for layer in run.layers}) <= 1
 
 
-def recomputed_share(layers: Iterable[LayerResult]) -> float | None:
-    """Return the share of multiply-accumulates that were done again, weighted by MACs; None without any MAC."""
-    once = again = 0
+def flagged_share(layers: Iterable[LayerResult]) -> float | None:
+    """Return the share of the multiply-accumulates of layers that are those of flagged outputs; None without any."""
+    macs = flagged = 0
     for layer in layers:
-        once += layer.macs
-        again += layer.recomputed_macs
-    return again / once if once else None
+        macs += layer.macs
+        flagged += layer.flagged_macs
+    return flagged / macs if macs else None
 
 
 def mean_utilisation(layers: Iterable[LayerResult]) -> float | None:

@@ -44,7 +44,7 @@ def render(run: RunResult) -> str:
         one_mac=comparison.one_mac(run),
         gathers=comparison.gathers_by_layer(run.gathers),
         gather_sentences=comparison.gather_sentences,
-        recomputed=comparison.recomputed_share,
+        flagged=comparison.flagged_share,
         utilisation=comparison.mean_utilisation(run.layers),
         figures=figures,
         data=embed([figure for group in figures.values() for figure in group]),

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from simulator.report.comparison import (
     arithmetic,
+    flagged_share,
     gather_sentences,
     gathers_by_layer,
     layers_total,
@@ -21,7 +22,6 @@ from simulator.report.comparison import (
     mode_rows,
     operations_total,
     other_operations,
-    recomputed_share,
     run_facts,
 )
 from simulator.report.console import print_view, standard_output
@@ -105,9 +105,7 @@ def _layer_table(run: RunResult, width: int) -> Group:
         _Column("op", [printable(layer.op) for layer in layers], left=True),
         *_phases([layer.phase for layer in layers]),
         _Column("M × N × K", [_shape(layer) for layer in layers]),
-        _Column(
-            "recom-\nputed", [percent(recomputed_share([layer])) for layer in layers], percent(recomputed_share(layers))
-        ),
+        _Column("flagged", [percent(flagged_share([layer])) for layer in layers], percent(flagged_share(layers))),
         _Column("cycles", [short_count(layer.cycles) for layer in layers], short_count(totals.get("cycles"))),
         _Column("util.", [percent(layer.utilisation) for layer in layers], percent(mean_utilisation(layers))),
         _Column(
@@ -129,7 +127,7 @@ def _layer_table(run: RunResult, width: int) -> Group:
         ),
     ]
     columns, left_out = _fit(columns, width)
-    note = Text("Error: relative to the exact run. Recomputed: share of the MACs.", style="dim")
+    note = Text("Error: relative to the exact run. Flagged: share of the MACs.", style="dim")
     return Group(_table(columns, width), note, *_left_out(left_out, "layers.csv"), Text())
 
 

@@ -57,7 +57,7 @@ def test_layers_stand_beside_each_other(machines, runs):
         assert (layer.figures["median_rel_error"].a, layer.figures["energy_high_j"].b) == (
             one.median_rel_error, other.energy_high_j,
         )  # fmt: skip
-        assert layer.figures["recomputed"].a == one.recomputed_macs / one.macs
+        assert layer.figures["flagged"].a == one.flagged_macs / one.macs
         assert layer.figures["energy_low_j"].a < layer.figures["energy_j"].a < layer.figures["energy_high_j"].a
     for bound in ("energy_low_j", "energy_j", "energy_high_j"):
         whole = sum(layer.figures[bound].b for layer in found.layers)

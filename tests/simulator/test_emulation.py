@@ -58,7 +58,8 @@ def test_linear(shape, bias, name, context):
     assert same(output, values)
     (record,) = result.layers
     assert (record.gemms, record.m, record.n, record.k) == (1, math.prod(shape[:-1]), 7, 40)
-    assert record.recomputed_outputs == (0 if mask is None else np.count_nonzero(mask))
+    assert record.flagged_outputs == record.recomputed_outputs == (0 if mask is None else np.count_nonzero(mask))
+    assert record.flagged_macs == record.recomputed_macs == 40 * record.flagged_outputs
 
 
 def test_linear_equals_the_exact_reference():

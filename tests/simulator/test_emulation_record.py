@@ -402,6 +402,9 @@ def test_the_steps_of_a_recurrent_layer_are_one_record():
     assert steps.macs == 5 * 2 * 12 * 3 and result.layers[5].cycles == 5 * price(NPU, Gemm(12, 3, 2), "high").cycles
     assert steps.energy_j == pytest.approx(sum(steps.energy_parts_j.values())) and steps.cycles > 5 * one.cycles / 2
     assert sum(steps.cycle_parts.values()) == steps.cycles and 0 < steps.utilisation < 1
+    backward = price(NPU, Gemm(12, 3, 2), "high").traffic_bits
+    assert set(backward) == {"dram", "sram_reads", "sram_writes", "accumulators_reads", "accumulators_writes"}
+    assert result.layers[5].traffic_bits == {level: 5 * bits for level, bits in backward.items()}
     assert len(list(run.tallies)) > len(result.layers)
 
 

@@ -78,6 +78,7 @@ def layer(name, m, n, k, *, flagged=0.0, mac=LOW, picojoule=0.1, median=0.1, lar
         activation="relu",
         cycle_parts={"compute": compute, "gather": gather},
         roofline_cycles=compute,
+        traffic_bits={"dram": 8 * (n * k + m * k + m * n), "sram_reads": 16 * macs},
     )
     return replace(record, **other)
 
@@ -307,10 +308,10 @@ def test_a_total_without_a_number_leaves_its_clause_out():
     )
 
 
-def test_recomputed_share_is_weighted_by_macs():
+def test_flagged_share_is_weighted_by_macs():
     light, heavy = layer("a", 10, 10, 10, flagged=1.0), layer("b", 10, 10, 90)
-    assert comparison.recomputed_share([light, heavy]) == 0.1
-    assert comparison.recomputed_share([]) is None
+    assert comparison.flagged_share([light, heavy]) == 0.1
+    assert comparison.flagged_share([]) is None
 
 
 # Terminal
@@ -323,11 +324,11 @@ mlp on npu · 1,500 samples · tolerance 0.3 · seed 0
 low     chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))
 high    chunk(16, fma(fp16/sat), seq(fp16/sat))
 energy  class fit, within a factor of 2
-                             recom-                                     median    max  SQNR,  over-
-layer  op         M × N × K   puted  cycles   util.  latency   energy    error  error     dB  flows
-fc1    linear  1500×784×784  31.0 %  5.37 M  93.1 %  5.37 ms   972 µJ   0.0100  0.400   31.2      0
-fc3    linear   1500×10×128  90.0 %  28.9 k  93.1 %  28.9 µs  36.2 µJ  0.00400  0.160   31.2      3
-total                        30.7 %  6.20 M  93.1 %  6.20 ms  1.32 mJ           0.800             3
+                                                                         median    max  SQNR,  over-
+layer  op         M × N × K  flagged  cycles   util.  latency   energy    error  error     dB  flows
+fc1    linear  1500×784×784   31.0 %  5.37 M  93.1 %  5.37 ms   972 µJ   0.0100  0.400   31.2      0
+fc3    linear   1500×10×128   90.0 %  28.9 k  93.1 %  28.9 µs  36.2 µJ  0.00400  0.160   31.2      3
+total                         30.7 %  6.20 M  93.1 %  6.20 ms  1.32 mJ           0.800             3
                         logit RMS                            accumulation
 mode          accuracy      error  cycles  latency   energy          cost
 exact          98.60 %          0       –        –        –             –
@@ -572,6 +573,7 @@ def test_summary_json_has_the_fields_of_the_public_surface():
             "median_rel_error", "overflows",
         }  # fmt: skip
     assert record == json.loads(json.dumps(example().to_dict()))
+    assert record["layers"][2]["traffic_bits"]["sram_reads"] == 16 * 1500 * 10 * 128
 
 
 def test_json_has_metrics_operations_and_whether_the_run_is_complete():
@@ -625,14 +627,17 @@ def test_layers_csv_has_the_fields_of_layers_with_the_parts_spread(tmp_path):
     with (save(run, tmp_path / "out") / "layers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     parts = [f"energy_{part}_j" for part in run.layers[0].energy_parts_j]
-    spread = ("energy_parts_j", "cycle_parts", "energy_items", "cycle_items")
+    spread = ("energy_parts_j", "cycle_parts", "traffic_bits", "energy_items", "cycle_items")
     plain = [field.name for field in fields(LayerResult) if field.name not in spread]
-    assert set(rows[0]) == {*plain, *parts, "cycles_compute", "cycles_gather"}
+    moved = {"traffic_dram_bits", "traffic_sram_reads_bits"}
+    assert set(rows[0]) == {*plain, *parts, *moved, "cycles_compute", "cycles_gather"}
     assert [row["name"] for row in rows] == ["fc1", "fc2", "fc3"]
     for row, one in zip(rows, run.layers, strict=True):
         assert float(row["energy_j"]) == one.energy_j, "written so that it reads back as the same number"
         assert math.isclose(sum(float(row[part]) for part in parts), one.energy_j)
         assert int(row["cycles_compute"]) + int(row["cycles_gather"]) == one.cycles
+        assert int(row["traffic_dram_bits"]) == one.traffic_bits["dram"]
+        assert int(row["flagged_outputs"]) == one.recomputed_outputs
 
 
 def test_a_part_or_figure_that_a_layer_lacks_is_an_empty_cell(tmp_path):
