@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json as json_module
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from simulator.hardware import Machine
-from simulator.hardware.quantities import UNITS, Quantity, parse_quantity
-from simulator.report.comparison import MODE_LABELS, flagged_share, shown_mode
+from simulator.hardware.quantities import Quantity
+from simulator.report.comparison import MODE_LABELS
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
     MISSING,
@@ -29,169 +28,11 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import PRICED_MODES, RunResult, Setting
+from simulator.result import RunResult
 
-OWN = "own"  # the way a machine runs by its policy: two passes, or its one MAC
+from .compared import OWN, Comparison, Pair, compared
 
-
-@dataclass(frozen=True)
-class Pair:
-    """A figure of both machines; the ratio is b over a, None where one is unknown or a is 0."""
-
-    a: float | None
-    b: float | None
-    ratio: float | None
-
-
-@dataclass(frozen=True)
-class LayerPair:
-    """A layer as each machine runs it.
-
-    Args:
-        name, phase, op, m, n, k, gemms: as in LayerResult. figures: by field of LayerResult, and flagged, the share of its
-            MACs that are those of flagged outputs.
-    """
-
-    name: str
-    phase: str
-    op: str
-    m: int
-    n: int
-    k: int
-    gemms: int
-    figures: Mapping[str, Pair]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A key whose values differ; None where a machine has no such key, or no value."""
-
-    key: str
-    a: Any
-    b: Any
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two machines, a and b, on the same samples of one network.
-
-    Args:
-        a, b: names of the machines, or their files where the names are the same. model, samples, seed: of both runs.
-        runs: in which mode each runs by its policy: "low" or "two_pass".
-        machines: peak_macs_per_s in the low and the high mode, on_chip_bits.
-        modes: figures of the modes that one of them has, "own" being that of `runs`. Accuracy is against the labels;
-            agreement and forward_error of each machine are against its own exact run. Energies are estimates, between
-            energy_low_j and energy_high_j.
-        layers: of the own mode. configuration: keys of the expanded files whose values differ.
-        energy_basis, warnings: of a and of b.
-    """
-
-    a: str
-    b: str
-    model: str
-    samples: int
-    seed: int
-    runs: tuple[str, str]
-    machines: Mapping[str, Pair]
-    modes: Mapping[str, Mapping[str, Pair]]
-    layers: tuple[LayerPair, ...]
-    configuration: tuple[Difference, ...]
-    energy_basis: tuple[str, str]
-    warnings: tuple[tuple[str, ...], tuple[str, ...]]
-
-
-COSTS = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j")
-OF_LAYER = (*COSTS, "utilisation", "roofline_cycles", "median_rel_error", "max_rel_error", "sqnr_db", "overflows")
 TABLE_ENTRIES = "technology.table."  # keys of the entries of technology tables: --json has them
-
-
-def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], json: bool) -> None:
-    """Print two runs of one network on the same samples side by side, as tables or as a record."""
-    found = compared(machines, runs)
-    if json:
-        sys.stdout.write(json_module.dumps(asdict(found), indent=2) + "\n")
-    else:
-        _print(found)
-
-
-def compared(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult]) -> Comparison:
-    """Return the comparison of two runs of one network on the same samples."""
-    a, b = runs
-    names = [one.name for one in machines] if machines[0].name != machines[1].name else [one.source for one in machines]
-    own = shown_mode(a), shown_mode(b)
-    modes = {OWN: _figures(runs, own)}
-    modes |= {mode: _figures(runs, (mode, mode)) for mode in PRICED_MODES if any(one.totals.get(mode) for one in runs)}
-    return Comparison(
-        a=names[0], b=names[1], model=a.model, samples=a.samples, seed=a.seed, runs=own,
-        machines=_peaks(machines), modes=modes, layers=_layers(runs),
-        configuration=tuple(differences(a.machine, b.machine)),
-        energy_basis=(a.energy_basis, b.energy_basis), warnings=(a.warnings, b.warnings),
-    )  # fmt: skip
-
-
-def differences(a: Iterable[Setting], b: Iterable[Setting]) -> Iterator[Difference]:
-    """Yield the keys whose values in effect differ, in the order of a's file, then of b's; origins do not count."""
-    values = {setting.key: setting.value for setting in a}, {setting.key: setting.value for setting in b}
-    for key in dict.fromkeys((*values[0], *values[1])):
-        one, other = values[0].get(key), values[1].get(key)
-        if _meant(one) != _meant(other):
-            yield Difference(key, one, other)
-
-
-def _meant(value: Any) -> Any:
-    """Return a quantity for a text that is one, so that 100 ns is 0.1 µs; a mapping has no value of its own."""
-    if isinstance(value, str):
-        try:
-            return parse_quantity(value, tuple(UNITS), "")
-        except ValueError:
-            return value
-    return None if value == {} else value
-
-
-def _pair(a: float | None, b: float | None) -> Pair:
-    a, b = (one if one is not None and math.isfinite(one) else None for one in (a, b))
-    return Pair(a, b, b / a if a and b is not None else None)
-
-
-def _peaks(machines: tuple[Machine, Machine]) -> dict[str, Pair]:
-    def peaks(mode: str) -> Pair:
-        units = [getattr(one.mac, mode) for one in machines]
-        a, b = (None if unit is None else one.peak_macs_per_s(unit) for one, unit in zip(machines, units, strict=True))
-        return _pair(a, b)
-
-    memory = [None if one.memory is None else one.memory.on_chip_bits for one in machines]
-    return {
-        "peak_macs_per_s_low": peaks("low"),
-        "peak_macs_per_s_high": peaks("high"),
-        "on_chip_bits": _pair(*memory),
-    }
-
-
-def _figures(runs: tuple[RunResult, RunResult], modes: tuple[str, str]) -> dict[str, Pair]:
-    """Return the figures of a mode of each run by name."""
-    found = []
-    for one, mode in zip(runs, modes, strict=True):
-        totals = one.totals.get(mode) or {}
-        scores = {"accuracy": (one.accuracy or {}).get(mode), "agreement": one.agreement.get(mode)}
-        scores["forward_error"] = one.forward_error.get(mode)
-        found.append(scores | {name: totals.get(name) for name in COSTS})
-    return {name: _pair(found[0][name], found[1][name]) for name in found[0]}
-
-
-def _layers(runs: tuple[RunResult, RunResult]) -> tuple[LayerPair, ...]:
-    a, b = ({(layer.name, layer.phase): layer for layer in one.layers} for one in runs)
-    pairs = []
-    for at in dict.fromkeys((*a, *b)):
-        of = a.get(at), b.get(at)
-        one = of[0] or of[1]
-        assert one is not None
-        figures = {name: _pair(*(None if layer is None else getattr(layer, name) for layer in of)) for name in OF_LAYER}
-        figures["flagged"] = _pair(*(None if layer is None else flagged_share([layer]) for layer in of))
-        pairs.append(LayerPair(one.name, one.phase, one.op, one.m, one.n, one.k, one.gemms, figures))
-    return tuple(pairs)
-
-
-# --- tables ---------------------------------------------------------------------------------------------------------
 
 # How the figures of a mode are shown, a row each.
 ROWS: dict[str, tuple[str, Callable[[float | None], str]]] = {
@@ -209,6 +50,15 @@ PEAKS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "peak_macs_per_s_high": ("peak MAC/s, high mode", lambda value: quantity(value, "MAC/s")),
     "on_chip_bits": ("on-chip memory", lambda bits: MISSING if bits is None else str(Quantity(Fraction(bits), "size"))),
 }
+
+
+def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], json: bool) -> None:
+    """Print two runs of one network on the same samples side by side, as tables or as a record."""
+    found = compared(machines, runs)
+    if json:
+        sys.stdout.write(json_module.dumps(asdict(found), indent=2) + "\n")
+    else:
+        _print(found)
 
 
 def _print(found: Comparison) -> None:

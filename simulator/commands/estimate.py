@@ -164,7 +164,7 @@ def _gathers(layers: Sequence[Estimate]) -> list[Table | Text]:
     if layers[0].two_pass is None:
         return []
     whole = gather_results(layers[0].machine, [found.gathered for found in layers])
-    return [Text(), *gathers_view(whole, standard_output().width)]
+    return [Text(), *gathers_view(whole, standard_output().width, layers[0].low.fidelity)]
 
 
 def _named(fidelity: str) -> str:

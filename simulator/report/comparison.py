@@ -11,6 +11,7 @@ from simulator.report.figures import (
     decibels,
     five_digits,
     near_one,
+    percent,
     printable,
     quantity,
     score,
@@ -312,6 +313,24 @@ def _no_better(row: ModeRow, base: ModeRow) -> bool:
         (row.latency_s, base.latency_s),
     ]
     return all(left is not None and right is not None and left >= right for left, right in at_least)
+
+
+def area(run: RunResult) -> str:
+    """Return a sentence with the machine's area, its bounds, and its parts with their classes; empty if not known."""
+    if run.area_um2 is None:
+        return ""
+    classes: dict[str, dict[str, None]] = {}
+    for item in run.area_items:
+        classes.setdefault(item.part, {})[f"{item.uncertainty} x/÷ {item.band:g}"] = None
+    whole, low, high = (
+        significant(None if um2 is None else um2 * 1e-6) for um2 in (run.area_um2, run.area_low_um2, run.area_high_um2)
+    )
+    parts = [
+        f"{part} {percent(um2 / run.area_um2)}{_bracket(list(classes.get(part, ())))}"
+        for part, um2 in sorted(run.area_parts_um2.items(), key=lambda item: -item[1])
+        if um2
+    ]
+    return f"Its area is {whole} mm², {low} to {high} mm² by the bands of the sources (estimate): {', '.join(parts)}."
 
 
 def gathers_by_layer(gathers: Iterable[GatherResult]) -> dict[str | None, list[GatherResult]]:

@@ -41,6 +41,7 @@ def render(run: RunResult) -> str:
         shown=comparison.MODE_LABELS[comparison.shown_mode(run)],
         totals=comparison.layers_total(run),
         arithmetic=comparison.arithmetic(run),
+        area=comparison.area(run),
         one_mac=comparison.one_mac(run),
         gathers=comparison.gathers_by_layer(run.gathers),
         gather_sentences=comparison.gather_sentences,

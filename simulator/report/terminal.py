@@ -170,15 +170,18 @@ def _gathers(run: RunResult, width: int) -> list[Table | Text]:
     by_layer = gathers_by_layer(run.gathers)
     if None not in by_layer:
         return []
-    notes = ["By layer: report.html, summary.json."] if len(by_layer) > 2 else []
-    return [Text(), *gathers_view(by_layer[None], width, notes)]
+    notes = ["Of products in two passes, without the vector unit."]
+    notes += ["By layer: report.html, summary.json."] if len(by_layer) > 2 else []
+    return [Text(), *gathers_view(by_layer[None], width, run.fidelity, notes)]
 
 
-def gathers_view(gathers: Sequence[GatherResult], width: int, notes: Sequence[str] = ()) -> list[Table | Text]:
+def gathers_view(
+    gathers: Sequence[GatherResult], width: int, fidelity: str = "analytic", notes: Sequence[str] = ()
+) -> list[Table | Text]:
     """Return ways to gather flagged outputs side by side as parts of a page, with what has to be said of them.
 
     Args:
-        gathers: of the same outputs. width: of the page. notes: to end with.
+        gathers: of the same outputs. width: of the page. fidelity: of what else the page shows. notes: to end with.
     """
     flagged = gathers[0].flagged_outputs / gathers[0].outputs
     columns = [
@@ -199,11 +202,15 @@ def gathers_view(gathers: Sequence[GatherResult], width: int, notes: Sequence[st
         _Column("break-\neven", [percent(one.break_even_flagged) for one in gathers]),
     ]
     columns, left_out = _fit(columns, width)
-    words = [f"* the machine's own. Products in two passes, {percent(flagged)} of whose outputs are flagged.",
-             *gather_sentences(gathers),
-             "Break-even: flags at which MACs and scores take the energy of uniform high's MACs (estimate).",
-             *notes]  # fmt: skip
-    return [_table(columns, width), Text(" ".join(words), style="dim"), *_left_out(left_out, "summary.json")]
+    facts = [
+        f"* the machine's own. {percent(flagged)} of the outputs are flagged; recomputed: share of the outputs.",
+        *gather_sentences(gathers),
+        *([] if fidelity == "analytic" else [f"Cycles here are analytic, not of fidelity {fidelity}."]),
+        "Break-even: flags at which MACs and scores take the energy of uniform high's MACs (estimate).",
+        *notes,
+    ]
+    lines = [Text(fact, style="dim") for fact in facts]
+    return [_table(columns, width), *lines, *_left_out(left_out, "summary.json")]
 
 
 def _operations(run: RunResult, width: int) -> list[Table | Text]:

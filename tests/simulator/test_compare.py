@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from simulator.commands.compare import OWN, compared, differences
+from simulator.commands.compared import OWN, compared, differences
 from simulator.hardware import load_hardware
 from simulator.result import Setting
 from simulator.run import run

@@ -136,6 +136,15 @@ def test_the_reports_show_waste_break_even_and_what_beats_uniform_high():
     page = render(record)
     assert "Gathering flagged outputs" in page
     assert page.count('<td class="left">element *</td>') == 1 + len(record.layers)
+    assert page.count(f'<th scope="rowgroup" rowspan="{len(GATHERS)}">') == 1 + len(record.layers)
+    share = f"{100 * coltile.flagged_outputs / coltile.outputs:.1f} %"
+    assert f"{share} flagged" in page and f"{share} of the outputs are flagged" in text
+    of_analytic = "Cycles here are analytic"
+    assert of_analytic not in page and of_analytic not in text
+    walked = replace(record, fidelity="event")
+    print_run(walked, console)
+    assert f"{of_analytic}, not of fidelity event.\n" in console.file.getvalue()
+    assert f"{of_analytic}, and not of the fidelity event." in render(walked)
     assert "Gathering" not in render(replace(record, gathers=()))
 
 

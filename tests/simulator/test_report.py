@@ -30,7 +30,7 @@ from simulator.report import (
     save,
     to_json,
 )
-from simulator.result import LayerResult, OperationResult, RunResult
+from simulator.result import AreaItem, LayerResult, OperationResult, RunResult, Setting
 
 LOW = "chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
 HIGH = "chunk(16, fma(fp16/sat), seq(fp16/sat))"
@@ -382,6 +382,34 @@ Work: share of that of all operations (estimate). 3 more with 0.30 %: summary.js
     assert not [line for line in lines if line.startswith(("addmm", "op6"))]
     assert "phase" not in printed(measured(operations=measured().operations[2:], layers=example().layers))
     assert "not on the MAC array" not in printed(measured(operations=measured().operations[:1]))
+
+
+def test_the_page_shows_the_machine_with_its_area_and_what_decided_on_the_bits():
+    def item(part, um2, uncertainty):
+        return AreaItem(part, "circuit", 1, um2, um2, uncertainty, 4.0, "", "a source")
+
+    machine = (
+        Setting("", {}, "my.yaml", "A machine <of mine>,\nas drawn."),
+        Setting("mac.low", {}, "my.yaml:3", "one PE"),
+        Setting("mac.low.rate", "4 MAC/cycle", "my.yaml:4", "assumed"),
+    )
+    run = example(
+        machine=machine, settings={"vector unit": "bf16", "layers: fc*": "mac low"},
+        area_um2=40_000.0, area_low_um2=10_000.0, area_high_um2=160_000.0,
+        area_parts_um2={"mul": 10_000.0, "sram": 30_000.0, "side": 0.0},
+        area_items=(item("mul", 10_000.0, "scaled"), item("sram", 30_000.0, "assumed")),
+    )  # fmt: skip
+    page = render(run)
+    assert "<p>A machine &lt;of mine&gt;,\nas drawn. (<code>my.yaml</code>)</p>" in page
+    assert page.count('<tr class="part">') == 1 and '<th scope="row"><span class="name"></span></th>' not in page
+    assert page.index("<summary>Every value in effect</summary>") < page.index('<span class="name">mac.low.rate</span>')
+    assert (
+        "Its area is 0.0400 mm², 0.0100 to 0.160 mm² by the bands of the sources (estimate): "
+        "sram 75.0 % (assumed x/÷ 4), mul 25.0 % (scaled x/÷ 4)."
+    ) in page
+    assert "<dt>vector unit</dt><dd>bf16</dd>" in page and "<dt>layers: fc*</dt><dd>mac low</dd>" in page
+    assert "The machine</h2>" not in render(example())
+    assert "Its area" not in render(example(machine=machine))
 
 
 def with_vector_unit():
