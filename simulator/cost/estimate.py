@@ -9,13 +9,13 @@ from typing import Any
 
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
-from simulator.result import GatherResult
+from simulator.result import PRICED_MODES, GatherResult
 
 from .area import Area, known_area
 from .break_even import common_break_even
 from .gathers import Gathered, energy_balance, gather_results, gathered
 from .gemm import Gemm
-from .price import MODES, Cost, price
+from .price import Cost, price
 from .scoring import relative_extra
 
 
@@ -65,7 +65,7 @@ class Estimate:
         """Return the record as plain dicts, lists and numbers."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "machine"}
         plain |= {"gemm": asdict(self.gemm), "gathers": [asdict(one) for one in self.gathers]}
-        own = (*MODES, "area")
+        own = (*PRICED_MODES, "area")
         return plain | {name: None if plain[name] is None else plain[name].to_dict() for name in own}
 
 

@@ -14,7 +14,7 @@ from simulator.arithmetic.accumulators import Exact, innermost
 from simulator.errors import InputError
 from simulator.hardware import Machine, MacMode
 from simulator.hardware.widths import GUARD_BITS
-from simulator.result import CycleItem, EnergyItem
+from simulator.result import PRICED_MODES, CycleItem, EnergyItem
 
 from .bill import first_pass_energy, idle_neighbours, scoring_energy, second_pass_energy
 from .cycles import Cycles, count_cycles
@@ -29,8 +29,6 @@ from .scoring import low_passes, numerators, scoring_warnings, side_bits
 from .second_pass import Work, second_work
 from .tiling import Problem, Widths
 from .traffic import level_bits
-
-MODES = ("low", "high", "two_pass")
 
 
 @dataclass(frozen=True)
@@ -242,8 +240,8 @@ def _problem(machine: Machine, gemm: Gemm, mode: str) -> Problem:
 
 
 def _check_mode(machine: Machine, mode: str, flags: object) -> None:
-    if mode not in MODES:
-        raise InputError(f"mode: got {mode!r}; expected one of {', '.join(MODES)}; choose one")
+    if mode not in PRICED_MODES:
+        raise InputError(f"mode: got {mode!r}; expected one of {', '.join(PRICED_MODES)}; choose one")
     if mode == "high" and machine.mac.high is None:
         raise InputError(
             f"{machine.source}: mac.high: missing; expected a second MAC to price mode high; add it, or use low"
