@@ -109,6 +109,8 @@ def simulate(
                 hw, model, data, samples, tolerance, seed, threads, progress, keep_partial=True, weights=weights,
                 allow_code=allow_code, fidelity=fidelity,
             )  # fmt: skip
+        # A layer that is not there is refused before earlier results are replaced.
+        explained = "" if explain_cost is None else f"\n{layer_bill(result, explain_cost)}"
         where = save(result, out)
     except KeyboardInterrupt:
         print("ulpsim: interrupted; no results were written", file=sys.stderr)
@@ -119,8 +121,7 @@ def simulate(
         else:
             print_run(result)
             print(f"\nResults in {out}: {', '.join(sorted(path.name for path in where.iterdir()))}")
-            if explain_cost is not None:
-                print(f"\n{layer_bill(result, explain_cost)}", end="")
+            print(explained, end="")
     if not result.complete:
         raise typer.Exit(INTERRUPTED)
 
@@ -219,30 +220,41 @@ def estimate_cost(
     from .report import to_a_reader
 
     with to_a_reader():
-        own = gemm is not None or flagged is not None or zeros is not None or explain_cost
         if scalesim_cfg is not None:
-            if topology is None or hw is not None or own or fidelity != "analytic" or trace is not None:
-                raise InputError(
-                    "estimate: got part of --scalesim-cfg and --topology, or --hw or what belongs to it beside them; "
-                    "expected these two alone; give both"
-                )
+            own = {
+                "--hw": hw, "--gemm": gemm, "--flagged": flagged, "--zeros": zeros, "--trace": trace,
+                "--explain-cost": explain_cost or None, "--fidelity": None if fidelity == "analytic" else fidelity,
+            }  # fmt: skip
+            for option, value in own.items():
+                if value is not None:
+                    raise InputError(
+                        f"estimate: got {option} beside --scalesim-cfg; expected --topology, --input, --out and --json "
+                        f"only; leave {option} out"
+                    )
+            if topology is None:
+                raise InputError("estimate: got --scalesim-cfg without --topology; expected both; give the topology")
             scalesim.like_scalesim(scalesim_cfg, topology, kind, json, out)
             return
         if out is not None:
             raise InputError("estimate: got --out without --scalesim-cfg; expected both or none; leave --out out")
         if json and explain_cost:
             raise InputError(_ITEMS_IN_JSON)
-        if hw is None or (gemm is None) == (topology is None):
+        if hw is None:
             raise InputError(
-                "estimate: got no machine or no product, or both --gemm and --topology; expected e.g. --hw npu --gemm "
-                "64 64 64; give a machine and one of the two"
+                "estimate: got no machine; expected a file or a bundled name; give e.g. --hw npu, or SCALE-Sim's "
+                "--scalesim-cfg"
             )
+        if (gemm is None) == (topology is None):
+            got = "neither --gemm nor" if gemm is None else "both --gemm and"
+            raise InputError(f"estimate: got {got} --topology; expected one of the two; give e.g. --gemm 64 64 64")
         if gemm is not None:
-            estimate.of_product(hw, gemm, flagged or 0.0, zeros, explain_cost, json, fidelity, trace)
+            if kind != "gemm":
+                raise InputError("estimate: got --input conv with --gemm; expected --topology; leave --input out")
+            estimate.of_product(hw, gemm, flagged, zeros, explain_cost, json, fidelity, trace)
         elif topology is not None:
             if trace is not None:
                 raise InputError("estimate: got --trace with --topology; expected --gemm; give one product")
-            estimate.of_topology(hw, topology, kind, flagged or 0.0, zeros, explain_cost, json, fidelity)
+            estimate.of_topology(hw, topology, kind, flagged, zeros, explain_cost, json, fidelity)
 
 
 @app.command("show")

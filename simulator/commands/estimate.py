@@ -25,7 +25,7 @@ from simulator.report.trace import check_trace, write_trace
 def of_product(
     hw: str,
     gemm: tuple[int, int, int],
-    flagged: float,
+    flagged: float | None,
     zeros: float | None,
     explain: bool,
     json: bool,
@@ -45,8 +45,8 @@ def of_product(
                 f"--trace: got fidelity {fidelity}, which knows no events; expected event; add --fidelity event"
             )
         check_trace(trace)
-    machine = load_hardware(hw)
-    found = estimate(machine, gemm, flagged, zeros, fidelity)
+    machine = _machine(hw, flagged)
+    found = estimate(machine, gemm, flagged or 0.0, zeros, fidelity)
     if trace is not None:
         _trace(trace, machine, found)
     if json:
@@ -55,11 +55,28 @@ def of_product(
     if explain:
         sys.stdout.write(bill(_shape(found.gemm), found.modes))
         return
-    title = f"{printable(found.hardware)}: {_shape(found.gemm)}, {flagged:.2%} flagged{_named(fidelity)}"
+    title = f"{printable(found.hardware)}: {_shape(found.gemm)}{_flags(flagged)}{_named(fidelity)}"
     view = (title, _modes_table([found]), Text(_area(found.area)), *_parts_view([found]), *_gathers([found]))
     print_view(standard_output(), *view, *warnings_view(_warnings([found])))
     if trace is not None:
         print(f"\nTrace in {trace}")
+
+
+def _machine(hw: str, flagged: float | None) -> Machine:
+    """Return a machine; flags are refused on one that computes nothing a second time."""
+    machine = load_hardware(hw)
+    if flagged is not None and machine.policy is None:
+        raise InputError(
+            f"--flagged: got {flagged:g} for {machine.source}, which has no two-pass policy; expected none; leave it "
+            "out, or take a machine with mac.high and policy"
+        )
+    if flagged is not None and not 0.0 <= flagged <= 1.0:
+        raise InputError(f"--flagged: got {flagged:g}; expected a fraction from 0 to 1; give e.g. 0.02")
+    return machine
+
+
+def _flags(flagged: float | None) -> str:
+    return "" if flagged is None else f", {100 * flagged:.3g} % flagged"
 
 
 def _trace(path: str, machine: Machine, found: Estimate) -> None:
@@ -81,7 +98,7 @@ def of_topology(
     hw: str,
     topology: str,
     kind: str,
-    flagged: float,
+    flagged: float | None,
     zeros: float | None,
     explain: bool,
     json: bool,
@@ -94,12 +111,12 @@ def of_topology(
     Raises:
         InputError: bad machine, topology or fraction.
     """
-    machine = load_hardware(hw)
+    machine = _machine(hw, flagged)
     lines = read_topology(topology, CONVOLUTION if kind == "conv" else GEMM)
     layers = []
     for line in lines:
         try:
-            layers.append((line.name, estimate(machine, _gemm(line), flagged, zeros, fidelity)))
+            layers.append((line.name, estimate(machine, _gemm(line), flagged or 0.0, zeros, fidelity)))
         except InputError as error:
             raise InputError(f"{topology}: {line.name}: {error}") from None
     if json:
@@ -114,8 +131,8 @@ def of_topology(
     table = _table("layer", "M x N x K")
     for name, one in layers:
         table.add_row(printable(name), _shape(one.gemm), *_figures([one], mode))
-    title = f"{printable(machine.name)}: {printable(Path(topology).name)}, {counted(len(layers), 'layer')}, "
-    title += f"{flagged:.2%} flagged{_named(fidelity)}; layers in mode {mode.replace('_', '-')}"
+    title = f"{printable(machine.name)}: {printable(Path(topology).name)}, {counted(len(layers), 'layer')}"
+    title += f"{_flags(flagged)}{_named(fidelity)}; layers in mode {mode.replace('_', '-')}"
     view = (title, table, "", _modes_table(found), Text(_area(found[0].area)), *_parts_view(found), *_gathers(found))
     print_view(standard_output(), *view, *warnings_view(_warnings(found)))
 

@@ -75,13 +75,14 @@ class Builder:
 
     def _array(self) -> Array:
         form = self.form.array
-        if form.dataflow in ("os", "dot") and form.load is not None:
+        like_scalesim = form.compat == "scalesim3"  # which says itself what goes with what
+        if form.dataflow in ("os", "dot") and form.load is not None and not like_scalesim:
             self._problem(
                 ("array", "load"),
                 f"got a load mode with array.dataflow: {form.dataflow}, which has no stationary load; expected none; "
                 "remove it",
             )
-        if form.dataflow == "dot" and self._given("array", "drain"):
+        if form.dataflow == "dot" and self._given("array", "drain") and not like_scalesim:
             self._problem(
                 ("array", "drain"),
                 f"got {form.drain} with array.dataflow: dot, whose results leave beside the next ones; "
@@ -99,7 +100,7 @@ class Builder:
                 "array.dataflow: os; change one of the two",
             )
         load, drain = form.load or "overlapped", form.drain
-        if form.compat == "scalesim3":
+        if like_scalesim:
             load, drain = "exposed", "none" if form.dataflow == "os" else "exposed"
             self._check_scalesim(load, drain)
         return Array(
@@ -159,6 +160,12 @@ class Builder:
                     "together, in several cycles; expected no rate; remove it",
                 )
             high = replace(high, passes=self._passes(low, high))
+            if high.passes == 1:
+                self._problem(
+                    ("mac", "datapath"),
+                    "got composed with operands of mac.high that one pass of mac.low's multiplier takes; expected "
+                    "wider ones; write multi_mode",
+                )
         return Mac(low, high, datapath, form.zero_gating)
 
     def _passes(self, low: MacMode, high: MacMode) -> int:

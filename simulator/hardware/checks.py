@@ -151,7 +151,7 @@ def switch(form: object) -> bool:
 def name(form: object) -> str:
     """Printable text."""
     if not isinstance(form, str) or not form.strip() or not form.isprintable() or len(form) > 100:
-        raise ValueError(f"got {describe(form)}; expected a name of printable text; write e.g. npu")
+        raise ValueError(f"got {describe(form)}; expected a name of at most 100 printable characters; write e.g. npu")
     return form
 
 

@@ -114,6 +114,15 @@ class MemoryLevels:
                     f"got {', '.join(level.holds)} in a level that others lie within; expected a, w and o; "
                     "write [a, w, o]",
                 )
+        for level in staging:
+            # What passes through it waits there for a cycle, in each of its copies.
+            least = math.ceil(level.buffers * max(level.read_bits_per_cycle, level.write_bits_per_cycle))
+            if level.size_bits < least:
+                self.document.problem(
+                    ("memory", level.name, "size"),
+                    f"got {level.size_bits} bit for a level whose ports move {least} bit a cycle and {level.buffers} "
+                    f"buffers; expected at least these; raise memory.{level.name}.size, or remove the level",
+                )
         return buffers, staging
 
     def _per_cycle(self, bandwidth: Quantity) -> Fraction:

@@ -110,6 +110,14 @@ def two_pass_policy(
         )
     if form.weights == "sliced":
         _check_slices(mac, report)
+    assert mac.high is not None
+    narrower = any(high < low for low, high in zip(mac.low.operand_bits, mac.high.operand_bits, strict=True))
+    if form.weights == "high_only" and narrower:
+        report(
+            ("policy", "weights"),
+            "got high_only with operands of mac.high that are narrower than those of mac.low, which cannot be made of "
+            "them; expected wider ones; write both",
+        )
     return Policy(
         form.tolerance,
         gather,

@@ -64,6 +64,10 @@ def read_config(path: str) -> ScaleSimConfig:
             raise InputError(f"{path}: {section}.{key}: missing; expected it as in SCALE-Sim's own files; add it")
         return parser.get(section, key).strip()
 
+    if parser.get("sparsity", "SparsitySupport", fallback="false").strip().lower() == "true":
+        raise InputError(
+            f"{path}: sparsity.SparsitySupport: got true, which this simulator does not count; expected false; set it"
+        )
     array = "architecture_presets"
     dataflow = value(array, "Dataflow").lower()
     if dataflow not in ("ws", "os", "is"):
@@ -107,7 +111,13 @@ def read_topology(path: str, columns: tuple[str, ...]) -> list[TopologyLayer]:
             )
         places.append(heading.index(_plain(name)))
     layers = []
+    sparsity = heading.index("sparsity") if "sparsity" in heading else None
     for line, row in rows[1:]:
+        if sparsity is not None and sparsity < len(row) and not _dense(row[sparsity]):
+            raise InputError(
+                f"{path}:{line}: a sparsity of {row[sparsity].strip()}, which this simulator does not count; expected "
+                "1:1; write that, or remove the column"
+            )
         if len(row) <= max(places):
             raise InputError(f"{path}:{line}: {len(row)} cells; expected {max(places) + 1}; complete the line")
         sizes = tuple(_number(f"{path}:{line}", name, row[at]) for name, at in zip(columns, places, strict=True))
@@ -120,6 +130,12 @@ def read_topology(path: str, columns: tuple[str, ...]) -> list[TopologyLayer]:
     if not layers:
         raise InputError(f"{path}: a heading and no layer; expected one a line; add them")
     return layers
+
+
+def _dense(sparsity: str) -> bool:
+    """Whether a sparsity N:M keeps all weights."""
+    kept, _, of = sparsity.strip().partition(":")
+    return not sparsity.strip() or kept.strip() == of.strip()
 
 
 def _plain(heading: str) -> str:

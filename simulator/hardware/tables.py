@@ -25,6 +25,16 @@ _EXAMPLES = {
     "area per square bit": "3.9 µm²/bit²",
     "area per bit": "4.3 µm²/bit",
 }
+# By dimension: beyond this a number is a slip of the unit.
+_LARGEST = {"energy per square bit": 1e-6, "energy per bit": 1e-6, "area per square bit": 1e6, "area per bit": 1e6}
+_LARGEST_SHOWN = {
+    "energy per square bit": "1 µJ/bit²",
+    "energy per bit": "1 µJ/bit",
+    "area per square bit": "1 mm²/bit²",
+    "area per bit": "1 mm²/bit",
+}
+# Plain factors, by their largest: parts of a working MAC, of an area, and factors over a simpler circuit.
+_LARGEST_FACTORS = {"idle_factor": 1.0, "sram_efficiency": 1.0, "mode_factor": 10.0, "posit_factor": 10.0}
 _FOLDER = files("simulator") / "hardware"
 _ENTRY_KEYS = ("value", "class", "source")
 
@@ -64,7 +74,7 @@ def find_table(name: str | None, node_nm: float | None, directory: Path, shown: 
         tables = [bundled_table(known) for known in table_names()]
         node_nm = 7.0 if node_nm is None else node_nm
     elif is_path(name):
-        tables = [read_table(directory / name, os.path.join(os.path.dirname(shown), name))]
+        tables = [_own_table(directory / name, os.path.join(os.path.dirname(shown), name), shown)]
     else:
         tables = [bundled_table(name)]
     for table in tables:
@@ -82,6 +92,17 @@ def find_table(name: str | None, node_nm: float | None, directory: Path, shown: 
         f"got {node_nm:g} nm; expected a node with a technology table: {known}, or one next to it, scaled: {near}; "
         "write one of them, or name the table whose numbers to take as they are as technology.table"
     )
+
+
+def _own_table(path: Path, path_shown: str, machine: str) -> TechnologyTable:
+    """Return a table of the user's own, with the machine file that names it in what is wrong with it."""
+    try:
+        return read_table(path, path_shown)
+    except InputError as error:
+        raise InputError(
+            f"{error}\n{machine}: technology.table: names that file; expected a technology table, or the name of a "
+            f"bundled one: {', '.join(table_names())}"
+        ) from None
 
 
 def read_table(path: Path, shown: str) -> TechnologyTable:
@@ -169,13 +190,16 @@ def entry_value(name: str, form: object) -> float:
     dimension = dimension_of(name)
     if dimension is not None:
         value = float(parse_quantity(form, (dimension,), _EXAMPLES[dimension]).value)
-        if not value > 0:
-            raise ValueError(f'got {form!r}; expected a value above 0; write e.g. "{_EXAMPLES[dimension]}"')
+        if not 0 < value <= _LARGEST[dimension]:
+            raise ValueError(
+                f"got {form!r}; expected a value above 0, at most {_LARGEST_SHOWN[dimension]}; write e.g. "
+                f'"{_EXAMPLES[dimension]}"'
+            )
         return value
     if isinstance(form, bool) or not isinstance(form, int | float) or not 0 < form < math.inf:
         raise ValueError(f"got {describe(form)}; expected a plain number above 0; write e.g. 0.1")
-    if name == "sram_efficiency" and form > 1:
-        raise ValueError(f"got {form}; expected a share of the area, at most 1; write e.g. 0.7")
+    if form > _LARGEST_FACTORS[name]:
+        raise ValueError(f"got {form}; expected at most {_LARGEST_FACTORS[name]:g}; write e.g. 0.1")
     return float(form)
 
 

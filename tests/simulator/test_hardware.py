@@ -264,7 +264,7 @@ REFUSALS = [
     ("operands: fp8_e4m3/sat    # OCP", "operands: e4m3 # OCP", "19:15: mac.low.operands: got what is no arithmetic: format 'e4m3' is ambiguous; write one of: fp8_e4m3 (OCP, largest 448), e4m3:ieee (largest 240), fp8_e4m3fnuz (largest 240, bias 8); expected a format, or a list of two; write e.g. fp8_e4m3"),
     ("schema: 1", "schema: 2", "4:9: schema: got 2; expected 1, the only version so far; write 1"),
     ("schema: 1", "schema: true", "4:9: schema: got true; expected 1, the only version so far; write 1"),
-    ("name: npu", "name: [npu]", "5:7: name: got a list; expected a name of printable text; write e.g. npu"),
+    ("name: npu", "name: [npu]", "5:7: name: got a list; expected a name of at most 100 printable characters; write e.g. npu"),
     ("table: jouppi2021_7nm", "table: jouppi", "9:10: technology.table: got 'jouppi'; expected one of horowitz2014_45nm, jouppi2021_7nm, or the path of a YAML file; write one of them"),
     ('node: "7 nm"', 'given_class: guess', "7:16: technology.given_class: got 'guess'; expected one of user, table, fit, scaled, assumed; write e.g. user"),
     ("drain: overlapped", "drain: none", "15:10: array.drain: got none with array.dataflow: ws; expected overlapped or exposed; write one of them"),

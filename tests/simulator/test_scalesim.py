@@ -277,6 +277,7 @@ def test_bandwidth_counts_where_the_user_sets_it(tmp_path):
         ({"topology": "Layer,M,N,\na,1,2,\n"}, r"t.csv:1: the heading has Layer, M, N; expected Layer, M, N, K; add K"),
         ({"topology": "Layer,M,N,K\n"}, r"t.csv: a heading and no layer"),
         ({"topology": "Layer,M,N,K\na,1,2\n"}, r"t.csv:2: 3 cells; expected 4"),
+        ({"topology": "Layer,M,N,K,Sparsity\na,1,2,3,1:2\n"}, r"t.csv:2: a sparsity of 1:2, which this simulator does"),
         ({"topology": "Layer,M,N,K\na,1,-2,3\n"}, r"t.csv:2: N: got '-2'; expected a whole number from 1"),
     ],
 )
@@ -288,15 +289,23 @@ def test_bad_files_are_refused_with_their_place(tmp_path, monkeypatch, capsys, c
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["estimate"], "got no machine or no product"),
-        (["estimate", "--hw", "npu"], "got no machine or no product"),
-        (["estimate", "--scalesim-cfg", "a.cfg"], "expected these two alone"),
-        (["estimate", "--scalesim-cfg", "a", "--topology", "t", "--flagged", "0.1"], "expected these two alone"),
-        (["estimate", "--topology", "t.csv"], "got no machine or no product"),
-        (["estimate", "--hw", "npu", "--gemm", "8", "8", "8", "--topology", "t"], "or both --gemm and --topology"),
+        (["estimate"], "got no machine; expected a file or a bundled name"),
+        (["estimate", "--hw", "npu"], "got neither --gemm nor --topology; expected one of the two"),
+        (["estimate", "--scalesim-cfg", "a.cfg"], "got --scalesim-cfg without --topology"),
+        (
+            ["estimate", "--scalesim-cfg", "a", "--topology", "t", "--flagged", "0.1"],
+            "got --flagged beside --scalesim-cfg",
+        ),
+        (["estimate", "--topology", "t.csv"], "got no machine; expected a file or a bundled name"),
+        (
+            ["estimate", "--hw", "npu", "--gemm", "8", "8", "8", "--topology", "t"],
+            "got both --gemm and --topology; expected one of the two",
+        ),
         (["estimate", "--hw", "npu", "--gemm", "8", "8", "8", "--out", "o"], "--out without --scalesim-cfg"),
         (["estimate", "--scalesim-cfg", "nowhere.cfg", "--topology", "t.csv"], "nowhere.cfg: cannot be read"),
         (["estimate", "--hw", "npu", "--gemm", "0", "1", "1"], "0"),
+        (["estimate", "--hw", "npu", "--gemm", "8", "8", "8", "--input", "conv"], "got --input conv with --gemm"),
+        (["estimate", "--hw", "tpu_v1", "--gemm", "8", "8", "8", "--flagged", "0.1"], "which has no two-pass policy"),
         (["estimate", "--hw", "npu", "--gemm", "8", "8", "8", "--flagged", "2"], "expected a fraction from 0 to 1"),
     ],
 )

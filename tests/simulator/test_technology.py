@@ -66,7 +66,8 @@ WRONG = {
     ),
     "nothing": (
         '"1.1 fJ/bit²"', '"0 fJ/bit²"',
-        "11: partial_product_j_per_bit2.value: got '0 fJ/bit²'; expected a value above 0; write e.g. \"1.1 fJ/bit²\"",
+        "11: partial_product_j_per_bit2.value: got '0 fJ/bit²'; expected a value above 0, at most 1 µJ/bit²; write e.g. "
+        '"1.1 fJ/bit²"',
     ),
     "an unknown class": (
         '"0.9 fJ/bit", class: fit', '"0.9 fJ/bit", class: guess',
@@ -98,7 +99,7 @@ WRONG = {
     ),
     "a share above 1": (
         "sram_efficiency: {value: 0.7", "sram_efficiency: {value: 7",
-        "26: sram_efficiency.value: got 7; expected a share of the area, at most 1; write e.g. 0.7",
+        "26: sram_efficiency.value: got 7; expected at most 1; write e.g. 0.1",
     ),
 }  # fmt: skip
 
