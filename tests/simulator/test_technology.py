@@ -66,8 +66,8 @@ WRONG = {
     ),
     "nothing": (
         '"1.1 fJ/bit²"', '"0 fJ/bit²"',
-        "11: partial_product_j_per_bit2.value: got '0 fJ/bit²'; expected a value above 0, at most 1 µJ/bit²; write e.g. "
-        '"1.1 fJ/bit²"',
+        "11: partial_product_j_per_bit2.value: got '0 fJ/bit²'; expected a value above 0, at most 1 µJ/bit²; write "
+        'e.g. "1.1 fJ/bit²"',
     ),
     "an unknown class": (
         '"0.9 fJ/bit", class: fit', '"0.9 fJ/bit", class: guess',
