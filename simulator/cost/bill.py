@@ -13,7 +13,7 @@ from simulator.hardware.technology import Entry
 
 from .energy import Ledger, MacEnergy, mac_energy
 from .gemm import Gemm
-from .pipeline import Pass
+from .one_pass import Pass
 from .scoring import low_passes, numerators, side_add
 from .second_pass import Work
 from .traffic import ArrayBits, level_bits

@@ -11,11 +11,11 @@ from simulator.hardware import Machine
 from .event import Event, Timeline, walk
 from .flags import Flags
 from .gemm import Gemm
-from .pipeline import Pass, pipeline_of
+from .one_pass import Pass, tile_costs_of
+from .problem import Problem
 from .queue import flagged_tiles
 from .scoring import low_cycles, low_passes
 from .second_pass import Work, after_low, beside_low, combined_roofline, total_cycles
-from .tiling import Problem
 
 FIDELITIES = ("roofline", "analytic", "event")
 
@@ -116,7 +116,7 @@ def _walked(
     trace: bool,
 ) -> Cycles:
     """Count cycles tile by tile; a low pass of the score's own takes as long as the first pass by itself."""
-    pipeline, gemms = pipeline_of(machine.array, machine.memory, problem, first), gemm.gemms
+    pipeline, gemms = tile_costs_of(machine.array, machine.memory, problem, first), gemm.gemms
     alone = walk(pipeline, trace=trace)
     first = replace(first, memory_stall=alone.cycles - first.run.total)
     if second is None:

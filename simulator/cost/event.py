@@ -9,7 +9,7 @@ level this is the sum of `pipeline`, cycle for cycle; more copies and staging le
 The DRAM is asked for data ahead of the time at which there is room for them: its latency shows before the first load
 and with the last store of a GEMM, as there.
 
-A bank takes `ports` accesses in a cycle; `_bank_cycles` counts those of the busiest one. The side engine takes flagged
+A bank takes `ports` accesses in a cycle; `bank_cycles` counts those of the busiest one. The side engine takes flagged
 outputs in order as they come; a full queue holds up the array.
 """
 
@@ -18,14 +18,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import NamedTuple
 
 from simulator.errors import InputError
-from simulator.hardware import Level, Memory
+from simulator.hardware import Memory
 
-from .folds import RunCycles, ceil_div, fold_grid
-from .pipeline import Pipeline, Place
+from .banks import accesses_per_cycle, bank_cycles
+from .folds import RunCycles
+from .queue import Engine
+from .tile_costs import Place, TileCosts
 
 LARGEST_WALK = 100_000
 
@@ -75,7 +76,7 @@ class Timeline:
 
 
 def walk(
-    pipeline: Pipeline,
+    tiles: TileCosts,
     gemms: int = 1,
     flagged: Iterable[tuple[int, int]] | None = None,
     queue: int | None = None,
@@ -85,7 +86,7 @@ def walk(
     """Walk over the tiles of GEMMs that follow one another. Exact for the machine as modelled, banks aside: estimate.
 
     Args:
-        pipeline: the tiles. gemms: of one shape.
+        tiles: of a pass. gemms: of one shape.
         flagged: for a side engine that follows tile by tile, of each output tile of each GEMM in the order of the loops
             the flagged outputs and the cycles that the engine takes for them.
         queue: flagged outputs that find room in its queue, those under way included; None for any number.
@@ -95,14 +96,14 @@ def walk(
         InputError: more than LARGEST_WALK tiles.
     """
     walked = 1 if flagged is None else gemms  # without an engine they are all alike
-    tiles = pipeline.outer_count * pipeline.inner_count * pipeline.along_k * walked
-    if tiles > LARGEST_WALK:
-        tile = pipeline.tile.exchanged() if pipeline.dataflow == "is" else pipeline.tile
+    count = tiles.outer_count * tiles.inner_count * tiles.along_k * walked
+    if count > LARGEST_WALK:
+        tile = tiles.tile.exchanged() if tiles.dataflow == "is" else tiles.tile
         raise InputError(
-            f"fidelity: got event for {tiles} tiles of {tile.m}x{tile.n}x{tile.k}; expected at most {LARGEST_WALK}, "
+            f"fidelity: got event for {count} tiles of {tile.m}x{tile.n}x{tile.k}; expected at most {LARGEST_WALK}, "
             "which it walks over one by one; use analytic"
         )
-    found = _Walk(pipeline, None if flagged is None else _Engine(iter(flagged), queue), [] if trace else None)
+    found = _Walk(tiles, None if flagged is None else Engine(iter(flagged), queue), [] if trace else None)
     end = 0
     for gemm in range(walked):
         end = found.gemm(gemm, found.begin(gemm, end, before or {}))
@@ -116,36 +117,6 @@ def walk(
     )
 
 
-class _Engine:
-    """The side engine and its queue; `flagged` is of each output tile (outputs, cycles).
-
-    The outputs of a tile come evenly while it is computed. One leaves the queue when it is done, and another needs a
-    place in it to come: with that, no more than `queue` are left when a tile ends, and the last of the next comes when
-    all but that many of those before it are done.
-    """
-
-    def __init__(self, flagged: Iterator[tuple[int, int]], queue: int | None) -> None:
-        self.flagged, self.queue = flagged, queue
-        self.free = 0  # when it has done all so far
-
-    def take(self, start: int, end: int) -> tuple[int, tuple[int, int]]:
-        """Take the flagged outputs of the next tile, computed from one cycle to another if nothing holds it up.
-
-        Returns:
-            The cycle at which the last of them is in the queue, and those between which the engine works on them.
-        """
-        outputs, cycles = next(self.flagged)
-        if not cycles:
-            return end, (self.free, self.free)
-        before, outputs = self.free, max(outputs, 1)
-        first = start + ceil_div(end - start, outputs)
-        if self.queue is not None:
-            begun = max(before, first) if outputs > self.queue else before
-            end = max(end, begun + ceil_div((outputs - self.queue) * cycles, outputs))
-        self.free = max(before + cycles, first + cycles, end + ceil_div(cycles, outputs))
-        return end, (max(before, first), self.free)
-
-
 class _Costs(NamedTuple):
     """Of a tile: its run, that with the array's ports, loads and stores at each boundary, whether it brings A and W."""
 
@@ -157,17 +128,17 @@ class _Costs(NamedTuple):
 
 
 class _Walk:
-    def __init__(self, pipeline: Pipeline, engine: _Engine | None, events: list[Event] | None) -> None:
-        self.pipeline, self.engine, self.events = pipeline, engine, events
+    def __init__(self, tiles: TileCosts, engine: Engine | None, events: list[Event] | None) -> None:
+        self.tiles, self.engine, self.events = tiles, engine, events
         self.parts = dict.fromkeys((*RunCycles._fields, *STALLS), 0)
         self.last_store = 0
-        memory = pipeline.memory
+        memory = tiles.memory
         staging = () if memory is None else memory.staging
         self.names = () if memory is None else ("dram", *(level.name for level in staging))
         self.staged = [level.buffers for level in staging]
         copies = (2, 2, 2) if memory is None else tuple(memory.buffer(tensor).buffers for tensor in "awo")
         self.operand_copies, self.output_copies = copies[:2], copies[2]
-        self.store_first = bool(pipeline.single)
+        self.store_first = bool(tiles.single)
         self._costs: dict[Place, _Costs] = {}
         self._banked: dict[tuple[Place, Place | None, Place | None], int] = {}
 
@@ -191,7 +162,7 @@ class _Walk:
         self.computed: list[int] = []
         self.stored: list[int] = []
         places = list(self._places())
-        kinds = [self._kind(place) for place in places]
+        kinds = [self.tiles.kind(*place) for place in places]
         last = len(places) - 1
         self._load(places[0], kinds[0])
         for t, (place, kind) in enumerate(zip(places, kinds, strict=True)):
@@ -205,26 +176,19 @@ class _Walk:
             if following and self.store_first:
                 self._load(places[t + 1], following)
         self._store(last, places[last], kinds[last])
-        computed, latency = self.computed[-1], self.pipeline.latency
+        computed, latency = self.computed[-1], self.tiles.latency
         end = self.channel[0] + latency if self.names else computed
-        self.last_store = self.pipeline.store(places[last]) + latency
+        self.last_store = self.tiles.store(places[last]) + latency
         self._stall("transfer_stall", places[last], computed, end - latency)
         self._stall("latency_stall", places[last], end - latency, end)
         return end
 
     def _places(self) -> Iterator[Place]:
-        pipeline = self.pipeline
-        for x in range(pipeline.outer_count):
-            for y in range(pipeline.inner_count):
-                for z in range(pipeline.along_k):
+        tiles = self.tiles
+        for x in range(tiles.outer_count):
+            for y in range(tiles.inner_count):
+                for z in range(tiles.along_k):
                     yield x, y, z
-
-    def _kind(self, place: Place) -> Place:
-        """Return a tile that stands for this one: the ends of a loop for themselves, the second for all between."""
-        pipeline = self.pipeline
-        counts = pipeline.outer_count, pipeline.inner_count, pipeline.along_k
-        x, y, z = (at if at in (0, count - 1) else 1 for at, count in zip(place, counts, strict=True))
-        return x, y, z
 
     def _load(self, place: Place, kind: Place) -> None:
         t, costs = len(self.loaded), self._costs_of(kind)
@@ -234,7 +198,7 @@ class _Walk:
                 tiles.append(t)
                 if len(tiles) > copies:  # the copy is that of so many before, which the next one after it ended
                     ready = max(ready, self.computed[tiles[-copies] - 1])
-        start, end, late = self.origin + self.pipeline.latency, self.origin, 0
+        start, end, late = self.origin + self.tiles.latency, self.origin, 0
         for at, cycles in enumerate(costs.loads):
             if not cycles:
                 continue
@@ -257,7 +221,7 @@ class _Walk:
         arrived = self.loaded[t]
         if t >= self.output_copies:
             arrived = max(arrived, self.stored[t - self.output_copies])
-        answered = min(arrived, before + self.pipeline.latency) if t == 0 else before
+        answered = min(arrived, before + self.tiles.latency) if t == 0 else before
         start = max(before, arrived)
         in_time = max(answered, start - self.late[t])
         self._stall("latency_stall", place, before, answered)
@@ -270,7 +234,7 @@ class _Walk:
         self._event("compute", self._tile(place), start, start + costs.run.total, "array")
         self._stall("port_stall", place, start + costs.run.total, ported)
         self._stall("bank_stall", place, ported, end)
-        if self.engine is not None and place[2] == self.pipeline.along_k - 1:
+        if self.engine is not None and place[2] == self.tiles.along_k - 1:
             queued, (begun, done) = self.engine.take(start, end)
             self._stall("queue_stall", place, end, queued)
             self._event("recompute", self._tile(place), begun, done, "side engine")
@@ -279,7 +243,7 @@ class _Walk:
 
     def _store(self, t: int, place: Place, kind: Place) -> None:
         start = self.computed[t]
-        if not self.names or place[2] < self.pipeline.along_k - 1:  # nothing, but it takes its turn
+        if not self.names or place[2] < self.tiles.along_k - 1:  # nothing, but it takes its turn
             self.channel[-1:] = [max(start, turn) for turn in self.channel[-1:]]
             self.stored.append(max([start, *self.channel[-1:]]))
             return
@@ -303,7 +267,7 @@ class _Walk:
 
     def _tile(self, place: Place) -> tuple[int, ...]:
         x, y, z = place
-        along_m = (self.pipeline.tile.outer == "m") != (self.pipeline.dataflow == "is")
+        along_m = (self.tiles.tile.outer == "m") != (self.tiles.dataflow == "is")
         return (self.index, x, y, z) if along_m else (self.index, y, x, z)
 
     def _event(self, what: str, tile: tuple[int, ...], start: int, end: int, resource: str) -> None:
@@ -312,79 +276,36 @@ class _Walk:
 
     def _costs_of(self, kind: Place) -> _Costs:
         if kind not in self._costs:
-            pipeline = self.pipeline
-            run, busy = pipeline.compute(*kind)
+            tiles = self.tiles
+            run, busy = tiles.compute(*kind)
             loads: tuple[int, ...] = ()
             stores: tuple[int, ...] = ()
-            if pipeline.memory is not None:
-                loads, stores = self._transfers(pipeline.memory, kind)
-            self._costs[kind] = _Costs(run, busy, loads, stores, pipeline.comes(*kind))
+            if tiles.memory is not None:
+                loads, stores = self._transfers(tiles.memory, kind)
+            self._costs[kind] = _Costs(run, busy, loads, stores, tiles.comes(*kind[:2]))
         return self._costs[kind]
 
     def _transfers(self, memory: Memory, kind: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the cycles of loads and stores at each boundary, outermost first, with the banks of staging levels."""
-        loads = self.pipeline.loads(memory, *kind)[::-1]
-        stored, ports = self.pipeline.stored_bits(*kind), self.pipeline.outward_bits_per_cycle[::-1]
+        loads = self.tiles.loads(memory, *kind)[::-1]
+        stored, ports = self.tiles.stored_bits(*kind), self.tiles.outward_bits_per_cycle[::-1]
         load_cycles = [cycles if bits else 0 for bits, cycles in loads]
         store_cycles = [math.ceil(stored / port) for port in ports]
         for at, level in enumerate(memory.staging):
             if level.banks is not None:
                 (outside, _), (inside, _) = loads[at : at + 2]
-                write, read, spread = level.write_bits_per_cycle, level.read_bits_per_cycle, _accesses(level)
+                write, read, spread = level.write_bits_per_cycle, level.read_bits_per_cycle, accesses_per_cycle(level)
                 load_cycles[at + 1] = max(load_cycles[at + 1], math.ceil((outside / write + inside / read) / spread))
                 store_cycles[at + 1] = max(store_cycles[at + 1], math.ceil((stored / write + stored / read) / spread))
         return tuple(load_cycles), tuple(store_cycles)
 
     def _busy_with_banks(self, kind: Place, following: Place | None, preceding: Place | None) -> int:
-        memory = self.pipeline.memory
+        memory = self.tiles.memory
         busy = self._costs_of(kind).busy
         if memory is None or all(level.banks is None for level in memory.buffers):
             return busy
         key = kind, following, preceding
         if key not in self._banked:
-            cycles = [_bank_cycles(self.pipeline, memory, level, *key) for level in memory.buffers if level.banks]
+            cycles = [bank_cycles(self.tiles, memory, level, *key) for level in memory.buffers if level.banks]
             self._banked[key] = max(busy, *cycles)
         return self._banked[key]
-
-
-def _bank_cycles(
-    pipeline: Pipeline, memory: Memory, level: Level, at: Place, following: Place | None, preceding: Place | None
-) -> int:
-    """Return the cycles of a buffer's busiest bank, with what the array and the transfers beside it want: estimate.
-
-    A word is as wide as the port, and word i is in bank i mod banks. Transfers go from word to word. The array takes
-    the words of a fold one after the other; they lie as far apart as a row of the tile has words, which is as many as
-    there are folds along it. With stride s it meets banks/gcd(s, banks) of the banks, taken to be the same ones for
-    all. A bank is picked by bits of the address: a number of banks that is no power of two counts as the next smaller.
-    """
-    mt, nt, kt = pipeline.sizes(*at)
-    rows, columns, _ = fold_grid(pipeline.array, pipeline.flow, mt, nt, kt, pipeline.rate)
-    last = at[2] == pipeline.along_k - 1
-    moved = pipeline.array_bits(mt, nt, kt, at[2] == 0, last)
-    banks, read, write = _banks(level), level.read_bits_per_cycle, level.write_bits_per_cycle
-    a_share, w_share, o_share = (Fraction(math.gcd(stride, banks), banks) for stride in (rows, columns, columns))
-    accesses = Fraction(0)
-    if "a" in level.holds:
-        accesses += moved.a_reads * a_share / read
-    if "w" in level.holds:
-        accesses += moved.w_reads * w_share / read
-    if "o" in level.holds:
-        accesses += moved.o_writes * o_share / write
-        if memory.accumulators is None:
-            accesses += moved.psum_reads * o_share / read + moved.psum_writes * o_share / write
-        if preceding is not None and level.buffers > 1:
-            accesses += pipeline.stored_bits(*preceding) / (read * banks)
-    if following is not None and not pipeline.waits_for_copy(following):
-        for tensor, bits in zip("aw", pipeline.operand_bits(*following), strict=True):
-            accesses += bits / (write * banks) if tensor in level.holds else 0
-    return math.ceil(accesses / level.ports)
-
-
-def _banks(level: Level) -> int:
-    assert level.banks is not None
-    return 1 << level.banks.bit_length() - 1
-
-
-def _accesses(level: Level) -> int:
-    """Accesses that all banks of a level take in a cycle."""
-    return _banks(level) * level.ports

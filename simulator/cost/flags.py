@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import InputError
 
-from .folds import ceil_div
+from .folds import ceil_div, cut
 
 
 @dataclass(frozen=True)
@@ -273,9 +273,3 @@ def parts(length: int, size: int, within: int) -> tuple[NDArray[np.int64], NDArr
     starts = (np.arange(0, length, within)[:, None] + np.arange(0, min(within, length), size)).reshape(-1)
     starts = starts[starts < length]
     return starts, np.diff(starts, append=length)
-
-
-def cut(length: int, size: int) -> list[tuple[int, int]]:
-    """Return the full parts of `size` and the last one, as (length, how many)."""
-    full, rest = divmod(length, size)
-    return [(part, times) for part, times in ((size, full), (rest, 1)) if part and times]

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import NamedTuple
 
 from simulator.hardware import Array
+
+from .problem import Problem
 
 
 class RunCycles(NamedTuple):
@@ -45,6 +46,12 @@ class ArrayWords(NamedTuple):
 def ceil_div(a: int, b: int) -> int:
     """Return a/b rounded up, for b > 0."""
     return -(-a // b)
+
+
+def cut(length: int, size: int) -> list[tuple[int, int]]:
+    """Return the full parts of `size` and the last one, as (length, how many)."""
+    full, rest = divmod(length, size)
+    return [(part, times) for part, times in ((size, full), (rest, 1)) if part and times]
 
 
 def sums_in_pes(dataflow: str) -> bool:
@@ -147,28 +154,18 @@ def array_words(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) 
     return ArrayWords(columns * m * k, k * n, rows * m * n, (rows - 1) * m * n)
 
 
-def register_bits(
-    array: Array,
-    dataflow: str,
-    m: int,
-    n: int,
-    k: int,
-    rate: int,
-    a_bits: int | Fraction,
-    w_bits: int | Fraction,
-    state_bits: int,
-) -> int:
+def register_bits(array: Array, dataflow: str, problem: Problem) -> int:
     """Return the register bits written inside the array for one GEMM (estimate).
 
     Operands move one PE a cycle, `rate` of them side by side; sums move down (ws) or stay (os); the stationary values
     are shifted in (ws: weights) or out (os: sums).
     """
-    inner = ceil_div(k, rate)
+    m, n, rate, widths = problem.m, problem.n, problem.rate, problem.widths
+    products = ceil_div(problem.k, rate) * m * n
     shift = array.rows * (array.rows + 1) // 2
-    rows, _, _ = fold_grid(array, dataflow, m, n, k, rate)
-    if dataflow == "dot":
-        return math.ceil(inner * m * n * (rate * (a_bits + w_bits) + state_bits))
-    if dataflow == "os":
-        return math.ceil(inner * m * n * (rate * (a_bits + w_bits) + state_bits) + rows * n * shift * state_bits)
-    sums = m * array.rows * rows * n * state_bits
-    return math.ceil(inner * m * n * rate * a_bits + sums + rows * n * shift * rate * w_bits)
+    rows, _, _ = fold_grid(array, dataflow, m, n, problem.k, rate)
+    if sums_in_pes(dataflow):
+        shifted_out = rows * n * shift * widths.state if dataflow == "os" else 0
+        return math.ceil(products * (rate * (widths.a + widths.w) + widths.state) + shifted_out)
+    sums = m * array.rows * rows * n * widths.state
+    return math.ceil(products * rate * widths.a + sums + rows * n * shift * rate * widths.w)

@@ -22,12 +22,12 @@ from .energy import Ledger, basis
 from .event import Event
 from .flags import Flags, MaskFlags, read_flags
 from .gemm import Gemm
-from .pipeline import Pass, uniform_pass
+from .one_pass import Pass, uniform_pass
+from .problem import Problem, Widths
 from .scalesim import scalesim_artefacts, scalesim_pass
 from .schedule import Schedule
 from .scoring import low_passes, numerators, scoring_warnings, side_bits
 from .second_pass import Work, second_work
-from .tiling import Problem, Widths
 from .traffic import level_bits
 
 

@@ -13,8 +13,38 @@ from simulator.hardware import Machine
 
 from .flags import Flags, IndependentFlags, MaskFlags, parts
 from .folds import ceil_div
-from .pipeline import Pass
+from .one_pass import Pass
 from .recomputing import ArrayUnit, DotUnit, group_size, recomputing_unit
+
+
+class Engine:
+    """The side engine and its queue; `flagged` is of each output tile (outputs, cycles).
+
+    The outputs of a tile come evenly while it is computed. One leaves the queue when it is done, and another needs a
+    place in it to come: with that, no more than `queue` are left when a tile ends, and the last of the next comes when
+    all but that many of those before it are done.
+    """
+
+    def __init__(self, flagged: Iterator[tuple[int, int]], queue: int | None) -> None:
+        self.flagged, self.queue = flagged, queue
+        self.free = 0  # when it has done all so far
+
+    def take(self, start: int, end: int) -> tuple[int, tuple[int, int]]:
+        """Take the flagged outputs of the next tile, computed from one cycle to another if nothing holds it up.
+
+        Returns:
+            The cycle at which the last of them is in the queue, and those between which the engine works on them.
+        """
+        outputs, cycles = next(self.flagged)
+        if not cycles:
+            return end, (self.free, self.free)
+        before, outputs = self.free, max(outputs, 1)
+        first = start + ceil_div(end - start, outputs)
+        if self.queue is not None:
+            begun = max(before, first) if outputs > self.queue else before
+            end = max(end, begun + ceil_div((outputs - self.queue) * cycles, outputs))
+        self.free = max(before + cycles, first + cycles, end + ceil_div(cycles, outputs))
+        return end, (max(before, first), self.free)
 
 
 def engine_cycles(machine: Machine, first: Pass, flags: MaskFlags, k: int) -> Iterator[NDArray[np.int64]]:

@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from simulator.hardware import Array, Machine, MacMode, SideEngine
 
-from .flags import Blocks, Tiling, cut
+from .flags import Blocks, Tiling
 from .folds import (
     array_words,
     as_streamed,
     ceil_div,
+    cut,
     fold_cycles,
     fold_grid,
     folds_in_turn,
@@ -26,7 +27,8 @@ from .folds import (
     run_cycles,
     sums_in_pes,
 )
-from .pipeline import Pass
+from .one_pass import Pass
+from .problem import Problem, Widths
 from .traffic import ArrayBits
 
 
@@ -112,16 +114,20 @@ class ArrayUnit:
 
     def group(self, rows: int, columns: int) -> Group:
         flow, high, array, k = as_streamed(self.dataflow), self.high, self.array, self.k
-        m, n = self._as_streamed(rows, columns)
-        a, w = high.operand_bits[::-1] if self.dataflow == "is" else high.operand_bits
+        a, w = high.operand_bits
+        widths = Widths(a, w, high.accumulator_bits, high.partial_sum_bits, high.output_bits, a, w)
+        problem = Problem(rows, columns, k, high.rate, widths, self.passes)
+        if self.dataflow == "is":
+            problem = problem.exchanged()
+        m, n, widths = problem.m, problem.n, problem.widths
         words = array_words(array, flow, m, n, k, high.rate)
-        psum_bits = words.psum_reads * high.partial_sum_bits
-        operands = math.ceil(words.a_reads * a), math.ceil(words.w_reads * w)
-        moved = ArrayBits(*operands, m * n * high.output_bits, psum_bits, psum_bits)
+        psum_bits = words.psum_reads * widths.psum
+        operands = math.ceil(words.a_reads * widths.a), math.ceil(words.w_reads * widths.w)
+        moved = ArrayBits(*operands, m * n * widths.out, psum_bits, psum_bits)
         runs = 1 if sums_in_pes(flow) else fold_grid(array, flow, m, n, k, high.rate)[0]
         return Group(
             moved.exchanged() if self.dataflow == "is" else moved,
-            register_bits(array, flow, m, n, k, high.rate, a, w, high.accumulator_bits),
+            register_bits(array, flow, problem),
             (runs - 1) * m * n,
         )
 

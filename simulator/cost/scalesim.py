@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from simulator.hardware import Array
 
 from .folds import ceil_div
-from .pipeline import Pass, uniform_pass
-from .tiling import Problem
+from .one_pass import Pass, uniform_pass
+from .problem import Problem
 from .traffic import ArrayBits, Traffic, Transfer, level_bits
 
 

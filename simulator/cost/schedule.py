@@ -10,12 +10,11 @@ from simulator.result import CycleItem
 
 from .cycles import Cycles
 from .event import STALLS
-from .folds import as_streamed, ceil_div, fold_grid, folds_in_turn, run_cycles, streamed_cycles, sums_in_pes
+from .folds import as_streamed, ceil_div, cut, fold_grid, folds_in_turn, run_cycles, streamed_cycles, sums_in_pes
 from .gemm import Gemm
-from .pipeline import Pass
+from .one_pass import Pass
 from .scoring import low_passes
 from .second_pass import Work
-from .tiling import lengths
 
 
 class Tiles(NamedTuple):
@@ -104,8 +103,8 @@ class Schedule(NamedTuple):
         gemm, tile = self.gemm, self.first.tile
         along_k = ceil_div(gemm.k, tile.k)
         parts_of_k = [(tile.k, along_k - 1, False), (gemm.k - (along_k - 1) * tile.k, 1, True)]
-        for m, m_times in lengths(gemm.m, tile.m):
-            for n, n_times in lengths(gemm.n, tile.n):
+        for m, m_times in cut(gemm.m, tile.m):
+            for n, n_times in cut(gemm.n, tile.n):
                 for k, k_times, last in parts_of_k:
                     if k_times:
                         sizes = (n, m) if self.first.dataflow == "is" else (m, n)

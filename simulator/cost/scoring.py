@@ -13,7 +13,7 @@ from simulator.hardware.technology import Entry, TechnologyTable
 
 from .datapath import lane_components
 from .energy import component_energy
-from .pipeline import Pass
+from .one_pass import Pass
 from .traffic import ArrayBits, Traffic, Transfer, memory_bound
 
 

@@ -14,7 +14,7 @@ from simulator.hardware import Machine, Memory
 
 from .flags import Blocks, Flags, IndependentFlags, MaskFlags
 from .folds import ceil_div
-from .pipeline import Pass
+from .one_pass import Pass
 from .queue import expected_queue, measured_queue
 from .recomputing import group_size, group_tiles, recomputing_unit
 from .scoring import low_cycles, low_passes, low_traffic

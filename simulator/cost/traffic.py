@@ -64,6 +64,10 @@ class Traffic:
         """Bits in and out of the DRAM."""
         return self.transfers[0].total if self.transfers else 0
 
+    def exchanged(self) -> Traffic:
+        """Return the same with the operands exchanged."""
+        return Traffic(self.array.exchanged(), tuple(transfer.exchanged() for transfer in self.transfers))
+
     def plus(self, other: Traffic, times: int = 1) -> Traffic:
         """Return the sum with so many times another."""
         transfers = zip(self.transfers, other.transfers, strict=True)

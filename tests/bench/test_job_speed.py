@@ -32,7 +32,7 @@ def test_price_of_a_layer(benchmark, row):
 def test_price_of_a_network(benchmark, row):
     """All 54 layers of ResNet-50 in both modes and in two passes, each time as if never seen before."""
     from simulator.cost import estimate
-    from simulator.cost.pipeline import uniform_pass
+    from simulator.cost.one_pass import uniform_pass
     from simulator.hardware import load_hardware
     from simulator.hardware.scalesim_files import GEMM, read_topology
 

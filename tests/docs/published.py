@@ -88,7 +88,7 @@ class Work(NamedTuple):
 
     Args:
         machine: name of the file that describes the chip. mode: of its MAC, low or high. what: the network or product.
-        products: (M, N, K, how many). published, unit: the figure: % (of the peak MACs, useful ones), TFLOPS, ms, MB
+        products: (M, N, K, how many, distinct elements of all A or None). published, unit: the figure: % (of the peak MACs, useful ones), TFLOPS, ms, MB
             (of DRAM) or mJ (of the chip, without DRAM).
         source: with what is assumed.
     """
@@ -96,7 +96,7 @@ class Work(NamedTuple):
     machine: str
     mode: str
     what: str
-    products: tuple[tuple[int, int, int, int], ...]
+    products: tuple[tuple[int, int, int, int, int | None], ...]
     published: float
     unit: str
     source: str
@@ -106,21 +106,24 @@ TPU = "Jouppi et al., ISCA 2017, table 3, useful MACs; table 1 for batch, layers
 EYERISS = "Chen et al., JSSC 52(1), 2017, section VI"
 FINDER = "stas00/ml-engineering, bf16, the fastest shape that its finder met; secondary"
 # Five convolutions, two of them in two groups, of four images of 227 x 227; Krizhevsky et al., NeurIPS 2012.
-ALEXNET = ((4 * 55**2, 96, 363, 1), (4 * 27**2, 128, 1200, 2), (4 * 13**2, 384, 2304, 1), (4 * 13**2, 192, 1728, 2),
-           (4 * 13**2, 128, 1728, 2))  # fmt: skip
+# Distinct elements are those of the images, which the chip unfolds itself.
+ALEXNET = ((4 * 55**2, 96, 363, 1, 4 * 227**2 * 3), (4 * 27**2, 128, 1200, 2, 4 * 27**2 * 96),
+           (4 * 13**2, 384, 2304, 1, 4 * 13**2 * 256), (4 * 13**2, 192, 1728, 2, 4 * 13**2 * 384),
+           (4 * 13**2, 128, 1728, 2, 4 * 13**2 * 384))  # fmt: skip
 
 FRAMES = "AlexNet, convolutions of 4 images"
 
 WORK = (
-    Work("tpu_v1", "low", "MLP0, batch 200", ((200, 2000, 2000, 5),), 12.5, "%",
+    Work("tpu_v1", "low", "MLP0, batch 200", ((200, 2000, 2000, 5, None),), 12.5, "%",
          f"{TPU}; five layers, taken as of 2000 x 2000, which makes the 20 M weights"),
-    Work("tpu_v1", "low", "MLP1, batch 168", ((168, 1118, 1118, 4),), 9.4, "%",
+    Work("tpu_v1", "low", "MLP1, batch 168", ((168, 1118, 1118, 4, None),), 9.4, "%",
          f"{TPU}; four layers, taken as of 1118 x 1118, which makes the 5 M weights"),
     Work("eyeriss_like", "low", FRAMES, ALEXNET, 4000 / 34.7, "ms", f"{EYERISS}: 34.7 frames/s"),
     Work("eyeriss_like", "low", FRAMES, ALEXNET, 15.4, "MB", f"{EYERISS}; compressed"),
-    Work("eyeriss_like", "low", FRAMES, ALEXNET, 4 * 278 / 34.7, "mJ", f"{EYERISS}: 278 mW"),
-    Work("nvidia_v100", "low", "fp16, 8192 x 8192 x 8192", ((8192, 8192, 8192, 1),), 83, "TFLOPS",
+    Work("eyeriss_like", "low", FRAMES, ALEXNET, 4 * 278 / 34.7, "mJ",
+         f"{EYERISS}: 278 mW at 1 V; the table is at 0.9 V, at which it would be 0.81 of that"),
+    Work("nvidia_v100", "low", "fp16, 8192 x 8192 x 8192", ((8192, 8192, 8192, 1, None),), 83, "TFLOPS",
          "Markidis et al., IPDPSW 2018, arXiv 1803.04014, abstract: up to, of which size and board it does not say"),
-    Work("nvidia_a100", "low", "fp16, 6912 x 16384 x 2048", ((6912, 16384, 2048, 1),), 267.9, "TFLOPS", FINDER),
-    Work("nvidia_h100", "high", "fp16, 6144 x 17920 x 2816", ((6144, 17920, 2816, 1),), 792.1, "TFLOPS", FINDER),
+    Work("nvidia_a100", "low", "fp16, 6912 x 16384 x 2048", ((6912, 16384, 2048, 1, None),), 267.9, "TFLOPS", FINDER),
+    Work("nvidia_h100", "high", "fp16, 6144 x 17920 x 2816", ((6144, 17920, 2816, 1, None),), 792.1, "TFLOPS", FINDER),
 )  # fmt: skip

@@ -290,8 +290,9 @@ def unit_row(unit: Unit) -> list[str]:
 
 def modelled(work: Work) -> float:
     chip = load_hardware(work.machine)
-    costs = [price(chip, Gemm(m, n, k, count), work.mode) for m, n, k, count in work.products]
-    seconds, macs = sum(cost.latency_s for cost in costs), sum(m * n * k * count for m, n, k, count in work.products)
+    gemms = [Gemm(*product) for product in work.products]
+    costs = [price(chip, gemm, work.mode) for gemm in gemms]
+    seconds, macs = sum(cost.latency_s for cost in costs), sum(gemm.macs for gemm in gemms)
     match work.unit:
         case "%":
             return 100 * sum(cost.utilisation * cost.cycles for cost in costs) / sum(cost.cycles for cost in costs)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from simulator.cost import Gemm, price
 from simulator.cost.folds import array_words, run_cycles, streamed_cycles
-from simulator.cost.pipeline import tiled_pass, uniform_pass
-from simulator.cost.tiling import Problem, Tile, Widths, choose_tile
+from simulator.cost.one_pass import tiled_pass, uniform_pass
+from simulator.cost.problem import Problem, Widths
+from simulator.cost.tile_choice import choose_tile
+from simulator.cost.tiling import Tile
 from simulator.errors import InputError
 from simulator.hardware import AccumulatorBuffer, Array, Memory
 from tests.oracles.machines import NPU, level_of, memory_of

@@ -16,6 +16,7 @@ from simulator.cost import Gemm, price
 from simulator.cost.datapath import alignment, decoder, multiplier, number, summation
 from simulator.cost.energy import component_energy, mac_energy
 from simulator.cost.folds import register_bits
+from simulator.cost.problem import Problem, Widths
 from simulator.errors import InputError
 from simulator.hardware import Array, MacMode, load_hardware
 from simulator.hardware.tables import bundled_table
@@ -277,7 +278,10 @@ def test_register_writes_are_the_sum_over_folds(m, n, k, rate, flow):
             bits += t * r * c * a * rate + t * rows * c * acc + c * rows * (rows + 1) // 2 * w * rate
         else:
             bits += t * r * c * (a * rate + w * rate + acc) + c * rows * (rows + 1) // 2 * acc
-    assert register_bits(Array(rows, columns, flow), flow, m, n, k, rate, a, w, acc) == bits
+    assert (
+        register_bits(Array(rows, columns, flow), flow, Problem(m, n, k, rate, Widths(a, w, acc, acc, acc, a, w)))
+        == bits
+    )
 
 
 def test_every_part_of_a_uniform_pass():
@@ -346,7 +350,8 @@ def test_every_part_of_a_second_pass_on_the_array():
     assert more["mul"] == pytest.approx(macs * mul)
     assert more["acc"] == pytest.approx((macs + joins) * acc)
     assert more["idle"] == pytest.approx(0.1 * (256 * (both.cycles - low.cycles) - macs) * (mul + acc))
-    assert more["register"] == pytest.approx(2.4e-3 * register_bits(machine.array, "ws", 1, n, k, 1, 8, 8, 16))
+    row = Problem(1, n, k, 1, Widths(8, 8, 16, 16, 16, 8, 8))
+    assert more["register"] == pytest.approx(2.4e-3 * register_bits(machine.array, "ws", row))
     sram, psum = (machine.technology.table.sram_energy(kib * 8192).value * 1e12 for kib in (256, 16))
     assert more["gather"] == pytest.approx((8 * (2 * k + k * n) + 2 * 16 * n) * sram + 16 * 2 * joins * psum)
     assert more["dram"] == pytest.approx(16 * n * 20.3)  # a row stored again, in the format of the high MAC

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.cost.event import LARGEST_WALK, STALLS, walk
-from simulator.cost.pipeline import Pipeline
-from simulator.cost.tiling import Problem, Tile, Widths
+from simulator.cost.one_pass import pass_traffic
+from simulator.cost.problem import Problem, Widths
+from simulator.cost.tile_costs import TileCosts
+from simulator.cost.tiling import Tile
 from simulator.errors import InputError
 from simulator.hardware import AccumulatorBuffer, Array, Dram, Level, Memory
 from tests.oracles.banks import arbitrated
@@ -37,7 +39,7 @@ def pipelines(draw):
     memory = Memory(dram, tuple(buffers), draw(st.sampled_from([None, AccumulatorBuffer(1 << 20)])), tuple(staging))
     sizes = [draw(st.integers(1, 30)) for _ in range(3)]
     tile = Tile(*(min(size, 4 * draw(st.integers(1, 4))) for size in sizes), draw(st.sampled_from("mn")))
-    return Pipeline(array, memory, flow, Problem(*sizes, 1, WIDTHS), tile)
+    return TileCosts(array, memory, flow, Problem(*sizes, 1, WIDTHS), tile)
 
 
 def places(pipeline):
@@ -59,7 +61,7 @@ def queues(pipeline, gemms=1, flagged=(0,), **engine):
             pipeline.compute(*place)[1],
             [cycles for _, cycles in reversed(pipeline.loads(memory, *place))],
             [math.ceil(stored / port) for port in reversed(pipeline.outward_bits_per_cycle)],
-            pipeline.comes(*place),
+            pipeline.comes(*place[:2]),
             next(flags) if stored else 0,
         )
 
@@ -118,17 +120,18 @@ def test_what_happens_at_a_resource_happens_one_after_the_other(pipeline):
     for part in STALLS:
         assert sum(event.end - event.start for event in row if event.what == part) == found.parts[part]
     computed = [event.tile for event in row if event.what == "compute"]
-    i, j = ("m", "n") if pipeline.dataflow != "is" else ("n", "m")
-    counts = {"m": pipeline.along_m, "n": pipeline.along_n}
-    assert len(set(computed)) == len(computed) == counts["m"] * counts["n"] * pipeline.along_k
-    assert {tile[1] for tile in computed} == set(range(counts[i]))
-    assert {tile[2] for tile in computed} == set(range(counts[j]))
+    tile = pipeline.tile.exchanged() if pipeline.dataflow == "is" else pipeline.tile
+    problem = pipeline.problem.exchanged() if pipeline.dataflow == "is" else pipeline.problem
+    along_m, along_n, along_k = tile.counts(problem.m, problem.n, problem.k)
+    assert len(set(computed)) == len(computed) == along_m * along_n * along_k
+    assert {tile[1] for tile in computed} == set(range(along_m))
+    assert {tile[2] for tile in computed} == set(range(along_n))
 
 
 def test_too_many_tiles_are_refused_by_name():
     level = Level("sram", 1 << 30, ("a", "w", "o"), 2, Fraction(64), Fraction(64))
     memory = Memory(Dram(Fraction(64), 0, None), (level,))
-    pipeline = Pipeline(Array(4, 4), memory, "ws", Problem(4 * LARGEST_WALK + 4, 4, 4, 1, WIDTHS), Tile(4, 4, 4, "m"))
+    pipeline = TileCosts(Array(4, 4), memory, "ws", Problem(4 * LARGEST_WALK + 4, 4, 4, 1, WIDTHS), Tile(4, 4, 4, "m"))
     with pytest.raises(InputError) as caught:
         walk(pipeline)
     assert str(caught.value) == (
@@ -147,7 +150,7 @@ def banked(banks, ports, rows, columns, inner, tile_rows=None):
     memory = Memory(Dram(word, 0, None), (level,), AccumulatorBuffer(1 << 24))
     m, n, k = 4 * rows, 4 * columns, 4 * inner
     tile = Tile(4 * (tile_rows or rows), n, k, "m")
-    return Pipeline(Array(4, 4), memory, "ws", Problem(m, n, k, 1, Widths(*[8] * 7)), tile)
+    return TileCosts(Array(4, 4), memory, "ws", Problem(m, n, k, 1, Widths(*[8] * 7)), tile)
 
 
 @settings(max_examples=60, deadline=None)
@@ -167,7 +170,7 @@ def test_a_stride_concentrates_the_accesses_on_the_banks_that_it_meets(banks, po
 @pytest.mark.parametrize(("rows", "columns", "inner"), [(6, 2, 2), (8, 3, 1), (4, 4, 4)])
 def test_a_single_bank_with_one_port_does_all_accesses_one_after_the_other(rows, columns, inner):
     pipeline = banked(1, 1, rows, columns, inner, tile_rows=2)
-    moved = pipeline.traffic()
+    moved = pass_traffic(pipeline)
     assert walk(pipeline).cycles == (sum(moved.array[:3]) + moved.dram) // 32
     assert walk(banked(4, 1, rows, 1, 1, tile_rows=2)).parts["bank_stall"] == 0
 

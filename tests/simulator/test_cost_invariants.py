@@ -16,9 +16,11 @@ from simulator.cost import FIDELITIES, Gemm, price
 from simulator.cost.energy import PARTS
 from simulator.cost.event import walk
 from simulator.cost.folds import fold_grid
-from simulator.cost.pipeline import Pipeline, uniform_pass
+from simulator.cost.one_pass import tiled_pass, uniform_pass
 from simulator.cost.price import first_pass
-from simulator.cost.tiling import Problem, Tile, Widths
+from simulator.cost.problem import Problem, Widths
+from simulator.cost.tile_costs import TileCosts
+from simulator.cost.tiling import Tile
 from simulator.errors import InputError
 from tests.oracles.machines import NPU, arrays, machines, memories
 
@@ -168,7 +170,7 @@ def layers(draw, **of_memory):
     except InputError:
         found = None
     if found is None or draw(st.booleans()):
-        found = Pipeline(array, inside, flow, own, tile).result()
+        found = tiled_pass(array, inside, flow, own, tile)
     return array, memory, problem, found
 
 
@@ -177,9 +179,9 @@ def walked(array, memory, problem, found, **changes):
     memory, tile = replace(memory, **changes), found.tile
     if found.dataflow == "is":
         memory, problem, tile = memory.exchanged(), problem.exchanged(), tile.exchanged()
-    pipeline = Pipeline(array, memory, found.dataflow, problem, tile)
-    result = pipeline.result()
-    return result.cycles, walk(pipeline).cycles, result.roofline
+    result = tiled_pass(array, memory, found.dataflow, problem, tile)
+    event = walk(TileCosts(array, memory, found.dataflow, problem, tile))
+    return result.cycles, event.cycles, result.roofline
 
 
 def check_band(array, memory, problem, found):
@@ -278,8 +280,8 @@ def test_twice_the_bits_are_twice_the_traffic(layer):
     staging, buffers = map(tuple, levels)
     double = replace(memory, staging=staging, buffers=buffers)
     of_twice = Problem(problem.m, problem.n, problem.k, problem.rate, twice, problem.passes)
-    one = Pipeline(array, memory, found.dataflow, problem, found.tile).result().traffic
-    two = Pipeline(array, double, found.dataflow, of_twice, found.tile).result().traffic
+    one = tiled_pass(array, memory, found.dataflow, problem, found.tile).traffic
+    two = tiled_pass(array, double, found.dataflow, of_twice, found.tile).traffic
     assert two.array == tuple(2 * bits for bits in one.array)
     assert two.transfers == tuple(tuple(2 * bits for bits in transfer) for transfer in one.transfers)
 

@@ -1,6 +1,7 @@
 """Memories of several levels, several arrays, dot-product units, composed products: against walks written out."""
 # ruff: noqa: E501 - messages are asserted whole, one a line
 
+import itertools
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -10,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.cost import Gemm, price
-from simulator.cost.pipeline import tiled_pass, uniform_pass
-from simulator.cost.tiling import Problem, Tile, Widths, choose_tile
+from simulator.cost.one_pass import tiled_pass, uniform_pass
+from simulator.cost.pipeline import pipeline_cycles
+from simulator.cost.problem import Problem, Widths
+from simulator.cost.tile_choice import choose_tile
+from simulator.cost.tile_costs import TileCosts
+from simulator.cost.tiling import Tile, fits
 from simulator.cost.traffic import level_bits
 from simulator.errors import InputError
 from simulator.hardware import Array, Dram, load_hardware
@@ -233,13 +238,53 @@ def test_the_tile_of_several_arrays_is_not_slower_than_that_of_least_traffic(m, 
     problem = Problem(m, n, k, 1, WIDTHS)
     arrays = Array(8, 8, copies=copies)
 
-    def slowest(tile: Tile) -> int:
-        found = tiled_pass(arrays, where, "ws", problem, tile)
-        operands = found.traffic.dram - m * n * WIDTHS.out
-        return max(found.run.compute, math.ceil(operands / bandwidth))
-
     least_traffic = choose_tile(Array(8, 8), where, "ws", problem)
-    assert slowest(choose_tile(arrays, where, "ws", problem)) <= slowest(least_traffic)
+    chosen = uniform_pass(arrays, where, "ws", problem)
+    assert chosen.cycles <= tiled_pass(arrays, where, "ws", problem, least_traffic).cycles
+
+
+def shared(bandwidth: int, kib: float, l2_kib: float | None, sums_kib: float | None) -> Memory:
+    """A buffer with fast ports behind a DRAM, and a level between them with a port twice as fast as that."""
+    between = () if l2_kib is None else (level("l2", l2_kib, ports=2 * bandwidth),)
+    found = memory(level("sram", kib, ports=8192), staging=between, sums_kib=sums_kib)
+    return replace(found, dram=Dram(Fraction(bandwidth), 20, None))
+
+
+# Small versions of machines: array, memory, MACs that a PE takes together.
+SHARED = {
+    "tensor cores": (Array(4, 4, "dot", copies=12), shared(96, 24, 24, 12), 4),
+    "tensor cores that keep their sums": (Array(4, 4, "dot", copies=12), shared(96, 12, None, None), 4),
+    "matrix units and a staging level": (Array(8, 8, copies=4), shared(96, 16, 96, None), 1),
+    "matrix units": (Array(8, 8, copies=3), shared(64, 16, None, 8), 1),
+    "one array and a staging level": (Array(8, 8), shared(16, 8, 48, 4), 1),
+    "output-stationary arrays": (Array(8, 8, "os", copies=4), shared(64, 16, 64, None), 1),
+}
+PRODUCTS = [(28, 120, 96), (200, 40, 160), (64, 64, 600), (1, 250, 250), (160, 16, 16), (97, 103, 71)]
+
+
+@pytest.mark.parametrize("machine", SHARED)
+def test_the_tile_of_shared_memory_is_next_to_the_fastest_of_all_and_none_is_better_in_both(machine):
+    array, where, rate = SHARED[machine]
+
+    def sizes(length: int, grain: int) -> set[int]:  # the balanced ones
+        units = math.ceil(length / grain)
+        return {min(math.ceil(units / parts) * grain, length) for parts in range(1, units + 1)}
+
+    total = least = 0
+    for m, n, k in PRODUCTS:
+        problem = Problem(m, n, k * rate, rate, Widths(8, 8, 32, 32, 16, 8, 8))
+
+        def measured(tile: Tile, problem: Problem = problem) -> tuple[int, int]:
+            tiles = TileCosts(array, where, array.dataflow, problem, tile)
+            return pipeline_cycles(tiles), tile.crossing_bits(problem, where)[0]
+
+        grains = zip((m, n, k * rate), (array.rows, array.columns, array.rows * rate), strict=True)
+        every = (Tile(*size, o) for size in itertools.product(*(sizes(*x) for x in grains)) for o in "mn")
+        found = [measured(tile) for tile in every if fits(array, where, array.dataflow, problem, tile)]
+        cycles, bits = measured(choose_tile(array, where, array.dataflow, problem))
+        assert not [one for one in found if one[0] < cycles and one[1] < bits]
+        total, least = total + cycles, least + min(found)[0]
+    assert total <= 1.02 * least
 
 
 def test_many_small_arrays_all_get_folds():

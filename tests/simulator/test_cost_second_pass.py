@@ -14,10 +14,10 @@ from simulator.arithmetic.spec import mac
 from simulator.cost import Gemm, break_even, price, waste_factor
 from simulator.cost.flags import IndependentFlags, read_flags
 from simulator.cost.folds import run_cycles
-from simulator.cost.pipeline import uniform_pass
+from simulator.cost.one_pass import uniform_pass
+from simulator.cost.problem import Problem, Widths
 from simulator.cost.queue import expected_queue
 from simulator.cost.second_pass import second_work, total_cycles
-from simulator.cost.tiling import Problem, Widths
 from simulator.hardware import AccumulatorBuffer, Array, load_hardware
 
 NPU = load_hardware("npu")
