@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ from simulator.hardware import Array, Mac, Machine, MacMode
 from simulator.hardware.technology import Entry, TechnologyTable
 from simulator.result import AreaItem
 
-from .datapath import components, decoder, fold_components, lane_components
+from .datapath import Component, components, decoder, fold_components, lane_components
 from .energy import component_area
 from .folds import sums_in_pes
 
@@ -88,7 +89,7 @@ def _array(machine: Machine) -> Iterator[AreaItem]:
     for part in ("mul", "acc"):
         yield from _shared(unit, {
             name: [
-                _item(part, f"{name}: {circuit.what}", array.pes * mode.rate * circuit.units,
+                _item(part, f"{name}: {circuit.what}", array.pes * _in_pe(mode, circuit),
                       component_area(table, circuit, further))
                 for circuit in circuits[name] if circuit.part == part
             ]
@@ -101,6 +102,11 @@ def _array(machine: Machine) -> Iterator[AreaItem]:
     yield from _shared(unit, {name: _edges(table, array, name, mode) for name, mode in modes.items()})
 
 
+def _in_pe(mode: MacMode, circuit: Component) -> int:
+    """Return how many of a circuit a PE has: what works once for several products is there for as many."""
+    return max(math.ceil(mode.rate * min(circuit.times, 1)), 1) * circuit.units
+
+
 def _shared(unit: Mac, found: Mapping[str, list[AreaItem]]) -> list[AreaItem]:
     """Return the circuits of all modes where each has its own, else those of the mode that needs the larger ones."""
     if unit.datapath == "pair":
@@ -110,14 +116,15 @@ def _shared(unit: Mac, found: Mapping[str, list[AreaItem]]) -> list[AreaItem]:
 
 def _registers(table: TechnologyTable, array: Array, mode: MacMode) -> Entry:
     """Return what the registers of one PE take: operands that stream, what is stationary (twice, if its load or drain
-    is overlapped), and the sum."""
+    is overlapped), and the sum; in turns (os) as many of them as there are turns."""
     a, w = (mode.rate * fmt.bits for fmt in mode.operand_formats)
     state = mode.accumulator_bits
     loads, drains = (2 if way == "overlapped" else 1 for way in (array.load, array.drain))
+    sums = array.interleave + drains - 1  # one leaves while the others are formed
     terms = {
         "ws": (a + loads * w + state, f"({a} + {loads} x {w} + {state})"),
         "is": (w + loads * a + state, f"({w} + {loads} x {a} + {state})"),
-        "os": (a + w + drains * state, f"({a} + {w} + {drains} x {state})"),
+        "os": (a + w + sums * state, f"({a} + {w} + {sums} x {state})"),
         "dot": (a + w + state, f"({a} + {w} + {state})"),
     }
     best = max((terms[flow] for flow in ("ws", "is", "os")), key=lambda term: term[0])

@@ -21,8 +21,10 @@ from formats.qtorch import QtorchFormat
 from formats.takum import TakumFormat
 from simulator.arithmetic.accumulators import (
     Accumulator,
+    Aligned,
     Chunk,
     Exact,
+    Fma,
     Interleave,
     Kahan,
     Late,
@@ -221,6 +223,16 @@ def _summed(
             yield Component("acc", "adder", (Term("adder", width, f"{width}"),), times)
             if floats:
                 yield alignment(width, times)
+            if isinstance(accumulator, Aligned | Fma) and not isinstance(fmt, FixedFormat):
+                products = accumulator.n if isinstance(accumulator, Aligned) else accumulator.products
+                yield _normalisation(fmt, width, times / products)
+
+
+def _normalisation(fmt: Format, width: int, times: Fraction) -> Component:
+    """Return what shifts a fixed-point sum of so many bits to its leading one and rounds it to a float."""
+    significand, stages = number(fmt).significand, (width - 1).bit_length()
+    shift = Term("shifter", width * stages, f"{width} x {stages}")
+    return Component("acc", "normalisation", (shift, Term("adder", significand, f"{significand}")), times)
 
 
 def alignment(width: int, times: Fraction = Fraction(1)) -> Component:

@@ -146,6 +146,13 @@ def fold_grid(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) ->
     return ceil_div(inner, array.rows), ceil_div(n, array.columns), m
 
 
+def joins(array: Array, dataflow: str, k: int, rate: int) -> int:
+    """Return how often sums are added to each other for an output: those of folds along K, or those that take turns."""
+    if sums_in_pes(dataflow):
+        return array.interleave - 1
+    return ceil_div(ceil_div(k, rate), array.rows) - 1
+
+
 def array_words(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) -> ArrayWords:
     """Return the words that the array reads and writes for one GEMM. Exact for the array as modelled."""
     rows, columns, _ = fold_grid(array, dataflow, m, n, k, rate)

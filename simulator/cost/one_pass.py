@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simulator.hardware import Array, Memory
 
-from .folds import RunCycles, as_streamed, ceil_div, cut, fold_grid, register_bits, sums_in_pes
+from .folds import RunCycles, as_streamed, ceil_div, cut, joins, register_bits
 from .pipeline import pipeline_sum, positions
 from .problem import Problem
 from .tile_choice import choose_tile
@@ -34,7 +34,7 @@ class Pass:
         roofline: lower bound of cycles. peak: those at the peak rate of all PEs. bound: by what the roofline is bound,
             compute or the port of a level.
         traffic: bits moved. level_bits: read from and written to each on-chip level, by its name.
-        register_bits: written inside the array. fold_adds: sums added to partial sums.
+        register_bits: written inside the array. fold_adds: sums added to each other.
         start: cycles before the first tile. steps: cycles of an output tile, by class along the outer and the inner
         loop. step_counts: how many tiles are in each class, in the order of the loops.
     """
@@ -112,7 +112,6 @@ def tiled_pass(array: Array, memory: Memory | None, dataflow: str, problem: Prob
     ports = memory_bounds(memory, traffic)
     roofline = max([peak, *ports.values()])
     a_passes, w_passes = tile.crossings(problem, memory)[0]
-    fold_rows, _, _ = fold_grid(array, tiles.flow, m, n, k, problem.rate)
     return Pass(
         dataflow=dataflow,
         tile=tile.exchanged() if exchanged else tile,
@@ -127,7 +126,7 @@ def tiled_pass(array: Array, memory: Memory | None, dataflow: str, problem: Prob
         traffic=traffic.exchanged() if exchanged else traffic,
         level_bits=level_bits(memory, traffic),
         register_bits=register_bits(array, tiles.flow, problem),
-        fold_adds=0 if sums_in_pes(tiles.flow) else (fold_rows - 1) * m * n,
+        fold_adds=joins(array, tiles.flow, k, problem.rate) * m * n,
         step_counts=summed.step_counts,
         steps=summed.steps,
         start=summed.start,

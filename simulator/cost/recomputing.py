@@ -23,9 +23,9 @@ from .folds import (
     fold_cycles,
     fold_grid,
     folds_in_turn,
+    joins,
     register_bits,
     run_cycles,
-    sums_in_pes,
 )
 from .one_pass import Pass
 from .problem import Problem, Widths
@@ -42,13 +42,13 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class DotUnit:
-    """A dot-product engine: lanes, latency of its MACs, length K and runs of the sums in the order of the array."""
+    """A dot-product engine: lanes, latency of its MACs, length K; joins of sums an output, in the order of the array."""
 
     engine: SideEngine
     latency: int
     high: MacMode
     k: int
-    runs: int
+    joins: int
 
     def cycles(self, rows: int, columns: int) -> int:
         """Cycles of a group beside others."""
@@ -71,7 +71,7 @@ class DotUnit:
         return Group(
             ArrayBits(math.ceil(rows * k * a_bits), math.ceil(outputs * k * w_bits), outputs * high.output_bits),
             math.ceil(outputs * k * (a_bits + w_bits + high.accumulator_bits)),
-            outputs * (self.runs - 1),
+            outputs * self.joins,
         )
 
 
@@ -124,11 +124,10 @@ class ArrayUnit:
         psum_bits = words.psum_reads * widths.psum
         operands = math.ceil(words.a_reads * widths.a), math.ceil(words.w_reads * widths.w)
         moved = ArrayBits(*operands, m * n * widths.out, psum_bits, psum_bits)
-        runs = 1 if sums_in_pes(flow) else fold_grid(array, flow, m, n, k, high.rate)[0]
         return Group(
             moved.exchanged() if self.dataflow == "is" else moved,
             register_bits(array, flow, problem),
-            (runs - 1) * m * n,
+            joins(array, flow, k, high.rate) * m * n,
         )
 
 
@@ -140,8 +139,8 @@ def recomputing_unit(machine: Machine, first: Pass, k: int) -> DotUnit | ArrayUn
         return ArrayUnit(machine.array, first.dataflow, high, k, high.passes, False)
     if engine.array is not None:
         return ArrayUnit(engine.array, first.dataflow, high, k, 1, True)
-    runs = 1 if sums_in_pes(first.dataflow) else ceil_div(k, machine.array.rows * high.rate)
-    return DotUnit(engine, machine.array.latency_cycles, high, k, runs)
+    added = joins(machine.array, as_streamed(first.dataflow), k, high.rate)
+    return DotUnit(engine, machine.array.latency_cycles, high, k, added)
 
 
 def group_size(machine: Machine, first: Pass, n: int) -> tuple[int, int]:

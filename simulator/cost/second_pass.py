@@ -30,7 +30,7 @@ class Work:
         switch: of these, those that fill the array for the second pass and empty it again.
         steps: sum over the groups of the cycles of each beside others, as an engine takes them.
         array: bits moved on chip, by tensor. transfer: bits moved on and off chip.
-        register_bits: written. fold_adds: sums added to partial sums.
+        register_bits: written. fold_adds: sums added to each other.
     """
 
     outputs: int

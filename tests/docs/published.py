@@ -88,8 +88,9 @@ class Work(NamedTuple):
 
     Args:
         machine: name of the file that describes the chip. mode: of its MAC, low or high. what: the network or product.
-        products: (M, N, K, how many, distinct elements of all A or None). published, unit: the figure: % (of the peak MACs, useful ones), TFLOPS, ms, MB
-            (of DRAM) or mJ (of the chip, without DRAM).
+        products: (M, N, K, how many, distinct elements of all A or None).
+        published, unit: the figure: % (of the peak MACs, useful ones), TFLOPS, ms, MB (of DRAM) or mJ (of the chip,
+            without DRAM).
         source: with what is assumed.
     """
 

@@ -99,8 +99,9 @@ ADDERS = {
     "tree(fp16)": lambda f, i, s: 11 * f,
     "fixed(32, 0, wrap)": lambda f, i, s: 32 * i + 32 * 5 * s,
     "fma(int32)": lambda f, i, s: 32 * i + 32 * 5 * s,
-    "aligned(16, 25, fp32/rz)": lambda f, i, s: 33 * i + 33 * 6 * s,  # 25 + 3 bits and 5 of carries
-    "fma(fp16, 4)": lambda f, i, s: 19 * i + 19 * 5 * s,  # 11 + 5 bits and 3 of carries
+    # 25 + 3 bits and 5 of carries, 11 + 5 bits and 3 of carries; a shift and a rounding back to a float each step
+    "aligned(16, 25, fp32/rz)": lambda f, i, s: 33 * i + 33 * 6 * s + (33 * 6 * s + 24 * i) / 16,
+    "fma(fp16, 4)": lambda f, i, s: 19 * i + 19 * 5 * s + (19 * 5 * s + 11 * i) / 4,
     "interleave(2, fma(fp16), seq(fp32))": lambda f, i, s: 11 * f,
     "chunk(4, fma(fp16), seq(fp32))": lambda f, i, s: 11 * f + 24 * f / 4,
     "chunk(4, fma(int32), seq(int32))": lambda f, i, s: 32 * i + 32 * 5 * s + 32 * i / 4,  # no float at the join

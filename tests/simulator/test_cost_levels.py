@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.cost import Gemm, price
+from simulator.cost import Gemm, area, price
 from simulator.cost.one_pass import tiled_pass, uniform_pass
 from simulator.cost.pipeline import pipeline_cycles
 from simulator.cost.problem import Problem, Widths
@@ -349,7 +349,14 @@ def test_the_bits_follow_the_interleaving_of_the_array(tmp_path):
     machine = load_hardware(path)
     assert str(machine.mac.low.spec) == "interleave(4, fma(fp16), seq(fp16))"
     # K = 64 products in turns of 4, then 4 * log2(4) cycles to join the sums.
-    assert price(machine, Gemm(4, 4, 64), "low").cycle_parts["compute"] == 15 * 4 + 3 + 4 + 8
+    cost = price(machine, Gemm(4, 4, 64), "low")
+    assert cost.cycle_parts["compute"] == 15 * 4 + 3 + 4 + 8
+    (joined,) = (item for item in cost.energy_items if item.what.startswith("partial sums"))
+    assert joined.count == 3 * 16
+    # Of an fp16 sum one register a turn, and one for the drain, beside two fp32 operands.
+    (registers,) = (item for item in area(machine).items if item.what == "mac.low: registers of a PE")
+    one = machine.technology.table.register_um2_per_bit.value
+    assert registers.each_um2 == pytest.approx(one * (2 * 32 + (4 + 1) * 16))
     path.write_text(text.replace("ACCUMULATOR", '"interleave(2, fma(fp16), seq(fp16))"'))
     with pytest.raises(InputError, match=r"mac.low.*got 2 lanes; expected 4 = array.interleave"):
         load_hardware(path)
