@@ -33,19 +33,19 @@ from .traffic import level_bits
 
 @dataclass(frozen=True)
 class Cost:
-    """What one operation costs on one machine. Estimates of a stated model, not measurements.
+    """What one operation costs on one machine, by a stated model: energies are estimates, for cycles see `price`.
 
     Args:
         mode: low | high | two_pass. fidelity: of the cycles, and of the energy that follows from them: roofline (the
             lower bound) | analytic | event (tile by tile).
         dataflow: that ran.
         cycles: an integer count. cycle_parts: compute, load (stationary operands), fill (skew in), drain (results out),
-            memory_stall (waiting for DRAM or SRAM ports), gather and switch (second pass beyond the first, and the
+            memory_stall (waiting for the DRAM or a port of a level), gather and switch (second pass beyond the first, and the
             refill of the array for it); they sum to cycles. In fidelity event the causes of stalls (see `event.STALLS`)
             stand in place of memory_stall; in roofline compute is what the MACs take at the peak rate.
         utilisation: MACs of the first pass over those that the arrays could do in all cycles at the rate of its mode.
         latency_s: cycles over the clock.
-        energy_j: sum of energy_parts_j: mul, acc, side (scoring), register, idle, sram (with the accumulator buffer),
+        energy_j: sum of energy_parts_j: mul, acc, side (scoring), register, idle, sram (all on-chip levels),
             dram, gather (on-chip operands of the second pass), leak.
         energy_low_j, energy_high_j: bounds by the bands of the classes, all parts off in the same direction.
         energy_basis: class and band of each part, in words.
@@ -120,7 +120,9 @@ def price(
             float which fraction of them; None counts all MACs as working.
         fidelity: of the cycles: roofline (a lower bound) | analytic | event (tile by tile).
     Returns:
-        The cost; estimates. Cycles are exact for the array as modelled.
+        The cost. Energies are estimates. Cycles, of the machine as modelled: roofline, a lower bound of the others;
+        analytic, exact with at most two copies of a tile and without staging levels, banks and a full queue, else an
+        upper bound of event without the last two; event, exact, with banks an estimate.
     Raises:
         InputError: a mode that the machine lacks, flags or zeros of the wrong kind, a memory too small for one fold, or
             too many tiles for event.
