@@ -1,9 +1,9 @@
 """Cycles, traffic, energy and area of one operation on one machine, the second pass and the vector unit included."""
 
 from .area import Area, area, known_area
-from .bill import mode_energy
 from .break_even import break_even, waste_factor
 from .cycles import FIDELITIES, check_fidelity
+from .energy_items import mode_energy
 from .estimate import Estimate, accumulation_cost, estimate
 from .event import Event
 from .expanded import expanded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from .datapath import Component, components, decoder, fold_components, lane_comp
 from .energy import component_area
 from .folds import sums_in_pes
 
-PARTS = ("mul", "acc", "register", "side", "engine", "sram")
+AREA_PARTS = ("mul", "acc", "register", "side", "engine", "sram")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def area(machine: Machine) -> Area:
         items = (*_array(machine), *_beside(machine), *_memory(machine))
     except InputError as error:
         raise InputError(f"{machine.source}: area: {error}") from None
-    parts = dict.fromkeys(PARTS, 0.0)
+    parts = dict.fromkeys(AREA_PARTS, 0.0)
     for item in items:
         parts[item.part] += item.area_um2
     return Area(
@@ -104,7 +105,7 @@ def _array(machine: Machine) -> Iterator[AreaItem]:
 
 def _in_pe(mode: MacMode, circuit: Component) -> int:
     """Return how many of a circuit a PE has: what works once for several products is there for as many."""
-    return max(math.ceil(mode.rate * min(circuit.times, 1)), 1) * circuit.units
+    return max(math.ceil(mode.rate * min(circuit.times, Fraction(1))), 1) * circuit.units
 
 
 def _shared(unit: Mac, found: Mapping[str, list[AreaItem]]) -> list[AreaItem]:

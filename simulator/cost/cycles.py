@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from simulator.errors import InputError
 from simulator.hardware import Machine
 
-from .event import Event, Timeline, walk
+from .event import Event, Walk, walk
 from .flags import Flags
 from .gemm import Gemm
 from .one_pass import Pass, tile_costs_of
@@ -81,10 +81,9 @@ def count_cycles(
         return _walked(machine, gemm, problem, first, second, roofline, trace)
     if fidelity == "roofline":
         first = replace(first, memory_stall=first.roofline - first.run.total)
-        low, total = gemm.gemms * first.roofline, roofline
-        if second is not None:
-            low *= low_passes(machine)
-        peak = low // first.roofline * min(first.peak, first.roofline) if low else 0
+        passes = gemm.gemms * (1 if second is None else low_passes(machine))
+        low, total = passes * first.roofline, roofline
+        peak = passes * min(first.peak, first.roofline)
         parts = {"compute": peak, "memory_stall": low - peak}
         return Cycles(first, low, total, roofline, parts if second is None else parts | {"gather": total - low})
     if second is None:
@@ -143,7 +142,7 @@ def _walked(
     )
 
 
-def _scoring(machine: Machine, first: Pass, alone: Timeline, outputs: int) -> dict[str, int]:
+def _scoring(machine: Machine, first: Pass, alone: Walk, outputs: int) -> dict[str, int]:
     """Return what the cycles of the score's own low pass over a GEMM are spent on; nothing without one."""
     cycles = low_cycles(machine, first, outputs) - first.cycles
     if not cycles:

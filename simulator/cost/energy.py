@@ -19,7 +19,7 @@ from simulator.result import EnergyItem
 
 from .datapath import COEFFICIENTS, Component, components, decoder, fold_components, lane_components
 
-PARTS = ("mul", "acc", "side", "register", "idle", "sram", "dram", "gather", "leak")
+ENERGY_PARTS = ("mul", "acc", "side", "register", "idle", "sram", "dram", "gather", "leak")
 
 # What a MAC, an addition to a partial sum or the like costs: (part, what, energy of one).
 Charges = tuple[tuple[str, str, Entry], ...]
@@ -171,7 +171,7 @@ class Ledger:
         parts: names that may be charged.
     """
 
-    def __init__(self, parts: tuple[str, ...] = PARTS) -> None:
+    def __init__(self, parts: tuple[str, ...] = ENERGY_PARTS) -> None:
         self.parts = parts
         self.charges: list[tuple[str, str, float, Entry]] = []
 

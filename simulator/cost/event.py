@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Timeline:
+class Walk:
     """A walk over all tiles.
 
     Args:
@@ -82,7 +82,7 @@ def walk(
     queue: int | None = None,
     before: Mapping[str, int] | None = None,
     trace: bool = False,
-) -> Timeline:
+) -> Walk:
     """Walk over the tiles of GEMMs that follow one another. Exact for the machine as modelled, banks aside: estimate.
 
     Args:
@@ -103,12 +103,12 @@ def walk(
             f"fidelity: got event for {count} tiles of {tile.m}x{tile.n}x{tile.k}; expected at most {LARGEST_WALK}, "
             "which it walks over one by one; use analytic"
         )
-    found = _Walk(tiles, None if flagged is None else Engine(iter(flagged), queue), [] if trace else None)
+    found = _Walker(tiles, None if flagged is None else Engine(iter(flagged), queue), [] if trace else None)
     end = 0
     for gemm in range(walked):
         end = found.gemm(gemm, found.begin(gemm, end, before or {}))
     times = gemms // walked
-    return Timeline(
+    return Walk(
         times * end,
         {part: times * cycles for part, cycles in found.parts.items()},
         0 if found.engine is None else found.engine.free,
@@ -127,7 +127,7 @@ class _Costs(NamedTuple):
     comes: tuple[bool, bool]
 
 
-class _Walk:
+class _Walker:
     def __init__(self, tiles: TileCosts, engine: Engine | None, events: list[Event] | None) -> None:
         self.tiles, self.engine, self.events = tiles, engine, events
         self.parts = dict.fromkeys((*RunCycles._fields, *STALLS), 0)

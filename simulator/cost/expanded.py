@@ -14,8 +14,8 @@ from simulator.hardware.quantities import Quantity
 from simulator.hardware.technology import BANDS, Entry, TechnologyTable, dimension_of
 from simulator.result import Setting
 
-from .bill import memory_charges, mode_energy
 from .energy import MacEnergy, lane_energies
+from .energy_items import memory_charges, mode_energy
 from .vector_unit import UNCERTAINTY
 
 

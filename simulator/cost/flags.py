@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import InputError
 
-from .folds import ceil_div, cut
+from .folds import ceil_div, cut, rounded_up
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Blocks:
         return sum(count * rows * columns for count, rows, columns in self.pieces)
 
 
-Tiling = tuple[int, int]  # rows and columns of the tiles within which groups are formed
+GroupBounds = tuple[int, int]  # rows and columns of the tiles within which groups are formed
 
 
 class Flags(Protocol):
@@ -52,10 +52,10 @@ class Flags(Protocol):
     def columns(self) -> int:
         """Columns that hold a flag."""
 
-    def bands(self, width: int, within: Tiling | None = None) -> Blocks:
+    def bands(self, width: int, within: GroupBounds | None = None) -> Blocks:
         """Per band of `width` columns, the rows that hold a flag in it; bands begin anew in each tile, if given."""
 
-    def tiles(self, height: int, width: int, within: Tiling | None = None) -> Blocks:
+    def tiles(self, height: int, width: int, within: GroupBounds | None = None) -> Blocks:
         """Blocks of `height` x `width` outputs that hold a flag; they begin anew in each tile, if given."""
 
 
@@ -106,7 +106,7 @@ class MaskFlags:
         return self._shape
 
     @property
-    def _whole(self) -> Tiling:
+    def _whole(self) -> GroupBounds:
         return self.shape[1:]
 
     def count(self) -> int:
@@ -122,19 +122,19 @@ class MaskFlags:
     def _totals(self) -> tuple[int, int, int]:
         """Flags, rows that hold one, columns that hold one."""
         count = rows = columns = 0
-        for parts in self._masks:
+        for of_gemms in self._masks:
             held = np.zeros((1, self.shape[2]), np.bool_)
-            for mask in parts:
+            for mask in of_gemms:
                 count += int(np.count_nonzero(mask))
                 rows += int(np.count_nonzero(mask.any(axis=2)))
                 held = held | mask.any(axis=1)
             columns += int(np.count_nonzero(held))
         return count, rows, columns
 
-    def bands(self, width: int, within: Tiling | None = None) -> Blocks:
+    def bands(self, width: int, within: GroupBounds | None = None) -> Blocks:
         return self._once(("bands", width, within), lambda: self._bands(width, within or self._whole))
 
-    def tiles(self, height: int, width: int, within: Tiling | None = None) -> Blocks:
+    def tiles(self, height: int, width: int, within: GroupBounds | None = None) -> Blocks:
         return self._once(("tiles", height, width, within), lambda: self._tiles(height, width, within or self._whole))
 
     def _once(self, key: tuple[object, ...], find: Callable[[], Blocks]) -> Blocks:
@@ -143,7 +143,7 @@ class MaskFlags:
             self._known[key] = find()
         return self._known[key]
 
-    def _bands(self, width: int, within: Tiling) -> Blocks:
+    def _bands(self, width: int, within: GroupBounds) -> Blocks:
         _, widths = parts(self.shape[2], width, within[1])
         found: Counter[tuple[int, int]] = Counter()
         columns = 0
@@ -155,7 +155,7 @@ class MaskFlags:
         pieces = [(count, rows, wide) for (rows, wide), count in sorted(found.items())]
         return Blocks(pieces, self.rows(), columns)
 
-    def _tiles(self, height: int, width: int, within: Tiling) -> Blocks:
+    def _tiles(self, height: int, width: int, within: GroupBounds) -> Blocks:
         _, m, n = self.shape
         (_, heights), (_, widths) = parts(m, height, within[0]), parts(n, width, within[1])
         found: Counter[tuple[int, int]] = Counter()
@@ -169,13 +169,13 @@ class MaskFlags:
             columns += int((held.any(axis=1) * widths).sum())
         return Blocks([(count, h, w) for (h, w), count in found.items() if count], rows, columns)
 
-    def rows_per_band(self, width: int, within: Tiling) -> Iterator[NDArray[np.int64]]:
+    def rows_per_band(self, width: int, within: GroupBounds) -> Iterator[NDArray[np.int64]]:
         """Yield the rows of each tile that hold a flag in a band, (gemms, tiles along M, bands along N)."""
         starts, _ = parts(self.shape[2], width, within[1])
         rows, _ = parts(self.shape[1], within[0], within[0])
         yield from self._summed(rows, lambda mask: np.logical_or.reduceat(mask, starts, axis=2), starts.size)
 
-    def per_tile(self, height: int, width: int, within: Tiling | None = None) -> Iterator[NDArray[np.int64]]:
+    def per_tile(self, height: int, width: int, within: GroupBounds | None = None) -> Iterator[NDArray[np.int64]]:
         """Yield the flags in each block, (gemms, blocks along M, blocks along N), of some GEMMs after others."""
         _, m, n = self.shape
         tile_m, tile_n = within or self._whole
@@ -188,9 +188,9 @@ class MaskFlags:
         self, starts: NDArray[np.int64], reduced: Callable[[NDArray[Any]], NDArray[Any]], across: int
     ) -> Iterator[NDArray[np.int64]]:
         """Yield sums over the rows from each start to the next, of what each part of a mask is reduced to."""
-        for parts in self._masks:
+        for of_gemms in self._masks:
             counts, row = np.zeros((0, 0, 0), np.int64), 0
-            for mask in parts:
+            for mask in of_gemms:
                 if not row:
                     counts = np.zeros((len(mask), starts.size, across), np.int64)
                 first = int(np.searchsorted(starts, row, "right")) - 1
@@ -222,7 +222,7 @@ class IndependentFlags:
     def columns(self) -> int:
         return self._expected(self.gemms * self.n, self.m)
 
-    def bands(self, width: int, within: Tiling | None = None) -> Blocks:
+    def bands(self, width: int, within: GroupBounds | None = None) -> Blocks:
         tile_m, tile_n = within or (self.m, self.n)
         pieces, columns = [], 0
         for wide, across in cut(self.n, tile_n):
@@ -232,7 +232,7 @@ class IndependentFlags:
                 columns += w * self._expected(self.gemms * across * times, self.m * w)
         return Blocks(pieces, self.rows(), columns)
 
-    def tiles(self, height: int, width: int, within: Tiling | None = None) -> Blocks:
+    def tiles(self, height: int, width: int, within: GroupBounds | None = None) -> Blocks:
         tile_m, tile_n = within or (self.m, self.n)
         pieces = []
         for (tall, down), (wide, across) in itertools.product(cut(self.m, tile_m), cut(self.n, tile_n)):
@@ -264,8 +264,7 @@ class IndependentFlags:
         if self.fraction == 1.0:
             return groups
         held = self.fraction if size == 1 else -math.expm1(size * math.log1p(-self.fraction))
-        # A few units in the last place keep a product such as 0.07 * 100 from being rounded up by one; 0 stays 0.
-        return math.ceil(groups * held * (1 - 2.0**-50))
+        return rounded_up(groups * held)
 
 
 def parts(length: int, size: int, within: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -48,6 +48,15 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def rounded_up(expected: float) -> int:
+    """Return an expected count rounded up.
+
+    A share of 2^-40 less of it keeps a whole number that rounding has put above itself, such as 0.07 * 100, from
+    counting one more; 0 stays 0.
+    """
+    return math.ceil(expected * (1 - 2.0**-40))
+
+
 def cut(length: int, size: int) -> list[tuple[int, int]]:
     """Return the full parts of `size` and the last one, as (length, how many)."""
     full, rest = divmod(length, size)
@@ -149,7 +158,7 @@ def fold_grid(array: Array, dataflow: str, m: int, n: int, k: int, rate: int) ->
 def joins(array: Array, dataflow: str, k: int, rate: int) -> int:
     """Return how often sums are added to each other for an output: those of folds along K, or those that take turns."""
     if sums_in_pes(dataflow):
-        return array.interleave - 1
+        return min(array.interleave, ceil_div(k, rate)) - 1
     return ceil_div(ceil_div(k, rate), array.rows) - 1
 
 

@@ -9,9 +9,9 @@ from simulator.hardware import Machine
 from simulator.hardware.policy import usual_overlap, usual_place
 from simulator.result import GatherResult
 
-from .bill import first_pass_energy, scoring_energy, second_pass_energy
 from .break_even import common_break_even
 from .energy import Ledger
+from .energy_items import first_pass_energy, scoring_energy, second_pass_energy
 from .flags import IndependentFlags, MaskFlags
 from .gemm import Gemm
 from .price import Cost, first_pass, moved_bits, price

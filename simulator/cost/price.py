@@ -16,16 +16,16 @@ from simulator.hardware import Machine, MacMode
 from simulator.hardware.widths import GUARD_BITS
 from simulator.result import PRICED_MODES, CycleItem, EnergyItem
 
-from .bill import first_pass_energy, idle_neighbours, scoring_energy, second_pass_energy
+from .cycle_items import CycleBill
 from .cycles import Cycles, count_cycles
 from .energy import Ledger, basis
+from .energy_items import first_pass_energy, idle_neighbours, scoring_energy, second_pass_energy
 from .event import Event
 from .flags import Flags, MaskFlags, read_flags
 from .gemm import Gemm
 from .one_pass import Pass, uniform_pass
 from .problem import Problem, Widths
 from .scalesim import scalesim_artefacts, scalesim_pass
-from .schedule import Schedule
 from .scoring import low_passes, numerators, scoring_warnings, side_bits
 from .second_pass import Work, second_work
 from .traffic import level_bits
@@ -40,9 +40,9 @@ class Cost:
             lower bound) | analytic | event (tile by tile).
         dataflow: that ran.
         cycles: an integer count. cycle_parts: compute, load (stationary operands), fill (skew in), drain (results out),
-            memory_stall (waiting for the DRAM or a port of a level), gather and switch (second pass beyond the first, and the
-            refill of the array for it); they sum to cycles. In fidelity event the causes of stalls (see `event.STALLS`)
-            stand in place of memory_stall; in roofline compute is what the MACs take at the peak rate.
+            memory_stall (waiting for the DRAM or a port of a level), gather and switch (second pass beyond the first,
+            and the refill of the array for it); they sum to cycles. In fidelity event the causes of stalls (see
+            `event.STALLS`) stand in place of memory_stall; in roofline compute is what the MACs take at the peak rate.
         utilisation: MACs of the first pass over those that the arrays could do in all cycles at the rate of its mode.
         latency_s: cycles over the clock.
         energy_j: sum of energy_parts_j: mul, acc, side (scoring), register, idle, sram (all on-chip levels),
@@ -55,7 +55,7 @@ class Cost:
         flagged_outputs, recomputed_outputs: outputs flagged, and those recomputed for them.
         zero_macs: MACs of the first pass with a zero operand; None without zero gating.
         warnings: assumptions that this figure rests on beyond those of the model.
-        ledger, schedule: of which energy_items and cycle_items are made.
+        ledger, cycle_bill: of which energy_items and cycle_items are made.
     """
 
     mode: str
@@ -78,7 +78,7 @@ class Cost:
     zero_macs: int | None
     warnings: tuple[str, ...]
     ledger: Ledger = field(repr=False, compare=False)
-    schedule: Schedule = field(repr=False, compare=False)
+    cycle_bill: CycleBill = field(repr=False, compare=False)
 
     @property
     def waste_factor(self) -> float:
@@ -93,11 +93,11 @@ class Cost:
     @property
     def cycle_items(self) -> tuple[CycleItem, ...]:
         """What cycles is the sum of, with formulas."""
-        return self.schedule.items()
+        return self.cycle_bill.items()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("ledger", "schedule")}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("ledger", "cycle_bill")}
         energy, cycles = ([asdict(item) for item in self.energy_items], [asdict(item) for item in self.cycle_items])
         return plain | {"energy_items": energy, "cycle_items": cycles}
 
@@ -203,7 +203,7 @@ def _priced(
         zero_macs=zero_macs,
         warnings=_warnings(machine, gemm, chosen, flagged, zeros),
         ledger=ledger,
-        schedule=Schedule(machine, gemm, chosen, work, fidelity, counted),
+        cycle_bill=CycleBill(machine, gemm, chosen, work, fidelity, counted),
     )
     return cost, counted
 

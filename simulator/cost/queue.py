@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from simulator.hardware import Machine
 
 from .flags import Flags, IndependentFlags, MaskFlags, parts
-from .folds import ceil_div
+from .folds import ceil_div, rounded_up
 from .one_pass import Pass
 from .recomputing import ArrayUnit, DotUnit, group_size, recomputing_unit
 
@@ -151,7 +150,7 @@ def expected_queue(machine: Machine, first: Pass, flags: IndependentFlags, k: in
                 latest = max(latest, at + waiting)
             done, before = done + times * step, before + times * one
         row_done, row_high = row_done + rows * row_steps, row_high + rows * row_flags
-    return math.ceil(latest - 1e-9)
+    return rounded_up(latest)
 
 
 def flagged_tiles(machine: Machine, first: Pass, flags: Flags, k: int) -> Iterator[tuple[int, int]]:
@@ -176,11 +175,6 @@ def flagged_tiles(machine: Machine, first: Pass, flags: Flags, k: int) -> Iterat
         for x, y in itertools.product(range(len(outer)), range(len(inner))):
             outputs += outer[x] * inner[y]
             expected += of_class[x == len(outer) - 1][y == len(inner) - 1]
-            total = _rounded_up(flags.fraction * outputs), _rounded_up(expected)
+            total = rounded_up(flags.fraction * outputs), rounded_up(expected)
             yield total[0] - given[0], total[1] - given[1]
             given = total
-
-
-def _rounded_up(expected: float) -> int:
-    """A few units in the last place keep a whole number from being rounded up by one."""
-    return math.ceil(expected * (1 - 2.0**-40))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from simulator.hardware import Array, Machine, MacMode, SideEngine
 
-from .flags import Blocks, Tiling
+from .flags import Blocks, GroupBounds
 from .folds import (
     array_words,
     as_streamed,
@@ -42,7 +42,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class DotUnit:
-    """A dot-product engine: lanes, latency of its MACs, length K; joins of sums an output, in the order of the array."""
+    """A dot-product engine: lanes, latency of its MACs, length K; joins of an output's sums in the array's order."""
 
     engine: SideEngine
     latency: int
@@ -153,7 +153,7 @@ def group_size(machine: Machine, first: Pass, n: int) -> tuple[int, int]:
     return sizes[policy.gather]
 
 
-def group_tiles(machine: Machine, first: Pass) -> Tiling | None:
+def group_tiles(machine: Machine, first: Pass) -> GroupBounds | None:
     """Return the tiles within which groups are formed, None where they are formed from all outputs."""
     policy = machine.policy
     assert policy is not None

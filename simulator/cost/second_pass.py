@@ -126,7 +126,8 @@ def _refetched(machine: Machine, shape: tuple[int, int, int, int], first: Pass, 
 def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: Flags, k: int) -> int:
     """Return the cycles of both passes over all GEMMs.
 
-    Without overlap they add. With overlap `tile` an in-order queue, here (analytic) without limit, feeds the engine tile by tile:
+    Without overlap they add. With overlap `tile` an in-order queue, without limit in this analytic count, feeds the
+    engine tile by tile:
     T = max_i (sum_{j<=i} low_j + sum_{j>=i} high_j), and the last store follows; the first load of an array, and the
     way of the last result through the engine, count once. In both cases no memory port moves more bits than it can.
     """

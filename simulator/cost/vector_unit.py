@@ -16,8 +16,8 @@ from simulator.hardware import Machine
 from simulator.hardware.technology import BANDS
 from simulator.result import EnergyItem
 
-from .bill import memory_charges
 from .energy import Ledger, lane_energies
+from .energy_items import memory_charges
 from .folds import ceil_div
 from .traffic import transfer_cycles
 
@@ -25,7 +25,7 @@ from .traffic import transfer_cycles
 # of degree 5 or 6 behind a reduction of the argument, and two Newton steps. Libraries for float32 take about as many.
 POLYNOMIAL, NEWTON = 8, 4
 # Parts of an energy.
-PARTS = ("vector unit", "sram", "dram", "leak")
+VECTOR_PARTS = ("vector unit", "sram", "dram", "leak")
 # Class of an energy of steps that the table gives: their numbers are assumed.
 UNCERTAINTY = "assumed"
 
@@ -206,6 +206,9 @@ class VectorCost:
 def vector_price(machine: Machine, operation: VectorOperation, form: Format) -> VectorCost:
     """Price an operation on the vector unit of a machine, its values in a format.
 
+    Returns:
+        The cost: cycles, seconds, joules and bits, all estimates of a stated model; roofline_cycles leave the latency
+        of the DRAM out.
     Raises:
         InputError: the unit is not priced, or not in this format; `why_unpriced` says so beforehand.
     """
@@ -214,7 +217,7 @@ def vector_price(machine: Machine, operation: VectorOperation, form: Format) -> 
         raise InputError(f"{machine.source}: vector_unit: {reason}")
     steps, unit = operation.steps, machine.vector_unit
     assert unit.lanes is not None
-    ledger = Ledger(PARTS)
+    ledger = Ledger(VECTOR_PARTS)
     _add_steps(machine, steps, form, ledger)
     bound, traffic = _memory(machine, operation, form.bits, ledger)
     bound = max(bound, ceil_div(steps.total, unit.lanes))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from simulator.arithmetic.spec import mac
 from simulator.cost import area, estimate, known_area
-from simulator.cost.area import PARTS
+from simulator.cost.area import AREA_PARTS
 from simulator.cost.datapath import multiplier, summation
 from simulator.cost.energy import component_area
 from simulator.errors import InputError
@@ -114,7 +114,7 @@ def test_items_are_all_of_the_area_with_its_bounds_and_formulas(machine):
     found = area(machine)
     assert sum(item.area_um2 for item in found.items) == pytest.approx(found.area_um2)
     assert found.area_um2 == pytest.approx(sum(found.area_parts_um2.values()))
-    assert set(found.area_parts_um2) == set(PARTS)
+    assert set(found.area_parts_um2) == set(AREA_PARTS)
     assert found.area_low_um2 == pytest.approx(sum(item.area_um2 / item.band for item in found.items))
     assert found.area_high_um2 == pytest.approx(sum(item.area_um2 * item.band for item in found.items))
     for item in found.items:

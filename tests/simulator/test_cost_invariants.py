@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from simulator.arithmetic.spec import mac
 from simulator.cost import FIDELITIES, Gemm, price
-from simulator.cost.energy import PARTS
+from simulator.cost.energy import ENERGY_PARTS
 from simulator.cost.event import walk
 from simulator.cost.folds import fold_grid
 from simulator.cost.one_pass import tiled_pass, uniform_pass
@@ -83,7 +83,7 @@ def test_parts_sum_to_the_total_and_bounds_enclose_it(machine, m, n, k, gemms, s
             for item in cost.cycle_items:
                 by_item[item.part] += item.cycles
             assert by_item == cost.cycle_parts
-            assert tuple(cost.energy_parts_j) == PARTS
+            assert tuple(cost.energy_parts_j) == ENERGY_PARTS
             assert sum(cost.energy_parts_j.values()) == pytest.approx(cost.energy_j, rel=1e-12)
             assert all(part >= 0 for part in cost.energy_parts_j.values())
             assert cost.energy_low_j <= cost.energy_j <= cost.energy_high_j

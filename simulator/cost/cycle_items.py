@@ -17,7 +17,7 @@ from .scoring import low_passes
 from .second_pass import Work
 
 
-class Tiles(NamedTuple):
+class TileShape(NamedTuple):
     """So many tiles of one shape, as the array streams them; `last`: whether they have the last part of K."""
 
     times: int
@@ -27,7 +27,7 @@ class Tiles(NamedTuple):
     last: bool
 
 
-class Schedule(NamedTuple):
+class CycleBill(NamedTuple):
     """An operation as it was priced.
 
     Args:
@@ -98,7 +98,7 @@ class Schedule(NamedTuple):
             formula = f"-1 x {_counted(self.gemm.gemms, 'GEMM')}"
             yield CycleItem("compute", "SCALE-Sim counts up to the index of the last cycle", formula, -self.gemm.gemms)
 
-    def _tiles(self) -> Iterator[Tiles]:
+    def _tiles(self) -> Iterator[TileShape]:
         """Yield the tiles of a pass by shape; of `is` with the operands exchanged, as it is streamed."""
         gemm, tile = self.gemm, self.first.tile
         along_k = ceil_div(gemm.k, tile.k)
@@ -108,7 +108,7 @@ class Schedule(NamedTuple):
                 for k, k_times, last in parts_of_k:
                     if k_times:
                         sizes = (n, m) if self.first.dataflow == "is" else (m, n)
-                        yield Tiles(m_times * n_times * k_times, *sizes, k, last)
+                        yield TileShape(m_times * n_times * k_times, *sizes, k, last)
 
     def _stalls(self) -> Iterator[CycleItem]:
         """Yield the cycles in which the array waits for the memory."""

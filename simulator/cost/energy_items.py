@@ -46,12 +46,15 @@ def first_pass_energy(
     operand_bits: tuple[int | Fraction, int | Fraction],
     zeros: int = 0,
 ) -> None:
-    """Add the first pass.
+    """Add the first pass over all GEMMs to a ledger, in joules (estimates).
 
     Args:
+        mode: of the MAC. first: the pass over one GEMM.
         cycles: those in which the array is in this mode, None for its own.
         operand_bits: of an activation and a weight as they are moved.
         zeros: MACs with a zero operand, in which nothing switches.
+    Raises:
+        InputError: a format that the model does not price, of a mode without an energy of its own.
     """
     table, energy, gemms = machine.technology.table, mode_energy(machine, mode), gemm.gemms
     _macs(energy, gemm.macs - zeros, zeros, gemms * first.fold_adds, ledger)
@@ -135,9 +138,10 @@ def _memory_energy(
 
 
 def second_pass_energy(machine: Machine, work: Work, beyond: int, ledger: Ledger, zeros: int = 0) -> None:
-    """Add the second pass.
+    """Add the second pass over all GEMMs to a ledger, in joules (estimates).
 
     Args:
+        work: what it does.
         beyond: cycles after the low passes. zeros: MACs of the second pass with a zero operand.
     """
     table, high = machine.technology.table, machine.mac.high
