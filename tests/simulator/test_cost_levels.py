@@ -19,7 +19,7 @@ from simulator.cost.tile_costs import TileCosts
 from simulator.cost.tiling import Tile, fits
 from simulator.cost.traffic import level_bits
 from simulator.errors import InputError
-from simulator.hardware import Array, Dram, load_hardware
+from simulator.hardware import Array, Dram, Memory, load_hardware
 from tests.oracles.machines import NPU, level_of, memory_of
 
 WIDTHS = Widths(8, 12, 16, 16, 8, 8, 12)
@@ -243,21 +243,21 @@ def test_the_tile_of_several_arrays_is_not_slower_than_that_of_least_traffic(m, 
     assert chosen.cycles <= tiled_pass(arrays, where, "ws", problem, least_traffic).cycles
 
 
-def shared(bandwidth: int, kib: float, l2_kib: float | None, sums_kib: float | None) -> Memory:
+def shared(bandwidth: int, kib: float, l2_kib: float, sums_kib: float = 0) -> Memory:
     """A buffer with fast ports behind a DRAM, and a level between them with a port twice as fast as that."""
-    between = () if l2_kib is None else (level("l2", l2_kib, ports=2 * bandwidth),)
-    found = memory(level("sram", kib, ports=8192), staging=between, sums_kib=sums_kib)
-    return replace(found, dram=Dram(Fraction(bandwidth), 20, None))
+    between = (level_of("l2", l2_kib, ports=2 * bandwidth),) if l2_kib else ()
+    buffer = level_of("sram", kib, ports=8192)
+    return memory_of(buffer, staging=between, sums_kib=sums_kib, bandwidth=bandwidth, latency=20)
 
 
 # Small versions of machines: array, memory, MACs that a PE takes together.
 SHARED = {
     "tensor cores": (Array(4, 4, "dot", copies=12), shared(96, 24, 24, 12), 4),
-    "tensor cores that keep their sums": (Array(4, 4, "dot", copies=12), shared(96, 12, None, None), 4),
-    "matrix units and a staging level": (Array(8, 8, copies=4), shared(96, 16, 96, None), 1),
-    "matrix units": (Array(8, 8, copies=3), shared(64, 16, None, 8), 1),
+    "tensor cores that keep their sums": (Array(4, 4, "dot", copies=12), shared(96, 12, 0), 4),
+    "matrix units and a staging level": (Array(8, 8, copies=4), shared(96, 16, 96), 1),
+    "matrix units": (Array(8, 8, copies=3), shared(64, 16, 0, 8), 1),
     "one array and a staging level": (Array(8, 8), shared(16, 8, 48, 4), 1),
-    "output-stationary arrays": (Array(8, 8, "os", copies=4), shared(64, 16, 64, None), 1),
+    "output-stationary arrays": (Array(8, 8, "os", copies=4), shared(64, 16, 64), 1),
 }
 PRODUCTS = [(28, 120, 96), (200, 40, 160), (64, 64, 600), (1, 250, 250), (160, 16, 16), (97, 103, 71)]
 
