@@ -51,10 +51,10 @@ def ceil_div(a: int, b: int) -> int:
 def rounded_up(expected: float) -> int:
     """Return an expected count rounded up.
 
-    A share of 2^-40 less of it keeps a whole number that rounding has put above itself, such as 0.07 * 100, from
+    A share of 2^-50 less of it keeps a whole number that rounding has put above itself, such as 0.07 * 100, from
     counting one more; 0 stays 0.
     """
-    return math.ceil(expected * (1 - 2.0**-40))
+    return math.ceil(expected * (1 - 2.0**-50))
 
 
 def cut(length: int, size: int) -> list[tuple[int, int]]:

@@ -170,11 +170,14 @@ def flagged_tiles(machine: Machine, first: Pass, flags: Flags, k: int) -> Iterat
     along_m, along_n = ([size for size, tiles in _tile_classes(*of) for _ in range(tiles)]
                         for of in ((flags.m, first.tile.m), (flags.n, first.tile.n)))  # fmt: skip
     outer, inner = (along_m, along_n) if rows_outside else (along_n, along_m)
+    by_element = machine.policy is not None and machine.policy.gather == "element"
+    of_one = recomputing_unit(machine, first, k).cycles(1, 1) if by_element else 0  # of a whole flag
     outputs, expected, given = 0, 0.0, (0, 0)
     for _ in range(flags.gemms):
         for x, y in itertools.product(range(len(outer)), range(len(inner))):
             outputs += outer[x] * inner[y]
             expected += of_class[x == len(outer) - 1][y == len(inner) - 1]
-            total = rounded_up(flags.fraction * outputs), rounded_up(expected)
+            count = rounded_up(flags.fraction * outputs)
+            total = count, count * of_one if of_one else rounded_up(expected)
             yield total[0] - given[0], total[1] - given[1]
             given = total
