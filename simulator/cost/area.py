@@ -200,7 +200,7 @@ def _side_metric(machine: Machine) -> Iterator[AreaItem]:
 def _memory(machine: Machine) -> Iterator[AreaItem]:
     """Yield what each on-chip level takes: its bit cells over the share of the area that cells have."""
     memory, table = machine.memory, machine.technology.table
-    if memory is None:
+    if memory is None or machine.array.like_scalesim:  # of which SCALE-Sim's counts take no part
         return
     cell, share = table.sram_cell_um2_per_bit, table.sram_efficiency
     widest = max((cell, share), key=lambda entry: entry.band)

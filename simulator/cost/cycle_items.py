@@ -114,6 +114,8 @@ class CycleBill(NamedTuple):
         """Yield the cycles in which the array waits for the memory."""
         first, gemms = self.first, self.gemm.gemms
         memory = self.machine.memory
+        if self.machine.array.like_scalesim:  # without stalls
+            return
         latency = 0 if memory is None else memory.dram.latency_cycles
         between = first.memory_stall - first.start - first.last_store
         part, each = "memory_stall", f"{_counted(gemms, 'GEMM')} x "

@@ -47,10 +47,10 @@ def check_fidelity(machine: Machine, fidelity: str) -> None:
     """
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity: got {fidelity!r}; expected one of {', '.join(FIDELITIES)}; choose one")
-    if fidelity == "event" and machine.array.like_scalesim:
+    if fidelity != "analytic" and machine.array.like_scalesim:
         raise InputError(
-            f"{machine.source}: array.compat: {machine.array.compat}: got fidelity event, for which SCALE-Sim's counts "
-            "have no tiles; expected analytic; choose it, or remove array.compat"
+            f"{machine.source}: array.compat: {machine.array.compat}: got fidelity {fidelity}, which SCALE-Sim's "
+            "counts do not have; expected analytic; choose it, or remove array.compat"
         )
 
 
@@ -127,15 +127,17 @@ def _walked(
     policy, engine = machine.policy, machine.recomputing_engine
     assert policy is not None
     if policy.overlap == "tile" and engine is not None and work.outputs:
-        flagged = flagged_tiles(machine, first, flags, gemm.k)
+        flagged = flagged_tiles(machine, first, flags, gemm.k, work.steps)
         found = walk(pipeline, gemms, flagged, engine.queue, scored, trace)
         served = found.recomputed + found.last_store
         total = beside_low(machine, flags.shape, first, work, found.cycles, served)
+        if trace and total > found.cycles:
+            found = replace(found, events=(*found.events, Event("gather", (), found.cycles, total, "side engine")))
     else:
         found = walk(pipeline, gemms, before=scored, trace=trace)
         total = after_low(machine, work, found.cycles)
         if trace and total > found.cycles:
-            unit = "array" if engine is None else "side engine"
+            unit = "MAC array" if engine is None else "side engine"
             found = replace(found, events=(*found.events, Event("recompute", (), found.cycles, total, unit)))
     return Cycles(
         first, found.cycles, total, roofline, {**found.parts, **_beyond(second, total - found.cycles)}, found.events

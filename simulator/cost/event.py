@@ -147,7 +147,7 @@ class _Walker:
         for part, cycles in before.items():
             self.parts[part] += cycles
         end = origin + sum(before.values())
-        self._event("score", (index,), origin, end, "array")
+        self._event("score", (index,), origin, end, "MAC array")
         return end
 
     def gemm(self, index: int, origin: int) -> int:
@@ -231,7 +231,7 @@ class _Walker:
             self.parts[part] += cycles
         ported = start + costs.busy
         end = start + self._busy_with_banks(kind, following, preceding)
-        self._event("compute", self._tile(place), start, start + costs.run.total, "array")
+        self._event("compute", self._tile(place), start, start + costs.run.total, "MAC array")
         self._stall("port_stall", place, start + costs.run.total, ported)
         self._stall("bank_stall", place, ported, end)
         if self.engine is not None and place[2] == self.tiles.along_k - 1:
@@ -263,7 +263,7 @@ class _Walker:
 
     def _stall(self, what: str, place: Place, start: int, end: int) -> None:
         self.parts[what] += end - start
-        self._event(what, self._tile(place), start, end, "array")
+        self._event(what, self._tile(place), start, end, "MAC array")
 
     def _tile(self, place: Place) -> tuple[int, ...]:
         x, y, z = place

@@ -153,10 +153,12 @@ def expected_queue(machine: Machine, first: Pass, flags: IndependentFlags, k: in
     return rounded_up(latest)
 
 
-def flagged_tiles(machine: Machine, first: Pass, flags: Flags, k: int) -> Iterator[tuple[int, int]]:
+def flagged_tiles(machine: Machine, first: Pass, flags: Flags, k: int, steps: int) -> Iterator[tuple[int, int]]:
     """Yield, of each output tile of each GEMM in the order of the loops, its flags and the engine's cycles for them.
 
-    Those of independent flags are the expected ones, their sums over the tiles so far rounded up.
+    Args:
+        steps: cycles of all flags. Independent flags, and these cycles, are spread over the tiles as expected; what the
+            tiles so far have is rounded up.
     """
     rows_outside = first.tile.outer == "m"
     if isinstance(flags, MaskFlags):
@@ -167,17 +169,27 @@ def flagged_tiles(machine: Machine, first: Pass, flags: Flags, k: int) -> Iterat
         return
     assert isinstance(flags, IndependentFlags)
     of_class = _expected_cycles(machine, first, flags, k)
-    along_m, along_n = ([size for size, tiles in _tile_classes(*of) for _ in range(tiles)]
-                        for of in ((flags.m, first.tile.m), (flags.n, first.tile.n)))  # fmt: skip
+    along_m, along_n = _tile_sizes(flags.m, first.tile.m), _tile_sizes(flags.n, first.tile.n)
     outer, inner = (along_m, along_n) if rows_outside else (along_n, along_m)
+    in_tiles = [
+        (height * width, of_class[x == len(outer) - 1][y == len(inner) - 1])
+        for x, height in enumerate(outer)
+        for y, width in enumerate(inner)
+    ]
+    in_gemm, wanted, outputs = sum(cycles for _, cycles in in_tiles), flags.count(), flags.gemms * flags.m * flags.n
     by_element = machine.policy is not None and machine.policy.gather == "element"
-    of_one = recomputing_unit(machine, first, k).cycles(1, 1) if by_element else 0  # of a whole flag
-    outputs, expected, given = 0, 0.0, (0, 0)
-    for _ in range(flags.gemms):
-        for x, y in itertools.product(range(len(outer)), range(len(inner))):
-            outputs += outer[x] * inner[y]
-            expected += of_class[x == len(outer) - 1][y == len(inner) - 1]
-            count = rounded_up(flags.fraction * outputs)
-            total = count, count * of_one if of_one else rounded_up(expected)
+    seen, given = 0, (0, 0)
+    for gemm in range(flags.gemms):
+        expected = 0.0
+        for number, (size, of_tile) in enumerate(in_tiles, 1):
+            seen, expected = seen + size, expected + of_tile
+            count = ceil_div(wanted * seen, outputs)
+            share = (gemm + (1.0 if number == len(in_tiles) else expected / in_gemm)) / flags.gemms
+            total = count, steps * count // wanted if by_element else min(rounded_up(steps * share), steps)
             yield total[0] - given[0], total[1] - given[1]
             given = total
+
+
+def _tile_sizes(length: int, size: int) -> list[int]:
+    """Return the lengths of the tiles along a dimension."""
+    return [min(size, length - start) for start in range(0, length, size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,6 +11,8 @@ from . import schema
 from .document import Document
 from .quantities import Quantity, optional_float
 from .records import TENSORS, AccumulatorBuffer, Dram, Level, Memory
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class MemoryLevels:
         latency = form.dram.latency
         cycles = latency.value if latency.dimension == "cycles" else latency.value * self.frequency_hz
         dram = Dram(self._per_cycle(form.dram.bandwidth), math.ceil(cycles), optional_float(form.dram.energy))
+        for name in form.levels:
+            if not _NAME.fullmatch(name):
+                self.document.problem(
+                    ("memory", name),
+                    f"got a level named {name!r}; expected a name of letters, digits and _; write e.g. l2",
+                )
         levels = [level for name, one in form.levels.items() if (level := self._level(name, one)) is not None]
         found = [self._sums(name, one) for name, one in form.levels.items() if _holds(name, one) == ["psum"]]
         if len(found) > 1:

@@ -110,11 +110,11 @@ def test_what_happens_at_a_resource_happens_one_after_the_other(pipeline):
         by_resource.setdefault(event.resource, []).append(event)
         assert 0 <= event.start < event.end <= found.cycles
     for resource, events in by_resource.items():
-        if resource != "array":
+        if resource != "MAC array":
             events = [event for event in events if event.what in ("load", "store")]
         assert all(before.end <= after.start for before, after in itertools.pairwise(events)), resource
     # The array's row has no gaps: it computes, or a stall says why not.
-    row = by_resource["array"]
+    row = by_resource["MAC array"]
     assert [row[0].start, row[-1].end] == [0, found.cycles]
     assert all(before.end == after.start for before, after in itertools.pairwise(row))
     for part in STALLS:

@@ -1,6 +1,7 @@
 """Fidelities in estimates, in runs and on the command line; traces."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -79,7 +80,7 @@ def test_estimates_and_timelines_are_of_one_walk(narrow):
     machine = load_hardware(narrow)
     for cost, flags in ((found.low, None), (found.high, None), (found.two_pass, 0.1)):
         events = timeline(machine, found.gemm, cost.mode, flags)
-        array = [event for event in events if event.resource == "array"]
+        array = [event for event in events if event.resource == "MAC array"]
         assert sum(event.end - event.start for event in array) + cost.cycle_parts.get("gather", 0) == cost.cycles
         engine = {event.resource for event in events} >= {"side engine"}
         assert engine == (cost.mode == "two_pass")
@@ -93,7 +94,7 @@ def test_a_second_pass_on_the_array_follows_in_the_timeline():
     mask[3, 5] = True
     cost = price(machine, Gemm(64, 64, 64), "two_pass", mask, fidelity="event")
     last = timeline(machine, Gemm(64, 64, 64), "two_pass", mask)[-1]
-    assert (last.what, last.resource, last.end) == ("recompute", "array", cost.cycles)
+    assert (last.what, last.resource, last.end) == ("recompute", "MAC array", cost.cycles)
     assert cost.cycle_parts["gather"] + cost.cycle_parts["switch"] == last.end - last.start
 
 
@@ -120,7 +121,8 @@ def test_counts_of_scalesim_have_no_tiles(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text('array: {rows: 8, columns: 8, compat: scalesim3}\nmac: {low: "int8 -> fixed(32, 0, wrap)"}\n')
     machine = load_hardware(path)
-    assert price(machine, Gemm(9, 9, 9), "low", fidelity="roofline").cycles >= 0
+    with pytest.raises(InputError, match=r"got fidelity roofline, which SCALE-Sim's counts do not have"):
+        price(machine, Gemm(9, 9, 9), "low", fidelity="roofline")
     with pytest.raises(InputError, match=r"array.compat: scalesim3: got fidelity event, .* expected analytic"):
         price(machine, Gemm(9, 9, 9), "low", fidelity="event")
 
@@ -140,7 +142,7 @@ def test_a_trace_has_a_row_for_each_resource_and_all_events(narrow, tmp_path):
     processes = {r["pid"]: r["args"]["name"] for r in records if r["name"] == "process_name"}
     assert list(processes.values()) == ["low", "high", "two_pass"]
     rows = {(r["pid"], r["tid"]): r["args"]["name"] for r in records if r["name"] == "thread_name"}
-    assert set(rows.values()) == {"dram", "array", "side engine"}
+    assert set(rows.values()) == {"dram", "MAC array", "side engine"}
     machine = load_hardware(narrow)
     for pid, mode in processes.items():
         flags = 0.1 if mode == "two_pass" else None
@@ -197,3 +199,19 @@ def test_a_run_is_billed_in_a_fidelity_with_its_own_flags(monkeypatch):
     refused = run("npu", samples=3, fidelity="event")
     assert [layer.cycles for layer in refused.layers] == [layer.cycles for layer in analytic.layers]
     assert any(text.startswith("fc1: fidelity: got event for ") for text in refused.warnings)
+
+
+@pytest.mark.parametrize("fraction", [0.03, 0.77, 1.0])
+@pytest.mark.parametrize("shape", [(257, 64, 784), (64, 33, 9), (80, 64, 100)])
+def test_flags_of_a_fraction_are_those_that_a_tile_can_hold(shape, fraction):
+    """Of a partial tile at the end no more than it has, and all of the engine's work: as with a mask of as many."""
+    gemm, engine = Gemm(*shape), NPU.side_engine.lanes
+    counted = price(NPU, gemm, "two_pass", fraction, fidelity="event")
+    m, n, k = shape
+    least = math.ceil(counted.flagged_outputs * k / engine)
+    assert counted.cycles >= max(counted.roofline_cycles, least)
+    mask = np.zeros((m, n), bool).reshape(-1)
+    mask[: counted.flagged_outputs] = True
+    spread = np.random.default_rng(1).permutation(mask).reshape(m, n)
+    assert counted.cycles == pytest.approx(price(NPU, gemm, "two_pass", spread, fidelity="event").cycles, rel=0.05)
+    assert all(item.count >= 0 for item in counted.energy_items)
