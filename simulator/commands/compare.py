@@ -6,7 +6,6 @@ import json as json_module
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from fractions import Fraction
 from typing import Literal
 
 from rich.console import RenderableType
@@ -14,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.hardware import Machine
-from simulator.hardware.quantities import Quantity
 from simulator.report.comparison import MODE_LABELS
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
@@ -34,6 +32,15 @@ from .compared import OWN, Comparison, Pair, compared
 
 TABLE_ENTRIES = "technology.table."  # keys of the entries of technology tables: --json has them
 
+
+def _capacity(bits: float | None) -> str:
+    """Return a capacity in the units of memories."""
+    if bits is None:
+        return MISSING
+    kib = bits / 8192
+    return f"{kib:.4g} KiB" if kib < 1024 else f"{kib / 1024:.4g} MiB"
+
+
 # How the figures of a mode are shown, a row each.
 ROWS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "accuracy": ("accuracy", score),
@@ -48,7 +55,7 @@ ROWS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 PEAKS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "peak_macs_per_s_low": ("peak MAC/s, low mode", lambda value: quantity(value, "MAC/s")),
     "peak_macs_per_s_high": ("peak MAC/s, high mode", lambda value: quantity(value, "MAC/s")),
-    "on_chip_bits": ("on-chip memory", lambda bits: MISSING if bits is None else str(Quantity(Fraction(bits), "size"))),
+    "on_chip_bits": ("on-chip memory", _capacity),
 }
 
 

@@ -7,6 +7,7 @@ numbers and text. `off`, `012`, `0x10` and `1:30` are text, `1e-3` is a number; 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -247,7 +248,8 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return _SPECIAL[text.lower()]
     if _INTEGER.fullmatch(text):
         return int(text)
-    return float(text) if _DECIMAL.fullmatch(text) else text
+    # A number beyond float64 stays text, lest it becomes an infinity that nobody wrote.
+    return float(text) if _DECIMAL.fullmatch(text) and math.isfinite(float(text)) else text
 
 
 def _place(mark: Any) -> tuple[int, int]:

@@ -193,6 +193,8 @@ PORTS = 'size: "64 KiB", read: "128 bit/cycle", write: "128 bit/cycle"'
         (f"  sram: {{{PORTS}}}\n  accumulators: {{size: \"1 KiB\", banks: 4}}", "6:40: memory.accumulators.banks: got a key of operands and outputs in a level of partial sums, which is as wide as the array; expected size and energies; remove it"),
         (f"  sram: {{{PORTS}}}\n  accumulators: {{size: \"1 KiB\", ports: 2}}", "6:40: memory.accumulators.ports: got a key of operands and outputs in a level of partial sums, which is as wide as the array; expected size and energies; remove it"),
         ('  sram: {size: "64 KiB"}', "5:9: memory.sram.read: missing; expected bandwidth to the array; add e.g. 'read: 1024 bit/cycle'"),
+        ('  "a b": {size: "64 KiB", read: "128 bit/cycle", write: "128 bit/cycle", holds: [a, w, o]}', "5:10: memory.a b: got a level named 'a b'; expected a name of letters, digits and _; write e.g. l2"),
+        (f"  l2: {{size: 8 bit, read: 128 bit/cycle, write: 64 bit/cycle, holds: [a, w, o]}}\n  sram: {{{PORTS}}}", "5:14: memory.l2.size: got 8 bit for a level whose ports move 256 bit a cycle and 2 buffers; expected at least these; raise memory.l2.size, or remove the level"),
         (f"  sram: {{{PORTS}, hold: [a]}}", "5:73: memory.sram.hold: unknown key; did you mean \"holds\"?"),
     ],
 )  # fmt: skip

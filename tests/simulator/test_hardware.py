@@ -232,6 +232,7 @@ REFUSALS = [
     ("buffers: 2", "buffers: true", "38:14: memory.sram.buffers: got true; expected a whole number from 1 to 16; write e.g. 2"),
     ("overlap: tile", "overlap: off", "55:12: policy.overlap: got 'off'; expected one of none, tile; write e.g. none"),
     ("tolerance: 0.5", "tolerance: -0.5", "53:14: policy.tolerance: got -0.5; expected a plain number >= 0, or .inf; write e.g. 0.5"),
+    ("tolerance: 0.5", "tolerance: 1.0e+400", "53:14: policy.tolerance: got '1.0e+400'; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("tolerance: 0.5", "tolerance: .nan", "53:14: policy.tolerance: got nan; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("tolerance: 0.5", "tolerance: '0.5'", "53:14: policy.tolerance: got '0.5'; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("score: kappa_prime", "score: kappa_exact", "51:10: policy.score: got 'kappa_exact'; expected one of kappa_prime, kappa_full, norm1, norm2, norm_inf; write e.g. kappa_prime"),
@@ -584,3 +585,40 @@ def test_the_example_of_the_readme_loads(accepted):
     text = (ROOT / "hwconfigs" / "README.md").read_text()
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
         accepted(block)
+
+
+TWO_MODES = "array: {rows: 8, columns: 8, dataflow: os}\nmac:\n  low: {accumulator: fma(fp32), operands: LOW}\n  high: {accumulator: fma(fp32), operands: HIGH}\n"
+
+
+def test_nothing_is_composed_of_what_one_pass_takes(refused):
+    text = TWO_MODES.replace("LOW", "fp16").replace("HIGH", "bf16") + "  datapath: composed\npolicy: {kind: uniform}\n"
+    (message,) = refused(text)
+    assert message == (
+        "m.yaml:5:13: mac.datapath: got composed with operands of mac.high that one pass of mac.low's multiplier takes; "
+        "expected wider ones; write multi_mode"
+    )
+
+
+def test_wide_operands_are_not_made_of_narrow_ones(refused):
+    text = TWO_MODES.replace("LOW", "fp32").replace("HIGH", "fp8_e4m3") + "policy: {gather: row, weights: high_only}\n"
+    (message,) = refused(text)
+    assert message == (
+        "m.yaml:5:32: policy.weights: got high_only with operands of mac.high that are narrower than those of mac.low, "
+        "which cannot be made of them; expected wider ones; write both"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            'adder_j_per_bit: "1e9 J/bit"',
+            "got '1e9 J/bit'; expected a value above 0, at most 1 µJ/bit; write e.g. \"0.9 fJ/bit\"",
+        ),
+        ("posit_factor: 1.0e+308", "got 1e+308; expected at most 10; write e.g. 0.1"),
+        ("idle_factor: 5", "got 5; expected at most 1; write e.g. 0.1"),
+    ],
+)
+def test_entries_that_no_circuit_has_are_refused(refused, entry, message):
+    (found,) = refused(SHORT + f"technology: {{overrides: {{{entry}}}}}\n")
+    assert found.endswith(f"technology.overrides.{entry.partition(':')[0]}: {message}")
