@@ -6,6 +6,7 @@ import difflib
 import os
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -14,10 +15,18 @@ from simulator.errors import InputError
 from . import schema
 from .build import Builder
 from .configuration import configuration
-from .document import read_document, too_deep
+from .document import Document, read_document, too_deep
 from .messages import explain
 from .quantities import describe
 from .records import Machine
+
+
+class MachineSource(NamedTuple):
+    """A machine file as it was read: its document, the directory it is in and its name without ending."""
+
+    document: Document
+    folder: Path
+    stem: str
 
 
 def load_hardware(path_or_name: str | os.PathLike[str]) -> Machine:
@@ -32,17 +41,22 @@ def load_hardware(path_or_name: str | os.PathLike[str]) -> Machine:
         InputError: no such file or name, or everything that is wrong in the file, one line a problem:
             `path:line:column: dotted.key: what was found; expected; what to do`.
     """
+    return machine_of(read_machine(path_or_name))
+
+
+def read_machine(path_or_name: str | os.PathLike[str]) -> MachineSource:
+    """Find a machine file and read it as plain data; arguments and errors as of load_hardware."""
     shown = os.fspath(path_or_name) if isinstance(path_or_name, os.PathLike) else path_or_name
     if not isinstance(shown, str) or not shown.strip():
         raise InputError(f"hardware: got {describe(shown)}; expected a path or a name; give e.g. npu")
     if Path(shown).name == shown and not Path(shown).suffix and not Path(shown).is_file():
-        return _load_bundled(shown)
+        return _read_bundled(shown)
     path = Path(shown)
     if path.stem in bundled_names() and not os.path.lexists(shown):
         raise InputError(
             f"{shown}: no such file; expected a YAML file; write {path.stem} for the bundled machine of that name"
         )
-    return _load(path, shown)
+    return MachineSource(read_document(path, shown), path.parent, path.stem)
 
 
 def bundled_names() -> list[str]:
@@ -50,7 +64,7 @@ def bundled_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files("hwconfigs").iterdir() if f.name.endswith(".yaml"))
 
 
-def _load_bundled(name: str) -> Machine:
+def _read_bundled(name: str) -> MachineSource:
     known = bundled_names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -59,11 +73,12 @@ def _load_bundled(name: str) -> Machine:
             f"hardware: got {name!r}, no file and no bundled machine; expected one of {', '.join(known)}; {hint}"
         )
     with as_file(files("hwconfigs") / f"{name}.yaml") as path:
-        return _load(path, f"hwconfigs/{name}.yaml")
+        return MachineSource(read_document(path, f"hwconfigs/{name}.yaml"), path.parent, name)
 
 
-def _load(path: Path, shown: str) -> Machine:
-    document = read_document(path, shown)
+def machine_of(source: MachineSource) -> Machine:
+    """Return the machine that a file describes; InputError says everything that is wrong in it."""
+    document = source.document
     try:
         form = schema.MachineFile.model_validate(document.data)
     except ValidationError as error:
@@ -72,7 +87,7 @@ def _load(path: Path, shown: str) -> Machine:
         document.check()
         raise
     except RecursionError:
-        raise too_deep(shown) from None
-    machine = Builder(document, form, path.parent).machine(path.stem)
+        raise too_deep(document.path) from None
+    machine = Builder(document, form, source.folder).machine(source.stem)
     document.check()
     return machine.described(configuration(document, form, machine))

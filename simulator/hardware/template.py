@@ -1,0 +1,74 @@
+"""A machine file as a template: the machines that it becomes with other values at some of its keys."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from simulator.errors import InputError
+
+from .document import Document, Keys
+from .load import machine_of, read_machine
+from .quantities import describe
+from .records import Machine
+
+
+class Template:
+    """A machine file whose values can be varied.
+
+    Args:
+        path_or_name: as load_hardware takes it.
+    Raises:
+        InputError: there is no such file, or it is no YAML mapping.
+    """
+
+    def __init__(self, path_or_name: str | os.PathLike[str]) -> None:
+        self._source = read_machine(path_or_name)
+
+    def machine(self, values: Mapping[str, Any]) -> Machine:
+        """Return the machine with these values, by dotted key as in messages: array.rows, mac.low.accumulator.
+
+        The key of a layer's rule has its pattern in the middle, dots and all: layers.fc*.mac.
+
+        Raises:
+            InputError: what is wrong with the machine, and the values that it has.
+        """
+        known = self._source.document
+        document = replace(
+            known, data=copy.deepcopy(known.data), keys=dict(known.keys), values=dict(known.values), problems=[]
+        )
+        for key, value in values.items():
+            self._set(document, key, value)
+        try:
+            return machine_of(self._source._replace(document=document))
+        except InputError as error:
+            shown = ", ".join(f"{key}: {value}" for key, value in values.items())
+            raise InputError(f"{error} (with {shown})" if shown else str(error)) from None
+
+    def _set(self, document: Document, key: str, value: Any) -> None:
+        keys = _keys(key)
+        inner, place = document.data, document.values.get((), (1, 1))
+        for depth, name in enumerate(keys[:-1]):
+            inner = inner.setdefault(name, {})
+            place = document.values.get(keys[: depth + 1], place)
+            if not isinstance(inner, dict):
+                raise InputError(
+                    f"{document.path}: {key}: {'.'.join(map(str, keys[: depth + 1]))} is {describe(inner)} there; "
+                    "expected a mapping to set a key of; write it as a mapping, or vary all of it"
+                )
+        inner[keys[-1]] = value
+        document.keys.setdefault(keys, place)
+        document.values.setdefault(keys, place)
+
+
+def _keys(dotted: str) -> Keys:
+    first, _, rest = dotted.partition(".")
+    if first != "layers" or not rest:
+        return tuple(dotted.split("."))
+    # What follows a pattern is at most two keys deep: mac, policy.tolerance, activations.per.
+    parts = rest.split(".")
+    inner = 2 if len(parts) > 2 and parts[-2] in ("policy", "activations", "weights") else 1
+    return (first, ".".join(parts[:-inner]), *parts[-inner:])
