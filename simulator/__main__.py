@@ -315,6 +315,70 @@ def compare_machines(
         compare.run(machines, (results[0], results[1]), json)
 
 
+@app.command("sweep")
+def run_sweep(
+    file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="What varies, on which machine and network.")],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where the store of points is; a sweep goes on from what is there.")
+    ] = "sweep",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes to spawn here. Default: one a processor.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="In their place a dask cluster, as in tcp://host:8786.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Of each worker. Default: the processors divided by the workers.")
+    ] = None,
+    only_plan: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many points there are and how long they would take.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
+) -> None:
+    """Run every combination of what a sweep file varies; points that are known are not computed again."""
+    from .commands import sweep
+    from .report import to_a_reader
+
+    if only_plan:
+        with to_a_reader():
+            sweep.dry_run(file, out, workers, json)
+        return
+    try:
+        with to_a_reader(), _progress("point") as progress:
+            whole = sweep.run(file, out, workers, scheduler, threads, json, progress)
+    except KeyboardInterrupt:
+        print(f"ulpsim: interrupted; the points so far are in {out}, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if not whole:
+        raise typer.Exit(3)
+
+
+@app.command("runs")
+def show_runs(
+    store: Annotated[str, typer.Argument(metavar="DIR", help="A directory with a store of runs, or its file.")],
+    show: Annotated[str | None, typer.Option(metavar="KEY", help="Print one point in full, as JSON.")] = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a sweep's points to a .csv or .parquet file.")
+    ] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="NAME", help="Which sweep, where there are several.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="Remove a point; may be repeated.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
+) -> None:
+    """List the runs in a store, show one, export a sweep, or remove some."""
+    from .commands import runs
+    from .report import to_a_reader
+
+    with to_a_reader():
+        if show is not None:
+            runs.show_one(store, show)
+        elif export is not None:
+            runs.export_sweep(store, sweep, export)
+        elif remove:
+            runs.remove(store, remove)
+        else:
+            runs.show_all(store, json)
+
+
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options of the main job before a command, which would go unheard."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -328,7 +392,7 @@ def _refuse_options(context: typer.Context) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[float, int | None], None]]:
+def _progress(unit: str = "sample") -> Iterator[Callable[[float, int | None], None]]:
     """Show on standard error, if that is a terminal, how many samples are done and how much time is left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -351,7 +415,7 @@ def _progress() -> Iterator[Callable[[float, int | None], None]]:
                 task,
                 completed=done,
                 total=total,
-                description=f"{int(done):,}{of} sample{'' if (total or done) == 1 else 's'}",
+                description=f"{int(done):,}{of} {unit}{'' if (total or done) == 1 else 's'}",
             )
 
         yield show

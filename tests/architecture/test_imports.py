@@ -39,7 +39,28 @@ ROOMS = {
         ("numpy", "torch", "safetensors", "typer"),
     ),
     "simulator.commands": Room(
-        ("formats", "simulator.arithmetic", "simulator.cost", "simulator.hardware", "simulator.report", *TOP), ("rich",)
+        (
+            "formats",
+            "simulator.arithmetic",
+            "simulator.cost",
+            "simulator.explore",
+            "simulator.hardware",
+            "simulator.report",
+            *TOP,
+        ),
+        ("rich",),
+    ),
+    "simulator.explore": Room(
+        (
+            "formats",
+            "simulator.arithmetic",
+            "simulator.hardware",
+            "simulator.cost",
+            "simulator.network",
+            "simulator.report",
+            *TOP,
+        ),
+        ("numpy", "pandas", "dask", "distributed"),
     ),
     "simulator.run": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),

@@ -1,0 +1,114 @@
+"""The workers of a sweep: spawned on this machine, or those of a dask cluster at an address; the same code for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from simulator.errors import InputError, MissingLibraryError, first_line
+
+from .work import Outcome, Task, compute
+
+# Tasks that wait at each worker, so that none is idle while an outcome travels, and few are lost with it.
+_AHEAD = 2
+# Times that a task may lose its worker before it counts as failed.
+_LOST = 3
+
+
+class Cluster:
+    """Computes tasks on dask workers.
+
+    Args:
+        workers: how many to spawn here; None for one a processor, at most as many as there are tasks.
+        scheduler: address of an existing cluster in place of them, such as tcp://host:8786.
+        threads: of each worker; None: the processors divided by the workers.
+    """
+
+    def __init__(self, workers: int | None = None, scheduler: str | None = None, threads: int | None = None) -> None:
+        self.workers, self.scheduler, self.threads = workers, scheduler, threads
+
+    def outcomes(self, batches: Sequence[Sequence[Task]]) -> Iterator[list[Outcome]]:
+        """Yield the outcomes of batches of tasks as they come, in no order.
+
+        Raises:
+            InputError: dask is not installed, there is no cluster at the address, or it went away.
+        """
+        with self._client(len(batches)) as (client, threads):
+            yield from _stream(client, batches, threads)
+
+    @contextmanager
+    def _client(self, batches: int) -> Iterator[tuple[Any, int | None]]:
+        try:
+            import dask
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise MissingLibraryError(
+                f"sweep: needs {error.name}, which is not installed; expected the extra explore; "
+                "install it with pip install 'ulpsim[explore]'"
+            ) from None
+        # Workers are spawned, since fork() after a parallel region of OpenMP hangs.
+        settings = {
+            "distributed.worker.multiprocessing-method": "spawn",
+            "distributed.scheduler.allowed-failures": _LOST,
+            "distributed.logging.distributed": "error",
+        }
+        with dask.config.set(settings):
+            if self.scheduler is not None:
+                try:
+                    client = Client(self.scheduler, timeout=20)
+                except (OSError, ValueError) as error:
+                    raise InputError(
+                        f"sweep: --scheduler {self.scheduler}: no cluster answers ({first_line(error)}); expected the "
+                        "address of a running dask scheduler; start one with `dask scheduler`, and workers with "
+                        f"`dask worker {self.scheduler}`"
+                    ) from None
+                with client:
+                    yield client, self.threads
+                return
+            processors = len(os.sched_getaffinity(0))
+            workers = max(1, min(self.workers or processors, batches))
+            threads = self.threads or max(1, processors // workers)
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+            )
+            with cluster, Client(cluster) as client:
+                yield client, threads
+
+
+def _stream(client: Any, batches: Sequence[Sequence[Task]], threads: int | None) -> Iterator[list[Outcome]]:
+    """Keep each worker supplied, and yield what comes back."""
+    from distributed import as_completed
+
+    waiting = iter(batches)
+    running: dict[Any, Sequence[Task]] = {}
+    done = as_completed([])
+
+    def supply() -> None:
+        most = _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        while len(running) < most and (batch := next(waiting, None)) is not None:
+            future = client.submit(compute, list(batch), threads, pure=False)
+            running[future] = batch
+            done.add(future)
+
+    supply()
+    while running:
+        future = next(done)
+        batch = running.pop(future)
+        if future.status == "finished":
+            yield future.result()
+        elif future.status == "error":
+            yield list(_lost(batch, future.exception()))
+        else:
+            raise InputError(
+                "sweep: the cluster went away; all points that came back are kept; run the same again with a running "
+                "cluster, it goes on from there"
+            )
+        supply()
+
+
+def _lost(batch: Iterable[Task], error: BaseException) -> Iterator[Outcome]:
+    for task in batch:
+        message = f"its worker died {_LOST + 1} times, or the task could not reach it: {first_line(error)}"
+        yield Outcome(task.key, None, message, False, 0.0)

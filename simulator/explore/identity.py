@@ -1,0 +1,63 @@
+"""What a point is addressed by: a digest of all that decides on its result, whatever file or name it came from.
+
+These are the machine as its records, the network (its weights, and the source of the code that runs it), the samples,
+the seed and the version of the numerics. What does not decide is left out: threads, paths, library versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from simulator.hardware import Machine
+
+
+def key(identity: Mapping[str, Any]) -> str:
+    """Return the key of a point: SHA-256 of its identity as canonical JSON."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def of_machine(machine: Machine) -> Mapping[str, Any]:
+    """Return a machine as plain data, without the path of its file."""
+    return {
+        field.name: _shared(part) if field.name == "technology" else plain(part)
+        for field in fields(machine)
+        if field.compare and field.name != "source" and (part := getattr(machine, field.name)) is not None
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a value of records as JSON takes it: records as mappings with the name of their class, floats exactly.
+
+    Raises:
+        TypeError: a value whose meaning this does not know.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.compare}
+        return {"record": type(value).__name__, **parts}
+    raise TypeError(f"identity: a {type(value).__name__} says not what it is: {value!r}")
+
+
+@lru_cache(maxsize=256)
+def _shared(part: Any) -> Any:
+    """Return the same of what many machines share."""
+    return hashlib.sha256(json.dumps(plain(part), sort_keys=True).encode()).hexdigest()
