@@ -362,6 +362,9 @@ def show_runs(
     ] = None,
     sweep: Annotated[str | None, typer.Option(metavar="NAME", help="Which sweep, where there are several.")] = None,
     remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="Remove a point; may be repeated.")] = None,
+    remove_outdated: Annotated[
+        bool, typer.Option("--remove-outdated", help="Remove what an ulpsim of other numerics computed.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")] = False,
 ) -> None:
     """List the runs in a store, show one, export a sweep, or remove some."""
@@ -375,6 +378,8 @@ def show_runs(
             runs.export_sweep(store, sweep, export)
         elif remove:
             runs.remove(store, remove)
+        elif remove_outdated:
+            runs.remove_outdated(store)
         else:
             runs.show_all(store, json)
 

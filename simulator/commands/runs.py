@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 
 from simulator.errors import InputError
-from simulator.explore import Store
+from simulator.explore import Counts, Point, Store
 from simulator.explore.export import export
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable, quantity, shorten
+from simulator.versions import NUMERICS
 
 
 def show_all(path: str, json: bool) -> None:
@@ -22,19 +24,41 @@ def show_all(path: str, json: bool) -> None:
         sweeps, points = store.sweeps(), list(store.points())
     if json:
         listed = [{key: value for key, value in asdict(point).items() if key != "record"} for point in points]
-        sys.stdout.write(json_module.dumps({"sweeps": sweeps, "points": listed}, indent=2) + "\n")
+        of = {name: counts._asdict() for name, counts in sweeps.items()}
+        sys.stdout.write(json_module.dumps({"sweeps": of, "points": listed}, indent=2) + "\n")
         return
+    title = f"{printable(path)}: {counted(len(points), 'point')}, {counted(len(sweeps), 'sweep')}"
+    latest = points[-_ROWS:]
+    more = [f"the latest {_ROWS} of these; all of them with --json"] if len(points) > _ROWS else []
+    print_view(standard_output(), title, *([_sweeps(sweeps)] if sweeps else []), _points(latest), *more)
+
+
+_ROWS = 50
+
+
+def _sweeps(sweeps: Mapping[str, Counts]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("sweep")
+    for heading in ("points", "done", "failed", "missing"):
+        table.add_column(heading, justify="right")
+    for name, counts in sweeps.items():
+        missing = counts.points - counts.done - counts.failed
+        table.add_row(printable(name), *(f"{count:,}" for count in (*counts, missing)))
+    return table
+
+
+def _points(points: Sequence[Point]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("key", "stored", "took", "machine", "result"):
         table.add_column(heading)
     for point in points:
         machine = point.identity.get("machine", {}).get("name", "–")
         result = "done" if point.record is not None else f"failed: {shorten(point.error or '', 60)}"
-        table.add_row(
-            point.key[:12], point.stored, quantity(point.seconds, "s"), printable(str(machine)), printable(result)
-        )
-    named = ", ".join(f"{printable(name)} ({counted(count, 'point')})" for name, count in sweeps.items()) or "none"
-    print_view(standard_output(), f"{printable(path)}: {counted(len(points), 'point')}; sweeps: {named}", table)
+        if point.numerics != NUMERICS:
+            result += f" (outdated: numerics {point.numerics}, now {NUMERICS})"
+        took = quantity(point.seconds, "s")
+        table.add_row(point.key[:12], point.stored, took, printable(str(machine)), printable(result))
+    return table
 
 
 def show_one(path: str, key: str) -> None:
@@ -57,6 +81,13 @@ def export_sweep(path: str, sweep: str | None, target: str) -> None:
             )
         count = export(store.of_sweep(sweep), target)
     print_view(standard_output(), f"{printable(target)}: {counted(count, 'point')} of {printable(sweep)}")
+
+
+def remove_outdated(path: str) -> None:
+    """Remove points that earlier numerics computed, which no sweep takes any more."""
+    with Store(Path(path)) as store:
+        count = store.remove([point.key for point in store.points() if point.numerics != NUMERICS])
+    print_view(standard_output(), f"{printable(path)}: {counted(count, 'point')} removed")
 
 
 def remove(path: str, keys: list[str]) -> None:

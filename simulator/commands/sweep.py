@@ -32,12 +32,12 @@ def run(
     """
     found = sweep(
         plan=read_plan(path), out=out, workers=workers, scheduler=scheduler, threads=threads,
-        progress=lambda done, total: progress(done, total),
+        progress=progress,
     )  # fmt: skip
     if json:
         sys.stdout.write(json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
     else:
-        print_view(standard_output(), _title(found), _table(found))
+        print_view(standard_output(), _title(found), _table(found), *_rest(found))
     return not found.failed
 
 
@@ -69,6 +69,12 @@ def _title(found: Sweep) -> str:
 
 # What the table shows of a point's own mode: two passes, or its one MAC.
 _COLUMNS = ("accuracy", "cycles", "latency", "energy")
+_ROWS = 200  # more than these nobody reads
+
+
+def _rest(found: Sweep) -> list[str]:
+    more = len(found.points) - _ROWS
+    return [f"and {counted(more, 'more point')}: see --json, or `runs` with --export"] if more > 0 else []
 
 
 def _table(found: Sweep) -> Table:
@@ -78,7 +84,7 @@ def _table(found: Sweep) -> Table:
         table.add_column(printable(name))
     for heading in _COLUMNS:
         table.add_column(heading, justify="right")
-    for parameters, point in found.points:
+    for parameters, point in found.points[:_ROWS]:
         shown = [printable(str(parameters.get(name, ""))) for name in names]
         if point is None or point.record is None:
             table.add_row(*shown, printable("not computed" if point is None else f"failed: {point.error}"))

@@ -1,7 +1,8 @@
 """Sweeps over machines and networks: planned, computed on workers, kept in a store from which a run goes on."""
 
+from .forecast import Forecast, forecast
 from .plan import Plan, read_plan
-from .store import Point, Store
-from .sweep import Forecast, Sweep, forecast, sweep
+from .store import Counts, Point, Store
+from .sweep import Sweep, sweep
 
-__all__ = ["Forecast", "Plan", "Point", "Store", "Sweep", "forecast", "read_plan", "sweep"]
+__all__ = ["Counts", "Forecast", "Plan", "Point", "Store", "Sweep", "forecast", "read_plan", "sweep"]

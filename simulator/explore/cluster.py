@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,8 @@ from .work import Outcome, Task, compute
 
 # Tasks that wait at each worker, so that none is idle while an outcome travels, and few are lost with it.
 _AHEAD = 2
+# Seconds for a scheduler to answer, and for its first worker to come.
+_PATIENCE_S = 20
 # Times that a task may lose its worker before it counts as failed.
 _LOST = 3
 
@@ -29,35 +31,44 @@ class Cluster:
     def __init__(self, workers: int | None = None, scheduler: str | None = None, threads: int | None = None) -> None:
         self.workers, self.scheduler, self.threads = workers, scheduler, threads
 
-    def outcomes(self, batches: Sequence[Sequence[Task]]) -> Iterator[list[Outcome]]:
+    def outcomes(self, batches: Iterable[list[Task]], most: int) -> Iterator[list[Outcome]]:
         """Yield the outcomes of batches of tasks as they come, in no order.
 
+        Args:
+            batches: asked for one by one as workers need them. most: how many these can be.
         Raises:
             InputError: dask is not installed, there is no cluster at the address, or it went away.
         """
-        with self._client(len(batches)) as (client, threads):
+        with self._client(most) as (client, threads):
             yield from _stream(client, batches, threads)
 
     @contextmanager
-    def _client(self, batches: int) -> Iterator[tuple[Any, int | None]]:
+    def _client(self, most: int) -> Iterator[tuple[Any, int | None]]:
         try:
             import dask
-            from distributed import Client, LocalCluster
         except ImportError as error:
-            raise MissingLibraryError(
-                f"sweep: needs {error.name}, which is not installed; expected the extra explore; "
-                "install it with pip install 'ulpsim[explore]'"
-            ) from None
-        # Workers are spawned, since fork() after a parallel region of OpenMP hangs.
+            raise _missing(error) from None
         settings = {
+            # Workers are spawned, since fork() after a parallel region of OpenMP hangs.
             "distributed.worker.multiprocessing-method": "spawn",
             "distributed.scheduler.allowed-failures": _LOST,
-            "distributed.logging.distributed": "error",
+            # What dies is for this to say. Heard when distributed is imported.
+            "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
+            # In place of dask's own, which has malloc return memory after every large array: 1.8 times as slow here.
+            "distributed.nanny.pre-spawn-environ": {
+                "OMP_NUM_THREADS": 1,
+                "MKL_NUM_THREADS": 1,
+                "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
+            },
         }
         with dask.config.set(settings):
+            try:
+                from distributed import Client, LocalCluster
+            except ImportError as error:
+                raise _missing(error) from None
             if self.scheduler is not None:
                 try:
-                    client = Client(self.scheduler, timeout=20)
+                    client = Client(self.scheduler, timeout=_PATIENCE_S)
                 except (OSError, ValueError) as error:
                     raise InputError(
                         f"sweep: --scheduler {self.scheduler}: no cluster answers ({first_line(error)}); expected the "
@@ -65,10 +76,11 @@ class Cluster:
                         f"`dask worker {self.scheduler}`"
                     ) from None
                 with client:
+                    self._wait_for_workers(client)
                     yield client, self.threads
                 return
             processors = len(os.sched_getaffinity(0))
-            workers = max(1, min(self.workers or processors, batches))
+            workers = max(1, min(self.workers or processors, most))
             threads = self.threads or max(1, processors // workers)
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
@@ -76,19 +88,35 @@ class Cluster:
             with cluster, Client(cluster) as client:
                 yield client, threads
 
+    def _wait_for_workers(self, client: Any) -> None:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE_S)
+        except TimeoutError:
+            raise InputError(
+                f"sweep: --scheduler {self.scheduler}: has no worker after {_PATIENCE_S} s; expected one; start some "
+                f"with `dask worker {self.scheduler}`"
+            ) from None
 
-def _stream(client: Any, batches: Sequence[Sequence[Task]], threads: int | None) -> Iterator[list[Outcome]]:
+
+def _missing(error: ImportError) -> MissingLibraryError:
+    return MissingLibraryError(
+        f"sweep: needs {error.name}, which is not installed; expected the extra explore; install it with "
+        "pip install 'ulpsim[explore]'"
+    )
+
+
+def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> Iterator[list[Outcome]]:
     """Keep each worker supplied, and yield what comes back."""
     from distributed import as_completed
 
     waiting = iter(batches)
-    running: dict[Any, Sequence[Task]] = {}
+    running: dict[Any, list[Task]] = {}
     done = as_completed([])
 
     def supply() -> None:
         most = _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         while len(running) < most and (batch := next(waiting, None)) is not None:
-            future = client.submit(compute, list(batch), threads, pure=False)
+            future = client.submit(compute, batch, threads, pure=False)
             running[future] = batch
             done.add(future)
 
@@ -109,6 +137,14 @@ def _stream(client: Any, batches: Sequence[Sequence[Task]], threads: int | None)
 
 
 def _lost(batch: Iterable[Task], error: BaseException) -> Iterator[Outcome]:
+    from distributed import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        message = (
+            f"its worker died {_LOST + 1} times; expected it to live, perhaps with more memory; run the same again, it "
+            "is tried again"
+        )
+    else:
+        message = f"no worker could take it up ({first_line(error)}); expected the same ulpsim there; install it"
     for task in batch:
-        message = f"its worker died {_LOST + 1} times, or the task could not reach it: {first_line(error)}"
         yield Outcome(task.key, None, message, False, 0.0)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from simulator.errors import InputError
 from simulator.hardware.quantities import describe
@@ -17,14 +20,20 @@ _RANGE_KEYS = ("from", "to", "step", "steps", "scale")
 OWN_KEYS = ("hw", "model", "data", "weights", "samples", "seed", "flagged")
 
 
-def combinations(varied: Mapping[str, Any], only: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+def combinations(
+    varied: Mapping[str, Any],
+    only: Sequence[Mapping[str, Any]] | None = None,
+    exclude: Sequence[Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
     """Return the points of a grid, each as values by dotted key; the last key varies fastest.
 
     Args:
         varied: values by key: a list, or a range {from, to, step} or {from, to, steps, scale: linear | log}, ends
             included; keys with a comma between them vary together, through lists of as many values. Mappings stand for
             keys further down: {array: {rows: [8, 16]}} is {array.rows: [8, 16]}.
-        only: conditions, each values (one, or a list) by key: a point stays if it has for one of them a value of each.
+        only: conditions, of which a point must fulfil one to stay; each has by key a value, a list of values or an
+            interval {from, to}, ends included, either of which may be left out, and is fulfilled if all keys fit.
+        exclude: the same of those that a point must not fulfil.
     Raises:
         InputError: what is no list and no range, a condition on a key that does not vary, too many points.
     """
@@ -38,7 +47,7 @@ def combinations(varied: Mapping[str, Any], only: Sequence[Mapping[str, Any]] | 
     total = math.prod(len(values) for _, values in axes)
     if total > MOST_POINTS:
         raise InputError(f"sweep: got {total:,} points; expected at most {MOST_POINTS:,}; take shorter lists")
-    kept = _conditions(only, names)
+    kept, left_out = _conditions("only", only, names), _conditions("exclude", exclude, names)
     points = []
     for chosen in itertools.product(*(values for _, values in axes)):
         point = {
@@ -46,10 +55,10 @@ def combinations(varied: Mapping[str, Any], only: Sequence[Mapping[str, Any]] | 
             for (keys, _), group in zip(axes, chosen, strict=True)
             for name, value in zip(keys, group, strict=True)
         }
-        if not kept or any(all(point[name] in values for name, values in one.items()) for one in kept):
+        if (not kept or _fulfils(point, kept)) and not _fulfils(point, left_out):
             points.append(point)
     if not points:
-        raise InputError("sweep: only: got conditions that no point fulfils; expected some; correct the values")
+        raise InputError("sweep: got conditions that leave no point; expected some; correct `only` or `exclude`")
     return points
 
 
@@ -57,7 +66,7 @@ def _leaves(varied: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]
     found = []
     for name, form in varied.items():
         at = f"{above}{name}"
-        if isinstance(form, Mapping) and not ({"from", "to"} & set(form)):
+        if isinstance(form, Mapping) and form and not ({"from", "to"} & set(form)):
             found += _leaves(form, f"{at}.")
         else:
             found.append((at, form))
@@ -69,8 +78,8 @@ def _axis(keys: str, form: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]
     names = tuple(name.strip() for name in keys.split(","))
     if isinstance(form, Mapping):
         values = _range(keys, form)
-    elif isinstance(form, list | tuple) and form:
-        values = list(form)
+    elif isinstance(form, list | tuple | range | np.ndarray) and len(form):
+        values = [_plain(keys, value) for value in form]
     else:
         raise InputError(
             f"sweep: {keys}: got {describe(form)}; expected a list of values, or a range; write e.g. [8, 16], or "
@@ -85,6 +94,24 @@ def _axis(keys: str, form: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]
                 f"expected lists of {len(names)}; write e.g. [[8, 8], [16, 16]]"
             )
     return names, [tuple(value) for value in values]
+
+
+def _plain(keys: str, value: Any) -> Any:
+    """Return a value as a file would have it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return [_plain(keys, item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(keys, item) for name, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(
+        f"sweep: {keys}: got {describe(value)} among its values; expected what a file could have: numbers, texts, "
+        "lists, mappings; convert it"
+    )
 
 
 def _range(keys: str, form: Mapping[str, Any]) -> list[Any]:
@@ -110,10 +137,13 @@ def _range(keys: str, form: Mapping[str, Any]) -> list[Any]:
         return [first + i * step for i in range(min(count, MOST_POINTS + 1))]
     if not isinstance(steps, int) or not 2 <= steps <= MOST_POINTS or (scale == "log" and min(first, last) <= 0):
         raise _no_range(keys, form)
+    between = range(1, steps - 1)
     if scale == "log":
-        inner = [first * (last / first) ** (i / (steps - 1)) for i in range(1, steps - 1)]
+        inner = [first * (last / first) ** (i / (steps - 1)) for i in between]
+    elif isinstance(first, int) and isinstance(last, int) and (last - first) % (steps - 1) == 0:
+        inner = [first + (last - first) // (steps - 1) * i for i in between]  # whole, as array.rows must be
     else:
-        inner = [first + (last - first) * i / (steps - 1) for i in range(1, steps - 1)]
+        inner = [first + (last - first) * i / (steps - 1) for i in between]
     return [first, *inner, last]
 
 
@@ -126,19 +156,44 @@ def _no_range(keys: str, form: Mapping[str, Any]) -> InputError:
     )
 
 
-def _conditions(only: Sequence[Mapping[str, Any]] | None, names: Sequence[str]) -> list[dict[str, list[Any]]]:
+_Condition = dict[str, Callable[[Any], bool]]
+
+
+def _fulfils(point: Mapping[str, Any], conditions: Sequence[_Condition]) -> bool:
+    return any(all(fits(point[name]) for name, fits in one.items()) for one in conditions)
+
+
+def _conditions(key: str, given: Sequence[Mapping[str, Any]] | None, names: Sequence[str]) -> list[_Condition]:
     found = []
-    for condition in only or ():
+    for condition in given or ():
         if not isinstance(condition, Mapping) or not condition:
             raise InputError(
-                f"sweep: only: got {describe(condition)}; expected mappings of keys to values; write e.g. "
-                "[{array.dataflow: os}, {array.dataflow: ws, array.interleave: 1}]"
+                f"sweep: {key}: got {describe(condition)}; expected mappings of keys to values; write e.g. "
+                "[{array.dataflow: os}, {array.dataflow: ws, array.rows: {from: 8}}]"
             )
         by_key = dict(_leaves(condition))
         for name in by_key:
             if name not in names:
                 raise InputError(
-                    f"sweep: only: {name}: does not vary; expected one of {', '.join(names)}; remove it or let it vary"
+                    f"sweep: {key}: {name}: does not vary; expected one of {', '.join(names)}; remove it or let it vary"
                 )
-        found.append({name: value if isinstance(value, list) else [value] for name, value in by_key.items()})
+        found.append({name: _fits(f"{key}: {name}", form) for name, form in by_key.items()})
     return found
+
+
+def _fits(at: str, form: Any) -> Callable[[Any], bool]:
+    """Return the test of one key of a condition."""
+    if not isinstance(form, Mapping):
+        values = [_plain(at, value) for value in (form if isinstance(form, list | tuple) else [form])]
+        return lambda value: value in values
+    ends = form.get("from", -math.inf), form.get("to", math.inf)
+    if not set(form) <= {"from", "to"} or not all(_is_number(end) for end in ends):
+        raise InputError(
+            f"sweep: {at}: got {describe(form)}; expected a value, a list of values or an interval; write e.g. "
+            "{from: 8, to: 64}, of which either may be left out"
+        )
+    return lambda value: _is_number(value) and ends[0] <= value <= ends[1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simulator.cost import Gemm
 from simulator.errors import InputError
@@ -17,10 +17,39 @@ from simulator.versions import NUMERICS
 
 from . import identity
 from .grid import OWN_KEYS, combinations
-from .work import Inputs, Layer, Task, load
+from .work import Digests, Inputs, Layer, Task, load
 
-_KEYS = ("hw", "model", "weights", "data", "samples", "seed", "cost", "sweep", "only")
-_COST_KEYS = ("gemms", "flagged")
+
+class _Form(NamedTuple):
+    """What a key takes."""
+
+    kinds: type | tuple[type, ...]
+    expected: str
+    example: str
+
+    def problem(self, key: str, value: Any) -> str | None:
+        """Return what is wrong with a value."""
+        if isinstance(value, self.kinds) and not isinstance(value, bool):
+            return None
+        return f"got {describe(value)}; expected {self.expected}; write e.g. {key}: {self.example}"
+
+
+_FORMS = {
+    "hw": _Form(str, "a machine file or the name of a bundled machine", "npu"),
+    "model": _Form(str, "a network", "mlp"),
+    "weights": _Form(str, "a file", "weights.pt"),
+    "data": _Form(str, "a file", "samples.npz"),
+    "samples": _Form(int, "a whole number", "100"),
+    "seed": _Form(int, "a whole number", "0"),
+    "cost": _Form(dict, "a mapping with gemms and flagged", "{gemms: [[64, 64, 64]], flagged: 0.05}"),
+    "sweep": _Form(dict, "keys with lists", "{array.rows: [8, 16]}"),
+    "only": _Form(list, "a list of conditions", "[{array.dataflow: os}]"),
+    "exclude": _Form(list, "a list of conditions", "[{array.dataflow: os}]"),
+}
+_COST_FORMS = {
+    "gemms": _Form(list, "a list of products (M, N, K)", "[[64, 64, 64]]"),
+    "flagged": _Form((int, float), "a share from 0 to 1", "0.05"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +60,7 @@ class Plan:
         name: of the sweep. hw: machine file or bundled name. inputs: network, samples and seed.
         varied: values by key, as grid.combinations takes them; keys of the machine's file, and hw, model, data,
             weights, samples, seed and flagged.
-        only: conditions on them.
+        only, exclude: conditions on them.
         cost_only: whether only the bill is asked for, and nothing is run.
         gemms: in that case the operations, (M, N, K) each; None: those of the network.
         flagged: in that case the share of the outputs that two passes compute again.
@@ -42,6 +71,7 @@ class Plan:
     varied: Mapping[str, Any]
     inputs: Inputs = field(default_factory=Inputs)
     only: Sequence[Mapping[str, Any]] = ()
+    exclude: Sequence[Mapping[str, Any]] = ()
     cost_only: bool = False
     gemms: Sequence[Sequence[int]] | None = None
     flagged: float = 0.0
@@ -56,21 +86,11 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     document = read_document(Path(path), os.fspath(path))
     data = document.data
     for key in data:
-        if key not in _KEYS:
-            document.problem((key,), f"unknown key; expected one of {', '.join(_KEYS)}; remove it", on_key=True)
-    for key, kinds, expected, example in (
-        ("hw", str, "a machine file or the name of a bundled machine", "npu"),
-        ("model", str, "a network", "mlp"),
-        ("weights", str, "a file", "weights.pt"),
-        ("data", str, "a file", "samples.npz"),
-        ("samples", int, "a whole number", "100"),
-        ("seed", int, "a whole number", "0"),
-        ("sweep", dict, "keys with lists", "{array.rows: [8, 16]}"),
-        ("only", list, "a list of conditions", "[{array.dataflow: os}]"),
-        ("cost", dict, "a mapping with gemms and flagged", "{gemms: [[64, 64, 64]], flagged: 0.05}"),
-    ):
-        if key in data and (not isinstance(data[key], kinds) or isinstance(data[key], bool)):
-            document.problem((key,), f"got {describe(data[key])}; expected {expected}; write e.g. {key}: {example}")
+        if key not in _FORMS:
+            document.problem((key,), f"unknown key; expected one of {', '.join(_FORMS)}; remove it", on_key=True)
+    for key, form in _FORMS.items():
+        if key in data and (problem := form.problem(key, data[key])):
+            document.problem((key,), problem)
     for key in ("hw", "sweep"):
         if key not in data:
             document.problem((), f"{key}: missing; expected it in every sweep; add e.g. '{key}: ...'")
@@ -78,16 +98,18 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     cost = _cost(document)
     given = {name: data[name] for name in ("model", "weights", "data", "samples", "seed") if name in data}
     return Plan(
-        Path(path).stem, data["hw"], data["sweep"], Inputs(**given), data.get("only", ()), cost is not None,
-        (cost or {}).get("gemms"), (cost or {}).get("flagged", 0.0),
+        Path(path).stem, data["hw"], data["sweep"], Inputs(**given), data.get("only", ()), data.get("exclude", ()),
+        cost is not None, (cost or {}).get("gemms"), (cost or {}).get("flagged", 0.0),
     )  # fmt: skip
 
 
 def _cost(document: Document) -> Mapping[str, Any] | None:
     cost: Mapping[str, Any] | None = document.data.get("cost")
-    for key in cost or ():
-        if key not in _COST_KEYS:
-            document.problem(("cost", key), f"unknown key; expected {' or '.join(_COST_KEYS)}; remove it", on_key=True)
+    for key, value in (cost or {}).items():
+        if key not in _COST_FORMS:
+            document.problem(("cost", key), f"unknown key; expected {' or '.join(_COST_FORMS)}; remove it", on_key=True)
+        elif problem := _COST_FORMS[key].problem(key, value):
+            document.problem(("cost", key), problem)
     document.check()
     return cost
 
@@ -110,56 +132,72 @@ def planned(plan: Plan) -> Iterator[Planned]:
         InputError: what is wrong with the plan itself; what is wrong with a point is said with it.
     """
     templates: dict[str, Template] = {}
-    for parameters in combinations(plan.varied, plan.only):
+    contents = _Contents(plan)
+    points = grid(plan)
+    # What all points share is the plan's own.
+    if "hw" not in points[0]:
+        templates[plan.hw] = Template(plan.hw)
+    if not set(points[0]) & set(OWN_KEYS):
+        contents.of(plan.inputs, plan.flagged)
+    for parameters in points:
         own = {key: value for key, value in parameters.items() if key in OWN_KEYS}
         of_machine = {key: value for key, value in parameters.items() if key not in OWN_KEYS}
         try:
-            hw = str(own.pop("hw", plan.hw))
+            for name, value in own.items():
+                if problem := {**_FORMS, **_COST_FORMS}[name].problem(name, value):
+                    raise InputError(f"sweep: {name}: {problem}")
+            hw = own.pop("hw", plan.hw)
             flagged = own.pop("flagged", plan.flagged)
             inputs = replace(plan.inputs, **own)
             if hw not in templates:
                 templates[hw] = Template(hw)
             machine = templates[hw].machine(of_machine)
-            what, layers = _what(plan, inputs, flagged)
+            what, digests, layers = contents.of(inputs, flagged)
         except InputError as error:
             refused = {"plan": plan.name, "parameters": identity.plain(parameters), "numerics": NUMERICS}
             yield Planned(parameters, identity.key(refused), refused, None, str(error))
             continue
         known = {"machine": identity.of_machine(machine), **what, "numerics": NUMERICS}
         key = identity.key(known)
-        yield Planned(parameters, key, known, Task(key, machine, inputs, layers, flagged), None)
+        yield Planned(parameters, key, known, Task(key, NUMERICS, machine, inputs, digests, layers, flagged), None)
 
 
-def _what(plan: Plan, inputs: Inputs, flagged: float) -> tuple[dict[str, Any], tuple[Layer, ...] | None]:
-    """Return the identity of what runs or is priced, and in the latter case the operations."""
-    if plan.cost_only:
-        layers = _layers(plan, inputs)
-        shapes = [astuple(layer.gemm) for layer in layers]
-        return {"layers": shapes, "flagged": identity.plain(flagged)}, layers
-    from simulator.network.digests import network_digest, samples_digest
-
-    model, samples = load(inputs)
-    return {
-        "network": _digest(inputs, network_digest, model),
-        "samples": _digest(inputs, samples_digest, samples),
-        "seed": inputs.seed,
-    }, None
+def grid(plan: Plan) -> list[dict[str, Any]]:
+    """Return the parameters of all points of a plan."""
+    return combinations(plan.varied, plan.only, plan.exclude)
 
 
-_DIGESTS: dict[tuple[Inputs, Any], str] = {}
+class _Contents:
+    """What the points of a plan run or price; each network and its samples are read once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._digests: dict[Inputs, Digests] = {}
+        self._layers: dict[Inputs, tuple[Layer, ...]] = {}
+
+    def of(self, inputs: Inputs, flagged: float) -> tuple[dict[str, Any], Digests | None, tuple[Layer, ...] | None]:
+        """Return what belongs to the identity of a point, with digests if it runs, and operations if not."""
+        if self._plan.cost_only:
+            if inputs not in self._layers:
+                self._layers[inputs] = self._operations(inputs)
+            layers = self._layers[inputs]
+            shapes = [astuple(layer.gemm) for layer in layers]
+            return {"layers": shapes, "flagged": identity.plain(flagged)}, None, layers
+        if inputs not in self._digests:
+            self._digests[inputs] = load(inputs).digests
+        digests = self._digests[inputs]
+        return {**digests._asdict(), "seed": inputs.seed}, digests, None
+
+    def _operations(self, inputs: Inputs) -> tuple[Layer, ...]:
+        if self._plan.gemms is not None:
+            return tuple(Layer(f"gemm{i}", "mm", _gemm(gemm)) for i, gemm in enumerate(self._plan.gemms))
+        from simulator.network.shapes import operations
+
+        found = load(inputs)
+        return tuple(Layer(name, op, gemm) for name, op, gemm in operations(found.model, found.samples))
 
 
-def _digest(inputs: Inputs, function: Any, value: Any) -> str:
-    """Return a digest, made once a process."""
-    if (inputs, function) not in _DIGESTS:
-        _DIGESTS[inputs, function] = function(value)
-    return _DIGESTS[inputs, function]
-
-
-def _layers(plan: Plan, inputs: Inputs) -> tuple[Layer, ...]:
-    if plan.gemms is not None:
-        return tuple(Layer(f"gemm{i}", "mm", Gemm(*gemm)) for i, gemm in enumerate(plan.gemms))
-    from simulator.network.shapes import operations
-
-    model, samples = load(inputs)
-    return tuple(Layer(name, op, gemm) for name, op, gemm in operations(model, samples))
+def _gemm(shape: Any) -> Gemm:
+    if not isinstance(shape, list | tuple) or len(shape) != 3:
+        raise InputError(f"gemms: got {describe(shape)}; expected M, N, K of each product; write e.g. [64, 64, 784]")
+    return Gemm(*shape)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simulator.errors import InputError
 
@@ -63,6 +63,14 @@ class Point:
     stored: str = ""
 
 
+class Counts(NamedTuple):
+    """Points of a sweep: in all, with a result, failed; the others are not computed yet."""
+
+    points: int
+    done: int
+    failed: int
+
+
 class Store:
     """A file of computed points.
 
@@ -74,7 +82,7 @@ class Store:
 
     def __init__(self, path: Path, create: bool = False) -> None:
         self.path = path / FILE if path.is_dir() or (create and not path.suffix) else path
-        if not create and not self.path.is_file():
+        if not create and not is_store(path):
             raise InputError(f"{path}: holds no store of runs; expected {FILE}, which a sweep writes; check the path")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._failures():
@@ -89,12 +97,12 @@ class Store:
     def __exit__(self, *exception: Any) -> None:
         self._base.close()
 
-    def known(self, keys: Iterable[str]) -> set[str]:
-        """Return which of these keys need not be computed."""
-        wanted = set(keys)
+    def known(self, keys: Iterable[str]) -> dict[str, float]:
+        """Return which of these keys need not be computed, and the seconds that each took; 0 for a refused one."""
+        query = "SELECT CASE WHEN record IS NULL THEN 0 ELSE seconds END FROM points WHERE key = ? AND final"
         with self._failures():
-            found = self._base.execute("SELECT key FROM points WHERE final")
-            return {key for (key,) in found if key in wanted}
+            found = ((key, self._base.execute(query, (key,)).fetchone()) for key in keys)
+            return {key: row[0] for key, row in found if row is not None}
 
     def add(self, point: Point) -> None:
         """Keep a point, in place of one of the same key."""
@@ -106,12 +114,16 @@ class Store:
         with self._transaction():
             self._base.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def register(self, sweep: str, points: Sequence[tuple[Mapping[str, Any], str]]) -> None:
-        """Note of what points, with what parameters, a sweep consists, in place of what it was before."""
-        rows = [(sweep, place, json.dumps(dict(parameters)), key) for place, (parameters, key) in enumerate(points)]
+    def place(self, sweep: str, first: int, points: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+        """Note parameters and keys of a sweep's points from one on, in place of what was noted of these before."""
+        rows = [(sweep, first + i, json.dumps(parameters), key) for i, (parameters, key) in enumerate(points)]
         with self._transaction():
-            self._base.execute("DELETE FROM sweeps WHERE sweep = ?", (sweep,))
-            self._base.executemany("INSERT INTO sweeps VALUES (?, ?, ?, ?)", rows)
+            self._base.executemany("INSERT OR REPLACE INTO sweeps VALUES (?, ?, ?, ?)", rows)
+
+    def shorten(self, sweep: str, size: int) -> None:
+        """Forget what was noted of a sweep's points beyond so many."""
+        with self._transaction():
+            self._base.execute("DELETE FROM sweeps WHERE sweep = ? AND place >= ?", (sweep, size))
 
     def point(self, key: str) -> Point:
         """Return the point of a key, or of the only one that begins so.
@@ -134,10 +146,14 @@ class Store:
             for row in self._base.execute("SELECT * FROM points ORDER BY stored, key"):
                 yield _point(row)
 
-    def sweeps(self) -> dict[str, int]:
+    def sweeps(self) -> dict[str, Counts]:
         """Return the names of the sweeps, with how many points each has."""
+        query = (
+            "SELECT sweep, count(*), count(points.record), sum(points.key IS NOT NULL AND points.record IS NULL) "
+            "FROM sweeps LEFT JOIN points ON points.key = sweeps.key GROUP BY sweep ORDER BY sweep"
+        )
         with self._failures():
-            return dict(self._base.execute("SELECT sweep, count(*) FROM sweeps GROUP BY sweep ORDER BY sweep"))
+            return {name: Counts(*counts) for name, *counts in self._base.execute(query)}
 
     def of_sweep(self, sweep: str) -> Iterator[tuple[Mapping[str, Any], Point | None]]:
         """Yield the parameters of a sweep's points, in its order, and the points as far as they are computed."""
@@ -197,6 +213,11 @@ class Store:
             raise InputError(
                 f"{self.path}: cannot be used ({error}); expected a file that can be read and written; check it"
             ) from None
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a store may be opened there: its directory, or its file."""
+    return (path / FILE if path.is_dir() else path).is_file()
 
 
 def _text(data: Mapping[str, Any]) -> str:

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cluster import Cluster
-from .plan import Plan, Planned, planned
+from .plan import Plan, Planned, grid, planned
 from .store import Point, Store
-from .work import Inputs, Task, compute
+from .work import Inputs, Outcome, Task, compute
 
 if TYPE_CHECKING:
     import pandas
 
-# Points that are only priced travel together, so many at a time.
-_PRICED_TOGETHER = 64
+# So many points at a time are looked up, and travel to a worker together if they are only priced.
+TOGETHER = 64
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a sweep would do: points in all, of these known and to compute, and the seconds that it would take.
-
-    The seconds are an estimate: those of the points that the store has, or of one point that was tried.
-    """
-
-    points: int
-    known: int
-    remaining: int
-    seconds: float
-    workers: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the forecast as plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -46,18 +30,20 @@ class Sweep:
     """The points of a sweep as they are in the store.
 
     Args:
-        store: where they are. name: of the sweep. points: parameters and point; None for one not computed.
-        computed: how many this call computed; failed: of all, those without a record.
+        store: where they are. name: of the sweep. computed: how many this call computed.
+        failed: of all, those without a result.
     """
 
     store: Path
     name: str
-    points: tuple[tuple[Mapping[str, Any], Point | None], ...]
     computed: int
+    failed: int
 
-    @property
-    def failed(self) -> int:
-        return sum(point is not None and point.record is None for _, point in self.points)
+    @cached_property
+    def points(self) -> tuple[tuple[Mapping[str, Any], Point | None], ...]:
+        """Parameters and point each, in the order of the grid; read when first asked for."""
+        with Store(self.store) as store:
+            return tuple(store.of_sweep(self.name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the points as plain data: parameters, results, error."""
@@ -78,7 +64,7 @@ def row(parameters: Mapping[str, Any], point: Point | None) -> dict[str, Any]:
     """Return a point with its parameters as plain data."""
     record = {} if point is None or point.record is None else point.record
     return {
-        "parameters": dict(parameters),
+        "parameters": {key: _as_json(value) for key, value in parameters.items()},
         "key": None if point is None else point.key,
         "error": None if point is None else point.error,
         "seconds": None if point is None else point.seconds,
@@ -86,14 +72,20 @@ def row(parameters: Mapping[str, Any], point: Point | None) -> dict[str, Any]:
     }
 
 
+def _as_json(value: Any) -> Any:
+    """Return a parameter as JSON has numbers for it: infinity as a machine file writes it."""
+    return (".inf" if value > 0 else "-.inf") if isinstance(value, float) and math.isinf(value) else value
+
+
 def sweep(
-    hw: str | None = None,
+    hw: str | os.PathLike[str] | None = None,
     varied: Mapping[str, Any] | None = None,
     *,
     out: str | os.PathLike[str],
     plan: Plan | None = None,
     name: str = "sweep",
     only: Sequence[Mapping[str, Any]] = (),
+    exclude: Sequence[Mapping[str, Any]] = (),
     cost_only: bool = False,
     gemms: Sequence[Sequence[int]] | None = None,
     flagged: float = 0.0,
@@ -108,98 +100,97 @@ def sweep(
     Args:
         hw: machine file or bundled name. varied: values by dotted key, see grid.combinations.
         out: directory of the store. plan: what a file says, in place of all that a plan consists of.
-        name, only, cost_only, gemms, flagged: see Plan.
+        name, only, exclude, cost_only, gemms, flagged: see Plan.
         workers: to spawn here; None for one a processor. scheduler: address of a dask cluster in their place.
-        threads: of each worker. progress: called with (points done, points in all).
+        threads: of each worker. progress: called with (points computed, points to compute as far as is known).
         inputs: model, weights, data, samples, seed, as the main job takes them.
     Raises:
         InputError: what is wrong with the plan, the cluster or the store. A point that fails is kept with its error.
     """
     if plan is None:
-        plan = Plan(name, hw or "npu", varied or {}, Inputs(**inputs), only, cost_only, gemms, flagged)
-    points = list(planned(plan))
+        machine = "npu" if hw is None else os.fspath(hw)
+        plan = Plan(name, machine, varied or {}, Inputs(**inputs), only, exclude, cost_only, gemms, flagged)
+    size, points = len(grid(plan)), planned(plan)
+    first = list(islice(points, TOGETHER))  # which shows what is wrong with the plan, before there is a store
     with Store(Path(out), create=True) as store:
-        store.register(plan.name, [(point.parameters, point.key) for point in points])
-        computed = _complete(store, points, Cluster(workers, scheduler, threads), plan.cost_only, progress)
-        return Sweep(store.path, plan.name, tuple(store.of_sweep(plan.name)), computed)
+        run = _Run(store, plan, size, progress)
+        for outcome in run.outcomes(_groups(first, points), Cluster(workers, scheduler, threads)):
+            run.keep(outcome)
+        store.shorten(plan.name, size)
+        return Sweep(store.path, plan.name, run.computed, store.sweeps()[plan.name].failed)
 
 
-def _complete(
-    store: Store, points: Sequence[Planned], cluster: Cluster, priced: bool, progress: Progress | None
-) -> int:
-    """Compute the points that the store does not have; return how many."""
-    unique = {point.key: point for point in points}
-    known = store.known(unique)
-    missing = {key: point for key, point in unique.items() if key not in known}
-    done = len(unique) - len(missing)
-    for key, point in missing.items():
-        if point.task is None:
-            store.add(Point(key, _numerics(point), point.identity, None, point.error, True, 0.0))
-            done += 1
-    tasks = [point.task for point in missing.values() if point.task is not None]
-    if progress is not None:
-        progress(done, len(unique))
-    for outcome in _outcomes(tasks, cluster, priced):
-        point = missing[outcome.key]
-        store.add(
-            Point(
-                outcome.key,
-                _numerics(point),
-                point.identity,
-                outcome.record,
-                outcome.error,
-                outcome.final,
-                outcome.seconds,
-            )
-        )
-        done += 1
-        if progress is not None:
-            progress(done, len(unique))
-    return len(missing)
+def _groups(first: list[Planned], others: Iterator[Planned]) -> Iterator[list[Planned]]:
+    group = first
+    while group:
+        yield group
+        group = list(islice(others, TOGETHER))
 
 
-def _outcomes(tasks: Sequence[Task], cluster: Cluster, priced: bool) -> Iterator[Any]:
-    if not tasks:
-        return
-    size = _PRICED_TOGETHER if priced else 1
-    batches = [tasks[i : i + size] for i in range(0, len(tasks), size)]
-    if priced and cluster.scheduler is None and len(batches) == 1:
-        yield from compute(tasks)  # sooner done than a worker is started
-        return
-    for outcomes in cluster.outcomes(batches):
-        yield from outcomes
+class _Run:
+    """One call of sweep. Only points on their way are in memory; those before are in the store, those after planned."""
+
+    def __init__(self, store: Store, plan: Plan, size: int, progress: Progress | None) -> None:
+        self._store, self._plan, self._progress = store, plan, progress
+        self._waiting: dict[str, Planned] = {}
+        self._left = size
+        self.computed = 0
+
+    def outcomes(self, groups: Iterator[list[Planned]], cluster: Cluster) -> Iterator[Outcome]:
+        """Yield the outcomes of all points that the store does not have, in no order."""
+        batches = self._batches(groups)
+        batch = next(batches, None)
+        if batch is None:
+            return
+        following = next(batches, None)
+        if following is None and self._plan.cost_only and cluster.scheduler is None:
+            yield from compute(batch)  # sooner done than a worker is started
+            return
+        begun = [batch] if following is None else [batch, following]
+        for outcomes in cluster.outcomes(_chained(begun, batches), self._left):
+            yield from outcomes
+
+    def keep(self, outcome: Outcome) -> None:
+        """Put a point into the store."""
+        point = self._waiting.pop(outcome.key)
+        self._add(point, outcome.record, outcome.error, outcome.final, outcome.seconds)
+        self.computed += 1
+        self._tell()
+
+    def _batches(self, groups: Iterator[list[Planned]]) -> Iterator[list[Task]]:
+        """Note which points the sweep has, and yield the tasks of those that are neither known nor on their way."""
+        place = 0
+        for group in groups:
+            self._store.place(self._plan.name, place, [(point.parameters, point.key) for point in group])
+            place += len(group)
+            known = self._store.known(point.key for point in group)
+            tasks = []
+            for point in group:
+                if point.task is None:
+                    self._left -= 1
+                    self._add(point, None, point.error, True, 0.0)
+                elif point.key in known or point.key in self._waiting:
+                    self._left -= 1
+                else:
+                    self._waiting[point.key] = point
+                    tasks.append(point.task)
+            self._tell()
+            if self._plan.cost_only:
+                yield from [tasks] if tasks else []
+            else:
+                yield from ([task] for task in tasks)
+
+    def _add(
+        self, point: Planned, record: Mapping[str, Any] | None, error: str | None, final: bool, seconds: float
+    ) -> None:
+        numerics = int(point.identity["numerics"])
+        self._store.add(Point(point.key, numerics, point.identity, record, error, final, seconds))
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self.computed, self._left)
 
 
-def _numerics(point: Planned) -> int:
-    return int(point.identity["numerics"])
-
-
-def forecast(plan: Plan, out: str | os.PathLike[str], workers: int | None = None) -> Forecast:
-    """Return what a sweep would do; one point that is not known is tried, on at most 50 samples, and not kept."""
-    points = {point.key: point for point in planned(plan)}
-    count = workers or len(os.sched_getaffinity(0))
-    known, seconds = set(), []
-    try:
-        with Store(Path(out)) as store:
-            known = store.known(points)
-            seconds = [point.seconds for point in _some(store.points(), 100) if point.key in points and point.record]
-    except ValueError:
-        pass  # there is none yet
-    remaining = [point.task for key, point in points.items() if key not in known and point.task is not None]
-    each = sum(seconds) / len(seconds) if seconds else 0.0
-    if remaining and not seconds:
-        each = _tried(remaining[0])
-    return Forecast(
-        len(points), len(known), len(remaining), each * len(remaining) / min(count, max(1, len(remaining))), count
-    )
-
-
-def _some(points: Iterable[Point], count: int) -> Iterator[Point]:
-    for _, point in zip(range(count), points, strict=False):
-        yield point
-
-
-def _tried(task: Task) -> float:
-    begun = time.perf_counter()
-    compute([task])
-    return time.perf_counter() - begun
+def _chained(begun: list[list[Task]], others: Iterator[list[Task]]) -> Iterator[list[Task]]:
+    yield from begun
+    yield from others

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.cost import Gemm, price
-from simulator.errors import InputError, first_line
+from simulator.errors import InputError, MissingLibraryError, first_line
 from simulator.hardware import Machine
+from simulator.versions import NUMERICS
 
 if TYPE_CHECKING:
     from simulator.network.samples import Samples
@@ -37,19 +39,30 @@ class Layer:
     gemm: Gemm
 
 
+class Digests(NamedTuple):
+    """What a network and its samples are known by, see simulator.network.digests."""
+
+    network: str
+    samples: str
+
+
 @dataclass(frozen=True)
 class Task:
     """A point to compute.
 
     Args:
-        key: of the point. machine: on which. inputs: network and samples.
+        key: of the point. numerics: version that the key stands for. machine: on which.
+        inputs: network and samples.
+        digests: of these, where the network runs; a worker that finds others refuses the task.
         layers: of a point that is only priced, its operations; None: the network runs.
         flagged: share of the outputs that two passes compute again where a point is only priced.
     """
 
     key: str
+    numerics: int
     machine: Machine
     inputs: Inputs
+    digests: Digests | None = None
     layers: tuple[Layer, ...] | None = None
     flagged: float = 0.0
 
@@ -75,9 +88,13 @@ def _compute(task: Task, threads: int | None) -> Outcome:
     record: dict[str, Any] | None = None
     error, final = None, True
     try:
+        if task.numerics != NUMERICS:
+            raise _Elsewhere(f"numerics of version {NUMERICS}, expected {task.numerics}; install the same ulpsim there")
         record = _run(task, threads) if task.layers is None else _priced(task)
+    except _Elsewhere as other:
+        error, final = f"the worker on {platform.node()} has {other}", False
     except InputError as refused:
-        error = str(refused)
+        error, final = str(refused), not isinstance(refused, MissingLibraryError)
     except Exception as fault:  # a fault of ours, or of the user's code: noted, and tried again the next time
         where = traceback.extract_tb(fault.__traceback__)[-1]
         error, final = f"{type(fault).__name__}: {first_line(fault)} ({where.filename}:{where.lineno})", False
@@ -90,19 +107,51 @@ def _run(task: Task, threads: int | None) -> dict[str, Any]:
 
     if threads is not None:
         use_threads(threads)
-    model, samples = load(task.inputs)
+    model, samples, _ = _as_planned(task)
     result = evaluate(model, task.machine, samples.x, samples.y, seed=task.inputs.seed, threads=threads)
     return {**result.to_dict(), "model": task.inputs.model}
 
 
-@lru_cache(maxsize=4)
-def load(inputs: Inputs) -> tuple[Any, Samples]:
-    """Return a network, a torch module, and its samples; those of the last points stay."""
+class _Elsewhere(Exception):
+    """A worker has something else than the sweep was planned with."""
+
+
+class Loaded(NamedTuple):
+    """A network, a torch module, its samples and what they are known by."""
+
+    model: Any
+    samples: Samples
+    digests: Digests
+
+
+def load(inputs: Inputs) -> Loaded:
+    """Read a network and its samples."""
+    from simulator.network.digests import network_digest, samples_digest
     from simulator.network.model_files import load_model
     from simulator.network.samples import load_samples
 
     model = load_model(inputs.model, inputs.weights, False, inputs.seed)
-    return model, load_samples(inputs.data, inputs.samples, model)
+    samples = load_samples(inputs.data, inputs.samples, model)
+    return Loaded(model, samples, Digests(network_digest(model), samples_digest(samples)))
+
+
+_recent = lru_cache(maxsize=4)(load)
+
+
+def _as_planned(task: Task) -> Loaded:
+    """Return the network and samples of a task; those of the last tasks stay, as long as they are what is asked for."""
+    try:
+        found = _recent(task.inputs)
+        if found.digests != task.digests:  # the files changed, since a sweep before or since this one was planned
+            _recent.cache_clear()
+            found = _recent(task.inputs)
+    except InputError as missing:
+        raise _Elsewhere(f"no such network or samples: {missing}") from None
+    if found.digests != task.digests:
+        raise _Elsewhere(
+            "another network or other samples than the sweep was planned with; run it again, with the same files there"
+        )
+    return found
 
 
 def _priced(task: Task) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Grids of sweeps: lists, ranges, keys that vary together, conditions; and what is refused."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,50 @@ def test_conditions_keep_what_fits_one_of_them():
     assert [tuple(point.values()) for point in combinations(varied, only)] == [("ws", 1), ("os", 1), ("os", 2)]
 
 
+def test_excluded_points_are_left_out_of_those_that_fit():
+    varied = {"array.rows": [8, 16, 32], "array.dataflow": ["ws", "os"]}
+    found = combinations(varied, [{"array.rows": [8, 16]}], [{"array.rows": 16, "array.dataflow": "os"}])
+    assert [tuple(point.values()) for point in found] == [(8, "ws"), (8, "os"), (16, "ws")]
+
+
+@pytest.mark.parametrize(
+    ("interval", "kept"),
+    [
+        ({"from": 0.3, "to": 3}, [0.5, 1, 2]),
+        ({"from": 2}, [2, 4]),
+        ({"to": 0.5}, [0.25, 0.5]),
+        ({"from": 3, "to": 3.5}, None),
+    ],
+    ids=str,
+)
+def test_an_interval_keeps_numbers_within_it(interval, kept):
+    varied = {"policy.tolerance": [0.25, 0.5, 1, 2, 4, "off"]}
+    if kept is None:
+        with pytest.raises(InputError, match="got conditions that leave no point"):
+            combinations(varied, [{"policy.tolerance": interval}])
+    else:
+        found = combinations(varied, [{"policy.tolerance": interval}])
+        assert [point["policy.tolerance"] for point in found] == kept
+
+
+def test_arrays_ranges_and_paths_become_what_a_file_has():
+    varied = {
+        "a": np.array([1, 2]),
+        "b": range(3, 5),
+        "c": [np.float64(0.5)],
+        "d, e": np.array([[1, 2]]),
+        "hw": [Path("x")],
+    }
+    found = combinations(varied)
+    assert found[3] == {"a": 2, "b": 4, "c": 0.5, "d": 1, "e": 2, "hw": "x"}
+    assert {type(value) for value in found[3].values()} == {int, float, str}
+
+
+def test_whole_numbers_at_equal_distances_stay_whole():
+    (first, second, third) = (point["k"] for point in combinations({"k": {"from": 8, "to": 16, "steps": 3}}))
+    assert (first, second, third) == (8, 12, 16) and type(second) is int
+
+
 @pytest.mark.parametrize(
     ("varied", "only", "message"),
     [
@@ -83,7 +129,11 @@ def test_conditions_keep_what_fits_one_of_them():
         ({"a": {"from": 0, "to": 1e7, "step": 1}}, None, "sweep: got 1,000,001 points; expected at most 1,000,000"),
         ({"a": [1]}, ["x"], "sweep: only: got 'x'; expected mappings of keys to values"),
         ({"a": [1]}, [{"b": 1}], "sweep: only: b: does not vary; expected one of a; remove it or let it vary"),
-        ({"a": [1]}, [{"a": 2}], "sweep: only: got conditions that no point fulfils"),
+        ({"a": [1]}, [{"a": {"from": "x"}}], "sweep: only: a: got a mapping; expected a value, a list of values or an"),
+        ({"a": [1]}, [{"a": {"from": 1, "step": 1}}], "sweep: only: a: got a mapping; expected a value"),
+        ({"a": [object()]}, None, "among its values; expected what a file could have"),
+        ({"a": {}}, None, "sweep: a: got the range {}; expected {from, to, step}"),
+        ({"a": [1]}, [{"a": 2}], "sweep: got conditions that leave no point; expected some; correct `only`"),
     ],
 )
 def test_what_is_refused(varied, only, message):

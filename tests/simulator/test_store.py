@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import InputError
-from simulator.explore import Point, Store
+from simulator.explore import Counts, Point, Store
 
 POINT = Point(
     "ab12", 1, {"machine": {"name": "npu"}}, {"totals": {"low": {"cycles": 7}}}, None, True, 0.5, "2026-01-01"
@@ -24,26 +24,30 @@ def test_a_point_is_found_as_it_was_added(tmp_path):
         store.add(POINT)
     with Store(tmp_path) as store:
         assert list(store.points()) == [POINT] == [store.point("ab")]
-        assert store.known(["ab12", "cd34"]) == {"ab12"}
+        assert store.known(["ab12", "cd34"]) == {"ab12": 0.5}
 
 
 def test_what_failed_for_a_time_is_not_known(tmp_path):
     failed = Point("cd34", 1, {}, None, "its worker died", False, 0.1)
     with Store(tmp_path, create=True) as store:
         store.add(failed)
-        assert store.known(["cd34"]) == set()
+        assert store.known(["cd34"]) == {}
         store.add(Point("cd34", 1, {}, {"totals": {}}, None, True, 0.2))
-        assert store.known(["cd34"]) == {"cd34"}
+        assert store.known(["cd34"]) == {"cd34": 0.2}
         assert store.point("cd34").error is None
 
 
 def test_a_sweep_is_its_points_in_order_computed_or_not(tmp_path):
     with Store(tmp_path, create=True) as store:
-        store.register("s", [({"rows": 8}, "zz"), ({"rows": 16}, "ab12")])
+        store.place("s", 0, [({"rows": 8}, "zz"), ({"rows": 16}, "ab12")])
+        store.place("s", 2, [({"rows": 0}, "cd34")])
         store.add(POINT)
-        assert list(store.of_sweep("s")) == [({"rows": 8}, None), ({"rows": 16}, POINT)]
-        store.register("s", [({"rows": 16}, "ab12")])
-        assert (store.sweeps(), [p for p, _ in store.of_sweep("s")]) == ({"s": 1}, [{"rows": 16}])
+        store.add(Point("cd34", 1, {}, None, "no", True, 0.0))
+        assert list(store.of_sweep("s"))[:2] == [({"rows": 8}, None), ({"rows": 16}, POINT)]
+        assert store.sweeps() == {"s": Counts(points=3, done=1, failed=1)}
+        store.place("s", 0, [({"rows": 16}, "ab12")])
+        store.shorten("s", 1)
+        assert (store.sweeps(), [p for p, _ in store.of_sweep("s")]) == ({"s": Counts(1, 1, 0)}, [{"rows": 16}])
 
 
 def test_removal(tmp_path):
@@ -79,7 +83,7 @@ def test_a_later_version_is_refused(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from simulator.explore import Point, Store
+from simulator.explore import Counts, Point, Store
 store = Store(Path(sys.argv[1]), create=True)
 for i in range(100000):
     store.add(Point(f"{i:064d}", 1, {"i": i}, {"text": "x" * 2000}, None, True, 0.0))
@@ -135,7 +139,7 @@ def test_a_full_disk_is_said_and_harms_nothing(tmp_path):
         kept = [point.key for point in store.points()]
         assert "ab12" in kept
         store.add(Point("later", 1, {}, {}, None, True, 0.0))
-        assert store.known(["later"]) == {"later"}
+        assert store.known(["later"]) == {"later": 0.0}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

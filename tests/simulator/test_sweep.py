@@ -1,13 +1,14 @@
 """Sweeps: the points of a file on workers, kept as they come; killed, refused, failing; and only priced."""
 
 import json
+import math
 import os
-import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -15,12 +16,12 @@ pytest.importorskip("distributed")
 
 import simulator
 from simulator.cost import Gemm, price
-from simulator.errors import InputError
 from simulator.explore import Plan, Store, forecast, read_plan, sweep
 from simulator.explore.plan import planned
-from simulator.explore.work import Inputs
+from simulator.explore.work import Inputs, compute
 from simulator.hardware import load_hardware
 from simulator.network import bundled
+from simulator.versions import NUMERICS
 
 ROOT = Path(__file__).parents[2]
 FILE = """
@@ -93,40 +94,6 @@ def test_another_cluster_gives_the_same(undisturbed, tmp_path):
     assert records(tmp_path / "out") == records(undisturbed)
 
 
-@pytest.mark.parametrize("moment", [1, 3])
-def test_a_killed_sweep_goes_on(undisturbed, tmp_path, moment):
-    """Client and workers killed once so many points are there: the next run computes the others alone."""
-    out, path = tmp_path / "out", file(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "simulator", "sweep", path, "--out", out, "--workers", "1", "--threads", "1"]
-    running = subprocess.Popen(
-        words,
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    there = 0
-    while there < moment and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-        if (out / "runs.sqlite").exists():
-            try:
-                with Store(out) as store:
-                    there = len(list(store.points()))
-            except InputError:
-                there = 0
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    with Store(out) as store:
-        kept = len(list(store.points()))
-    assert kept >= moment
-    found = sweep(plan=read_plan(path), out=out, workers=1, threads=1)
-    assert found.computed == 4 - kept
-    assert records(out) == records(undisturbed)
-
-
 def test_a_failing_point_stops_no_other(tmp_path):
     text = FILE.replace("array.rows: [8, 16]", "array.rows: [0, 8]").replace("[0.25, 1.0]", "[0.5]")
     done = command("sweep", file(tmp_path, text), "--out", "out", "--workers", 1, "--json", cwd=tmp_path)
@@ -137,6 +104,74 @@ def test_a_failing_point_stops_no_other(tmp_path):
     assert fine["error"] is None and fine["accuracy"]["two_pass"] > 0.8
     again = command("sweep", file(tmp_path, text), "--out", "out", cwd=tmp_path)
     assert again.returncode == 3 and "2 points, 0 computed now, 1 failed" in again.stdout
+
+
+def test_a_refusal_is_looked_at_again_each_time(tmp_path):
+    """What is wrong with a machine file is not kept against a later version of it."""
+    machine = tmp_path / "m.yaml"
+    text = (ROOT / "hwconfigs" / "npu.yaml").read_text()
+    plan = Plan("s", str(machine), {"array.rows": [8]}, Inputs(samples=5), cost_only=True)
+    machine.write_text(text.replace("frequency: ", "frequency: minus "))
+    refused = sweep(plan=plan, out=tmp_path / "out")
+    assert (refused.computed, refused.failed) == (0, 1) and "frequency" in refused.points[0][1].error
+    machine.write_text(text.replace("frequency: ", "frequencies: "))
+    refused = sweep(plan=plan, out=tmp_path / "out")
+    assert refused.failed == 1 and "frequencies" in refused.points[0][1].error
+    machine.write_text(text)
+    fine = sweep(plan=plan, out=tmp_path / "out")
+    assert (fine.computed, fine.failed) == (1, 0) and fine.points[0][1].error is None
+
+
+def test_a_worker_with_other_samples_or_numerics_refuses_the_point(tmp_path):
+    """The key stands for what was planned with; what else a worker has gives no result under it."""
+    path = tmp_path / "x.npz"
+    x, y = bundled.digits()
+    np.savez(path, x=x[:5], y=y[:5])
+    (point,) = planned(Plan("s", "npu", {"array.rows": [8]}, Inputs(data=str(path))))
+    (fine,) = compute([point.task])
+    assert fine.error is None and fine.record["accuracy"]["low"] is not None
+    np.savez(path, x=x[5:10], y=y[5:10])
+    (later,) = planned(Plan("s", "npu", {"array.rows": [8]}, Inputs(data=str(path))))
+    assert later.key != point.key
+    (fine,) = compute([later.task])  # this process had read the first file, and reads it again
+    assert fine.error is None
+    (other,) = compute([point.task])
+    assert "has another network or other samples than the sweep was planned with" in other.error and not other.final
+    path.unlink()
+    (missing,) = compute([replace(later.task, digests=later.task.digests._replace(samples="?"))])
+    assert "x.npz: no such file" in missing.error and not missing.final
+    (old,) = compute([replace(later.task, numerics=0)])
+    assert "expected 0; install the same ulpsim there" in old.error and not old.final
+
+
+def test_points_of_other_numerics_are_computed_again(tmp_path, monkeypatch):
+    plan = Plan("s", "npu", {"array.rows": [8, 16]}, cost_only=True, gemms=[(8, 8, 8)])
+    assert sweep(plan=plan, out=tmp_path).computed == 2
+    monkeypatch.setattr("simulator.explore.plan.NUMERICS", 0)
+    monkeypatch.setattr("simulator.explore.work.NUMERICS", 0)
+    assert sweep(plan=plan, out=tmp_path).computed == 2
+    monkeypatch.undo()
+    done = command("runs", tmp_path, cwd=tmp_path)
+    assert done.stdout.count("(outdated: numerics 0, now ") == 2
+    assert "2 points removed" in command("runs", tmp_path, "--remove-outdated", cwd=tmp_path).stdout
+    with Store(tmp_path) as store:
+        assert {point.numerics for point in store.points()} == {NUMERICS}
+
+
+def test_parameters_without_a_number_in_json(tmp_path):
+    found = sweep("npu", {"policy.tolerance": [0.5, math.inf]}, out=tmp_path, cost_only=True, gemms=[(8, 8, 8)])
+    assert [point["parameters"]["policy.tolerance"] for point in found.to_dict()["points"]] == [0.5, ".inf"]
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_progress_counts_what_there_is_to_compute(tmp_path):
+    seen = []
+    arguments = {"out": tmp_path, "cost_only": True, "gemms": [(8, 8, 8)], "progress": lambda *at: seen.append(at)}
+    sweep("npu", {"array.rows": [4, 8, 0]}, **arguments)
+    assert seen[-1] == (2, 2)
+    seen.clear()
+    sweep("npu", {"array.rows": [4, 8, 16, 8]}, **arguments)
+    assert (seen[0], seen[-1]) == ((0, 1), (1, 1))
 
 
 def test_a_dry_run_says_how_many_and_how_long(tmp_path):
@@ -190,7 +225,7 @@ def test_the_identity_of_a_point_is_what_decides(tmp_path):
 def test_what_a_store_holds_is_listed_shown_exported_and_removed(undisturbed, tmp_path):
     pandas = pytest.importorskip("pandas")
     listed = json.loads(command("runs", undisturbed, "--json", cwd=tmp_path).stdout)
-    assert listed["sweeps"] == {"s": 4} and len(listed["points"]) == 4
+    assert listed["sweeps"] == {"s": {"points": 4, "done": 4, "failed": 0}} and len(listed["points"]) == 4
     first = listed["points"][0]["key"]
     assert json.loads(command("runs", undisturbed, "--show", first[:8], cwd=tmp_path).stdout)["key"] == first
     frames = []
@@ -215,6 +250,10 @@ def test_what_a_store_holds_is_listed_shown_exported_and_removed(undisturbed, tm
         ("hw: npu\nsweeep: {}\nsweep: {a: [1]}\n", "s.yaml:2:1: sweeep: unknown key; expected one of hw, model"),
         ("hw: npu\nsamples: many\nsweep: {a: [1]}\n", "s.yaml:2:10: samples: got 'many'; expected a whole number"),
         ("hw: npu\nsweep: {a: 1}\n", "sweep: a: got 1; expected a list of values, or a range"),
+        ("hw: npu\ncost: {flagged: x}\nsweep: {a: [1]}\n", "s.yaml:2:17: cost.flagged: got 'x'; expected a share"),
+        ("hw: npu\ncost: {gemms: [[1, 2]]}\nsweep: {array.rows: [1]}\n", "gemms: got a list; expected M, N, K of each"),
+        ("hw: npu\nsweep: {seed: [1.5]}\n", "sweep: seed: got 1.5; expected a whole number"),
+        ("hw: npu\nsweep: {model: [[mlp]]}\n", "sweep: model: got a list; expected a network"),
         ("hw: npu\ncost: {gemm: [[1, 2, 3]]}\nsweep: {a: [1]}\n", "s.yaml:2:8: cost.gemm: unknown key"),
         ("hw: npu\nmodel: nothing\nsweep: {array.rows: [8]}\n", "--model: got 'nothing'"),
         ("hw: nowhere.yaml\nsweep: {array.rows: [8]}\n", "nowhere.yaml: no such file"),
