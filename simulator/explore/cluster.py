@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -46,14 +47,16 @@ class Cluster:
     def _client(self, most: int) -> Iterator[tuple[Any, int | None]]:
         try:
             import dask
+            from distributed import Client, LocalCluster
         except ImportError as error:
-            raise _missing(error) from None
+            raise MissingLibraryError(
+                f"sweep: needs {error.name}, which is not installed; expected the extra explore; install it with "
+                "pip install 'ulpsim[explore]'"
+            ) from None
         settings = {
             # Workers are spawned, since fork() after a parallel region of OpenMP hangs.
             "distributed.worker.multiprocessing-method": "spawn",
             "distributed.scheduler.allowed-failures": _LOST,
-            # What dies is for this to say. Heard when distributed is imported.
-            "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
             # In place of dask's own, which has malloc return memory after every large array: 1.8 times as slow here.
             "distributed.nanny.pre-spawn-environ": {
                 "OMP_NUM_THREADS": 1,
@@ -61,11 +64,7 @@ class Cluster:
                 "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
             },
         }
-        with dask.config.set(settings):
-            try:
-                from distributed import Client, LocalCluster
-            except ImportError as error:
-                raise _missing(error) from None
+        with dask.config.set(settings), _quiet("distributed", "distributed.client"):
             if self.scheduler is not None:
                 try:
                     client = Client(self.scheduler, timeout=_PATIENCE_S)
@@ -98,11 +97,18 @@ class Cluster:
             ) from None
 
 
-def _missing(error: ImportError) -> MissingLibraryError:
-    return MissingLibraryError(
-        f"sweep: needs {error.name}, which is not installed; expected the extra explore; install it with "
-        "pip install 'ulpsim[explore]'"
-    )
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Silence loggers: what dies is for the sweep to say."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> Iterator[list[Outcome]]:

@@ -84,6 +84,18 @@ def test_what_is_known_is_not_computed_again(undisturbed, tmp_path):
     assert forecast(read_plan(file(tmp_path, more)), undisturbed).known == 2
 
 
+def test_one_process_may_sweep_again(undisturbed, tmp_path):
+    """With workers of its own each time, and what others set of dask as it was."""
+    import dask
+
+    before = dask.config.get("distributed.scheduler.allowed-failures")
+    for turn in range(2):
+        found = sweep(plan=read_plan(file(tmp_path)), out=tmp_path / f"out{turn}", workers=2)
+        assert (found.computed, found.failed) == (4, 0)
+        assert records(tmp_path / f"out{turn}") == records(undisturbed)
+    assert dask.config.get("distributed.scheduler.allowed-failures") == before
+
+
 def test_another_cluster_gives_the_same(undisturbed, tmp_path):
     from distributed import LocalCluster
 
