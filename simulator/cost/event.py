@@ -3,8 +3,9 @@
 Every boundary between two levels has a queue of transfers, done in order: load t+1, then store t-1, or the store first
 where a buffer has one copy of a tile. A load waits for a free copy of each operand that it brings; a computation for
 its load and for a free copy of the outputs, with two of them for store t-2. A transfer through a staging level passes
-on what has arrived, and is not done further on before it is done here. With one or two copies, no banks and no staging
-level this is the sum of `pipeline`, cycle for cycle; more copies and staging levels make it shorter.
+on what has arrived, and is not done further on before it is done here. With one or two copies, tiles that each bring an
+operand, no banks and no staging level this is the sum of `pipeline`, cycle for cycle; more copies, tiles that bring
+nothing and staging levels make it shorter.
 
 The DRAM is asked for data ahead of the time at which there is room for them: its latency shows before the first load
 and with the last store of a GEMM, as there.

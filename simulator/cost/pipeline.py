@@ -20,7 +20,7 @@ from .tile_costs import Place, TileCosts
 
 @dataclass(frozen=True, eq=False)
 class PipelineSum:
-    """The sum over the tiles of a pass. Exact for up to two copies of a tile, no staging, no banks; else upper bound.
+    """The sum over the tiles of a pass. Exact as docs/cost-model.md says (Bands); else upper bound.
 
     Args:
         start: cycles before the first tile. run: those of the array, by cause. total: all.

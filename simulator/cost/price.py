@@ -121,8 +121,8 @@ def price(
         fidelity: of the cycles: roofline (a lower bound) | analytic | event (tile by tile).
     Returns:
         The cost. Energies are estimates. Cycles, of the machine as modelled: roofline, a lower bound of the others;
-        analytic, exact with at most two copies of a tile and without staging levels, banks and a full queue, else an
-        upper bound of event without the last two; event, exact, with banks an estimate.
+        analytic, exact with at most two copies of a tile, if each brings an operand, and without staging levels, banks
+        and a full queue, else an upper bound of event without the last two; event, exact, with banks an estimate.
     Raises:
         InputError: a mode that the machine lacks, flags or zeros of the wrong kind, a memory too small for one fold, or
             too many tiles for event.
@@ -165,7 +165,7 @@ def _priced(
         found = read_flags(flags, gemm.gemms, gemm.m, gemm.n)
         second = second_work(machine, (gemm.gemms, gemm.m, gemm.n, gemm.k), first, found), found
     work, flagged = second or (None, None)
-    counted = count_cycles(machine, gemm, _problem(machine, gemm, mode), first, second, fidelity, trace)
+    counted = count_cycles(machine, gemm, problem_of(machine, gemm, mode), first, second, fidelity, trace)
     first, low, cycles = counted.first, counted.low, counted.total
     ledger, resting, operand_bits = Ledger(), zero_macs or 0, moved_bits(machine, mode)
     if work is None:
@@ -214,7 +214,7 @@ def first_pass(machine: Machine, gemm: Gemm, mode: str) -> Pass:
     Raises:
         InputError: a memory too small for one fold.
     """
-    problem = _problem(machine, gemm, mode)
+    problem = problem_of(machine, gemm, mode)
     if machine.array.like_scalesim:
         return scalesim_pass(machine.array, problem)
     try:
@@ -231,7 +231,7 @@ def moved_bits(machine: Machine, mode: str) -> tuple[int | Fraction, int | Fract
     return widths.a, widths.w
 
 
-def _problem(machine: Machine, gemm: Gemm, mode: str) -> Problem:
+def problem_of(machine: Machine, gemm: Gemm, mode: str) -> Problem:
     """Return one GEMM as the array sees it."""
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None

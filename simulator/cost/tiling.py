@@ -49,8 +49,10 @@ class Tile:
 
     def buffers_keep(self, problem: Problem, memory: Memory) -> tuple[bool, bool]:
         """Return the same of the buffers, of an operand that does not share its buffer with the other."""
+        if len(memory.buffers) == 1:
+            return False, False
         outer, inner = (memory.buffer(tensor) for tensor in (("a", "w") if self.outer == "m" else ("w", "a")))
-        if outer == inner:
+        if outer is inner:
             return False, False
         strip, whole = self._read_again(problem)
         return 0 < strip <= self._free(problem, outer), 0 < whole <= self._free(problem, inner)

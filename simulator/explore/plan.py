@@ -159,7 +159,8 @@ def planned(plan: Plan) -> Iterator[Planned]:
             continue
         known = {"machine": identity.of_machine(machine), **what, "numerics": NUMERICS}
         key = identity.key(known)
-        yield Planned(parameters, key, known, Task(key, NUMERICS, machine, inputs, digests, layers, flagged), None)
+        bare = replace(machine)  # without the configuration of its file, which no worker reads
+        yield Planned(parameters, key, known, Task(key, NUMERICS, bare, inputs, digests, layers, flagged), None)
 
 
 def grid(plan: Plan) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,16 +32,36 @@ class Derived:
     keys: tuple[str, ...] = ()
 
 
-def configuration(document: Document, form: MachineFile, machine: Machine) -> dict[Keys, Setting]:
-    """Return every key of a machine's file, in the order of the schema, by its path of keys; () is the file itself.
+class Configuration(Mapping[Keys, Setting]):
+    """Every key of a machine's file, in the order of the schema, by its path of keys; () is the file itself.
+
+    Values as a file would write them; a file of them gives an equal machine. Energies that the file leaves to the
+    technology table are "auto"; simulator.cost.expanded resolves them. Worked out when something is first looked up,
+    which takes as long as all else of loading, and of most machines of a sweep nobody asks for.
 
     Args:
-        document: the file. form: its data as the schema has it. machine: what became of it.
-    Returns:
-        Values as a file would write them; a file of them gives an equal machine. Energies that the file leaves to the
-        technology table are "auto"; simulator.cost.expanded resolves them.
+        document: the file. form: its data as the schema has it. machine: what became of it. None of them may change.
     """
-    return dict(_Walk(document, derived_values(form, machine)).section(form, ()))
+
+    def __init__(self, document: Document, form: MachineFile, machine: Machine) -> None:
+        self._made_of = document, form, machine
+
+    @cached_property
+    def _settings(self) -> dict[Keys, Setting]:
+        document, form, machine = self._made_of
+        return dict(_Walk(document, derived_values(form, machine)).section(form, ()))
+
+    def __getitem__(self, at: Keys) -> Setting:
+        return self._settings[at]
+
+    def __iter__(self) -> Iterator[Keys]:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def __reduce__(self) -> tuple[type, tuple[dict[Keys, Setting]]]:
+        return dict, (self._settings,)
 
 
 def derived_values(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:

@@ -14,7 +14,7 @@ from simulator.errors import InputError
 
 from . import schema
 from .build import Builder
-from .configuration import configuration
+from .configuration import Configuration
 from .document import Document, read_document, too_deep
 from .messages import explain
 from .quantities import describe
@@ -90,4 +90,4 @@ def machine_of(source: MachineSource) -> Machine:
         raise too_deep(document.path) from None
     machine = Builder(document, form, source.folder).machine(source.stem)
     document.check()
-    return machine.described(configuration(document, form, machine))
+    return machine.described(Configuration(document, form, machine))

@@ -330,7 +330,7 @@ class Machine:
         source: path of the file.
         vector_unit: what computes all but products. fold_batch_norm: into the weights before it.
         layers: rules of some layers, the first that fits counts.
-        configuration: the expanded file by path of keys, see hardware.configuration; empty for a machine that was made
+        configuration: the expanded file by path of keys, see configuration.py; empty for a machine that was made
             in Python, or by replace() from another, of which no file tells.
     """
 

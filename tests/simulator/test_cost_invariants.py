@@ -5,6 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from simulator.cost import FIDELITIES, Gemm, price
 from simulator.cost.energy import ENERGY_PARTS
 from simulator.cost.event import walk
 from simulator.cost.folds import fold_grid
-from simulator.cost.one_pass import tiled_pass, uniform_pass
-from simulator.cost.price import first_pass
+from simulator.cost.one_pass import tile_costs_of, tiled_pass, uniform_pass
+from simulator.cost.price import first_pass, problem_of
 from simulator.cost.problem import Problem, Widths
 from simulator.cost.tile_costs import TileCosts
 from simulator.cost.tiling import Tile
 from simulator.errors import InputError
+from simulator.hardware import Array, Dram, Level, Memory
 from tests.oracles.machines import NPU, arrays, machines, memories
 
 DIMENSION = st.one_of(st.integers(1, 40), st.integers(41, 200))
@@ -100,12 +102,36 @@ def test_parts_sum_to_the_total_and_bounds_enclose_it(machine, m, n, k, gemms, s
 @settings(max_examples=100, deadline=None)
 @given(machines(banks=False, most_copies=2, staging=False), DIMENSION, DIMENSION, DIMENSION, st.integers(1, 3))
 def test_event_is_analytic_with_two_copies_and_neither_banks_nor_staging(machine, m, n, k, gemms):
+    gemm = Gemm(m, n, k, gemms)
     for mode in ("low", "high"):
-        found = prices(machine, Gemm(m, n, k, gemms), mode)
+        found = prices(machine, gemm, mode)
         if found is not None:
             _, analytic, event = found
-            assert event.cycles == analytic.cycles
+            if each_tile_brings_an_operand(machine, gemm, mode):
+                assert event.cycles == analytic.cycles
+            assert event.cycles <= analytic.cycles
             assert event.energy_parts_j == analytic.energy_parts_j
+
+
+def each_tile_brings_an_operand(machine, gemm, mode):
+    """Not so where a buffer keeps all of one, and the other comes once for a row of tiles."""
+    if machine.memory is None:
+        return True
+    found = first_pass(machine, gemm, mode)
+    tiles = tile_costs_of(machine.array, machine.memory, problem_of(machine, gemm, mode), found)
+    return all(any(tiles.comes(x, y)) for x in range(tiles.outer_count) for y in range(tiles.inner_count))
+
+
+def test_a_tile_that_brings_nothing_waits_for_no_load():
+    """Two rows of two tiles: W stays whole in a buffer of its own, so that the last tile brings nothing."""
+    level = partial(Level, size_bits=1024, buffers=2, read_bits_per_cycle=Fraction(4), write_bits_per_cycle=Fraction(4))
+    memory = Memory(Dram(Fraction(4), 0, None), (level("a_o", holds=("a", "o")), level("w", holds=("w",))))
+    array = Array(2, 2, "ws", copies=2)
+    machine = replace(NPU, array=array, memory=memory, side_engine=None, policy=None)
+    gemm = Gemm(3, 3, 1)
+    assert not each_tile_brings_an_operand(machine, gemm, "low")
+    _, analytic, event = prices(machine, gemm, "low")
+    assert (event.cycles, analytic.cycles) == (36, 38)
 
 
 @settings(max_examples=100, deadline=None)
