@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,9 +28,14 @@ class Cluster:
         workers: how many to spawn here; None for one a processor, at most as many as there are tasks.
         scheduler: address of an existing cluster in place of them, such as tcp://host:8786.
         threads: of each worker; None: the processors divided by the workers.
+    Raises:
+        InputError: fewer than one worker or thread.
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None, threads: int | None = None) -> None:
+        for name, count in (("workers", workers), ("threads", threads)):
+            if count is not None and count < 1:
+                raise InputError(f"sweep: {name}: got {count}; expected at least 1; give more, or leave it out")
         self.workers, self.scheduler, self.threads = workers, scheduler, threads
 
     def outcomes(self, batches: Iterable[list[Task]], most: int) -> Iterator[list[Outcome]]:
@@ -81,9 +87,18 @@ class Cluster:
             processors = len(os.sched_getaffinity(0))
             workers = max(1, min(self.workers or processors, most))
             threads = self.threads or max(1, processors // workers)
-            cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
-            )
+            if getattr(multiprocessing.current_process(), "_inheriting", False):
+                raise SystemExit(1)  # a worker imports a script that sweeps as it is imported: said where it began
+            try:
+                cluster = LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
+                    dashboard_address="127.0.0.1:0",
+                )  # fmt: skip
+            except (RuntimeError, OSError, TimeoutError) as error:
+                raise InputError(
+                    f"sweep: workers cannot be started ({first_line(error)}); expected a program that they can import; "
+                    'in a script of your own call sweep below `if __name__ == "__main__":`'
+                ) from None
             with cluster, Client(cluster) as client:
                 yield client, threads
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.errors import InputError, MissingLibraryError
+from simulator.errors import InputError, MissingLibraryError, first_line
 
 from .store import Point
 
@@ -56,6 +56,10 @@ def export(points: Iterable[tuple[Mapping[str, Any], Point | None]], path: str |
     if target.suffix not in WRITERS:
         raise InputError(f"{target}: got the ending {target.suffix!r}; expected .csv or .parquet; rename it")
     table = frame(points)
+    for name in table.columns:
+        values = table[name].dropna()
+        if len(set(map(type, values))) > 1 and not all(isinstance(value, int | float) for value in values):
+            table[name] = values.map(str)  # a Parquet column has one type
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         getattr(table, WRITERS[target.suffix])(beside, index=False)
@@ -64,7 +68,7 @@ def export(points: Iterable[tuple[Mapping[str, Any], Point | None]], path: str |
         raise _missing("pyarrow") from None
     except OSError as error:
         raise InputError(
-            f"{target}: cannot be written ({error.strerror}); expected a writable path; check it"
+            f"{target}: cannot be written ({first_line(error)}); expected a writable path; check it"
         ) from None
     finally:
         beside.unlink(missing_ok=True)

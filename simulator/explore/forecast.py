@@ -69,7 +69,7 @@ def forecast(plan: Plan, out: str | os.PathLike[str], workers: int | None = None
 
 def _tried(tasks: Sequence[Task]) -> list[float]:
     """Return about how many seconds points take: those that are priced, or the first of those that run."""
-    if tasks[0].layers is not None:
+    if tasks[0].workload is not None:
         return [_seconds(task) for task in tasks]
     task = tasks[0]
     samples = load(task.inputs).samples.size

@@ -24,6 +24,11 @@ def key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def digest(value: Any) -> str:
+    """Return a digest of a value of records."""
+    return key({"value": plain(value)})
+
+
 def of_machine(machine: Machine) -> Mapping[str, Any]:
     """Return a machine as plain data, without the path of its file."""
     return {
@@ -59,5 +64,5 @@ def plain(value: Any) -> Any:
 
 @lru_cache(maxsize=256)
 def _shared(part: Any) -> Any:
-    """Return the same of what many machines share."""
-    return hashlib.sha256(json.dumps(plain(part), sort_keys=True).encode()).hexdigest()
+    """Return the digest of what many machines share."""
+    return digest(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from simulator.versions import NUMERICS
 
 from . import identity
 from .grid import OWN_KEYS, combinations
-from .work import Digests, Inputs, Layer, Task, load
+from .work import Digests, Inputs, Layer, Task, Workload, load
 
 
 class _Form(NamedTuple):
@@ -152,15 +152,16 @@ def planned(plan: Plan) -> Iterator[Planned]:
             if hw not in templates:
                 templates[hw] = Template(hw)
             machine = templates[hw].machine(of_machine)
-            what, digests, layers = contents.of(inputs, flagged)
+            what, digests, workload = contents.of(inputs, flagged)
         except InputError as error:
             refused = {"plan": plan.name, "parameters": identity.plain(parameters), "numerics": NUMERICS}
             yield Planned(parameters, identity.key(refused), refused, None, str(error))
             continue
         known = {"machine": identity.of_machine(machine), **what, "numerics": NUMERICS}
         key = identity.key(known)
-        bare = replace(machine)  # without the configuration of its file, which no worker reads
-        yield Planned(parameters, key, known, Task(key, NUMERICS, bare, inputs, digests, layers, flagged), None)
+        if plan.cost_only:
+            machine = replace(machine)  # without the configuration of its file, of which no bill tells
+        yield Planned(parameters, key, known, Task(key, NUMERICS, machine, inputs, digests, workload, flagged), None)
 
 
 def grid(plan: Plan) -> list[dict[str, Any]]:
@@ -174,28 +175,31 @@ class _Contents:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._digests: dict[Inputs, Digests] = {}
-        self._layers: dict[Inputs, tuple[Layer, ...]] = {}
+        self._workloads: dict[Inputs, tuple[Workload, dict[str, Any]]] = {}
 
-    def of(self, inputs: Inputs, flagged: float) -> tuple[dict[str, Any], Digests | None, tuple[Layer, ...] | None]:
-        """Return what belongs to the identity of a point, with digests if it runs, and operations if not."""
+    def of(self, inputs: Inputs, flagged: float) -> tuple[dict[str, Any], Digests | None, Workload | None]:
+        """Return what belongs to the identity of a point, with digests if it runs, and the workload if not."""
         if self._plan.cost_only:
-            if inputs not in self._layers:
-                self._layers[inputs] = self._operations(inputs)
-            layers = self._layers[inputs]
-            shapes = [astuple(layer.gemm) for layer in layers]
-            return {"layers": shapes, "flagged": identity.plain(flagged)}, None, layers
+            if inputs not in self._workloads:
+                found = self._workload(inputs)
+                self._workloads[inputs] = found, {"workload": identity.digest(found)}
+            workload, what = self._workloads[inputs]
+            return {**what, "flagged": identity.plain(flagged)}, None, workload
         if inputs not in self._digests:
             self._digests[inputs] = load(inputs).digests
         digests = self._digests[inputs]
         return {**digests._asdict(), "seed": inputs.seed}, digests, None
 
-    def _operations(self, inputs: Inputs) -> tuple[Layer, ...]:
+    def _workload(self, inputs: Inputs) -> Workload:
         if self._plan.gemms is not None:
-            return tuple(Layer(f"gemm{i}", "mm", _gemm(gemm)) for i, gemm in enumerate(self._plan.gemms))
+            if not self._plan.gemms:
+                raise InputError("gemms: got none; expected some; write e.g. [[64, 64, 784]]")
+            return Workload(tuple(Layer(f"gemm{i}", "mm", _gemm(gemm)) for i, gemm in enumerate(self._plan.gemms)))
         from simulator.network.shapes import operations
 
-        found = load(inputs)
-        return tuple(Layer(name, op, gemm) for name, op, gemm in operations(found.model, found.samples))
+        model, samples, _ = load(inputs)
+        modules = tuple(path or type(model).__name__ for path, _ in model.named_modules())
+        return Workload(tuple(Layer(*found) for found in operations(model, samples)), modules)
 
 
 def _gemm(shape: Any) -> Gemm:

@@ -84,7 +84,13 @@ class Store:
         self.path = path / FILE if path.is_dir() or (create and not path.suffix) else path
         if not create and not is_store(path):
             raise InputError(f"{path}: holds no store of runs; expected {FILE}, which a sweep writes; check the path")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.path.parent}: cannot be made a directory ({error.strerror}); expected one that is there or can "
+                "be made; give another"
+            ) from None
         with self._failures():
             self._base = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
             self._base.execute("PRAGMA journal_mode=WAL")
@@ -140,6 +146,12 @@ class Store:
             raise InputError(f"{self.path}: got {key!r}, which {what} begin with; expected one; list them with `runs`")
         return _point(found[0])
 
+    def find(self, key: str) -> Point | None:
+        """Return the point of a key, if there is one."""
+        with self._failures():
+            row = self._base.execute("SELECT * FROM points WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _point(row)
+
     def points(self) -> Iterator[Point]:
         """Yield all points, the oldest first."""
         with self._failures():
@@ -179,8 +191,10 @@ class Store:
             )
         if version == 0:
             with self._transaction():
-                # Another process may have been first.
-                if not self._base.execute("SELECT 1 FROM sqlite_master WHERE name = 'points'").fetchone():
+                tables = {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                if tables and tables != {"points", "sweeps"}:
+                    raise InputError(f"{self.path}: is no store of runs; expected one; check the path")
+                if not tables:  # or another process was first
                     for statement in filter(str.strip, _TABLES.split(";")):
                         self._base.execute(statement)
                 self._base.execute(f"PRAGMA user_version = {_VERSION}")

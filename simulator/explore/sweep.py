@@ -30,20 +30,21 @@ class Sweep:
     """The points of a sweep as they are in the store.
 
     Args:
-        store: where they are. name: of the sweep. computed: how many this call computed.
-        failed: of all, those without a result.
+        store: where they are. name: of the sweep. keys: parameters and key of each, in the order of the grid.
+        computed: how many this call computed. failed: of all, those without a result.
     """
 
     store: Path
     name: str
+    keys: Sequence[tuple[Mapping[str, Any], str]]
     computed: int
     failed: int
 
     @cached_property
     def points(self) -> tuple[tuple[Mapping[str, Any], Point | None], ...]:
-        """Parameters and point each, in the order of the grid; read when first asked for."""
+        """Parameters and point each; read when first asked for, None for one that somebody has removed since."""
         with Store(self.store) as store:
-            return tuple(store.of_sweep(self.name))
+            return tuple((parameters, store.find(key)) for parameters, key in self.keys)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the points as plain data: parameters, results, error."""
@@ -74,7 +75,11 @@ def row(parameters: Mapping[str, Any], point: Point | None) -> dict[str, Any]:
 
 def _as_json(value: Any) -> Any:
     """Return a parameter as JSON has numbers for it: infinity as a machine file writes it."""
-    return (".inf" if value > 0 else "-.inf") if isinstance(value, float) and math.isinf(value) else value
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
 
 
 def sweep(
@@ -110,14 +115,15 @@ def sweep(
     if plan is None:
         machine = "npu" if hw is None else os.fspath(hw)
         plan = Plan(name, machine, varied or {}, Inputs(**inputs), only, exclude, cost_only, gemms, flagged)
+    cluster = Cluster(workers, scheduler, threads)
     size, points = len(grid(plan)), planned(plan)
     first = list(islice(points, TOGETHER))  # which shows what is wrong with the plan, before there is a store
     with Store(Path(out), create=True) as store:
         run = _Run(store, plan, size, progress)
-        for outcome in run.outcomes(_groups(first, points), Cluster(workers, scheduler, threads)):
+        for outcome in run.outcomes(_groups(first, points), cluster):
             run.keep(outcome)
         store.shorten(plan.name, size)
-        return Sweep(store.path, plan.name, run.computed, store.sweeps()[plan.name].failed)
+        return Sweep(store.path, plan.name, run.placed, run.computed, store.sweeps()[plan.name].failed)
 
 
 def _groups(first: list[Planned], others: Iterator[Planned]) -> Iterator[list[Planned]]:
@@ -133,6 +139,7 @@ class _Run:
     def __init__(self, store: Store, plan: Plan, size: int, progress: Progress | None) -> None:
         self._store, self._plan, self._progress = store, plan, progress
         self._waiting: dict[str, Planned] = {}
+        self.placed: list[tuple[Mapping[str, Any], str]] = []
         self._left = size
         self.computed = 0
 
@@ -159,10 +166,10 @@ class _Run:
 
     def _batches(self, groups: Iterator[list[Planned]]) -> Iterator[list[Task]]:
         """Note which points the sweep has, and yield the tasks of those that are neither known nor on their way."""
-        place = 0
         for group in groups:
-            self._store.place(self._plan.name, place, [(point.parameters, point.key) for point in group])
-            place += len(group)
+            placed = [(point.parameters, point.key) for point in group]
+            self._store.place(self._plan.name, len(self.placed), placed)
+            self.placed += placed
             known = self._store.known(point.key for point in group)
             tasks = []
             for point in group:

@@ -30,13 +30,19 @@ class Inputs:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Layer:
-    """An operation of which only the bill is asked for."""
+class Layer(NamedTuple):
+    """A product of which only the bill is asked for."""
 
     name: str
     op: str
     gemm: Gemm
+
+
+class Workload(NamedTuple):
+    """What is priced without being run: products, and the paths of all modules of the network if they are of one."""
+
+    layers: tuple[Layer, ...]
+    modules: tuple[str, ...] = ()
 
 
 class Digests(NamedTuple):
@@ -54,7 +60,7 @@ class Task:
         key: of the point. numerics: version that the key stands for. machine: on which.
         inputs: network and samples.
         digests: of these, where the network runs; a worker that finds others refuses the task.
-        layers: of a point that is only priced, its operations; None: the network runs.
+        workload: of a point that is only priced; None: the network runs.
         flagged: share of the outputs that two passes compute again where a point is only priced.
     """
 
@@ -63,7 +69,7 @@ class Task:
     machine: Machine
     inputs: Inputs
     digests: Digests | None = None
-    layers: tuple[Layer, ...] | None = None
+    workload: Workload | None = None
     flagged: float = 0.0
 
 
@@ -90,7 +96,7 @@ def _compute(task: Task, threads: int | None) -> Outcome:
     try:
         if task.numerics != NUMERICS:
             raise _Elsewhere(f"numerics of version {NUMERICS}, expected {task.numerics}; install the same ulpsim there")
-        record = _run(task, threads) if task.layers is None else _priced(task)
+        record = _run(task, threads) if task.workload is None else _priced(task, task.workload)
     except _Elsewhere as other:
         error, final = f"the worker on {platform.node()} has {other}", False
     except InputError as refused:
@@ -154,26 +160,44 @@ def _as_planned(task: Task) -> Loaded:
     return found
 
 
-def _priced(task: Task) -> dict[str, Any]:
-    """Return the bill of a point's operations in every mode that its machine has."""
+def _priced(task: Task, workload: Workload) -> dict[str, Any]:
+    """Return the bill of a point's products in every mode that its machine has, each layer's as its rules say."""
     machine = task.machine
-    modes: dict[str, float | None] = {"low": None}
+    modes = ["low"]
     if machine.mac.high is not None:
-        modes["high"] = None
+        modes.append("high")
     if machine.policy is not None:
-        modes["two_pass"] = task.flagged
-    assert task.layers is not None
+        modes.append("two_pass")
     totals: dict[str, Any] = dict.fromkeys(("low", "high", "two_pass"))
-    for mode, flags in modes.items():
-        costs = [price(machine, layer.gemm, mode, flags) for layer in task.layers]
-        totals[mode] = {
-            name: sum(getattr(cost, name) for cost in costs)
-            for name in ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles")
-        }
-        warnings = dict.fromkeys(text for cost in costs for text in cost.warnings)
+    warnings: dict[str, None] = {}
+    for mode in modes:
+        labels = _labels(machine, mode, workload)
+        others = [
+            f"{layer.name} ({labels[layer.name]})" for layer in workload.layers if labels[layer.name] not in totals
+        ]
+        if others:
+            warnings[f"{mode}: no totals, since these layers have no price: {', '.join(others)}"] = None
+            continue
+        costs = []
+        for layer in workload.layers:
+            label = labels[layer.name]
+            costs.append(price(machine, layer.gemm, label, task.flagged if label == "two_pass" else None))
+        names = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles")
+        totals[mode] = {name: sum(getattr(cost, name) for cost in costs) for name in names}
+        warnings.update(dict.fromkeys(text for cost in costs for text in cost.warnings))
     return {
         "hardware": machine.name,
         "totals": totals,
-        "layers": [{"name": layer.name, "op": layer.op, **asdict(layer.gemm)} for layer in task.layers],
+        "layers": [{"name": layer.name, "op": layer.op, **asdict(layer.gemm)} for layer in workload.layers],
         "warnings": list(warnings),
     }
+
+
+def _labels(machine: Machine, mode: str, workload: Workload) -> dict[str, str]:
+    """Return the mode in which each layer is, by its name; rules of layers hold for those of networks."""
+    if not machine.layers or not workload.modules:
+        return {layer.name: mode for layer in workload.layers}
+    from simulator.network.rules import Rules
+
+    rules = Rules(machine, mode, machine.layers, workload.modules)
+    return {layer.name: rules.forward(layer.name).label for layer in workload.layers}

@@ -227,7 +227,7 @@ class _Walk:
         if derived is not None and derived.keys:
             *first, last = derived.keys
             origins.append(f"derived from {', '.join(first)}{' and ' if first else ''}{last}")
-        source = self.document.comments.get(self._place(at), "") if given else ""
+        source = self.document.comments.get(self._place(at), "") if given and not self._is_varied(at) else ""
         if value is None and derived is None:
             source = default_words(field)
         return Setting(dotted(at), self._written(value, at, derived), "; ".join(origins) or "default", source)
@@ -245,6 +245,8 @@ class _Walk:
 
     def _line(self, at: Keys) -> str:
         """Return where a value is written, at its key, or above: in a short form, or by the name of a preset."""
+        if self._is_varied(at):
+            return "varied"
         place = self._place(at)
         if place != at and isinstance(self.document.at(place), dict):
             return f"derived from {dotted(place)}.accumulator"
@@ -254,6 +256,9 @@ class _Walk:
     def _is_below(self, at: Keys) -> bool:
         """Whether a mapping is indented below its key; a comment behind one in braces is shown with its values."""
         return self.document.keys[at][0] != self.document.values[at][0]
+
+    def _is_varied(self, at: Keys) -> bool:
+        return any(at[:depth] in self.document.varied for depth in range(1, len(at) + 1))
 
     def _place(self, at: Keys) -> Keys:
         return next(at[:depth] for depth in range(len(at), -1, -1) if at[:depth] in self.document.values)

@@ -41,6 +41,7 @@ class Document:
         keys, values: (line, column) of a key and of its value, by the path of keys from the top; both count from 1.
         comments: what stands behind the '#' of the line in which a value ends, or in which a key has its value below;
             at the empty path the lines of comment that the file begins with, but for those to editors.
+        varied: keys whose values came from elsewhere than the file, see template.py.
         problems: one line each, `path:line:column: dotted.key: what was found; expected; what to do`.
     """
 
@@ -49,6 +50,7 @@ class Document:
     keys: dict[Keys, tuple[int, int]] = field(default_factory=dict)
     values: dict[Keys, tuple[int, int]] = field(default_factory=dict)
     comments: dict[Keys, str] = field(default_factory=dict)
+    varied: frozenset[Keys] = frozenset()
     problems: list[tuple[tuple[int, int], str]] = field(default_factory=list)
 
     def problem(self, at: Keys, message: str, *, on_key: bool = False) -> None:

@@ -31,6 +31,7 @@ class Template:
     def machine(self, values: Mapping[str, Any]) -> Machine:
         """Return the machine with these values, by dotted key as in messages: array.rows, mac.low.accumulator.
 
+        Its configuration says of them that they are "varied".
         The key of a layer's rule has its pattern in the middle, dots and all: layers.fc*.mac.
 
         Raises:
@@ -38,8 +39,9 @@ class Template:
         """
         known = self._source.document
         document = replace(
-            known, data=copy.deepcopy(known.data), keys=dict(known.keys), values=dict(known.values), problems=[]
-        )
+            known, data=copy.deepcopy(known.data), keys=dict(known.keys), values=dict(known.values),
+            varied=frozenset(map(_keys, values)), problems=[],
+        )  # fmt: skip
         for key, value in values.items():
             self._set(document, key, value)
         try:

@@ -73,6 +73,22 @@ def test_there_is_no_store(tmp_path):
         Store(tmp_path)
 
 
+def test_a_database_of_others_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    with sqlite3.connect(path) as base:
+        base.execute("CREATE TABLE theirs (a)")
+    with pytest.raises(InputError, match=r"is no store of runs; expected one"):
+        Store(tmp_path, create=True)
+    with sqlite3.connect(path) as base:
+        assert base.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/out: cannot be made a directory"):
+        Store(tmp_path / "file" / "out", create=True)
+
+
 def test_a_later_version_is_refused(tmp_path):
     Store(tmp_path, create=True)
     sqlite3.connect(tmp_path / "runs.sqlite").execute("PRAGMA user_version = 9")

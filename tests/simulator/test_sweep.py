@@ -17,6 +17,7 @@ pytest.importorskip("distributed")
 import simulator
 from simulator.cost import Gemm, price
 from simulator.explore import Plan, Store, forecast, read_plan, sweep
+from simulator.explore.export import export
 from simulator.explore.plan import planned
 from simulator.explore.work import Inputs, compute
 from simulator.hardware import load_hardware
@@ -70,8 +71,14 @@ def test_points_are_what_evaluate_gives_for_the_machines(undisturbed):
         edited = text.replace("rows: 16 ", f"rows: {rows} ").replace("tolerance: 0.5 ", f"tolerance: {tolerance} ")
         machine.write_text(edited)
         expected = simulator.evaluate(bundled.load("mlp"), machine, x[:20], y[:20]).to_dict()
-        for name in ("accuracy", "forward_error", "totals", "metrics"):
-            assert record[name] == json.loads(json.dumps(expected[name]))
+        expected = json.loads(json.dumps(expected))
+        for name in expected.keys() - {"machine", "model", "versions"}:
+            assert record[name] == expected[name], name
+        by_key = {setting["key"]: setting for setting in record["machine"]}
+        assert by_key.keys() == {setting["key"] for setting in expected["machine"]}
+        for key, value in (("array.rows", rows), ("policy.tolerance", tolerance)):
+            assert (by_key[key]["value"], by_key[key]["origin"], by_key[key]["source"]) == (value, "varied", "")
+        assert by_key["array.columns"]["origin"].startswith("hwconfigs/npu.yaml:")
 
 
 def test_what_is_known_is_not_computed_again(undisturbed, tmp_path):
@@ -94,6 +101,24 @@ def test_one_process_may_sweep_again(undisturbed, tmp_path):
         assert (found.computed, found.failed) == (4, 0)
         assert records(tmp_path / f"out{turn}") == records(undisturbed)
     assert dask.config.get("distributed.scheduler.allowed-failures") == before
+
+
+def test_a_script_that_workers_cannot_import_is_said(tmp_path):
+    """Workers import the script that spawned them, which must not sweep again."""
+    script = tmp_path / "script.py"
+    call = 'print(simulator.explore.sweep("npu", {"array.rows": [8, 16]}, samples=5, out="out").computed)'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run():
+        words = [sys.executable, str(script)]
+        return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+
+    script.write_text(f"import simulator\n{call}\n")
+    said = run().stderr.splitlines()
+    assert "sweep: workers cannot be started" in said[-1] and 'below `if __name__ == "__main__":`' in said[-1]
+    assert sum("Traceback" in line for line in said) == 1
+    script.write_text(f'import simulator\nif __name__ == "__main__":\n    {call}\n')
+    assert (run().stdout, run().stderr) == ("2\n", "")
 
 
 def test_another_cluster_gives_the_same(undisturbed, tmp_path):
@@ -171,8 +196,9 @@ def test_points_of_other_numerics_are_computed_again(tmp_path, monkeypatch):
 
 
 def test_parameters_without_a_number_in_json(tmp_path):
-    found = sweep("npu", {"policy.tolerance": [0.5, math.inf]}, out=tmp_path, cost_only=True, gemms=[(8, 8, 8)])
-    assert [point["parameters"]["policy.tolerance"] for point in found.to_dict()["points"]] == [0.5, ".inf"]
+    varied = {"policy.tolerance": [0.5, math.inf, math.nan]}
+    found = sweep("npu", varied, out=tmp_path, cost_only=True, gemms=[(8, 8, 8)])
+    assert [point["parameters"]["policy.tolerance"] for point in found.to_dict()["points"]] == [0.5, ".inf", ".nan"]
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -219,6 +245,21 @@ def test_the_products_of_a_network_are_priced_without_running_it(tmp_path):
     assert point.record["totals"]["low"]["cycles"] == cycles
 
 
+def test_rules_of_layers_hold_where_a_network_is_only_priced(tmp_path):
+    varied = {"layers.fc1.mac": ["low", "high", "fp16 -> fma(fp16)"]}
+    found = sweep("npu", varied, out=tmp_path, cost_only=True, model="mlp", samples=30)
+    plain = sweep("npu", {"array.rows": [16]}, out=tmp_path, cost_only=True, model="mlp", samples=30).points[0][1]
+    low, high, custom = (point.record for _, point in found.points)
+    machine = load_hardware("npu")
+    fc1 = {mode: price(machine, Gemm(30, 784, 784), mode).cycles for mode in ("low", "high")}
+    for mode in ("low", "high"):
+        own = plain.record["totals"][mode]["cycles"] - fc1[mode]
+        assert low["totals"][mode]["cycles"] == own + fc1["low"]
+        assert high["totals"][mode]["cycles"] == own + fc1["high"]
+    assert custom["totals"]["low"] is None
+    assert "low: no totals, since these layers have no price: fc1 (custom)" in custom["warnings"]
+
+
 def test_the_identity_of_a_point_is_what_decides(tmp_path):
     def key(**changes):
         settings = {"name": "s", "hw": "npu", "varied": {"array.rows": [8]}, "inputs": Inputs(samples=5), **changes}
@@ -254,6 +295,17 @@ def test_what_a_store_holds_is_listed_shown_exported_and_removed(undisturbed, tm
     assert len(json.loads(command("runs", copy, "--json", cwd=tmp_path).stdout)["points"]) == 3
 
 
+def test_parameters_of_several_types_are_exported_as_text(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    varied = {"array.rows": [4, "x", 8.5, [1, 2]], "policy.tolerance": [1, 0.5]}
+    found = sweep("npu", varied, out=tmp_path, cost_only=True, gemms=[(8, 8, 8)])
+    assert export(found.points, tmp_path / "x.parquet") == 8
+    table = pandas.read_parquet(tmp_path / "x.parquet")
+    assert list(table["array.rows"][::2]) == ["4", "x", "8.5", "[1, 2]"]
+    assert list(table["policy.tolerance"][:2]) == [1.0, 0.5]
+    assert list(table["cycles_low"].notna()) == [True] * 2 + [False] * 6
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -266,6 +318,7 @@ def test_what_a_store_holds_is_listed_shown_exported_and_removed(undisturbed, tm
         ("hw: npu\ncost: {gemms: [[1, 2]]}\nsweep: {array.rows: [1]}\n", "gemms: got a list; expected M, N, K of each"),
         ("hw: npu\nsweep: {seed: [1.5]}\n", "sweep: seed: got 1.5; expected a whole number"),
         ("hw: npu\nsweep: {model: [[mlp]]}\n", "sweep: model: got a list; expected a network"),
+        ("hw: npu\ncost: {gemms: []}\nsweep: {array.rows: [1]}\n", "gemms: got none; expected some"),
         ("hw: npu\ncost: {gemm: [[1, 2, 3]]}\nsweep: {a: [1]}\n", "s.yaml:2:8: cost.gemm: unknown key"),
         ("hw: npu\nmodel: nothing\nsweep: {array.rows: [8]}\n", "--model: got 'nothing'"),
         ("hw: nowhere.yaml\nsweep: {array.rows: [8]}\n", "nowhere.yaml: no such file"),
@@ -277,6 +330,14 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         assert message in command("sweep", file(tmp_path, text), "--out", "out", "--json", cwd=tmp_path).stdout
     else:
         assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize("option", ["workers", "threads"])
+def test_no_workers_and_no_threads_are_refused(tmp_path, option):
+    done = command("sweep", file(tmp_path), "--out", "out", f"--{option}", 0, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"ulpsim: error: sweep: {option}: got 0; expected at least 1; give more, or leave it out\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_cluster_at_an_address(tmp_path):
