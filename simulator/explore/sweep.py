@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,7 @@ class _Run:
             yield from compute(batch)  # sooner done than a worker is started
             return
         begun = [batch] if following is None else [batch, following]
-        for outcomes in cluster.outcomes(_chained(begun, batches), self._left):
+        for outcomes in cluster.outcomes(chain(begun, batches), self._left):
             yield from outcomes
 
     def keep(self, outcome: Outcome) -> None:
@@ -196,8 +196,3 @@ class _Run:
     def _tell(self) -> None:
         if self._progress is not None:
             self._progress(self.computed, self._left)
-
-
-def _chained(begun: list[list[Task]], others: Iterator[list[Task]]) -> Iterator[list[Task]]:
-    yield from begun
-    yield from others
