@@ -87,19 +87,7 @@ class Cluster:
             processors = len(os.sched_getaffinity(0))
             workers = max(1, min(self.workers or processors, most))
             threads = self.threads or max(1, processors // workers)
-            if getattr(multiprocessing.current_process(), "_inheriting", False):
-                raise SystemExit(1)  # a worker imports a script that sweeps as it is imported: said where it began
-            try:
-                cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-                    dashboard_address="127.0.0.1:0",
-                )  # fmt: skip
-            except (RuntimeError, OSError, TimeoutError) as error:
-                raise InputError(
-                    f"sweep: workers cannot be started ({first_line(error)}); expected a program that they can import; "
-                    'in a script of your own call sweep below `if __name__ == "__main__":`'
-                ) from None
-            with cluster, Client(cluster) as client:
+            with _local(LocalCluster, workers) as cluster, Client(cluster) as client:
                 yield client, threads
 
     def _wait_for_workers(self, client: Any) -> None:
@@ -110,6 +98,25 @@ class Cluster:
                 f"sweep: --scheduler {self.scheduler}: has no worker after {_PATIENCE_S} s; expected one; start some "
                 f"with `dask worker {self.scheduler}`"
             ) from None
+
+
+def _local(local_cluster: Any, workers: int) -> Any:
+    """Spawn workers; one that dies as it starts takes all with it, and they are started again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(1)  # a worker imports a script that sweeps as it is imported: said where it began
+    error: Exception | None = None
+    for _ in range(_LOST):
+        try:
+            return local_cluster(
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address="127.0.0.1:0"
+            )
+        except (RuntimeError, OSError, TimeoutError) as failed:
+            error = failed
+    assert error is not None
+    raise InputError(
+        f"sweep: workers cannot be started ({first_line(error)}); expected a program that they can import; in a script "
+        'of your own call sweep below `if __name__ == "__main__":`'
+    )
 
 
 @contextmanager

@@ -146,6 +146,25 @@ def test_workers_that_are_killed_are_replaced(file, tmp_path, undisturbed, times
         assert results(out) == expected
 
 
+@pytest.mark.parametrize("times", TIMES)
+def test_workers_that_die_as_they_start_are_started_again(file, tmp_path, undisturbed, times):
+    expected, _ = undisturbed
+    dice = random.Random(times)
+    for turn in range(-(-times // 2)):
+        out = tmp_path / f"out{turn}"
+        running = sweep(file, out, "--workers", "2")
+        struck, deadline = 0, time.monotonic() + 60
+        while running.poll() is None and struck < 2 and time.monotonic() < deadline:
+            time.sleep(dice.uniform(0.05, 0.4))
+            if workers := workers_of(running):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(dice.choice(workers), signal.SIGKILL)
+                    struck += 1
+        _, said = running.communicate(timeout=120)
+        assert (running.returncode, struck) == (0, 2), said
+        assert results(out) == expected
+
+
 class ByHand:
     """A scheduler and a worker as a user starts them."""
 
