@@ -92,7 +92,8 @@ class Cluster:
 
     def _wait_for_workers(self, client: Any) -> None:
         try:
-            client.wait_for_workers(1, timeout=_PATIENCE_S)
+            with _there():
+                client.wait_for_workers(1, timeout=_PATIENCE_S)
         except TimeoutError:
             raise InputError(
                 f"sweep: --scheduler {self.scheduler}: has no worker after {_PATIENCE_S} s; expected one; start some "
@@ -142,26 +143,44 @@ def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> 
     done = as_completed([])
 
     def supply() -> None:
-        most = _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        with _there():
+            most = _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         while len(running) < most and (batch := next(waiting, None)) is not None:
-            future = client.submit(compute, batch, threads, pure=False)
+            with _there():
+                future = client.submit(compute, batch, threads, pure=False)
+                done.add(future)
             running[future] = batch
-            done.add(future)
 
     supply()
     while running:
-        future = next(done)
+        with _there():
+            future = next(done)
         batch = running.pop(future)
         if future.status == "finished":
             yield future.result()
         elif future.status == "error":
             yield list(_lost(batch, future.exception()))
         else:
-            raise InputError(
-                "sweep: the cluster went away; all points that came back are kept; run the same again with a running "
-                "cluster, it goes on from there"
-            )
+            raise _gone()
         supply()
+
+
+@contextmanager
+def _there() -> Iterator[None]:
+    """Say of a call to the cluster that fails, but for one that took too long, that it went away."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except (OSError, RuntimeError):
+        raise _gone() from None
+
+
+def _gone() -> InputError:
+    return InputError(
+        "sweep: the cluster went away; all points that came back are kept; run the same again with a running cluster, "
+        "it goes on from there"
+    )
 
 
 def _lost(batch: Iterable[Task], error: BaseException) -> Iterator[Outcome]:

@@ -219,10 +219,10 @@ def test_a_scheduler_that_is_killed_is_said(file, tmp_path, undisturbed, times):
         assert results(out) == expected
 
 
-def test_an_interrupted_sweep_says_how_it_goes_on(file, tmp_path, undisturbed):
-    _, seconds = undisturbed
+def test_an_interrupted_sweep_says_how_it_goes_on(file, tmp_path):
     running = sweep(file, tmp_path / "out", "--workers", "1")
-    time.sleep(0.5 * seconds)
+    while running.poll() is None and not rows(tmp_path / "out"):
+        time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
