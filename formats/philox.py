@@ -9,6 +9,8 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 
 from __future__ import annotations
 
+from typing import Any
+
 from .arguments import whole_of_bits
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -17,8 +19,8 @@ _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 
 
-def philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """Return four random 32-bit words of a key and a counter of 32-bit words."""
+def philox(key: tuple[int, int], counter: tuple[Any, Any, int, int]) -> tuple[Any, Any, Any, Any]:
+    """Return four random 32-bit words of a key and a counter of 32-bit words, or arrays of uint64 with such words."""
     (k0, k1), (c0, c1, c2, c3) = key, counter
     for _ in range(_ROUNDS):
         first, second = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
@@ -34,7 +36,7 @@ def word(seed: int, index: int, k: int = 0, site: int = 0, which: int = 0, step:
         seed, step: 32 bits each. index: modulo 2**64. k, site: 32 bits each.
     """
     words = philox((seed, step), (index & _MASK, index >> 32 & _MASK, k, site))
-    return words[2 * which] << 32 | words[2 * which + 1]
+    return int(words[2 * which]) << 32 | int(words[2 * which + 1])
 
 
 def check_seed(seed: int | None) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 PRODUCT, SUM = 0, 1
 
 # Numbers of places outside the accumulator's nodes, whose numbers begin at 0 with the root.
-A, B, C, ALPHA, BETA, OUTPUT = 0xA0, 0xB0, 0xC0, 0xE0, 0xE1, 0xF0
+A, B, C, SCORE, ALPHA, BETA, OUTPUT = 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xE1, 0xF0
 
 SITE_BITS = 24
 

@@ -1,54 +1,34 @@
 """Two-pass adaptive accumulation: everything in low precision, then again in high precision what is badly conditioned.
 
-The score of an output v is kappa'(v) = kappa_phi(v) / |v|, kappa_phi the condition number of the activation that
-consumes it; an output is kept if its score is at most the tolerance. Source: arXiv 2503.15568 and its public code.
+Each output of the low pass has a score, see scores.py, and is kept if that is at most the tolerance; where there is a
+budget, no more of a row are computed again than it allows. Source: arXiv 2503.15568 and its public code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from formats import Use
 from formats.arguments import whole_of_bits
 from native.matmul import Gathered
 from native.twins import convert
 
 from .accumulators import Accumulator, result_use
+from .activations import KAPPA_PRIME
 from .engine import Accumulation, Ready, check_shapes, numbers, random_key
 from .places import SITE_BITS
+from .scores import Product, Seen, kappa_of, score_of
 from .spec import MacSpec, mac
 
 # Outputs that are scored together, in several arrays of float64, and among which those to be recomputed are listed.
 SCORED_AT_ONCE = 1 << 17
 LISTED_AT_ONCE = 1 << 21
-
-
-def _inverse(v: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(1.0, np.abs(v, out=v), out=v)
-
-
-def _inverse_if_positive(v: NDArray[np.float64]) -> NDArray[np.float64]:
-    negative = v < 0  # a NaN is not, and stays NaN
-    inverse = _inverse(v)  # written over v
-    np.copyto(inverse, 0.0, where=negative)
-    return inverse
-
-
-def _tanh(v: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(2.0, np.abs(np.sinh(np.multiply(2.0, v, out=v), out=v), out=v), out=v)
-
-
-# kappa_phi(v) / |v| for each activation, on float64 v of any sign, written over v; +inf at a zero that the activation
-# does not forgive.
-KAPPA_PRIME: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "identity": _inverse,
-    "relu": _inverse_if_positive,
-    "tanh": _tanh,
-}
 
 
 @dataclass(frozen=True)
@@ -57,15 +37,21 @@ class Criterion:
 
     Args:
         tolerance: largest score that is kept, in [0, inf].
-        score: "kappa_prime".
+        score: its name, see scores.SCORES.
         recompute_nonfinite: recompute infinities and NaNs whatever their score.
         recompute_saturated: recompute outputs that overflowed or saturated on the way, whatever their score.
+        side_format: of the running sum of magnitudes beside the first pass, as kappa_full takes it; None: a pass of the
+            low unit over the magnitudes.
+        budget: at most this share of each row's outputs is recomputed, in [0, 1]: whatever their score those that the
+            two switches name, then the largest scores; of equal ones the first. None: the tolerance decides alone.
     """
 
     tolerance: float = 0.5
     score: str = "kappa_prime"
     recompute_nonfinite: bool = True
     recompute_saturated: bool = True
+    side_format: Use | None = None
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.tolerance, int | float | np.integer | np.floating)
@@ -77,17 +63,33 @@ class Criterion:
             raise ValueError(
                 f"tolerance: expected a number that float64 holds, got {self.tolerance!r}; give math.inf"
             ) from None
-        if self.score != "kappa_prime":
-            raise ValueError(f"score {self.score!r} is unknown; expected kappa_prime")
+        score_of(self.score)
+        share = self.budget
+        if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
+            raise ValueError(f"budget: expected a share in [0, 1] or None, got {share!r}")
 
     def keep(self, v: NDArray[Any], scores: NDArray[np.float64], saturated: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which outputs of the low pass are kept."""
-        keep = scores <= self.tolerance  # false for NaN; +inf is kept by an infinite tolerance only
+        """Return which outputs of the low pass are kept, of some rows."""
+        must = np.isnan(scores)
         if self.recompute_nonfinite:
-            keep &= np.isfinite(v)
+            must |= ~np.isfinite(v)
         if self.recompute_saturated:
-            keep &= ~saturated
+            must |= saturated
+        # +inf is kept by an infinite tolerance only.
+        keep: NDArray[np.bool_] = (scores <= self.tolerance) & ~must
+        if self.budget is not None:
+            most = math.floor(self.budget * keep.shape[1])
+            over = np.flatnonzero(np.count_nonzero(keep, axis=1) < keep.shape[1] - most)
+            keep[over] |= ~_first(np.where(must, np.inf, scores)[over], most)
         return keep
+
+
+def _first(scores: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+    """Return which are the largest in each row, so many of them; of equal ones the first."""
+    chosen = np.zeros(scores.shape, np.bool_)
+    if count:
+        np.put_along_axis(chosen, np.argsort(-scores, axis=1, kind="stable")[:, :count], True, axis=1)
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -97,20 +99,23 @@ class TwoPassCost:
     Args:
         ratio: a, bits of the low state over bits of the high one.
         recomputed: rho, the share of outputs (and of MACs) that were recomputed.
+        scoring: e, what the score costs beside the low pass, in low passes: 1 for a second one, the bits of a running
+            sum over those of the low state; 0 for what is done once an output.
     """
 
     ratio: float
     recomputed: float
+    scoring: float = 0.0
 
     @property
     def relative_to_high(self) -> float:
-        """C / C_high = a + rho."""
-        return self.ratio + self.recomputed
+        """C / C_high = a (1 + e) + rho."""
+        return self.ratio * (1.0 + self.scoring) + self.recomputed
 
     @property
     def relative_to_low(self) -> float:
-        """C / C_low = 1 + rho / a."""
-        return 1.0 + self.recomputed / self.ratio
+        """C / C_low = 1 + e + rho / a."""
+        return 1.0 + self.scoring + self.recomputed / self.ratio
 
 
 @dataclass(frozen=True)
@@ -122,14 +127,14 @@ class TwoPassResult:
             uniform high pass, bit for bit.
         recomputed: (M, N) boolean. scores: (M, N) float64, or None where they were not to be kept.
         saturated: (M, N) boolean, overflow in the low pass.
-        cost: relative accumulation cost.
+        cost: relative accumulation cost; None with kappa_exact, which no hardware has.
     """
 
     output: NDArray[Any]
     recomputed: NDArray[np.bool_]
     scores: NDArray[np.float64] | None
     saturated: NDArray[np.bool_]
-    cost: TwoPassCost
+    cost: TwoPassCost | None
 
 
 def kappa_prime(
@@ -145,11 +150,17 @@ def kappa_prime(
     """
     if not isinstance(activation, str) or activation not in KAPPA_PRIME:
         raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        wide = convert(v, np.float64)
-        if not (np.isscalar(scale) and scale == 1 and np.isscalar(shift) and shift == 0):
-            wide = wide * _onto(wide.shape, scale, "scale") + _onto(wide.shape, shift, "shift")
-        return KAPPA_PRIME[activation](wide.copy() if wide is v else wide)
+    return kappa_of(_mapped(v, scale, shift), activation)
+
+
+def _mapped(v: NDArray[Any], scale: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
+    """Return what the activation gets, float64."""
+    wide = convert(v, np.float64)
+    if np.isscalar(scale) and scale == 1 and np.isscalar(shift) and shift == 0:
+        return wide
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: NDArray[np.float64] = wide * _onto(wide.shape, scale, "scale") + _onto(wide.shape, shift, "shift")
+    return found
 
 
 def _onto(shape: tuple[int, ...], x: ArrayLike, name: str) -> NDArray[Any]:
@@ -188,7 +199,7 @@ def two_pass(
             are the pair 2 * site and 2 * site + 1.
         low, high: MAC units of the two passes.
         tolerance, score: of the criterion, unless one is given whole.
-        activation: what consumes the output: identity, relu or tanh.
+        activation: what consumes the output, a key of activations.KAPPA_PRIME.
         criterion: when an output of the low pass is kept; in place of tolerance and score.
         scale, shift: of an affine map between the output and the activation, broadcast to (M, N).
         keep_scores: whether to return them; they take more memory than all else.
@@ -198,6 +209,8 @@ def two_pass(
     Raises:
         ValueError: shapes, formats, tolerance or activation that do not fit. TypeError: operands that are not numbers.
     """
+    if not isinstance(activation, str) or activation not in KAPPA_PRIME:
+        raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
     if not isinstance(criterion, Criterion | None):
         raise TypeError(f"criterion: expected a Criterion or None, got {criterion!r}")
     criterion = Criterion(tolerance, score) if criterion is None else criterion
@@ -210,16 +223,19 @@ def two_pass(
     n = b.shape[1]
     whole_of_bits("site", site, SITE_BITS - 1)
     keys = [random_key(seed, step, 2 * site + i, first_row, n, matrix) for i in range(2)]
-    first, counted = Accumulation(low, a, b, c, threads, keys[0]).dense("overflows")
+    accumulation = Accumulation(low, a, b, c, threads, keys[0])
+    first, counted = accumulation.dense("overflows")
     assert counted is not None
-    saturated = counted.overflowed
+    saturated, product = counted.overflowed, Product(accumulation, criterion.side_format)
+    scored = score_of(criterion.score)
     affine: list[Any] = [
         x if np.isscalar(x) else _onto(first.shape, x, name) for x, name in ((scale, "scale"), (shift, "shift"))
     ]
     recomputed = np.empty(first.shape, np.bool_)
     kept = np.empty(first.shape) if keep_scores else None
     for rows in _strips(first.shape, SCORED_AT_ONCE):
-        scores = kappa_prime(first[rows], activation, *(x if np.isscalar(x) else x[rows] for x in affine))
+        own = [x if np.isscalar(x) else x[rows] for x in affine]
+        scores = scored(Seen(_mapped(first[rows], *own), activation, rows, product, *own))
         np.logical_not(criterion.keep(first[rows], scores, saturated[rows]), out=recomputed[rows])
         if kept is not None:
             kept[rows] = scores
@@ -232,9 +248,18 @@ def two_pass(
             at += rows.start
             if at.size:
                 output[at, columns] = second.listed((at, columns))[0]
-    ratio = result_use(low.accumulator).format.bits / result_use(high.accumulator).format.bits
-    cost = TwoPassCost(ratio, count / recomputed.size if recomputed.size else 0.0)
-    return TwoPassResult(output, recomputed, kept, saturated, cost)
+    share = count / recomputed.size if recomputed.size else 0.0
+    return TwoPassResult(output, recomputed, kept, saturated, _cost(low, high, criterion, share))
+
+
+def _cost(low: MacSpec, high: MacSpec, criterion: Criterion, share: float) -> TwoPassCost | None:
+    if criterion.score == "kappa_exact":
+        return None
+    bits = [result_use(unit.accumulator).format.bits for unit in (low, high)]
+    scoring = 0.0
+    if criterion.score == "kappa_full":
+        scoring = 1.0 if criterion.side_format is None else criterion.side_format.format.bits / bits[0]
+    return TwoPassCost(bits[0] / bits[1], share, scoring)
 
 
 def _strips(shape: tuple[int, int], outputs: int) -> Iterator[slice]:

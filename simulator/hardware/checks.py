@@ -176,6 +176,14 @@ def tolerance(form: object) -> float:
     return float(form)
 
 
+@takes("number from 0 to 1", type="number", minimum=0, maximum=1)
+def share(form: object) -> float:
+    """A share, 0 to 1."""
+    if isinstance(form, bool) or not isinstance(form, int | float) or not 0 <= form <= 1:
+        raise ValueError(f"got {describe(form)}; expected a plain number from 0 to 1; write e.g. 0.1")
+    return float(form)
+
+
 @takes("number above 0, to 100", type="number", exclusiveMinimum=0, maximum=100)
 def percentile(form: object) -> float:
     """A number above 0, at most 100."""

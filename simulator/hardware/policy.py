@@ -129,6 +129,7 @@ def two_pass_policy(
         side_metric,
         runs_on,
         side_format,
+        form.budget,
     )
 
 

@@ -272,6 +272,9 @@ SIDE_METRICS = {
     "norm1": ("norm_bound",),
     "norm2": ("norm_bound",),
     "norm_inf": ("norm_bound",),
+    "random": ("output",),
+    "largest": ("output",),
+    "smallest": ("output",),
 }
 
 
@@ -304,6 +307,7 @@ class Policy:
         score: what decides; side_metric: the hardware it needs, see SIDE_METRICS.
         runs_on: what recomputes, array | side_engine.
         side_format: of the running sum of the side metric abs_sum; None with another.
+        budget: largest share of a row's outputs that is recomputed, 0..1; None: the tolerance decides alone.
     """
 
     tolerance: float
@@ -316,6 +320,7 @@ class Policy:
     side_metric: str = "output"
     runs_on: str = "side_engine"
     side_format: Use | None = None
+    budget: float | None = None
 
 
 @remembers_hash

@@ -279,7 +279,7 @@ class PolicySection(Section):
     )
     score: Annotated[str, BeforeValidator(checks.choice(*SIDE_METRICS))] = Field(
         default="kappa_prime",
-        description="what decides; all but kappa_prime are priced by estimate and not computed yet",
+        description="what decides; random, largest and smallest are controls",
         examples=["kappa_prime"],
     )
     side_metric: (
@@ -298,6 +298,12 @@ class PolicySection(Section):
     )
     tolerance: Annotated[float, BeforeValidator(checks.tolerance)] = Field(
         default=0.5, description="largest score kept", examples=[0.5]
+    )
+    budget: Annotated[float, BeforeValidator(checks.share)] | None = Field(
+        default=None,
+        description="largest share of a row's outputs that is recomputed, those with the largest scores",
+        examples=[0.1],
+        json_schema_extra=without("none: the tolerance decides alone"),
     )
     gather: Annotated[str, BeforeValidator(checks.choice("element", "row", "coltile", "tile"))] | None = Field(
         default=None,
@@ -380,8 +386,17 @@ class ScalingSection(Section):
 
 
 class LayerPolicySection(Section):
-    tolerance: Annotated[float, BeforeValidator(checks.tolerance)] = Field(
-        description="largest score kept", examples=[0.5]
+    tolerance: Annotated[float, BeforeValidator(checks.tolerance)] | None = Field(
+        default=None,
+        description="largest score kept",
+        examples=[0.5],
+        json_schema_extra=without("`policy.tolerance`"),
+    )
+    budget: Annotated[float, BeforeValidator(checks.share)] | None = Field(
+        default=None,
+        description="largest share of a row's outputs that is recomputed",
+        examples=[0.1],
+        json_schema_extra=without("`policy.budget`"),
     )
 
 

@@ -24,8 +24,18 @@ from .tap import Ran, Tap
 
 Affine = tuple[NDArray[Any], NDArray[Any]]  # scale and shift
 
-# Operations whose condition number is known -> activation, a key of simulator.arithmetic.two_pass.KAPPA_PRIME.
-ACTIVATIONS = {"relu": "relu", "relu_": "relu", "tanh": "tanh", "tanh_": "tanh"}
+# Operations whose condition number is known -> activation, a key of simulator.arithmetic.activations.KAPPA_PRIME.
+ACTIVATIONS = {
+    name: activation
+    for activation in ("relu", "leaky_relu", "tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "exp")
+    for name in (activation, f"{activation}_")
+}
+# What of the arguments behind its input an activation must have, by position and name, for the rule to hold; those of
+# leaky_relu and elu that are not here do not change it.
+_ARGUMENTS: Mapping[str, Mapping[tuple[int, str], Any]] = {
+    "elu": {(3, "input_scale"): 1},
+    "softplus": {(1, "beta"): 1},
+}
 
 # Operations that hand the same values on, beside those that the dispatcher itself marks as views.
 _SAME_VALUES = frozenset({"clone", "_to_copy", "_unsafe_view", "_reshape_copy", "lift_fresh"})
@@ -84,7 +94,7 @@ class Consumer:
     """What the score of an Op looks at.
 
     Args:
-        activation: key of simulator.arithmetic.two_pass.KAPPA_PRIME.
+        activation: key of simulator.arithmetic.activations.KAPPA_PRIME.
         normalisation: in between, folded for the score; or None.
         note: why the identity had to be used, empty if there was no need.
         outputs: how many outputs the Op has in the recording pass.
@@ -175,7 +185,8 @@ class _Value:
 
     Args:
         op: where it comes from. shape: of the tensor that the Op made.
-        normalisation: the batch normalisation, or None. consumers: names of the operations that read it.
+        normalisation: the batch normalisation, or None.
+        consumers: names of the operations that read it, each with the activation that it is, None if it is none.
         normalised: what a batch normalisation made of it, if one reads it.
         foldable: of the normalised value, as in Consumer.
     """
@@ -183,7 +194,7 @@ class _Value:
     op: Op
     shape: torch.Size
     normalisation: Normalisation | None = None
-    consumers: list[str] = field(default_factory=list)
+    consumers: list[tuple[str, str | None]] = field(default_factory=list)
     normalised: _Value | None = None
     foldable: bool = False
 
@@ -210,7 +221,7 @@ class _Recorder:
                 for output in outputs:
                     self._carriers[id(output)] = output, value
             elif name in BATCH_NORMS and tensor is inputs[0] and _folds(name, inputs, value):
-                value.consumers.append(name)
+                value.consumers.append((name, None))
                 value.normalised = _Value(
                     value.op, value.shape, Normalisation.of(name, inputs, self._owners),
                     foldable=tensor is self._results.get(value.op.name),
@@ -218,7 +229,8 @@ class _Recorder:
                 self._carriers[id(outputs[0])] = outputs[0], value.normalised
             else:
                 whole = tensor.numel() >= value.shape.numel()
-                value.consumers.append(name if whole else f"{name} (of a part)")
+                activation = _activation(name, inputs, kwargs)
+                value.consumers.append((name, activation) if whole else (f"{name} (of a part)", None))
         self._forget_overwritten(func, inputs, kwargs)
         for op in ran.ops:
             self.values[op.name] = _Value(op, result.shape)
@@ -228,7 +240,7 @@ class _Recorder:
     def consumers(self, output: Any) -> dict[str, Consumer]:
         """Return the consumer of each Op, given what the model returned."""
         for _, value in self._read(output):
-            value.consumers.append("output")
+            value.consumers.append(("output", "identity"))
         return {name: _judge(value) for name, value in self.values.items()}
 
     def _read(self, inputs: Any) -> Iterator[tuple[Tensor, _Value]]:
@@ -251,6 +263,22 @@ class _Recorder:
                     del self._carriers[key]
 
 
+def _activation(name: str, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    """Return the activation that an operation is, a key of KAPPA_PRIME; None if it is none with a rule."""
+    found = ACTIVATIONS.get(name)
+
+    def given(place: int, key: str, default: Any) -> Any:
+        return inputs[place] if len(inputs) > place else kwargs.get(key, default)
+
+    if any(given(*at, value) != value for at, value in _ARGUMENTS.get(found or "", {}).items()):
+        return None
+    if found == "leaky_relu" and given(1, "negative_slope", 0.01) == 0:
+        return "relu"
+    if found == "gelu" and given(1, "approximate", "none") == "tanh":
+        return "gelu_tanh"
+    return found
+
+
 def _folds(name: str, inputs: tuple[Any, ...], value: _Value) -> bool:
     """Whether a batch normalisation is an affine map per column of the Op: in eval mode, its channels the columns."""
     x, mean, variance = inputs[0], inputs[3], inputs[4]
@@ -268,14 +296,14 @@ def _judge(value: _Value) -> Consumer:
     if value.normalised is not None and len(value.consumers) == 1:
         return _judge(value.normalised)
     consumers, note = value.consumers, ""
+    activation = consumers[0][1] if consumers else "identity"
     if len(consumers) > 1:
-        times = Counter(consumers)
+        times = Counter(name for name, _ in consumers)
         shown = ", ".join(name if count == 1 else f"{name}, {count} times" for name, count in times.items())
         note = f"{len(consumers)} consumers ({shown})"
-    elif consumers and consumers[0] != "output" and consumers[0] not in ACTIVATIONS:
-        note = f"consumed by {consumers[0]}, for which there is no rule"
-    if note:
-        note = f"{note}; scored as identity"
-    activation = "identity" if note or not consumers else ACTIVATIONS.get(consumers[0], "identity")
+    elif activation is None:
+        note = f"consumed by {consumers[0][0]}, for which there is no rule"
+    if note or activation is None:
+        note, activation = f"{note}; scored as identity", "identity"
     outputs = value.op.gemms * value.op.m * value.op.n
     return Consumer(activation, value.normalisation, note, outputs, value.foldable)

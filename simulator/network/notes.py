@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from formats import FixedFormat
+
 from .ops import FORWARD
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ _OFTEN = 0.01  # share of a layer's outputs that may overflow before the record 
 def run_notes(run: Emulation) -> Iterator[str]:
     """Yield what is to be said of an emulation so far, beside what its prices rest on."""
     yield from _of_rules(run)
+    yield from _of_running_sums(run)
     yield from _not_emulated(run)
     yield from _not_priced(run)
     yield from _overflows(run)
@@ -36,6 +39,21 @@ def _of_rules(run: Emulation) -> list[str]:
             for pattern in run.rules.unused()
         ]
     return notes
+
+
+def _of_running_sums(run: Emulation) -> list[str]:
+    """Return whether whole numbers are to add up what has fractions."""
+    policy, low = run.machine.policy, run.machine.mac.low.spec
+    if policy is None or policy.side_format is None or not any(t.label == "two_pass" for t in run.tallies):
+        return []
+    fmt = policy.side_format.format
+    whole = isinstance(fmt, FixedFormat) and fmt.fraction_bits == 0
+    if not whole or (low.operands is not None and all(isinstance(use.format, FixedFormat) for use in low.operands)):
+        return []
+    return [
+        f"policy.side_format: {policy.side_format} rounds each magnitude of a product to a whole number, so that "
+        "scores of small operands are too low; take a float such as fp16, or policy.side_metric: second_pass"
+    ]
 
 
 def _not_emulated(run: Emulation) -> list[str]:

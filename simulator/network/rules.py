@@ -17,8 +17,6 @@ from simulator.result import VECTOR_UNIT
 from . import scales
 from .ops import FORWARD, Op
 
-COMPUTED_SCORE = "kappa_prime"
-
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -71,12 +69,10 @@ def arithmetic(machine: Machine, name: str) -> Arithmetic:
     if name == "high" and high is not None:
         return Arithmetic(name, high.spec)
     if name == "two_pass" and high is not None and policy is not None:
-        if policy.score != COMPUTED_SCORE:
-            raise InputError(
-                f"{machine.source}: policy.score: got {policy.score}, which this version prices and does not compute; "
-                f"expected {COMPUTED_SCORE}; write it, or price products with `python -m simulator estimate`"
-            )
-        criterion = Criterion(policy.tolerance, policy.score, policy.recompute_nonfinite, policy.recompute_saturated)
+        criterion = Criterion(
+            policy.tolerance, policy.score, policy.recompute_nonfinite, policy.recompute_saturated,
+            policy.side_format, policy.budget,
+        )  # fmt: skip
         return Arithmetic(name, low.spec, high.spec, criterion)
     if name in ("high", "two_pass"):
         raise InputError(f"{machine.source}: mode {name!r}: the machine has one MAC; use low, exact or float32")
@@ -197,8 +193,9 @@ class Rules:
         if (low, high) != (found.low, found.high):
             # Formats that the machine's own MACs do not have; they are computed, and not priced.
             found = replace(found, label="custom", low=low, high=high)
-        if rule.tolerance is not None and found.criterion is not None:
-            found = replace(found, criterion=replace(found.criterion, tolerance=rule.tolerance))
+        own = {name: value for name in ("tolerance", "budget") if (value := getattr(rule, name)) is not None}
+        if own and found.criterion is not None:
+            found = replace(found, criterion=replace(found.criterion, **own))
         return _scaled(found, rule)
 
     def _of_gradients(self, rule: LayerRule) -> Arithmetic:

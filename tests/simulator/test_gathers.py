@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,13 +13,13 @@ from rich.console import Console  # noqa: E402
 from torch import nn  # noqa: E402
 
 import simulator  # noqa: E402
+from formats import Use  # noqa: E402
+from simulator.arithmetic import Criterion  # noqa: E402
 from simulator.cost import Gemm, estimate, price  # noqa: E402
 from simulator.cost.gathers import GATHERS, with_gather  # noqa: E402
-from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import Array, SideEngine, load_hardware  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from simulator.report import print_run, render, to_json  # noqa: E402
-from simulator.run import run as main_job  # noqa: E402
 
 NPU = load_hardware("npu")
 
@@ -148,36 +149,63 @@ def test_the_reports_show_waste_break_even_and_what_beats_uniform_high():
     assert "Gathering" not in render(replace(record, gathers=()))
 
 
-# --- scores that are priced and not computed --------------------------------------------------------------------------
+# --- scores with a side metric ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("score", "metric"), [("kappa_full", "abs_sum"), ("kappa_full", "second_pass"), ("norm2", "norm_bound")]
 )
-def test_a_score_that_is_not_computed_is_refused_by_name_and_priced(score, metric, tmp_path):
+def test_a_score_with_a_side_metric_is_computed_and_priced(score, metric, tmp_path):
+    path = tmp_path / "m.yaml"
+    side_format = ", side_format: fp16" if metric == "abs_sum" else ""
+    path.write_text(
+        "array: {rows: 8, columns: 8}\n"
+        "mac: {low: fp8_e4m3 -> fma(fp8_e4m3), high: fp8_e4m3 -> fma(fp16)}\n"
+        f"policy: {{score: {score}, side_metric: {metric}{side_format}, tolerance: 5}}\n"
+    )
+    model, x = nn.Linear(12, 9), rand(20, 12)
+    machine = load_hardware(path)
+    with simulator.emulate(model, machine) as run:
+        y = model(x)
+    operands = x.numpy(), model.weight.detach().numpy().T, model.bias.detach().numpy()
+    rule = Criterion(5, score, side_format=Use.parse("fp16") if side_format else None)
+    low, high = machine.mac.low.spec, machine.mac.high.spec
+    expected = simulator.two_pass(*operands[:2], low, high, c=operands[2], criterion=rule)
+    assert np.array_equal(y.detach().numpy(), expected.output.astype(np.float32))
+    (layer,) = run.result.layers
+    assert 0 < layer.recomputed_outputs == expected.recomputed.sum() < 180
+    assert layer.energy_parts_j["side"] > 0
+    total = run.result.totals["two_pass"]["accumulation_cost"]
+    assert total == pytest.approx(expected.cost.relative_to_high, rel=1e-12)
+
+
+def test_whole_numbers_that_add_up_fractions_are_warned_of(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text(
         "array: {rows: 8, columns: 8}\n"
         "mac: {low: fp8_e4m3 -> fma(fp8_e4m3), high: fp8_e4m3 -> fma(fp16)}\n"
-        f"policy: {{score: {score}, side_metric: {metric}}}\n"
+        "policy: {score: kappa_full}\n"
     )
-    message = (
-        f"{path}: policy.score: got {score}, which this version prices and does not compute; expected kappa_prime; "
-        "write it, or price products with `python -m simulator estimate`"
+    warned = "policy.side_format: uint16 rounds each magnitude of a product to a whole number"
+    model = nn.Linear(4, 4)
+    for mode, expected in (("two_pass", True), ("low", False)):
+        with Emulation(model, load_hardware(path), default=mode) as run:
+            model(rand(2, 4))
+        assert any(text.startswith(warned) for text in run.result.warnings) == expected
+
+
+def test_a_budget_of_the_file_and_of_a_layer(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "array: {rows: 8, columns: 8}\n"
+        "mac: {low: fp8_e4m3 -> fma(fp8_e4m3), high: fp8_e4m3 -> fma(fp16)}\n"
+        "policy: {tolerance: 0, budget: 0.5}\n"
+        "layers: {1: {policy: {budget: 0.1}}}\n"
     )
-    for call in (
-        lambda: simulator.emulate(nn.Linear(4, 4), path),
-        lambda: simulator.evaluate(nn.Linear(4, 4), path, rand(2, 4)),
-        lambda: main_job(path),
-    ):
-        with pytest.raises(InputError) as caught:
-            call()
-        assert str(caught.value) == message
-    with Emulation(nn.Linear(4, 4), load_hardware(path), default="low") as run:
-        run.model(rand(2, 4))
-    assert run.result.totals["low"] is not None
-    found = estimate(path, gemm=(64, 64, 64), flagged=0.1)
-    assert found.two_pass.energy_parts_j["side"] > 64 * 64 * 8 * NPU.technology.table.adder_j_per_bit.value
+    model = nn.Sequential(nn.Linear(6, 10), nn.Linear(10, 20))
+    with simulator.emulate(model, path) as run:
+        model(rand(7, 6))
+    assert [layer.recomputed_outputs for layer in run.result.layers] == [7 * 5, 7 * 2]
 
 
 # --- one MacSpec for the bits and the bill ----------------------------------------------------------------------------

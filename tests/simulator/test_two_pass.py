@@ -8,8 +8,9 @@ import pytest
 
 import simulator
 from simulator.arithmetic import Criterion
+from simulator.arithmetic.activations import KAPPA_PRIME
 from simulator.arithmetic.engine import Accumulation
-from simulator.arithmetic.two_pass import KAPPA_PRIME, TwoPassCost, kappa_prime
+from simulator.arithmetic.two_pass import TwoPassCost, kappa_prime
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.operands import finite
 
@@ -83,7 +84,7 @@ def test_special_cases_follow_the_table(name):
     assert_same_bits(found, expected, note=name)
 
 
-@pytest.mark.parametrize("activation", sorted(KAPPA_PRIME))
+@pytest.mark.parametrize("activation", ["identity", "relu", "tanh"])
 @pytest.mark.parametrize("v", [65504.0, -65504.0])
 def test_a_saturated_output_is_recomputed_unless_the_criterion_says_not(activation, v):
     """Its own score, 1 / max, would keep it."""
@@ -311,10 +312,10 @@ def test_a_bad_tolerance_is_refused_with_the_range(tolerance):
 
 
 def test_unknown_scores_and_activations_and_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match="score 'kappa' is unknown; expected kappa_prime"):
+    with pytest.raises(ValueError, match="score 'kappa' is unknown; expected one of kappa_prime, kappa_full, norm1"):
         simulator.two_pass([[1.0]], [[1.0]], LOW, HIGH, score="kappa")
-    with pytest.raises(ValueError, match="activation 'gelu' has no rule; expected one of identity, relu, tanh"):
-        simulator.two_pass([[1.0]], [[1.0]], LOW, HIGH, activation="gelu")
+    with pytest.raises(ValueError, match="activation 'mish' has no rule; expected one of identity, relu, leaky_relu"):
+        simulator.two_pass([[1.0]], [[1.0]], LOW, HIGH, activation="mish")
     with pytest.raises(ValueError, match=r"two_pass: a \(1, 2\) and b \(1, 1\) do not fit; expected \(M, K\) and"):
         simulator.two_pass([[1.0, 2.0]], [[1.0]], LOW, HIGH)
     with pytest.raises(ValueError, match="accumulator 'fmaa' is unknown; did you mean fma"):
@@ -330,7 +331,7 @@ def test_unknown_scores_and_activations_and_wrong_shapes_are_refused():
         ({"shift": 1j}, TypeError, "shift: expected an array of floats (at most 64 bits) or integers, got dtype"),
         ({"tolerance": 10**400}, ValueError, "tolerance: expected a number that float64 holds, got 1000"),
         ({"criterion": "x"}, TypeError, "criterion: expected a Criterion or None, got 'x'"),
-        ({"activation": ["relu"]}, ValueError, "activation ['relu'] has no rule; expected one of identity, relu, tanh"),
+        ({"activation": ["relu"]}, ValueError, "activation ['relu'] has no rule; expected one of identity, relu"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, error, message):

@@ -1,0 +1,104 @@
+"""How activations magnify relative errors: the rule of each that a score may look at.
+
+kappa'(v) = |phi'(v) / phi(v)| is the condition number kappa_phi(v) = |v phi'(v) / phi(v)| over |v|. The forms are those
+that lose no digits where a difference of nearly equal numbers would: sinh(2v) in place of 1 - tanh(v)**2, the logistic
+function at -v in place of 1 less itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+_ROOT_OF_2, _SCALE_OF_PDF = math.sqrt(2.0), 1.0 / math.sqrt(2.0 * math.pi)
+# gelu in its form with tanh: phi(v) = v s(2u), u = _TANH_1 * (v + _TANH_3 * v**3).
+_TANH_1, _TANH_3 = math.sqrt(2.0 / math.pi), 0.044715
+# Below this v, 1 + exp(v) is 1 in float64.
+_NOTHING = -37.0
+
+_erfc = np.frompyfunc(math.erfc, 1, 1)  # numpy has none
+
+
+def _inverse(v: Values) -> Values:
+    return np.divide(1.0, np.abs(v, out=v), out=v)
+
+
+def _inverse_if_positive(v: Values) -> Values:
+    negative = v < 0  # a NaN is not, and stays NaN
+    inverse = _inverse(v)  # written over v
+    np.copyto(inverse, 0.0, where=negative)
+    return inverse
+
+
+def _tanh(v: Values) -> Values:
+    return np.divide(2.0, np.abs(np.sinh(np.multiply(2.0, v, out=v), out=v), out=v), out=v)
+
+
+def _logistic(v: Values) -> Values:
+    """1 / (1 + exp(-v))."""
+    return 1.0 / (1.0 + np.exp(-v))
+
+
+def _sigmoid(v: Values) -> Values:
+    return _logistic(-v)
+
+
+def _silu(v: Values) -> Values:
+    return np.abs(1.0 / v + _logistic(-v))
+
+
+def _gelu(v: Values) -> Values:
+    """|1/v + pdf(v) / cdf(v)|, of the normal distribution; far below 0 the quotient by Laplace's continued fraction."""
+    hazard = np.empty_like(v)
+    far = v < -8.0
+    x = -v[far]
+    tail = x.copy()
+    for n in range(40, 0, -1):
+        tail = x + n / tail
+    hazard[far] = tail
+    near = v[~far]
+    twice_cdf = np.asarray(_erfc(-near / _ROOT_OF_2), np.float64)
+    hazard[~far] = 2.0 * _SCALE_OF_PDF * np.exp(-0.5 * near * near) / twice_cdf
+    return np.abs(1.0 / v + hazard)
+
+
+def _gelu_tanh(v: Values) -> Values:
+    u, slope = _TANH_1 * (v + _TANH_3 * v**3), _TANH_1 * (1.0 + 3.0 * _TANH_3 * v * v)
+    inner = 2.0 * slope * _logistic(-2.0 * u)
+    np.copyto(inner, 0.0, where=v > 100.0)  # of infinity times 0
+    return np.abs(1.0 / v + inner)
+
+
+def _elu(v: Values) -> Values:
+    return np.where(v < 0, 1.0 / np.expm1(-v), 1.0 / np.abs(v))
+
+
+def _softplus(v: Values) -> Values:
+    return np.where(v < _NOTHING, 1.0, _logistic(v) / np.logaddexp(0.0, v))
+
+
+def _exp(v: Values) -> Values:
+    return np.where(np.isnan(v), v, 1.0)
+
+
+# kappa' of each activation, on float64 v of any sign, which it may write over; +inf at a zero that the activation does
+# not forgive, NaN of a NaN. An estimate: formulas in float64. The slope of leaky_relu, if it is not 0, and the alpha of
+# elu do not matter.
+KAPPA_PRIME: Mapping[str, Callable[[Values], Values]] = {
+    "identity": _inverse,
+    "relu": _inverse_if_positive,
+    "leaky_relu": _inverse,
+    "tanh": _tanh,
+    "sigmoid": _sigmoid,
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "elu": _elu,
+    "softplus": _softplus,
+    "exp": _exp,
+}

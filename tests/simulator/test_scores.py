@@ -1,0 +1,185 @@
+"""Scores of the two-pass rule: numerators, controls, budgets, and scores of one's own."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import simulator
+from formats import Use
+from formats.philox import word
+from native.twins import quantize
+from simulator.arithmetic import Criterion, scores
+from simulator.arithmetic.places import SCORE, site_of
+from simulator.arithmetic.two_pass import kappa_prime
+from tests.oracles.bits import assert_same_bits
+from tests.oracles.operands import finite
+
+SEED = 820
+LOW, HIGH = "fma(fp8_e4m3/sat)", "fma(fp16)"
+
+
+@pytest.fixture
+def matrices():
+    return (
+        finite("fp8_e4m3", (17, 40), SEED) / 16,
+        finite("fp8_e4m3", (40, 23), SEED + 1) / 16,
+        finite("fp8_e4m3", (23,), SEED + 2),
+    )
+
+
+def scored(matrices, score, activation="relu", low=LOW, **options):
+    a, b, c = matrices
+    criterion = Criterion(options.pop("tolerance", 0.5), score, **options)
+    return simulator.two_pass(a, b, low, HIGH, activation=activation, c=c, criterion=criterion)
+
+
+# --- numerators -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "low", [LOW, "late(chunk(8, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat)))", "fp8_e5m2 -> seq(fp8_e5m2)"]
+)
+@pytest.mark.parametrize("activation", ["relu", "identity", "tanh"])
+def test_kappa_full_is_kappa_prime_times_a_pass_over_the_magnitudes(matrices, low, activation):
+    a, b, c = matrices
+    found = scored(matrices, "kappa_full", activation, low=low)
+    unit = simulator.arithmetic.mac(low)
+    operands = (
+        [a, b] if unit.operands is None else [quantize(x, use) for x, use in zip((a, b), unit.operands, strict=True)]
+    )
+    numerator = simulator.matmul(*map(np.abs, operands), str(unit.accumulator), c=np.abs(c))
+    first = simulator.matmul(a, b, low, c=c)
+    assert_same_bits(found.scores, kappa_prime(first, activation) * numerator.astype(np.float64))
+    assert (found.cost.scoring, found.cost.relative_to_low > 2) == (1.0, True)
+
+
+def test_a_running_sum_has_a_format_of_its_own_and_its_price(matrices):
+    a, b, c = matrices
+    found = scored(matrices, "kappa_full", side_format=Use.parse("fp16"))
+    numerator = simulator.matmul(np.abs(a), np.abs(b), "fma(fp16)", c=np.abs(c))
+    first = simulator.matmul(a, b, LOW, c=c)
+    assert_same_bits(found.scores, kappa_prime(first, "relu") * numerator.astype(np.float64))
+    assert found.cost.scoring == 16 / 8
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+def test_norms_bound_the_numerator_or_stand_for_it(matrices, gathered):
+    a, b, c = matrices
+    exact = np.abs(a) @ np.abs(b) + np.abs(c)
+    one, two, largest = (np.linalg.norm(a, p, axis=1)[:, None] for p in (1, 2, np.inf))
+    w_one, w_two, w_largest = (np.linalg.norm(b, p, axis=0) for p in (1, 2, np.inf))
+    expected = {
+        "norm1": one * w_one / len(b) + np.abs(c),
+        "norm2": two * w_two + np.abs(c),
+        "norm_inf": np.minimum(largest * w_one, one * w_largest) + np.abs(c),
+    }
+    first = simulator.matmul(a, b, LOW, c=c).astype(np.float64)
+    for name, numerator in expected.items():
+        if gathered:
+            from native.matmul import Gathered
+
+            k = a.shape[1]
+            left = Gathered(np.ascontiguousarray(a), np.arange(len(a)) * k, np.arange(k))
+            found = simulator.two_pass(left, b, LOW, HIGH, c=c, criterion=Criterion(0.5, name))
+        else:
+            found = scored(matrices, name, "identity")
+        np.testing.assert_allclose(found.scores * np.abs(first), numerator, rtol=1e-13)
+        assert name == "norm1" or (numerator >= exact * (1 - 1e-12)).all()
+        assert found.cost.scoring == 0.0
+
+
+def test_the_affine_map_is_one_more_term_of_the_numerator(matrices):
+    a, b, c = matrices
+    scale, shift = finite("fp16", (23,), SEED + 3), finite("fp16", (23,), SEED + 4)
+    rule = Criterion(0.5, "kappa_full")
+    found = simulator.two_pass(a, b, "fma(fp16)", "fma(fp32)", c=c, criterion=rule, scale=scale, shift=shift)
+    numerator = simulator.matmul(np.abs(a), np.abs(b), "fma(fp16)", c=np.abs(c)).astype(np.float64)
+    v = simulator.matmul(a, b, "fma(fp16)", c=c).astype(np.float64) * scale + shift
+    assert_same_bits(found.scores, kappa_prime(v, "identity") * (np.abs(scale) * numerator + np.abs(shift)))
+
+
+def test_kappa_exact_is_the_condition_number_and_has_no_price(matrices):
+    a, b, c = matrices
+    found = scored(matrices, "kappa_exact", "identity")
+    exact = (np.abs(a) @ np.abs(b) + np.abs(c)) / np.abs(a @ b + c)
+    np.testing.assert_allclose(found.scores, exact, rtol=1e-10)
+    assert (found.scores >= 1 - 1e-12).all() and found.cost is None
+
+
+# --- controls ---------------------------------------------------------------------------------------------------------
+
+
+def test_random_scores_are_words_of_the_places_of_the_outputs(matrices):
+    a, b, _ = matrices
+    whole = simulator.two_pass(a, b, LOW, HIGH, criterion=Criterion(0.5, "random"), seed=3, site=5)
+    for row, column in ((0, 0), (4, 22), (16, 7)):
+        expected = (word(3, row * 23 + column, 0, site_of(SCORE, 10)) >> 11) * 2.0**-53
+        assert whole.scores[row, column] == expected
+    part = simulator.two_pass(a[5:], b, LOW, HIGH, criterion=Criterion(0.5, "random"), seed=3, site=5, first_row=5)
+    assert_same_bits(part.scores, whole.scores[5:])
+    assert 0.3 < whole.recomputed.mean() < 0.7
+
+
+def test_largest_and_smallest_look_at_the_size_alone(matrices):
+    first = simulator.matmul(matrices[0], matrices[1], LOW, c=matrices[2]).astype(np.float64)
+    assert_same_bits(scored(matrices, "largest").scores, np.abs(first))
+    assert_same_bits(scored(matrices, "smallest").scores, 1 / np.abs(first))
+
+
+# --- budgets ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0, 1), st.sampled_from(["kappa_prime", "largest", "random", "norm2"]),
+    st.sampled_from([0.0, 0.5, math.inf]), st.integers(0, 1000),
+)  # fmt: skip
+def test_a_budget_is_never_exceeded_and_takes_the_largest_scores(budget, score, tolerance, seed):
+    a, b = finite("fp8_e4m3", (6, 12), seed), finite("fp8_e4m3", (12, 19), seed + 1)
+    free = simulator.two_pass(a, b, LOW, HIGH, criterion=Criterion(tolerance, score))
+    found = simulator.two_pass(a, b, LOW, HIGH, criterion=Criterion(tolerance, score, budget=budget))
+    most = math.floor(budget * 19)
+    assert not (found.recomputed & ~free.recomputed).any()
+    must = free.saturated | np.isnan(free.scores)
+    for flags, wanted, first, scores_of in zip(found.recomputed, free.recomputed, must, free.scores, strict=True):
+        assert flags.sum() == min(most, wanted.sum())
+        order = sorted(np.flatnonzero(wanted), key=lambda i: (not first[i], 0 if first[i] else -scores_of[i], i))
+        assert sorted(order[:most]) == list(np.flatnonzero(flags))
+
+
+def test_a_budget_does_not_see_how_rows_are_divided(matrices):
+    a, b, c = matrices
+    rule = Criterion(0.0, "largest", budget=0.2)
+    whole = simulator.two_pass(a, b, LOW, HIGH, c=c, criterion=rule)
+    parts = [simulator.two_pass(a[i : i + 3], b, LOW, HIGH, c=c, criterion=rule).recomputed for i in range(0, 17, 3)]
+    assert (np.concatenate(parts) == whole.recomputed).all()
+    assert (whole.recomputed.sum(axis=1) == 4).all()
+
+
+@pytest.mark.parametrize("budget", [-0.1, 1.1, math.nan, True, "x"])
+def test_a_bad_budget_is_refused(budget):
+    with pytest.raises(ValueError, match=r"budget: expected a share in \[0, 1\] or None, got"):
+        Criterion(budget=budget)
+
+
+# --- scores of one's own ----------------------------------------------------------------------------------------------
+
+
+def test_a_score_of_ones_own(matrices, monkeypatch):
+    monkeypatch.setattr(scores, "_registered", {})
+    scores.register("negative", lambda seen: np.where(seen.v < 0, 1.0, 0.0))
+    found = scored(matrices, "negative")
+    first = simulator.matmul(matrices[0], matrices[1], LOW, c=matrices[2])
+    assert ((first < 0) <= found.recomputed).all() and not found.recomputed[first >= 0][
+        ~found.saturated[first >= 0]
+    ].any()
+    for name, message in (
+        ("negative", "there is already"),
+        ("kappa_prime", "there is already"),
+        ("No", "got the name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scores.register(name, lambda seen: seen.v)
