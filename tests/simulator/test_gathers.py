@@ -179,6 +179,32 @@ def test_a_score_with_a_side_metric_is_computed_and_priced(score, metric, tmp_pa
     assert total == pytest.approx(expected.cost.relative_to_high, rel=1e-12)
 
 
+@pytest.mark.parametrize("score", ["kappa_full", "norm1", "norm2", "norm_inf", "random"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_scores_of_a_convolution_are_those_of_its_unfolded_product(score, groups):
+    """Whose image is read where it lies, padding included."""
+    machine = replace(NPU, policy=replace(NPU.policy, score=score, tolerance={"random": 0.6}.get(score, 4.0)))
+    torch.manual_seed(3)
+    model, x = nn.Conv2d(4, 6, 3, padding=1, groups=groups), rand(2, 4, 5, 5)
+    with Emulation(model, machine, seed=9) as run:
+        y = model(x).detach()
+    low, high = machine.mac.low.spec, machine.mac.high.spec
+    patches = nn.functional.unfold(x, 3, padding=1).transpose(1, 2).reshape(50, groups, -1).numpy()
+    flags = 0
+    for group in range(groups):
+        own = slice(6 // groups * group, 6 // groups * (group + 1))
+        w, b = model.weight[own].detach().flatten(1).numpy().T, model.bias[own].detach().numpy()
+        rule = Criterion(machine.policy.tolerance, score)
+        expected = simulator.two_pass(
+            patches[:, group], w, low, high, c=b, criterion=rule, seed=9, first_row=group << 32, matrix=group
+        )
+        found = y[:, own].permute(0, 2, 3, 1).reshape(50, -1).numpy()
+        assert np.array_equal(found, expected.output.astype(np.float32))
+        flags += expected.recomputed.sum()
+    (layer,) = run.result.layers
+    assert 0 < layer.recomputed_outputs == flags < 300
+
+
 def test_whole_numbers_that_add_up_fractions_are_warned_of(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text(
