@@ -215,8 +215,8 @@ def test_a_long_list_of_places_is_cut():
 
 
 def test_a_score_without_a_rule_is_in_the_warnings():
-    _, result = emulated(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), rand(3, 4))
-    assert result.warnings == ("0: consumed by sigmoid, for which there is no rule; scored as identity",)
+    _, result = emulated(nn.Sequential(nn.Linear(4, 4), nn.CELU(2.0)), rand(3, 4))
+    assert result.warnings == ("0: consumed by celu, for which there is no rule; scored as identity",)
 
 
 # --- batches, threads, observers --------------------------------------------------------------------------------------
