@@ -202,7 +202,7 @@ def magnitude(form: object) -> float:
 
 @takes(
     f"{', '.join(table_names())}, or the path of a YAML file",
-    anyOf=[{"enum": table_names()}, {"type": "string", "pattern": r"/|\.ya?ml$"}],
+    anyOf=[{"enum": list(table_names())}, {"type": "string", "pattern": r"/|\.ya?ml$"}],
 )
 def table(form: object) -> str:
     """The name of a technology table, or the path of one."""

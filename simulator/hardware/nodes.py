@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -55,6 +55,7 @@ def neighbours(table: TechnologyTable) -> list[float]:
     return [curve.node_nm for curve in near if not curve.doubt]
 
 
+@lru_cache(maxsize=64)
 def scaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
     """Return a table scaled to a neighbouring node; energies off the chip and factors stay (estimate).
 
@@ -74,6 +75,7 @@ def scaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
     return replace(found, node_nm=node_nm, warning=warning, transfer="scaled")
 
 
+@lru_cache(maxsize=64)
 def unscaled_table(table: TechnologyTable, node_nm: float) -> TechnologyTable:
     """Return a table whose numbers are taken as they are for another node, of class scaled (estimate)."""
     warning = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -36,6 +37,7 @@ def named_section(section: Section) -> Section | None:
     return _section(inspect.get_annotations(section, eval_str=True).get("__pydantic_extra__"))
 
 
+@cache
 def check_of(field: FieldInfo) -> Check | None:
     """Return what a key takes, or each of the user's names below it; None for a section without a short form."""
     marks = [

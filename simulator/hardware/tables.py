@@ -39,10 +39,11 @@ _FOLDER = files("simulator") / "hardware"
 _ENTRY_KEYS = ("value", "class", "source")
 
 
-def table_names() -> list[str]:
+@cache
+def table_names() -> tuple[str, ...]:
     """Return the names of the tables that ship with the simulator."""
     suffix = "nm.yaml"  # a table is named after its node, which stillmaker2017.yaml beside them is not
-    return sorted(f.name.removesuffix(".yaml") for f in _FOLDER.iterdir() if f.name.endswith(suffix))
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in _FOLDER.iterdir() if f.name.endswith(suffix)))
 
 
 @cache
@@ -222,4 +223,4 @@ def overridden(table: TechnologyTable, values: dict[str, Any], given_class: str,
             report((name,), str(error))
             continue
         found[name] = ((8.0, entry),) if name == SRAM else entry
-    return replace(table, **found)
+    return replace(table, **found) if found else table
