@@ -51,6 +51,11 @@ class Problem(NamedTuple):
     widths: Widths
     passes: int = 1
 
+    @property
+    def fetched_bits(self) -> tuple[int | Fraction, int | Fraction]:
+        """Bits of A and of W that come from further out."""
+        return self.m * self.k * self.widths.a_fetched, self.k * self.n * self.widths.w_fetched
+
     def exchanged(self) -> Problem:
         """Return the problem with the operands exchanged: O^T = W^T A^T."""
         return Problem(self.n, self.m, self.k, self.rate, self.widths.exchanged(), self.passes)

@@ -9,7 +9,6 @@ for, from the most promising tiles downhill.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from simulator.errors import InputError
 from simulator.hardware import Array, Memory
@@ -41,7 +40,8 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -
     k, fold = problem.k, min(problem.k, array.rows * problem.rate)
     several = array.copies > 1 or bool(memory.staging)
     halves = {evenly(k, fold, 2**power) for power in range(k.bit_length())} if several else set()
-    tiles = list(widest_tiles(array, memory, dataflow, problem, {k, fold} | halves))
+    widest = widest_tiles(array, memory, dataflow, problem, {k, fold} | halves)
+    tiles = list(widest if several else _that_may_win(widest, memory, problem))
     if not tiles:
         raise InputError(_too_small(array, memory, dataflow, problem))
 
@@ -71,6 +71,23 @@ def choose_tile(array: Array, memory: Memory, dataflow: str, problem: Problem) -
     promising = [min(group, key=promise) for group in _by_kt(tiles).values()]
     starts = sorted(promising, key=least_cycles)[:STARTS]
     return min([min(tiles, key=least_bits), *map(downhill, starts)], key=least_cycles)
+
+
+def _that_may_win(tiles: Iterator[Tile], memory: Memory, problem: Problem) -> Iterator[Tile]:
+    """Yield tiles, given from the largest Mt downwards, without those that cannot have the least bits.
+
+    A smaller Mt beside the same Nt and Kt brings no less, but where a buffer of one operand may keep it. With all of N
+    and K on chip each operand is brought once. The larger Mt wins the tie.
+    """
+    seen: set[tuple[int | str, ...]] = set()
+    for tile in tiles:
+        if tile[1:] in seen:
+            continue
+        yield tile
+        if (tile.n, tile.k) == (problem.n, problem.k):
+            return
+        if len(memory.buffers) == 1:
+            seen.add(tile[1:])
 
 
 def _by_kt(tiles: list[Tile]) -> dict[int, list[Tile]]:
@@ -112,7 +129,7 @@ def _near(array: Array, problem: Problem, tile: Tile) -> Iterator[Tile]:
         ]
         return Tile(found[0], found[1], found[2], tile.outer)
 
-    yield replace(tile, outer="n" if tile.outer == "m" else "m")
+    yield tile._replace(outer="n" if tile.outer == "m" else "m")
     for axis, count in enumerate(counts):
         for other in (2 * count, count // 2, count + 1, count - 1):
             yield recut({axis: other})

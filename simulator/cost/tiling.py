@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from simulator.hardware import Array, Level, Memory
 
@@ -19,8 +19,7 @@ from .folds import ceil_div, sums_in_pes
 from .problem import Problem, Widths
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A tile of m x n x k and the loop that is outermost, "m" or "n"."""
 
     m: int
@@ -78,11 +77,8 @@ class Tile:
 
     def crossing_bits(self, problem: Problem, memory: Memory) -> list[int]:
         """Return the bits of A and W that cross each boundary between levels, outermost first."""
-        m, n, k, widths = problem.m, problem.n, problem.k, problem.widths
-        return [
-            math.ceil(a * m * k * widths.a_fetched + w * k * n * widths.w_fetched)
-            for a, w in self.crossings(problem, memory)
-        ]
+        a_bits, w_bits = problem.fetched_bits
+        return [math.ceil(a * a_bits + w * w_bits) for a, w in self.crossings(problem, memory)]
 
     def crossings(self, problem: Problem, memory: Memory | None) -> list[tuple[int, int]]:
         """Return how often A and W cross each boundary between levels, outermost first, the one of the buffers last.
@@ -117,17 +113,18 @@ def widest_tiles(array: Array, memory: Memory, dataflow: str, problem: Problem, 
     Tiles are multiples of the array, and all tiles of one dimension but the last are equal with the last as close as
     that allows. With Mt and either all or less of K on chip, the widest Nt has the least traffic.
     """
-    n, k, widths = problem.n, problem.k, problem.widths
+    n, k, sums = problem.n, problem.k, memory.accumulators
     grain_n, grain_k = array.columns, array.rows * problem.rate
+    rooms, in_pes = _rooms(memory, dataflow, problem.widths), sums_stay(memory, dataflow)
     for mt in _sizes(problem.m, array.rows):
+        widest = set()
         for held in least_k:
-            most = _widest(memory, dataflow, mt, held, widths)
-            if held < k and sums_stay(memory, dataflow):  # the sums of one fold of each array stay in the PEs
-                most = min(most, array.copies // ceil_div(mt, array.rows) * grain_n)
-            nt = _balanced(n, grain_n, most)
-            if nt == 0:
-                continue
-            kt = _longest(memory, dataflow, mt, nt, k, grain_k, widths)
+            most = n if in_pes or sums is None else sums.size_bits // (mt * problem.widths.psum)
+            if held < k and in_pes:  # the sums of one fold of each array stay in the PEs
+                most = array.copies // ceil_div(mt, array.rows) * grain_n
+            widest.add(_balanced(n, grain_n, _widest(rooms, mt, held, most)))
+        for nt in widest - {0}:
+            kt = _longest(rooms, mt, nt, k, grain_k)
             yield Tile(mt, nt, kt, "m")
             yield Tile(mt, nt, kt, "n")
 
@@ -177,26 +174,44 @@ def _balanced(length: int, grain: int, most: int) -> int:
     return ceil_div(units, ceil_div(units, most // grain)) * grain if most >= grain else 0
 
 
-def _widest(memory: Memory, dataflow: str, mt: int, kt: int, widths: Widths) -> int:
-    """Largest Nt for which Mt x Kt, Kt x Nt and Mt x Nt fit, or 0."""
-    buffer = memory.accumulators
-    most = 2**62 if buffer is None or sums_stay(memory, dataflow) else buffer.size_bits // (mt * widths.psum)
-    for level in memory.buffers:
-        free = level.size_bits // level.buffers - (mt * kt * widths.a_held if "a" in level.holds else 0)
-        for_each: int | Fraction = kt * widths.w_held if "w" in level.holds else 0
-        for_each += mt * _staged_bits(memory, dataflow, widths) if "o" in level.holds else 0
-        most = min(most, max(free, 0) // for_each) if for_each else most if free >= 0 else 0
+class _Room(NamedTuple):
+    """One copy of a buffer: its bits, and those of an element of A, W and O there, 0 of what it does not hold."""
+
+    bits: int
+    a: int | Fraction
+    w: int | Fraction
+    o: int
+
+
+def _rooms(memory: Memory, dataflow: str, widths: Widths) -> list[_Room]:
+    outputs = _staged_bits(memory, dataflow, widths)
+    return [
+        _Room(
+            level.size_bits // level.buffers,
+            widths.a_held if "a" in level.holds else 0,
+            widths.w_held if "w" in level.holds else 0,
+            outputs if "o" in level.holds else 0,
+        )
+        for level in memory.buffers
+    ]
+
+
+def _widest(rooms: list[_Room], mt: int, kt: int, most: int) -> int:
+    """Largest Nt up to `most` for which Mt x Kt, Kt x Nt and Mt x Nt fit, or 0."""
+    for room in rooms:
+        free, for_each = room.bits - mt * kt * room.a, kt * room.w + mt * room.o
+        if free < 0:
+            return 0
+        if for_each:
+            most = min(most, free // for_each)
     return most
 
 
-def _longest(memory: Memory, dataflow: str, mt: int, nt: int, k: int, grain: int, widths: Widths) -> int:
+def _longest(rooms: list[_Room], mt: int, nt: int, k: int, grain: int) -> int:
     """Largest balanced Kt that fits beside Mt x Nt outputs, of which at least one fold along K does."""
     longest = k
-    for level in memory.buffers:
-        free = level.size_bits // level.buffers
-        free -= mt * nt * _staged_bits(memory, dataflow, widths) if "o" in level.holds else 0
-        per_k = mt * widths.a_held if "a" in level.holds else 0
-        per_k += nt * widths.w_held if "w" in level.holds else 0
+    for room in rooms:
+        free, per_k = room.bits - mt * nt * room.o, mt * room.a + nt * room.w
         if free < longest * per_k:
             total = ceil_div(k, grain)
             longest = ceil_div(total, ceil_div(total, free // (per_k * grain))) * grain
