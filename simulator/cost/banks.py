@@ -23,8 +23,7 @@ def bank_cycles(
     """
     mt, nt, kt = tiles.sizes(*at)
     rows, columns, _ = fold_grid(tiles.array, tiles.flow, mt, nt, kt, tiles.rate)
-    last = at[2] == tiles.along_k - 1
-    moved = tiles.array_bits(mt, nt, kt, at[2] == 0, last)
+    moved = tiles.compute(*at).moved
     banks, read, write = bank_count(level), level.read_bits_per_cycle, level.write_bits_per_cycle
     a_share, w_share, o_share = (Fraction(math.gcd(stride, banks), banks) for stride in (rows, columns, columns))
     accesses = Fraction(0)

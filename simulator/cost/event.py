@@ -179,7 +179,7 @@ class _Walker:
         self._store(last, places[last], kinds[last])
         computed, latency = self.computed[-1], self.tiles.latency
         end = self.channel[0] + latency if self.names else computed
-        self.last_store = self.tiles.store(places[last]) + latency
+        self.last_store = self.tiles.costs(*places[last]).store + latency
         self._stall("transfer_stall", places[last], computed, end - latency)
         self._stall("latency_stall", places[last], end - latency, end)
         return end
@@ -278,7 +278,7 @@ class _Walker:
     def _costs_of(self, kind: Place) -> _Costs:
         if kind not in self._costs:
             tiles = self.tiles
-            run, busy = tiles.compute(*kind)
+            run, busy, _ = tiles.compute(*kind)
             loads: tuple[int, ...] = ()
             stores: tuple[int, ...] = ()
             if tiles.memory is not None:

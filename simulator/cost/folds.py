@@ -33,6 +33,15 @@ class RunCycles(NamedTuple):
     def total(self) -> int:
         return self.compute + self.load + self.fill + self.drain
 
+    def plus(self, other: RunCycles, times: int = 1) -> RunCycles:
+        """Return the sum with so many times another."""
+        return RunCycles(
+            self.compute + times * other.compute,
+            self.load + times * other.load,
+            self.fill + times * other.fill,
+            self.drain + times * other.drain,
+        )
+
 
 class ArrayWords(NamedTuple):
     """Words between the array and on-chip memory."""
@@ -96,11 +105,11 @@ def run_cycles(array: Array, dataflow: str, folds: Iterable[tuple[int, int]]) ->
     folds = [(count, t) for count, t in folds if count and t]
     rows, columns, p = array.rows, array.columns, array.latency_cycles
     if dataflow == "dot":
-        return RunCycles(sum(count * t for count, t in folds), 0, p - 1, 0)
+        return RunCycles(sum([count * t for count, t in folds]), 0, p - 1, 0)
     if dataflow == "os":
         return _output_stationary(array, [(count, streamed_cycles(t, p, array.interleave)) for count, t in folds])
-    number = sum(count for count, _ in folds)
-    compute = sum(count * t for count, t in folds)
+    number = sum([count for count, _ in folds])
+    compute = sum([count * t for count, t in folds])
     # The first result leaves a column after p cycles in each row; the last column starts C-1 cycles later.
     skews = number if array.drain == "exposed" else 1
     fill, drain = skews * (p * rows - 1), skews * (columns - 1)
@@ -125,8 +134,8 @@ def fold_cycles(array: Array, dataflow: str, length: int) -> int:
 
 def _output_stationary(array: Array, folds: list[tuple[int, int]]) -> RunCycles:
     rows, skew = array.rows, array.rows + array.columns - 2
-    number = sum(count for count, _ in folds)
-    compute = sum(count * t for count, t in folds)
+    number = sum([count for count, _ in folds])
+    compute = sum([count * t for count, t in folds])
     if array.drain == "none":
         return RunCycles(compute, 0, number * skew, 0)
     if array.drain == "exposed":
@@ -136,7 +145,7 @@ def _output_stationary(array: Array, folds: list[tuple[int, int]]) -> RunCycles:
 
 def _shortfall(folds: list[tuple[int, int]], rows: int) -> int:
     """Cycles in which all folds but the last are shorter than the R cycles of the next load or the last drain."""
-    short = sum(count * max(rows - t, 0) for count, t in folds)
+    short = sum([count * max(rows - t, 0) for count, t in folds])
     return short - max(rows - folds[-1][1], 0)
 
 

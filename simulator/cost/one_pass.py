@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from simulator.hardware import Array, Memory
 
-from .folds import RunCycles, as_streamed, ceil_div, cut, joins, register_bits
-from .pipeline import pipeline_sum, positions
+from .folds import RunCycles, as_streamed, ceil_div, joins, register_bits
+from .pipeline import pipeline_sum
 from .problem import Problem
 from .tile_choice import choose_tile
 from .tile_costs import TileCosts
@@ -135,16 +135,11 @@ def tiled_pass(array: Array, memory: Memory | None, dataflow: str, problem: Prob
 
 def pass_traffic(tiles: TileCosts) -> Traffic:
     """Return the bits that all tiles move."""
-    m, n, k, _, widths, _ = tiles.problem
-    tile, array = tiles.tile, ArrayBits()
-    for mt, m_times in cut(m, tile.m):
-        for nt, n_times in cut(n, tile.n):
-            for z, k_times in zip(*positions(tiles.along_k), strict=True):
-                kt = min(tile.k, k - z * tile.k)
-                bits = tiles.array_bits(mt, nt, kt, z == 0, z == tiles.along_k - 1)
-                array = array.plus(bits, m_times * n_times * k_times)
+    moved, problem = ArrayBits(), tiles.problem
+    for tile, times in tiles.by_size():
+        moved = moved.plus(tile.moved, times)
     if tiles.memory is None:
-        return Traffic(array, ())
-    a_bits, w_bits = math.ceil(m * k * widths.a_fetched), math.ceil(k * n * widths.w_fetched)
-    crossings = tile.crossings(tiles.problem, tiles.memory)
-    return Traffic(array, tuple(Transfer(a * a_bits, w * w_bits, m * n * widths.out) for a, w in crossings))
+        return Traffic(moved, ())
+    a_bits, w_bits = map(math.ceil, problem.fetched_bits)
+    o_bits, crossings = problem.m * problem.n * problem.widths.out, tiles.tile.crossings(problem, tiles.memory)
+    return Traffic(moved, tuple(Transfer(a * a_bits, w * w_bits, o_bits) for a, w in crossings))

@@ -11,11 +11,13 @@ again. Tiles of one row or column of tiles differ only at its ends, so one tile 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+import operator
 from dataclasses import dataclass
 
 from .folds import RunCycles
-from .tile_costs import Place, TileCosts
+from .tile_costs import NO_TILE, TileCosts, positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,55 +38,50 @@ class PipelineSum:
 
 def pipeline_sum(tiles: TileCosts) -> PipelineSum:
     """Return the cycles of all tiles of a pass, of the array by cause and by class of output tiles."""
-    outer_at, outer_weight = positions(tiles.outer_count)
-    inner_at, inner_weight = positions(tiles.inner_count)
-    steps = [[0] * len(inner_at) for _ in outer_at]
-    run = [0] * len(RunCycles._fields)
-    for i, x in enumerate(outer_at):
-        for j, y in enumerate(inner_at):
-            for z, times in _along_k(tiles):
-                steps[i][j] += times * tiles.step(x, y, z)
-                cycles, _ = tiles.compute(x, y, z)
-                for part, count in enumerate(cycles):
-                    run[part] += outer_weight[i] * inner_weight[j] * times * count
+    outer, inner, along_k = _weights(tiles)
+    each = iter(_steps(tiles))
+    steps = [[sum([times * next(each) for times in along_k]) for _ in inner] for _ in outer]
+    run = RunCycles(0, 0, 0, 0)
+    for tile, times in tiles.by_size():
+        run = run.plus(tile.run, times)
     start, end = _ends(tiles)
-    between = sum(
-        outer * inner * step
-        for outer, row in zip(outer_weight, steps, strict=True)
-        for inner, step in zip(inner_weight, row, strict=True)
-    )
+    between = [
+        rows * columns * step
+        for rows, row in zip(outer, steps, strict=True)
+        for columns, step in zip(inner, row, strict=True)
+    ]
     return PipelineSum(
         start=start,
-        run=RunCycles(*run),
-        total=start + between + end,
-        step_counts=(tuple(outer_weight), tuple(inner_weight)),
+        run=run,
+        total=start + sum(between) + end,
+        step_counts=(tuple(outer), tuple(inner)),
         steps=tuple(map(tuple, steps)),
     )
 
 
 def pipeline_cycles(tiles: TileCosts) -> int:
     """Return the cycles of all tiles of a pass alone."""
-    inner = list(zip(*positions(tiles.inner_count), strict=True))
-    total = sum(_ends(tiles))
-    for x, rows in zip(*positions(tiles.outer_count), strict=True):
-        for y, columns in inner:
-            total += rows * columns * sum(times * tiles.step(x, y, z) for z, times in _along_k(tiles))
-    return total
+    times = map(math.prod, itertools.product(*_weights(tiles)))
+    return sum(_ends(tiles)) + sum(map(operator.mul, times, _steps(tiles)))
+
+
+def _steps(tiles: TileCosts) -> list[int]:
+    """Return the cycles of the tiles that stand for all, in order.
+
+    What is next to a tile there costs what its own neighbour does: of the tiles between the ends all are alike.
+    """
+    loops = tiles.outer_count, tiles.inner_count, tiles.along_k
+    places = itertools.product(*[positions(count)[0] for count in loops])
+    costs = [NO_TILE, *[tiles.costs(*place) for place in places], NO_TILE]
+    return list(map(tiles.step, costs, costs[1:], costs[2:]))
+
+
+def _weights(tiles: TileCosts) -> list[list[int]]:
+    """Return how many places along each loop each of its places stands for."""
+    return [positions(count)[1] for count in (tiles.outer_count, tiles.inner_count, tiles.along_k)]
 
 
 def _ends(tiles: TileCosts) -> tuple[int, int]:
     """Return the cycles before the first tile is on chip, and those after the last one is computed."""
-    last: Place = tiles.outer_count - 1, tiles.inner_count - 1, tiles.along_k - 1
-    return tiles.load((0, 0, 0)) + tiles.latency, tiles.store(last) + tiles.latency
-
-
-def _along_k(tiles: TileCosts) -> Iterator[tuple[int, int]]:
-    """Yield the places along k that stand for all, each with how many it stands for."""
-    return zip(*positions(tiles.along_k), strict=True)
-
-
-def positions(count: int) -> tuple[list[int], list[int]]:
-    """Return places along a loop that stand for all, and how many each stands for: the ends and their neighbours."""
-    if count <= 5:
-        return list(range(count)), [1] * count
-    return [0, 1, 2, count - 2, count - 1], [1, 1, count - 4, 1, 1]
+    last = tiles.costs(tiles.outer_count - 1, tiles.inner_count - 1, tiles.along_k - 1)
+    return tiles.costs(0, 0, 0).load + tiles.latency, last.store + tiles.latency

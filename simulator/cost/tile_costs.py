@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
-from functools import cached_property
+from typing import NamedTuple
 
 from simulator.hardware import Array, Memory
 
-from .folds import RunCycles, array_words, as_streamed, fold_grid, folds_in_turn, run_cycles, sums_in_pes
+from .folds import RunCycles, array_words, as_streamed, cut, fold_grid, folds_in_turn, run_cycles, sums_in_pes
 from .problem import Problem
 from .tiling import Tile, sums_stay
 from .traffic import ArrayBits, port_cycles, transfer_cycles
 
 Place = tuple[int, int, int]
+
+
+def positions(count: int) -> tuple[list[int], list[int]]:
+    """Return places along a loop that stand for all, and how many each stands for: the ends and their neighbours."""
+    if count <= 5:
+        return list(range(count)), [1] * count
+    return [0, 1, 2, count - 2, count - 1], [1, 1, count - 4, 1, 1]
+
+
+class OnArray(NamedTuple):
+    """A tile on the array: its cycles there, the longer of these and of its traffic through the ports, and that."""
+
+    run: RunCycles
+    busy: int
+    moved: ArrayBits
+
+
+class TileCost(NamedTuple):
+    """What a tile costs beside its neighbours, in cycles.
+
+    Args:
+        busy: on the array and at its ports. load, store: of its operands on their way in and of its outputs on their
+            way out, at the slowest boundary. waits: whether its load waits for the computation before it.
+    """
+
+    busy: int
+    load: int
+    store: int
+    waits: bool
+
+
+NO_TILE = TileCost(0, 0, 0, False)
 
 
 class TileCosts:
@@ -29,14 +62,26 @@ class TileCosts:
         self.problem, self.rate, self.widths = problem, problem.rate, problem.widths
         self.flow = as_streamed(dataflow)
         self.m, self.n, self.k = problem.m, problem.n, problem.k
-        counts = tile.counts(self.m, self.n, self.k)
-        self.along_k = counts[2]
-        self.outer_count, self.inner_count = counts[:2] if tile.outer == "m" else (counts[1], counts[0])
-        self._computed: dict[Place, tuple[RunCycles, int]] = {}
-        self._loaded: dict[Place, int] = {}
+        self.counts = tile.counts(self.m, self.n, self.k)
+        along_m, along_n, self.along_k = self.counts
+        self.outer_count, self.inner_count = (along_m, along_n) if tile.outer == "m" else (along_n, along_m)
+        # Mt, Nt, Kt of the last tile along each dimension.
+        self.last = (
+            self.m - (along_m - 1) * tile.m,
+            self.n - (along_n - 1) * tile.n,
+            self.k - (self.along_k - 1) * tile.k,
+        )
+        self.fetched = problem.widths.a_fetched, problem.widths.w_fetched
+        self._on_array: dict[tuple[int, int, int, bool, bool], OnArray] = {}
+        self._costs: dict[Place, TileCost] = {}
         # Of each staging level, and of the buffers: whether it keeps the strip of the outer operand, all of the inner.
         self.staging_keeps = [] if memory is None else [tile.staging_keeps(problem, level) for level in memory.staging]
         self.buffers_keep = (False, False) if memory is None else tile.buffers_keep(problem, memory)
+        # Bits of outputs that cross each boundary between levels in a cycle, innermost first.
+        self.outward_bits_per_cycle = () if memory is None else _outward(memory)
+        # Which of a, w and o the buffers hold one copy of.
+        levels = () if memory is None else memory.buffers
+        self.single = frozenset(tensor for level in levels if level.buffers == 1 for tensor in level.holds)
 
     @property
     def latency(self) -> int:
@@ -45,39 +90,53 @@ class TileCosts:
 
     def kind(self, x: int, y: int, z: int) -> Place:
         """Return a tile that costs the same: the ends of a loop stand for themselves, the second for all between."""
-        outer, inner, along_k = self.outer_count - 1, self.inner_count - 1, self.along_k - 1
-        return x if x in (0, outer) else 1, y if y in (0, inner) else 1, z if z in (0, along_k) else 1
+        return (
+            x if x < 2 or x == self.outer_count - 1 else 1,
+            y if y < 2 or y == self.inner_count - 1 else 1,
+            z if z < 2 or z == self.along_k - 1 else 1,
+        )
 
     def sizes(self, x: int, y: int, z: int) -> tuple[int, int, int]:
         """Return Mt, Nt, Kt of a tile."""
-        i, j = (x, y) if self.tile.outer == "m" else (y, x)
-        tile = self.tile
+        tile, last, (along_m, along_n, along_k) = self.tile, self.last, self.counts
+        i, j = (x, y) if tile.outer == "m" else (y, x)
         return (
-            min(tile.m, self.m - i * tile.m),
-            min(tile.n, self.n - j * tile.n),
-            min(tile.k, self.k - z * tile.k),
+            tile.m if i < along_m - 1 else last[0],
+            tile.n if j < along_n - 1 else last[1],
+            tile.k if z < along_k - 1 else last[2],
         )
 
-    def compute(self, x: int, y: int, z: int) -> tuple[RunCycles, int]:
-        """Return the cycles of a tile on the array, and the longer of these and of its traffic through the ports."""
-        kind = self.kind(x, y, z)
-        if kind not in self._computed:
-            self._computed[kind] = self._compute(*kind)
-        return self._computed[kind]
+    def compute(self, x: int, y: int, z: int) -> OnArray:
+        """Return what a tile takes on the array."""
+        return self._sized(*self.sizes(x, y, z), z)
 
-    def _compute(self, x: int, y: int, z: int) -> tuple[RunCycles, int]:
-        mt, nt, kt = self.sizes(x, y, z)
-        first, last = z == 0, z == self.along_k - 1
+    def by_size(self) -> Iterator[tuple[OnArray, int]]:
+        """Yield what the tiles take on the array, and how many of them are alike there."""
+        along_k = list(zip(*positions(self.along_k), strict=True))
+        for mt, rows in cut(self.m, self.tile.m):
+            for nt, columns in cut(self.n, self.tile.n):
+                for z, times in along_k:
+                    kt = min(self.tile.k, self.k - z * self.tile.k)
+                    yield self._sized(mt, nt, kt, z), rows * columns * times
+
+    def _sized(self, mt: int, nt: int, kt: int, z: int) -> OnArray:
+        """Return what a tile of these sizes takes on the array, from its place along k."""
+        key = mt, nt, kt, z == 0, z == self.along_k - 1
+        found = self._on_array.get(key)
+        if found is None:
+            found = self._on_array[key] = self._compute(*key)
+        return found
+
+    def _compute(self, mt: int, nt: int, kt: int, first: bool, last: bool) -> OnArray:
         rows, columns, t = fold_grid(self.array, self.flow, mt, nt, kt, self.rate)
         folds = folds_in_turn(self.array, self.flow, rows, columns)
         run = run_cycles(self.array, self.flow, [(folds, t * self.problem.passes)])
         if sums_in_pes(self.flow) and not last:  # the sum stays in the PE until the last tile along k
             run = RunCycles(run.compute, 0, 0, 0)
-        if self.memory is None:
-            return run, run.total
-        return run, max(run.total, port_cycles(self.memory, self.array_bits(mt, nt, kt, first, last)))
+        moved, busy = self._moved(mt, nt, kt, first, last), run.total
+        return OnArray(run, busy if self.memory is None else max(busy, port_cycles(self.memory, moved)), moved)
 
-    def array_bits(self, m: int, n: int, k: int, first: bool, last: bool) -> ArrayBits:
+    def _moved(self, m: int, n: int, k: int, first: bool, last: bool) -> ArrayBits:
         """Bits of a tile between array and buffers."""
         words, widths = array_words(self.array, self.flow, m, n, k, self.rate), self.widths
         outputs = m * n if last else 0
@@ -90,23 +149,27 @@ class TileCosts:
         psum_reads = words.psum_reads + (0 if first else m * n)
         return ArrayBits(*reads, psum_reads * widths.psum, (words.psum_writes - outputs) * widths.psum)
 
-    def step(self, x: int, y: int, z: int) -> int:
-        """Return the cycles of a tile's computation with the next one's load and the store of the one before."""
-        following = self.following(x, y, z)
-        _, busy = self.compute(x, y, z)
-        load, store = self.load(following), self.store(self.preceding(x, y, z))
+    def costs(self, x: int, y: int, z: int) -> TileCost:
+        """Return what a tile costs."""
+        kind = self.kind(x, y, z)
+        found = self._costs.get(kind)
+        if found is None:
+            found = self._costs[kind] = TileCost(
+                self.compute(*kind).busy,
+                0 if self.memory is None else max([cycles for _, cycles in self.loads(self.memory, *kind)]),
+                self._store(self.stored_bits(*kind)),
+                self.waits_for_copy(kind),
+            )
+        return found
+
+    def step(self, before: TileCost, tile: TileCost, after: TileCost) -> int:
+        """Return the cycles of a tile's computation with the load of the one after it and the store of that before."""
+        busy, load, store = tile.busy, after.load, before.store
         if not self.single:
             return max(busy, load + store)
-        loads_later = following is not None and self.waits_for_copy(following)
         if "o" in self.single:
-            return store + (busy + load if loads_later else max(busy, load))
-        return max(busy, store) + load if loads_later else max(busy, load + store)
-
-    @cached_property
-    def single(self) -> frozenset[str]:
-        """Which of a, w and o the buffers hold one copy of."""
-        levels = () if self.memory is None else self.memory.buffers
-        return frozenset(tensor for level in levels if level.buffers == 1 for tensor in level.holds)
+            return store + (busy + load if after.waits else max(busy, load))
+        return max(busy, store) + load if after.waits else max(busy, load + store)
 
     def waits_for_copy(self, at: Place) -> bool:
         """Whether something that a tile brings goes into the only copy there is, which the tile before still uses."""
@@ -124,19 +187,8 @@ class TileCosts:
     def operand_bits(self, x: int, y: int, z: int) -> tuple[int, int]:
         """Bits of A and W that a tile brings into the buffers."""
         mt, nt, kt = self.sizes(x, y, z)
-        a_comes, w_comes = self.comes(x, y)
-        return a_comes * math.ceil(mt * kt * self.widths.a_fetched), w_comes * math.ceil(
-            kt * nt * self.widths.w_fetched
-        )
-
-    def load(self, at: Place | None) -> int:
-        """Return the cycles of a tile's operands on their way in, at the slowest boundary; 0 without a tile."""
-        if at is None or self.memory is None:
-            return 0
-        kind = self.kind(*at)
-        if kind not in self._loaded:
-            self._loaded[kind] = max(cycles for _, cycles in self.loads(self.memory, *kind))
-        return self._loaded[kind]
+        (a_comes, w_comes), (a_bits, w_bits) = self.comes(x, y), self.fetched
+        return a_comes * math.ceil(mt * kt * a_bits), w_comes * math.ceil(kt * nt * w_bits)
 
     def loads(self, memory: Memory, x: int, y: int, z: int) -> list[tuple[int, int]]:
         """Bits of a tile's operands across each boundary between levels, and their cycles there, innermost first."""
@@ -156,45 +208,19 @@ class TileCosts:
         found.append((a + w, max(into, transfer_cycles(a + w, memory.dram.bandwidth_bits_per_cycle))))
         return found
 
-    def store(self, at: Place | None) -> int:
-        """Cycles of a tile's outputs on their way out, at the slowest boundary."""
-        if at is None or self.memory is None:
-            return 0
-        bits = self.stored_bits(*at)
-        return transfer_cycles(bits, self.store_bits_per_cycle) if bits else 0
-
-    @cached_property
-    def store_bits_per_cycle(self) -> Fraction:
-        """Of the slowest port on the way of the outputs to the DRAM."""
-        return min(self.outward_bits_per_cycle)
-
     def stored_bits(self, x: int, y: int, z: int) -> int:
         """Bits that leave with a tile: outputs, with the last one along k."""
         mt, nt, _ = self.sizes(x, y, z)
         return mt * nt * self.widths.out if z == self.along_k - 1 else 0
 
-    @cached_property
-    def outward_bits_per_cycle(self) -> tuple[Fraction, ...]:
-        """Bits of outputs that cross each boundary between levels in a cycle, innermost first."""
-        assert self.memory is not None
-        inner, found = self.memory.buffer("o"), []
-        for level in reversed(self.memory.staging):
-            found.append(min(inner.read_bits_per_cycle, level.write_bits_per_cycle))
-            inner = level
-        return *found, min(inner.read_bits_per_cycle, self.memory.dram.bandwidth_bits_per_cycle)
+    def _store(self, bits: int) -> int:
+        """Cycles of outputs on their way out, at the slowest boundary."""
+        return max([transfer_cycles(bits, port) for port in self.outward_bits_per_cycle], default=0)
 
-    def following(self, x: int, y: int, z: int) -> Place | None:
-        """Return the next tile, None after the last."""
-        if z + 1 < self.along_k:
-            return x, y, z + 1
-        if y + 1 < self.inner_count:
-            return x, y + 1, 0
-        return (x + 1, 0, 0) if x + 1 < self.outer_count else None
 
-    def preceding(self, x: int, y: int, z: int) -> Place | None:
-        """Return the tile before, None before the first."""
-        if z:
-            return x, y, z - 1
-        if y:
-            return x, y - 1, self.along_k - 1
-        return (x - 1, self.inner_count - 1, self.along_k - 1) if x else None
+def _outward(memory: Memory) -> tuple[Fraction, ...]:
+    inner, found = memory.buffer("o"), []
+    for level in reversed(memory.staging):
+        found.append(min(inner.read_bits_per_cycle, level.write_bits_per_cycle))
+        inner = level
+    return *found, min(inner.read_bits_per_cycle, memory.dram.bandwidth_bits_per_cycle)

@@ -27,7 +27,7 @@ class ArrayBits(NamedTuple):
 
     def plus(self, other: ArrayBits, times: int = 1) -> ArrayBits:
         """Return the sum with so many times another."""
-        return ArrayBits(*(mine + times * its for mine, its in zip(self, other, strict=True)))
+        return ArrayBits(*[mine + times * its for mine, its in zip(self, other, strict=True)])
 
 
 class Transfer(NamedTuple):
@@ -84,7 +84,7 @@ def transfer_cycles(bits: int, bits_per_cycle: Fraction) -> int:
 
 def port_bits(memory: Memory, moved: ArrayBits, level: Level) -> tuple[int, int]:
     """Return the bits read and written at the ports of a buffer to the array."""
-    reads = sum(bits for tensor, bits in (("a", moved.a_reads), ("w", moved.w_reads)) if tensor in level.holds)
+    reads = (moved.a_reads if "a" in level.holds else 0) + (moved.w_reads if "w" in level.holds else 0)
     if "o" not in level.holds:
         return reads, 0
     if memory.accumulators is not None:
@@ -94,7 +94,7 @@ def port_bits(memory: Memory, moved: ArrayBits, level: Level) -> tuple[int, int]
 
 def port_cycles(memory: Memory, moved: ArrayBits) -> int:
     """Return the cycles in which the slowest port of a buffer to the array moves its bits."""
-    return max(max(read, write) for _, read, write in _array_ports(memory, moved))
+    return max([max(read, write) for _, read, write in _array_ports(memory, moved)])
 
 
 def _array_ports(memory: Memory, moved: ArrayBits) -> Iterator[tuple[str, int, int]]:
