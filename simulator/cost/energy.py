@@ -90,6 +90,7 @@ def _charges(
     )
 
 
+@lru_cache(maxsize=1024)
 def component_energy(table: TechnologyTable, circuit: Component, unit: str, further_modes: int = 0) -> Entry:
     """Return the energy of a circuit for one MAC, or for one of what `unit` says."""
     return replace(_sized(table, circuit, further_modes, _ENERGY, circuit.times), unit=unit)

@@ -158,16 +158,17 @@ def _priced(
     assert chosen is not None
     if machine.array.like_scalesim:
         machine = replace(machine, memory=None)  # of its own, which never stalls
-    array, first = machine.array, first_pass(machine, gemm, mode)
+    array, problem = machine.array, problem_of(machine, gemm, mode)
+    first = _first_pass(machine, problem)
     second: tuple[Work, Flags] | None = None
     if mode == "two_pass":
         assert flags is not None
         found = read_flags(flags, gemm.gemms, gemm.m, gemm.n)
         second = second_work(machine, (gemm.gemms, gemm.m, gemm.n, gemm.k), first, found), found
     work, flagged = second or (None, None)
-    counted = count_cycles(machine, gemm, problem_of(machine, gemm, mode), first, second, fidelity, trace)
+    counted = count_cycles(machine, gemm, problem, first, second, fidelity, trace)
     first, low, cycles = counted.first, counted.low, counted.total
-    ledger, resting, operand_bits = Ledger(), zero_macs or 0, moved_bits(machine, mode)
+    ledger, resting, operand_bits = Ledger(), zero_macs or 0, (problem.widths.a, problem.widths.w)
     if work is None:
         first_pass_energy(machine, gemm, chosen, first, ledger, cycles, operand_bits, resting)
     else:
@@ -214,7 +215,10 @@ def first_pass(machine: Machine, gemm: Gemm, mode: str) -> Pass:
     Raises:
         InputError: a memory too small for one fold.
     """
-    problem = problem_of(machine, gemm, mode)
+    return _first_pass(machine, problem_of(machine, gemm, mode))
+
+
+def _first_pass(machine: Machine, problem: Problem) -> Pass:
     if machine.array.like_scalesim:
         return scalesim_pass(machine.array, problem)
     try:
@@ -236,8 +240,8 @@ def problem_of(machine: Machine, gemm: Gemm, mode: str) -> Problem:
     chosen = machine.mac.high if mode == "high" else machine.mac.low
     assert chosen is not None
     widths = _widths(machine, chosen, mode == "two_pass")
-    if gemm.a_words is not None and gemm.a_share != 1:
-        widths = widths._replace(a_share=gemm.a_share)
+    if gemm.a_words is not None and (share := gemm.a_share) != 1:
+        widths = widths._replace(a_share=share)
     return Problem(gemm.m, gemm.n, gemm.k, chosen.rate, widths, chosen.passes)
 
 
