@@ -138,19 +138,18 @@ def expected_queue(machine: Machine, first: Pass, flags: IndependentFlags, k: in
         for rows, row in zip(outer, expected, strict=True)
         for times, one in zip(inner, row, strict=True)
     )
-    cycles, ends = first.cycles, {0, flags.gemms - 1}
     latest, row_done, row_high = 0.0, first.start, 0.0  # when a class of rows begins, and what came before it
     for rows, steps, high in zip(outer, first.steps, expected, strict=True):
         row_steps = sum(times * step for times, step in zip(inner, steps, strict=True))
         row_flags = sum(times * one for times, one in zip(inner, high, strict=True))
-        done, before, ends_of_rows = row_done, row_high, [*itertools.product(ends, {0, rows - 1})]
-        for times, step, one in zip(inner, steps, high, strict=True):
-            for gemm, row in ends_of_rows:
-                at = (gemm + 1) * period - cycles + row * row_steps + done
-                total, taken = (flags.gemms - gemm) * gemm_high, row * row_flags + before
+        for gemm, row in itertools.product({0, flags.gemms - 1}, {0, rows - 1}):
+            done, before = (gemm + 1) * period - first.cycles + row * row_steps + row_done, row_high
+            total, of_rows = (flags.gemms - gemm) * gemm_high, row * row_flags
+            for times, step, one in zip(inner, steps, high, strict=True):
                 for tile in {0, times - 1}:
-                    latest = max(latest, at + (tile + 1) * step + (total - (taken + tile * one)))
-            done, before = done + times * step, before + times * one
+                    waiting = total - (of_rows + before + tile * one)
+                    latest = max(latest, done + (tile + 1) * step + waiting)
+                done, before = done + times * step, before + times * one
         row_done, row_high = row_done + rows * row_steps, row_high + rows * row_flags
     return rounded_up(latest)
 
