@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.cost import Gemm, area, price
@@ -16,11 +16,11 @@ from simulator.cost.pipeline import pipeline_cycles
 from simulator.cost.problem import Problem, Widths
 from simulator.cost.tile_choice import choose_tile
 from simulator.cost.tile_costs import TileCosts
-from simulator.cost.tiling import Tile, fits
+from simulator.cost.tiling import Tile, fits, widest_tiles
 from simulator.cost.traffic import level_bits
 from simulator.errors import InputError
 from simulator.hardware import Array, Dram, Memory, load_hardware
-from tests.oracles.machines import NPU, level_of, memory_of
+from tests.oracles.machines import NPU, level_of, memories, memory_of
 
 WIDTHS = Widths(8, 12, 16, 16, 8, 8, 12)
 DIMENSION = st.integers(1, 90)
@@ -243,6 +243,16 @@ def test_the_tile_of_several_arrays_is_not_slower_than_that_of_least_traffic(m, 
     least_traffic = choose_tile(Array(8, 8), where, "ws", problem)
     chosen = uniform_pass(arrays, where, "ws", problem)
     assert chosen.cycles <= tiled_pass(arrays, where, "ws", problem, least_traffic).cycles
+
+
+@settings(max_examples=200, deadline=None)
+@given(memories("ws", staging=False), DIMENSION, DIMENSION, DIMENSION, st.sampled_from(["ws", "os", "dot"]))
+def test_the_tile_of_one_array_has_the_least_bits_of_those_that_are_left_out_too(where, m, n, k, dataflow):
+    array, problem = Array(4, 4), Problem(m, n, k, 1, WIDTHS)
+    tiles = list(widest_tiles(array, where, dataflow, problem, {k, min(k, 4)}))
+    assume(tiles)
+    ranks = [(*tile.crossing_bits(problem, where), -tile.k, -tile.n, -tile.m) for tile in tiles]
+    assert choose_tile(array, where, dataflow, problem) == tiles[ranks.index(min(ranks))]
 
 
 def shared(bandwidth: int, kib: float, l2_kib: float, sums_kib: float = 0) -> Memory:
