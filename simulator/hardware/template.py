@@ -61,9 +61,21 @@ class Template:
                     f"{document.path}: {key}: {'.'.join(map(str, keys[: depth + 1]))} is {describe(inner)} there; "
                     "expected a mapping to set a key of; write it as a mapping, or vary all of it"
                 )
-        inner[keys[-1]] = value
-        document.keys.setdefault(keys, place)
-        document.values.setdefault(keys, place)
+        if isinstance(inner.get(keys[-1]), dict | list):
+            for places in (document.keys, document.values):
+                for at in [at for at in places if at[: len(keys)] == keys and at != keys]:
+                    del places[at]  # of what stood there
+        inner[keys[-1]] = copy.deepcopy(value)
+        _place(document, keys, value, place)
+
+
+def _place(document: Document, at: Keys, value: Any, place: tuple[int, int]) -> None:
+    """Say of a value, and of all below it, that it stands at a place, or where the file has its key."""
+    place = document.keys.setdefault(at, place)
+    document.values.setdefault(at, place)
+    if isinstance(value, dict):
+        for name, below in value.items():
+            _place(document, (*at, name), below, place)
 
 
 def _keys(dotted: str) -> Keys:
