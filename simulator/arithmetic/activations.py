@@ -102,3 +102,56 @@ KAPPA_PRIME: Mapping[str, Callable[[Values], Values]] = {
     "softplus": _softplus,
     "exp": _exp,
 }
+
+
+def _identity_slope(v: Values) -> Values:
+    return np.ones_like(v)
+
+
+def _relu_slope(v: Values) -> Values:
+    return (v >= 0).astype(np.float64)  # at 0 that of what is right of it, as its score does not forgive it either
+
+
+def _tanh_slope(v: Values) -> Values:
+    inverse = 1.0 / np.cosh(v)
+    return inverse * inverse
+
+
+def _sigmoid_slope(v: Values) -> Values:
+    return _logistic(v) * _logistic(-v)
+
+
+def _silu_slope(v: Values) -> Values:
+    s = _logistic(v)
+    return s + v * s * _logistic(-v)
+
+
+def _gelu_slope(v: Values) -> Values:
+    cdf = 0.5 * np.asarray(_erfc(-v / _ROOT_OF_2), np.float64)
+    return cdf + v * _SCALE_OF_PDF * np.exp(-0.5 * v * v)
+
+
+def _gelu_tanh_slope(v: Values) -> Values:
+    u, slope = _TANH_1 * (v + _TANH_3 * v**3), _TANH_1 * (1.0 + 3.0 * _TANH_3 * v * v)
+    s = _logistic(2.0 * u)
+    return s + 2.0 * v * slope * s * _logistic(-2.0 * u)
+
+
+def _elu_slope(v: Values) -> Values:
+    return np.exp(np.minimum(v, 0.0))
+
+
+# phi'(v) of each activation, on float64 v. Of leaky_relu that of the identity: an upper bound below 0.
+SLOPE: Mapping[str, Callable[[Values], Values]] = {
+    "identity": _identity_slope,
+    "relu": _relu_slope,
+    "leaky_relu": _identity_slope,
+    "tanh": _tanh_slope,
+    "sigmoid": _sigmoid_slope,
+    "silu": _silu_slope,
+    "gelu": _gelu_slope,
+    "gelu_tanh": _gelu_tanh_slope,
+    "elu": _elu_slope,
+    "softplus": _logistic,
+    "exp": np.exp,
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from formats.philox import philox
 from native.matmul import Gathered
 
 from .accumulators import Exact, Fma
-from .activations import KAPPA_PRIME, Values
+from .activations import KAPPA_PRIME, SLOPE, Values
 from .engine import Accumulation, RandomKey
 from .places import SCORE, site_of
 from .spec import MacSpec
@@ -91,14 +91,14 @@ class Seen:
 
     Args:
         v: (rows, N) float64, what the activation gets: outputs after the affine map between, see `two_pass`.
-        activation: key of KAPPA_PRIME. rows: which these are. product: all of it.
+        activation: key of KAPPA_PRIME. rows: which these are. product: all of it; None where only v counts.
         scale, shift: of the affine map, as they broadcast to v.
     """
 
     v: Values
     activation: str
     rows: slice
-    product: Product
+    product: Product | None = None
     scale: Any = 1.0
     shift: Any = 0.0
 
@@ -109,6 +109,36 @@ class Seen:
 
 
 Score = Callable[[Seen], Values]
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """A calibrated score: the error to expect of an output, times its effect, over the root of its MACs. Statistical.
+
+    Of two outputs the one with the larger score lowers the squared error of the network's outputs more for each MAC.
+
+    Args:
+        edges: (B - 1,) between bins of v. errors: (B,) rms error of the first pass in each.
+        effect: (N,), of all groups side by side, or (1,): rms change of the network's outputs for a unit change behind
+            the activation. macs: of an output, K.
+    """
+
+    edges: Values
+    errors: Values
+    effect: Values
+    macs: int
+
+    def __call__(self, seen: Seen) -> Values:
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = np.abs(SLOPE[seen.activation](seen.v.copy()))
+            found = self.errors[np.searchsorted(self.edges, seen.v)] * slope * self.effect / np.sqrt(self.macs)
+        return np.where(np.isnan(seen.v), np.nan, found)
+
+    def part(self, gemm: int, n: int) -> Sensitivity:
+        """Return that of the N columns of one product, of those side by side."""
+        if self.effect.size in (1, n):
+            return self
+        return replace(self, effect=self.effect[gemm * n : (gemm + 1) * n])
 
 
 def kappa_of(v: Values, activation: str) -> Values:
@@ -126,6 +156,7 @@ def _with(numerator: Callable[[Product, slice], Any]) -> Score:
 
     def score(seen: Seen) -> Values:
         with np.errstate(invalid="ignore", over="ignore"):  # infinity times a zero numerator is NaN: computed again
+            assert seen.product is not None
             return kappa_of(seen.v, seen.activation) * seen.mapped(numerator(seen.product, seen.rows))
 
     return score
@@ -151,6 +182,7 @@ def _norm_inf(product: Product, rows: slice) -> Any:
 
 
 def _kappa_exact(seen: Seen) -> Values:
+    assert seen.product is not None
     v, numerator = (found[seen.rows].astype(np.float64) for found in seen.product.exact)
     with np.errstate(invalid="ignore", over="ignore"):
         return kappa_of(v * seen.scale + seen.shift, seen.activation) * seen.mapped(numerator)
@@ -158,6 +190,7 @@ def _kappa_exact(seen: Seen) -> Values:
 
 def _random(seen: Seen) -> Values:
     """Uniform in [0, 1): of the place of the output alone, however a run is divided."""
+    assert seen.product is not None
     key, n = seen.product.key, seen.product.columns
     places = np.arange(seen.rows.start * n, seen.rows.stop * n, dtype=np.uint64).reshape(-1, n)
     index = places + np.uint64(key.first % (1 << 64))
@@ -202,8 +235,10 @@ def register(name: str, score: Score) -> None:
     _registered[name] = score
 
 
-def score_of(name: str) -> Score:
-    """Return the score of a name; ValueError lists those that there are."""
+def score_of(name: str | Score) -> Score:
+    """Return the score of a name, or one that is given itself; ValueError lists those that there are."""
+    if callable(name):
+        return name
     found = SCORES.get(name) or _registered.get(name)
     if found is None:
         raise ValueError(f"score {name!r} is unknown; expected one of {', '.join((*SCORES, *_registered))}")

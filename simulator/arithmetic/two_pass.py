@@ -6,7 +6,6 @@ budget, no more of a row are computed again than it allows. Source: arXiv 2503.1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +22,17 @@ from .accumulators import Accumulator, result_use
 from .activations import KAPPA_PRIME
 from .engine import Accumulation, Ready, check_shapes, numbers, random_key
 from .places import SITE_BITS
-from .scores import Product, Seen, kappa_of, score_of
+from .scores import Product, Score, Seen, kappa_of, score_of
 from .spec import MacSpec, mac
 
 # Outputs that are scored together, in several arrays of float64, and among which those to be recomputed are listed.
 SCORED_AT_ONCE = 1 << 17
 LISTED_AT_ONCE = 1 << 21
+# Rows after which the turns of a budget begin anew.
+_PERIOD = 1 << 20
+
+
+CALIBRATED = "sensitivity"  # the name of a score that is made of samples, see scores.Sensitivity
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,18 @@ class Criterion:
 
     Args:
         tolerance: largest score that is kept, in [0, inf].
-        score: its name, see scores.SCORES.
+        score: its name, see scores.SCORES, or the score itself.
         recompute_nonfinite: recompute infinities and NaNs whatever their score.
         recompute_saturated: recompute outputs that overflowed or saturated on the way, whatever their score.
         side_format: of the running sum of magnitudes beside the first pass, as kappa_full takes it; None: a pass of the
             low unit over the magnitudes.
-        budget: at most this share of each row's outputs is recomputed, in [0, 1]: whatever their score those that the
-            two switches name, then the largest scores; of equal ones the first. None: the tolerance decides alone.
+        budget: at most this share of the outputs is recomputed, in [0, 1], and of the rows up to any one: each row has
+            its turn, so that no division of the rows shows. In a row those come first that the two switches name,
+            whatever their score, then the largest scores; of equal ones the first. None: the tolerance decides alone.
     """
 
     tolerance: float = 0.5
-    score: str = "kappa_prime"
+    score: str | Score = "kappa_prime"
     recompute_nonfinite: bool = True
     recompute_saturated: bool = True
     side_format: Use | None = None
@@ -63,13 +68,16 @@ class Criterion:
             raise ValueError(
                 f"tolerance: expected a number that float64 holds, got {self.tolerance!r}; give math.inf"
             ) from None
-        score_of(self.score)
+        if self.score != CALIBRATED:
+            score_of(self.score)
         share = self.budget
         if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
             raise ValueError(f"budget: expected a share in [0, 1] or None, got {share!r}")
 
-    def keep(self, v: NDArray[Any], scores: NDArray[np.float64], saturated: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which outputs of the low pass are kept, of some rows."""
+    def keep(
+        self, v: NDArray[Any], scores: NDArray[np.float64], saturated: NDArray[np.bool_], first_row: int = 0
+    ) -> NDArray[np.bool_]:
+        """Return which outputs of the low pass are kept, of some rows, the first of which has this number."""
         must = np.isnan(scores)
         if self.recompute_nonfinite:
             must |= ~np.isfinite(v)
@@ -78,17 +86,25 @@ class Criterion:
         # +inf is kept by an infinite tolerance only.
         keep: NDArray[np.bool_] = (scores <= self.tolerance) & ~must
         if self.budget is not None:
-            most = math.floor(self.budget * keep.shape[1])
-            over = np.flatnonzero(np.count_nonzero(keep, axis=1) < keep.shape[1] - most)
-            keep[over] |= ~_first(np.where(must, np.inf, scores)[over], most)
+            most = _turns(self.budget * keep.shape[1], first_row, keep.shape[0])
+            over = np.flatnonzero(np.count_nonzero(~keep, axis=1) > most)
+            keep[over] |= ~_first(np.where(must, np.inf, scores)[over], most[over])
         return keep
 
 
-def _first(scores: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+def _turns(share: float, first_row: int, rows: int) -> NDArray[np.int64]:
+    """Return how many outputs each row may have: the rows up to any one together at most `share` for each of them."""
+    numbers = (first_row % _PERIOD + np.arange(rows, dtype=np.int64)) % _PERIOD
+    ends = np.floor(share * np.stack([numbers, numbers + 1])).astype(np.int64)
+    found: NDArray[np.int64] = ends[1] - ends[0]
+    return found
+
+
+def _first(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which are the largest in each row, so many of them; of equal ones the first."""
+    order = np.argsort(-scores, axis=1, kind="stable")
     chosen = np.zeros(scores.shape, np.bool_)
-    if count:
-        np.put_along_axis(chosen, np.argsort(-scores, axis=1, kind="stable")[:, :count], True, axis=1)
+    np.put_along_axis(chosen, order, np.arange(scores.shape[1]) < counts[:, None], axis=1)
     return chosen
 
 
@@ -236,7 +252,8 @@ def two_pass(
     for rows in _strips(first.shape, SCORED_AT_ONCE):
         own = [x if np.isscalar(x) else x[rows] for x in affine]
         scores = scored(Seen(_mapped(first[rows], *own), activation, rows, product, *own))
-        np.logical_not(criterion.keep(first[rows], scores, saturated[rows]), out=recomputed[rows])
+        keep = criterion.keep(first[rows], scores, saturated[rows], first_row + rows.start)
+        np.logical_not(keep, out=recomputed[rows])
         if kept is not None:
             kept[rows] = scores
     output = convert(first, np.result_type(low.dtype, high.dtype))

@@ -108,6 +108,10 @@ def two_pass_policy(
             ("policy", "overlap"),
             f"got tile, but policy.gather: {gather} runs on the array itself; expected none; write none",
         )
+    if form.budget_over == "network" and form.budget is None:
+        report(
+            ("policy", "budget_over"), "got network without a budget; expected policy.budget; add e.g. 'budget: 0.1'"
+        )
     if form.weights == "sliced":
         _check_slices(mac, report)
     assert mac.high is not None
@@ -130,6 +134,7 @@ def two_pass_policy(
         runs_on,
         side_format,
         form.budget,
+        form.budget_over,
     )
 
 

@@ -273,6 +273,7 @@ SIDE_METRICS = {
     "norm2": ("norm_bound",),
     "norm_inf": ("norm_bound",),
     "random": ("output",),
+    "sensitivity": ("output",),
     "largest": ("output",),
     "smallest": ("output",),
 }
@@ -307,7 +308,9 @@ class Policy:
         score: what decides; side_metric: the hardware it needs, see SIDE_METRICS.
         runs_on: what recomputes, array | side_engine.
         side_format: of the running sum of the side metric abs_sum; None with another.
-        budget: largest share of a row's outputs that is recomputed, 0..1; None: the tolerance decides alone.
+        budget: largest share that is recomputed, 0..1; None: the tolerance decides alone.
+        budget_over: layer (of each row's outputs) | network (of all MACs that run in two passes, shared out among the
+            layers by calibration).
     """
 
     tolerance: float
@@ -321,6 +324,7 @@ class Policy:
     runs_on: str = "side_engine"
     side_format: Use | None = None
     budget: float | None = None
+    budget_over: str = "layer"
 
 
 @remembers_hash

@@ -301,9 +301,14 @@ class PolicySection(Section):
     )
     budget: Annotated[float, BeforeValidator(checks.share)] | None = Field(
         default=None,
-        description="largest share of a row's outputs that is recomputed, those with the largest scores",
+        description="largest share that is recomputed, those with the largest scores",
         examples=[0.1],
         json_schema_extra=without("none: the tolerance decides alone"),
+    )
+    budget_over: Annotated[str, BeforeValidator(checks.choice("layer", "network"))] = Field(
+        default="layer",
+        description="what the budget is a share of: each row's outputs, or all MACs, shared out by calibration",
+        examples=["network"],
     )
     gather: Annotated[str, BeforeValidator(checks.choice("element", "row", "coltile", "tile"))] | None = Field(
         default=None,

@@ -15,12 +15,14 @@ from torch.utils._pytree import tree_leaves
 
 from formats import Use
 from simulator.arithmetic.engine import Ready, make_ready
+from simulator.arithmetic.two_pass import CALIBRATED, Criterion
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
 from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT, RunResult
 
 from . import vector
+from .calibrated_policy import calibrated
 from .consumers import Affine, Consumer, record_first_sample
 from .execution import MakeReady, Place, execute, zeros_of
 from .folding import Folding, folded
@@ -55,6 +57,7 @@ class Emulation:
         seed: key of stochastic roundings. threads: at most so many; None for all processors.
         consumers: of a recording pass made before; None to make one at the first forward pass.
         calibrations: of an earlier emulation of the model with the same rules.
+        criteria: of layers in two passes, by name, calibrated by an earlier emulation with the same rules.
         weights: what was made of the model's weights, shared by emulations between which nobody changes them; None to
             make it anew in each block.
         fidelity: of the cycles in the record, as cost.price takes it.
@@ -74,6 +77,7 @@ class Emulation:
         threads: int | None = None,
         consumers: Mapping[str, Consumer] | None = None,
         calibrations: dict[str, Calibration] | None = None,
+        criteria: Mapping[str, Criterion] | None = None,
         weights: Weights | None = None,
         fidelity: str = "analytic",
     ) -> None:
@@ -91,6 +95,7 @@ class Emulation:
         self.tallies = Tallies()
         self.samples = 0
         self.calibrations = {} if calibrations is None else calibrations
+        self.criteria = dict(criteria or {})
         self._weights, self._shared = weights or Weights(model), weights is not None
         self.operations = Operations(self._weights.has, lambda path: self.rules.vector(path).format)
         self._folding = Folding()
@@ -125,18 +130,38 @@ class Emulation:
         scalings = [arithmetic.scalings[0] for arithmetic in self.rules.arithmetics()]
         return any(scaling is not None and scaling.when == "calibrated" for scaling in scalings)
 
+    @property
+    def needs_calibrated_policy(self) -> bool:
+        """Whether a layer's second pass is decided with what samples say, see calibrated_policy.py."""
+        return any(self._is_calibrated(arithmetic) for arithmetic in self.rules.arithmetics())
+
+    def _is_calibrated(self, arithmetic: Arithmetic) -> bool:
+        policy, criterion = self.machine.policy, arithmetic.criterion
+        if policy is None or criterion is None or arithmetic.high is None:
+            return False
+        return criterion.score == CALIBRATED or policy.budget_over == "network"
+
     def calibrate(self, *args: Any, **kwargs: Any) -> None:
-        """Run the model once in torch's own arithmetic, and take the magnitudes from which calibrated scales come.
+        """Run the model on samples, and take from them what scales and the two-pass policy are calibrated on.
 
         Args:
-            args, kwargs: of the forward pass, in which any number of samples is; call it again to add more.
+            args, kwargs: of the forward pass, in which any number of samples is; called again it adds more to scales,
+                and takes the new ones for the policy.
         Raises:
             InputError: within the block.
         """
         if self._entered:
             raise InputError("calibrate: called within the block; expected before it; calibrate, then enter")
+        if self.needs_calibrated_policy:
+            self.calibrate_policy(*args, **kwargs)
         with torch.no_grad(), Tap(self.model, self._calibrate, emulates=self._emulates):
             self.model(*args, **kwargs)
+
+    def calibrate_policy(self, *args: Any, **kwargs: Any) -> None:
+        """Take from samples what the two-pass policy alone is calibrated on, as `calibrate`."""
+        if self._needs_recording:
+            self.consumers = record_first_sample(self.model, self.model, args, kwargs) | self.consumers
+        self.criteria = calibrated(self.model, self.rules, self.consumers, args, kwargs, self.seed)
 
     @property
     def not_emulated(self) -> Mapping[tuple[str, str], int]:
@@ -173,6 +198,13 @@ class Emulation:
         if op.batched and op.gemms == 1 and self._weights.holds(op.operands[1]):
             op.batched = False  # einsum makes a stack of one of what is a layer, whose rows count samples
         arithmetic = self.rules.arithmetic(op)
+        if forward and self._is_calibrated(arithmetic):
+            if op.name not in self.criteria:
+                raise InputError(
+                    f"{op.name}: its second pass is decided with calibration samples, which it has not seen; expected "
+                    "`calibrate` before the block, with samples that reach it; simulator.evaluate does so"
+                )
+            arithmetic = replace(arithmetic, criterion=self.criteria[op.name])
         consumer = self.consumers.get(op.name, Consumer()) if forward else Consumer()
         # Once as the unit gives them, once as the network wants them.
         check_fits(f"{op.name}: outputs {op.gemms} x ({op.m}, {op.n})", op.gemms * op.m * op.n, 16)

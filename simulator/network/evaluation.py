@@ -26,6 +26,7 @@ from .fit import named_failures
 from .interruption import Interruption
 from .metrics import Function, Metrics, are_classes
 from .ops import Op
+from .outputs import output_of
 from .scaled import Calibration
 from .tally import LayerTally
 from .weights import Weights
@@ -86,8 +87,9 @@ def evaluate(
         metrics: your own, name -> function of (outputs, labels) of a batch, which returns one number for each sample,
             shape (samples,); the metric is their mean over all samples, whatever the batches.
         batch: at most so many samples at a time; None for as many as keep the outputs of all layers below 4 million.
-        calibration: inputs like x, labels aside, for the scales that a rule wants calibrated; None for the first 32
-            samples of x (of its first batch).
+        calibration: inputs like x, labels aside, for the scales that a rule wants calibrated and for a two-pass policy
+            with the score sensitivity or a budget of the network; None for the first 32 samples of x (of its first
+            batch). The policy takes as many of them as keep the outputs of all layers below 4 million, at most 256.
         tolerance: of the two-pass policy; None for the machine's.
         seed: of every random choice. threads: at most so many; None for all processors available.
         progress: called with (samples done, samples in all or None if that is not known), of a batch in parts as its
@@ -127,13 +129,20 @@ def evaluate(
             for mode in modes
         }
         done, notes, odd = 0, dict.fromkeys(_notes(machine)), _NotFinite()
-        if passes["exact"].emulation.needs_calibration:
-            first = data.head(CALIBRATION_SAMPLES)
-            buffers = Buffers(model)
-            for part in first.parts(size) if calibration is None else Batches(calibration).parts(size):
-                own = part.copy()
+        scales = passes["exact"].emulation.needs_calibration
+        policy = "two_pass" in passes and passes["two_pass"].emulation.needs_calibrated_policy
+        if scales or policy:
+            given = data if calibration is None else Batches(calibration)
+            first, buffers = given.head(CALIBRATION_SAMPLES), Buffers(model)
+            if policy:
+                own = (first if calibration is None else given.head(_batch_size(consumers))).copy()
                 with buffers:
-                    passes["exact"].emulation.calibrate(*own.args, **own.kwargs)
+                    passes["two_pass"].emulation.calibrate_policy(*own.args, **own.kwargs)
+            if scales:
+                for part in first.parts(size) if calibration is None else given.parts(size):
+                    own = part.copy()
+                    with buffers:
+                        passes["exact"].emulation.calibrate(*own.args, **own.kwargs)
         for part in data.parts(size):
             # First torch's own run: what it cannot take is no fault of the emulation.
             unemulated = plain.forward(part, done)
@@ -259,26 +268,6 @@ class _Emulated(_Pass):
             self.not_compared[
                 f"{op.name}: not compared with the exact run throughout, which took another way there"
             ] = None
-
-
-def output_of(result: Any) -> Tensor:
-    """Return the outputs within what a model returned: `.logits`, "logits", or the first tensor.
-
-    Raises:
-        InputError: there is no tensor.
-    """
-    logits = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
-    for value in (result, logits, *(result.values() if isinstance(result, Mapping) else ())):
-        if isinstance(value, Tensor):
-            return value
-    if isinstance(result, tuple | list):
-        for value in result:
-            if isinstance(value, Tensor):
-                return value
-    raise InputError(
-        f"the model returned {type(result).__name__}; expected a tensor, something with .logits, or a tuple, list or "
-        "mapping with a tensor in it; wrap it in a module that returns its outputs"
-    )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from formats import Use
 from simulator.arithmetic.convolution import terms
 from simulator.arithmetic.engine import Accumulation, RandomKey, Ready, random_key
 from simulator.arithmetic.scaling import scaled as scaled_sums
+from simulator.arithmetic.scores import Sensitivity
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.stats import Stats
 from simulator.arithmetic.two_pass import two_pass
@@ -164,6 +165,9 @@ def _two_passes(
     flags = np.zeros(out.shape, np.bool_)
     overflows = 0
     for block in (op if scaled is None else scaled.op).blocks(low):
+        criterion = arithmetic.criterion
+        if criterion is not None and isinstance(criterion.score, Sensitivity):
+            criterion = replace(criterion, score=criterion.score.part(block.gemm, op.n))
         same = low.operands is not None and high.operands is not None and low.operands[1] == high.operands[1]
         gemm, rows, a, b, c = _with_ready_b(block, low, ready) if same else block
         scale: Any
@@ -176,7 +180,7 @@ def _two_passes(
             scale = scale * (_left(scaled, block, 0) * _right(scaled, block, 0))
         r = two_pass(
             a, b, low, high, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
-            criterion=arithmetic.criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
+            criterion=criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
             matrix=place.matrix(op, block), keep_scores=False,
         )  # fmt: skip
         y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)

@@ -63,7 +63,7 @@ def arithmetic(machine: Machine, name: str) -> Arithmetic:
     if name == "float32":
         return Arithmetic(name)
     if name == "exact":
-        return Arithmetic(name, _exact(low.spec))
+        return Arithmetic(name, exact_unit(low.spec))
     if name == "low":
         return Arithmetic(name, low.spec)
     if name == "high" and high is not None:
@@ -82,7 +82,8 @@ def arithmetic(machine: Machine, name: str) -> Arithmetic:
         raise InputError(f"arithmetic {name!r}: {error}; or use low, high, two_pass, exact or float32") from None
 
 
-def _exact(spec: MacSpec) -> MacSpec:
+def exact_unit(spec: MacSpec) -> MacSpec:
+    """Return a unit with the operands of another that rounds each exact inner product once, to float32."""
     return MacSpec(Exact(Use.parse("fp32")), spec.operands)
 
 
@@ -189,7 +190,7 @@ class Rules:
         low, high = (None if spec is None else _with_formats(spec, rule) for spec in (found.low, found.high))
         assert low is not None
         if self.mode == "exact":
-            return _scaled(Arithmetic("exact", _exact(low)), rule)
+            return _scaled(Arithmetic("exact", exact_unit(low)), rule)
         if (low, high) != (found.low, found.high):
             # Formats that the machine's own MACs do not have; they are computed, and not priced.
             found = replace(found, label="custom", low=low, high=high)

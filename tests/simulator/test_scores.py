@@ -135,28 +135,46 @@ def test_largest_and_smallest_look_at_the_size_alone(matrices):
 @settings(max_examples=60, deadline=None)
 @given(
     st.floats(0, 1), st.sampled_from(["kappa_prime", "largest", "random", "norm2"]),
-    st.sampled_from([0.0, 0.5, math.inf]), st.integers(0, 1000),
+    st.sampled_from([0.0, 0.5, math.inf]), st.integers(0, 1000), st.integers(0, 2**40),
 )  # fmt: skip
-def test_a_budget_is_never_exceeded_and_takes_the_largest_scores(budget, score, tolerance, seed):
+def test_a_budget_is_never_exceeded_and_takes_the_largest_scores(budget, score, tolerance, seed, first_row):
     a, b = finite("fp8_e4m3", (6, 12), seed), finite("fp8_e4m3", (12, 19), seed + 1)
-    free = simulator.two_pass(a, b, LOW, HIGH, criterion=Criterion(tolerance, score))
-    found = simulator.two_pass(a, b, LOW, HIGH, criterion=Criterion(tolerance, score, budget=budget))
-    most = math.floor(budget * 19)
+    free = simulator.two_pass(a, b, LOW, HIGH, criterion=Criterion(tolerance, score), first_row=first_row)
+    rule = Criterion(tolerance, score, budget=budget)
+    found = simulator.two_pass(a, b, LOW, HIGH, criterion=rule, first_row=first_row)
     assert not (found.recomputed & ~free.recomputed).any()
     must = free.saturated | np.isnan(free.scores)
-    for flags, wanted, first, scores_of in zip(found.recomputed, free.recomputed, must, free.scores, strict=True):
+    for i, (flags, wanted) in enumerate(zip(found.recomputed, free.recomputed, strict=True)):
+        row = (first_row + i) % (1 << 20)
+        most = math.floor(budget * 19 * (row + 1)) - math.floor(budget * 19 * row)
+        assert abs(most - budget * 19) <= 1
         assert flags.sum() == min(most, wanted.sum())
-        order = sorted(np.flatnonzero(wanted), key=lambda i: (not first[i], 0 if first[i] else -scores_of[i], i))
-        assert sorted(order[:most]) == list(np.flatnonzero(flags))
+        rank = {j: (0, 0) if must[i, j] else (1, -free.scores[i, j]) for j in np.flatnonzero(wanted)}
+        assert sorted(sorted(rank, key=lambda j: (*rank[j], j))[:most]) == list(np.flatnonzero(flags))
+
+
+@given(st.floats(0, 1), st.integers(1, 8), st.integers(1, 300))
+@settings(max_examples=60, deadline=None)
+def test_the_rows_up_to_any_one_keep_to_the_budget(budget, n, rows):
+    """Also where a row has so few outputs that its share is less than one."""
+    rule = Criterion(0.0, "largest", budget=budget)
+    v = np.ones((rows, n))
+    flags = ~rule.keep(v, v, np.zeros(v.shape, np.bool_))
+    spent = np.cumsum(flags.sum(axis=1))
+    assert (spent <= budget * n * np.arange(1, rows + 1) * (1 + 2**-50)).all()
+    assert spent[-1] > budget * n * rows - 1 - 1e-9
 
 
 def test_a_budget_does_not_see_how_rows_are_divided(matrices):
     a, b, c = matrices
     rule = Criterion(0.0, "largest", budget=0.2)
     whole = simulator.two_pass(a, b, LOW, HIGH, c=c, criterion=rule)
-    parts = [simulator.two_pass(a[i : i + 3], b, LOW, HIGH, c=c, criterion=rule).recomputed for i in range(0, 17, 3)]
+    parts = [
+        simulator.two_pass(a[i : i + 3], b, LOW, HIGH, c=c, criterion=rule, first_row=i).recomputed
+        for i in range(0, 17, 3)
+    ]
     assert (np.concatenate(parts) == whole.recomputed).all()
-    assert (whole.recomputed.sum(axis=1) == 4).all()
+    assert whole.recomputed.sum() == math.floor(0.2 * 23 * 17)
 
 
 @pytest.mark.parametrize("budget", [-0.1, 1.1, math.nan, True, "x"])

@@ -1,0 +1,222 @@
+"""What of a two-pass policy is calibrated on samples: the score sensitivity, and the shares of a network's budget.
+
+In low-precision accumulation the absolute error of an inner product grows with its partial sums, hardly with the
+smallness of its result. So the score that weighs absolute errors is measured: of each layer the root mean square error
+of the first pass where the activation gets v, by bins of v; and of each of its columns the root mean square change of
+the network's outputs (2-norm) for a unit change behind the activation, from backward passes with random signs
+(Hutchinson's estimate of a sum of squares). A threshold on the scores of all layers then shares out a budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from simulator.arithmetic.activations import SLOPE
+from simulator.arithmetic.engine import Accumulation
+from simulator.arithmetic.scores import Product, Seen, Sensitivity, score_of
+from simulator.arithmetic.two_pass import CALIBRATED, Criterion
+from simulator.errors import InputError
+
+from .consumers import Consumer
+from .ops import FORWARD, INPUT_GRADIENT, Convolution, Op
+from .outputs import output_of
+from .rules import Arithmetic, Rules, exact_unit
+from .tap import Tap
+
+_BINS = 64
+_PROBES = 8
+# Outputs of a layer that are kept to make bins and thresholds of.
+_KEPT = 1 << 16
+
+
+@dataclass
+class _Layer:
+    """What is collected of a layer: all of its outputs are counted, some of its rows are kept.
+
+    Args:
+        criterion: of its two passes. activation: what consumes it. macs: K of an output. outputs: how many there were.
+        v, errors, scores: of the rows that are kept, (rows, N) each, and v with the number of its product.
+        slopes: sum over all rows of phi'(v)**2, by column. gradients: mean over probes of the sums of (d/dv)**2.
+    """
+
+    criterion: Criterion
+    activation: str
+    macs: int
+    outputs: int = 0
+    v: list[tuple[int, NDArray[np.float64]]] = field(default_factory=list)
+    errors: list[NDArray[np.float64]] = field(default_factory=list)
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
+    slopes: NDArray[np.float64] | float = 0.0
+    gradients: NDArray[np.float64] | float = 0.0
+
+    def sensitivity(self) -> Sensitivity:
+        """Return the calibrated score."""
+        v, errors = (np.concatenate([x.ravel() for x in parts]) for parts in ([v for _, v in self.v], self.errors))
+        finite = np.isfinite(errors)
+        v, errors = v[finite], errors[finite]
+        edges = np.quantile(v, np.arange(1, _BINS) / _BINS) if v.size else np.zeros(_BINS - 1)
+        bins = np.searchsorted(edges, v)
+        squares = np.bincount(bins, errors * errors, _BINS) / np.maximum(np.bincount(bins, minlength=_BINS), 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effect = np.sqrt(np.where(self.slopes > 0, self.gradients / self.slopes, 0.0))
+        return Sensitivity(edges, np.sqrt(squares), np.atleast_1d(effect), self.macs)
+
+
+def calibrated(
+    model: nn.Module,
+    rules: Rules,
+    consumers: Mapping[str, Consumer],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    seed: int = 0,
+) -> dict[str, Criterion]:
+    """Return the criteria of the layers that run in two passes, by name, with what samples say. Statistical estimates.
+
+    The network runs once on exact sums, and goes back _PROBES times in torch's own arithmetic.
+
+    Args:
+        model: in the mode in which it will run. rules: of its layers. consumers: of a recording pass.
+        args, kwargs: samples, as of a forward pass. seed: of the signs.
+    Raises:
+        InputError: a layer with scaled operands.
+    """
+    layers: dict[str, _Layer] = {}
+
+    def execute(op: Op) -> Tensor | None:
+        if op.phase == INPUT_GRADIENT and op.name in layers:
+            layers[op.name].gradients += _squares(op) / _PROBES
+        arithmetic = rules.arithmetic(op) if op.phase == FORWARD and op.macs else None
+        if arithmetic is None or arithmetic.criterion is None or arithmetic.low is None:
+            return None
+        if arithmetic.scaled:
+            raise InputError(
+                f"layers: {op.name}: got scaled operands with policy.score: {CALIBRATED} or a budget of the network; "
+                "expected plain ones; leave out the scales, or take another score and budget_over: layer"
+            )
+        consumer = consumers.get(op.name, Consumer())
+        layer = layers.setdefault(op.name, _Layer(arithmetic.criterion, consumer.activation, op.k))
+        return op.tensor(_collect(layer, op, arithmetic, consumer))
+
+    with _differentiable(model, args, kwargs) as (own_args, own_kwargs, leaves), Tap(model, execute):
+        y = output_of(model(*own_args, **own_kwargs))
+        signs = torch.Generator().manual_seed(seed)
+        wanted = [leaf for leaf in leaves if y.requires_grad]
+        for probe in range(_PROBES if wanted else 0):
+            along = torch.randint(0, 2, y.shape, generator=signs) * 2 - 1
+            torch.autograd.grad(y, wanted, along.to(y.dtype), retain_graph=probe < _PROBES - 1, allow_unused=True)
+    return _criteria(layers, rules)
+
+
+def _collect(layer: _Layer, op: Op, arithmetic: Arithmetic, consumer: Consumer) -> NDArray[Any]:
+    """Return the exact outputs of an Op; note how far those of the first pass are off."""
+    assert arithmetic.low is not None
+    low, exact = op.on(arithmetic.low), op.on(exact_unit(arithmetic.low))
+    out = np.empty((op.gemms, op.m, op.n), exact.dtype)
+    slopes = np.zeros((op.gemms, op.n))
+    stride = max(1, op.gemms * op.m * op.n // _KEPT)
+    for block in op.blocks(low):
+        scale, shift = (1.0, 0.0) if consumer.affine is None else (op.columns(f, block.gemm) for f in consumer.affine)
+        first = Accumulation(low, block.a, block.b, block.c)
+        out[block.gemm, block.rows] = Accumulation(exact, block.a, block.b, block.c).dense()[0]
+        v = first.dense()[0].astype(np.float64) * scale + shift
+        truth = out[block.gemm, block.rows].astype(np.float64) * scale + shift
+        with np.errstate(over="ignore", invalid="ignore"):
+            slopes[block.gemm] += (SLOPE[layer.activation](truth.copy()) ** 2).sum(axis=0)
+        some = slice(0, v.shape[0], stride)
+        layer.v.append((block.gemm, v[some]))
+        layer.errors.append((v - truth)[some])
+        if layer.criterion.score != CALIBRATED:
+            product = Product(first, layer.criterion.side_format)
+            seen = Seen(v, layer.activation, slice(0, v.shape[0]), product, scale, shift)
+            layer.scores.append(score_of(layer.criterion.score)(seen)[some])
+    layer.outputs += out.size
+    # Columns of a stack of products are places in it, of which no two need to mean the same.
+    layer.slopes += slopes.sum() if op.batched else slopes.ravel()
+    return out
+
+
+def _squares(op: Op) -> NDArray[np.float64] | float:
+    """Return the sums of squares of the gradients that an Op of the way back begins with, by column."""
+    dy = op.operands[0].astype(np.float64)
+    if op.batched:
+        return float((dy * dy).sum())
+    found: NDArray[np.float64] = (dy * dy).sum(axis=(0, *range(3, dy.ndim)) if isinstance(op, Convolution) else 1)
+    return found.ravel()
+
+
+@contextmanager
+def _differentiable(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any, list[Tensor]]]:
+    """Give copies of the inputs that have gradients, or where none is a float, parameters that have."""
+    leaves: list[Tensor] = []
+    copies: dict[int, Tensor] = {}  # an input given twice stays one
+
+    def copy(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            return leaf
+        if id(leaf) not in copies:
+            leaves.append(leaf.detach().clone().requires_grad_())
+            copies[id(leaf)] = leaves[-1].clone()  # in which a model may write
+        return copies[id(leaf)]
+
+    frozen = []
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        args, kwargs = tree_map(copy, (args, dict(kwargs)))
+        if not leaves:
+            parameters = [p for p in tree_leaves(list(model.parameters())) if p.is_floating_point()]
+            frozen = [p for p in parameters if not p.requires_grad]
+            leaves += parameters
+        try:
+            for p in frozen:
+                p.requires_grad_(True)
+            yield args, kwargs, leaves
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
+
+
+def _criteria(layers: Mapping[str, _Layer], rules: Rules) -> dict[str, Criterion]:
+    found = {}
+    for name, layer in layers.items():
+        score: Any = layer.criterion.score
+        if score == CALIBRATED:
+            score = layer.sensitivity()
+            layer.scores = [
+                score.part(gemm, v.shape[1])(Seen(v, layer.activation, slice(0, len(v)))) for gemm, v in layer.v
+            ]
+        found[name] = replace(layer.criterion, score=score)
+    policy = rules.machine.policy
+    if policy is None or policy.budget is None or policy.budget_over == "layer":
+        return found
+    own = [name for name, layer in layers.items() if layer.criterion.budget != policy.budget]
+    if own:
+        raise InputError(
+            f"layers: {own[0]}: got a budget of its own with policy.budget_over: network; expected none, or layer; "
+            "change one of the two"
+        )
+    shares = _shares(list(layers.values()), policy.budget)
+    return {name: replace(one, budget=share) for (name, one), share in zip(found.items(), shares, strict=True)}
+
+
+def _shares(layers: list[_Layer], budget: float) -> list[float]:
+    """Return the share of each layer's outputs that lies above one threshold, which spends a budget of all MACs."""
+    scores, weights = [], []
+    for layer in layers:
+        found = np.concatenate([part.ravel() for part in layer.scores])
+        scores.append(np.where(np.isnan(found), np.inf, found))
+        weights.append(np.full(found.size, layer.macs * layer.outputs / max(1, found.size)))
+    every, weight = np.concatenate(scores), np.concatenate(weights)
+    order = np.argsort(-every, kind="stable")
+    spent = np.cumsum(weight[order])
+    over = int(np.searchsorted(spent, budget * weight.sum(), side="right"))
+    threshold = every[order][over] if over < every.size else -math.inf
+    return [float(np.count_nonzero(s > threshold) / max(1, s.size)) for s in scores]

@@ -1,0 +1,30 @@
+"""The outputs within what a model returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from simulator.errors import InputError
+
+
+def output_of(result: Any) -> Tensor:
+    """Return the outputs within what a model returned: `.logits`, "logits", or the first tensor.
+
+    Raises:
+        InputError: there is no tensor.
+    """
+    logits = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    for value in (result, logits, *(result.values() if isinstance(result, Mapping) else ())):
+        if isinstance(value, Tensor):
+            return value
+    if isinstance(result, tuple | list):
+        for value in result:
+            if isinstance(value, Tensor):
+                return value
+    raise InputError(
+        f"the model returned {type(result).__name__}; expected a tensor, something with .logits, or a tuple, list or "
+        "mapping with a tensor in it; wrap it in a module that returns its outputs"
+    )

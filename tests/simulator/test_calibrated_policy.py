@@ -1,0 +1,179 @@
+"""What a two-pass policy takes from samples: the score sensitivity and the shares of a budget of the network."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+import simulator  # noqa: E402
+from simulator.arithmetic.scores import Sensitivity  # noqa: E402
+from simulator.errors import InputError  # noqa: E402
+from simulator.hardware import load_hardware  # noqa: E402
+from simulator.network import bundled  # noqa: E402
+from simulator.network.emulation import Emulation  # noqa: E402
+
+NPU = load_hardware("npu")
+
+
+def machine(score="sensitivity", budget=0.2, over="network", tolerance=0.0):
+    policy = replace(NPU.policy, score=score, budget=budget, budget_over=over, tolerance=tolerance)
+    return replace(NPU, policy=policy)
+
+
+def rand(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def network(*layers):
+    torch.manual_seed(5)
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, 0, 0.4)
+    return nn.Sequential(*layers)
+
+
+def criteria(model, *args, on=None):
+    run = Emulation(model, on or machine())
+    run.calibrate(*args)
+    return run.criteria
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh(), nn.SiLU(), nn.Identity()])
+def test_the_effect_is_that_of_a_unit_change_behind_the_activation(activation):
+    """With one output the random signs have no say, and the effect is the weight that comes next."""
+    model = network(nn.Linear(6, 9), activation, nn.Linear(9, 1))
+    found = criteria(model, rand(40, 6))
+    np.testing.assert_allclose(found["2"].score.effect, [1.0], rtol=1e-6)
+    # The slope is that at the exact sums of quantised operands, the gradient torch's own there.
+    np.testing.assert_allclose(found["0"].score.effect, model[2].weight.detach().abs()[0], rtol=1e-4)
+
+
+def test_of_several_outputs_the_effect_is_the_norm_as_estimated():
+    model = network(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 10))
+    effect = criteria(model, rand(400, 6))["0"].score.effect
+    expected = model[2].weight.detach().norm(dim=0).numpy()
+    np.testing.assert_allclose(effect, expected, rtol=0.35)
+    assert np.corrcoef(effect, expected)[0, 1] > 0.9
+
+
+def test_the_errors_are_those_of_the_first_pass():
+    model, x = network(nn.Linear(50, 20)), rand(64, 50)
+    score = criteria(model, x)["0"].score
+    w, b = model[0].weight.detach().numpy().T, model[0].bias.detach().numpy()
+    low = simulator.matmul(x.numpy(), w, NPU.mac.low.spec, c=b).astype(np.float64)
+    exact = simulator.matmul(x.numpy(), w, "fp8_e4m3/sat -> exact(fp32)", c=b).astype(np.float64)
+    bins = np.searchsorted(score.edges, low)
+    assert score.macs == 50 and len(score.errors) == len(score.edges) + 1
+    for i in (0, 7, len(score.edges)):
+        expected = np.sqrt(np.mean((low - exact)[bins == i] ** 2))
+        assert score.errors[i] == pytest.approx(expected, rel=1e-12)
+    assert score.errors.max() > 0
+
+
+def test_a_score_is_error_times_slope_times_effect():
+    score = Sensitivity(np.array([0.0]), np.array([0.5, 2.0]), np.array([3.0, 5.0]), 4)
+    seen = simulator.arithmetic.scores.Seen(np.array([[-1.0, -1.0], [1.0, np.nan]]), "relu", slice(0, 2))
+    assert np.array_equal(score(seen), [[0.0, 0.0], [2.0 * 3.0 / 2.0, np.nan]], equal_nan=True)
+
+
+def test_groups_and_stacks_have_effects_of_their_own():
+    model = network(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(6 * 9, 1))
+    found = criteria(model, rand(30, 4, 5, 5))["0"].score
+    assert found.effect.shape == (6,)
+    assert np.array_equal(found.part(1, 3).effect, found.effect[3:])
+    weight = model[2].weight.detach().reshape(6, 9)
+    np.testing.assert_allclose(found.effect, weight.square().mean(dim=1).sqrt(), rtol=1e-4)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    with torch.no_grad():
+        attention.eval()
+        run = Emulation(attention, machine())
+        x = rand(3, 5, 8)
+        run.calibrate(x, x, x)
+        with run:
+            attention(x, x, x)
+    assert {one.score.effect.size for name, one in run.criteria.items()} >= {1}
+    assert sum(layer.recomputed_outputs for layer in run.result.layers) > 0
+
+
+def test_inputs_that_are_no_floats_leave_gradients_to_the_parameters():
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1)).requires_grad_(False)
+    found = criteria(model, torch.arange(20).reshape(4, 5) % 10)
+    assert (found["1"].score.effect > 0).any()
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+# --- what becomes of it -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = bundled.digits()
+    return x[:100], y[:100], x[500:628]
+
+
+def evaluated(digits, on):
+    x, y, calibration = digits
+    return simulator.evaluate(bundled.load("mlp"), on, x, y, calibration=calibration)
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.2])
+def test_a_budget_of_the_network_is_kept_and_goes_where_it_helps(digits, budget):
+    errors = {}
+    for score in ("kappa_prime", "random", "largest", "sensitivity"):
+        found = evaluated(digits, machine(score, budget))
+        share = sum(layer.recomputed_macs for layer in found.layers) / sum(layer.macs for layer in found.layers)
+        assert 0.8 * budget < share <= budget
+        errors[score] = found.forward_error["two_pass"]
+    assert errors["sensitivity"] < min(errors[score] for score in ("random", "largest"))
+    assert errors["sensitivity"] < errors["kappa_prime"] * {0.05: 0.65, 0.2: 1 / 3}[budget]
+
+
+def test_no_division_of_the_samples_shows(digits):
+    x, y, calibration = digits
+    model = bundled.load("mlp")
+    results = [simulator.evaluate(model, machine(), x, y, calibration=calibration, batch=n) for n in (100, 33)]
+    assert results[0].forward_error == results[1].forward_error
+    assert [a.recomputed_outputs for a in results[0].layers] == [b.recomputed_outputs for b in results[1].layers]
+
+
+def test_emulate_wants_samples_first():
+    model, x = network(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4)), rand(20, 6)
+    with (
+        pytest.raises(InputError, match=r"0: its second pass is decided with calibration samples, which it has not"),
+        simulator.emulate(model, machine()),
+    ):
+        model(x)
+    run = simulator.emulate(model, machine())
+    run.calibrate(x)
+    with run:
+        model(x)
+    assert 0 < sum(layer.recomputed_macs for layer in run.result.layers) <= 0.2 * 20 * (54 + 36)
+
+
+def test_what_cannot_be_calibrated_is_refused():
+    model, x = network(nn.Linear(6, 9)), rand(20, 6)
+    scaled = Emulation(model, machine(), {"0": {"activations": {"per": "tensor"}}})
+    with pytest.raises(InputError, match=r"layers: 0: got scaled operands with policy.score: sensitivity"):
+        scaled.calibrate(x)
+    own = Emulation(model, machine(), {"0": {"policy": {"budget": 0.5}}})
+    with pytest.raises(InputError, match=r"layers: 0: got a budget of its own with policy.budget_over: network"):
+        own.calibrate(x)
+
+
+def test_a_budget_of_the_network_wants_a_budget(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "array: {rows: 8, columns: 8}\n"
+        "mac: {low: fp8_e4m3 -> fma(fp8_e4m3), high: fp8_e4m3 -> fma(fp16)}\n"
+        "policy: {budget_over: network}\n"
+    )
+    with pytest.raises(InputError, match=r"policy.budget_over: got network without a budget; expected policy.budget"):
+        load_hardware(path)
