@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from simulator.arithmetic.activations import KAPPA_PRIME
+from simulator.arithmetic.activations import KAPPA_PRIME, SLOPE
 
 mp = pytest.importorskip("mpmath")
 
@@ -43,6 +43,22 @@ def test_kappa_prime_is_the_derivative_over_the_value(name):
             phi = ACTIVATIONS[name](at)
             expected = abs(mp.diff(ACTIVATIONS[name], at, h=mp.mpf(10) ** -25) / phi) if phi else mp.mpf(0)
             assert abs(mp.mpf(got) - expected) <= 2e-14 * expected, (x, got, float(expected))
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"leaky_relu"}))
+def test_slopes_are_the_derivatives(name):
+    rng = np.random.default_rng(SEED + 1)
+    v = np.concatenate([3 * rng.normal(size=40), 1e-3 * rng.normal(size=20), [-30.0, -8.0, 8.0, 30.0]])
+    with mp.workdps(60), np.errstate(all="ignore"):
+        for x, got in zip(map(float, v), map(float, SLOPE[name](v.copy())), strict=True):
+            expected = mp.diff(ACTIVATIONS[name], mp.mpf(x), h=mp.mpf(10) ** -25)
+            assert abs(mp.mpf(got) - expected) <= 1e-14 * max(1, abs(expected)), (x, got, float(expected))
+
+
+def test_each_activation_has_a_slope():
+    assert SLOPE.keys() == KAPPA_PRIME.keys()
+    assert SLOPE["relu"](np.array([-1.0, -0.0, 0.0, 2.0])).tolist() == [0, 1, 1, 1]
+    assert (np.abs(SLOPE["leaky_relu"](np.array([-1.0, 2.0]))) >= [0.01, 1]).all()
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
