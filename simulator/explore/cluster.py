@@ -15,6 +15,8 @@ from .work import Outcome, Task, compute
 
 # Tasks that wait at each worker, so that none is idle while an outcome travels, and few are lost with it.
 _AHEAD = 2
+# Workers for each processor, each of which takes some hundred MB.
+_MOST = 4
 # Seconds for a scheduler to answer, and for its first worker to come.
 _PATIENCE_S = 20
 # Times that a task may lose its worker before it counts as failed.
@@ -29,13 +31,19 @@ class Cluster:
         scheduler: address of an existing cluster in place of them, such as tcp://host:8786.
         threads: of each worker; None: the processors divided by the workers.
     Raises:
-        InputError: fewer than one worker or thread.
+        InputError: fewer than one worker or thread, or far more workers than processors.
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None, threads: int | None = None) -> None:
         for name, count in (("workers", workers), ("threads", threads)):
             if count is not None and count < 1:
                 raise InputError(f"sweep: {name}: got {count}; expected at least 1; give more, or leave it out")
+        most = _MOST * len(os.sched_getaffinity(0))
+        if workers is not None and workers > most:
+            raise InputError(
+                f"sweep: workers: got {workers:,}; expected at most {most:,}, {_MOST} for each processor here; give "
+                "fewer, or a cluster with scheduler"
+            )
         self.workers, self.scheduler, self.threads = workers, scheduler, threads
 
     def outcomes(self, batches: Iterable[list[Task]], most: int) -> Iterator[list[Outcome]]:

@@ -16,6 +16,7 @@ pytest.importorskip("distributed")
 
 import simulator
 from simulator.cost import Gemm, price
+from simulator.errors import InputError
 from simulator.explore import Plan, Store, forecast, read_plan, sweep
 from simulator.explore.export import export
 from simulator.explore.plan import planned
@@ -337,6 +338,14 @@ def test_no_workers_and_no_threads_are_refused(tmp_path, option):
     done = command("sweep", file(tmp_path), "--out", "out", f"--{option}", 0, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (f"ulpsim: error: sweep: {option}: got 0; expected at least 1; give more, or leave it out\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_far_more_workers_than_processors_are_refused(tmp_path):
+    with pytest.raises(
+        InputError, match=r"sweep: workers: got 100,000; expected at most \d+, 4 for each processor here"
+    ):
+        sweep(plan=read_plan(file(tmp_path)), out=tmp_path / "out", workers=100_000)
     assert not (tmp_path / "out").exists()
 
 
