@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +46,7 @@ class Cluster:
             )
         self.workers, self.scheduler, self.threads = workers, scheduler, threads
 
-    def outcomes(self, batches: Iterable[list[Task]], most: int) -> Iterator[list[Outcome]]:
+    def outcomes(self, batches: Iterable[list[Task]], most: int) -> Generator[list[Outcome]]:
         """Yield the outcomes of batches of tasks as they come, in no order.
 
         Args:
@@ -100,9 +100,10 @@ class Cluster:
 
     def _wait_for_workers(self, client: Any) -> None:
         try:
-            with _there():
-                client.wait_for_workers(1, timeout=_PATIENCE_S)
-        except TimeoutError:
+            client.wait_for_workers(1, timeout=_PATIENCE_S)
+        except (OSError, RuntimeError) as error:
+            if not isinstance(error, TimeoutError):
+                raise _gone() from None
             raise InputError(
                 f"sweep: --scheduler {self.scheduler}: has no worker after {_PATIENCE_S} s; expected one; start some "
                 f"with `dask worker {self.scheduler}`"
@@ -175,11 +176,9 @@ def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> 
 
 @contextmanager
 def _there() -> Iterator[None]:
-    """Say of a call to the cluster that fails, but for one that took too long, that it went away."""
+    """Say of a call to the cluster that fails that it went away."""
     try:
         yield
-    except TimeoutError:
-        raise
     except (OSError, RuntimeError):
         raise _gone() from None
 

@@ -47,16 +47,19 @@ def forecast(plan: Plan, out: str | os.PathLike[str], workers: int | None = None
     begun = time.perf_counter()
     to_compute: dict[str, bool] = {}
     some: dict[str, Task] = {}
-    for place, point in enumerate(planned(plan)):
+    possible = 0
+    for point in planned(plan):
         to_compute[point.key] = point.task is not None
-        if point.task is not None and place & (place + 1) == 0:  # the first, second, fourth, eighth, ...
-            some[point.key] = point.task
+        if point.task is not None:
+            possible += 1
+            if possible & (possible - 1) == 0:  # the first, second, fourth, eighth, ...
+                some[point.key] = point.task
     planning_s = time.perf_counter() - begun
     known: dict[str, float] = {}
     if is_store(Path(out)):
         with Store(Path(out)) as store:
             known = store.known(to_compute)
-    remaining = [key for key, possible in to_compute.items() if possible and key not in known]
+    remaining = [key for key, computes in to_compute.items() if computes and key not in known]
     took = [seconds for seconds in known.values() if seconds]
     if remaining and not took:
         took = _tried(list(some.values()))

@@ -44,6 +44,10 @@ def combinations(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"sweep: {twice}: varies twice; expected it once; remove one")
+    for name in names:
+        above = next((other for other in names if name.startswith(f"{other}.")), None)
+        if above is not None:
+            raise InputError(f"sweep: {name}: varies below {above}, which varies as a whole; expected one; remove one")
     total = math.prod(len(values) for _, values in axes)
     if total > MOST_POINTS:
         raise InputError(f"sweep: got {total:,} points; expected at most {MOST_POINTS:,}; take shorter lists")
@@ -133,8 +137,8 @@ def _range(keys: str, form: Mapping[str, Any]) -> list[Any]:
     if step is not None:
         if step <= 0 or last < first or scale == "log":
             raise _no_range(keys, form)
-        count = math.floor((last - first) / step * (1 + 2**-50)) + 1
-        return [first + i * step for i in range(min(count, MOST_POINTS + 1))]
+        steps_there = min((last - first) / step * (1 + 2**-50), MOST_POINTS)
+        return [first + i * step for i in range(math.floor(steps_there) + 1)]
     if not isinstance(steps, int) or not 2 <= steps <= MOST_POINTS or (scale == "log" and min(first, last) <= 0):
         raise _no_range(keys, form)
     between = range(1, steps - 1)

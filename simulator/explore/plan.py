@@ -134,6 +134,15 @@ def planned(plan: Plan) -> Iterator[Planned]:
     templates: dict[str, Template] = {}
     contents = _Contents(plan)
     points = grid(plan)
+    if "flagged" in points[0] and not plan.cost_only:
+        raise InputError(
+            "sweep: flagged: varies in a sweep that runs, where flags are measured; expected it with cost; remove it"
+        )
+    idle = [key for key in points[0] if key in OWN_KEYS and key not in ("hw", "flagged")]
+    if idle and plan.cost_only and plan.gemms is not None:
+        raise InputError(
+            f"sweep: {idle[0]}: varies beside gemms, which are all that is priced; expected one of the two; remove one"
+        )
     # What all points share is the plan's own.
     if "hw" not in points[0]:
         templates[plan.hw] = Template(plan.hw)

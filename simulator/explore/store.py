@@ -81,7 +81,7 @@ class Store:
     """
 
     def __init__(self, path: Path, create: bool = False) -> None:
-        self.path = path / FILE if path.is_dir() or (create and not path.suffix) else path
+        self.path = path / FILE if path.is_dir() or (create and not path.is_file()) else path
         if not create and not is_store(path):
             raise InputError(f"{path}: holds no store of runs; expected {FILE}, which a sweep writes; check the path")
         try:
@@ -93,9 +93,14 @@ class Store:
             ) from None
         with self._failures():
             self._base = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode=WAL")
-            self._base.execute("PRAGMA synchronous=NORMAL")
-            self._open()
+            try:
+                self._check()  # before anything is written
+                self._base.execute("PRAGMA journal_mode=WAL")
+                self._base.execute("PRAGMA synchronous=NORMAL")
+                self._open()
+            except BaseException:
+                self._base.close()
+                raise
 
     def __enter__(self) -> Store:
         return self
@@ -183,18 +188,23 @@ class Store:
         with self._transaction():
             return sum(self._base.execute("DELETE FROM points WHERE key = ?", (key,)).rowcount for key in keys)
 
-    def _open(self) -> None:
-        version = self._base.execute("PRAGMA user_version").fetchone()[0]
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def _check(self) -> None:
+        """Refuse a database of others, and one of a later version."""
+        version, tables = self._base.execute("PRAGMA user_version").fetchone()[0], self._tables()
+        if tables and not {"points", "sweeps"} <= tables:
+            raise InputError(f"{self.path}: is no store of runs; expected one; check the path")
         if version > _VERSION:
             raise InputError(
                 f"{self.path}: a store of version {version}; expected at most {_VERSION}; install a later ulpsim"
             )
-        if version == 0:
+
+    def _open(self) -> None:
+        if self._base.execute("PRAGMA user_version").fetchone()[0] == 0:
             with self._transaction():
-                tables = {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                if tables and tables != {"points", "sweeps"}:
-                    raise InputError(f"{self.path}: is no store of runs; expected one; check the path")
-                if not tables:  # or another process was first
+                if not self._tables():  # or another process was first
                     for statement in filter(str.strip, _TABLES.split(";")):
                         self._base.execute(statement)
                 self._base.execute(f"PRAGMA user_version = {_VERSION}")

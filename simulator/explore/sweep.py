@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -120,8 +121,9 @@ def sweep(
     first = list(islice(points, TOGETHER))  # which shows what is wrong with the plan, before there is a store
     with Store(Path(out), create=True) as store:
         run = _Run(store, plan, size, progress)
-        for outcome in run.outcomes(_groups(first, points), cluster):
-            run.keep(outcome)
+        with closing(run.outcomes(_groups(first, points), cluster)) as outcomes:  # and the workers, if the disk is full
+            for outcome in outcomes:
+                run.keep(outcome)
         store.shorten(plan.name, size)
         return Sweep(store.path, plan.name, run.placed, run.computed, store.sweeps()[plan.name].failed)
 
@@ -143,7 +145,7 @@ class _Run:
         self._left = size
         self.computed = 0
 
-    def outcomes(self, groups: Iterator[list[Planned]], cluster: Cluster) -> Iterator[Outcome]:
+    def outcomes(self, groups: Iterator[list[Planned]], cluster: Cluster) -> Generator[Outcome]:
         """Yield the outcomes of all points that the store does not have, in no order."""
         batches = self._batches(groups)
         batch = next(batches, None)
@@ -154,8 +156,9 @@ class _Run:
             yield from compute(batch)  # sooner done than a worker is started
             return
         begun = [batch] if following is None else [batch, following]
-        for outcomes in cluster.outcomes(chain(begun, batches), self._left):
-            yield from outcomes
+        with closing(cluster.outcomes(chain(begun, batches), self._left)) as together:
+            for outcomes in together:
+                yield from outcomes
 
     def keep(self, outcome: Outcome) -> None:
         """Put a point into the store."""

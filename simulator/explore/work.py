@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import time
 import traceback
@@ -136,7 +137,8 @@ def load(inputs: Inputs) -> Loaded:
     from simulator.network.model_files import load_model
     from simulator.network.samples import load_samples
 
-    model = load_model(inputs.model, inputs.weights, False, inputs.seed)
+    # A copy: a name in a module of the user's may be a network that other weights are read into later.
+    model = copy.deepcopy(load_model(inputs.model, inputs.weights, False, inputs.seed))
     samples = load_samples(inputs.data, inputs.samples, model)
     return Loaded(model, samples, Digests(network_digest(model), samples_digest(samples)))
 

@@ -126,6 +126,7 @@ def test_whole_numbers_at_equal_distances_stay_whole():
         ({"a": {"from": 0, "to": 2, "steps": 3, "scale": "log"}}, None, "got the range"),
         ({"a": {"from": 1, "to": "2", "steps": 3}}, None, "got the range"),
         ({"a": {"from": 1, "to": 2, "by": 3}}, None, "got the range"),
+        ({"a": {"from": 0, "to": 1e308, "step": 1e-10}}, None, "sweep: got 1,000,001 points; expected at most"),
         ({"a": {"from": 0, "to": 1e7, "step": 1}}, None, "sweep: got 1,000,001 points; expected at most 1,000,000"),
         ({"a": [1]}, ["x"], "sweep: only: got 'x'; expected mappings of keys to values"),
         ({"a": [1]}, [{"b": 1}], "sweep: only: b: does not vary; expected one of a; remove it or let it vary"),

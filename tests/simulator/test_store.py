@@ -73,14 +73,24 @@ def test_there_is_no_store(tmp_path):
         Store(tmp_path)
 
 
-def test_a_database_of_others_is_refused_and_left_alone(tmp_path):
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_database_of_others_is_refused_and_left_alone(tmp_path, version):
     path = tmp_path / "runs.sqlite"
-    with sqlite3.connect(path) as base:
-        base.execute("CREATE TABLE theirs (a)")
-    with pytest.raises(InputError, match=r"is no store of runs; expected one"):
-        Store(tmp_path, create=True)
-    with sqlite3.connect(path) as base:
-        assert base.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+    base = sqlite3.connect(path)
+    base.execute("CREATE TABLE theirs (a)")
+    base.execute(f"PRAGMA user_version = {version}")
+    base.close()
+    before = path.read_bytes()
+    for create in (True, False):
+        with pytest.raises(InputError, match=r"is no store of runs; expected one"):
+            Store(tmp_path, create=create)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs.sqlite"]
+
+
+def test_a_directory_may_have_a_dot_in_its_name(tmp_path):
+    with Store(tmp_path / "runs.2026", create=True) as store:
+        assert store.path == tmp_path / "runs.2026" / "runs.sqlite"
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):

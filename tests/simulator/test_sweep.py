@@ -220,6 +220,69 @@ def test_a_dry_run_says_how_many_and_how_long(tmp_path):
     assert found["seconds"] > 0 and not (tmp_path / "out").exists()
 
 
+def test_a_forecast_of_points_of_which_the_first_are_refused(tmp_path):
+    plan = Plan("s", "npu", {"array.rows": [0, -1, 8]}, cost_only=True, gemms=[(8, 8, 8)])
+    found = forecast(plan, tmp_path / "out")
+    assert (found.points, found.remaining) == (3, 1) and found.seconds > 0
+
+
+def test_weights_of_one_network_of_a_module_do_not_mix(tmp_path, monkeypatch):
+    """The same object has other weights for each point; each point has those of its key, whatever the order."""
+    import torch
+
+    (tmp_path / "nets_of_test.py").write_text("from torch import nn\nNET = nn.Linear(4, 3).requires_grad_(False)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    np.savez(tmp_path / "x.npz", x=x.numpy(), y=np.zeros(6, np.int64))
+    varied = {"weights": []}
+    for name in "ab":
+        varied["weights"].append(str(tmp_path / f"{name}.pt"))
+        torch.save(torch.nn.Linear(4, 3).state_dict(), varied["weights"][-1])
+    inputs = Inputs("nets_of_test:NET", data=str(tmp_path / "x.npz"))
+    a, b = (point.task for point in planned(Plan("s", "npu", varied, inputs)))
+    first, second, again = compute([a, b, a])
+    assert (first.error, second.error, again.error) == (None, None, None)
+    assert first.record["metrics"] == again.record["metrics"] != second.record["metrics"]
+
+
+def test_plain_attributes_and_buffers_that_are_not_kept_decide_too(tmp_path, monkeypatch):
+    (tmp_path / "attributes_of_test.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, scale, shift):\n"
+        "        super().__init__()\n"
+        "        self.scale = scale\n"
+        "        self.register_buffer('shift', torch.tensor(shift), persistent=False)\n"
+        "        self.l = nn.Linear(4, 3)\n"
+        "        nn.init.ones_(self.l.weight)\n"
+        "        nn.init.zeros_(self.l.bias)\n"
+        "    def forward(self, x):\n"
+        "        return self.l(x) * self.scale + self.shift\n"
+        "def a(): return Net(1.0, 0.0)\n"
+        "def b(): return Net(1000.0, 0.0)\n"
+        "def c(): return Net(1.0, 5.0)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
+    models = {"model": [f"attributes_of_test:{name}" for name in "abca"]}
+    keys = [point.key for point in planned(Plan("s", "npu", models, Inputs(data=str(tmp_path / "x.npz"))))]
+    assert len(set(keys)) == 3 and keys[0] == keys[3]
+
+
+@pytest.mark.parametrize(
+    ("varied", "settings", "message"),
+    [
+        ({"flagged": [0.0, 0.5]}, {}, "sweep: flagged: varies in a sweep that runs"),
+        ({"model": ["mlp", "cnn"]}, {"cost_only": True, "gemms": [(8, 8, 8)]}, "sweep: model: varies beside gemms"),
+        ({"array.rows": [8], "array": [{"rows": 32}]}, {}, "sweep: array.rows: varies below array"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(tmp_path, varied, settings, message):
+    with pytest.raises(InputError, match=message):
+        sweep("npu", varied, out=tmp_path / "out", samples=5, **settings)
+    assert not (tmp_path / "out").exists()
+
+
 def test_points_that_are_only_priced(tmp_path):
     text = """
     hw: npu
