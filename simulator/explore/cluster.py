@@ -101,13 +101,13 @@ class Cluster:
     def _wait_for_workers(self, client: Any) -> None:
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)
-        except (OSError, RuntimeError) as error:
-            if not isinstance(error, TimeoutError):
-                raise _gone() from None
+        except TimeoutError:
             raise InputError(
                 f"sweep: --scheduler {self.scheduler}: has no worker after {_PATIENCE_S} s; expected one; start some "
                 f"with `dask worker {self.scheduler}`"
             ) from None
+        except (OSError, RuntimeError):
+            raise _gone() from None
 
 
 def _local(local_cluster: Any, workers: int) -> Any:

@@ -1,6 +1,6 @@
 """The store of computed points: one SQLite file, one transaction a point, addressed by what was computed.
 
-A point is found by a key that covers all that decides on its result: see identity.py. Only the process that collects
+A point is found by a key of what decides on its result: see identity.py. Only the process that collects
 the results writes, so that a worker may die at any moment; what is committed stays when that process dies too, or the
 disk is full. Write-ahead logging: a failure of the whole machine may lose the last points, and never harms the file.
 """

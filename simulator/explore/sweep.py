@@ -136,7 +136,7 @@ def _groups(first: list[Planned], others: Iterator[Planned]) -> Iterator[list[Pl
 
 
 class _Run:
-    """One call of sweep. Only points on their way are in memory; those before are in the store, those after planned."""
+    """One call of sweep. Machines and records are in memory of points on their way alone."""
 
     def __init__(self, store: Store, plan: Plan, size: int, progress: Progress | None) -> None:
         self._store, self._plan, self._progress = store, plan, progress
