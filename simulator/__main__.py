@@ -339,17 +339,23 @@ def run_sweep(
     from .commands import sweep
     from .report import to_a_reader
 
-    if only_plan:
-        with to_a_reader():
-            sweep.dry_run(file, out, workers, json)
-        return
     try:
-        with to_a_reader(), _progress("point") as progress:
-            whole = sweep.run(file, out, workers, scheduler, threads, json, progress)
+        # What the user's code prints must not come between the points and their reader.
+        with redirect_stdout(sys.stderr) if json else nullcontext(), _progress("point") as progress:
+            if only_plan:
+                planned = sweep.dry_run(file, out, workers, scheduler, threads, progress)
+            else:
+                found = sweep.run(file, out, workers, scheduler, threads, progress)
     except KeyboardInterrupt:
-        print(f"ulpsim: interrupted; the points so far are in {out}, and the same command goes on", file=sys.stderr)
+        so_far = "" if only_plan else f"; the points so far are in {out}, and the same command goes on"
+        print(f"ulpsim: interrupted{so_far}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    if not whole:
+    with to_a_reader():
+        if only_plan:
+            sweep.show_forecast(*planned, json)
+            return
+        sweep.show(found, json)
+    if found.failed:
         raise typer.Exit(3)
 
 
@@ -371,6 +377,19 @@ def show_runs(
     from .commands import runs
     from .report import to_a_reader
 
+    jobs = {
+        "--show": show,
+        "--export": export,
+        "--remove": remove or None,
+        "--remove-outdated": remove_outdated or None,
+    }
+    given = [option for option, value in jobs.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"runs: got {' and '.join(given)}; expected one of them; give one after the other")
+    if sweep is not None and export is None:
+        raise InputError("runs: got --sweep without --export; expected both or none; leave --sweep out")
+    if json and given and given != ["--show"]:
+        raise InputError(f"runs: got --json with {given[0]}, which prints no record; expected it alone; leave it out")
     with to_a_reader():
         if show is not None:
             runs.show_one(store, show)

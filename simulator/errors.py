@@ -12,6 +12,14 @@ class MissingLibraryError(InputError, ImportError):
     """A library of an optional extra is not installed: the message says how to install it."""
 
 
+def missing(what: str, library: str | None, extra: str) -> MissingLibraryError:
+    """Return the error of something that needs a library which is not there."""
+    return MissingLibraryError(
+        f"{what}: needs {library}, which is not installed; expected the extra {extra}; install it with "
+        f"pip install 'ulpsim[{extra}]'"
+    )
+
+
 def first_line(error: BaseException) -> str:
     """Return what a library's exception says, in one line that fits in a message of ours."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

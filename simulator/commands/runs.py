@@ -12,28 +12,32 @@ from rich.table import Table
 
 from simulator.errors import InputError
 from simulator.explore import Counts, Point, Store
-from simulator.explore.export import export
+from simulator.explore.export import as_json, export
 from simulator.report.console import print_view, standard_output
-from simulator.report.figures import counted, printable, quantity, shorten
+from simulator.report.figures import counted, printable, quantity
 from simulator.versions import NUMERICS
+
+_ROWS = 50
+_LONGEST = 60  # characters of an error in the list
 
 
 def show_all(path: str, json: bool) -> None:
     """List sweeps and points of a store."""
     with Store(Path(path)) as store:
-        sweeps, points = store.sweeps(), list(store.points())
+        sweeps, count = store.sweeps(), len(store)
+        points = list(store.points(None if json else _ROWS))
     if json:
         listed = [{key: value for key, value in asdict(point).items() if key != "record"} for point in points]
         of = {name: counts._asdict() for name, counts in sweeps.items()}
-        sys.stdout.write(json_module.dumps({"sweeps": of, "points": listed}, indent=2) + "\n")
+        _write({"sweeps": of, "points": listed})
         return
-    title = f"{printable(path)}: {counted(len(points), 'point')}, {counted(len(sweeps), 'sweep')}"
-    latest = points[-_ROWS:]
-    more = [f"the latest {_ROWS} of these; all of them with --json"] if len(points) > _ROWS else []
-    print_view(standard_output(), title, *([_sweeps(sweeps)] if sweeps else []), _points(latest), *more)
+    title = f"{printable(path)}: {counted(count, 'point')}, {counted(len(sweeps), 'sweep')}"
+    more = [f"the latest {_ROWS} of these; all of them with --json"] if count > _ROWS else []
+    print_view(standard_output(), title, *([_sweeps(sweeps)] if sweeps else []), _points(points), *more)
 
 
-_ROWS = 50
+def _write(record: Mapping[str, object]) -> None:
+    sys.stdout.write(json_module.dumps(as_json(record), indent=2, allow_nan=False) + "\n")
 
 
 def _sweeps(sweeps: Mapping[str, Counts]) -> Table:
@@ -53,7 +57,7 @@ def _points(points: Sequence[Point]) -> Table:
         table.add_column(heading)
     for point in points:
         machine = point.identity.get("machine", {}).get("name", "–")
-        result = "done" if point.record is not None else f"failed: {shorten(point.error or '', 60)}"
+        result = "done" if point.record is not None else f"failed: {_beginning(point.error or '')}"
         if point.numerics != NUMERICS:
             result += f" (outdated: numerics {point.numerics}, now {NUMERICS})"
         took = quantity(point.seconds, "s")
@@ -61,11 +65,15 @@ def _points(points: Sequence[Point]) -> Table:
     return table
 
 
+def _beginning(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
 def show_one(path: str, key: str) -> None:
     """Print a point in full, as JSON."""
     with Store(Path(path)) as store:
         point = store.point(key)
-    sys.stdout.write(json_module.dumps(asdict(point), indent=2) + "\n")
+    _write(asdict(point))
 
 
 def export_sweep(path: str, sweep: str | None, target: str) -> None:
@@ -86,7 +94,7 @@ def export_sweep(path: str, sweep: str | None, target: str) -> None:
 def remove_outdated(path: str) -> None:
     """Remove points that earlier numerics computed, which no sweep takes any more."""
     with Store(Path(path)) as store:
-        count = store.remove([point.key for point in store.points() if point.numerics != NUMERICS])
+        count = store.remove(store.outdated(NUMERICS))
     print_view(standard_output(), f"{printable(path)}: {counted(count, 'point')} removed")
 
 

@@ -4,104 +4,126 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
-from simulator.explore import Forecast, Plan, Sweep, forecast, read_plan, sweep
+from simulator.explore import Forecast, Place, Plan, Point, Sweep, forecast, read_plan, sweep
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 
-Progress = Callable[[float, int | None], None]
+Progress = Callable[[int, int], None]
 
 
-def run(
-    path: str,
-    out: str,
-    workers: int | None,
-    scheduler: str | None,
-    threads: int | None,
-    json: bool,
-    progress: Progress,
-) -> bool:
-    """Run a sweep file and print its points; return whether all have a result.
+def run(path: str, out: str, workers: int | None, scheduler: str | None, threads: int | None, tell: Progress) -> Sweep:
+    """Run a sweep file.
 
     Raises:
         InputError: what is wrong with the file, the cluster or the store.
     """
-    found = sweep(
-        plan=read_plan(path), out=out, workers=workers, scheduler=scheduler, threads=threads,
-        progress=progress,
+    return sweep(
+        plan=read_plan(path), out=out, workers=workers, scheduler=scheduler, threads=threads, progress=tell
     )  # fmt: skip
+
+
+def show(found: Sweep, json: bool) -> None:
+    """Print the points of a sweep."""
     if json:
         sys.stdout.write(json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
     else:
-        print_view(standard_output(), _title(found), _table(found), *_rest(found))
-    return not found.failed
+        points = found.first(_ROWS)
+        print_view(standard_output(), _title(found), _table(points), *_errors(points), *_rest(found))
 
 
-def dry_run(path: str, out: str, workers: int | None, json: bool) -> None:
-    """Print how many points a sweep file has, and how long the missing ones would take."""
+def dry_run(
+    path: str, out: str, workers: int | None, scheduler: str | None, threads: int | None, tell: Progress
+) -> tuple[Plan, Forecast]:
+    """Return how many points a sweep file has, and how long the missing ones would take."""
     plan = read_plan(path)
-    found = forecast(plan, out, workers)
+    return plan, forecast(plan, out, workers, scheduler, threads, tell)
+
+
+def show_forecast(plan: Plan, found: Forecast, json: bool) -> None:
+    """Print what a sweep would do."""
     if json:
         sys.stdout.write(json_module.dumps(found.to_dict(), indent=2) + "\n")
-        return
-    print_view(standard_output(), _forecast(plan, found))
+    else:
+        print_view(standard_output(), _forecast(plan, found))
 
 
 def _forecast(plan: Plan, found: Forecast) -> str:
     known = f", of which {found.known:,} are known" if found.known else ""
+    refused = f", {found.refused:,} refused" if found.refused else ""
+    took = "a time unknown, since all that were tried failed"
+    if found.seconds is not None:
+        took = f"about {quantity(found.seconds, 's')} on {counted(found.workers, 'worker')} (estimate)"
     return (
-        f"{printable(plan.name)}: {counted(found.points, 'point')}{known}; {found.remaining:,} to compute, in about "
-        f"{quantity(found.seconds, 's')} on {counted(found.workers, 'worker')} (estimate)"
+        f"{printable(plan.name)}: {counted(found.points, 'point')}{known}{refused}; {found.remaining:,} to compute, "
+        f"in {took}"
     )
 
 
 def _title(found: Sweep) -> str:
     failed = f", {found.failed:,} failed" if found.failed else ""
     return (
-        f"{printable(found.name)}: {counted(len(found.points), 'point')}, {found.computed:,} computed now{failed}; "
+        f"{printable(found.name)}: {counted(len(found.places), 'point')}, {found.computed:,} computed now{failed}; "
         f"in {found.store}"
     )
 
 
-# What the table shows of a point's own mode: two passes, or its one MAC.
-_COLUMNS = ("accuracy", "cycles", "latency", "energy")
+# What the table shows of a point, in its machine's own mode: two passes if it has them, or else the low one.
+_COLUMNS = ("mode", "accuracy", "cycles", "latency", "energy")
 _ROWS = 200  # more than these nobody reads
+_ERRORS = 10
 
 
 def _rest(found: Sweep) -> list[str]:
-    more = len(found.points) - _ROWS
+    more = len(found.places) - _ROWS
     return [f"and {counted(more, 'more point')}: see --json, or `runs` with --export"] if more > 0 else []
 
 
-def _table(found: Sweep) -> Table:
-    names = list(dict.fromkeys(name for parameters, _ in found.points for name in parameters))
+def _table(points: Sequence[tuple[Place, Point | None]]) -> Table:
+    names = list(dict.fromkeys(name for place, _ in points for name in place.parameters))
     table = Table(box=None, pad_edge=False)
     for name in names:
         table.add_column(printable(name))
     for heading in _COLUMNS:
-        table.add_column(heading, justify="right")
-    for parameters, point in found.points[:_ROWS]:
-        shown = [printable(str(parameters.get(name, ""))) for name in names]
-        if point is None or point.record is None:
-            table.add_row(*shown, printable("not computed" if point is None else f"failed: {point.error}"))
-            continue
-        table.add_row(*shown, *_figures(point.record))
+        table.add_column(heading, justify="left" if heading == "mode" else "right")
+    for place, point in points:
+        table.add_row(*_parameters(place, names), *_figures(None if point is None else point.record))
     return table
 
 
-def _figures(record: Mapping[str, Any]) -> list[str]:
+def _parameters(place: Place, names: Sequence[str]) -> list[str]:
+    return [printable(str(place.parameters.get(name, ""))) for name in names]
+
+
+def _figures(record: Mapping[str, Any] | None) -> list[str]:
+    missing = "–"
+    if record is None:
+        return ["failed", *[missing] * (len(_COLUMNS) - 1)]
     totals = record["totals"]
     mode = "two_pass" if totals["two_pass"] else "low"
     of = totals[mode] or {}
     accuracy = (record.get("accuracy") or {}).get(mode)
-    missing = "–"
     return [
+        mode,
         missing if accuracy is None else percent(accuracy),
         short_count(of["cycles"]) if of else missing,
         quantity(of["latency_s"], "s") if of else missing,
         quantity(of["energy_j"], "J") if of else missing,
     ]
+
+
+def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[str]:
+    """Return what failed, each error once with the number of points that have it."""
+    of: dict[str, int] = {}
+    for place, point in points:
+        error = place.error if point is None else point.error
+        if point is None and place.error is None:
+            error = "removed from the store"
+        if error is not None:
+            of[error] = of.get(error, 0) + 1
+    lines = [f"failed{'' if count == 1 else f' ({count} points)'}: {printable(text)}" for text, count in of.items()]
+    return lines[:_ERRORS] + ([f"and {len(lines) - _ERRORS} other errors"] if len(lines) > _ERRORS else [])

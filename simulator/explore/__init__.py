@@ -2,7 +2,7 @@
 
 from .forecast import Forecast, forecast
 from .plan import Plan, read_plan
-from .store import Counts, Point, Store
+from .store import Counts, Place, Point, Store
 from .sweep import Sweep, sweep
 
-__all__ = ["Counts", "Forecast", "Plan", "Point", "Store", "Sweep", "forecast", "read_plan", "sweep"]
+__all__ = ["Counts", "Forecast", "Place", "Plan", "Point", "Store", "Sweep", "forecast", "read_plan", "sweep"]

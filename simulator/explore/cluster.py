@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from simulator.errors import InputError, MissingLibraryError, first_line
+from simulator.errors import InputError, first_line, missing
+from simulator.hardware.quantities import describe
 
 from .work import Outcome, Task, compute
 
 # Tasks that wait at each worker, so that none is idle while an outcome travels, and few are lost with it.
 _AHEAD = 2
-# Workers for each processor, each of which takes some hundred MB.
+# Workers for each processor, each of which takes some hundred MB, and threads of a worker for each.
 _MOST = 4
 # Seconds for a scheduler to answer, and for its first worker to come.
-_PATIENCE_S = 20
-# Times that a task may lose its worker before it counts as failed.
-_LOST = 3
+_ANSWER_S = 20
+# Times that a task which lost its worker goes to another, and that a start of workers which failed is repeated.
+_RETRIES = 3
 
 
 class Cluster:
@@ -31,18 +33,27 @@ class Cluster:
         scheduler: address of an existing cluster in place of them, such as tcp://host:8786.
         threads: of each worker; None: the processors divided by the workers.
     Raises:
-        InputError: fewer than one worker or thread, or far more workers than processors.
+        InputError: fewer than one worker or thread, far more than processors here, or workers beside a scheduler.
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None, threads: int | None = None) -> None:
-        for name, count in (("workers", workers), ("threads", threads)):
-            if count is not None and count < 1:
-                raise InputError(f"sweep: {name}: got {count}; expected at least 1; give more, or leave it out")
         most = _MOST * len(os.sched_getaffinity(0))
-        if workers is not None and workers > most:
+        for name, count in (("workers", workers), ("threads", threads)):
+            if count is None:
+                continue
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InputError(
+                    f"sweep: {name}: got {describe(count)}; expected a whole number from 1; give one, or leave it out"
+                )
+            if scheduler is None and count > most:
+                raise InputError(
+                    f"sweep: {name}: got {count:,}; expected at most {most:,}, {_MOST} for each processor here; give "
+                    "fewer, or a cluster with scheduler"
+                )
+        if scheduler is not None and (not isinstance(scheduler, str) or workers is not None):
             raise InputError(
-                f"sweep: workers: got {workers:,}; expected at most {most:,}, {_MOST} for each processor here; give "
-                "fewer, or a cluster with scheduler"
+                f"sweep: scheduler: got {describe(scheduler)}{'' if workers is None else ' beside workers'}; expected "
+                "the address of a cluster, which has its own workers; write e.g. tcp://host:8786, alone"
             )
         self.workers, self.scheduler, self.threads = workers, scheduler, threads
 
@@ -57,20 +68,34 @@ class Cluster:
         with self._client(most) as (client, threads):
             yield from _stream(client, batches, threads)
 
+    def size(self) -> tuple[int, int | None]:
+        """Return how many workers there are or would be, and the threads of each if that is known.
+
+        Raises:
+            InputError: there is no cluster at the address.
+        """
+        if self.scheduler is None:
+            return self._local(math.inf)
+        with self._client(1) as (client, threads):
+            return len(_workers(client)), threads
+
+    def _local(self, most: float) -> tuple[int, int]:
+        """Return how many workers are spawned for so many tasks, and the threads of each."""
+        processors = len(os.sched_getaffinity(0))
+        workers = int(max(1, min(self.workers or processors, most)))
+        return workers, self.threads or max(1, processors // workers)
+
     @contextmanager
     def _client(self, most: int) -> Iterator[tuple[Any, int | None]]:
         try:
             import dask
             from distributed import Client, LocalCluster
         except ImportError as error:
-            raise MissingLibraryError(
-                f"sweep: needs {error.name}, which is not installed; expected the extra explore; install it with "
-                "pip install 'ulpsim[explore]'"
-            ) from None
+            raise missing("sweep", error.name, "explore") from None
         settings = {
             # Workers are spawned, since fork() after a parallel region of OpenMP hangs.
             "distributed.worker.multiprocessing-method": "spawn",
-            "distributed.scheduler.allowed-failures": _LOST,
+            "distributed.scheduler.allowed-failures": _RETRIES,
             # In place of dask's own, which has malloc return memory after every large array: 1.8 times as slow here.
             "distributed.nanny.pre-spawn-environ": {
                 "OMP_NUM_THREADS": 1,
@@ -81,7 +106,7 @@ class Cluster:
         with dask.config.set(settings), _quiet("distributed", "distributed.client"):
             if self.scheduler is not None:
                 try:
-                    client = Client(self.scheduler, timeout=_PATIENCE_S)
+                    client = Client(self.scheduler, timeout=_ANSWER_S)
                 except (OSError, ValueError) as error:
                     raise InputError(
                         f"sweep: --scheduler {self.scheduler}: no cluster answers ({first_line(error)}); expected the "
@@ -92,30 +117,28 @@ class Cluster:
                     self._wait_for_workers(client)
                     yield client, self.threads
                 return
-            processors = len(os.sched_getaffinity(0))
-            workers = max(1, min(self.workers or processors, most))
-            threads = self.threads or max(1, processors // workers)
-            with _local(LocalCluster, workers) as cluster, Client(cluster) as client:
+            workers, threads = self._local(most)
+            with _spawned(LocalCluster, workers) as cluster, Client(cluster) as client:
                 yield client, threads
 
     def _wait_for_workers(self, client: Any) -> None:
         try:
-            client.wait_for_workers(1, timeout=_PATIENCE_S)
+            client.wait_for_workers(1, timeout=_ANSWER_S)
         except TimeoutError:
             raise InputError(
-                f"sweep: --scheduler {self.scheduler}: has no worker after {_PATIENCE_S} s; expected one; start some "
+                f"sweep: --scheduler {self.scheduler}: has no worker after {_ANSWER_S} s; expected one; start some "
                 f"with `dask worker {self.scheduler}`"
             ) from None
-        except (OSError, RuntimeError):
-            raise _gone() from None
+        except (OSError, RuntimeError) as error:
+            raise _gone(error) from None
 
 
-def _local(local_cluster: Any, workers: int) -> Any:
+def _spawned(local_cluster: Any, workers: int) -> Any:
     """Spawn workers; one that dies as it starts takes all with it, and they are started again."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(1)  # a worker imports a script that sweeps as it is imported: said where it began
     error: Exception | None = None
-    for _ in range(_LOST):
+    for _ in range(_RETRIES):
         try:
             return local_cluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address="127.0.0.1:0"
@@ -124,8 +147,8 @@ def _local(local_cluster: Any, workers: int) -> Any:
             error = failed
     assert error is not None
     raise InputError(
-        f"sweep: workers cannot be started ({first_line(error)}); expected a program that they can import; in a script "
-        'of your own call sweep below `if __name__ == "__main__":`'
+        f"sweep: workers cannot be started ({first_line(error)}); expected a program that they can import: a file, and "
+        'sweep called below `if __name__ == "__main__":` in it'
     )
 
 
@@ -153,7 +176,7 @@ def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> 
 
     def supply() -> None:
         with _there():
-            most = _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+            most = _AHEAD * max(1, len(_workers(client)))
         while len(running) < most and (batch := next(waiting, None)) is not None:
             with _there():
                 future = client.submit(compute, batch, threads, pure=False)
@@ -170,8 +193,12 @@ def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> 
         elif future.status == "error":
             yield list(_lost(batch, future.exception()))
         else:
-            raise _gone()
+            raise _gone(RuntimeError(f"a task was {future.status}"))
         supply()
+
+
+def _workers(client: Any) -> Any:
+    return client.scheduler_info(n_workers=-1)["workers"]
 
 
 @contextmanager
@@ -179,14 +206,14 @@ def _there() -> Iterator[None]:
     """Say of a call to the cluster that fails that it went away."""
     try:
         yield
-    except (OSError, RuntimeError):
-        raise _gone() from None
+    except (OSError, RuntimeError) as error:
+        raise _gone(error) from None
 
 
-def _gone() -> InputError:
+def _gone(error: BaseException) -> InputError:
     return InputError(
-        "sweep: the cluster went away; all points that came back are kept; run the same again with a running cluster, "
-        "it goes on from there"
+        f"sweep: the cluster went away ({first_line(error)}); all points that came back are kept; run the same again "
+        "with a running cluster, it goes on from there"
     )
 
 
@@ -195,10 +222,10 @@ def _lost(batch: Iterable[Task], error: BaseException) -> Iterator[Outcome]:
 
     if isinstance(error, KilledWorker):
         message = (
-            f"its worker died {_LOST + 1} times; expected it to live, perhaps with more memory; run the same again, it "
-            "is tried again"
+            f"its worker died {_RETRIES + 1} times; expected it to live, perhaps with more memory; run the same again, "
+            "it is tried again"
         )
     else:
         message = f"no worker could take it up ({first_line(error)}); expected the same ulpsim there; install it"
     for task in batch:
-        yield Outcome(task.key, None, message, False, 0.0)
+        yield Outcome(task.key, None, message, 0.0)

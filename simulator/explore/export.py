@@ -1,52 +1,75 @@
-"""Points as tables: a row each, a column for each parameter and each number of the results."""
+"""Points as rows: nested, as JSON has them, and flat, as tables have them."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.errors import InputError, MissingLibraryError, first_line
+from simulator.errors import InputError, first_line, missing
 
-from .store import Point
+from .store import Place, Point
 
 if TYPE_CHECKING:
     import pandas
 
 WRITERS = {".csv": "to_csv", ".parquet": "to_parquet"}
 
+# What of a record a sweep shows of each point; all of it is in the store.
+_RESULTS = ("accuracy", "agreement", "forward_error", "metrics", "totals", "warnings")
 
-def columns(parameters: Mapping[str, Any], point: Point | None) -> dict[str, Any]:
-    """Return a point as flat columns: its parameters, then NAME_MODE of what a record says by mode."""
-    found: dict[str, Any] = {key: value if _scalar(value) else json.dumps(value) for key, value in parameters.items()}
-    found["key"] = None if point is None else point.key
-    found["error"] = None if point is None else point.error
-    found["seconds"] = None if point is None else point.seconds
+
+def row(place: Place, point: Point | None) -> dict[str, Any]:
+    """Return a point with its parameters as plain data."""
     record = {} if point is None or point.record is None else point.record
-    for name in ("accuracy", "agreement", "forward_error"):
-        for mode, value in (record.get(name) or {}).items():
-            found[f"{name}_{mode}"] = value
-    for metric, by_mode in record.get("metrics", {}).items():
-        for mode, value in by_mode.items():
-            found[f"{metric}_{mode}"] = value
+    return {
+        "parameters": as_json(place.parameters, _as_written),
+        "key": place.key,
+        "error": place.error if point is None else point.error,
+        "seconds": None if point is None else point.seconds,
+        **{name: as_json(record[name]) for name in _RESULTS if name in record},
+    }
+
+
+def as_json(value: Any, nonfinite: Callable[[float], Any] = lambda value: None) -> Any:
+    """Return plain data with what JSON has no number for replaced, by null if left out."""
+    if isinstance(value, Mapping):
+        return {name: as_json(item, nonfinite) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item, nonfinite) for item in value]
+    return nonfinite(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_written(value: float) -> str:
+    """Return an infinity or NaN as a machine file writes it."""
+    return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+
+
+def columns(place: Place, point: Point | None) -> dict[str, Any]:
+    """Return a point as flat columns: its parameters, then NAME_MODE of what a record says by mode."""
+    parameters = {key: value if _scalar(value) else json.dumps(value) for key, value in place.parameters.items()}
+    record = {} if point is None or point.record is None else point.record
+    by_mode = {name: record.get(name) or {} for name in ("accuracy", "agreement", "forward_error")}
+    by_mode |= record.get("metrics", {})
+    found = {f"{name}_{mode}": value for name, values in by_mode.items() for mode, value in values.items()}
     for mode, totals in record.get("totals", {}).items():
-        for name, value in (totals or {}).items():
-            found[f"{name}_{mode}"] = value
-    return found
+        found |= {f"{name}_{mode}": value for name, value in (totals or {}).items()}
+    return {**parameters, **{name: row(place, point)[name] for name in ("key", "error", "seconds")}, **found}
 
 
-def frame(points: Iterable[tuple[Mapping[str, Any], Point | None]]) -> pandas.DataFrame:
+def frame(points: Iterable[tuple[Place, Point | None]]) -> pandas.DataFrame:
     """Return points as a DataFrame; needs pandas."""
     try:
         import pandas
     except ImportError:
-        raise _missing("pandas") from None
-    return pandas.DataFrame([columns(parameters, point) for parameters, point in points])
+        raise missing("export", "pandas", "explore") from None
+    return pandas.DataFrame([columns(place, point) for place, point in points])
 
 
-def export(points: Iterable[tuple[Mapping[str, Any], Point | None]], path: str | os.PathLike[str]) -> int:
+def export(points: Iterable[tuple[Place, Point | None]], path: str | os.PathLike[str]) -> int:
     """Write points to a .csv or .parquet file, in place of one that is there; return how many.
 
     Raises:
@@ -57,16 +80,15 @@ def export(points: Iterable[tuple[Mapping[str, Any], Point | None]], path: str |
         raise InputError(f"{target}: got the ending {target.suffix!r}; expected .csv or .parquet; rename it")
     table = frame(points)
     for name in table.columns:
-        values = table[name].dropna()
-        if len(set(map(type, values))) > 1 and not all(isinstance(value, int | float) for value in values):
-            table[name] = values.map(str)  # a Parquet column has one type
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+        if not _of_one_type(table[name].dropna()):
+            table[name] = table[name].map(str, na_action="ignore")
+    beside = target.with_name(f".{os.getpid()}{target.suffix}")
     try:
         getattr(table, WRITERS[target.suffix])(beside, index=False)
         beside.replace(target)
     except ImportError:
-        raise _missing("pyarrow") from None
-    except OSError as error:
+        raise missing("export", "pyarrow", "explore") from None
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{target}: cannot be written ({first_line(error)}); expected a writable path; check it"
         ) from None
@@ -75,11 +97,12 @@ def export(points: Iterable[tuple[Mapping[str, Any], Point | None]], path: str |
     return len(table)
 
 
-def _missing(library: str) -> MissingLibraryError:
-    return MissingLibraryError(
-        f"export: needs {library}, which is not installed; expected the extra explore; install it with "
-        "pip install 'ulpsim[explore]'"
-    )
+def _of_one_type(values: Iterable[Any]) -> bool:
+    """Whether a column of a Parquet file can hold values as they are: text, booleans or numbers of 64 bits."""
+    kinds = {
+        "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value) for value in values
+    }
+    return len(kinds) < 2 and all(not isinstance(value, int) or abs(value) < 2**63 for value in values)
 
 
 def _scalar(value: Any) -> bool:

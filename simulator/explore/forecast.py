@@ -6,29 +6,35 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from .plan import Plan, planned
+from .cluster import Cluster
+from .plan import Plan, grid, planned
 from .store import Store, is_store
-from .sweep import TOGETHER
+from .sweep import TOGETHER, Progress, directory
 from .work import Task, compute, load
 
 # A point is tried whole if a run on so few samples lets expect that it takes no longer than this.
-_FEW, _PATIENCE_S = 50, 20.0
+_FEW, _LONGEST_TRIAL_S = 50, 20.0
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a sweep would do: points in all, of these known and to compute, and the seconds that it would take.
+    """What a sweep would do.
 
-    The seconds are an estimate: those of the points that the store has, or of some that were tried.
+    Args:
+        points: in all. known: of these, the ones that the store has. refused: the ones that can be no point.
+        remaining: to compute; points that come to the same are computed once.
+        seconds: that this would take, an estimate: by points that the store has, or by some that were tried here; None
+            if all that were tried failed.
+        workers: on so many.
     """
 
     points: int
     known: int
+    refused: int
     remaining: int
-    seconds: float
+    seconds: float | None
     workers: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,52 +42,70 @@ class Forecast:
         return asdict(self)
 
 
-def forecast(plan: Plan, out: str | os.PathLike[str], workers: int | None = None) -> Forecast:
+def forecast(
+    plan: Plan,
+    out: str | os.PathLike[str],
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Forecast:
     """Return what a sweep would do; where the store has none of its points, some are tried, and not kept.
 
     Args:
-        plan: of the sweep. out: directory of the store, which need not exist. workers: None for one a processor.
+        plan: of the sweep. out: directory of the store, which need not exist. workers, scheduler, threads: as for
+            sweep. progress: called with (points planned, points in all).
     Raises:
-        InputError: what is wrong with the plan or the store.
+        InputError: what is wrong with the plan as a whole, the cluster or the store.
     """
+    cluster, path = Cluster(workers, scheduler, threads), directory(out)
+    parameters = grid(plan)
+    points = planned(plan, parameters)
+    count, of_each = cluster.size()
     begun = time.perf_counter()
-    to_compute: dict[str, bool] = {}
-    some: dict[str, Task] = {}
-    possible = 0
-    for point in planned(plan):
-        to_compute[point.key] = point.task is not None
+    keys: list[str] = []
+    some: list[Task] = []
+    for done, point in enumerate(points, 1):
         if point.task is not None:
-            possible += 1
-            if possible & (possible - 1) == 0:  # the first, second, fourth, eighth, ...
-                some[point.key] = point.task
+            keys.append(point.task.key)
+            if len(keys) & (len(keys) - 1) == 0:  # the first, second, fourth, eighth, ...
+                some.append(point.task)
+        if progress is not None:
+            progress(done, len(parameters))
     planning_s = time.perf_counter() - begun
     known: dict[str, float] = {}
-    if is_store(Path(out)):
-        with Store(Path(out)) as store:
-            known = store.known(to_compute)
-    remaining = [key for key, computes in to_compute.items() if computes and key not in known]
-    took = [seconds for seconds in known.values() if seconds]
-    if remaining and not took:
-        took = _tried(list(some.values()))
-    each = sum(took) / len(took) if took else 0.0
-    count = workers or len(os.sched_getaffinity(0))
-    batches = -(-len(remaining) // TOGETHER) if plan.cost_only else len(remaining)
-    seconds = max(planning_s, each * len(remaining) / max(1, min(count, batches)))
-    return Forecast(len(to_compute), len(known), len(remaining), seconds, count)
+    if is_store(path):
+        with Store(path) as store:
+            known = store.known(dict.fromkeys(keys))
+    remaining = set(keys) - set(known)
+    took = list(known.values()) or (_tried(some, of_each) if remaining else [])
+    seconds = None
+    if took or not remaining:
+        batches = -(-len(remaining) // TOGETHER) if plan.cost_only else len(remaining)
+        each = sum(took) / max(1, len(took))
+        seconds = max(planning_s, each * len(remaining) / max(1, min(count, batches)))
+    return Forecast(
+        len(parameters), sum(key in known for key in keys), len(parameters) - len(keys), len(remaining), seconds, count
+    )
 
 
-def _tried(tasks: Sequence[Task]) -> list[float]:
-    """Return about how many seconds points take: those that are priced, or the first of those that run."""
+def _tried(tasks: Sequence[Task], threads: int | None) -> list[float]:
+    """Return about how many seconds points take: those that are priced, or the first that runs."""
     if tasks[0].workload is not None:
-        return [_seconds(task) for task in tasks]
-    task = tasks[0]
-    samples = load(task.inputs).samples.size
-    few = replace(task.inputs, samples=min(samples, _FEW))
-    expected = _seconds(replace(task, inputs=few, digests=load(few).digests)) * samples / min(samples, _FEW)
-    return [_seconds(task) if expected <= _PATIENCE_S else expected]
+        return [seconds for task in tasks if (seconds := _seconds(task, threads)) is not None]
+    for task in tasks:
+        samples = load(task.inputs).samples.size
+        few = replace(task.inputs, samples=min(samples, _FEW))
+        seconds = _seconds(replace(task, inputs=few, digests=load(few).digests), threads)
+        if seconds is None:
+            continue
+        expected = seconds * samples / min(samples, _FEW)
+        whole = _seconds(task, threads) if expected <= _LONGEST_TRIAL_S else None
+        return [expected if whole is None else whole]
+    return []
 
 
-def _seconds(task: Task) -> float:
-    begun = time.perf_counter()
-    compute([task])
-    return time.perf_counter() - begun
+def _seconds(task: Task, threads: int | None) -> float | None:
+    """Return how long a task takes here; None if it fails."""
+    (outcome,) = compute([task], threads)
+    return None if outcome.record is None else outcome.seconds

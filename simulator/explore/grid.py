@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,6 @@ from simulator.hardware.quantities import describe
 
 MOST_POINTS = 10**6
 _RANGE_KEYS = ("from", "to", "step", "steps", "scale")
-
-# What varies besides the machine: keys of a sweep's own.
-OWN_KEYS = ("hw", "model", "data", "weights", "samples", "seed", "flagged")
 
 
 def combinations(
@@ -29,8 +27,9 @@ def combinations(
 
     Args:
         varied: values by key: a list, or a range {from, to, step} or {from, to, steps, scale: linear | log}, ends
-            included; keys with a comma between them vary together, through lists of as many values. Mappings stand for
-            keys further down: {array: {rows: [8, 16]}} is {array.rows: [8, 16]}.
+            included, and decimal as they are written: 0.1 to 0.3 in steps of 0.1 is 0.1, 0.2, 0.3. Keys with a comma
+            between them vary together, through lists of as many values. Mappings stand for keys further down:
+            {array: {rows: [8, 16]}} is {array.rows: [8, 16]}.
         only: conditions, of which a point must fulfil one to stay; each has by key a value, a list of values or an
             interval {from, to}, ends included, either of which may be left out, and is fulfilled if all keys fit.
         exclude: the same of those that a point must not fulfil.
@@ -50,7 +49,7 @@ def combinations(
             raise InputError(f"sweep: {name}: varies below {above}, which varies as a whole; expected one; remove one")
     total = math.prod(len(values) for _, values in axes)
     if total > MOST_POINTS:
-        raise InputError(f"sweep: got {total:,} points; expected at most {MOST_POINTS:,}; take shorter lists")
+        raise InputError(f"sweep: got a grid of {total:,} points; expected at most {MOST_POINTS:,}; take shorter lists")
     kept, left_out = _conditions("only", only, names), _conditions("exclude", exclude, names)
     points = []
     for chosen in itertools.product(*(values for _, values in axes)):
@@ -80,9 +79,11 @@ def _leaves(varied: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]
 def _axis(keys: str, form: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Return the keys that vary together and their values."""
     names = tuple(name.strip() for name in keys.split(","))
+    if isinstance(form, np.ndarray):
+        form = form.tolist()
     if isinstance(form, Mapping):
         values = _range(keys, form)
-    elif isinstance(form, list | tuple | range | np.ndarray) and len(form):
+    elif isinstance(form, list | tuple | range) and form:
         values = [_plain(keys, value) for value in form]
     else:
         raise InputError(
@@ -110,7 +111,9 @@ def _plain(keys: str, value: Any) -> Any:
         return [_plain(keys, item) for item in value]
     if isinstance(value, Mapping):
         return {str(name): _plain(keys, item) for name, item in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, float):
+        return value + 0.0  # -0.0 is 0
+    if value is None or isinstance(value, bool | int | str):
         return value
     raise InputError(
         f"sweep: {keys}: got {describe(value)} among its values; expected what a file could have: numbers, texts, "
@@ -134,21 +137,53 @@ def _range(keys: str, form: Mapping[str, Any]) -> list[Any]:
         or scale not in ("linear", "log")
     ):
         raise _no_range(keys, form)
+    begin, end = _decimal(first), _decimal(last)
+    whole = isinstance(first, int) and isinstance(last, int)
     if step is not None:
         if step <= 0 or last < first or scale == "log":
             raise _no_range(keys, form)
-        steps_there = min((last - first) / step * (1 + 2**-50), MOST_POINTS)
-        return [first + i * step for i in range(math.floor(steps_there) + 1)]
-    if not isinstance(steps, int) or not 2 <= steps <= MOST_POINTS or (scale == "log" and min(first, last) <= 0):
+        each = _decimal(step)
+        count = math.floor((end - begin) / each) + 1
+        if count > MOST_POINTS:
+            raise _too_long(keys)
+        whole = whole and isinstance(step, int)
+        return [_number(begin + i * each, whole) for i in range(count)]
+    if not isinstance(steps, int) or steps < 2 or (scale == "log" and min(first, last) <= 0):
         raise _no_range(keys, form)
+    if steps > MOST_POINTS:
+        raise _too_long(keys)
     between = range(1, steps - 1)
     if scale == "log":
-        inner = [first * (last / first) ** (i / (steps - 1)) for i in between]
-    elif isinstance(first, int) and isinstance(last, int) and (last - first) % (steps - 1) == 0:
-        inner = [first + (last - first) // (steps - 1) * i for i in between]  # whole, as array.rows must be
+        inner = [_between(first, last, i, steps - 1) for i in between]
     else:
-        inner = [first + (last - first) * i / (steps - 1) for i in between]
+        inner = [_number(begin + (end - begin) * i / (steps - 1), whole) for i in between]
     return [first, *inner, last]
+
+
+def _decimal(value: float) -> Fraction:
+    """Return a number as it is written, in which 0.1 is a tenth."""
+    return Fraction(value) if isinstance(value, int) else Fraction(repr(float(value)))
+
+
+def _number(value: Fraction, whole: bool) -> int | float:
+    """Return a value of a range: an integer, as array.rows must be, if its ends are some and it is one."""
+    return int(value) if whole and value.denominator == 1 else float(value)
+
+
+def _between(first: float, last: float, i: int, steps: int) -> int | float:
+    """Return the geometric mean with the weight i / steps, as an integer if the ends are some and it is one."""
+    found = float(first) * (float(last) / float(first)) ** (i / steps)
+    if isinstance(first, int) and isinstance(last, int) and found < 2**53:
+        near = round(found)
+        if near**steps == first ** (steps - i) * last**i:
+            return near
+    return found
+
+
+def _too_long(keys: str) -> InputError:
+    return InputError(
+        f"sweep: {keys}: got a range of more than {MOST_POINTS:,} values; expected at most so many; take larger steps"
+    )
 
 
 def _no_range(keys: str, form: Mapping[str, Any]) -> InputError:

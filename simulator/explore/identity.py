@@ -1,7 +1,8 @@
 """What a point is addressed by: a digest of all that decides on its result, whatever file or name it came from.
 
-These are the machine as its records, the network (its weights, and the source of the code that runs it), the samples,
-the seed and the version of the numerics. What does not decide is left out: threads, paths, library versions.
+Of a run these are the machine as its records, the network (its weights, and the source of the code that runs it), the
+samples, the seed and the version of the numerics; of a bill the machine, the products and the share of flags. What does
+not decide is left out: threads, paths, library versions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,19 @@ from typing import Any
 import numpy as np
 
 from simulator.hardware import Machine
+from simulator.versions import NUMERICS
+
+
+def of_run(machine: Machine, network: str, samples: str, seed: int) -> Mapping[str, Any]:
+    """Return the identity of a network's run on a machine; network and samples by their digests."""
+    return {"machine": of_machine(machine), "network": network, "samples": samples, "seed": seed, "numerics": NUMERICS}
+
+
+def of_bill(machine: Machine, workload: str, flagged: float) -> Mapping[str, Any]:
+    """Return the identity of the bill of products on a machine; these by their digest."""
+    return {
+        "machine": of_machine(machine), "workload": workload, "flagged": plain(float(flagged)), "numerics": NUMERICS,
+    }  # fmt: skip
 
 
 def key(identity: Mapping[str, Any]) -> str:
@@ -47,7 +61,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value.hex()
+        return (value + 0.0).hex()  # -0.0 is 0
     if isinstance(value, Fraction):
         return str(value)
     if isinstance(value, tuple | list):

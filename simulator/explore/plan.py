@@ -3,53 +3,70 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from simulator.cost import Gemm
 from simulator.errors import InputError
 from simulator.hardware.document import Document, read_document
 from simulator.hardware.quantities import describe
 from simulator.hardware.template import Template
-from simulator.versions import NUMERICS
 
 from . import identity
-from .grid import OWN_KEYS, combinations
+from .grid import combinations
 from .work import Digests, Inputs, Layer, Task, Workload, load
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class _Form(NamedTuple):
-    """What a key takes."""
+    """What a key takes, whether in a file, in Python or among the values that vary."""
 
     kinds: type | tuple[type, ...]
     expected: str
     example: str
+    fits: Callable[[Any], bool] = lambda value: True
 
     def problem(self, key: str, value: Any) -> str | None:
         """Return what is wrong with a value."""
-        if isinstance(value, self.kinds) and not isinstance(value, bool):
+        if isinstance(value, self.kinds) and not isinstance(value, bool) and self.fits(value):
             return None
         return f"got {describe(value)}; expected {self.expected}; write e.g. {key}: {self.example}"
 
 
-_FORMS = {
-    "hw": _Form(str, "a machine file or the name of a bundled machine", "npu"),
+_PATH = (str, os.PathLike)
+_LIST = (list, tuple)
+_COUNT = _Form(Integral, "a whole number from 1", "100", lambda value: value >= 1)
+# What a network and its samples are named by, as the main job takes them.
+_OF_INPUTS = {
     "model": _Form(str, "a network", "mlp"),
-    "weights": _Form(str, "a file", "weights.pt"),
-    "data": _Form(str, "a file", "samples.npz"),
-    "samples": _Form(int, "a whole number", "100"),
-    "seed": _Form(int, "a whole number", "0"),
-    "cost": _Form(dict, "a mapping with gemms and flagged", "{gemms: [[64, 64, 64]], flagged: 0.05}"),
-    "sweep": _Form(dict, "keys with lists", "{array.rows: [8, 16]}"),
-    "only": _Form(list, "a list of conditions", "[{array.dataflow: os}]"),
-    "exclude": _Form(list, "a list of conditions", "[{array.dataflow: os}]"),
+    "weights": _Form(_PATH, "a file", "weights.pt"),
+    "data": _Form(_PATH, "a file", "samples.npz"),
+    "samples": _COUNT,
+    "seed": _Form(Integral, "a whole number", "0"),
 }
-_COST_FORMS = {
-    "gemms": _Form(list, "a list of products (M, N, K)", "[[64, 64, 64]]"),
-    "flagged": _Form((int, float), "a share from 0 to 1", "0.05"),
+_OF_COST = {
+    "gemms": _Form(_LIST, "products (M, N, K), at least one", "[[64, 64, 64]]", bool),
+    "flagged": _Form(Real, "a share from 0 to 1", "0.05", lambda value: 0 <= value <= 1),
 }
+_OF_GRID = {
+    "sweep": _Form(Mapping, "keys with lists", "{array.rows: [8, 16]}"),
+    "only": _Form(_LIST, "a list of conditions", "[{array.dataflow: os}]"),
+    "exclude": _Form(_LIST, "a list of conditions", "[{array.dataflow: os}]"),
+}
+_HW = _Form(_PATH, "a machine file or the name of a bundled machine", "npu")
+_OF_FILE = {
+    "hw": _HW, **_OF_INPUTS, "cost": _Form(Mapping, "a mapping with gemms and flagged, or {}", "{flagged: 0.05}"),
+    **_OF_GRID,
+}  # fmt: skip
+# What varies beside keys of the machine.
+_OWN = {"hw": _HW, **_OF_INPUTS, "flagged": _OF_COST["flagged"]}
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,8 @@ class Plan:
         cost_only: whether only the bill is asked for, and nothing is run.
         gemms: in that case the operations, (M, N, K) each; None: those of the network.
         flagged: in that case the share of the outputs that two passes compute again.
+    Raises:
+        InputError: a value that one of these cannot have, or one that has no effect beside the others.
     """
 
     name: str
@@ -76,6 +95,27 @@ class Plan:
     gemms: Sequence[Sequence[int]] | None = None
     flagged: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"sweep: name: got {describe(self.name)}; expected a text; write e.g. rows")
+        given: dict[str, Any] = {"sweep": self.varied, "only": self.only, "exclude": self.exclude, "hw": self.hw}
+        given |= {name: value for name, value in vars(self.inputs).items() if value is not None}
+        given |= {"flagged": self.flagged} | ({} if self.gemms is None else {"gemms": self.gemms})
+        forms = {**_OF_FILE, **_OF_COST}
+        for key, value in given.items():
+            if problem := forms[key].problem(key, value):
+                raise InputError(f"sweep: {key}: {problem}")
+        if not self.cost_only and (self.gemms is not None or self.flagged):
+            key = "flagged" if self.gemms is None else "gemms"
+            raise InputError(
+                f"sweep: {key}: given for a sweep that runs; expected it with cost; remove it, or add cost"
+            )
+        if self.gemms is not None and self.inputs != Inputs():
+            key = next(name for name, value in vars(self.inputs).items() if value != getattr(Inputs(), name))
+            raise InputError(
+                f"sweep: {key}: given beside gemms, which are all that is priced; expected one of the two; remove one"
+            )
+
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """Read a sweep file.
@@ -85,97 +125,120 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     """
     document = read_document(Path(path), os.fspath(path))
     data = document.data
-    for key in data:
-        if key not in _FORMS:
-            document.problem((key,), f"unknown key; expected one of {', '.join(_FORMS)}; remove it", on_key=True)
-    for key, form in _FORMS.items():
-        if key in data and (problem := form.problem(key, data[key])):
-            document.problem((key,), problem)
+    _check(document, (), _OF_FILE)
     for key in ("hw", "sweep"):
         if key not in data:
             document.problem((), f"{key}: missing; expected it in every sweep; add e.g. '{key}: ...'")
     document.check()
-    cost = _cost(document)
-    given = {name: data[name] for name in ("model", "weights", "data", "samples", "seed") if name in data}
-    return Plan(
-        Path(path).stem, data["hw"], data["sweep"], Inputs(**given), data.get("only", ()), data.get("exclude", ()),
-        cost is not None, (cost or {}).get("gemms"), (cost or {}).get("flagged", 0.0),
-    )  # fmt: skip
-
-
-def _cost(document: Document) -> Mapping[str, Any] | None:
-    cost: Mapping[str, Any] | None = document.data.get("cost")
-    for key, value in (cost or {}).items():
-        if key not in _COST_FORMS:
-            document.problem(("cost", key), f"unknown key; expected {' or '.join(_COST_FORMS)}; remove it", on_key=True)
-        elif problem := _COST_FORMS[key].problem(key, value):
-            document.problem(("cost", key), problem)
+    cost = data.get("cost")
+    _check(document, ("cost",), _OF_COST)
     document.check()
-    return cost
+    inputs = Inputs(**{name: data[name] for name in _OF_INPUTS if name in data})
+    conditions = {name: data[name] for name in ("only", "exclude") if name in data}
+    try:
+        return Plan(
+            Path(path).stem, data["hw"], data["sweep"], inputs, cost_only=cost is not None, **conditions, **(cost or {})
+        )
+    except InputError as error:
+        raise InputError(f"{os.fspath(path)}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A point of a sweep: its parameters, what it is addressed by, and the task; or why it cannot be computed."""
+def _check(document: Document, at: tuple[str, ...], forms: Mapping[str, _Form]) -> None:
+    """Note which keys of a mapping of the file are unknown, and which have a value that they do not take."""
+    inner = document.data if not at else document.data.get(at[0], {})
+    for key, value in inner.items():
+        if key not in forms:
+            document.problem((*at, key), f"unknown key; expected one of {', '.join(forms)}; remove it", on_key=True)
+        elif problem := forms[key].problem(key, value):
+            document.problem((*at, key), problem)
+
+
+class Planned(NamedTuple):
+    """A point of a sweep: its parameters, its identity with the key, and the task; or why it can be none."""
 
     parameters: Mapping[str, Any]
-    key: str
+    key: str | None
     identity: Mapping[str, Any]
     task: Task | None
     error: str | None
 
 
-def planned(plan: Plan) -> Iterator[Planned]:
-    """Yield all points of a plan, in the order of the grid.
+def grid(plan: Plan) -> list[dict[str, Any]]:
+    """Return the parameters of all points of a plan.
 
     Raises:
-        InputError: what is wrong with the plan itself; what is wrong with a point is said with it.
+        InputError: what is wrong with what varies.
     """
-    templates: dict[str, Template] = {}
-    contents = _Contents(plan)
-    points = grid(plan)
-    if "flagged" in points[0] and not plan.cost_only:
+    points = combinations(plan.varied, plan.only, plan.exclude)
+    varied = points[0]
+    if "flagged" in varied and not plan.cost_only:
         raise InputError(
             "sweep: flagged: varies in a sweep that runs, where flags are measured; expected it with cost; remove it"
         )
-    idle = [key for key in points[0] if key in OWN_KEYS and key not in ("hw", "flagged")]
-    if idle and plan.cost_only and plan.gemms is not None:
+    idle = [key for key in varied if key in _OF_INPUTS]
+    if idle and plan.gemms is not None:
         raise InputError(
             f"sweep: {idle[0]}: varies beside gemms, which are all that is priced; expected one of the two; remove one"
         )
-    # What all points share is the plan's own.
-    if "hw" not in points[0]:
-        templates[plan.hw] = Template(plan.hw)
-    if not set(points[0]) & set(OWN_KEYS):
-        contents.of(plan.inputs, plan.flagged)
+    return points
+
+
+def planned(plan: Plan, points: Sequence[Mapping[str, Any]]) -> Iterator[Planned]:
+    """Return the points of a plan, of whose grid these are the parameters, in its order.
+
+    Raises:
+        InputError: what is wrong with all of them; what is wrong with some is said with these.
+    """
+    found = _planned(plan, points)
+    refused: list[Planned] = []
+    for point in found:
+        if point.error is None:
+            return chain(refused, (point,), found)
+        refused.append(point)
+    raise InputError(str(refused[0].error))
+
+
+def _planned(plan: Plan, points: Sequence[Mapping[str, Any]]) -> Iterator[Planned]:
+    templates: dict[str, Template | InputError] = {}
+    contents = _Contents(plan)
     for parameters in points:
-        own = {key: value for key, value in parameters.items() if key in OWN_KEYS}
-        of_machine = {key: value for key, value in parameters.items() if key not in OWN_KEYS}
+        own = {key: value for key, value in parameters.items() if key in _OWN}
+        of_machine = {key: value for key, value in parameters.items() if key not in _OWN}
         try:
             for name, value in own.items():
-                if problem := {**_FORMS, **_COST_FORMS}[name].problem(name, value):
+                left_out = value is None and name in ("weights", "data", "samples")
+                if not left_out and (problem := _OWN[name].problem(name, value)):
                     raise InputError(f"sweep: {name}: {problem}")
-            hw = own.pop("hw", plan.hw)
-            flagged = own.pop("flagged", plan.flagged)
+            hw = os.fspath(own.pop("hw", plan.hw))
+            flagged = float(own.pop("flagged", plan.flagged))
             inputs = replace(plan.inputs, **own)
-            if hw not in templates:
-                templates[hw] = Template(hw)
-            machine = templates[hw].machine(of_machine)
-            what, digests, workload = contents.of(inputs, flagged)
+            machine = _once(templates, hw, partial(Template, hw)).machine(of_machine)
+            if plan.cost_only:
+                workload, digest = contents.workload(inputs)
+                machine = machine.described({})  # nothing of its file, of which no bill tells
+                known = identity.of_bill(machine, digest, flagged)
+                task = Task(identity.key(known), machine, inputs, workload=workload, flagged=flagged)
+            else:
+                digests = contents.digests(inputs)
+                known = identity.of_run(machine, *digests, inputs.seed)
+                task = Task(identity.key(known), machine, inputs, digests)
         except InputError as error:
-            refused = {"plan": plan.name, "parameters": identity.plain(parameters), "numerics": NUMERICS}
-            yield Planned(parameters, identity.key(refused), refused, None, str(error))
-            continue
-        known = {"machine": identity.of_machine(machine), **what, "numerics": NUMERICS}
-        key = identity.key(known)
-        if plan.cost_only:
-            machine = replace(machine)  # without the configuration of its file, of which no bill tells
-        yield Planned(parameters, key, known, Task(key, NUMERICS, machine, inputs, digests, workload, flagged), None)
+            yield Planned(parameters, None, {}, None, str(error))
+        else:
+            yield Planned(parameters, task.key, known, task, None)
 
 
-def grid(plan: Plan) -> list[dict[str, Any]]:
-    """Return the parameters of all points of a plan."""
-    return combinations(plan.varied, plan.only, plan.exclude)
+def _once(found: dict[_Key, _Value | InputError], key: _Key, make: Callable[[], _Value]) -> _Value:
+    """Return what was found under a key, made when it is first asked for; or say again why it could not be made."""
+    if key not in found:
+        try:
+            found[key] = make()
+        except InputError as error:
+            found[key] = error
+    value = found[key]
+    if isinstance(value, InputError):
+        raise InputError(str(value))
+    return value
 
 
 class _Contents:
@@ -183,28 +246,26 @@ class _Contents:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._digests: dict[Inputs, Digests] = {}
-        self._workloads: dict[Inputs, tuple[Workload, dict[str, Any]]] = {}
+        self._digests: dict[Inputs, Digests | InputError] = {}
+        self._workloads: dict[Inputs, tuple[Workload, str] | InputError] = {}
 
-    def of(self, inputs: Inputs, flagged: float) -> tuple[dict[str, Any], Digests | None, Workload | None]:
-        """Return what belongs to the identity of a point, with digests if it runs, and the workload if not."""
-        if self._plan.cost_only:
-            if inputs not in self._workloads:
-                found = self._workload(inputs)
-                self._workloads[inputs] = found, {"workload": identity.digest(found)}
-            workload, what = self._workloads[inputs]
-            return {**what, "flagged": identity.plain(flagged)}, None, workload
-        if inputs not in self._digests:
-            self._digests[inputs] = load(inputs).digests
-        digests = self._digests[inputs]
-        return {**digests._asdict(), "seed": inputs.seed}, digests, None
+    def digests(self, inputs: Inputs) -> Digests:
+        """Return the digests of what runs."""
+        return _once(self._digests, inputs, lambda: load(inputs).digests)
+
+    def workload(self, inputs: Inputs) -> tuple[Workload, str]:
+        """Return what is priced, and its digest."""
+
+        def make() -> tuple[Workload, str]:
+            found = self._workload(inputs)
+            return found, identity.digest(found)
+
+        return _once(self._workloads, inputs, make)
 
     def _workload(self, inputs: Inputs) -> Workload:
         if self._plan.gemms is not None:
-            if not self._plan.gemms:
-                raise InputError("gemms: got none; expected some; write e.g. [[64, 64, 784]]")
             return Workload(tuple(Layer(f"gemm{i}", "mm", _gemm(gemm)) for i, gemm in enumerate(self._plan.gemms)))
-        from simulator.network.shapes import operations
+        from simulator.network.products import operations
 
         model, samples, _ = load(inputs)
         modules = tuple(path or type(model).__name__ for path, _ in model.named_modules())

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from simulator.errors import InputError
 
 FILE = "runs.sqlite"
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
 CREATE TABLE points (
     key TEXT PRIMARY KEY,
@@ -27,18 +27,38 @@ CREATE TABLE points (
     identity TEXT NOT NULL,
     record TEXT,
     error TEXT,
-    final INTEGER NOT NULL,
     seconds REAL NOT NULL,
     stored TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE sweeps (
+    sweep TEXT PRIMARY KEY,
+    points INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE places (
     sweep TEXT NOT NULL,
     place INTEGER NOT NULL,
     parameters TEXT NOT NULL,
-    key TEXT NOT NULL,
+    key TEXT,
+    error TEXT,
     PRIMARY KEY (sweep, place)
 ) WITHOUT ROWID;
-CREATE INDEX sweeps_by_key ON sweeps (key);
+CREATE INDEX places_by_key ON places (key);
+"""
+# Of version 1, which kept the error of a refused point as that of a computed one, and no number of a sweep's points.
+_FROM_VERSION_1 = """
+DELETE FROM points WHERE record IS NULL;
+ALTER TABLE points DROP COLUMN final;
+ALTER TABLE sweeps RENAME TO places_1;
+DROP INDEX sweeps_by_key;
+CREATE TABLE sweeps (sweep TEXT PRIMARY KEY, points INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE places (
+    sweep TEXT NOT NULL, place INTEGER NOT NULL, parameters TEXT NOT NULL, key TEXT, error TEXT,
+    PRIMARY KEY (sweep, place)
+) WITHOUT ROWID;
+CREATE INDEX places_by_key ON places (key);
+INSERT INTO sweeps SELECT sweep, count(*) FROM places_1 GROUP BY sweep;
+INSERT INTO places SELECT sweep, place, parameters, key, NULL FROM places_1;
+DROP TABLE places_1;
 """
 
 
@@ -49,8 +69,7 @@ class Point:
     Args:
         key: what it is found by. numerics: version of the numerics that computed it.
         identity: what was computed, as plain data. record: the result as plain data; None if it failed.
-        error: why it failed; None if it did not. final: whether it would fail again, or need not be computed again.
-        seconds: that it took. stored: when, UTC.
+        error: why it failed; None if it did not. seconds: that it took. stored: when, UTC.
     """
 
     key: str
@@ -58,13 +77,20 @@ class Point:
     identity: Mapping[str, Any]
     record: Mapping[str, Any] | None
     error: str | None
-    final: bool
     seconds: float
     stored: str = ""
 
 
+class Place(NamedTuple):
+    """A place of a sweep: its parameters, and the key of its point; or why these can be no point."""
+
+    parameters: Mapping[str, Any]
+    key: str | None
+    error: str | None = None
+
+
 class Counts(NamedTuple):
-    """Points of a sweep: in all, with a result, failed; the others are not computed yet."""
+    """Points of a sweep: in all, with a result, failed or refused; the others are not computed yet."""
 
     points: int
     done: int
@@ -81,9 +107,12 @@ class Store:
     """
 
     def __init__(self, path: Path, create: bool = False) -> None:
-        self.path = path / FILE if path.is_dir() or (create and not path.is_file()) else path
-        if not create and not is_store(path):
+        there = is_store(path)
+        if not create and not there:
             raise InputError(f"{path}: holds no store of runs; expected {FILE}, which a sweep writes; check the path")
+        self.path = path if path.is_file() else path / FILE
+        if self.path == path and not path.stat().st_size:  # which SQLite would take for an empty database
+            raise self._no_store()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,7 +123,7 @@ class Store:
         with self._failures():
             self._base = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
             try:
-                self._check()  # before anything is written
+                self._check(create)  # before anything is written
                 self._base.execute("PRAGMA journal_mode=WAL")
                 self._base.execute("PRAGMA synchronous=NORMAL")
                 self._open()
@@ -109,8 +138,8 @@ class Store:
         self._base.close()
 
     def known(self, keys: Iterable[str]) -> dict[str, float]:
-        """Return which of these keys need not be computed, and the seconds that each took; 0 for a refused one."""
-        query = "SELECT CASE WHEN record IS NULL THEN 0 ELSE seconds END FROM points WHERE key = ? AND final"
+        """Return which of these keys have a result, and the seconds that each took."""
+        query = "SELECT seconds FROM points WHERE key = ? AND record IS NOT NULL"
         with self._failures():
             found = ((key, self._base.execute(query, (key,)).fetchone()) for key in keys)
             return {key: row[0] for key, row in found if row is not None}
@@ -120,21 +149,24 @@ class Store:
         stored = point.stored or datetime.now(UTC).isoformat(timespec="seconds")
         row = (
             point.key, point.numerics, _text(point.identity),
-            None if point.record is None else _text(point.record), point.error, point.final, point.seconds, stored,
+            None if point.record is None else _text(point.record), point.error, point.seconds, stored,
         )  # fmt: skip
         with self._transaction():
-            self._base.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._base.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
-    def place(self, sweep: str, first: int, points: Sequence[tuple[Mapping[str, Any], str]]) -> None:
-        """Note parameters and keys of a sweep's points from one on, in place of what was noted of these before."""
-        rows = [(sweep, first + i, json.dumps(parameters), key) for i, (parameters, key) in enumerate(points)]
+    def begin(self, sweep: str, points: int) -> None:
+        """Note that a sweep has so many points, and forget the places that one of its name had."""
         with self._transaction():
-            self._base.executemany("INSERT OR REPLACE INTO sweeps VALUES (?, ?, ?, ?)", rows)
+            self._base.execute("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", (sweep, points))
+            self._base.execute("DELETE FROM places WHERE sweep = ?", (sweep,))
 
-    def shorten(self, sweep: str, size: int) -> None:
-        """Forget what was noted of a sweep's points beyond so many."""
+    def place(self, sweep: str, first: int, places: Sequence[Place]) -> None:
+        """Note a sweep's places from one on."""
+        rows = [
+            (sweep, first + i, json.dumps(parameters), key, error) for i, (parameters, key, error) in enumerate(places)
+        ]
         with self._transaction():
-            self._base.execute("DELETE FROM sweeps WHERE sweep = ? AND place >= ?", (sweep, size))
+            self._base.executemany("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)", rows)
 
     def point(self, key: str) -> Point:
         """Return the point of a key, or of the only one that begins so.
@@ -142,13 +174,18 @@ class Store:
         Raises:
             InputError: there is none, or several.
         """
+        if not key:
+            raise InputError(f"{self.path}: got an empty key; expected that of a point; list them with `runs`")
         with self._failures():
             found = self._base.execute(
                 "SELECT * FROM points WHERE substr(key, 1, ?) = ? LIMIT 2", (len(key), key)
             ).fetchall()
         if len(found) != 1:
-            what = "several runs" if found else "no run"
-            raise InputError(f"{self.path}: got {key!r}, which {what} begin with; expected one; list them with `runs`")
+            what = "several points" if found else "no point"
+            raise InputError(
+                f"{self.path}: got {key!r}, with which the key of {what} begins; expected that of one; list them with "
+                "`runs`"
+            )
         return _point(found[0])
 
     def find(self, key: str) -> Point | None:
@@ -157,31 +194,49 @@ class Store:
             row = self._base.execute("SELECT * FROM points WHERE key = ?", (key,)).fetchone()
         return None if row is None else _point(row)
 
-    def points(self) -> Iterator[Point]:
-        """Yield all points, the oldest first."""
+    def points(self, latest: int | None = None) -> Iterator[Point]:
+        """Yield all points, the oldest first, or so many of the latest."""
+        some = "SELECT * FROM points ORDER BY stored DESC, key DESC LIMIT ?"
         with self._failures():
-            for row in self._base.execute("SELECT * FROM points ORDER BY stored, key"):
+            for row in self._base.execute(
+                f"SELECT * FROM ({some}) ORDER BY stored, key", (-1 if latest is None else latest,)
+            ):
                 yield _point(row)
+
+    def outdated(self, numerics: int) -> list[str]:
+        """Return the keys of the points that other numerics computed."""
+        with self._failures():
+            return [key for (key,) in self._base.execute("SELECT key FROM points WHERE numerics != ?", (numerics,))]
+
+    def __len__(self) -> int:
+        with self._failures():
+            count: int = self._base.execute("SELECT count(*) FROM points").fetchone()[0]
+            return count
 
     def sweeps(self) -> dict[str, Counts]:
         """Return the names of the sweeps, with how many points each has."""
         query = (
-            "SELECT sweep, count(*), count(points.record), sum(points.key IS NOT NULL AND points.record IS NULL) "
-            "FROM sweeps LEFT JOIN points ON points.key = sweeps.key GROUP BY sweep ORDER BY sweep"
+            "SELECT sweeps.sweep, sweeps.points, count(points.record), "
+            "count(places.error) + sum(points.key IS NOT NULL AND points.record IS NULL) FROM sweeps "
+            "LEFT JOIN places ON places.sweep = sweeps.sweep LEFT JOIN points ON points.key = places.key "
+            "GROUP BY sweeps.sweep ORDER BY sweeps.sweep"
         )
         with self._failures():
             return {name: Counts(*counts) for name, *counts in self._base.execute(query)}
 
-    def of_sweep(self, sweep: str) -> Iterator[tuple[Mapping[str, Any], Point | None]]:
-        """Yield the parameters of a sweep's points, in its order, and the points as far as they are computed."""
+    def of_sweep(self, sweep: str, first: int = 0, last: int | None = None) -> Iterator[tuple[Place, Point | None]]:
+        """Yield a sweep's places from one up to another, and their points as far as they are computed."""
         columns = ", ".join(f"points.{name}" for name in Point.__dataclass_fields__)
         query = (
-            f"SELECT sweeps.parameters, {columns} FROM sweeps LEFT JOIN points ON points.key = sweeps.key "
-            "WHERE sweeps.sweep = ? ORDER BY sweeps.place"
+            f"SELECT places.parameters, places.key, places.error, {columns} FROM places LEFT JOIN points "
+            "ON points.key = places.key WHERE places.sweep = ? AND places.place >= ? AND places.place < ? "
+            "ORDER BY places.place"
         )
         with self._failures():
-            for parameters, *row in self._base.execute(query, (sweep,)):
-                yield json.loads(parameters), None if row[0] is None else _point(row)
+            for parameters, key, error, *row in self._base.execute(
+                query, (sweep, first, 2**62 if last is None else last)
+            ):
+                yield Place(json.loads(parameters), key, error), None if row[0] is None else _point(row)
 
     def remove(self, keys: Iterable[str]) -> int:
         """Remove points; return how many there were."""
@@ -191,23 +246,35 @@ class Store:
     def _tables(self) -> set[str]:
         return {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
-    def _check(self) -> None:
+    def _version(self) -> int:
+        version: int = self._base.execute("PRAGMA user_version").fetchone()[0]
+        return version
+
+    def _check(self, create: bool) -> None:
         """Refuse a database of others, and one of a later version."""
-        version, tables = self._base.execute("PRAGMA user_version").fetchone()[0], self._tables()
-        if tables and not {"points", "sweeps"} <= tables:
-            raise InputError(f"{self.path}: is no store of runs; expected one; check the path")
+        tables, version = self._tables(), self._version()
+        if not {"points", "sweeps"} <= tables and not (create and not tables):
+            raise self._no_store()
         if version > _VERSION:
             raise InputError(
                 f"{self.path}: a store of version {version}; expected at most {_VERSION}; install a later ulpsim"
             )
 
     def _open(self) -> None:
-        if self._base.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if self._version() < _VERSION:
             with self._transaction():
                 if not self._tables():  # or another process was first
-                    for statement in filter(str.strip, _TABLES.split(";")):
-                        self._base.execute(statement)
+                    self._execute_all(_TABLES)
+                elif self._version() < _VERSION:
+                    self._execute_all(_FROM_VERSION_1)
                 self._base.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _execute_all(self, statements: str) -> None:
+        for statement in filter(str.strip, statements.split(";")):
+            self._base.execute(statement)
+
+    def _no_store(self) -> InputError:
+        return InputError(f"{self.path}: is no store of runs; expected one; check the path")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -225,6 +292,10 @@ class Store:
     def _failures(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{self.path}: cannot keep {error.object!a}, which is no text in Unicode; expected one; rename it"
+            ) from None
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorname", "")
             if code == "SQLITE_FULL":
@@ -233,15 +304,22 @@ class Store:
                     "again, it goes on from there"
                 ) from None
             if code == "SQLITE_NOTADB":
-                raise InputError(f"{self.path}: is no store of runs; expected one; check the path") from None
+                raise self._no_store() from None
             raise InputError(
                 f"{self.path}: cannot be used ({error}); expected a file that can be read and written; check it"
             ) from None
 
 
 def is_store(path: Path) -> bool:
-    """Return whether a store may be opened there: its directory, or its file."""
-    return (path / FILE if path.is_dir() else path).is_file()
+    """Return whether a store may be opened there: its directory, or its file.
+
+    Raises:
+        InputError: a path that no file can have.
+    """
+    try:
+        return (path / FILE if path.is_dir() else path).is_file()
+    except OSError as error:
+        raise InputError(f"{path}: no path of a store ({error.strerror}); expected a directory; give another") from None
 
 
 def _text(data: Mapping[str, Any]) -> str:
@@ -249,6 +327,6 @@ def _text(data: Mapping[str, Any]) -> str:
 
 
 def _point(row: Sequence[Any]) -> Point:
-    key, numerics, identity, record, error, final, seconds, stored = row
+    key, numerics, identity, record, error, seconds, stored = row
     loaded = None if record is None else json.loads(record)
-    return Point(key, numerics, json.loads(identity), loaded, error, bool(final), seconds, stored)
+    return Point(key, numerics, json.loads(identity), loaded, error, seconds, stored)

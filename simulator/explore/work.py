@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.cost import Gemm, price
-from simulator.errors import InputError, MissingLibraryError, first_line
+from simulator.errors import InputError, first_line
 from simulator.hardware import Machine
 from simulator.versions import NUMERICS
 
@@ -58,30 +58,29 @@ class Task:
     """A point to compute.
 
     Args:
-        key: of the point. numerics: version that the key stands for. machine: on which.
-        inputs: network and samples.
+        key: of the point. machine: on which. inputs: network and samples.
         digests: of these, where the network runs; a worker that finds others refuses the task.
         workload: of a point that is only priced; None: the network runs.
         flagged: share of the outputs that two passes compute again where a point is only priced.
+        numerics: version that the key stands for.
     """
 
     key: str
-    numerics: int
     machine: Machine
     inputs: Inputs
     digests: Digests | None = None
     workload: Workload | None = None
     flagged: float = 0.0
+    numerics: int = NUMERICS
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: its record as plain data, or why there is none, and whether it would be so again."""
+    """What became of a task: its record as plain data, or why there is none; and the seconds that it took."""
 
     key: str
     record: Mapping[str, Any] | None
     error: str | None
-    final: bool
     seconds: float
 
 
@@ -93,29 +92,30 @@ def compute(tasks: Sequence[Task], threads: int | None = None) -> list[Outcome]:
 def _compute(task: Task, threads: int | None) -> Outcome:
     begun = time.perf_counter()
     record: dict[str, Any] | None = None
-    error, final = None, True
+    error = None
     try:
         if task.numerics != NUMERICS:
             raise _Elsewhere(f"numerics of version {NUMERICS}, expected {task.numerics}; install the same ulpsim there")
         record = _run(task, threads) if task.workload is None else _priced(task, task.workload)
     except _Elsewhere as other:
-        error, final = f"the worker on {platform.node()} has {other}", False
+        error = f"the worker on {platform.node()} has {other}"
     except InputError as refused:
-        error, final = str(refused), not isinstance(refused, MissingLibraryError)
-    except Exception as fault:  # a fault of ours, or of the user's code: noted, and tried again the next time
+        error = str(refused)
+    except Exception as fault:  # of ours, or of the user's code
         where = traceback.extract_tb(fault.__traceback__)[-1]
-        error, final = f"{type(fault).__name__}: {first_line(fault)} ({where.filename}:{where.lineno})", False
-    return Outcome(task.key, record, error, final, time.perf_counter() - begun)
+        error = f"{type(fault).__name__}: {first_line(fault)} ({where.filename}:{where.lineno})"
+    if error is not None:
+        error = error.encode("utf-8", "backslashreplace").decode()  # a text that a store can keep
+    return Outcome(task.key, record, error, time.perf_counter() - begun)
 
 
 def _run(task: Task, threads: int | None) -> dict[str, Any]:
     from simulator.network.evaluation import evaluate
-    from simulator.network.threads import use_threads
+    from simulator.network.threads import torch_threads
 
-    if threads is not None:
-        use_threads(threads)
-    model, samples, _ = _as_planned(task)
-    result = evaluate(model, task.machine, samples.x, samples.y, seed=task.inputs.seed, threads=threads)
+    with torch_threads(threads):
+        model, samples, _ = _as_planned(task)
+        result = evaluate(model, task.machine, samples.x, samples.y, seed=task.inputs.seed, threads=threads)
     return {**result.to_dict(), "model": task.inputs.model}
 
 
@@ -140,7 +140,7 @@ def load(inputs: Inputs) -> Loaded:
     # A copy: a name in a module of the user's may be a network that other weights are read into later.
     model = copy.deepcopy(load_model(inputs.model, inputs.weights, False, inputs.seed))
     samples = load_samples(inputs.data, inputs.samples, model)
-    return Loaded(model, samples, Digests(network_digest(model), samples_digest(samples)))
+    return Loaded(model, samples, Digests(network_digest(model, inputs.model), samples_digest(samples)))
 
 
 _recent = lru_cache(maxsize=4)(load)

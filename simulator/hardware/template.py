@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic import BaseModel
+
 from simulator.errors import InputError
 
 from .document import Document, Keys
 from .load import machine_of, read_machine
 from .quantities import describe
 from .records import Machine
+from .schema import LayerPolicySection, ScalingSection
 
 
 class Template:
@@ -82,7 +85,13 @@ def _keys(dotted: str) -> Keys:
     first, _, rest = dotted.partition(".")
     if first != "layers" or not rest:
         return tuple(dotted.split("."))
-    # What follows a pattern is at most two keys deep: mac, policy.tolerance, activations.per.
+    # Behind the pattern, which may have dots, stands a key of its rule, or one of a section of the rule.
     parts = rest.split(".")
-    inner = 2 if len(parts) > 2 and parts[-2] in ("policy", "activations", "weights") else 1
+    sections: dict[str, type[BaseModel]] = {
+        "policy": LayerPolicySection,
+        "activations": ScalingSection,
+        "weights": ScalingSection,
+    }
+    section = sections.get(parts[-2]) if len(parts) > 2 else None
+    inner = 2 if section is not None and parts[-1] in section.model_fields else 1
     return (first, ".".join(parts[:-inner]), *parts[-inner:])

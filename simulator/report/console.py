@@ -19,9 +19,11 @@ ASCII = str.maketrans("µ×–…·•─÷", "ux-~|*-/") | str.maketrans({"∞"
 def standard_output() -> Console:
     """Return standard output, 100 columns wide where it is not a terminal.
 
-    Colours follow the console: none in a file or a pipe, none where NO_COLOR is set.
+    Colours follow the console: none in a file or a pipe, none where NO_COLOR is set. Texts are printed as they are,
+    brackets and all, since they hold names and messages of the user's.
     """
-    return Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, highlight=False)
+    width = None if sys.stdout.isatty() else WIDTH_OF_FILES
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_view(console: Console, *parts: RenderableType) -> None:

@@ -5,7 +5,7 @@ python -m tests.bench.sweeps [PRICED [RUN]]    numbers of points, 10,000 and 200
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from simulator.explore import Plan, Point, Store, sweep
-from simulator.explore.plan import planned
+from simulator.explore.plan import grid, planned
 from simulator.explore.work import compute
+from simulator.versions import NUMERICS
 
 SOME = 500  # points over which parts are measured
 
@@ -50,8 +51,8 @@ def whole(plan: Plan, workers: int, directory: Path) -> float:
 
 def parts(plan: Plan) -> dict[str, float]:
     """Return the seconds that each part of the work takes for a point that is only priced."""
-    ahead = planned(plan)
-    next(ahead)  # makes the grid, and reads the network
+    ahead = planned(plan, grid(plan))
+    next(ahead)  # which reads the network
     points: list[Any] = []
     found = {"plan: machine, identity, key": seconds(lambda: points.extend(islice(ahead, SOME)))}
     outcomes: list[Any] = []
@@ -60,7 +61,7 @@ def parts(plan: Plan) -> dict[str, float]:
 
         def keep() -> None:
             for point, outcome in zip(points, outcomes, strict=True):
-                store.add(Point(point.key, 1, point.identity, outcome.record, None, True, 0.0))
+                store.add(Point(point.key, NUMERICS, point.identity, outcome.record, None, 0.0))
 
         found["store, a transaction each"] = seconds(keep)
     return {name: value / SOME for name, value in found.items()}
@@ -84,4 +85,8 @@ def _main(priced_points: int, run_points: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(*([int(word) for word in sys.argv[1:]] + [10_000, 200][len(sys.argv) - 1 :]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("priced", type=int, nargs="?", default=10_000, help="points that are only priced")
+    parser.add_argument("run", type=int, nargs="?", default=200, help="points that run the digits")
+    arguments = parser.parse_args()
+    _main(arguments.priced, arguments.run)

@@ -7,16 +7,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from simulator.errors import InputError
-from simulator.explore import Counts, Point, Store
+from simulator.explore import Counts, Place, Point, Store
 
-POINT = Point(
-    "ab12", 1, {"machine": {"name": "npu"}}, {"totals": {"low": {"cycles": 7}}}, None, True, 0.5, "2026-01-01"
-)
+POINT = Point("ab12", 1, {"machine": {"name": "npu"}}, {"totals": {"low": {"cycles": 7}}}, None, 0.5, "2026-01-01")
 
 
 def test_a_point_is_found_as_it_was_added(tmp_path):
@@ -28,26 +27,52 @@ def test_a_point_is_found_as_it_was_added(tmp_path):
 
 
 def test_what_failed_for_a_time_is_not_known(tmp_path):
-    failed = Point("cd34", 1, {}, None, "its worker died", False, 0.1)
+    failed = Point("cd34", 1, {}, None, "its worker died", 0.1)
     with Store(tmp_path, create=True) as store:
         store.add(failed)
         assert store.known(["cd34"]) == {}
-        store.add(Point("cd34", 1, {}, {"totals": {}}, None, True, 0.2))
+        store.add(Point("cd34", 1, {}, {"totals": {}}, None, 0.2))
         assert store.known(["cd34"]) == {"cd34": 0.2}
         assert store.point("cd34").error is None
 
 
 def test_a_sweep_is_its_points_in_order_computed_or_not(tmp_path):
     with Store(tmp_path, create=True) as store:
-        store.place("s", 0, [({"rows": 8}, "zz"), ({"rows": 16}, "ab12")])
-        store.place("s", 2, [({"rows": 0}, "cd34")])
+        store.begin("s", 5)
+        store.place("s", 0, [Place({"rows": 8}, "zz"), Place({"rows": 16}, "ab12")])
+        store.place("s", 2, [Place({"rows": 0}, "cd34"), Place({"rows": -1}, None, "refused")])
         store.add(POINT)
-        store.add(Point("cd34", 1, {}, None, "no", True, 0.0))
-        assert list(store.of_sweep("s"))[:2] == [({"rows": 8}, None), ({"rows": 16}, POINT)]
-        assert store.sweeps() == {"s": Counts(points=3, done=1, failed=1)}
-        store.place("s", 0, [({"rows": 16}, "ab12")])
-        store.shorten("s", 1)
-        assert (store.sweeps(), [p for p, _ in store.of_sweep("s")]) == ({"s": Counts(1, 1, 0)}, [{"rows": 16}])
+        store.add(Point("cd34", 1, {}, None, "no", 0.0))
+        found = list(store.of_sweep("s"))
+        assert found[:2] == [(Place({"rows": 8}, "zz"), None), (Place({"rows": 16}, "ab12"), POINT)]
+        assert found[3] == (Place({"rows": -1}, None, "refused"), None)
+        assert store.sweeps() == {"s": Counts(points=5, done=1, failed=2)}
+        assert list(store.of_sweep("s", 1, 3)) == found[1:3]
+
+
+def test_a_sweep_that_begins_anew_has_nothing_of_the_one_before(tmp_path):
+    """However little of the new one is there when it ends."""
+    with Store(tmp_path, create=True) as store:
+        store.add(POINT)
+        store.begin("s", 2)
+        store.place("s", 0, [Place({"rows": 8}, "zz"), Place({"rows": 16}, "ab12")])
+        store.begin("t", 1)
+        store.begin("s", 3)
+        assert (list(store.of_sweep("s")), store.sweeps()) == ([], {"s": Counts(3, 0, 0), "t": Counts(1, 0, 0)})
+        store.place("s", 0, [Place({"rows": 16}, "ab12")])
+        assert (list(store.of_sweep("s")), store.sweeps()["s"]) == (
+            [(Place({"rows": 16}, "ab12"), POINT)],
+            Counts(3, 1, 0),
+        )
+
+
+def test_the_latest_points_come_in_their_order(tmp_path):
+    with Store(tmp_path, create=True) as store:
+        for day in (3, 1, 2):
+            store.add(Point(f"k{day}", day, {}, {}, None, 0.0, f"2026-01-0{day}"))
+        assert [point.key for point in store.points()] == ["k1", "k2", "k3"]
+        assert [point.key for point in store.points(latest=2)] == ["k2", "k3"]
+        assert (len(store), store.outdated(2)) == (3, ["k1", "k3"])
 
 
 def test_removal(tmp_path):
@@ -56,13 +81,15 @@ def test_removal(tmp_path):
         assert (store.remove(["ab12", "none"]), list(store.points())) == (1, [])
 
 
-@pytest.mark.parametrize(("key", "count"), [("x", "no run"), ("", "several runs")])
+@pytest.mark.parametrize(("key", "count"), [("x", "no point"), ("ab", "several points")])
 def test_a_key_that_is_not_one_is_refused(tmp_path, key, count):
     with Store(tmp_path, create=True) as store:
         store.add(POINT)
-        store.add(Point("ab34", 1, {}, None, "no", True, 0.0))
-        with pytest.raises(InputError, match=f"got {key!r}, which {count} begin with"):
+        store.add(Point("ab34", 1, {}, None, "no", 0.0))
+        with pytest.raises(InputError, match=f"got {key!r}, with which the key of {count} begins"):
             store.point(key)
+        with pytest.raises(InputError, match="got an empty key"):
+            store.point("")
 
 
 def test_there_is_no_store(tmp_path):
@@ -76,16 +103,61 @@ def test_there_is_no_store(tmp_path):
 @pytest.mark.parametrize("version", [0, 1])
 def test_a_database_of_others_is_refused_and_left_alone(tmp_path, version):
     path = tmp_path / "runs.sqlite"
-    base = sqlite3.connect(path)
-    base.execute("CREATE TABLE theirs (a)")
-    base.execute(f"PRAGMA user_version = {version}")
-    base.close()
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("CREATE TABLE theirs (a)")
+        base.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
     for create in (True, False):
         with pytest.raises(InputError, match=r"is no store of runs; expected one"):
             Store(tmp_path, create=create)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs.sqlite"]
+
+
+def test_an_empty_file_is_no_store(tmp_path):
+    path = tmp_path / "x"
+    path.touch()
+    for create in (True, False):
+        with pytest.raises(InputError, match=r"x: is no store of runs; expected one"):
+            Store(path, create=create)
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_name_that_no_file_can_have(tmp_path, create):
+    with pytest.raises(InputError, match="no path of a store"):
+        Store(tmp_path / ("x" * 300), create=create)
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    with Store(tmp_path, create=True) as store:
+        with pytest.raises(InputError, match=r"cannot keep .*udc80.*, which is no text in Unicode"):
+            store.begin("\udc80", 1)
+        assert store.sweeps() == {}
+
+
+VERSION_1 = """
+CREATE TABLE points (key TEXT PRIMARY KEY, numerics INTEGER NOT NULL, identity TEXT NOT NULL, record TEXT, error TEXT,
+    final INTEGER NOT NULL, seconds REAL NOT NULL, stored TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sweeps (sweep TEXT NOT NULL, place INTEGER NOT NULL, parameters TEXT NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY (sweep, place)) WITHOUT ROWID;
+CREATE INDEX sweeps_by_key ON sweeps (key);
+INSERT INTO points VALUES ('ab12', 1, '{"machine": {"name": "npu"}}', '{"totals": {"low": {"cycles": 7}}}', NULL, 1,
+    0.5, '2026-01-01');
+INSERT INTO points VALUES ('cd34', 1, '{}', NULL, 'refused', 1, 0.0, '2026-01-01');
+INSERT INTO sweeps VALUES ('s', 0, '{"rows": 16}', 'ab12'), ('s', 1, '{"rows": 0}', 'cd34');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_store_of_version_1_goes_on(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "runs.sqlite")) as base:
+        base.executescript(VERSION_1)
+    for _ in range(2):
+        with Store(tmp_path) as store:
+            assert list(store.points()) == [POINT]
+            assert store.sweeps() == {"s": Counts(2, 1, 0)}
+            store.add(POINT)
 
 
 def test_a_directory_may_have_a_dot_in_its_name(tmp_path):
@@ -100,19 +172,19 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_later_version_is_refused(tmp_path):
-    Store(tmp_path, create=True)
-    sqlite3.connect(tmp_path / "runs.sqlite").execute("PRAGMA user_version = 9")
-    with pytest.raises(InputError, match=r"a store of version 9; expected at most 1; install a later ulpsim"):
+    with Store(tmp_path, create=True) as store:
+        store._base.execute("PRAGMA user_version = 9")
+    with pytest.raises(InputError, match=r"a store of version 9; expected at most 2; install a later ulpsim"):
         Store(tmp_path)
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from simulator.explore import Counts, Point, Store
+from simulator.explore import Counts, Place, Point, Store
 store = Store(Path(sys.argv[1]), create=True)
 for i in range(100000):
-    store.add(Point(f"{i:064d}", 1, {"i": i}, {"text": "x" * 2000}, None, True, 0.0))
+    store.add(Point(f"{i:064d}", 1, {"i": i}, {"text": "x" * 2000}, None, 0.0))
     print(i, flush=True)
 """
 
@@ -130,14 +202,14 @@ def test_what_was_committed_outlives_a_killed_writer(tmp_path):
         with Store(tmp_path) as store:
             keys = {point.key for point in store.points()}
             assert {f"{i:064d}" for i in range(last + 1)} <= keys
-        check = sqlite3.connect(tmp_path / "runs.sqlite").execute("PRAGMA integrity_check").fetchone()
-        assert check == ("ok",)
+        with closing(sqlite3.connect(tmp_path / "runs.sqlite")) as base:
+            assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def _add_many(path: str, first: int) -> None:
     with Store(Path(path), create=True) as store:
         for i in range(first, first + 50):
-            store.add(Point(f"{i:04d}", 1, {}, {}, None, True, 0.0))
+            store.add(Point(f"{i:04d}", 1, {}, {}, None, 0.0))
 
 
 def test_several_writers_take_turns(tmp_path):
@@ -160,11 +232,11 @@ def test_a_full_disk_is_said_and_harms_nothing(tmp_path):
         store._base.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(InputError, match=r"the disk is full .*; all points before are kept; make room"):
             for i in range(100):
-                store.add(Point(f"k{i}", 1, {}, {"text": "x" * 3000}, None, True, 0.0))
+                store.add(Point(f"k{i}", 1, {}, {"text": "x" * 3000}, None, 0.0))
     with Store(tmp_path) as store:
         kept = [point.key for point in store.points()]
         assert "ab12" in kept
-        store.add(Point("later", 1, {}, {}, None, True, 0.0))
+        store.add(Point("later", 1, {}, {}, None, 0.0))
         assert store.known(["later"]) == {"later": 0.0}
 
 

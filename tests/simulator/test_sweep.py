@@ -17,9 +17,9 @@ pytest.importorskip("distributed")
 import simulator
 from simulator.cost import Gemm, price
 from simulator.errors import InputError
-from simulator.explore import Plan, Store, forecast, read_plan, sweep
+from simulator.explore import Plan, Point, Store, forecast, read_plan, sweep
 from simulator.explore.export import export
-from simulator.explore.plan import planned
+from simulator.explore.plan import grid, planned
 from simulator.explore.work import Inputs, compute
 from simulator.hardware import load_hardware
 from simulator.network import bundled
@@ -48,10 +48,18 @@ def command(*arguments, cwd, **options):
     return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, **options)
 
 
+def plan_keys(plan):
+    return [point.key for point in planned(plan, grid(plan))]
+
+
+def tasks(plan):
+    return [point.task for point in planned(plan, grid(plan))]
+
+
 def records(path):
     """What was computed, by parameters, without how long it took."""
     with Store(path) as store:
-        return {json.dumps(p, sort_keys=True): point.record for p, point in store.of_sweep("s")}
+        return {json.dumps(place.parameters, sort_keys=True): point.record for place, point in store.of_sweep("s")}
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +91,12 @@ def test_points_are_what_evaluate_gives_for_the_machines(undisturbed):
 
 
 def test_what_is_known_is_not_computed_again(undisturbed, tmp_path):
-    before = (undisturbed / "runs.sqlite").stat().st_mtime_ns
+    with Store(undisturbed) as store:
+        before = list(store.points())
     found = sweep(plan=read_plan(file(tmp_path)), out=undisturbed)
     assert (found.computed, found.failed, len(found.points)) == (0, 0, 4)
-    assert (undisturbed / "runs.sqlite").stat().st_mtime_ns >= before
+    with Store(undisturbed) as store:
+        assert list(store.points()) == before  # their times too
     # A sweep of other points shares those that it has in common.
     more = FILE.replace("[0.25, 1.0]", "[1.0, 2.0]")
     assert forecast(read_plan(file(tmp_path, more)), undisturbed).known == 2
@@ -138,26 +148,108 @@ def test_a_failing_point_stops_no_other(tmp_path):
     failed, fine = json.loads(done.stdout)["points"]
     assert done.returncode == 3, done.stderr
     assert failed["parameters"] == {"array.rows": 0, "policy.tolerance": 0.5}
-    assert "array.rows: got 0; expected a whole number from 1" in failed["error"]
+    assert "array.rows: got 0; expected a whole number from 1" in failed["error"] and failed["key"] is None
     assert fine["error"] is None and fine["accuracy"]["two_pass"] > 0.8
     again = command("sweep", file(tmp_path, text), "--out", "out", cwd=tmp_path)
     assert again.returncode == 3 and "2 points, 0 computed now, 1 failed" in again.stdout
+    (line,) = [line for line in again.stdout.splitlines() if line.startswith("failed: ")]
+    assert "array.rows: got 0; expected a whole number from 1" in line
+    listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
+    assert listed["sweeps"] == {"s": {"points": 2, "done": 1, "failed": 1}} and len(listed["points"]) == 1
 
 
 def test_a_refusal_is_looked_at_again_each_time(tmp_path):
     """What is wrong with a machine file is not kept against a later version of it."""
     machine = tmp_path / "m.yaml"
     text = (ROOT / "hwconfigs" / "npu.yaml").read_text()
-    plan = Plan("s", str(machine), {"array.rows": [8]}, Inputs(samples=5), cost_only=True)
+    plan = Plan("s", "npu", {"hw": ["npu", str(machine)]}, cost_only=True, gemms=[(8, 8, 8)])
     machine.write_text(text.replace("frequency: ", "frequency: minus "))
-    refused = sweep(plan=plan, out=tmp_path / "out")
-    assert (refused.computed, refused.failed) == (0, 1) and "frequency" in refused.points[0][1].error
-    machine.write_text(text.replace("frequency: ", "frequencies: "))
-    refused = sweep(plan=plan, out=tmp_path / "out")
-    assert refused.failed == 1 and "frequencies" in refused.points[0][1].error
-    machine.write_text(text)
+    found = sweep(plan=plan, out=tmp_path / "out")
+    assert (found.computed, found.failed) == (1, 1) and found.points[1][1] is None
+    assert "frequency" in found.places[1].error
+    machine.write_text(text.replace("array: {rows: 16", "array: {rows: 8").replace("rows: 16 ", "rows: 8 "))
     fine = sweep(plan=plan, out=tmp_path / "out")
-    assert (fine.computed, fine.failed) == (1, 0) and fine.points[0][1].error is None
+    assert (fine.computed, fine.failed) == (1, 0) and fine.points[1][1].record is not None
+
+
+def test_what_is_wrong_with_all_points_is_said_once(tmp_path):
+    with pytest.raises(InputError, match=r"aray: unknown key.*\(with aray.rows: 8\)"):
+        sweep("npu", {"aray.rows": [8, 16]}, out=tmp_path / "out", samples=5)
+    with pytest.raises(InputError, match=r"sweep: flagged: got 7; expected a share from 0 to 1"):
+        sweep("npu", {"array.rows": [8, 16]}, out=tmp_path / "out", cost_only=True, flagged=7)
+    with pytest.raises(InputError, match=r"--model: got 'nothing'"):
+        sweep("npu", {"seed": [1, 2]}, out=tmp_path / "out", model="nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_failed_is_read_once(tmp_path, monkeypatch):
+    reads = []
+
+    def load(inputs):
+        reads.append(inputs.model)
+        raise InputError("no such network")
+
+    monkeypatch.setattr("simulator.explore.plan.load", load)
+    plan = Plan("s", "npu", {"model": ["a", "b"], "array.rows": [4, 8, 16]})
+    with pytest.raises(InputError, match="no such network"):
+        planned(plan, grid(plan))
+    assert reads == ["a", "b"]
+
+
+NETWORK = """
+import torch
+from torch import nn
+SCALE = 1.0
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(4, 3)
+    def forward(self, x):
+        return self.l(x) * SCALE
+"""
+
+
+@pytest.mark.parametrize(
+    ("seen", "edited"),
+    [
+        (True, NETWORK.replace("1.0", "2.0")),
+        (True, NETWORK.replace("self.l(x)", "self.l(-x)")),
+        (False, NETWORK.replace("self.l(x)", "self.l(-x)")),
+        (False, NETWORK.replace("class Net", "class  Net(").replace("class Net", "?")),
+    ],
+)
+def test_code_that_was_edited_since_it_was_imported_is_refused(tmp_path, monkeypatch, seen, edited):
+    """A process computes with what it imported, which must not go under the key of what the file has now."""
+    import importlib
+
+    name = f"edited_{abs(hash((seen, edited)))}"
+    module = tmp_path / f"{name}.py"
+    module.write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
+    plan = Plan("s", "npu", {"array.rows": [8]}, Inputs(f"{name}:Net", data=str(tmp_path / "x.npz")))
+    imported = importlib.import_module(name)
+    before = plan_keys(plan) if seen else None
+    module.write_text(edited)
+    with pytest.raises(InputError, match="has changed since this process imported it; expected the file as it was"):
+        plan_keys(plan)
+    module.write_text(NETWORK)
+    assert before in (None, plan_keys(plan))
+    if "2.0" in edited:
+        module.write_text(edited)
+        importlib.invalidate_caches()
+        importlib.reload(imported)
+        assert plan_keys(plan) != before
+
+
+def test_the_file_of_a_function_that_makes_the_network_decides_too(tmp_path, monkeypatch):
+    (tmp_path / "made_by_test.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(4, 3)\n")
+    (tmp_path / "other_of_test.py").write_text("from torch import nn\ndef net():\n\n    return nn.Linear(4, 3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
+    models = ["made_by_test:net", "other_of_test:net"]
+    keys = plan_keys(Plan("s", "npu", {"model": models}, Inputs(data=str(tmp_path / "x.npz"))))
+    assert len(set(keys)) == 2
 
 
 def test_a_worker_with_other_samples_or_numerics_refuses_the_point(tmp_path):
@@ -165,28 +257,70 @@ def test_a_worker_with_other_samples_or_numerics_refuses_the_point(tmp_path):
     path = tmp_path / "x.npz"
     x, y = bundled.digits()
     np.savez(path, x=x[:5], y=y[:5])
-    (point,) = planned(Plan("s", "npu", {"array.rows": [8]}, Inputs(data=str(path))))
-    (fine,) = compute([point.task])
+    plan = Plan("s", "npu", {"array.rows": [8]}, Inputs(data=str(path)))
+    (first,) = tasks(plan)
+    (fine,) = compute([first])
     assert fine.error is None and fine.record["accuracy"]["low"] is not None
     np.savez(path, x=x[5:10], y=y[5:10])
-    (later,) = planned(Plan("s", "npu", {"array.rows": [8]}, Inputs(data=str(path))))
-    assert later.key != point.key
-    (fine,) = compute([later.task])  # this process had read the first file, and reads it again
+    (later,) = tasks(plan)
+    assert later.key != first.key
+    (fine,) = compute([later])  # this process had read the first file, and reads it again
     assert fine.error is None
-    (other,) = compute([point.task])
-    assert "has another network or other samples than the sweep was planned with" in other.error and not other.final
+    (other,) = compute([first])
+    assert "has another network or other samples than the sweep was planned with" in other.error
     path.unlink()
-    (missing,) = compute([replace(later.task, digests=later.task.digests._replace(samples="?"))])
-    assert "x.npz: no such file" in missing.error and not missing.final
-    (old,) = compute([replace(later.task, numerics=0)])
-    assert "expected 0; install the same ulpsim there" in old.error and not old.final
+    (missing,) = compute([replace(later, digests=later.digests._replace(samples="?"))])
+    assert "x.npz: no such file" in missing.error
+    (old,) = compute([replace(later, numerics=0)])
+    assert "expected 0; install the same ulpsim there" in old.error
+
+
+def test_a_point_that_failed_is_tried_again(tmp_path, monkeypatch):
+    """Whatever it failed of: full memory, a fault of the user's code, a missing library may be mended by then."""
+    (tmp_path / "failing_of_test.py").write_text(
+        "import os\n"
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        if os.environ.get('FAIL_OF_TEST') and len(x) > 1:\n"
+        "            raise RuntimeError('for \\udc80 now')\n"
+        "        return super().forward(x)\n"
+        "def net(): return Net(4, 3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
+    plan = Plan("s", "npu", {"array.rows": [8]}, Inputs("failing_of_test:net", data=str(tmp_path / "x.npz")))
+    monkeypatch.setenv("FAIL_OF_TEST", "1")
+    failed = sweep(plan=plan, out=tmp_path / "out", workers=1)
+    assert (failed.computed, failed.failed) == (1, 1) and "RuntimeError: for \\udc80 now" in failed.points[0][1].error
+    monkeypatch.delenv("FAIL_OF_TEST")
+    fine = sweep(plan=plan, out=tmp_path / "out", workers=1)
+    assert (fine.computed, fine.failed) == (1, 0) and fine.points[0][1].key == failed.points[0][1].key
+
+
+def test_what_another_command_has_computed_meanwhile_is_not_computed_again(tmp_path):
+    plan = read_plan(file(tmp_path))
+    first, *others = tasks(plan)
+    done = compute([first])[0]
+    waited = []
+
+    def meanwhile(computed, remaining):
+        waited.append((computed, remaining))
+        if computed == 1:  # as another command would, while this one waits for a worker
+            with Store(tmp_path / "out") as store:
+                for task in others:
+                    store.add(Point(task.key, NUMERICS, {}, done.record, None, 0.0))
+
+    found = sweep(plan=plan, out=tmp_path / "out", workers=1, progress=meanwhile)
+    assert found.computed < 4 and found.failed == 0 and all(point.record for _, point in found.points)
+    assert waited[-1] == (found.computed, found.computed)
 
 
 def test_points_of_other_numerics_are_computed_again(tmp_path, monkeypatch):
     plan = Plan("s", "npu", {"array.rows": [8, 16]}, cost_only=True, gemms=[(8, 8, 8)])
     assert sweep(plan=plan, out=tmp_path).computed == 2
-    monkeypatch.setattr("simulator.explore.plan.NUMERICS", 0)
-    monkeypatch.setattr("simulator.explore.work.NUMERICS", 0)
+    monkeypatch.setattr("simulator.explore.identity.NUMERICS", 0)
     assert sweep(plan=plan, out=tmp_path).computed == 2
     monkeypatch.undo()
     done = command("runs", tmp_path, cwd=tmp_path)
@@ -221,9 +355,19 @@ def test_a_dry_run_says_how_many_and_how_long(tmp_path):
 
 
 def test_a_forecast_of_points_of_which_the_first_are_refused(tmp_path):
-    plan = Plan("s", "npu", {"array.rows": [0, -1, 8]}, cost_only=True, gemms=[(8, 8, 8)])
-    found = forecast(plan, tmp_path / "out")
-    assert (found.points, found.remaining) == (3, 1) and found.seconds > 0
+    plan = Plan("s", "npu", {"array.rows": [0, -1, 8, 8]}, cost_only=True, gemms=[(8, 8, 8)])
+    seen = []
+    found = forecast(plan, tmp_path / "out", progress=lambda *at: seen.append(at))
+    assert (found.points, found.refused, found.known, found.remaining) == (4, 2, 0, 1) and found.seconds > 0
+    assert seen[-1] == (4, 4)
+    sweep(plan=plan, out=tmp_path / "out")
+    again = forecast(plan, tmp_path / "out")
+    assert (again.points, again.refused, again.known, again.remaining) == (4, 2, 2, 0)
+
+
+def test_a_forecast_of_points_that_all_fail_has_no_time(tmp_path):
+    plan = Plan("s", "npu", {"layers.nothing.mac": ["low"]}, Inputs(samples=5))
+    assert forecast(plan, tmp_path / "out").seconds is None
 
 
 def test_weights_of_one_network_of_a_module_do_not_mix(tmp_path, monkeypatch):
@@ -239,7 +383,7 @@ def test_weights_of_one_network_of_a_module_do_not_mix(tmp_path, monkeypatch):
         varied["weights"].append(str(tmp_path / f"{name}.pt"))
         torch.save(torch.nn.Linear(4, 3).state_dict(), varied["weights"][-1])
     inputs = Inputs("nets_of_test:NET", data=str(tmp_path / "x.npz"))
-    a, b = (point.task for point in planned(Plan("s", "npu", varied, inputs)))
+    a, b = tasks(Plan("s", "npu", varied, inputs))
     first, second, again = compute([a, b, a])
     assert (first.error, second.error, again.error) == (None, None, None)
     assert first.record["metrics"] == again.record["metrics"] != second.record["metrics"]
@@ -265,7 +409,7 @@ def test_plain_attributes_and_buffers_that_are_not_kept_decide_too(tmp_path, mon
     monkeypatch.syspath_prepend(tmp_path)
     np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
     models = {"model": [f"attributes_of_test:{name}" for name in "abca"]}
-    keys = [point.key for point in planned(Plan("s", "npu", models, Inputs(data=str(tmp_path / "x.npz"))))]
+    keys = plan_keys(Plan("s", "npu", models, Inputs(data=str(tmp_path / "x.npz"))))
     assert len(set(keys)) == 3 and keys[0] == keys[3]
 
 
@@ -275,11 +419,38 @@ def test_plain_attributes_and_buffers_that_are_not_kept_decide_too(tmp_path, mon
         ({"flagged": [0.0, 0.5]}, {}, "sweep: flagged: varies in a sweep that runs"),
         ({"model": ["mlp", "cnn"]}, {"cost_only": True, "gemms": [(8, 8, 8)]}, "sweep: model: varies beside gemms"),
         ({"array.rows": [8], "array": [{"rows": 32}]}, {}, "sweep: array.rows: varies below array"),
+        ({"array.rows": [8]}, {"gemms": [(8, 8, 8)]}, "sweep: gemms: given for a sweep that runs"),
+        ({"array.rows": [8]}, {"flagged": 0.5}, "sweep: flagged: given for a sweep that runs"),
+        ({"array.rows": [8]}, {"cost_only": True, "gemms": [(8, 8, 8)], "samples": 3}, "samples: given beside gemms"),
+        ({"array.rows": [8]}, {"scheduler": "tcp://127.0.0.1:9", "workers": 2}, "scheduler: got .* beside workers"),
+        ({"array.rows": [8]}, {"plan": Plan("s", "npu", {"array.rows": [8]})}, "hw: given beside plan, which says all"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(tmp_path, varied, settings, message):
     with pytest.raises(InputError, match=message):
-        sweep("npu", varied, out=tmp_path / "out", samples=5, **settings)
+        sweep("npu", varied, out=tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": "2"}, "sweep: workers: got '2'; expected a whole number from 1"),
+        ({"threads": 10**6}, "sweep: threads: got 1,000,000; expected at most"),
+        ({"only": 5}, "sweep: only: got 5; expected a list of conditions"),
+        ({"varied": ["array.rows"]}, "sweep: sweep: got a list; expected keys with lists"),
+        ({"varied": {"array.rows": np.array(8)}}, "sweep: array.rows: got 8; expected a list of values"),
+        ({"name": 5}, "sweep: name: got 5; expected a text"),
+        ({"name": ""}, "sweep: name: got ''; expected a text"),
+        ({"samples": 0}, "sweep: samples: got 0; expected a whole number from 1"),
+        ({"out": ""}, "sweep: out: got ''; expected a directory"),
+        ({"gemms": 5, "cost_only": True}, "sweep: gemms: got 5; expected products"),
+        ({"flagged": True, "cost_only": True}, "sweep: flagged: got true; expected a share"),
+    ],
+)
+def test_arguments_that_are_none_are_refused(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        sweep("npu", **{"varied": {"array.rows": [8]}, "out": tmp_path / "out", **settings})
     assert not (tmp_path / "out").exists()
 
 
@@ -325,18 +496,37 @@ def test_rules_of_layers_hold_where_a_network_is_only_priced(tmp_path):
 
 
 def test_the_identity_of_a_point_is_what_decides(tmp_path):
+    import torch
+
+    x, y = bundled.digits()
+    for name, labels in (("a", y[:5]), ("b", y[1:6])):
+        np.savez(tmp_path / f"{name}.npz", x=x[:5], y=labels)
+    state = bundled.load("mlp").state_dict()
+    torch.save(state, tmp_path / "same.pt")
+    torch.save({**state, "fc3.bias": state["fc3.bias"] + 1}, tmp_path / "other.pt")
+
     def key(**changes):
         settings = {"name": "s", "hw": "npu", "varied": {"array.rows": [8]}, "inputs": Inputs(samples=5), **changes}
-        return next(planned(Plan(**settings))).key
+        return plan_keys(Plan(**settings))[0]
 
     same = tmp_path / "other.yaml"
     same.write_text((ROOT / "hwconfigs" / "npu.yaml").read_text().replace("# assumed", "# guessed"))
-    assert key() == key() == key(name="t") == key(hw=str(same))
+    assert key() == key(name="t") == key(hw=str(same)) == key(inputs=Inputs(data=str(tmp_path / "a.npz")))
+    assert key() == key(inputs=Inputs(samples=5, weights=str(tmp_path / "same.pt")))
     others = [
         key(varied={"array.rows": [16]}), key(inputs=Inputs(samples=6)), key(inputs=Inputs("cnn", samples=5)),
-        key(inputs=Inputs(samples=5, seed=1)), key(cost_only=True),
+        key(inputs=Inputs(samples=5, seed=1)), key(cost_only=True), key(cost_only=True, flagged=0.5),
+        key(inputs=Inputs(data=str(tmp_path / "b.npz"))),
+        key(inputs=Inputs(samples=5, weights=str(tmp_path / "other.pt"))),
+        key(varied={"array.rows": [8], "policy.score, policy.side_metric": [["norm2", "norm_bound"]]}),
+        key(varied={"array.rows": [8], "policy.budget": [0.1]}),
     ]  # fmt: skip
-    assert len({key(), *others}) == 6
+    assert len({key(), *others}) == 1 + len(others)
+
+
+def test_zeros_of_any_kind_are_one_point():
+    varied = {"flagged": [0, 0.0, -0.0], "policy.tolerance": [0, -0.0]}
+    assert len(set(plan_keys(Plan("s", "npu", varied, cost_only=True, gemms=[(8, 8, 8)])))) == 1
 
 
 def test_what_a_store_holds_is_listed_shown_exported_and_removed(undisturbed, tmp_path):
@@ -363,7 +553,7 @@ def test_parameters_of_several_types_are_exported_as_text(tmp_path):
     pandas = pytest.importorskip("pandas")
     varied = {"array.rows": [4, "x", 8.5, [1, 2]], "policy.tolerance": [1, 0.5]}
     found = sweep("npu", varied, out=tmp_path, cost_only=True, gemms=[(8, 8, 8)])
-    assert export(found.points, tmp_path / "x.parquet") == 8
+    assert export(found.first(8), tmp_path / "x.parquet") == 8
     table = pandas.read_parquet(tmp_path / "x.parquet")
     assert list(table["array.rows"][::2]) == ["4", "x", "8.5", "[1, 2]"]
     assert list(table["policy.tolerance"][:2]) == [1.0, 0.5]
@@ -380,9 +570,20 @@ def test_parameters_of_several_types_are_exported_as_text(tmp_path):
         ("hw: npu\nsweep: {a: 1}\n", "sweep: a: got 1; expected a list of values, or a range"),
         ("hw: npu\ncost: {flagged: x}\nsweep: {a: [1]}\n", "s.yaml:2:17: cost.flagged: got 'x'; expected a share"),
         ("hw: npu\ncost: {gemms: [[1, 2]]}\nsweep: {array.rows: [1]}\n", "gemms: got a list; expected M, N, K of each"),
+        (
+            "hw: npu\ncost:\nsweep: {array.rows: [1]}\n",
+            "s.yaml:2:6: cost: got nothing; expected a value; write one",
+        ),
+        (
+            "hw: npu\nsamples: 3\ncost: {gemms: [[1, 2, 3]]}\nsweep: {array.rows: [1]}\n",
+            "s.yaml: sweep: samples: given",
+        ),
         ("hw: npu\nsweep: {seed: [1.5]}\n", "sweep: seed: got 1.5; expected a whole number"),
         ("hw: npu\nsweep: {model: [[mlp]]}\n", "sweep: model: got a list; expected a network"),
-        ("hw: npu\ncost: {gemms: []}\nsweep: {array.rows: [1]}\n", "gemms: got none; expected some"),
+        (
+            "hw: npu\ncost: {gemms: []}\nsweep: {array.rows: [1]}\n",
+            "s.yaml:2:15: cost.gemms: got a list; expected products",
+        ),
         ("hw: npu\ncost: {gemm: [[1, 2, 3]]}\nsweep: {a: [1]}\n", "s.yaml:2:8: cost.gemm: unknown key"),
         ("hw: npu\nmodel: nothing\nsweep: {array.rows: [8]}\n", "--model: got 'nothing'"),
         ("hw: nowhere.yaml\nsweep: {array.rows: [8]}\n", "nowhere.yaml: no such file"),
@@ -390,17 +591,17 @@ def test_parameters_of_several_types_are_exported_as_text(tmp_path):
 )
 def test_a_wrong_file_is_refused(tmp_path, text, message):
     done = command("sweep", file(tmp_path, text), "--out", "out", cwd=tmp_path)
-    if done.returncode == 3:  # what only a point has wrong is kept with it
-        assert message in command("sweep", file(tmp_path, text), "--out", "out", "--json", cwd=tmp_path).stdout
-    else:
-        assert done.returncode == 2 and message in done.stderr
+    assert (done.returncode, done.stdout) == (2, "") and message in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("option", ["workers", "threads"])
 def test_no_workers_and_no_threads_are_refused(tmp_path, option):
     done = command("sweep", file(tmp_path), "--out", "out", f"--{option}", 0, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (f"ulpsim: error: sweep: {option}: got 0; expected at least 1; give more, or leave it out\n")
+    assert done.stderr == (
+        f"ulpsim: error: sweep: {option}: got 0; expected a whole number from 1; give one, or leave it out\n"
+    )
     assert not (tmp_path / "out").exists()
 
 
