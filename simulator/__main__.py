@@ -359,6 +359,77 @@ def run_sweep(
         raise typer.Exit(3)
 
 
+studies = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(studies, name="study", help="Run a study: many runs that answer one question, with controls.")
+
+
+@studies.command("two-pass")
+def study_two_pass(
+    hw: Annotated[
+        str, typer.Option(metavar="FILE", help="Hardware with two MACs: a YAML file, or the name of a bundled one.")
+    ],
+    model: Annotated[str, typer.Option(help="Network, as for the main job.")] = "mlp",
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for it.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Run N samples, those behind the ones for calibration. Default: all."),
+    ] = None,
+    calibration: Annotated[
+        int, typer.Option(metavar="N", help="Calibrate scores and budgets on the first N samples, which do not run.")
+    ] = 128,
+    scores: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Scores, as policy.score. Default: kappa_prime,norm2,sensitivity.")
+    ] = None,
+    tolerances: Annotated[str | None, typer.Option(metavar="T,T", help="Recompute what has a larger score.")] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F,F",
+            help="Recompute at most these shares, the largest scores first; then all that a "
+            "score can flag. Default: 0.05,0.1,0.2.",
+        ),
+    ] = None,
+    over: Annotated[
+        Literal["network", "layer"], typer.Option(help="What budgets are a share of: all MACs, or a layer's outputs.")
+    ] = "network",
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of the control that recomputes at random.")] = 3,
+    controls: Annotated[
+        bool, typer.Option(help="Recompute as much of each layer at random, and of the largest outputs, beside it.")
+    ] = True,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where results and the store of points go; a study goes on from there.")
+    ] = "study",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes to spawn here. Default: one a processor.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="In their place a dask cluster, as in tcp://host:8786.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Of each worker. Default: the processors divided by the workers.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the record, and only that, to standard output.")] = False,
+) -> None:
+    """Compare scores of two-pass accumulation: errors, costs and accuracy, with controls that recompute as much."""
+    from .commands import study
+    from .report import to_a_reader
+
+    try:
+        with redirect_stdout(sys.stderr) if json else nullcontext(), _progress("point") as progress:
+            found = study.run(
+                hw, out, scores, tolerances, budgets, over=over, model=model, weights=weights, data=data,
+                samples=samples, calibration=calibration, seeds=seeds, controls=controls, workers=workers,
+                scheduler=scheduler, threads=threads, progress=progress,
+            )  # fmt: skip
+            paths = study.save(found, out)
+    except KeyboardInterrupt:
+        print(f"ulpsim: interrupted; the points so far are in {out}, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    with to_a_reader():
+        study.show(found, paths, json)
+
+
 @app.command("runs")
 def show_runs(
     store: Annotated[str, typer.Argument(metavar="DIR", help="A directory with a store of runs, or its file.")],

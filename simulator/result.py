@@ -119,6 +119,7 @@ class LayerResult:
             the layer.
         zero_macs: MACs with a zero operand, of the first pass; None where they are not counted, as on a machine without
             zero gating.
+        rms_error: root mean square of v - v*; None without an exact run.
         sqnr_db: signal-to-quantisation-noise ratio, 10 log10(sum v*^2 / sum (v - v*)^2), in decibels; None without an
             exact run, or where either sum is 0 or not finite.
         waste_factor: gamma, outputs recomputed with their groups over outputs flagged, on this machine; None without a
@@ -161,6 +162,7 @@ class LayerResult:
     zero_macs: int | None = None
     waste_factor: float | None = None
     traffic_bits: Mapping[str, int] = field(default_factory=dict)
+    rms_error: float | None = None
     flagged_outputs: int = field(init=False)
     flagged_macs: int = field(init=False)
 
@@ -269,6 +271,8 @@ class RunResult:
         accuracy: share of right top-1 answers by mode (exact, low, high, two_pass); None without labels.
         agreement: share of the top-1 answers that are those of the exact run, by mode; None where there are no classes.
         forward_error: root mean square over samples and outputs of computed minus exact logit, by mode.
+        forward_error_interval: where that lies, (from, to), with a probability of about 95 % over samples like these
+            (statistical: the normal distribution, by the spread of the samples' mean squares); None of one sample.
         totals: by mode (low, high, two_pass): cycles, latency_s, energy_j and its bounds energy_low_j, energy_high_j,
             of the layers and of all else that has a price, one after the other; vector_cycles, vector_latency_s,
             vector_energy_j, the part of all else; accumulation_cost (C/C_high with a = accumulator bits low over high).
@@ -324,6 +328,7 @@ class RunResult:
     area_low_um2: float | None = None
     area_high_um2: float | None = None
     area_items: tuple[AreaItem, ...] = ()
+    forward_error_interval: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""

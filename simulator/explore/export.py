@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +62,15 @@ def columns(place: Place, point: Point | None) -> dict[str, Any]:
 
 def frame(points: Iterable[tuple[Place, Point | None]]) -> pandas.DataFrame:
     """Return points as a DataFrame; needs pandas."""
+    return _frame([columns(place, point) for place, point in points])
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError:
         raise missing("export", "pandas", "explore") from None
-    return pandas.DataFrame([columns(place, point) for place, point in points])
+    return pandas.DataFrame(list(rows))
 
 
 def export(points: Iterable[tuple[Place, Point | None]], path: str | os.PathLike[str]) -> int:
@@ -75,10 +79,15 @@ def export(points: Iterable[tuple[Place, Point | None]], path: str | os.PathLike
     Raises:
         InputError: another kind of file, or one that cannot be written.
     """
+    return write_table([columns(place, point) for place, point in points], path)
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> int:
+    """Write rows to a .csv or .parquet file, in place of one that is there; return how many. Errors as of export."""
     target = Path(path)
     if target.suffix not in WRITERS:
         raise InputError(f"{target}: got the ending {target.suffix!r}; expected .csv or .parquet; rename it")
-    table = frame(points)
+    table = _frame(rows)
     for name in table.columns:
         if not _of_one_type(table[name].dropna()):
             table[name] = table[name].map(str, na_action="ignore")

@@ -21,9 +21,12 @@ from simulator.hardware import Machine
 from simulator.versions import NUMERICS
 
 
-def of_run(machine: Machine, network: str, samples: str, seed: int) -> Mapping[str, Any]:
+def of_run(machine: Machine, network: str, samples: str, calibration: str | None, seed: int) -> Mapping[str, Any]:
     """Return the identity of a network's run on a machine; network and samples by their digests."""
-    return {"machine": of_machine(machine), "network": network, "samples": samples, "seed": seed, "numerics": NUMERICS}
+    what = {"network": network, "samples": samples, "seed": int(seed)}
+    if calibration is not None:
+        what["calibration"] = calibration
+    return {"machine": of_machine(machine), **what, "numerics": NUMERICS}
 
 
 def of_bill(machine: Machine, workload: str, flagged: float) -> Mapping[str, Any]:

@@ -49,6 +49,7 @@ _OF_INPUTS = {
     "weights": _Form(_PATH, "a file", "weights.pt"),
     "data": _Form(_PATH, "a file", "samples.npz"),
     "samples": _COUNT,
+    "calibration": _COUNT,
     "seed": _Form(Integral, "a whole number", "0"),
 }
 _OF_COST = {
@@ -76,7 +77,7 @@ class Plan:
     Args:
         name: of the sweep. hw: machine file or bundled name. inputs: network, samples and seed.
         varied: values by key, as grid.combinations takes them; keys of the machine's file, and hw, model, data,
-            weights, samples, seed and flagged.
+            weights, samples, calibration, seed and flagged.
         only, exclude: conditions on them.
         cost_only: whether only the bill is asked for, and nothing is run.
         gemms: in that case the operations, (M, N, K) each; None: those of the network.
@@ -206,7 +207,7 @@ def _planned(plan: Plan, points: Sequence[Mapping[str, Any]]) -> Iterator[Planne
         of_machine = {key: value for key, value in parameters.items() if key not in _OWN}
         try:
             for name, value in own.items():
-                left_out = value is None and name in ("weights", "data", "samples")
+                left_out = value is None and name in ("weights", "data", "samples", "calibration")
                 if not left_out and (problem := _OWN[name].problem(name, value)):
                     raise InputError(f"sweep: {name}: {problem}")
             hw = os.fspath(own.pop("hw", plan.hw))
@@ -267,7 +268,7 @@ class _Contents:
             return Workload(tuple(Layer(f"gemm{i}", "mm", _gemm(gemm)) for i, gemm in enumerate(self._plan.gemms)))
         from simulator.network.products import operations
 
-        model, samples, _ = load(inputs)
+        model, samples, _, _ = load(inputs)
         modules = tuple(path or type(model).__name__ for path, _ in model.named_modules())
         return Workload(tuple(Layer(*found) for found in operations(model, samples)), modules)
 

@@ -81,6 +81,7 @@ def sweep(
     weights: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
     samples: int | None = None,
+    calibration: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -93,14 +94,17 @@ def sweep(
         hw: machine file or bundled name, npu if left out. varied: values by dotted key, see grid.combinations.
         out: directory of the store. plan: what a file says, in place of all that a plan consists of.
         name, only, exclude, cost_only, gemms, flagged: see Plan; the name is "sweep" if left out.
-        model, weights, data, samples, seed: as the main job takes them.
+        model, weights, data, samples, seed: as the main job takes them. calibration: so many samples, from the first,
+            are those of scales and policies that are calibrated, and do not run themselves; None: the first that run.
         workers: to spawn here; None for one a processor. scheduler: address of a dask cluster in their place.
         threads: of each worker. progress: called with (points computed, points to compute as far as is known).
     Raises:
         InputError: what is wrong with the plan as a whole, the cluster or the store. A point that fails is kept with
             its error, and tried again the next time.
     """
-    inputs: dict[str, Any] = {"model": model, "weights": weights, "data": data, "samples": samples, "seed": seed}
+    inputs: dict[str, Any] = {
+        "model": model, "weights": weights, "data": data, "samples": samples, "calibration": calibration, "seed": seed,
+    }  # fmt: skip
     own: dict[str, Any] = {
         "hw": hw, "varied": varied, "name": name, "only": only, "exclude": exclude, "cost_only": cost_only,
         "gemms": gemms, "flagged": flagged,

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A network and its samples, as the main job names them."""
+    """A network and its samples, as the main job names them; the first of them calibrate and are not run themselves."""
 
     model: str = "mlp"
     weights: str | None = None
     data: str | None = None
     samples: int | None = None
     seed: int = 0
+    calibration: int | None = None
 
 
 class Layer(NamedTuple):
@@ -51,6 +52,7 @@ class Digests(NamedTuple):
 
     network: str
     samples: str
+    calibration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,11 @@ def _run(task: Task, threads: int | None) -> dict[str, Any]:
     from simulator.network.threads import torch_threads
 
     with torch_threads(threads):
-        model, samples, _ = _as_planned(task)
-        result = evaluate(model, task.machine, samples.x, samples.y, seed=task.inputs.seed, threads=threads)
+        model, samples, calibration, _ = _as_planned(task)
+        result = evaluate(
+            model, task.machine, samples.x, samples.y, calibration=None if calibration is None else calibration.x,
+            seed=task.inputs.seed, threads=threads,
+        )  # fmt: skip
     return {**result.to_dict(), "model": task.inputs.model}
 
 
@@ -124,10 +129,11 @@ class _Elsewhere(Exception):
 
 
 class Loaded(NamedTuple):
-    """A network, a torch module, its samples and what they are known by."""
+    """A network, a torch module, its samples, those for calibration and what they are known by."""
 
     model: Any
     samples: Samples
+    calibration: Samples | None
     digests: Digests
 
 
@@ -139,8 +145,19 @@ def load(inputs: Inputs) -> Loaded:
 
     # A copy: a name in a module of the user's may be a network that other weights are read into later.
     model = copy.deepcopy(load_model(inputs.model, inputs.weights, False, inputs.seed))
-    samples = load_samples(inputs.data, inputs.samples, model)
-    return Loaded(model, samples, Digests(network_digest(model, inputs.model), samples_digest(samples)))
+    network = network_digest(model, inputs.model)
+    if inputs.calibration is None:
+        samples = load_samples(inputs.data, inputs.samples, model)
+        return Loaded(model, samples, None, Digests(network, samples_digest(samples)))
+    count = None if inputs.samples is None else inputs.samples + inputs.calibration
+    samples = load_samples(inputs.data, count, model)
+    if inputs.calibration >= samples.size:
+        raise InputError(
+            f"calibration: got {inputs.calibration} of the {samples.size} samples of {samples.source}; expected some "
+            "to be left that run; give fewer"
+        )
+    first, rest = samples.part(slice(inputs.calibration)), samples.part(slice(inputs.calibration, None))
+    return Loaded(model, rest, first, Digests(network, samples_digest(rest), samples_digest(first)))
 
 
 _recent = lru_cache(maxsize=4)(load)

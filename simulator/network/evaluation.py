@@ -383,6 +383,7 @@ def _record(
         accuracy=in_modes["top1"] if "top1" in metrics else None,
         agreement=in_modes["agreement"],
         forward_error={mode: None if mse is None else math.sqrt(mse) for mode, mse in in_modes["mse"].items()},
+        forward_error_interval={mode: passes[mode].metrics.rms_interval if mode in passes else None for mode in MODES},
         totals={mode: results[mode].totals[mode] if mode in results and main.layers else None for mode in PRICED_MODES},
         baseline_layers={mode: results[mode].layers for mode in ("low", "high") if mode in results},
         warnings=(*notes, *dict.fromkeys(warnings)),

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 
 NAMES = ("top1", "top5", "agreement", "cosine", "kl", "perplexity", "mse", "sqnr_db")
 IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
+_NORMAL_95 = 1.959964  # quantile of the normal distribution
 _BLOCK = 1 << 20  # outputs that are in float64 at a time
 
 
@@ -74,6 +75,7 @@ class Metrics:
                 )
         self._sums = {name: ExactSum() for name in (*NAMES, *self.functions)}  # of perplexity, the logarithms
         self._signal = ExactSum()
+        self._by_sample, self._spread = ExactSum(), ExactSum()  # mean squares of the samples, and their squares
 
     def add(self, outputs: Tensor, exact: Tensor, labels: Tensor | None = None) -> None:
         """Take a batch: outputs of the mode and of the exact run, of the same shape (samples, ...), and its labels.
@@ -110,6 +112,18 @@ class Metrics:
             values["perplexity"] = math.exp(surprise) if surprise < 709 else math.inf
         return values
 
+    @property
+    def rms_interval(self) -> tuple[float, float] | None:
+        """Where the root of mse lies, with about 95 % over samples like these; None of one sample or of infinities.
+
+        Statistical: the mean over samples is taken as normal, with the variance that the samples show.
+        """
+        count, mean, square = self._by_sample.count, self._by_sample.mean, self._spread.mean
+        if count < 2 or mean is None or square is None or not math.isfinite(square):
+            return None
+        half = _NORMAL_95 * math.sqrt(max(0.0, square - mean * mean) / (count - 1))
+        return math.sqrt(max(0.0, mean - half)), math.sqrt(mean + half)
+
     def _add_values(self, values: Array, reference: Array) -> None:
         """Take outputs (samples, outputs)."""
         with np.errstate(invalid="ignore", over="ignore"):
@@ -117,6 +131,9 @@ class Metrics:
             squares = np.square(np.where(same, 0.0, values - reference))
             squares[np.isnan(squares)] = np.inf
             self._sums["mse"].add(squares)
+            of_samples = squares.mean(axis=1) if squares.shape[1] else np.zeros(len(squares))
+            self._by_sample.add(of_samples)
+            self._spread.add(np.square(of_samples))
             self._signal.add(np.square(reference))
         if values.shape[1] > 1:
             self._sums["cosine"].add(_cosines(values, reference))

@@ -136,7 +136,8 @@ def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerRes
         max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, overflows=tally.overflows,
         scales=tally.scales, zero_macs=zeros,
         energy_items=cost.energy_items if cost else (), cycle_items=cost.cycle_items if cost else (),
-        sqnr_db=tally.errors.sqnr_db, waste_factor=cost.waste_factor if cost and flags is not None else None,
+        rms_error=tally.errors.rms, sqnr_db=tally.errors.sqnr_db,
+        waste_factor=cost.waste_factor if cost and flags is not None else None,
         traffic_bits=dict(cost.traffic_bits) if cost else {},
     )  # fmt: skip
     return layer, cost

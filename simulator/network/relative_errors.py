@@ -12,7 +12,7 @@ from .sums import ExactSum, decibels
 
 
 class RelativeErrors:
-    """Largest, mean and median of |v - v*| / |v*| over the outputs with v* not 0, and the SQNR, in bounded memory.
+    """Largest, mean and median of |v - v*| / |v*| over the outputs with v* not 0; rms of v - v*, SQNR. Bounded memory.
 
     Largest and mean are exact (the mean rounded once, at the end), and so are the sums of the SQNR, so that no order of
     summation and no division into batches shows. The median is the middle of a bin of a histogram, at most 2**-12 wide
@@ -71,6 +71,12 @@ class RelativeErrors:
         middle = self._first + int(np.searchsorted(below, rank))
         low, high = (np.array([middle, middle + 1], np.uint32) << self._DROPPED_BITS).view(np.float32).tolist()
         return self._max, mean, low if math.isinf(high) else (low + high) / 2
+
+    @property
+    def rms(self) -> float | None:
+        """The root of the mean of (v - v*)^2; None if nothing was added."""
+        mean = self._noise.mean
+        return None if mean is None else math.sqrt(mean)
 
     @property
     def sqnr_db(self) -> float | None:

@@ -40,6 +40,11 @@ class Samples(NamedTuple):
         """How many samples there are."""
         return len(self.x) if isinstance(self.x, Tensor) else len(next(iter(self.x.values())))
 
+    def part(self, rows: slice) -> Samples:
+        """Return some of the samples."""
+        x = self.x[rows] if isinstance(self.x, Tensor) else {name: value[rows] for name, value in self.x.items()}
+        return Samples(x, None if self.y is None else self.y[rows], self.source)
+
     def batch(self, rows: slice) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """Return some samples as the arguments and keyword arguments of a forward pass."""
         if isinstance(self.x, Tensor):
@@ -75,8 +80,7 @@ def load_samples(path: str | None, count: int | None, model: nn.Module) -> Sampl
             f"--samples: got {count}; expected 1 to {samples.size}, the samples of {samples.source}; give such a "
             "number, or leave it out for all"
         )
-    x = samples.x[:count] if isinstance(samples.x, Tensor) else {name: v[:count] for name, v in samples.x.items()}
-    samples = Samples(x, None if samples.y is None else samples.y[:count], samples.source)
+    samples = samples.part(slice(count))
     check_fit(model, *samples.batch(slice(0, 1)), samples.y, samples.source, _remedy(own))
     return samples
 

@@ -73,4 +73,5 @@ def joined_steps(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerR
     return replace(
         first, name=f"{first.name} to {last.name.removeprefix(last.name.split('#')[0]) or last.name}", **whole,
         max_rel_error=largest, mean_rel_error=mean, median_rel_error=median, sqnr_db=errors.sqnr_db,
+        rms_error=errors.rms,
     )  # fmt: skip

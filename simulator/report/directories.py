@@ -1,4 +1,4 @@
-"""A directory of results, replaced whole or not at all."""
+"""A directory of results, or a file, replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -67,6 +67,24 @@ def replace_directory(directory: str | os.PathLike[str], contents: Contents, fil
             ) from error
         raise
     return target
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file in place of an earlier one, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    fresh = path.absolute().with_name(f".{secrets.token_hex(8)}.new")
+    try:
+        _write(fresh, text)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); expected a place where files can be made; name another"
+        ) from None
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> Path:

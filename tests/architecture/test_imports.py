@@ -46,6 +46,7 @@ ROOMS = {
             "simulator.explore",
             "simulator.hardware",
             "simulator.report",
+            "simulator.studies",
             *TOP,
         ),
         ("rich",),
@@ -62,6 +63,7 @@ ROOMS = {
         ),
         ("numpy", "pandas", "dask", "distributed"),
     ),
+    "simulator.studies": Room(("simulator.explore", "simulator.hardware", "simulator.network", *TOP)),
     "simulator.run": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),
         ("numpy", "torch"),

@@ -524,6 +524,22 @@ def test_the_identity_of_a_point_is_what_decides(tmp_path):
     assert len({key(), *others}) == 1 + len(others)
 
 
+def test_the_first_samples_calibrate_and_do_not_run(tmp_path):
+    x, y = bundled.digits()
+    varied = {"policy.score": ["sensitivity"]}
+    plan = Plan("s", "npu", varied, Inputs(samples=20, calibration=30))
+    (task,) = tasks(plan)
+    (found,) = compute([task])
+    machine = load_hardware("npu")
+    machine = replace(machine, policy=replace(machine.policy, score="sensitivity"))
+    expected = simulator.evaluate(bundled.load("mlp"), machine, x[30:50], y[30:50], calibration=x[:30])
+    assert found.record["forward_error"] == expected.forward_error and found.record["samples"] == 20
+    keys = plan_keys(plan) + plan_keys(Plan("s", "npu", varied, Inputs(samples=20, calibration=31)))
+    assert len({*keys, *plan_keys(Plan("s", "npu", varied, Inputs(samples=20)))}) == 3
+    with pytest.raises(InputError, match="calibration: got 1500 of the 1500 samples of bundled digits; expected some"):
+        tasks(Plan("s", "npu", varied, Inputs(calibration=1500)))
+
+
 def test_zeros_of_any_kind_are_one_point():
     varied = {"flagged": [0, 0.0, -0.0], "policy.tolerance": [0, -0.0]}
     assert len(set(plan_keys(Plan("s", "npu", varied, cost_only=True, gemms=[(8, 8, 8)])))) == 1

@@ -82,6 +82,7 @@ def _get(name: str) -> Format:
 
 def _draw(path: str, wanted: Sequence[Format]) -> None:
     from formats.block import BlockFormat
+    from simulator.report.directories import write_file
     from simulator.report.spacing import render_spacing
 
     curves = {}
@@ -91,10 +92,7 @@ def _draw(path: str, wanted: Sequence[Format]) -> None:
         else:
             curves[fmt.name] = _points(fmt)
     page = render_spacing(curves)
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: the plot cannot be written there ({error.strerror}); name another place") from error
+    write_file(Path(path), page)
 
 
 def _points(fmt: Format) -> list[Point]:

@@ -1,0 +1,110 @@
+"""`python -m simulator study two-pass`: scores and how much they recompute, side by side, with controls."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from simulator.errors import InputError
+from simulator.explore.export import as_json, write_table
+from simulator.report.console import print_view, standard_output
+from simulator.report.directories import write_file
+from simulator.report.figures import counted, percent, printable, score, significant
+from simulator.report.study import render_study
+from simulator.studies import TwoPassStudy, two_pass_study
+from simulator.studies.two_pass import mean_of
+
+Row = Mapping[str, Any]
+FILES = ("study.json", "study.parquet", "study.html")
+
+
+def run(
+    hw: str, out: str, scores: str | None, tolerances: str | None, budgets: str | None, **settings: Any
+) -> TwoPassStudy:
+    """Run a study; lists come as texts with commas.
+
+    Raises:
+        InputError: what cannot be run.
+    """
+    lists: dict[str, Any] = {}
+    if scores is not None:
+        lists["scores"] = [word.strip() for word in scores.split(",") if word.strip()]
+    for name, text in (("tolerances", tolerances), ("budgets", budgets)):
+        if text is not None:
+            lists[name] = _numbers(name, text)
+    return two_pass_study(hw, out=out, **lists, **settings)
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"study: --{name}: got {text!r}; expected numbers with commas between them; write e.g. 0.05,0.2"
+        ) from None
+
+
+def save(found: TwoPassStudy, out: str) -> list[Path]:
+    """Write the study beside its store: as JSON, as Parquet and as a page, each whole or not at all."""
+    record, directory = as_json(found.to_dict()), Path(out)
+    paths = [directory / name for name in FILES]
+    write_file(paths[0], json_module.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_table([flat(row) for row in found.points], paths[1])
+    write_file(paths[2], render_study(record))
+    return paths
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """Return a row with one value a column: ends of intervals, and figures of layers as NAME_LAYER."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith("_interval"):
+            found[f"{name}_from"], found[f"{name}_to"] = value or (None, None)
+        elif name == "layers":
+            found |= {f"{key}_{of['name']}": x for of in value for key, x in of.items() if key != "name"}
+        else:
+            found[name] = value
+    return found
+
+
+def show(found: TwoPassStudy, paths: Sequence[Path], json: bool) -> None:
+    """Print a study."""
+    if json:
+        sys.stdout.write(json_module.dumps(as_json(found.to_dict()), indent=2, allow_nan=False) + "\n")
+        return
+    low, high = (found.baselines[mode] for mode in ("low", "high"))
+    facts = (
+        f"{printable(found.model)} on {printable(found.hardware)}, {counted(found.samples, 'sample')}; logit RMS error "
+        f"of uniform low {significant(low['logit_error_rms'])}, of uniform high {significant(high['logit_error_rms'])}"
+    )
+    accuracy = f"accuracy exact {score(found.baselines['exact']['accuracy'])}, low {score(low['accuracy'])}"
+    accuracy += f", high {score(high['accuracy'])}"
+    where = f"{counted(found.computed, 'point')} computed now; in {', '.join(map(str, paths))}"
+    notes = [f"note: {printable(text)}" for text in found.warnings]
+    shown = [accuracy] if low["accuracy"] is not None else []
+    print_view(standard_output(), facts, *shown, _table(found), *notes, where)
+
+
+def _table(found: TwoPassStudy) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("score", no_wrap=True)
+    controls = [name for name in ("random", "largest") if any(row["score"] == name for row in found.points)]
+    headings = ["tolerance" if found.own[0]["budget"] is None and found.own[0]["tolerance"] else "budget"]
+    headings += ["MACs\nagain", "logit RMS\nerror", "95 %\n±", *(f"{name}\nat the same" for name in controls)]
+    for heading in [*headings, "changed\nanswers", "accuracy", "cost,\nC/C_high"]:
+        table.add_column(heading, justify="right")
+    for row in found.own:
+        ends = row["logit_error_interval"]
+        level = percent(row["budget"]) if row["budget"] is not None else f"{row['tolerance']:g}"
+        table.add_row(
+            row["score"], "all" if level == "0" else level, percent(row["recomputed_macs_fraction"]),
+            significant(row["logit_error_rms"]), "–" if ends is None else significant((ends[1] - ends[0]) / 2),
+            *(significant(mean_of(found.control(row, name), "logit_error_rms")) for name in controls),
+            percent(row["changed_decisions"]), score(row["accuracy"]), significant(row["accumulation_cost"]),
+        )  # fmt: skip
+    return table

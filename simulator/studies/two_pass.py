@@ -1,0 +1,302 @@
+"""Scores and how much they recompute, side by side: what two-pass accumulation makes of a network.
+
+Each score at each tolerance or budget is a point: forward errors of the logits and of every layer against exact
+accumulation, recomputed shares, costs, accuracy. Beside it stand two controls that recompute as much of each layer:
+outputs at random, with several seeds, and the largest ones. All points are those of sweeps in one store, so that a
+study that was killed goes on from there. Source of the rule and of its cost: arXiv 2503.15568.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from simulator.errors import InputError
+from simulator.explore import Plan, Point, sweep
+from simulator.explore.cluster import Cluster
+from simulator.explore.work import Inputs, load
+from simulator.hardware import Machine, load_hardware
+from simulator.hardware.load import read_machine
+from simulator.hardware.records import SIDE_METRICS
+
+from .intervals import wilson
+
+SCORES = ("kappa_prime", "norm2", "sensitivity")
+BUDGETS = (0.05, 0.1, 0.2)
+CONTROLS = ("random", "largest")
+# Samples along which condition numbers are looked at.
+_CONDITION_SAMPLES = 64
+
+Progress = Callable[[int, int], None]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Level:
+    """How much is recomputed.
+
+    Args:
+        tolerance: what is above it is recomputed. budget: at most this share, the largest scores first; None for all.
+        over: what the budget is a share of, network (of its MACs) or layer (of its outputs).
+    """
+
+    tolerance: float
+    budget: float | None = None
+    over: str = "layer"
+
+
+@dataclass(frozen=True)
+class TwoPassStudy:
+    """What a study found.
+
+    Args:
+        hardware, model: names. samples: how many ran. calibration: how many others calibrated scores and budgets.
+        baselines: rows of the uniform modes, by mode.
+        points: a row for each score and level, see `row_of`; of controls `control_of` names the score whose shares of
+            each layer they recompute.
+        conditions: condition numbers by layer, see network.condition_numbers.
+        computed: how many points this call computed. warnings: what the reader must know.
+    """
+
+    hardware: str
+    model: str
+    samples: int
+    calibration: int
+    baselines: Mapping[str, Row]
+    points: Sequence[Row]
+    conditions: Sequence[Row]
+    computed: int
+    warnings: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the study as plain data."""
+        return {"study": "two-pass", **asdict(self)}
+
+    def control(self, point: Row, name: str) -> list[Row]:
+        """Return the rows of a control of a point, one for each seed."""
+        return [
+            row for row in self.points
+            if row["score"] == name and row["control_of"] == point["score"]
+            and (row["tolerance"], row["budget"]) == (point["tolerance"], point["budget"])
+        ]  # fmt: skip
+
+    @property
+    def own(self) -> list[Row]:
+        """The rows that are no controls."""
+        return [row for row in self.points if row["control_of"] is None]
+
+
+def two_pass_study(
+    hw: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    scores: Sequence[str] = SCORES,
+    tolerances: Sequence[float] | None = None,
+    budgets: Sequence[float] | None = None,
+    over: str = "network",
+    model: str = "mlp",
+    weights: str | None = None,
+    data: str | None = None,
+    samples: int | None = None,
+    calibration: int = 128,
+    seeds: int = 3,
+    controls: bool = True,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> TwoPassStudy:
+    """Run a network with each score at each tolerance or budget, and with controls that recompute as much.
+
+    Args:
+        hw: machine file or bundled name, with two MACs. out: directory of the store.
+        scores: names, as policy.score takes them. tolerances, or budgets: one of the two; budgets of BUDGETS and
+            everything that a score can flag if both are left out. over: what budgets are a share of, network or layer.
+        model, weights, data: as the main job takes them. calibration: so many samples, from the first, calibrate scores
+            and budgets and do not run. samples: how many of those behind them run; None for all.
+        seeds: of the control random, from 0. controls: whether to run them.
+        workers, scheduler, threads, progress: as for explore.sweep.
+    Raises:
+        InputError: what cannot be run. MissingLibraryError: torch or dask is not installed.
+    """
+    machine = load_hardware(hw)
+    if machine.policy is None or machine.mac.high is None:
+        raise InputError(
+            f"study: {machine.name} runs in one pass; expected a machine with mac.high and a policy; give another"
+        )
+    known = [name for name in SIDE_METRICS if name not in CONTROLS]
+    for score in scores:
+        if score not in known:
+            raise InputError(f"study: scores: got {score!r}; expected some of {', '.join(known)}; correct it")
+    levels = _levels(tolerances, budgets, over)
+    if not scores or seeds < 1:
+        raise InputError(f"study: got {len(scores)} scores and {seeds} seeds; expected at least one; give some")
+    own_rules = dict(read_machine(hw).document.data.get("layers") or {})
+    inputs = Inputs(model, weights, data, samples, 0, calibration)
+    cluster = {"workers": workers, "scheduler": scheduler, "threads": threads}
+    Cluster(**cluster)  # type: ignore[arg-type]  # refused before anything runs
+
+    def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
+        rows = [one.values(own_rules) for one in wanted]
+        plan = Plan(name, os.fspath(hw), {", ".join(_KEYS): rows}, inputs)
+        found = sweep(plan=plan, out=out, progress=progress, **cluster)  # type: ignore[arg-type]
+        points = [point for _, point in found.points if point is not None and point.record is not None]
+        if len(points) < len(wanted):
+            place, point = next((p, q) for p, q in found.first(len(wanted)) if q is None or q.record is None)
+            raise InputError(f"study: a point failed: {place.error if point is None else point.error}")
+        return points, found.computed
+
+    wanted = [_Wanted(score, level) for score in scores for level in levels]
+    points, computed = run("two-pass", wanted)
+    rows = [one.row(point) for one, point in zip(wanted, points, strict=True)]
+    if controls:
+        again = [control for one, point in zip(wanted, points, strict=True)
+                 for control in _controls(one, _record(point), own_rules, seeds)]  # fmt: skip
+        own, more = run("two-pass controls", again)
+        rows += [one.row(point) for one, point in zip(again, own, strict=True)]
+        computed += more
+    first = _record(points[0])
+    return TwoPassStudy(
+        machine.name, model, first["samples"], calibration, _baselines(first), rows, _conditions(inputs, machine),
+        computed, tuple(dict.fromkeys(text for point in points for text in _record(point)["warnings"])),
+    )  # fmt: skip
+
+
+def _levels(tolerances: Sequence[float] | None, budgets: Sequence[float] | None, over: str) -> list[Level]:
+    if tolerances is not None and budgets is not None:
+        raise InputError("study: got tolerances and budgets; expected one of the two; leave one out")
+    if over not in ("network", "layer"):
+        raise InputError(f"study: budgets: over {over!r}; expected network or layer; choose one")
+    if tolerances is not None:
+        bad = [value for value in tolerances if not value >= 0]
+        levels = [Level(tolerance) for tolerance in tolerances]
+    else:
+        budgets = BUDGETS if budgets is None else budgets
+        bad = [value for value in budgets if not 0 <= value <= 1]
+        levels = [*(Level(0.0, budget, over) for budget in budgets), Level(0.0)]
+    if bad or not levels:
+        what = "tolerances from 0" if tolerances is not None else "budgets from 0 to 1"
+        raise InputError(f"study: got {bad[0] if bad else 'none'}; expected {what}; give e.g. 0.1")
+    return levels
+
+
+_KEYS = (
+    "policy.score", "policy.side_metric", "policy.tolerance", "policy.budget", "policy.budget_over", "layers", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A point to run; a control has the rules of layers in which the shares are that it recomputes."""
+
+    score: str
+    level: Level
+    control_of: str | None = None
+    seed: int = 0
+    layers: Mapping[str, Any] | None = None
+
+    def values(self, own_rules: Mapping[str, Any]) -> list[Any]:
+        """Return the values of _KEYS, of a machine whose file has these rules of layers.
+
+        A budget of all of a layer's outputs is none.
+        """
+        metrics = SIDE_METRICS[self.score]
+        metric = "second_pass" if "second_pass" in metrics else metrics[0]
+        if self.layers is not None:
+            return [self.score, metric, 0.0, 1.0, "layer", self.layers, self.seed]
+        budget, over = (1.0, "layer") if self.level.budget is None else (self.level.budget, self.level.over)
+        return [self.score, metric, self.level.tolerance, budget, over, own_rules, self.seed]
+
+    def row(self, point: Point) -> Row:
+        """Return what a point found."""
+        record = _record(point)
+        of_two_passes = {"score": self.score, "control_of": self.control_of, "seed": self.seed, **asdict(self.level)}
+        return {**of_two_passes, **row_of(record, "two_pass"), "key": point.key}
+
+
+def _record(point: Point) -> Mapping[str, Any]:
+    assert point.record is not None
+    return point.record
+
+
+def row_of(record: Mapping[str, Any], mode: str) -> Row:
+    """Return what a record says of a mode.
+
+    Its keys: recomputed_outputs_fraction, recomputed_macs_fraction (of all layers); logit_error_rms against exact
+    accumulation with logit_error_interval (95 %, statistical); accuracy with accuracy_interval (95 %, Wilson), None
+    without labels; changed_decisions, the share of top-1 answers that differ from those of exact accumulation;
+    accumulation_cost, as a multiple of the high mode, and accumulation_cost_vs_low; energy_j, cycles; saturated
+    outputs of the first pass; layers.
+    """
+    layers = record["layers"] if mode == "two_pass" else record["baseline_layers"][mode]
+    totals, outputs = record["totals"], [layer["gemms"] * layer["m"] * layer["n"] for layer in layers]
+    accuracy = None if record["accuracy"] is None else record["accuracy"][mode]
+    agreement = record["agreement"][mode]
+    cost = totals[mode]["accumulation_cost"] if totals[mode] else None
+    low = totals["low"]["accumulation_cost"] if totals["low"] else None
+    return {
+        "recomputed_outputs_fraction": sum(layer["recomputed_outputs"] for layer in layers) / max(1, sum(outputs)),
+        "recomputed_macs_fraction": sum(layer["recomputed_macs"] for layer in layers)
+        / max(1, sum(layer["macs"] for layer in layers)),
+        "logit_error_rms": record["forward_error"][mode],
+        "logit_error_interval": record["forward_error_interval"][mode],
+        "accuracy": accuracy,
+        "accuracy_interval": None if accuracy is None else wilson(accuracy, record["samples"]),
+        "changed_decisions": None if agreement is None else 1.0 - agreement,
+        "accumulation_cost": cost,
+        "accumulation_cost_vs_low": cost / low if cost is not None and low else None,
+        "energy_j": totals[mode]["energy_j"] if totals[mode] else None,
+        "cycles": totals[mode]["cycles"] if totals[mode] else None,
+        "saturated_outputs": sum(layer["overflows"] for layer in layers),
+        "layers": [
+            {
+                "name": layer["name"],
+                "recomputed_fraction": layer["recomputed_outputs"] / max(1, count),
+                **{name: layer[name] for name in ("rms_error", "median_rel_error", "mean_rel_error", "sqnr_db")},
+            }
+            for layer, count in zip(layers, outputs, strict=True)
+        ],
+    }
+
+
+def _baselines(record: Mapping[str, Any]) -> dict[str, Row]:
+    found = {mode: row_of(record, mode) for mode in ("low", "high")}
+    exact = {"accuracy": None if record["accuracy"] is None else record["accuracy"]["exact"]}
+    return {**found, "exact": exact}
+
+
+def _controls(of: _Wanted, record: Mapping[str, Any], own_rules: Mapping[str, Any], seeds: int) -> Iterator[_Wanted]:
+    """Yield the controls of a point: they recompute the shares that it did, of each layer."""
+    shares: dict[str, float] = {}
+    for layer in record["layers"]:
+        if layer["phase"] == "forward" and layer["waste_factor"] is not None:  # it ran in two passes
+            shares[layer["name"]] = layer["recomputed_outputs"] / max(1, layer["gemms"] * layer["m"] * layer["n"])
+    rules: dict[str, Any] = {}
+    for name, share in shares.items():
+        fitting: Any = next((rule for pattern, rule in own_rules.items() if fnmatch.fnmatchcase(name, pattern)), {})
+        rules[glob.escape(name)] = {**fitting, "policy": {"tolerance": 0.0, "budget": share}}
+    rules |= {pattern: rule for pattern, rule in own_rules.items() if pattern not in rules}
+    for seed in range(seeds):
+        yield _Wanted("random", of.level, of.score, seed, rules)
+    yield _Wanted("largest", of.level, of.score, 0, rules)
+
+
+def _conditions(inputs: Inputs, machine: Machine) -> list[Row]:
+    from simulator.network.condition_numbers import condition_numbers
+
+    loaded = load(inputs)
+    return [
+        asdict(one)
+        for one in condition_numbers(loaded.model, machine, *loaded.samples.batch(slice(_CONDITION_SAMPLES)))
+    ]
+
+
+def mean_of(rows: Sequence[Row], name: str) -> float | None:
+    """Return the mean of a figure over rows, such as those of a control's seeds; None where one is not known."""
+    values = [row[name] for row in rows]
+    return statistics.fmean(values) if values and None not in values else None
