@@ -37,7 +37,7 @@ def simulate(
     model: Annotated[
         str,
         typer.Option(
-            metavar="mlp|cnn|MODULE:ATTRIBUTE|FILE",
+            metavar="NAME|MODULE:ATTRIBUTE|FILE",
             help="Network: a bundled one, a torch module that Python can import, or a .pt file of a pickled one.",
         ),
     ] = "mlp",
@@ -280,7 +280,7 @@ def compare_machines(
     a: Annotated[str, typer.Argument(metavar="A", help="A machine file, or the name of a bundled machine.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     model: Annotated[
-        str, typer.Option(metavar="mlp|cnn|MODULE:ATTRIBUTE|FILE", help="Network, as of the main job.")
+        str, typer.Option(metavar="NAME|MODULE:ATTRIBUTE|FILE", help="Network, as of the main job.")
     ] = "mlp",
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for it.")] = None,
     allow_code: Annotated[
@@ -357,6 +357,45 @@ def run_sweep(
         sweep.show(found, json)
     if found.failed:
         raise typer.Exit(3)
+
+
+@app.command("plan")
+def make_plan(
+    hw: Annotated[
+        str, typer.Option(metavar="FILE", help="Hardware with two MACs: a YAML file, or the name of a bundled one.")
+    ],
+    out: Annotated[str, typer.Option(metavar="FILE.json", help="Where the plan goes, for policy.plan.")],
+    model: Annotated[str, typer.Option(help="Network, as for the main job.")] = "mlp",
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for it.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y.")] = None,
+    samples: Annotated[int, typer.Option(metavar="N", help="Calibrate on the first N samples.")] = 128,
+    budget: Annotated[float | None, typer.Option(metavar="F", help="Largest share of the MACs that are high.")] = None,
+    over: Annotated[
+        Literal["network", "layer"], typer.Option(help="What the budget is a share of: all MACs, or each layer's.")
+    ] = "network",
+    quantile: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Q",
+            help="In place of a budget: columns are high if this quantile of their scores is above the tolerance.",
+        ),
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(metavar="T", help="Default: that of the policy.")] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of every random choice.")] = 0,
+) -> None:
+    """Plan before a run which columns of a network have the high MAC, in place of flags within it."""
+    from .commands import plan
+    from .explore.work import Inputs
+    from .report import to_a_reader
+    from .studies.planning import plan_for
+
+    found = plan_for(
+        hw, Inputs(model, weights, data, samples, seed), budget=budget, over=over, quantile=quantile,
+        tolerance=tolerance,
+    )  # fmt: skip
+    plan.write(found, out)
+    with to_a_reader():
+        plan.show(found, out)
 
 
 studies = typer.Typer(rich_markup_mode=None, no_args_is_help=True)

@@ -74,9 +74,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.compare}
-        return {"record": type(value).__name__, **parts}
+        # What is None by default adds nothing, so that a record may get such a field without new keys.
+        parts = {field.name: getattr(value, field.name) for field in fields(value) if field.compare}
+        said = {
+            name: plain(part) for name, part in parts.items() if part is not None or not _none_by_default(value, name)
+        }
+        return {"record": type(value).__name__, **said}
     raise TypeError(f"identity: a {type(value).__name__} says not what it is: {value!r}")
+
+
+def _none_by_default(record: Any, name: str) -> bool:
+    return getattr(type(record), name, ...) is None
 
 
 @lru_cache(maxsize=256)

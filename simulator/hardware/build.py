@@ -234,7 +234,9 @@ class Builder:
                 "add mac.high, or write kind: uniform",
             )
             return None
-        return two_pass_policy(form or schema.PolicySection(), self.form.side_engine, unit, self._given, self._problem)
+        return two_pass_policy(
+            form or schema.PolicySection(), self.form.side_engine, unit, self._given, self._problem, self.directory
+        )
 
     def _side_engine(self, array: Array, unit: Mac) -> SideEngine | None:
         form = self.form.side_engine

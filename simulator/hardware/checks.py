@@ -147,6 +147,14 @@ def switch(form: object) -> bool:
     return form
 
 
+@takes("path of a JSON file", type="string", pattern=r"\.json$")
+def plan(form: object) -> str:
+    """The path of a static plan."""
+    if not isinstance(form, str) or not form.endswith(".json"):
+        raise ValueError(f"got {describe(form)}; expected the path of a static plan; write e.g. plan.json")
+    return form
+
+
 @takes("text of at most 100 characters", type="string", minLength=1, maxLength=100)
 def name(form: object) -> str:
     """Printable text."""

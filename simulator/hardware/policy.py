@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from formats import FixedFormat, FloatFormat, Use
 from simulator.arithmetic.accumulators import Exact, Late
+from simulator.errors import InputError
 
 from .document import Report
 from .records import SIDE_METRICS, Array, Mac, MacMode, Policy, SideEngine
 from .schema import PolicySection, SideEngineSection
+from .static_plan import StaticPlan, read_static_plan
 
 
 def side_engine(form: SideEngineSection, array: Array, high: MacMode, report: Report) -> SideEngine | None:
@@ -67,13 +70,18 @@ def usual_overlap(runs_on: str) -> str:
 
 
 def two_pass_policy(
-    form: PolicySection, engine: SideEngineSection | None, mac: Mac, given: Callable[..., bool], report: Report
+    form: PolicySection,
+    engine: SideEngineSection | None,
+    mac: Mac,
+    given: Callable[..., bool],
+    report: Report,
+    folder: Path,
 ) -> Policy:
     """Return the policy of a section.
 
     Args:
         form: the section. engine: that of the side engine. mac: of the machine, with two modes.
-        given: whether a path of keys stands in the file. report: notes what is wrong.
+        given: whether a path of keys stands in the file. report: notes what is wrong. folder: of the file.
     """
     side_metric, side_format = _side_metric(form, report)
     kind = None if engine is None else engine.kind
@@ -135,7 +143,21 @@ def two_pass_policy(
         side_format,
         form.budget,
         form.budget_over,
+        _plan(form, folder, report),
     )
+
+
+def _plan(form: PolicySection, folder: Path, report: Report) -> StaticPlan | None:
+    """Return the plan that a file names, beside which nothing decides on flags."""
+    if form.plan is None:
+        return None
+    if form.budget is not None:
+        report(("policy", "budget"), "got it beside policy.plan, which decides before a run; expected one; remove one")
+    try:
+        return read_static_plan(folder / form.plan)
+    except InputError as error:
+        report(("policy", "plan"), str(error))
+        return None
 
 
 def _side_metric(form: PolicySection, report: Report) -> tuple[str, Use | None]:

@@ -17,6 +17,7 @@ from .checks import fits_tolerance
 from .document import Keys
 from .hashing import remembers_hash
 from .layer_rules import LayerRule
+from .static_plan import StaticPlan
 from .technology import Entry, TechnologyTable
 from .widths import partial_sum_bits, state_bits, stored_bits
 
@@ -311,6 +312,7 @@ class Policy:
         budget: largest share that is recomputed, 0..1; None: the tolerance decides alone.
         budget_over: layer (of each row's outputs) | network (of all MACs that run in two passes, shared out among the
             layers by calibration).
+        plan: which columns of what would run in two passes have the high MAC, in place of flags; None: flags decide.
     """
 
     tolerance: float
@@ -325,6 +327,7 @@ class Policy:
     side_format: Use | None = None
     budget: float | None = None
     budget_over: str = "layer"
+    plan: StaticPlan | None = None
 
 
 @remembers_hash
@@ -371,6 +374,16 @@ class Machine:
         """The side engine where it recomputes flagged outputs; None where the array does, or nothing."""
         on_engine = self.policy is not None and self.policy.runs_on == "side_engine"
         return self.side_engine if on_engine else None
+
+    def with_plan(self, plan: StaticPlan) -> Machine:
+        """Return the machine with a static plan in place of flags; its configuration is that of its file.
+
+        Raises:
+            ValueError: it has no two-pass policy.
+        """
+        if self.policy is None:
+            raise ValueError(f"{self.name}: a static plan needs a two-pass policy, and the machine has none")
+        return replace(self, policy=replace(self.policy, plan=plan)).described(self.configuration)
 
     def with_tolerance(self, tolerance: float) -> Machine:
         """Return a copy with another tolerance (>= 0, may be infinite); InputError without a two-pass policy."""

@@ -310,6 +310,12 @@ class PolicySection(Section):
         description="what the budget is a share of: each row's outputs, or all MACs, shared out by calibration",
         examples=["network"],
     )
+    plan: Annotated[str, BeforeValidator(checks.plan)] | None = Field(
+        default=None,
+        description="file of a static plan, from this file on: columns that are high, in place of flags",
+        examples=["plan.json"],
+        json_schema_extra=without("none: flags decide"),
+    )
     gather: Annotated[str, BeforeValidator(checks.choice("element", "row", "coltile", "tile"))] | None = Field(
         default=None,
         description="what is recomputed for a flag; element needs a dot-product engine",

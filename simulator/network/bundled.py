@@ -1,14 +1,15 @@
-"""The bundled networks and digits: what the main job runs when no model and no data are named.
+"""The bundled networks and digits: what the main job runs when no model and no data are named, and what studies use.
 
-Both networks have fp8_e4m3 weights and biases, trained by `train_bundled.py` and shipped as codes in `data/`.
+All networks have fp8_e4m3 weights and biases, trained by `train_bundled.py` and shipped as codes in `data/`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +40,42 @@ class Mlp(nn.Module):
         return self.fc3(x)
 
 
+class MlpPaper(Mlp):
+    """The same layers with weights of the set-up of arXiv 2503.15568: none above 240, the largest of e4m3:ieee."""
+
+    weights_file: ClassVar[str] = "mlp_paper.npz"
+
+
+class MlpTanh(Mlp):
+    """The same layers with tanh."""
+
+    weights_file: ClassVar[str] = "mlp_tanh.npz"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        x = torch.tanh(self.fc1(x.flatten(1)))
+        x = torch.tanh(self.fc2(x))
+        return self.fc3(x)
+
+
+class MlpDeep(nn.Module):
+    """Multilayer perceptron 784-192-192-192-192-192-96-10 with ReLU: as Mlp, deeper and narrower."""
+
+    weights_file: ClassVar[str] = "mlp_deep.npz"
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (784, 192, 192, 192, 192, 192, 96, 10)
+        self.fc = nn.ModuleList(nn.Linear(n, m) for n, m in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        x = x.flatten(1)
+        for layer in self.fc[:-1]:
+            x = torch.relu(layer(x))
+        return self.fc[-1](x)
+
+
 class LeNet5(nn.Module):
     """LeNet-5 with ReLU and max pooling: (N, 1, 28, 28) pixels to (N, 10) logits.
 
@@ -67,7 +104,64 @@ class LeNet5(nn.Module):
         return self.fc3(x)
 
 
-NAMES: dict[str, type[Mlp] | type[LeNet5]] = {"mlp": Mlp, "cnn": LeNet5}
+class LeNet5Fashion(LeNet5):
+    """The same layers, trained on the 60,000 training images of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)."""
+
+    weights_file: ClassVar[str] = "lenet5_fashion.npz"
+
+
+class Block(nn.Module):
+    """A block of a transformer: attention, then two layers with GELU, each on what LayerNorm gives and added to it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.project = nn.Linear(width, width)
+        self.expand, self.contract = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, tokens, width) from the same."""
+        y = self.norm1(x)
+        q, k, v = (
+            layer(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.project(attended.transpose(1, 2).flatten(2))
+        return x + self.contract(nn.functional.gelu(self.expand(self.norm2(x))))
+
+
+class Transformer(nn.Module):
+    """Transformer on the rows of a digit, of width 48 with 4 heads and 2 blocks: (N, 1, 28, 28) to (N, 10) logits."""
+
+    weights_file: ClassVar[str] = "transformer.npz"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(28, 48)
+        self.place = nn.Embedding(28, 48)
+        self.blocks = nn.ModuleList(Block(48, 4) for _ in range(2))
+        self.norm = nn.LayerNorm(48)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        x = self.embed(x.reshape(-1, 28, 28)) + self.place.weight
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
+
+
+NAMES: dict[str, Any] = {
+    "mlp": Mlp,
+    "cnn": LeNet5,
+    "mlp_paper": MlpPaper,
+    "mlp_tanh": MlpTanh,
+    "mlp_deep": MlpDeep,
+    "transformer": Transformer,
+    "cnn_fashion": LeNet5Fashion,
+}
 
 
 def load(name: str) -> nn.Module:

@@ -40,11 +40,12 @@ _KEPT = 1 << 16
 
 
 @dataclass
-class _Layer:
+class Scored:
     """What is collected of a layer: all of its outputs are counted, some of its rows are kept.
 
     Args:
-        criterion: of its two passes. activation: what consumes it. macs: K of an output. outputs: how many there were.
+        criterion: of its two passes, in the end with the score that samples have made. activation: what consumes it.
+        macs: K of an output. n, gemms: columns of a product, and products. outputs: how many there were.
         v, errors, scores: of the rows that are kept, (rows, N) each, and v with the number of its product.
         slopes: sum over all rows of phi'(v)**2, by column. gradients: mean over probes of the sums of (d/dv)**2.
     """
@@ -52,12 +53,23 @@ class _Layer:
     criterion: Criterion
     activation: str
     macs: int
+    n: int
+    gemms: int
     outputs: int = 0
     v: list[tuple[int, NDArray[np.float64]]] = field(default_factory=list)
     errors: list[NDArray[np.float64]] = field(default_factory=list)
     scores: list[NDArray[np.float64]] = field(default_factory=list)
     slopes: NDArray[np.float64] | float = 0.0
     gradients: NDArray[np.float64] | float = 0.0
+
+    def finish(self) -> None:
+        """Make the calibrated score, and score with it."""
+        if self.criterion.score == CALIBRATED:
+            score = self.sensitivity()
+            self.criterion = replace(self.criterion, score=score)
+            self.scores = [
+                score.part(gemm, v.shape[1])(Seen(v, self.activation, slice(0, len(v)))) for gemm, v in self.v
+            ]
 
     def sensitivity(self) -> Sensitivity:
         """Return the calibrated score."""
@@ -82,6 +94,21 @@ def calibrated(
 ) -> dict[str, Criterion]:
     """Return the criteria of the layers that run in two passes, by name, with what samples say. Statistical estimates.
 
+    Arguments and errors as of `scored`.
+    """
+    return _criteria(scored(model, rules, consumers, args, kwargs, seed), rules)
+
+
+def scored(
+    model: nn.Module,
+    rules: Rules,
+    consumers: Mapping[str, Consumer],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    seed: int = 0,
+) -> dict[str, Scored]:
+    """Return what samples say of the layers that run in two passes, by name, with their scores.
+
     The network runs once on exact sums, and goes back _PROBES times in torch's own arithmetic.
 
     Args:
@@ -90,7 +117,7 @@ def calibrated(
     Raises:
         InputError: a layer with scaled operands.
     """
-    layers: dict[str, _Layer] = {}
+    layers: dict[str, Scored] = {}
 
     def execute(op: Op) -> Tensor | None:
         if op.phase == INPUT_GRADIENT and op.name in layers:
@@ -104,7 +131,7 @@ def calibrated(
                 "expected plain ones; leave out the scales, or take another score and budget_over: layer"
             )
         consumer = consumers.get(op.name, Consumer())
-        layer = layers.setdefault(op.name, _Layer(arithmetic.criterion, consumer.activation, op.k))
+        layer = layers.setdefault(op.name, Scored(arithmetic.criterion, consumer.activation, op.k, op.n, op.gemms))
         return op.tensor(_collect(layer, op, arithmetic, consumer))
 
     with _differentiable(model, args, kwargs) as (own_args, own_kwargs, leaves), Tap(model, execute):
@@ -114,10 +141,12 @@ def calibrated(
         for probe in range(_PROBES if wanted else 0):
             along = torch.randint(0, 2, y.shape, generator=signs) * 2 - 1
             torch.autograd.grad(y, wanted, along.to(y.dtype), retain_graph=probe < _PROBES - 1, allow_unused=True)
-    return _criteria(layers, rules)
+    for layer in layers.values():
+        layer.finish()
+    return layers
 
 
-def _collect(layer: _Layer, op: Op, arithmetic: Arithmetic, consumer: Consumer) -> NDArray[Any]:
+def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer) -> NDArray[Any]:
     """Return the exact outputs of an Op; note how far those of the first pass are off."""
     assert arithmetic.low is not None
     low, exact = op.on(arithmetic.low), op.on(exact_unit(arithmetic.low))
@@ -184,16 +213,8 @@ def _differentiable(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[
                 p.requires_grad_(False)
 
 
-def _criteria(layers: Mapping[str, _Layer], rules: Rules) -> dict[str, Criterion]:
-    found = {}
-    for name, layer in layers.items():
-        score: Any = layer.criterion.score
-        if score == CALIBRATED:
-            score = layer.sensitivity()
-            layer.scores = [
-                score.part(gemm, v.shape[1])(Seen(v, layer.activation, slice(0, len(v)))) for gemm, v in layer.v
-            ]
-        found[name] = replace(layer.criterion, score=score)
+def _criteria(layers: Mapping[str, Scored], rules: Rules) -> dict[str, Criterion]:
+    found = {name: layer.criterion for name, layer in layers.items()}
     policy = rules.machine.policy
     if policy is None or policy.budget is None or policy.budget_over == "layer":
         return found
@@ -207,7 +228,7 @@ def _criteria(layers: Mapping[str, _Layer], rules: Rules) -> dict[str, Criterion
     return {name: replace(one, budget=share) for (name, one), share in zip(found.items(), shares, strict=True)}
 
 
-def _shares(layers: list[_Layer], budget: float) -> list[float]:
+def _shares(layers: list[Scored], budget: float) -> list[float]:
     """Return the share of each layer's outputs that lies above one threshold, which spends a budget of all MACs."""
     scores, weights = [], []
     for layer in layers:

@@ -38,6 +38,14 @@ def network_digest(model: nn.Module, name: str) -> str:
     return digest.hexdigest()
 
 
+def weights_digest(model: nn.Module) -> str:
+    """Return a digest of the parameters of a network alone, whatever its code."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.named_parameters()):
+        _add(digest, key, value)
+    return digest.hexdigest()
+
+
 def samples_digest(samples: Samples) -> str:
     """Return a digest of inputs and labels."""
     digest = hashlib.sha256()

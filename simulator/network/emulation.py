@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from simulator.arithmetic.two_pass import CALIBRATED, Criterion
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
+from simulator.hardware.static_plan import StaticPlan
 from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT, RunResult
 
 from . import vector
@@ -29,6 +31,7 @@ from .folding import Folding, folded
 from .limits import check_fits
 from .operations import Operations
 from .ops import FORWARD, Op
+from .planned import check_network, planned_columns
 from .record import run_record
 from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
@@ -96,6 +99,9 @@ class Emulation:
         self.samples = 0
         self.calibrations = {} if calibrations is None else calibrations
         self.criteria = dict(criteria or {})
+        self._plan = None if machine.policy is None else machine.policy.plan
+        if self._plan is not None:
+            check_network(self._plan, model)
         self._weights, self._shared = weights or Weights(model), weights is not None
         self.operations = Operations(self._weights.has, lambda path: self.rules.vector(path).format)
         self._folding = Folding()
@@ -137,7 +143,7 @@ class Emulation:
 
     def _is_calibrated(self, arithmetic: Arithmetic) -> bool:
         policy, criterion = self.machine.policy, arithmetic.criterion
-        if policy is None or criterion is None or arithmetic.high is None:
+        if policy is None or criterion is None or arithmetic.high is None or policy.plan is not None:
             return False
         return criterion.score == CALIBRATED or policy.budget_over == "network"
 
@@ -208,15 +214,49 @@ class Emulation:
         consumer = self.consumers.get(op.name, Consumer()) if forward else Consumer()
         # Once as the unit gives them, once as the network wants them.
         check_fits(f"{op.name}: outputs {op.gemms} x ({op.m}, {op.n})", op.gemms * op.m * op.n, 16)
-        tally = self.tallies.of(op, arithmetic, consumer)
         if arithmetic.low is None:
-            tally.add(op, 0, None)
+            self.tallies.of(op, arithmetic, consumer).add(op, 0, None)
             return None
         affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable else None
         computed = op
         if affine is not None:
             computed, consumer = folded(op, affine), replace(consumer, normalisation=None)
         scale = b"" if affine is None else affine[0].tobytes()  # that the weights have beside their own values
+        if forward and self._plan is not None and arithmetic.high is not None:
+            out = self._by_plan(self._plan, op, computed, arithmetic, consumer, scale)
+        else:
+            out = self._product(op, computed, arithmetic, consumer, scale)
+        self._folds = affine
+        return op.tensor(out)
+
+    def _by_plan(
+        self, plan: StaticPlan, op: Op, computed: Op, arithmetic: Arithmetic, consumer: Consumer, scale: bytes
+    ) -> NDArray[Any]:
+        """Compute an Op by a static plan: each column in one pass, on the unit that the plan gives it."""
+        high = planned_columns(plan, op)
+        out: NDArray[Any] | None = None
+        for label, chosen in (("low", ~high), ("high", high)):
+            if not chosen.any():
+                continue
+            one = replace(
+                arithmetic, label=label if arithmetic.label == "two_pass" else arithmetic.label,
+                low=getattr(arithmetic, label), high=None, criterion=None,
+            )  # fmt: skip
+            if chosen.all():
+                return self._product(op, computed, one, consumer, scale)
+            found = self._product(op.of_columns(chosen), computed.of_columns(chosen), one, consumer, scale)
+            if out is None:
+                out = np.empty((op.gemms, op.m, op.n), found.dtype)
+            if found.dtype != out.dtype:
+                out = out.astype(np.result_type(out, found))
+            out[..., chosen] = found
+        assert out is not None
+        return out
+
+    def _product(self, op: Op, computed: Op, arithmetic: Arithmetic, consumer: Consumer, scale: bytes) -> NDArray[Any]:
+        """Compute an Op, or some of its columns, and count it; `computed` has what is folded into its weights."""
+        assert arithmetic.low is not None
+        tally = self.tallies.of(op, arithmetic, consumer)
         divided = None
         if arithmetic.scaled:
             divided = scaled(
@@ -231,8 +271,7 @@ class Emulation:
         tally.add(op, overflows, flags, zeros)
         for observe in self.observers:
             observe(op, out, tally)
-        self._folds = affine
-        return op.tensor(out)
+        return out
 
     def _make_ready(self, op: Op, arithmetic: Arithmetic, scale: bytes) -> MakeReady:
         """Return what makes operand b of an Op ready, once as long as the weights that it is made of stay the same."""

@@ -262,7 +262,11 @@ class _Emulated(_Pass):
     def _observe(self, op: Op, outputs: NDArray[Any], tally: LayerTally) -> None:
         if self.mode == "exact":
             self._exact[op.name] = outputs.copy()
-        elif (exact := self._exact.get(op.name)) is not None and exact.shape == outputs.shape:
+            return
+        exact = self._exact.get(op.name)
+        if exact is not None and op.part is not None and exact.shape[-1] == len(op.part):
+            exact = exact[..., op.part]
+        if exact is not None and exact.shape == outputs.shape:
             tally.errors.add(outputs, exact)
         else:
             self.not_compared[

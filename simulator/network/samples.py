@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from simulator.errors import InputError
 from . import bundled
 from .arrays import array_names, read_arrays
 from .fit import check_fit
+from .idx_files import FASHION, has_images, read_images
 
 IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
 
@@ -56,8 +58,10 @@ def load_samples(path: str | None, count: int | None, model: nn.Module) -> Sampl
     """Return samples that fit a network, on which it is run once.
 
     Args:
-        path: `.npz` file with `x`, or with several inputs under the names that the network's forward has for them, and
-            `y` if there are labels; None for the bundled digits, which only the bundled networks take. For these, grey
+        path: directory with the IDX files of MNIST or Fashion-MNIST, whose test images are taken; or `.npz` file with
+            `x`, or with several inputs under the names that the network's forward has for them, and
+            `y` if there are labels; None for the bundled digits, which only the bundled networks take, and for
+            cnn_fashion the images that Debian's dataset-fashion-mnist installs. For the bundled networks, grey
             levels (uint8) are normalised as they were trained. For any network floats are converted to the type of its
             parameters; for others than the bundled ones, integers become int64, and bools stay.
         count: how many, from the first; None for all.
@@ -71,8 +75,12 @@ def load_samples(path: str | None, count: int | None, model: nn.Module) -> Sampl
             f"{type(model).__name__}; give --data FILE.npz, as numpy.savez(path, x=..., y=...) writes it, samples "
             "along the first axis"
         )
-    if path is None:
+    if path is None and isinstance(model, bundled.LeNet5Fashion):
+        samples = _of_directory(str(FASHION), model)
+    elif path is None:
         samples = Samples(*bundled.digits(), "bundled digits")
+    elif has_images(Path(path)):
+        samples = _of_directory(path, model)
     else:
         samples = _for_bundled(path, model) if own else _for_any(path, model)
     if count is not None and not 1 <= count <= samples.size:
@@ -83,6 +91,16 @@ def load_samples(path: str | None, count: int | None, model: nn.Module) -> Sampl
     samples = samples.part(slice(count))
     check_fit(model, *samples.batch(slice(0, 1)), samples.y, samples.source, _remedy(own))
     return samples
+
+
+def _of_directory(path: str, model: nn.Module) -> Samples:
+    if not isinstance(model, tuple(bundled.NAMES.values())):
+        raise InputError(
+            f"{path}: is a directory, whose images are normalised for the bundled networks only; expected an .npz file "
+            f"for {type(model).__name__}; write one with numpy.savez(path, x=..., y=...)"
+        )
+    images, classes = read_images(Path(path), "test")
+    return Samples(bundled.normalise(images), torch.from_numpy(classes.astype(np.int64)), path)
 
 
 def _remedy(own: bool) -> str:

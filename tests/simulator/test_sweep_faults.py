@@ -146,7 +146,7 @@ def test_workers_that_are_killed_are_replaced(file, tmp_path, undisturbed, times
         out = tmp_path / f"out{turn}"
         running = sweep(file, out, "--workers", "2")
         struck = 0
-        time.sleep(0.4 * seconds)
+        wait_for_more(running, out, {})  # the next test kills those that start
         while running.poll() is None and struck < 4:
             if workers := workers_of(running):
                 with contextlib.suppress(ProcessLookupError):

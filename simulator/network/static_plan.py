@@ -1,0 +1,115 @@
+"""Static plans: columns that deserve the high MAC, chosen on samples before a run, in place of flags within one.
+
+A run by a plan makes no low pass over high columns and no decision: C/C_high = a (1 - rho) + rho. Source: arXiv
+2503.15568, whose public code names static configurations as future work; the two rules are the project's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from simulator.errors import InputError
+from simulator.hardware import Machine, load_hardware
+from simulator.hardware.static_plan import ColumnPlan, StaticPlan
+
+from .calibrated_policy import Scored, scored
+from .consumers import record_first_sample
+from .digests import weights_digest
+from .emulation import Emulation
+
+
+def static_plan(
+    model: nn.Module,
+    hw: Machine | str | os.PathLike[str],
+    *args: Any,
+    budget: float | None = None,
+    over: str = "network",
+    quantile: float | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+    **kwargs: Any,
+) -> StaticPlan:
+    """Return the columns that have the high MAC, from what samples say. Statistical.
+
+    Args:
+        model: in the mode in which it runs. hw: machine with a two-pass policy, whose score decides.
+        args, kwargs: samples, as of a forward pass.
+        budget: largest share of the MACs that are high, of the network or of each layer (over); the columns with the
+            largest mean square of the score are. For the score sensitivity that lowers the error of the outputs most.
+        quantile, tolerance: in its place: a column is high if that quantile of its scores is above the tolerance (None:
+            that of the policy).
+        seed: of the signs with which sensitivities are estimated.
+    Raises:
+        InputError: a machine without two passes, or neither or both of budget and quantile.
+    """
+    machine = hw if isinstance(hw, Machine) else load_hardware(hw)
+    if machine.policy is None:
+        raise InputError(f"plan: {machine.name} runs in one pass; expected a machine with mac.high and a policy")
+    if (budget is None) == (quantile is None):
+        raise InputError("plan: expected a budget or a quantile; give one of the two, e.g. a budget of 0.2")
+    for name, share in (("budget", budget), ("quantile", quantile)):
+        if share is not None and not 0 <= share <= 1:
+            raise InputError(f"plan: {name}: got {share!r}; expected 0 to 1; give e.g. 0.2")
+    if over not in ("network", "layer"):
+        raise InputError(f"plan: over: got {over!r}; expected network or layer; choose one")
+    plain = replace(machine, policy=replace(machine.policy, plan=None, budget=None))
+    rules = Emulation(model, plain).rules
+    with torch.no_grad():
+        consumers = record_first_sample(model, model, args, dict(kwargs))
+    layers = scored(model, rules, consumers, args, kwargs, seed)
+    if not layers:
+        raise InputError("plan: no product of the network runs in two passes; expected some; correct its rules")
+    if budget is not None:
+        squares = {name: _by_column(layer, lambda s: (s * s).mean(axis=0)) for name, layer in layers.items()}
+        groups = [list(layers)] if over == "network" else [[name] for name in layers]
+        high = {name: mask for group in groups for name, mask in _within(budget, group, layers, squares).items()}
+        how = f"budget {budget:g} over {over}"
+    else:
+        assert quantile is not None
+        most = machine.policy.tolerance if tolerance is None else tolerance
+        high = {
+            name: _by_column(layer, lambda s: np.quantile(s, quantile, axis=0, method="lower")) > most
+            for name, layer in layers.items()
+        }
+        how = f"quantile {quantile:g} above {most:g}"
+    made_by = f"{machine.policy.score}, {how}, on {_samples(args, kwargs)} samples"
+    columns = {name: ColumnPlan(mask.size, tuple(map(int, np.flatnonzero(mask)))) for name, mask in high.items()}
+    return StaticPlan(columns, weights_digest(model), made_by)
+
+
+def _by_column(layer: Scored, statistic: Any) -> NDArray[np.float64]:
+    """Return a statistic of a layer's scores by column; of a stack of products, or of groups, one for all."""
+    scores = np.concatenate(layer.scores)
+    scores = np.where(np.isnan(scores), np.inf, scores)
+    found: NDArray[np.float64] = np.asarray(statistic(scores if layer.gemms == 1 else scores.reshape(-1, 1)))
+    return found
+
+
+def _within(
+    budget: float, group: list[str], layers: Mapping[str, Scored], values: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return the columns of some layers with the largest values that together have at most that share of the MACs."""
+    of_column = {name: layers[name].macs * layers[name].outputs / values[name].size for name in group}
+    every = np.concatenate([values[name] for name in group])
+    cost = np.concatenate([np.full(values[name].size, of_column[name]) for name in group])
+    order = np.argsort(-every, kind="stable")
+    left = budget * cost.sum() * (1 + 2**-40)  # the sum is rounded
+    chosen = np.zeros(every.size, np.bool_)
+    for place in order:
+        if every[place] > 0 and cost[place] <= left:
+            chosen[place], left = True, left - cost[place]
+    ends = np.cumsum([values[name].size for name in group])
+    return dict(zip(group, np.split(chosen, ends[:-1]), strict=True))
+
+
+def _samples(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim()]
+    return tensors[0].shape[0] if tensors else 1
