@@ -54,6 +54,7 @@ def test_files_are_read_as_they_were_written(directory):
         ),
         (idx(np.zeros((2, 28, 28), np.uint8)), "2 images, 3 classes; expected as many of both"),
     ],
+    ids=["missing", "no gzip", "short", "axes", "cut", "values", "fewer"],
 )
 def test_what_is_no_such_file_is_refused(directory, data, message):
     path, _, _ = directory
