@@ -181,6 +181,13 @@ def _norm_inf(product: Product, rows: slice) -> Any:
     return np.minimum(*either) + product.addend(rows)
 
 
+def upper_bound(seen: Seen) -> Values:
+    """Return an upper bound of the numerator of each output, by the norms of rows and columns; in float64."""
+    assert seen.product is not None
+    found = np.minimum(_norm2(seen.product, seen.rows), _norm_inf(seen.product, seen.rows))
+    return seen.mapped(found)
+
+
 def _kappa_exact(seen: Seen) -> Values:
     assert seen.product is not None
     v, numerator = (found[seen.rows].astype(np.float64) for found in seen.product.exact)

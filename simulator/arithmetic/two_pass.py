@@ -22,7 +22,7 @@ from .accumulators import Accumulator, result_use
 from .activations import KAPPA_PRIME
 from .engine import Accumulation, Ready, check_shapes, numbers, random_key
 from .places import SITE_BITS
-from .scores import Product, Score, Seen, kappa_of, score_of
+from .scores import Product, Score, Seen, kappa_of, score_of, upper_bound
 from .spec import MacSpec, mac
 
 # Outputs that are scored together, in several arrays of float64, and among which those to be recomputed are listed.
@@ -46,8 +46,11 @@ class Criterion:
         recompute_saturated: recompute outputs that overflowed or saturated on the way, whatever their score.
         side_format: of the running sum of magnitudes beside the first pass, as kappa_full takes it; None: a pass of the
             low unit over the magnitudes.
+        sign_safe: before relu an output v that is not positive is kept only if |v| is above so many upper bounds of its
+            numerator sum |a b| + |c|, so that its sign is right where the error of the low pass is below that. None: by
+            its score, as with other activations.
         budget: at most this share of the outputs is recomputed, in [0, 1], and of the rows up to any one: each row has
-            its turn, so that no division of the rows shows. In a row those come first that the two switches name,
+            its turn, so that no division of the rows shows. In a row those come first that the switches name,
             whatever their score, then the largest scores; of equal ones the first. None: the tolerance decides alone.
     """
 
@@ -57,6 +60,7 @@ class Criterion:
     recompute_saturated: bool = True
     side_format: Use | None = None
     budget: float | None = None
+    sign_safe: float | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.tolerance, int | float | np.integer | np.floating)
@@ -73,12 +77,23 @@ class Criterion:
         share = self.budget
         if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
             raise ValueError(f"budget: expected a share in [0, 1] or None, got {share!r}")
+        beta = self.sign_safe
+        if beta is not None and (isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta <= 1):
+            raise ValueError(f"sign_safe: expected a number in (0, 1] or None, got {beta!r}")
 
     def keep(
-        self, v: NDArray[Any], scores: NDArray[np.float64], saturated: NDArray[np.bool_], first_row: int = 0
+        self,
+        v: NDArray[Any],
+        scores: NDArray[np.float64],
+        saturated: NDArray[np.bool_],
+        first_row: int = 0,
+        unsafe: NDArray[np.bool_] | bool = False,
     ) -> NDArray[np.bool_]:
-        """Return which outputs of the low pass are kept, of some rows, the first of which has this number."""
-        must = np.isnan(scores)
+        """Return which outputs of the low pass are kept, of some rows, the first of which has this number.
+
+        `unsafe` are those that must be computed again because of their sign.
+        """
+        must = np.isnan(scores) | unsafe
         if self.recompute_nonfinite:
             must |= ~np.isfinite(v)
         if self.recompute_saturated:
@@ -251,8 +266,10 @@ def two_pass(
     kept = np.empty(first.shape) if keep_scores else None
     for rows in _strips(first.shape, SCORED_AT_ONCE):
         own = [x if np.isscalar(x) else x[rows] for x in affine]
-        scores = scored(Seen(_mapped(first[rows], *own), activation, rows, product, *own))
-        keep = criterion.keep(first[rows], scores, saturated[rows], first_row + rows.start)
+        seen = Seen(_mapped(first[rows], *own), activation, rows, product, *own)
+        unsafe = _unsafe(criterion.sign_safe, seen)  # before the score, which may write over v
+        scores = scored(seen)
+        keep = criterion.keep(first[rows], scores, saturated[rows], first_row + rows.start, unsafe)
         np.logical_not(keep, out=recomputed[rows])
         if kept is not None:
             kept[rows] = scores
@@ -267,6 +284,15 @@ def two_pass(
                 output[at, columns] = second.listed((at, columns))[0]
     share = count / recomputed.size if recomputed.size else 0.0
     return TwoPassResult(output, recomputed, kept, saturated, _cost(low, high, criterion, share))
+
+
+def _unsafe(beta: float | None, seen: Seen) -> NDArray[np.bool_] | bool:
+    """Return which outputs may be positive but for the errors of the low pass, and count as negative."""
+    if beta is None or seen.activation != "relu":
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: NDArray[np.bool_] = ~((seen.v > 0) | (np.abs(seen.v) > beta * upper_bound(seen)))
+    return found
 
 
 def _cost(low: MacSpec, high: MacSpec, criterion: Criterion, share: float) -> TwoPassCost | None:

@@ -192,6 +192,14 @@ def share(form: object) -> float:
     return float(form)
 
 
+@takes("number above 0, to 1", type="number", exclusiveMinimum=0, maximum=1)
+def positive_share(form: object) -> float:
+    """A number above 0, at most 1."""
+    if isinstance(form, bool) or not isinstance(form, int | float) or not 0 < form <= 1:
+        raise ValueError(f"got {describe(form)}; expected a plain number above 0, at most 1; write e.g. 0.04")
+    return float(form)
+
+
 @takes("number above 0, to 100", type="number", exclusiveMinimum=0, maximum=100)
 def percentile(form: object) -> float:
     """A number above 0, at most 100."""

@@ -144,7 +144,19 @@ def two_pass_policy(
         form.budget,
         form.budget_over,
         _plan(form, folder, report),
+        _sign_safe(form, side_metric, report),
     )
+
+
+def _sign_safe(form: PolicySection, side_metric: str, report: Report) -> float | None:
+    """Return the bound of the sign-safe rule, which takes the norms of rows and columns."""
+    if form.sign_safe is not None and side_metric != "norm_bound":
+        report(
+            ("policy", "sign_safe"),
+            f"got it with policy.side_metric: {side_metric}; expected norm_bound, the norms of rows and columns that "
+            "it takes; write it, with a score of these or kappa_prime, or remove sign_safe",
+        )
+    return form.sign_safe
 
 
 def _plan(form: PolicySection, folder: Path, report: Report) -> StaticPlan | None:

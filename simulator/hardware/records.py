@@ -268,7 +268,7 @@ class SideEngine:
 # The score of an output, and the hardware that it can be computed with: from the finished output; a running sum of
 # |a w| beside that of a w; another low pass over |a| and |w|; the norms of the rows of A and the columns of W.
 SIDE_METRICS = {
-    "kappa_prime": ("output",),
+    "kappa_prime": ("output", "norm_bound"),
     "kappa_full": ("abs_sum", "second_pass"),
     "norm1": ("norm_bound",),
     "norm2": ("norm_bound",),
@@ -312,6 +312,8 @@ class Policy:
         budget: largest share that is recomputed, 0..1; None: the tolerance decides alone.
         budget_over: layer (of each row's outputs) | network (of all MACs that run in two passes, shared out among the
             layers by calibration).
+        sign_safe: before relu what is not positive is kept only if its magnitude is above so many upper bounds of its
+            numerator; None: by its score.
         plan: which columns of what would run in two passes have the high MAC, in place of flags; None: flags decide.
     """
 
@@ -328,6 +330,7 @@ class Policy:
     budget: float | None = None
     budget_over: str = "layer"
     plan: StaticPlan | None = None
+    sign_safe: float | None = None
 
 
 @remembers_hash

@@ -310,6 +310,12 @@ class PolicySection(Section):
         description="what the budget is a share of: each row's outputs, or all MACs, shared out by calibration",
         examples=["network"],
     )
+    sign_safe: Annotated[float, BeforeValidator(checks.positive_share)] | None = Field(
+        default=None,
+        description="before relu, what is not positive is kept only above so many bounds of its numerator",
+        examples=[0.04],
+        json_schema_extra=without("none: kept by its score"),
+    )
     plan: Annotated[str, BeforeValidator(checks.plan)] | None = Field(
         default=None,
         description="file of a static plan, from this file on: columns that are high, in place of flags",

@@ -71,7 +71,7 @@ def arithmetic(machine: Machine, name: str) -> Arithmetic:
     if name == "two_pass" and high is not None and policy is not None:
         criterion = Criterion(
             policy.tolerance, policy.score, policy.recompute_nonfinite, policy.recompute_saturated,
-            policy.side_format, policy.budget,
+            policy.side_format, policy.budget, policy.sign_safe,
         )  # fmt: skip
         return Arithmetic(name, low.spec, high.spec, criterion)
     if name in ("high", "two_pass"):

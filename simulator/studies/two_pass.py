@@ -137,12 +137,13 @@ def two_pass_study(
     if not scores or seeds < 1:
         raise InputError(f"study: got {len(scores)} scores and {seeds} seeds; expected at least one; give some")
     own_rules = dict(read_machine(hw).document.data.get("layers") or {})
+    metric = machine.policy.side_metric
     inputs = Inputs(model, weights, data, samples, 0, calibration)
     cluster = {"workers": workers, "scheduler": scheduler, "threads": threads}
     Cluster(**cluster)  # type: ignore[arg-type]  # refused before anything runs
 
     def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
-        rows = [one.values(own_rules) for one in wanted]
+        rows = [one.values(own_rules, metric) for one in wanted]
         plan = Plan(name, os.fspath(hw), {", ".join(_KEYS): rows}, inputs)
         found = sweep(plan=plan, out=out, progress=progress, **cluster)  # type: ignore[arg-type]
         points = [point for _, point in found.points if point is not None and point.record is not None]
@@ -200,13 +201,14 @@ class _Wanted:
     seed: int = 0
     layers: Mapping[str, Any] | None = None
 
-    def values(self, own_rules: Mapping[str, Any]) -> list[Any]:
-        """Return the values of _KEYS, of a machine whose file has these rules of layers.
+    def values(self, own_rules: Mapping[str, Any], own_metric: str) -> list[Any]:
+        """Return the values of _KEYS, of a machine whose file has these rules of layers, and this side metric.
 
         A budget of all of a layer's outputs is none.
         """
         metrics = SIDE_METRICS[self.score]
-        metric = "second_pass" if "second_pass" in metrics else metrics[0]
+        usual = "second_pass" if "second_pass" in metrics else metrics[0]
+        metric = own_metric if own_metric in metrics else usual
         if self.layers is not None:
             return [self.score, metric, 0.0, 1.0, "layer", self.layers, self.seed]
         budget, over = (1.0, "layer") if self.level.budget is None else (self.level.budget, self.level.over)

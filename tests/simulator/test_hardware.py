@@ -236,7 +236,7 @@ REFUSALS = [
     ("tolerance: 0.5", "tolerance: .nan", "53:14: policy.tolerance: got nan; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("tolerance: 0.5", "tolerance: '0.5'", "53:14: policy.tolerance: got '0.5'; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("score: kappa_prime", "score: kappa_exact", "51:10: policy.score: got 'kappa_exact'; expected one of kappa_prime, kappa_full, norm1, norm2, norm_inf, random, sensitivity, largest, smallest; write e.g. kappa_prime"),
-    ("side_metric: output", "side_metric: abs_sum", "52:16: policy.side_metric: got abs_sum with policy.score: kappa_prime, which is computed with output; expected output, or policy.score: kappa_full; change one of the two"),
+    ("side_metric: output", "side_metric: abs_sum", "52:16: policy.side_metric: got abs_sum with policy.score: kappa_prime, which is computed with output or norm_bound; expected output or norm_bound, or policy.score: kappa_full; change one of the two"),
     ("score: kappa_prime", "score: norm2", "52:16: policy.side_metric: got output with policy.score: norm2, which is computed with norm_bound; expected norm_bound, or policy.score: kappa_prime or random or sensitivity or largest or smallest; change one of the two"),
     ("side_metric: output", "side_metric: output\n  side_format: fp16", "53:16: policy.side_format: got fp16 with policy.side_metric: output, which keeps no running sum; expected none; remove it"),
     ("side_metric: output", "side_format: posit16", "52:16: policy.side_format: got posit16; expected a float or an integer, whose sums have a price; write e.g. uint16"),
@@ -278,7 +278,7 @@ REFUSALS = [
     ("  rows: 16", "\trows: 16", "11:1: got a tab; expected spaces as indentation; replace it by spaces"),
     ("lanes: 16  ", "lanes: 0  ", "59:10: vector_unit.lanes: got 0; expected a whole number from 1 to 1048576; write e.g. 16"),
     ("energy: auto                # 0.35", "energy: 1 pJ/bit # 0.35", "60:11: vector_unit.energy: got '1 pJ/bit', which is an energy per bit; expected an energy; write e.g. \"0.40 pJ\" or \"auto\""),
-    ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, side_format, tolerance, budget, budget_over, plan, gather, runs_on, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
+    ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, side_format, tolerance, budget, budget_over, sign_safe, plan, gather, runs_on, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
 ]  # fmt: skip
 
 

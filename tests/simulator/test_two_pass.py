@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+import formats
 import simulator
 from simulator.arithmetic import Criterion
 from simulator.arithmetic.activations import KAPPA_PRIME
@@ -350,3 +351,51 @@ def test_a_site_of_which_there_is_no_pair_is_refused():
     with pytest.raises(ValueError) as caught:
         simulator.two_pass([[1.0]], [[1.0]], LOW, HIGH, site=1 << 23)
     assert str(caught.value) == "site: got 8388608; expected a whole number from 0 to 2**23 - 1"
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.04, 0.2])
+@pytest.mark.parametrize("affine", [(1.0, 0.0), (-0.5, 0.25)])
+def test_what_relu_cuts_is_kept_only_where_its_sign_is_safe(beta, affine):
+    """Against the rule written out, with norms in plain numpy: not positive, and below the bound, is computed again."""
+    rng = np.random.default_rng(SEED + 3)
+    a, b = rng.normal(size=(40, 60)), rng.normal(size=(60, 30))
+    c = rng.normal(size=(40, 30))
+    scale, shift = affine
+    rule = Criterion(0.5, sign_safe=beta)
+    units = "fp8_e4m3 -> fma(fp8_e4m3/sat)", "fp8_e4m3 -> fma(fp16)"
+    found = simulator.two_pass(a, b, *units, activation=RELU, c=c, criterion=rule, scale=scale, shift=shift)
+    plain = simulator.two_pass(a, b, *units, activation=RELU, c=c, criterion=Criterion(0.5), scale=scale, shift=shift)
+    low = simulator.matmul(a, b, units[0], c=c).astype(np.float64)
+    v = low * scale + shift
+    x, w, z = (np.abs(formats.get("fp8_e4m3").quantize(m)) for m in (a, b, c))
+    two = np.sqrt((x**2).sum(1))[:, None] * np.sqrt((w**2).sum(0)) + z
+    largest = x.max(1)[:, None] * w.sum(0), x.sum(1)[:, None] * w.max(0)
+    bound = abs(scale) * np.minimum(two, np.minimum(*largest) + z) + abs(shift)
+    unsafe = (v <= 0) & (np.abs(v) <= beta * bound)
+    assert np.array_equal(found.recomputed, plain.recomputed | unsafe)
+    assert unsafe[~plain.recomputed].any()
+    # Whatever the bound, no sign is wrong among those that are kept, once it holds for the low pass.
+    exact = simulator.matmul(a, b, "fp8_e4m3 -> exact(fp64)", c=c) * scale + shift
+    if beta == 0.2:
+        assert not ((v < 0) & (exact > 0) & ~found.recomputed).any()
+    others = simulator.two_pass(a, b, *units, activation=TANH, c=c, criterion=rule, scale=scale, shift=shift)
+    assert np.array_equal(
+        others.recomputed,
+        simulator.two_pass(a, b, *units, activation=TANH, c=c, scale=scale, shift=shift).recomputed,
+    )
+
+
+def test_unsafe_signs_come_first_in_a_budget(matrices):
+    a, b, *_ = matrices
+    both = Criterion(0.0, sign_safe=1.0, budget=0.3)
+    found = simulator.two_pass(a, b, LOW, HIGH, activation=RELU, criterion=both)
+    assert found.recomputed.mean() <= 0.3
+    free = simulator.two_pass(a, b, LOW, HIGH, activation=RELU, criterion=Criterion(math.inf, sign_safe=1.0))
+    full = found.recomputed.sum(axis=1) < free.recomputed.sum(axis=1)
+    assert (found.recomputed <= free.recomputed)[full].all() and full.any()
+
+
+@pytest.mark.parametrize("beta", [0, -0.1, 1.5, math.nan, True, "0.1"])
+def test_a_bound_of_signs_that_is_none_is_refused(beta):
+    with pytest.raises(ValueError, match=r"sign_safe: expected a number in \(0, 1\] or None"):
+        Criterion(sign_safe=beta)
