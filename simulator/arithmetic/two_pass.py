@@ -6,6 +6,7 @@ budget, no more of a row are computed again than it allows. Source: arXiv 2503.1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from .spec import MacSpec, mac
 # Outputs that are scored together, in several arrays of float64, and among which those to be recomputed are listed.
 SCORED_AT_ONCE = 1 << 17
 LISTED_AT_ONCE = 1 << 21
-# Rows after which the turns of a budget begin anew.
+# Rows after which the account of a budget begins anew.
 _PERIOD = 1 << 20
 
 
@@ -49,9 +50,9 @@ class Criterion:
         sign_safe: before relu an output v that is not positive is kept only if |v| is above so many upper bounds of its
             numerator sum |a b| + |c|, so that its sign is right where the error of the low pass is below that. None: by
             its score, as with other activations.
-        budget: at most this share of the outputs is recomputed, in [0, 1], and of the rows up to any one: each row has
-            its turn, so that no division of the rows shows. In a row those come first that the switches name,
-            whatever their score, then the largest scores; of equal ones the first. None: the tolerance decides alone.
+        budget: at most this share of the outputs is recomputed, in [0, 1], of the rows up to any one: what rows leave,
+            later ones may have. In a row those come first that the switches name, whatever their score, then the
+            largest scores; of equal ones the first. None: the tolerance decides alone.
     """
 
     tolerance: float = 0.5
@@ -88,10 +89,12 @@ class Criterion:
         saturated: NDArray[np.bool_],
         first_row: int = 0,
         unsafe: NDArray[np.bool_] | bool = False,
+        account: Account | None = None,
     ) -> NDArray[np.bool_]:
         """Return which outputs of the low pass are kept, of some rows, the first of which has this number.
 
-        `unsafe` are those that must be computed again because of their sign.
+        `unsafe` are those that must be computed again because of their sign; `account` what the rows before have left
+        of a budget, None for nothing.
         """
         must = np.isnan(scores) | unsafe
         if self.recompute_nonfinite:
@@ -101,18 +104,40 @@ class Criterion:
         # +inf is kept by an infinite tolerance only.
         keep: NDArray[np.bool_] = (scores <= self.tolerance) & ~must
         if self.budget is not None:
-            most = _turns(self.budget * keep.shape[1], first_row, keep.shape[0])
-            over = np.flatnonzero(np.count_nonzero(~keep, axis=1) > most)
+            wanted = np.count_nonzero(~keep, axis=1)
+            most = (account or Account()).allow(self.budget * keep.shape[1], first_row, wanted)
+            over = np.flatnonzero(wanted > most)
             keep[over] |= ~_first(np.where(must, np.inf, scores)[over], most[over])
         return keep
 
 
-def _turns(share: float, first_row: int, rows: int) -> NDArray[np.int64]:
-    """Return how many outputs each row may have: the rows up to any one together at most `share` for each of them."""
-    numbers = (first_row % _PERIOD + np.arange(rows, dtype=np.int64)) % _PERIOD
-    ends = np.floor(share * np.stack([numbers, numbers + 1])).astype(np.int64)
-    found: NDArray[np.int64] = ends[1] - ends[0]
-    return found
+class Account:
+    """What a budget has spent on rows that come one after the other, in one call or in several."""
+
+    def __init__(self) -> None:
+        self._next_row = self._spent = 0
+
+    def allow(self, share: float, first_row: int, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many outputs of each row are recomputed, at most `share` for each of the rows up to any one.
+
+        Args:
+            share: outputs a row, on average. first_row: number of the first row; where it does not follow on those of
+                the last call, nothing is left of the rows before. wanted: outputs by row.
+        """
+        allowed = np.empty_like(wanted)
+        done = 0
+        while done < wanted.size:
+            number = (first_row + done) % _PERIOD
+            some = np.cumsum(wanted[done : done + _PERIOD - number])
+            if number == 0 or first_row + done != self._next_row:
+                self._spent = math.floor(share * number)
+            most = np.floor(share * np.arange(number + 1, number + 1 + some.size)).astype(np.int64)
+            # What is spent up to a row is what is wanted, cut at each row before to what there was by then.
+            spent = some + np.minimum(self._spent, np.minimum.accumulate(most - some))
+            allowed[done : done + some.size] = np.diff(spent, prepend=self._spent)
+            done += some.size
+            self._next_row, self._spent = first_row + done, int(spent[-1])
+        return allowed
 
 
 def _first(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -221,6 +246,7 @@ def two_pass(
     first_row: int = 0,
     matrix: int = 0,
     keep_scores: bool = True,
+    account: Account | None = None,
 ) -> TwoPassResult:
     """Multiply two matrices in two passes; the second computes the flagged outputs only.
 
@@ -234,6 +260,7 @@ def two_pass(
         criterion: when an output of the low pass is kept; in place of tolerance and score.
         scale, shift: of an affine map between the output and the activation, broadcast to (M, N).
         keep_scores: whether to return them; they take more memory than all else.
+        account: of a budget, where the rows before were those of other calls.
     Returns:
         TwoPassResult: its output is (M, N), float32 if that holds the outputs of both passes, else float64; exact
         definition.
@@ -259,6 +286,7 @@ def two_pass(
     assert counted is not None
     saturated, product = counted.overflowed, Product(accumulation, criterion.side_format)
     scored = score_of(criterion.score)
+    account = Account() if account is None else account
     affine: list[Any] = [
         x if np.isscalar(x) else _onto(first.shape, x, name) for x, name in ((scale, "scale"), (shift, "shift"))
     ]
@@ -269,7 +297,7 @@ def two_pass(
         seen = Seen(_mapped(first[rows], *own), activation, rows, product, *own)
         unsafe = _unsafe(criterion.sign_safe, seen)  # before the score, which may write over v
         scores = scored(seen)
-        keep = criterion.keep(first[rows], scores, saturated[rows], first_row + rows.start, unsafe)
+        keep = criterion.keep(first[rows], scores, saturated[rows], first_row + rows.start, unsafe, account)
         np.logical_not(keep, out=recomputed[rows])
         if kept is not None:
             kept[rows] = scores

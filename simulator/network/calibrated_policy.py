@@ -9,7 +9,6 @@ the network's outputs (2-norm) for a unit change behind the activation, from bac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -224,12 +223,15 @@ def _criteria(layers: Mapping[str, Scored], rules: Rules) -> dict[str, Criterion
             f"layers: {own[0]}: got a budget of its own with policy.budget_over: network; expected none, or layer; "
             "change one of the two"
         )
-    shares = _shares(list(layers.values()), policy.budget)
-    return {name: replace(one, budget=share) for (name, one), share in zip(found.items(), shares, strict=True)}
+    threshold, shares = _shares(list(layers.values()), policy.budget)
+    return {
+        name: replace(one, budget=share, tolerance=max(one.tolerance, threshold))
+        for (name, one), share in zip(found.items(), shares, strict=True)
+    }
 
 
-def _shares(layers: list[Scored], budget: float) -> list[float]:
-    """Return the share of each layer's outputs that lies above one threshold, which spends a budget of all MACs."""
+def _shares(layers: list[Scored], budget: float) -> tuple[float, list[float]]:
+    """Return one threshold, which spends a budget of all MACs, and the share of each layer's outputs above it."""
     scores, weights = [], []
     for layer in layers:
         found = np.concatenate([part.ravel() for part in layer.scores])
@@ -239,5 +241,5 @@ def _shares(layers: list[Scored], budget: float) -> list[float]:
     order = np.argsort(-every, kind="stable")
     spent = np.cumsum(weight[order])
     over = int(np.searchsorted(spent, budget * weight.sum(), side="right"))
-    threshold = every[order][over] if over < every.size else -math.inf
-    return [float(np.count_nonzero(s > threshold) / max(1, s.size)) for s in scores]
+    threshold = float(every[order][over]) if over < every.size else 0.0
+    return threshold, [float(np.count_nonzero(s > threshold) / max(1, s.size)) for s in scores]

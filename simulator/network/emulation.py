@@ -263,7 +263,7 @@ class Emulation:
                 computed, arithmetic, self.calibrations,
                 lambda what, find: self._weights.keep(op.operands[1], (what, scale), find),
             )  # fmt: skip
-        place = Place(self.seed, tally.site, tally.rows, self.threads)
+        place = Place(self.seed, tally.site, tally.rows, self.threads, tally.accounts)
         ready = self._make_ready(op, arithmetic, scale)
         out, overflows, flags = execute(computed, arithmetic, consumer, place, divided, ready)
         counts = self.machine.mac.zero_gating and tally.label in PRICED_MODES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from simulator.arithmetic.scaling import scaled as scaled_sums
 from simulator.arithmetic.scores import Sensitivity
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.stats import Stats
-from simulator.arithmetic.two_pass import two_pass
+from simulator.arithmetic.two_pass import Account, two_pass
 from simulator.arithmetic.zeros import zero_macs
 
 from .consumers import Consumer
@@ -44,13 +44,14 @@ class Place:
 
     Args:
         seed: of the run. site: number of the layer. first_row: rows of it computed before.
-        threads: at most so many; None for all processors.
+        threads: at most so many; None for all processors. accounts: of a budget, by product of the layer.
     """
 
     seed: int
     site: int
     first_row: int
     threads: int | None
+    accounts: dict[int, Account] = field(default_factory=dict)
 
     def row(self, op: Op, block: Block) -> int:
         """Return the row of a block in the whole run, so that random words do not depend on how samples are batched."""
@@ -182,6 +183,7 @@ def _two_passes(
             a, b, low, high, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
             criterion=criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
             matrix=place.matrix(op, block), keep_scores=False,
+            account=place.accounts.setdefault(0 if op.batched else gemm, Account()),
         )  # fmt: skip
         y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)
         out[gemm, rows], flags[gemm, rows] = y, r.recomputed

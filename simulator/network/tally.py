@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arithmetic.two_pass import Account
 from simulator.cost import Gemm
 from simulator.cost.flags import MaskFlags
 
@@ -39,6 +40,7 @@ class LayerTally:
         self.zeros = 0  # MACs with a zero operand, where they are counted
         self.a_words = 0  # elements of the first operand, of a convolution those of its image
         self.errors = RelativeErrors()
+        self.accounts: dict[int, Account] = {}  # of the budget of a second pass, by product
         self._begun = False
         self._flags: PackedFlags | None = None
 

@@ -136,9 +136,10 @@ def test_a_budget_of_the_network_is_kept_and_goes_where_it_helps(digits, budget)
     assert errors["sensitivity"] < errors["kappa_prime"] * {0.05: 0.65, 0.2: 1 / 3}[budget]
 
 
-def test_no_division_of_the_samples_shows(digits):
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_no_division_of_the_samples_shows(digits, name):
     x, y, calibration = digits
-    model = bundled.load("mlp")
+    model = bundled.load(name)
     results = [simulator.evaluate(model, machine(), x, y, calibration=calibration, batch=n) for n in (100, 33)]
     assert results[0].forward_error == results[1].forward_error
     assert [a.recomputed_outputs for a in results[0].layers] == [b.recomputed_outputs for b in results[1].layers]

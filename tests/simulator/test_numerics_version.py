@@ -20,8 +20,8 @@ from simulator.hardware import bundled_names, load_hardware
 from simulator.versions import NUMERICS
 
 RECORDED = {
-    2: {
-        "bits": "b38791b5927369b325650acd36990f91a9093a94e48d154dda3c1bf01a200f6d",
+    3: {
+        "bits": "c8d5476c0dbd77a7fa147a450a472ad166da69b9e804789790a07bcb8205ec29",
         "bill": "35a186458092e391b2d37f8afa0abe78a18c927e6b5d4dc3fc3d89e63df986ac",
     },
 }

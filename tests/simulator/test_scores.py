@@ -13,7 +13,7 @@ from formats.philox import word
 from native.twins import quantize
 from simulator.arithmetic import Criterion, scores
 from simulator.arithmetic.places import SCORE, site_of
-from simulator.arithmetic.two_pass import kappa_prime
+from simulator.arithmetic.two_pass import Account, kappa_prime
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.operands import finite
 
@@ -144,11 +144,13 @@ def test_a_budget_is_never_exceeded_and_takes_the_largest_scores(budget, score, 
     found = simulator.two_pass(a, b, LOW, HIGH, criterion=rule, first_row=first_row)
     assert not (found.recomputed & ~free.recomputed).any()
     must = free.saturated | np.isnan(free.scores)
+    spent = math.floor(budget * 19 * (first_row % (1 << 20)))  # nothing is left of rows that were not seen
     for i, (flags, wanted) in enumerate(zip(found.recomputed, free.recomputed, strict=True)):
         row = (first_row + i) % (1 << 20)
-        most = math.floor(budget * 19 * (row + 1)) - math.floor(budget * 19 * row)
-        assert abs(most - budget * 19) <= 1
+        spent = spent if row else 0
+        most = math.floor(budget * 19 * (row + 1)) - spent
         assert flags.sum() == min(most, wanted.sum())
+        spent += flags.sum()
         rank = {j: (0, 0) if must[i, j] else (1, -free.scores[i, j]) for j in np.flatnonzero(wanted)}
         assert sorted(sorted(rank, key=lambda j: (*rank[j], j))[:most]) == list(np.flatnonzero(flags))
 
@@ -175,6 +177,24 @@ def test_a_budget_does_not_see_how_rows_are_divided(matrices):
     ]
     assert (np.concatenate(parts) == whole.recomputed).all()
     assert whole.recomputed.sum() == math.floor(0.2 * 23 * 17)
+    # Where some rows leave what later ones take, the account goes from call to call.
+    rule = Criterion(2.0, "smallest", budget=0.2)
+    whole, account = simulator.two_pass(a, b, LOW, HIGH, c=c, criterion=rule), Account()
+    parts = [
+        simulator.two_pass(a[i : i + 3], b, LOW, HIGH, c=c, criterion=rule, first_row=i, account=account).recomputed
+        for i in range(0, 17, 3)
+    ]
+    assert (np.concatenate(parts) == whole.recomputed).all()
+    assert len(set(whole.recomputed.sum(axis=1))) > 2
+
+
+def test_what_rows_leave_of_a_budget_later_ones_have():
+    wanted = np.array([0, 5, 0, 9, 9, 0])
+    assert list(Account().allow(2.0, 0, wanted)) == [0, 4, 0, 4, 2, 0]
+    account = Account()
+    assert [list(account.allow(2.0, i, wanted[i : i + 2])) for i in (0, 2, 4)] == [[0, 4], [0, 4], [2, 0]]
+    assert list(account.allow(2.0, 9, wanted)) == [0, 4, 0, 4, 2, 0]  # rows between were not seen
+    assert list(Account().allow(0.5, (1 << 20) - 1, np.array([3, 3, 3]))) == [1, 0, 1]  # and begins anew
 
 
 @pytest.mark.parametrize("budget", [-0.1, 1.1, math.nan, True, "x"])
