@@ -436,6 +436,7 @@ def study_two_pass(
     controls: Annotated[
         bool, typer.Option(help="Recompute as much of each layer at random, and of the largest outputs, beside it.")
     ] = True,
+    static: Annotated[bool, typer.Option(help="Run static plans of the same cost beside it.")] = True,
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where results and the store of points go; a study goes on from there.")
     ] = "study",
@@ -458,8 +459,8 @@ def study_two_pass(
         with redirect_stdout(sys.stderr) if json else nullcontext(), _progress("point") as progress:
             found = study.run(
                 hw, out, scores, tolerances, budgets, over=over, model=model, weights=weights, data=data,
-                samples=samples, calibration=calibration, seeds=seeds, controls=controls, workers=workers,
-                scheduler=scheduler, threads=threads, progress=progress,
+                samples=samples, calibration=calibration, seeds=seeds, controls=controls, static=static,
+                workers=workers, scheduler=scheduler, threads=threads, progress=progress,
             )  # fmt: skip
             paths = study.save(found, out)
     except KeyboardInterrupt:

@@ -17,9 +17,14 @@ from simulator.report.directories import write_file
 from simulator.report.figures import counted, percent, printable, score, significant
 from simulator.report.study import render_study
 from simulator.studies import TwoPassStudy, two_pass_study
-from simulator.studies.two_pass import mean_of
+from simulator.studies.two_pass import CONTROLS, STATIC, mean_of
 
 Row = Mapping[str, Any]
+_LEGEND = (
+    "again: share of the MACs; error: RMS of the logits, and half of its 95 % interval; random, largest: errors of "
+    "controls that recompute as much of each layer; static: of a static plan that costs as much; changed: answers that "
+    "differ from those of exact accumulation."
+)
 FILES = ("study.json", "study.parquet", "study.html")
 
 
@@ -87,17 +92,16 @@ def show(found: TwoPassStudy, paths: Sequence[Path], json: bool) -> None:
     where = f"{counted(found.computed, 'point')} computed now; in {', '.join(map(str, paths))}"
     notes = [f"note: {printable(text)}" for text in found.warnings]
     shown = [accuracy] if low["accuracy"] is not None else []
-    print_view(standard_output(), facts, *shown, _table(found), *notes, where)
+    print_view(standard_output(), facts, *shown, _table(found), _LEGEND, *notes, where)
 
 
 def _table(found: TwoPassStudy) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("score", no_wrap=True)
-    controls = [name for name in ("random", "largest") if any(row["score"] == name for row in found.points)]
-    headings = ["tolerance" if found.own[0]["budget"] is None and found.own[0]["tolerance"] else "budget"]
-    headings += ["MACs\nagain", "logit RMS\nerror", "95 %\n±", *(f"{name}\nat the same" for name in controls)]
-    for heading in [*headings, "changed\nanswers", "accuracy", "cost,\nC/C_high"]:
-        table.add_column(heading, justify="right")
+    controls = [name for name in (*CONTROLS, STATIC) if any(row["score"] == name for row in found.points)]
+    level = "tolerance" if found.own[0]["budget"] is None and found.own[0]["tolerance"] else "budget"
+    for heading in (level, "again", "error", "±", *controls, "changed", "accuracy", "C/C_high"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in found.own:
         ends = row["logit_error_interval"]
         level = percent(row["budget"]) if row["budget"] is not None else f"{row['tolerance']:g}"

@@ -13,8 +13,8 @@ from simulator.report.plots import Figure
 
 Row = Mapping[str, Any]
 COLOURS = ("--two-pass", "--low", "--high", "--sram", "--gather", "--spare-1", "--spare-2", "--mul")
-CONTROL_COLOURS = {"random": "--muted", "largest": "--leak"}
-CONTROL_DASHES = {"random": "dot", "largest": "dash"}
+CONTROL_COLOURS = {"random": "--muted", "largest": "--leak", "static": "--text"}
+CONTROL_DASHES = {"random": "dot", "largest": "dash", "static": "dashdot"}
 
 
 def render_study(study: Mapping[str, Any]) -> str:
@@ -98,6 +98,8 @@ def _errors(study: Row, colours: Mapping[str, str]) -> Figure:
         data.append(_curve(score, rows, x, y, {"color": colour}, "logit_error_interval"))
     first = next(iter(colours))
     for name, colour in CONTROL_COLOURS.items():
+        if name == "static":  # of the same cost, and not of the same share
+            continue
         rows = [
             row for row in study["points"] if row["score"] == name and row["control_of"] == first and not row["seed"]
         ]

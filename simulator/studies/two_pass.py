@@ -2,8 +2,9 @@
 
 Each score at each tolerance or budget is a point: forward errors of the logits and of every layer against exact
 accumulation, recomputed shares, costs, accuracy. Beside it stand two controls that recompute as much of each layer:
-outputs at random, with several seeds, and the largest ones. All points are those of sweeps in one store, so that a
-study that was killed goes on from there. Source of the rule and of its cost: arXiv 2503.15568.
+outputs at random, with several seeds, and the largest ones; and a static plan of the same cost, chosen by the same
+score on the samples that calibrate. All points are those of sweeps in one store, so that a study that was killed goes
+on from there. Source of the rule and of its cost: arXiv 2503.15568.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import glob
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
@@ -23,12 +25,14 @@ from simulator.explore.work import Inputs, load
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.load import read_machine
 from simulator.hardware.records import SIDE_METRICS
+from simulator.report.directories import write_file
 
 from .intervals import wilson
 
 SCORES = ("kappa_prime", "norm2", "sensitivity")
 BUDGETS = (0.05, 0.1, 0.2)
 CONTROLS = ("random", "largest")
+STATIC = "static"
 # Samples along which condition numbers are looked at.
 _CONDITION_SAMPLES = 64
 
@@ -58,7 +62,7 @@ class TwoPassStudy:
         hardware, model: names. samples: how many ran. calibration: how many others calibrated scores and budgets.
         baselines: rows of the uniform modes, by mode.
         points: a row for each score and level, see `row_of`; of controls `control_of` names the score whose shares of
-            each layer they recompute.
+            each layer they recompute, of a static plan the score that chose its columns, for the same cost.
         conditions: condition numbers by layer, see network.condition_numbers.
         computed: how many points this call computed. warnings: what the reader must know.
     """
@@ -106,6 +110,7 @@ def two_pass_study(
     calibration: int = 128,
     seeds: int = 3,
     controls: bool = True,
+    static: bool = True,
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
@@ -119,7 +124,7 @@ def two_pass_study(
             everything that a score can flag if both are left out. over: what budgets are a share of, network or layer.
         model, weights, data: as the main job takes them. calibration: so many samples, from the first, calibrate scores
             and budgets and do not run. samples: how many of those behind them run; None for all.
-        seeds: of the control random, from 0. controls: whether to run them.
+        seeds: of the control random, from 0. controls, static: whether to run them, and static plans.
         workers, scheduler, threads, progress: as for explore.sweep.
     Raises:
         InputError: what cannot be run. MissingLibraryError: torch or dask is not installed.
@@ -144,7 +149,8 @@ def two_pass_study(
 
     def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
         rows = [one.values(own_rules, metric) for one in wanted]
-        plan = Plan(name, os.fspath(hw), {", ".join(_KEYS): rows}, inputs)
+        keys = _KEYS if wanted[0].plan is None else _KEYS_OF_PLANS
+        plan = Plan(name, os.fspath(hw), {", ".join(keys): rows}, inputs)
         found = sweep(plan=plan, out=out, progress=progress, **cluster)  # type: ignore[arg-type]
         points = [point for _, point in found.points if point is not None and point.record is not None]
         if len(points) < len(wanted):
@@ -161,6 +167,12 @@ def two_pass_study(
         own, more = run("two-pass controls", again)
         rows += [one.row(point) for one, point in zip(again, own, strict=True)]
         computed += more
+    if static:
+        plans = _plans(wanted, [_record(point) for point in points], machine, inputs, Path(out) / "plans")
+        if plans:
+            own, more = run("two-pass static", plans)
+            rows += [one.row(point) for one, point in zip(plans, own, strict=True)]
+            computed += more
     first = _record(points[0])
     return TwoPassStudy(
         machine.name, model, first["samples"], calibration, _baselines(first), rows, _conditions(inputs, machine),
@@ -190,25 +202,30 @@ _KEYS = (
     "policy.score", "policy.side_metric", "policy.tolerance", "policy.budget", "policy.budget_over", "layers", "seed",
 )  # fmt: skip
 
+_KEYS_OF_PLANS = ("policy.score", "policy.side_metric", "policy.plan", "layers", "seed")
+
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A point to run; a control has the rules of layers in which the shares are that it recomputes."""
+    """A point to run. A control has the rules of layers with the shares that it recomputes, a static plan its file."""
 
     score: str
     level: Level
     control_of: str | None = None
     seed: int = 0
     layers: Mapping[str, Any] | None = None
+    plan: str | None = None
 
     def values(self, own_rules: Mapping[str, Any], own_metric: str) -> list[Any]:
-        """Return the values of _KEYS, of a machine whose file has these rules of layers, and this side metric.
+        """Return the values of _KEYS, or of _KEYS_OF_PLANS.
 
-        A budget of all of a layer's outputs is none.
+        The machine's file has these rules of layers and this side metric. A budget of all of a layer's outputs is none.
         """
         metrics = SIDE_METRICS[self.score]
         usual = "second_pass" if "second_pass" in metrics else metrics[0]
         metric = own_metric if own_metric in metrics else usual
+        if self.plan is not None:
+            return [self.score, metric, self.plan, own_rules, self.seed]
         if self.layers is not None:
             return [self.score, metric, 0.0, 1.0, "layer", self.layers, self.seed]
         budget, over = (1.0, "layer") if self.level.budget is None else (self.level.budget, self.level.over)
@@ -217,8 +234,12 @@ class _Wanted:
     def row(self, point: Point) -> Row:
         """Return what a point found."""
         record = _record(point)
-        of_two_passes = {"score": self.score, "control_of": self.control_of, "seed": self.seed, **asdict(self.level)}
-        return {**of_two_passes, **row_of(record, "two_pass"), "key": point.key}
+        own = {"score": self.score, "control_of": self.control_of, "seed": self.seed, **asdict(self.level)}
+        if self.plan is None:
+            return {**own, **row_of(record, "two_pass"), "key": point.key}
+        low, cost = (record["totals"][mode]["accumulation_cost"] for mode in ("low", "two_pass"))
+        high = {"recomputed_outputs_fraction": None, "recomputed_macs_fraction": (cost - low) / (1 - low), "layers": []}
+        return {**own, "score": STATIC, **row_of(record, "two_pass"), **high, "key": point.key}
 
 
 def _record(point: Point) -> Mapping[str, Any]:
@@ -286,6 +307,32 @@ def _controls(of: _Wanted, record: Mapping[str, Any], own_rules: Mapping[str, An
     for seed in range(seeds):
         yield _Wanted("random", of.level, of.score, seed, rules)
     yield _Wanted("largest", of.level, of.score, 0, rules)
+
+
+def _plans(
+    wanted: Sequence[_Wanted], records: Sequence[Mapping[str, Any]], machine: Machine, inputs: Inputs, folder: Path
+) -> list[_Wanted]:
+    """Return the points of static plans that cost as much as points of two passes, and write their files."""
+    from simulator.network.static_plan import static_plan
+
+    loaded = load(inputs)
+    assert loaded.calibration is not None and machine.policy is not None
+    args, kwargs = loaded.calibration.batch(slice(None))
+    found = []
+    for one, record in zip(wanted, records, strict=True):
+        if None in (record["totals"]["low"], record["totals"]["two_pass"]):
+            continue
+        low, cost = (record["totals"][mode]["accumulation_cost"] for mode in ("low", "two_pass"))
+        if low >= 1:
+            continue
+        on = replace(machine, policy=replace(machine.policy, score=one.score))
+        share = min(1.0, max(0.0, (cost - low) / (1 - low)))
+        plan = static_plan(loaded.model, on, *args, **{**kwargs, "budget": share})
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder.resolve() / f"{one.score}-{one.level.tolerance:g}-{one.level.budget}.json"
+        write_file(path, plan.to_json())
+        found.append(replace(one, control_of=one.score, plan=str(path)))
+    return found
 
 
 def _conditions(inputs: Inputs, machine: Machine) -> list[Row]:

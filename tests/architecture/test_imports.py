@@ -63,7 +63,9 @@ ROOMS = {
         ),
         ("numpy", "pandas", "dask", "distributed"),
     ),
-    "simulator.studies": Room(("simulator.explore", "simulator.hardware", "simulator.network", *TOP)),
+    "simulator.studies": Room(
+        ("simulator.explore", "simulator.hardware", "simulator.network", "simulator.report", *TOP)
+    ),
     "simulator.run": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),
         ("numpy", "torch"),

@@ -66,6 +66,15 @@ def test_controls_recompute_as_much_of_each_layer(study):
         assert len(errors) == 2
 
 
+def test_a_static_plan_costs_as_much(study):
+    found, _ = study
+    for point in found.own:
+        (static,) = found.control(point, "static")
+        assert point["accumulation_cost"] - 0.002 < static["accumulation_cost"] <= point["accumulation_cost"] + 1e-9
+        assert static["recomputed_macs_fraction"] == pytest.approx(2 * static["accumulation_cost"] - 1)
+        assert static["logit_error_rms"] < found.baselines["low"]["logit_error_rms"]
+
+
 def test_the_score_that_weighs_absolute_errors_wins_at_equal_budgets(study):
     found, _ = study
     error = {row["score"]: row["logit_error_rms"] for row in found.own if row["budget"] == 0.1}
@@ -113,9 +122,10 @@ def test_the_command_writes_a_table_json_parquet_and_a_page(tmp_path):
     printed = json.loads(command(*words, "--json", cwd=tmp_path).stdout)
     assert {**printed, "computed": 0} == {**record, "computed": 0} and printed["computed"] == 0
     table = pandas.read_parquet(tmp_path / "found" / "study.parquet")
-    assert len(table) == len(record["points"]) == 6
+    assert len(table) == len(record["points"]) == 8
     assert list(table["logit_error_rms"]) == [row["logit_error_rms"] for row in record["points"]]
-    assert list(table["rms_error_fc1"]) == [row["layers"][0]["rms_error"] for row in record["points"]]
+    errors = [row["layers"][0]["rms_error"] if row["layers"] else None for row in record["points"]]
+    assert [None if np.isnan(x) else x for x in table["rms_error_fc1"]] == errors
     page = (tmp_path / "found" / "study.html").read_text()
     assert "Two-pass accumulation: mlp on npu" in page and 'data-figure="errors"' in page
 
