@@ -7,7 +7,7 @@ import platform
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -190,17 +190,15 @@ def _priced(task: Task, workload: Workload) -> dict[str, Any]:
     totals: dict[str, Any] = dict.fromkeys(("low", "high", "two_pass"))
     warnings: dict[str, None] = {}
     for mode in modes:
-        labels = _labels(machine, mode, workload)
-        others = [
-            f"{layer.name} ({labels[layer.name]})" for layer in workload.layers if labels[layer.name] not in totals
-        ]
+        ways = _ways(machine, mode, workload)
+        others = [f"{name} ({way.label})" for name, way in ways.items() if way.label not in totals]
         if others:
             warnings[f"{mode}: no totals, since these layers have no price: {', '.join(others)}"] = None
             continue
         costs = []
         for layer in workload.layers:
-            label = labels[layer.name]
-            costs.append(price(machine, layer.gemm, label, task.flagged if label == "two_pass" else None))
+            label, own = ways[layer.name]
+            costs.append(price(own, layer.gemm, label, task.flagged if label == "two_pass" else None))
         names = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles")
         totals[mode] = {name: sum(getattr(cost, name) for cost in costs) for name in names}
         warnings.update(dict.fromkeys(text for cost in costs for text in cost.warnings))
@@ -212,11 +210,22 @@ def _priced(task: Task, workload: Workload) -> dict[str, Any]:
     }
 
 
-def _labels(machine: Machine, mode: str, workload: Workload) -> dict[str, str]:
-    """Return the mode in which each layer is, by its name; rules of layers hold for those of networks."""
+class _Way(NamedTuple):
+    """How a layer is computed: its mode, and the machine as it sees it."""
+
+    label: str
+    machine: Machine
+
+
+def _ways(machine: Machine, mode: str, workload: Workload) -> dict[str, _Way]:
+    """Return how each layer is computed, by its name; rules of layers hold for those of networks."""
     if not machine.layers or not workload.modules:
-        return {layer.name: mode for layer in workload.layers}
+        return {layer.name: _Way(mode, machine) for layer in workload.layers}
     from simulator.network.rules import Rules
 
     rules = Rules(machine, mode, machine.layers, workload.modules)
-    return {layer.name: rules.forward(layer.name).label for layer in workload.layers}
+    forward = {layer.name: rules.forward(layer.name) for layer in workload.layers}
+    return {
+        name: _Way(one.label, machine if one.policy is None else replace(machine, policy=one.policy))
+        for name, one in forward.items()
+    }

@@ -47,7 +47,8 @@ class LayerRule:
     Args:
         pattern: glob on the path of a module.
         mac: low, high, two_pass, exact, float32 or a MAC in its string form.
-        operands, output: formats in place of the MAC's. tolerance, budget: in place of the policy's.
+        operands, output: formats in place of the MAC's. tolerance, budget: in place of the policy's; score, with
+            side_metric and side_format, likewise.
         activations, weights: scales of the two operands. vector: format of the vector unit.
         gradients: like mac, of the backward pass.
     """
@@ -62,12 +63,15 @@ class LayerRule:
     vector: Use | None = None
     gradients: str | None = None
     budget: float | None = None
+    score: str | None = None
+    side_metric: str | None = None
+    side_format: Use | None = None
 
     def __str__(self) -> str:
         operands = None if self.operands is None else "*".join(map(str, self.operands))
         said = {
             "mac": self.mac, "operands": operands, "output": self.output, "tolerance": self.tolerance,
-            "budget": self.budget, "activations": self.activations, "weights": self.weights, "vector": self.vector,
-            "gradients": self.gradients,
+            "budget": self.budget, "score": self.score, "activations": self.activations, "weights": self.weights,
+            "vector": self.vector, "gradients": self.gradients,
         }  # fmt: skip
         return "; ".join(f"{key}: {value}" for key, value in said.items() if value is not None)

@@ -14,6 +14,7 @@ from simulator.errors import InputError
 from . import schema
 from .document import Keys, Report
 from .layer_rules import LayerRule, Scaling
+from .side_metric import side_metric
 
 _SECTION = TypeAdapter(schema.LayerSection)
 _SCALING = tuple(schema.ScalingSection.model_fields)
@@ -89,11 +90,20 @@ def _rule(pattern: str, section: schema.LayerSection, report: Report) -> LayerRu
             f"got blocks of {weights.block} with activations in blocks of {activations.block}; expected blocks of one "
             "size, which meet in the sums; make them equal",
         )
+    score = None if section.policy is None else section.policy.score
+    metric: tuple[str | None, Use | None] = (None, None)
+    if section.policy is not None and score is not None:
+        metric = side_metric(score, section.policy.side_metric, section.policy.side_format, report, (*at, "policy"))
+    elif section.policy is not None and (section.policy.side_metric or section.policy.side_format):
+        report(
+            (*at, "policy"),
+            "got a side metric or its format without a score of these layers; expected both; add score, or remove it",
+        )
     return LayerRule(
         pattern, section.mac, operands, None if section.output is None else Use.parse(section.output),
         None if section.policy is None else section.policy.tolerance, activations, weights,
         None if section.vector is None else Use.parse(section.vector), section.gradients,
-        None if section.policy is None else section.policy.budget,
+        None if section.policy is None else section.policy.budget, score, *metric,
     )  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from simulator.arithmetic.accumulators import Exact, Late
 from simulator.errors import InputError
 
 from .document import Report
-from .records import SIDE_METRICS, Array, Mac, MacMode, Policy, SideEngine
+from .records import Array, Mac, MacMode, Policy, SideEngine
 from .schema import PolicySection, SideEngineSection
+from .side_metric import side_metric
 from .static_plan import StaticPlan, read_static_plan
 
 
@@ -83,7 +84,7 @@ def two_pass_policy(
         form: the section. engine: that of the side engine. mac: of the machine, with two modes.
         given: whether a path of keys stands in the file. report: notes what is wrong. folder: of the file.
     """
-    side_metric, side_format = _side_metric(form, report)
+    metric, side_format = side_metric(form.score, form.side_metric, form.side_format, report, ("policy",))
     kind = None if engine is None else engine.kind
     gather = form.gather or ("element" if kind == "dot" else "coltile")
     runs_on = form.runs_on or usual_place(gather, kind)
@@ -138,22 +139,22 @@ def two_pass_policy(
         form.recompute_nonfinite,
         form.recompute_saturated,
         form.score,
-        side_metric,
+        metric,
         runs_on,
         side_format,
         form.budget,
         form.budget_over,
         _plan(form, folder, report),
-        _sign_safe(form, side_metric, report),
+        _sign_safe(form, metric, report),
     )
 
 
-def _sign_safe(form: PolicySection, side_metric: str, report: Report) -> float | None:
+def _sign_safe(form: PolicySection, metric: str, report: Report) -> float | None:
     """Return the bound of the sign-safe rule, which takes the norms of rows and columns."""
-    if form.sign_safe is not None and side_metric != "norm_bound":
+    if form.sign_safe is not None and metric != "norm_bound":
         report(
             ("policy", "sign_safe"),
-            f"got it with policy.side_metric: {side_metric}; expected norm_bound, the norms of rows and columns that "
+            f"got it with policy.side_metric: {metric}; expected norm_bound, the norms of rows and columns that "
             "it takes; write it, with a score of these or kappa_prime, or remove sign_safe",
         )
     return form.sign_safe
@@ -170,28 +171,6 @@ def _plan(form: PolicySection, folder: Path, report: Report) -> StaticPlan | Non
     except InputError as error:
         report(("policy", "plan"), str(error))
         return None
-
-
-def _side_metric(form: PolicySection, report: Report) -> tuple[str, Use | None]:
-    """Return the hardware of the score and, of a running sum, the format."""
-    fitting = SIDE_METRICS[form.score]
-    side_metric = form.side_metric or fitting[0]
-    if side_metric not in fitting:
-        scores = [score for score, metrics in SIDE_METRICS.items() if side_metric in metrics]
-        report(
-            ("policy", "side_metric"),
-            f"got {side_metric} with policy.score: {form.score}, which is computed with {' or '.join(fitting)}; "
-            f"expected {' or '.join(fitting)}, or policy.score: {' or '.join(scores)}; change one of the two",
-        )
-    if side_metric == "abs_sum":
-        return side_metric, Use.parse(form.side_format or "uint16")
-    if form.side_format is not None:
-        report(
-            ("policy", "side_format"),
-            f"got {form.side_format} with policy.side_metric: {side_metric}, which keeps no running sum; expected "
-            "none; remove it",
-        )
-    return side_metric, None
 
 
 def _check_slices(mac: Mac, report: Report) -> None:

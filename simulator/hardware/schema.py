@@ -403,6 +403,23 @@ class ScalingSection(Section):
 
 
 class LayerPolicySection(Section):
+    score: Annotated[str, BeforeValidator(checks.choice(*SIDE_METRICS))] | None = Field(
+        default=None, description="what decides", examples=["norm2"], json_schema_extra=without("`policy.score`")
+    )
+    side_metric: (
+        Annotated[str, BeforeValidator(checks.choice("output", "abs_sum", "norm_bound", "second_pass"))] | None
+    ) = Field(
+        default=None,
+        description="hardware that this score is computed with",
+        examples=["norm_bound"],
+        json_schema_extra=without("of the score, as in `policy`"),
+    )
+    side_format: Annotated[str, BeforeValidator(checks.sum_format)] | None = Field(
+        default=None,
+        description="format of the running sum of abs_sum",
+        examples=["uint16"],
+        json_schema_extra=without("uint16 with abs_sum, else none"),
+    )
     tolerance: Annotated[float, BeforeValidator(checks.tolerance)] | None = Field(
         default=None,
         description="largest score kept",

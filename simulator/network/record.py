@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def run_record(run: Emulation) -> RunResult:
     """Return the record of an emulation so far, without what needs labels or an exact run."""
     groups = step_groups(run.tallies)
-    priced = [[_layer(run.machine, tally, run.fidelity) for tally in group] for group in groups]
+    priced = [[_layer(_machine_of(run.machine, tally), tally, run.fidelity) for tally in group] for group in groups]
     singles = tuple(layer for group in priced for layer, _ in group)
     costs = [cost for group in priced for _, cost in group if cost is not None]
     by_operation = run.operations.costs(run.machine)
@@ -42,7 +42,8 @@ def run_record(run: Emulation) -> RunResult:
     default = run.rules.default
     totals: dict[str, Any] = dict.fromkeys(PRICED_MODES)
     if default.label in totals and len(costs) == len(singles):
-        totals[default.label] = _total(run.machine, singles, costs, others)
+        machines = [_machine_of(run.machine, tally) for group in groups for tally in group]
+        totals[default.label] = _total(machines, singles, costs, others)
     warnings = (*run_notes(run), *(text for cost in costs for text in cost.warnings))
     layers = tuple(joined_steps(group, [layer for layer, _ in of]) for group, of in zip(groups, priced, strict=True))
     return RunResult(
@@ -68,17 +69,24 @@ def _area(machine: Machine) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _machine_of(machine: Machine, tally: LayerTally) -> Machine:
+    """Return the machine as a layer sees it, which may have a policy of its own."""
+    return machine if tally.policy is None else replace(machine, policy=tally.policy)
+
+
 def _total(
-    machine: Machine, layers: tuple[LayerResult, ...], costs: list[Cost], others: list[VectorCost]
+    machines: list[Machine], layers: tuple[LayerResult, ...], costs: list[Cost], others: list[VectorCost]
 ) -> dict[str, float]:
-    """Sum the bill of the layers, which have these costs, and of all else, one after the other.
+    """Sum the bill of the layers, which have these machines and costs, and of all else, one after the other.
 
     The accumulation cost is the mean over all MACs, of each layer's in its own mode.
     """
     macs = sum(layer.macs for layer in layers)
     accumulation = 0.0
-    for mode in dict.fromkeys(cost.mode for cost in costs):
-        own = [layer for layer, cost in zip(layers, costs, strict=True) if cost.mode == mode]
+    kinds: dict[tuple[str, Machine], list[LayerResult]] = {}
+    for machine, layer, cost in zip(machines, layers, costs, strict=True):
+        kinds.setdefault((cost.mode, machine), []).append(layer)
+    for (mode, machine), own in kinds.items():
         own_macs = sum(layer.macs for layer in own)
         share = sum(layer.flagged_macs for layer in own) / own_macs
         relative = accumulation_cost(machine, share)[mode]
@@ -103,7 +111,7 @@ def _gathers(
     for tallies, of, layer in zip(groups, priced, layers, strict=True):
         name = layer.name if layer.phase == FORWARD else f"{layer.name}, {layer.phase}"
         kinds = [
-            gathered(machine, tally.gemm, flags, cost, cost.zero_macs)
+            gathered(_machine_of(machine, tally), tally.gemm, flags, cost, cost.zero_macs)
             for tally, (_, cost) in zip(tallies, of, strict=True)
             if cost is not None and (flags := tally.flags()) is not None
         ]

@@ -12,6 +12,7 @@ from simulator.arithmetic.spec import MacSpec, mac
 from simulator.arithmetic.two_pass import Criterion
 from simulator.errors import InputError
 from simulator.hardware import LayerRule, Machine, Scaling
+from simulator.hardware.records import Policy
 from simulator.result import VECTOR_UNIT
 
 from . import scales
@@ -27,6 +28,7 @@ class Arithmetic:
         low: the MAC unit, of the first pass if there are two; None for float32.
         high: the MAC unit of the second pass. criterion: what it recomputes.
         scalings: of the two operands; None: not scaled.
+        policy: of two passes, if it is the layer's own and not the machine's.
     """
 
     label: str
@@ -34,6 +36,7 @@ class Arithmetic:
     high: MacSpec | None = None
     criterion: Criterion | None = None
     scalings: tuple[Scaling | None, Scaling | None] = (None, None)
+    policy: Policy | None = None
 
     @property
     def scaled(self) -> bool:
@@ -197,6 +200,16 @@ class Rules:
         own = {name: value for name in ("tolerance", "budget") if (value := getattr(rule, name)) is not None}
         if own and found.criterion is not None:
             found = replace(found, criterion=replace(found.criterion, **own))
+        policy = self.machine.policy
+        if rule.score is not None and rule.side_metric is not None and found.criterion and policy:
+            if policy.sign_safe is not None and rule.side_metric != "norm_bound":
+                raise InputError(
+                    f"layers: {rule.pattern}: policy.score: {rule.score} on a machine with policy.sign_safe, which takes "
+                    "norms; expected side_metric: norm_bound; write it, or take another score"
+                )
+            own_score = replace(found.criterion, score=rule.score, side_format=rule.side_format)
+            policy = replace(policy, score=rule.score, side_metric=rule.side_metric, side_format=rule.side_format)
+            found = replace(found, criterion=own_score, policy=policy)
         return _scaled(found, rule)
 
     def _of_gradients(self, rule: LayerRule) -> Arithmetic:

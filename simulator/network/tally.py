@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from simulator.arithmetic.two_pass import Account
 from simulator.cost import Gemm
 from simulator.cost.flags import MaskFlags
+from simulator.hardware.records import Policy
 
 from .consumers import Consumer
 from .ops import Op
@@ -26,10 +27,13 @@ class LayerTally:
             they run over samples.
         label: of the arithmetic; "low", "high" and "two_pass" are priced.
         mac: the arithmetic in words. activation: that the score used. site: number of the layer in the run.
-        scales: of the operands in words, empty for none.
+        scales: of the operands in words, empty for none. policy: of its two passes, if it is its own.
     """
 
-    def __init__(self, op: Op, label: str, mac: str, activation: str, site: int, scales: str = "") -> None:
+    def __init__(
+        self, op: Op, label: str, mac: str, activation: str, site: int, scales: str = "", policy: Policy | None = None
+    ) -> None:
+        self.policy = policy
         self.name, self.phase, self.kind, self.batched, self.n = op.name, op.phase, op.kind, op.batched, op.n
         self.m, self.k, self.gemms = op.m, op.k, op.gemms
         self.summed = op.summed
@@ -89,5 +93,7 @@ class Tallies:
         key = (op.name, op.phase, op.kind, op.n, None if op.summed else op.k, op.batched, str(arithmetic), *counted)
         if key not in self._tallies:
             site, scales = len(self._tallies), arithmetic.scales_in_words(op.roles)
-            self._tallies[key] = LayerTally(op, arithmetic.label, str(arithmetic), consumer.activation, site, scales)
+            self._tallies[key] = LayerTally(
+                op, arithmetic.label, str(arithmetic), consumer.activation, site, scales, arithmetic.policy
+            )
         return self._tallies[key]

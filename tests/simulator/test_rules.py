@@ -198,3 +198,59 @@ def test_of_one_pattern_said_twice_that_of_python_counts(tmp_path):
     with simulator.emulate(layer, machine, {"*": "float32"}) as run, torch.no_grad():
         assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
     assert run.result.settings["layers *"] == "mac: float32"
+
+
+def test_a_layer_may_have_a_score_of_its_own_and_is_priced_with_it(tmp_path):
+    """Its flags are those of a machine with that score, and its bill is that of one, from the file and from Python."""
+    from dataclasses import replace
+
+    from simulator.cost import Gemm, accumulation_cost, price
+    from simulator.network import bundled
+
+    x, _ = bundled.digits()
+    model, npu = bundled.load("mlp"), simulator.load_hardware("npu")
+    rule = {"fc2": {"policy": {"score": "kappa_full", "side_metric": "second_pass", "tolerance": 5.0}}}
+    path = tmp_path / "m.yaml"
+    path.write_text((ROOT / "hwconfigs" / "npu.yaml").read_text() + f"layers: {rule}\n")
+    policy = replace(npu.policy, score="kappa_full", side_metric="second_pass", tolerance=5.0)
+    own = replace(npu, policy=policy)
+    others = {"fc[13]": {"policy": {"score": "kappa_prime", "tolerance": 0.5}}}
+    records = []
+    for machine, layers in ((npu, rule), (simulator.load_hardware(path), None)):
+        with torch.no_grad(), simulator.emulate(model, machine, layers) as run:
+            model(x[:30])
+        records.append(run.result)
+    with torch.no_grad(), simulator.emulate(model, own, others) as run:
+        model(x[:30])
+    other = {layer.name: layer for layer in run.result.layers}
+    for record in records:
+        fc1, fc2, _ = record.layers
+        assert 0 < fc2.recomputed_outputs == other["fc2"].recomputed_outputs
+        assert (fc2.cycles, fc2.energy_j) == (other["fc2"].cycles, other["fc2"].energy_j)
+        assert (fc1.recomputed_outputs, fc1.energy_j) == (other["fc1"].recomputed_outputs, other["fc1"].energy_j)
+        low = price(npu, Gemm(30, 128, 784, 1, fc2.a_words), "two_pass", 0.0)
+        assert fc2.energy_parts_j["side"] > low.energy_parts_j["side"]
+        macs = sum(layer.macs for layer in record.layers)
+        cost = sum(
+            layer.macs
+            / macs
+            * accumulation_cost(own if layer is fc2 else npu, layer.flagged_macs / layer.macs)["two_pass"]
+            for layer in record.layers
+        )
+        assert record.totals["two_pass"]["accumulation_cost"] == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({"score": "norm2", "side_metric": "output"}, "fc1: policy: side_metric: got output with .*score: norm2"),
+        ({"score": "kappa_prime", "side_format": "uint16"}, "fc1: policy: side_format: got uint16"),
+        ({"side_metric": "norm_bound"}, "fc1: policy: got a side metric or its format without a score"),
+        ({"score": "kapa"}, "fc1: policy: score: got 'kapa'"),
+    ],
+)
+def test_a_score_of_a_layer_that_does_not_fit_is_refused(policy, message):
+    from simulator.network import bundled
+
+    with pytest.raises(InputError, match=message):
+        simulator.emulate(bundled.load("mlp"), "npu", {"fc1": {"policy": policy}})
