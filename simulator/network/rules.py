@@ -204,8 +204,8 @@ class Rules:
         if rule.score is not None and rule.side_metric is not None and found.criterion and policy:
             if policy.sign_safe is not None and rule.side_metric != "norm_bound":
                 raise InputError(
-                    f"layers: {rule.pattern}: policy.score: {rule.score} on a machine with policy.sign_safe, which takes "
-                    "norms; expected side_metric: norm_bound; write it, or take another score"
+                    f"layers: {rule.pattern}: policy.score: {rule.score} on a machine with policy.sign_safe, which "
+                    "takes norms; expected side_metric: norm_bound; write it, or take another score"
                 )
             own_score = replace(found.criterion, score=rule.score, side_format=rule.side_format)
             policy = replace(policy, score=rule.score, side_metric=rule.side_metric, side_format=rule.side_format)

@@ -202,8 +202,6 @@ def test_of_one_pattern_said_twice_that_of_python_counts(tmp_path):
 
 def test_a_layer_may_have_a_score_of_its_own_and_is_priced_with_it(tmp_path):
     """Its flags are those of a machine with that score, and its bill is that of one, from the file and from Python."""
-    from dataclasses import replace
-
     from simulator.cost import Gemm, accumulation_cost, price
     from simulator.network import bundled
 
