@@ -93,6 +93,8 @@ class Seen:
         v: (rows, N) float64, what the activation gets: outputs after the affine map between, see `two_pass`.
         activation: key of KAPPA_PRIME. rows: which these are. product: all of it; None where only v counts.
         scale, shift: of the affine map, as they broadcast to v.
+        logits: where a softmax over each row reads v: what it is multiplied by, and what is then added, as it
+            broadcasts to v; MASKED and below is a key that does not count. None: none does.
     """
 
     v: Values
@@ -101,6 +103,7 @@ class Seen:
     product: Product | None = None
     scale: Any = 1.0
     shift: Any = 0.0
+    logits: tuple[float, Any] | None = None
 
     def mapped(self, numerator: Any) -> Values:
         """Return numerators of v from those of the product: the affine map is one more term."""
@@ -109,6 +112,7 @@ class Seen:
 
 
 Score = Callable[[Seen], Values]
+MASKED = -1e4  # what is added to a logit to keep it out: its exponential is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +199,31 @@ def _kappa_exact(seen: Seen) -> Values:
         return kappa_of(v * seen.scale + seen.shift, seen.activation) * seen.mapped(numerator)
 
 
+def _lamp(seen: Seen) -> Values:
+    """2 less the probability of all larger logits and twice the smallest one, which lies in [0, 2).
+
+    Where the k largest logits of a row are recomputed, every probability is off by a relative error of at most the
+    score of the next one times the largest absolute error of those that are kept, to first order: a tolerance between 1
+    and 2 bounds that. Masked keys have 0. What no softmax reads has kappa'. Source: the idea of LAMP, arXiv 2601.21623.
+    """
+    if seen.logits is None:
+        return _kappa_prime(seen)
+    factor, addend = seen.logits
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = seen.v * factor + addend
+        masked = np.broadcast_to(np.asarray(addend) <= MASKED, z.shape)
+        z = np.where(masked, -np.inf, z)
+        y = np.exp(z - z.max(axis=1, keepdims=True))
+        y /= y.sum(axis=1, keepdims=True)
+        order = np.argsort(np.where(masked, np.inf, -y), axis=1, kind="stable")
+        ranked = np.take_along_axis(y, order, axis=1)
+        before = np.cumsum(ranked, axis=1) - ranked
+        least = np.where(masked, np.inf, y).min(axis=1, keepdims=True)
+        found = np.empty_like(y)
+        np.put_along_axis(found, order, 2.0 - before - 2.0 * least, axis=1)
+    return np.where(masked, 0.0, found)
+
+
 def _random(seen: Seen) -> Values:
     """Uniform in [0, 1): of the place of the output alone, however a run is divided."""
     assert seen.product is not None
@@ -225,6 +254,7 @@ SCORES: Mapping[str, Score] = {
     "random": _random,
     "largest": _largest,
     "smallest": _smallest,
+    "lamp": _lamp,
 }
 _registered: dict[str, Score] = {}
 

@@ -247,6 +247,7 @@ def two_pass(
     matrix: int = 0,
     keep_scores: bool = True,
     account: Account | None = None,
+    logits: tuple[float, ArrayLike] | None = None,
 ) -> TwoPassResult:
     """Multiply two matrices in two passes; the second computes the flagged outputs only.
 
@@ -261,6 +262,7 @@ def two_pass(
         scale, shift: of an affine map between the output and the activation, broadcast to (M, N).
         keep_scores: whether to return them; they take more memory than all else.
         account: of a budget, where the rows before were those of other calls.
+        logits: where a softmax over each row reads the outputs: a factor, and what is then added, broadcast to (M, N).
     Returns:
         TwoPassResult: its output is (M, N), float32 if that holds the outputs of both passes, else float64; exact
         definition.
@@ -294,7 +296,8 @@ def two_pass(
     kept = np.empty(first.shape) if keep_scores else None
     for rows in _strips(first.shape, SCORED_AT_ONCE):
         own = [x if np.isscalar(x) else x[rows] for x in affine]
-        seen = Seen(_mapped(first[rows], *own), activation, rows, product, *own)
+        added = None if logits is None else (logits[0], _onto(first.shape, logits[1], "logits")[rows])
+        seen = Seen(_mapped(first[rows], *own), activation, rows, product, own[0], own[1], added)
         unsafe = _unsafe(criterion.sign_safe, seen)  # before the score, which may write over v
         scores = scored(seen)
         keep = criterion.keep(first[rows], scores, saturated[rows], first_row + rows.start, unsafe, account)

@@ -277,6 +277,7 @@ SIDE_METRICS = {
     "sensitivity": ("output",),
     "largest": ("output",),
     "smallest": ("output",),
+    "lamp": ("output",),
 }
 
 

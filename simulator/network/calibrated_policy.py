@@ -165,7 +165,8 @@ def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer) 
         layer.errors.append((v - truth)[some])
         if layer.criterion.score != CALIBRATED:
             product = Product(first, layer.criterion.side_format)
-            seen = Seen(v, layer.activation, slice(0, v.shape[0]), product, scale, shift)
+            logits = None if consumer.logits is None else consumer.logits.part(block.gemm, block.rows)
+            seen = Seen(v, layer.activation, slice(0, v.shape[0]), product, scale, shift, logits)
             layer.scores.append(score_of(layer.criterion.score)(seen)[some])
     layer.outputs += out.size
     # Columns of a stack of products are places in it, of which no two need to mean the same.

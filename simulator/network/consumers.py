@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
+
+from simulator.arithmetic.scores import MASKED
 
 from .ops import Convolution, Op, array
 from .tap import Ran, Tap
@@ -90,6 +93,38 @@ def _itself(x: Tensor | None) -> Tensor | None:
 
 
 @dataclass(frozen=True)
+class Logits:
+    """Outputs of an Op on their way to a softmax over each row, in the recording pass.
+
+    Args:
+        factor: that they are multiplied by. addend: what is then added, masks and all, (products or 1, M or 1, N or 1).
+    """
+
+    factor: float = 1.0
+    addend: NDArray[Any] | None = None
+
+    def part(self, gemm: int, rows: slice) -> tuple[float, NDArray[Any] | float]:
+        """Return factor and addend of some rows of a product, as they broadcast to these."""
+        if self.addend is None:
+            return self.factor, 0.0
+        own = self.addend[gemm % self.addend.shape[0]]
+        return self.factor, own[rows] if own.shape[0] > 1 else own
+
+    def scaled(self, factor: float) -> Logits:
+        """Return them multiplied."""
+        return Logits(self.factor * factor, None if self.addend is None else self.addend * factor)
+
+    def plus(self, other: Tensor, shape: torch.Size) -> Logits | None:
+        """Return them with a tensor added that broadcasts to a shape of theirs; None if it does not."""
+        if other.dim() > len(shape) or len(shape) < 2:
+            return None
+        padded = array(other.reshape((1,) * (len(shape) - other.dim()) + tuple(other.shape)).double())
+        outer = [1 if all(n == 1 for n in padded.shape[:-2]) else n for n in shape[:-2]]
+        own = np.broadcast_to(padded, (*outer, *padded.shape[-2:])).reshape(-1, *padded.shape[-2:])
+        return Logits(self.factor, own if self.addend is None else self.addend + own)
+
+
+@dataclass(frozen=True)
 class Consumer:
     """What the score of an Op looks at.
 
@@ -98,6 +133,7 @@ class Consumer:
         normalisation: in between, folded for the score; or None.
         note: why the identity had to be used, empty if there was no need.
         outputs: how many outputs the Op has in the recording pass.
+        logits: if a softmax over the columns reads them.
         foldable: whether the normalisation reads the very result of the Op, whose output channels are the channels that
             it normalises, so that it can be folded into the weights.
     """
@@ -107,6 +143,7 @@ class Consumer:
     note: str = ""
     outputs: int = 0
     foldable: bool = False
+    logits: Logits | None = None
 
     @property
     def affine(self) -> Affine | None:
@@ -189,6 +226,8 @@ class _Value:
         consumers: names of the operations that read it, each with the activation that it is, None if it is none.
         normalised: what a batch normalisation made of it, if one reads it.
         foldable: of the normalised value, as in Consumer.
+        logits: what was done on the way to a softmax. scaled: what scaling or masking made of it, if one did.
+        softmax: whether a softmax over its last axis reads it.
     """
 
     op: Op
@@ -197,6 +236,9 @@ class _Value:
     consumers: list[tuple[str, str | None]] = field(default_factory=list)
     normalised: _Value | None = None
     foldable: bool = False
+    logits: Logits = Logits()
+    scaled: _Value | None = None
+    softmax: bool = False
 
 
 class _Recorder:
@@ -227,7 +269,12 @@ class _Recorder:
                     foldable=tensor is self._results.get(value.op.name),
                 )  # fmt: skip
                 self._carriers[id(outputs[0])] = outputs[0], value.normalised
+            elif (logits := _logits(name, inputs, tensor, value)) is not None:
+                value.consumers.append((name, None))
+                value.scaled = _Value(value.op, value.shape, value.normalisation, logits=logits)
+                self._carriers[id(outputs[0])] = outputs[0], value.scaled
             else:
+                value.softmax = name in _SOFTMAX and inputs[1] % tensor.dim() == tensor.dim() - 1
                 whole = tensor.numel() >= value.shape.numel()
                 activation = _activation(name, inputs, kwargs)
                 value.consumers.append((name, activation) if whole else (f"{name} (of a part)", None))
@@ -263,6 +310,29 @@ class _Recorder:
                     del self._carriers[key]
 
 
+_SOFTMAX = ("_softmax", "_safe_softmax")
+
+
+def _logits(name: str, inputs: tuple[Any, ...], tensor: Tensor, value: _Value) -> Logits | None:
+    """Return what an operation makes of logits: scaled by a number, or with a tensor added or masked; None if neither.
+
+    Only of values that could be logits: whole, and with nothing between but this.
+    """
+    if tensor is not inputs[0] or tensor.numel() != value.shape.numel() or value.normalisation is not None:
+        return None
+    other = inputs[1] if len(inputs) > 1 else None
+    if name in ("mul", "div") and isinstance(other, int | float) and other:
+        return value.logits.scaled(float(other) if name == "mul" else 1.0 / other)
+    if name in ("mul", "div") and isinstance(other, Tensor) and other.dim() == 0 and float(other):
+        return value.logits.scaled(float(other) if name == "mul" else 1.0 / float(other))
+    if name == "add" and isinstance(other, Tensor) and other.is_floating_point() and other.dim():
+        return value.logits.plus(other, tensor.shape)
+    if name == "masked_fill" and isinstance(other, Tensor) and float(inputs[2]) <= MASKED:
+        masks = torch.zeros(other.shape, dtype=torch.float64).masked_fill(other, -torch.inf)
+        return value.logits.plus(masks, tensor.shape)
+    return None
+
+
 def _activation(name: str, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
     """Return the activation that an operation is, a key of KAPPA_PRIME; None if it is none with a rule."""
     found = ACTIVATIONS.get(name)
@@ -295,6 +365,10 @@ def _folds(name: str, inputs: tuple[Any, ...], value: _Value) -> bool:
 def _judge(value: _Value) -> Consumer:
     if value.normalised is not None and len(value.consumers) == 1:
         return _judge(value.normalised)
+    if value.scaled is not None and len(value.consumers) == 1:
+        found = _judge(value.scaled)
+        if found.logits is not None:
+            return found
     consumers, note = value.consumers, ""
     activation = consumers[0][1] if consumers else "identity"
     if len(consumers) > 1:
@@ -306,4 +380,5 @@ def _judge(value: _Value) -> Consumer:
     if note or activation is None:
         note, activation = f"{note}; scored as identity", "identity"
     outputs = value.op.gemms * value.op.m * value.op.n
-    return Consumer(activation, value.normalisation, note, outputs, value.foldable)
+    logits = value.logits if value.softmax and len(consumers) == 1 else None
+    return Consumer(activation, value.normalisation, note, outputs, value.foldable, logits)

@@ -183,6 +183,7 @@ def _two_passes(
             a, b, low, high, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
             criterion=criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
             matrix=place.matrix(op, block), keep_scores=False,
+            logits=None if consumer.logits is None else consumer.logits.part(gemm, rows),
             account=place.accounts.setdefault(0 if op.batched else gemm, Account()),
         )  # fmt: skip
         y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)

@@ -29,8 +29,14 @@ def _of_rules(run: Emulation) -> list[str]:
     names: dict[str, list[str]] = {}
     for tally in run.tallies:
         consumer = run.consumers.get(tally.name)
-        if consumer is not None and consumer.note and tally.phase == FORWARD:
-            names.setdefault(consumer.note, []).append(tally.name)
+        if consumer is None or tally.phase != FORWARD:
+            continue
+        criterion = run.rules.forward(tally.name).criterion
+        note = consumer.note
+        if criterion is not None and criterion.score == "lamp":
+            note = "" if consumer.logits is not None else "no softmax over its columns reads it; scored by kappa_prime"
+        if note:
+            names.setdefault(note, []).append(tally.name)
     notes = [f"{_listed(places)}: {note}" for note, places in names.items()]
     if run.samples:
         notes += [

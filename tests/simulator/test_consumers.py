@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+import simulator  # noqa: E402
 from simulator.network.consumers import record_first_sample  # noqa: E402
 
 CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
@@ -284,3 +285,75 @@ def test_parametrised_weights_that_are_cached_keep_their_gradients():
     with simulator.emulate(layer, "npu"), parametrize.cached():
         layer(rand(2, 4)).sum().backward()
     assert all(p.grad is not None for p in layer.parameters())
+
+
+class Attention(nn.Module):
+    """Two heads of width 4 over 5 tokens, written in several ways."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.qkv = way, nn.Linear(8, 24)
+        self.register_buffer("bias", torch.arange(10.0).reshape(2, 1, 5))
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        if self.way in ("sdpa", "causal"):
+            return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.way == "causal")
+        z = q @ k.transpose(-1, -2)
+        if self.way == "columns":
+            return (z / 2).softmax(-2) @ v
+        if self.way == "twice":
+            return (z / 2).softmax(-1) @ v + z.sum()
+        z = (z + self.bias) * 0.5 if self.way == "bias" else z / 2
+        if self.way == "masked":
+            z = z.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), float("-inf"))
+        return z.softmax(-1) @ v
+
+
+UPPER = np.where(np.triu(np.ones((5, 5)), 1) > 0, -np.inf, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("way", "factor", "addend"),
+    [
+        ("sdpa", 1.0, None),
+        ("causal", 1.0, UPPER[None]),
+        ("plain", 0.5, None),
+        ("masked", 0.5, UPPER[None]),
+        ("bias", 0.5, np.arange(10.0).reshape(2, 1, 5) / 2),
+        ("columns", None, None),
+        ("twice", None, None),
+    ],
+)
+def test_logits_are_followed_to_their_softmax(way, factor, addend):
+    model = Attention(way).eval()
+    found = consumers(model, torch.randn(1, 5, 8))
+    (logits,) = [one.logits for name, one in found.items() if not name.endswith("qkv")][:1]
+    if factor is None:
+        assert logits is None
+        return
+    assert logits.factor == factor
+    if addend is None:
+        assert logits.addend is None
+    else:
+        assert np.array_equal(logits.addend, addend)
+        assert np.array_equal(logits.part(3, slice(0, 5))[1], addend[3 % len(addend)])
+
+
+def test_masked_keys_are_never_computed_again_by_lamp():
+    model = Attention("causal").eval().requires_grad_(False)
+    rule = {"Attention": {"policy": {"score": "lamp", "tolerance": 1.0}}}
+    x = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(2))
+    flags = {}
+
+    def note(op, out, tally):
+        flags[op.name] = tally
+
+    run = simulator.emulate(model, "npu", rule)
+    run.observers = (note,)
+    with torch.no_grad(), run:
+        model(x)
+    first = next(layer for layer in run.result.layers if layer.gemms == 12 and layer.n == 5)
+    counts = flags[first.name].flags()
+    assert 0 < first.recomputed_outputs == counts.count() < 12 * 15
+    assert any("scored by kappa_prime" in text for text in run.result.warnings)

@@ -13,6 +13,7 @@ from formats.philox import word
 from native.twins import quantize
 from simulator.arithmetic import Criterion, scores
 from simulator.arithmetic.places import SCORE, site_of
+from simulator.arithmetic.scores import Seen
 from simulator.arithmetic.two_pass import Account, kappa_prime
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.operands import finite
@@ -221,3 +222,41 @@ def test_a_score_of_ones_own(matrices, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             scores.register(name, lambda seen: seen.v)
+
+
+# --- logits of a softmax ----------------------------------------------------------------------------------------------
+
+
+def _kappa_of_kept(y, kept):
+    """max over i of the sum over kept j of |delta_ij - y_j|: what a unit error of the kept logits does to a softmax."""
+    return max(sum(abs((i == j) - y[j]) for j in kept) for i in range(len(y)))
+
+
+@pytest.mark.parametrize("tolerance", [1.05, 1.3, 1.6, 1.9])
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_lamp_recomputes_the_fewest_of_the_largest_logits_that_bound_the_softmax(tolerance, factor):
+    """Against the definition of the condition number, row by row, with keys masked as in causal attention."""
+    rng = np.random.default_rng(11)
+    v = rng.normal(size=(12, 12)) * 3 / factor
+    addend = np.where(np.arange(12) > np.arange(12)[:, None], -np.inf, rng.normal(size=(12, 12)))
+    seen = Seen(v.copy(), "identity", slice(0, 12), logits=(factor, addend))
+    flags = scores.SCORES["lamp"](seen) > tolerance
+    counts = []
+    for row in range(12):
+        keys = np.arange(row + 1)
+        y = np.exp(v[row, keys] * factor + addend[row, keys])
+        y /= y.sum()
+        order = np.argsort(-y, kind="stable")
+        enough = (k for k in range(len(keys) + 1) if _kappa_of_kept(y, set(order[k:])) <= tolerance)
+        count = next(enough)
+        assert sorted(order[:count]) == list(np.flatnonzero(flags[row]))
+        counts.append(count)
+    assert len(set(counts)) > 1
+
+
+def test_lamp_takes_what_is_no_softmax_by_kappa_prime_and_nan_as_it_is():
+    v = np.array([[1.0, -2.0], [np.nan, 1.0]])
+    plain = scores.SCORES["lamp"](Seen(v.copy(), "relu", slice(0, 2)))
+    assert np.array_equal(plain, scores.SCORES["kappa_prime"](Seen(v.copy(), "relu", slice(0, 2))), equal_nan=True)
+    of_softmax = scores.SCORES["lamp"](Seen(v.copy(), "identity", slice(0, 2), logits=(1.0, 0.0)))
+    assert np.isnan(of_softmax[1]).all() and np.isfinite(of_softmax[0]).all()
