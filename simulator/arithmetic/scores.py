@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -125,24 +125,27 @@ class Sensitivity:
         edges: (B - 1,) between bins of v. errors: (B,) rms error of the first pass in each.
         effect: (N,), of all groups side by side, or (1,): rms change of the network's outputs for a unit change behind
             the activation. macs: of an output, K.
+        columns: as effect: how the errors of each column compare with those of the bins.
     """
 
     edges: Values
     errors: Values
     effect: Values
     macs: int
+    columns: Values = field(default_factory=lambda: np.ones(1))
 
     def __call__(self, seen: Seen) -> Values:
         with np.errstate(over="ignore", invalid="ignore"):
             slope = np.abs(SLOPE[seen.activation](seen.v.copy()))
-            found = self.errors[np.searchsorted(self.edges, seen.v)] * slope * self.effect / np.sqrt(self.macs)
+            found = self.errors[np.searchsorted(self.edges, seen.v)] * slope * self.columns * self.effect
+            found /= np.sqrt(self.macs)
         return np.where(np.isnan(seen.v), np.nan, found)
 
     def part(self, gemm: int, n: int) -> Sensitivity:
         """Return that of the N columns of one product, of those side by side."""
-        if self.effect.size in (1, n):
-            return self
-        return replace(self, effect=self.effect[gemm * n : (gemm + 1) * n])
+        own = slice(gemm * n, (gemm + 1) * n)
+        effect, columns = (x if x.size in (1, n) else x[own] for x in (self.effect, self.columns))
+        return replace(self, effect=effect, columns=columns)
 
 
 def kappa_of(v: Values, activation: str) -> Values:

@@ -2,9 +2,10 @@
 
 In low-precision accumulation the absolute error of an inner product grows with its partial sums, hardly with the
 smallness of its result. So the score that weighs absolute errors is measured: of each layer the root mean square error
-of the first pass where the activation gets v, by bins of v; and of each of its columns the root mean square change of
-the network's outputs (2-norm) for a unit change behind the activation, from backward passes with random signs
-(Hutchinson's estimate of a sum of squares). A threshold on the scores of all layers then shares out a budget.
+of the first pass where the activation gets v, by bins of v, and how the errors of each column compare with these; and
+of each column the root mean square change of the network's outputs (2-norm) for a unit change behind the activation,
+from backward passes with random signs (Hutchinson's estimate of a sum of squares). A threshold on the scores of all
+layers then shares out a budget.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from .tap import Tap
 
 _BINS = 64
 _PROBES = 8
+# How much a column's errors are drawn towards those of its layer, in parts of what an average column shows.
+_PRIOR = 0.25
 # Outputs of a layer that are kept to make bins and thresholds of.
 _KEPT = 1 << 16
 
@@ -80,7 +83,24 @@ class Scored:
         squares = np.bincount(bins, errors * errors, _BINS) / np.maximum(np.bincount(bins, minlength=_BINS), 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             effect = np.sqrt(np.where(self.slopes > 0, self.gradients / self.slopes, 0.0))
-        return Sensitivity(edges, np.sqrt(squares), np.atleast_1d(effect), self.macs)
+        found = Sensitivity(edges, np.sqrt(squares), np.atleast_1d(effect), self.macs)
+        if found.effect.size != self.gemms * self.n:  # of a stack, whose columns are places
+            return found
+        return replace(found, columns=self._columns(found))
+
+    def _columns(self, score: Sensitivity) -> NDArray[np.float64]:
+        """Return the rms error behind the activation of each column over what the bins of v let expect."""
+        shown, expected = np.zeros((2, self.gemms, self.n))
+        for (gemm, v), errors in zip(self.v, self.errors, strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):
+                slopes = SLOPE[self.activation](v.copy()) ** 2
+                weights = np.where(np.isfinite(errors) & np.isfinite(slopes), slopes, 0.0)
+            shown[gemm] += (np.where(weights > 0, errors, 0.0) ** 2 * weights).sum(axis=0)
+            expected[gemm] += (score.errors[np.searchsorted(score.edges, v)] ** 2 * weights).sum(axis=0)
+        prior = _PRIOR * expected.mean()
+        if not prior:
+            return np.ones(self.gemms * self.n)
+        return np.sqrt((shown + prior) / (expected + prior)).ravel()
 
 
 def calibrated(

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import simulator  # noqa: E402
-from simulator.arithmetic.scores import Sensitivity  # noqa: E402
+from simulator.arithmetic.scores import Seen, Sensitivity  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import load_hardware  # noqa: E402
 from simulator.network import bundled  # noqa: E402
@@ -178,3 +178,18 @@ def test_a_budget_of_the_network_wants_a_budget(tmp_path):
     )
     with pytest.raises(InputError, match=r"policy.budget_over: got network without a budget; expected policy.budget"):
         load_hardware(path)
+
+
+def test_columns_whose_errors_are_larger_score_higher():
+    """A column that sums large terms of both signs errs more than its layer where v is the same."""
+    model, x = network(nn.Linear(40, 12)), rand(400, 40)
+    with torch.no_grad():
+        model[0].weight[:6] *= 0.1
+        model[0].bias.zero_()
+    run = Emulation(model, machine(budget=None, over="layer"))
+    run.calibrate(x)
+    score = run.criteria["0"].score
+    assert score.columns.shape == (12,) and score.columns[:6].max() < 0.9 < score.columns[6:].min()
+    seen = Seen(np.full((1, 12), 0.25), "identity", slice(0, 1))
+    even = replace(score, columns=np.ones(12))
+    assert np.allclose(score(seen), even(seen) * score.columns)
