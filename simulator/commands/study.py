@@ -96,7 +96,7 @@ def show(found: TwoPassStudy, paths: Sequence[Path], json: bool) -> None:
 
 
 def _table(found: TwoPassStudy) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("score", no_wrap=True)
     controls = [name for name in (*CONTROLS, STATIC) if any(row["score"] == name for row in found.points)]
     level = "tolerance" if found.own[0]["budget"] is None and found.own[0]["tolerance"] else "budget"

@@ -60,7 +60,7 @@ def _forecast(plan: Plan, found: Forecast) -> str:
         took = f"about {quantity(found.seconds, 's')} on {counted(found.workers, 'worker')} (estimate)"
     return (
         f"{printable(plan.name)}: {counted(found.points, 'point')}{known}{refused}; {found.remaining:,} to compute, "
-        f"in {took}"
+        f"in {took}{'' if found.reason is None else f'; refused or failed: {printable(found.reason)}'}"
     )
 
 

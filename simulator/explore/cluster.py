@@ -6,8 +6,9 @@ import logging
 import math
 import multiprocessing
 import os
+import sys
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from simulator.errors import InputError, first_line, missing
@@ -107,7 +108,7 @@ class Cluster:
             if self.scheduler is not None:
                 try:
                     client = Client(self.scheduler, timeout=_ANSWER_S)
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
                     raise InputError(
                         f"sweep: --scheduler {self.scheduler}: no cluster answers ({first_line(error)}); expected the "
                         "address of a running dask scheduler; start one with `dask scheduler`, and workers with "
@@ -168,33 +169,47 @@ def _quiet(*names: str) -> Iterator[None]:
 
 def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> Iterator[list[Outcome]]:
     """Keep each worker supplied, and yield what comes back."""
-    from distributed import as_completed
+    from distributed import wait
 
     waiting = iter(batches)
     running: dict[Any, list[Task]] = {}
-    done = as_completed([])
 
     def supply() -> None:
         with _there():
             most = _AHEAD * max(1, len(_workers(client)))
         while len(running) < most and (batch := next(waiting, None)) is not None:
             with _there():
-                future = client.submit(compute, batch, threads, pure=False)
-                done.add(future)
-            running[future] = batch
+                running[client.submit(_in_worker, batch, threads, pure=False)] = batch
 
     supply()
+    lonely = False
     while running:
-        with _there():
-            future = next(done)
-        batch = running.pop(future)
-        if future.status == "finished":
-            yield future.result()
-        elif future.status == "error":
-            yield list(_lost(batch, future.exception()))
-        else:
-            raise _gone(RuntimeError(f"a task was {future.status}"))
+        try:
+            with _there():
+                done = wait(list(running), timeout=_ANSWER_S, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            with _there():
+                nobody = not _workers(client)
+            if nobody and lonely:
+                raise _gone(TimeoutError(f"no worker for {2 * _ANSWER_S} s")) from None
+            lonely = nobody
+            continue
+        lonely = False
+        for future in done:
+            batch = running.pop(future)
+            if future.status == "finished":
+                yield future.result()
+            elif future.status == "error":
+                yield list(_lost(batch, future.exception()))
+            else:
+                raise _gone(RuntimeError(f"a task was {future.status}"))
         supply()
+
+
+def _in_worker(batch: list[Task], threads: int | None) -> list[Outcome]:
+    """Compute tasks where what the user's code prints must not come between the records of the command."""
+    with redirect_stdout(sys.stderr):
+        return compute(batch, threads)
 
 
 def _workers(client: Any) -> Any:
@@ -206,6 +221,8 @@ def _there() -> Iterator[None]:
     """Say of a call to the cluster that fails that it went away."""
     try:
         yield
+    except TimeoutError:
+        raise
     except (OSError, RuntimeError) as error:
         raise _gone(error) from None
 

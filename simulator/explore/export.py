@@ -27,9 +27,7 @@ def row(place: Place, point: Point | None) -> dict[str, Any]:
     record = {} if point is None or point.record is None else point.record
     return {
         "parameters": as_json(place.parameters, _as_written),
-        "key": place.key,
-        "error": place.error if point is None else point.error,
-        "seconds": None if point is None else point.seconds,
+        **_state(place, point),
         **{name: as_json(record[name]) for name in _RESULTS if name in record},
     }
 
@@ -57,7 +55,14 @@ def columns(place: Place, point: Point | None) -> dict[str, Any]:
     found = {f"{name}_{mode}": value for name, values in by_mode.items() for mode, value in values.items()}
     for mode, totals in record.get("totals", {}).items():
         found |= {f"{name}_{mode}": value for name, value in (totals or {}).items()}
-    return {**parameters, **{name: row(place, point)[name] for name in ("key", "error", "seconds")}, **found}
+    return {**parameters, **_state(place, point), **found}
+
+
+def _state(place: Place, point: Point | None) -> dict[str, Any]:
+    """Return by what a point is found, what is wrong with it, how long it took, and which numerics computed it."""
+    if point is None:
+        return {"key": place.key, "error": place.error, "seconds": None, "numerics": None}
+    return {"key": place.key, "error": point.error, "seconds": point.seconds, "numerics": point.numerics}
 
 
 def frame(points: Iterable[tuple[Place, Point | None]]) -> pandas.DataFrame:

@@ -12,7 +12,7 @@ from .cluster import Cluster
 from .plan import Plan, grid, planned
 from .store import Store, is_store
 from .sweep import TOGETHER, Progress, directory
-from .work import Task, compute, load
+from .work import Outcome, Task, compute, load
 
 # A point is tried whole if a run on so few samples lets expect that it takes no longer than this.
 _FEW, _LONGEST_TRIAL_S = 50, 20.0
@@ -24,6 +24,7 @@ class Forecast:
 
     Args:
         points: in all. known: of these, the ones that the store has. refused: the ones that can be no point.
+        reason: why the first of these, or of the points that were tried, fails; None if none does.
         remaining: to compute; points that come to the same are computed once.
         seconds: that this would take, an estimate: by points that the store has, or by some that were tried here; None
             if all that were tried failed.
@@ -36,6 +37,7 @@ class Forecast:
     remaining: int
     seconds: float | None
     workers: int
+    reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the forecast as plain data."""
@@ -65,7 +67,9 @@ def forecast(
     begun = time.perf_counter()
     keys: list[str] = []
     some: list[Task] = []
+    reason: str | None = None
     for done, point in enumerate(points, 1):
+        reason = reason or point.error
         if point.task is not None:
             keys.append(point.task.key)
             if len(keys) & (len(keys) - 1) == 0:  # the first, second, fourth, eighth, ...
@@ -78,34 +82,34 @@ def forecast(
         with Store(path) as store:
             known = store.known(dict.fromkeys(keys))
     remaining = set(keys) - set(known)
-    took = list(known.values()) or (_tried(some, of_each) if remaining else [])
+    took = list(known.values())
+    if remaining and not took:
+        outcomes = _tried(some, of_each)
+        took = [outcome.seconds for outcome in outcomes if outcome.record is not None]
+        reason = reason or next((outcome.error for outcome in outcomes if outcome.record is None), None)
     seconds = None
     if took or not remaining:
         batches = -(-len(remaining) // TOGETHER) if plan.cost_only else len(remaining)
         each = sum(took) / max(1, len(took))
         seconds = max(planning_s, each * len(remaining) / max(1, min(count, batches)))
-    return Forecast(
-        len(parameters), sum(key in known for key in keys), len(parameters) - len(keys), len(remaining), seconds, count
-    )
+    refused, shown = len(parameters) - len(keys), sum(key in known for key in keys)
+    return Forecast(len(parameters), shown, refused, len(remaining), seconds, count, reason)
 
 
-def _tried(tasks: Sequence[Task], threads: int | None) -> list[float]:
-    """Return about how many seconds points take: those that are priced, or the first that runs."""
+def _tried(tasks: Sequence[Task], threads: int | None) -> list[Outcome]:
+    """Compute points that are priced, or the first that runs, if that does not take too long, else a part of it."""
     if tasks[0].workload is not None:
-        return [seconds for task in tasks if (seconds := _seconds(task, threads)) is not None]
+        return compute(tasks, threads)
+    outcomes = []
     for task in tasks:
         samples = load(task.inputs).samples.size
         few = replace(task.inputs, samples=min(samples, _FEW))
-        seconds = _seconds(replace(task, inputs=few, digests=load(few).digests), threads)
-        if seconds is None:
+        (outcome,) = compute([replace(task, inputs=few, digests=load(few).digests)], threads)
+        outcomes.append(outcome)
+        if outcome.record is None:
             continue
-        expected = seconds * samples / min(samples, _FEW)
-        whole = _seconds(task, threads) if expected <= _LONGEST_TRIAL_S else None
-        return [expected if whole is None else whole]
-    return []
-
-
-def _seconds(task: Task, threads: int | None) -> float | None:
-    """Return how long a task takes here; None if it fails."""
-    (outcome,) = compute([task], threads)
-    return None if outcome.record is None else outcome.seconds
+        expected = outcome.seconds * samples / min(samples, _FEW)
+        if expected <= _LONGEST_TRIAL_S:
+            return compute([task], threads)
+        return [replace(outcome, seconds=expected)]
+    return outcomes

@@ -15,6 +15,7 @@ from simulator.errors import InputError
 from simulator.hardware.quantities import describe
 
 MOST_POINTS = 10**6
+_EXACT = 200  # steps of a logarithmic range up to which values are looked at that could be decimal
 _RANGE_KEYS = ("from", "to", "step", "steps", "scale")
 
 
@@ -171,13 +172,14 @@ def _number(value: Fraction, whole: bool) -> int | float:
 
 
 def _between(first: float, last: float, i: int, steps: int) -> int | float:
-    """Return the geometric mean with the weight i / steps, as an integer if the ends are some and it is one."""
+    """Return the geometric mean with the weight i / steps, decimal if it is one: an integer between integers."""
     found = float(first) * (float(last) / float(first)) ** (i / steps)
-    if isinstance(first, int) and isinstance(last, int) and found < 2**53:
-        near = round(found)
-        if near**steps == first ** (steps - i) * last**i:
-            return near
-    return found
+    near = Fraction(f"{found:.12g}")
+    if steps > _EXACT or abs(float(near) - found) > 1e-12 * found:
+        return found
+    if near**steps != _decimal(first) ** (steps - i) * _decimal(last) ** i:
+        return found
+    return _number(near, isinstance(first, int) and isinstance(last, int))
 
 
 def _too_long(keys: str) -> InputError:
@@ -224,7 +226,7 @@ def _fits(at: str, form: Any) -> Callable[[Any], bool]:
     """Return the test of one key of a condition."""
     if not isinstance(form, Mapping):
         values = [_plain(at, value) for value in (form if isinstance(form, list | tuple) else [form])]
-        return lambda value: value in values
+        return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
     ends = form.get("from", -math.inf), form.get("to", math.inf)
     if not set(form) <= {"from", "to"} or not all(_is_number(end) for end in ends):
         raise InputError(

@@ -47,11 +47,11 @@ def digest(value: Any) -> str:
 
 
 def of_machine(machine: Machine) -> Mapping[str, Any]:
-    """Return a machine as plain data, without the path of its file."""
+    """Return a machine as plain data, without its name and the path of its file."""
     return {
         field.name: _shared(part) if field.name == "technology" else plain(part)
         for field in fields(machine)
-        if field.compare and field.name != "source" and (part := getattr(machine, field.name)) is not None
+        if field.compare and field.name not in ("name", "source") and (part := getattr(machine, field.name)) is not None
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from simulator.cost import Gemm
 from simulator.errors import InputError
+from simulator.hardware import Machine
 from simulator.hardware.document import Document, read_document
 from simulator.hardware.quantities import describe
 from simulator.hardware.template import Template
@@ -50,7 +51,7 @@ _OF_INPUTS = {
     "data": _Form(_PATH, "a file", "samples.npz"),
     "samples": _COUNT,
     "calibration": _COUNT,
-    "seed": _Form(Integral, "a whole number", "0"),
+    "seed": _Form(Integral, "a whole number from 0 to 2**32 - 1", "0", lambda value: 0 <= value < 1 << 32),
 }
 _OF_COST = {
     "gemms": _Form(_LIST, "products (M, N, K), at least one", "[[64, 64, 64]]", bool),
@@ -97,6 +98,8 @@ class Plan:
     flagged: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cost_only, bool):
+            raise InputError(f"sweep: cost_only: got {describe(self.cost_only)}; expected true or false; write one")
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"sweep: name: got {describe(self.name)}; expected a text; write e.g. rows")
         given: dict[str, Any] = {"sweep": self.varied, "only": self.only, "exclude": self.exclude, "hw": self.hw}
@@ -176,7 +179,7 @@ def grid(plan: Plan) -> list[dict[str, Any]]:
         raise InputError(
             "sweep: flagged: varies in a sweep that runs, where flags are measured; expected it with cost; remove it"
         )
-    idle = [key for key in varied if key in _OF_INPUTS]
+    idle = [key for key in varied if key in _OF_INPUTS or key.partition(".")[0] == "layers"]
     if idle and plan.gemms is not None:
         raise InputError(
             f"sweep: {idle[0]}: varies beside gemms, which are all that is priced; expected one of the two; remove one"
@@ -216,11 +219,13 @@ def _planned(plan: Plan, points: Sequence[Mapping[str, Any]]) -> Iterator[Planne
             machine = _once(templates, hw, partial(Template, hw)).machine(of_machine)
             if plan.cost_only:
                 workload, digest = contents.workload(inputs)
+                contents.check_rules(inputs, machine)
                 machine = machine.described({})  # nothing of its file, of which no bill tells
                 known = identity.of_bill(machine, digest, flagged)
                 task = Task(identity.key(known), machine, inputs, workload=workload, flagged=flagged)
             else:
                 digests = contents.digests(inputs)
+                contents.check_rules(inputs, machine)
                 known = identity.of_run(machine, *digests, inputs.seed)
                 task = Task(identity.key(known), machine, inputs, digests)
         except InputError as error:
@@ -248,11 +253,25 @@ class _Contents:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._digests: dict[Inputs, Digests | InputError] = {}
+        self._modules: dict[Inputs, tuple[str, ...]] = {}
         self._workloads: dict[Inputs, tuple[Workload, str] | InputError] = {}
 
     def digests(self, inputs: Inputs) -> Digests:
         """Return the digests of what runs."""
-        return _once(self._digests, inputs, lambda: load(inputs).digests)
+
+        def make() -> Digests:
+            loaded = load(inputs)
+            self._modules[inputs] = _paths(loaded.model)
+            return loaded.digests
+
+        return _once(self._digests, inputs, make)
+
+    def check_rules(self, inputs: Inputs, machine: Machine) -> None:
+        """Refuse rules of layers that fit no module of the network; of gemms nothing is known."""
+        if machine.layers and inputs in self._modules:
+            from simulator.network.rules import Rules
+
+            Rules(machine, "low", machine.layers, self._modules[inputs])
 
     def workload(self, inputs: Inputs) -> tuple[Workload, str]:
         """Return what is priced, and its digest."""
@@ -269,8 +288,13 @@ class _Contents:
         from simulator.network.products import operations
 
         model, samples, _, _ = load(inputs)
-        modules = tuple(path or type(model).__name__ for path, _ in model.named_modules())
-        return Workload(tuple(Layer(*found) for found in operations(model, samples)), modules)
+        self._modules[inputs] = _paths(model)
+        return Workload(tuple(Layer(*found) for found in operations(model, samples)), self._modules[inputs])
+
+
+def _paths(model: Any) -> tuple[str, ...]:
+    """Return the paths of all modules of a network, by which rules find them."""
+    return tuple(path or type(model).__name__ for path, _ in model.named_modules())
 
 
 def _gemm(shape: Any) -> Gemm:

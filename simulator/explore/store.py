@@ -145,20 +145,30 @@ class Store:
             return {key: row[0] for key, row in found if row is not None}
 
     def add(self, point: Point) -> None:
-        """Keep a point, in place of one of the same key."""
+        """Keep a point, in place of one of the same key; a failure never takes the place of a result."""
         stored = point.stored or datetime.now(UTC).isoformat(timespec="seconds")
         row = (
             point.key, point.numerics, _text(point.identity),
             None if point.record is None else _text(point.record), point.error, point.seconds, stored,
         )  # fmt: skip
         with self._transaction():
+            if point.record is None:
+                query = "SELECT 1 FROM points WHERE key = ? AND record IS NOT NULL"
+                if self._base.execute(query, (point.key,)).fetchone():
+                    return
             self._base.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
-    def begin(self, sweep: str, points: int) -> None:
-        """Note that a sweep has so many points, and forget the places that one of its name had."""
+    def begin(self, sweep: str, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Note that a sweep has points of these parameters, and forget those of its places that had others."""
         with self._transaction():
-            self._base.execute("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", (sweep, points))
-            self._base.execute("DELETE FROM places WHERE sweep = ?", (sweep,))
+            self._base.execute("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", (sweep, len(parameters)))
+            query = "SELECT place, parameters FROM places WHERE sweep = ?"
+            others = [
+                (sweep, place)
+                for place, text in self._base.execute(query, (sweep,))
+                if place >= len(parameters) or text != json.dumps(parameters[place])
+            ]
+            self._base.executemany("DELETE FROM places WHERE sweep = ? AND place = ?", others)
 
     def place(self, sweep: str, first: int, places: Sequence[Place]) -> None:
         """Note a sweep's places from one on."""
@@ -224,18 +234,15 @@ class Store:
         with self._failures():
             return {name: Counts(*counts) for name, *counts in self._base.execute(query)}
 
-    def of_sweep(self, sweep: str, first: int = 0, last: int | None = None) -> Iterator[tuple[Place, Point | None]]:
-        """Yield a sweep's places from one up to another, and their points as far as they are computed."""
+    def of_sweep(self, sweep: str) -> Iterator[tuple[Place, Point | None]]:
+        """Yield a sweep's places in its order, and their points as far as they are computed."""
         columns = ", ".join(f"points.{name}" for name in Point.__dataclass_fields__)
         query = (
             f"SELECT places.parameters, places.key, places.error, {columns} FROM places LEFT JOIN points "
-            "ON points.key = places.key WHERE places.sweep = ? AND places.place >= ? AND places.place < ? "
-            "ORDER BY places.place"
+            "ON points.key = places.key WHERE places.sweep = ? ORDER BY places.place"
         )
         with self._failures():
-            for parameters, key, error, *row in self._base.execute(
-                query, (sweep, first, 2**62 if last is None else last)
-            ):
+            for parameters, key, error, *row in self._base.execute(query, (sweep,)):
                 yield Place(json.loads(parameters), key, error), None if row[0] is None else _point(row)
 
     def remove(self, keys: Iterable[str]) -> int:

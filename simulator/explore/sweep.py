@@ -120,6 +120,7 @@ def sweep(
     parameters = grid(plan)
     points = planned(plan, parameters)  # which says what is wrong with the plan, before there is a store
     with Store(directory(out), create=True) as store:
+        store.begin(plan.name, parameters)
         run = _Run(store, plan, len(parameters), progress)
         with closing(run.outcomes(_groups(points), cluster)) as outcomes:  # and the workers, if the disk is full
             for outcome in outcomes:
@@ -148,7 +149,6 @@ class _Run:
         self.places: list[Place] = []
         self._to_compute = size  # less what turns out to be known, refused or the same as another
         self.computed = 0
-        store.begin(plan.name, size)
 
     def outcomes(self, groups: Iterator[list[Planned]], cluster: Cluster) -> Generator[Outcome]:
         """Yield the outcomes of all points that the store does not have, in no order."""

@@ -149,14 +149,15 @@ def load(inputs: Inputs) -> Loaded:
     if inputs.calibration is None:
         samples = load_samples(inputs.data, inputs.samples, model)
         return Loaded(model, samples, None, Digests(network, samples_digest(samples)))
-    count = None if inputs.samples is None else inputs.samples + inputs.calibration
-    samples = load_samples(inputs.data, count, model)
-    if inputs.calibration >= samples.size:
+    samples = load_samples(inputs.data, None, model)
+    left = samples.size - inputs.calibration
+    if left < (inputs.samples or 1):
         raise InputError(
-            f"calibration: got {inputs.calibration} of the {samples.size} samples of {samples.source}; expected some "
-            "to be left that run; give fewer"
+            f"calibration: got {inputs.calibration} of the {samples.size} samples of {samples.source}; expected "
+            f"{inputs.samples or 1} to be left that run; give fewer"
         )
-    first, rest = samples.part(slice(inputs.calibration)), samples.part(slice(inputs.calibration, None))
+    end = None if inputs.samples is None else inputs.calibration + inputs.samples
+    first, rest = samples.part(slice(inputs.calibration)), samples.part(slice(inputs.calibration, end))
     return Loaded(model, rest, first, Digests(network, samples_digest(rest), samples_digest(first)))
 
 
@@ -176,7 +177,7 @@ def _as_planned(task: Task) -> Loaded:
         raise _Elsewhere(
             "another network or other samples than the sweep was planned with; run it again, with the same files there"
         )
-    return found
+    return found._replace(model=copy.deepcopy(found.model))  # what a run leaves in it the next one must not see
 
 
 def _priced(task: Task, workload: Workload) -> dict[str, Any]:

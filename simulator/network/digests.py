@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +21,7 @@ from .samples import Samples
 
 
 def network_digest(model: nn.Module, name: str) -> str:
-    """Return a digest of a network: parameters, buffers, its modules' settings and plain attributes, their source.
+    """Return a digest of a network: parameters, buffers, what its modules hold besides, hooks, and their source.
 
     Args:
         model: as load_model gives it. name: that it goes by there; of module:attribute the module's source counts too.
@@ -29,12 +32,15 @@ def network_digest(model: nn.Module, name: str) -> str:
     for key, value in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
         _add(digest, key, value)
     for path, module in model.named_modules():
-        plain = {key: value for key, value in vars(module).items() if _is_plain(value)}
-        digest.update(f"{path} {sorted(plain.items())}\n".encode())
+        digest.update(f"{path} {type(module).__qualname__}\n".encode())
+        for key, value in sorted(vars(module).items()):
+            if key not in _OF_TORCH:
+                digest.update(f"{key} ".encode())
+                _add_value(digest, list(value.values()) if key in _HOOKS else value, set())
     modules = {type(module).__module__ for module in model.modules()} | {name.partition(":")[0]}
     for source in _sources(modules):
         digest.update(source.encode())
-    digest.update(repr(model).encode())  # settings of layers, which have no state
+    digest.update(_ADDRESS.sub("", repr(model)).encode())  # settings of layers, which have no state
     return digest.hexdigest()
 
 
@@ -63,11 +69,57 @@ def _add(digest: hashlib._Hash, name: str, value: Tensor) -> None:
     digest.update(array.flatten().view(dtype=torch.uint8).numpy().tobytes())
 
 
-def _is_plain(value: object) -> bool:
-    """Whether the text of a value says all of it."""
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | complex | str | torch.dtype)
+_HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
+# What every module has: parameters, buffers and modules are looked at by themselves, the rest decides on no output.
+_OF_TORCH = vars(nn.Module()).keys() - _HOOKS - {"training"}
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+
+
+def _add_value(digest: hashlib._Hash, value: object, above: set[int]) -> None:
+    """Add what a module holds: numbers and arrays by their content, functions by their code, objects by their parts."""
+    digest.update(f"{type(value).__qualname__} ".encode())
+    if isinstance(value, nn.Module) or id(value) in above:
+        return
+    above = {*above, id(value)}
+    if isinstance(value, Tensor):
+        _add(digest, "", value)
+    elif isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
+    elif value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | torch.device):
+        digest.update(f"{value!r}\n".encode())
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=repr):
+            digest.update(f"{_ADDRESS.sub('', repr(key))} ".encode())
+            _add_value(digest, value[key], above)
+    elif isinstance(value, set | frozenset):
+        digest.update(f"{sorted(map(repr, value))}\n".encode())
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _add_value(digest, item, above)
+    elif isinstance(value, FunctionType):
+        _add_code(digest, value.__code__)
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        _add_value(digest, [value.__defaults__, value.__kwdefaults__, cells], above)
+    elif isinstance(value, MethodType):
+        _add_value(digest, [value.__func__, value.__self__], above)
+    elif isinstance(value, partial):
+        _add_value(digest, [value.func, value.args, value.keywords], above)
+    elif isinstance(value, type) or callable(value):
+        digest.update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}\n".encode())
+        _add_value(digest, {} if isinstance(value, type) else dict(getattr(value, "__dict__", {})), above)
+    else:
+        _add_value(digest, dict(getattr(value, "__dict__", {})), above)
+
+
+def _add_code(digest: hashlib._Hash, code: CodeType) -> None:
+    digest.update(code.co_code + repr(code.co_names).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _add_code(digest, constant)
+        else:
+            digest.update(repr(constant).encode())
 
 
 def _sources(names: Iterable[str]) -> Iterator[str]:

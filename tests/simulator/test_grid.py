@@ -46,6 +46,7 @@ def test_keys_with_a_comma_vary_together():
         ({"from": 0.1, "to": 0.5, "step": 0.1}, [0.1, 0.2, 0.3, 0.4, 0.5]),
         ({"from": np.float64(0.1), "to": 0.3, "steps": 3}, [0.1, 0.2, 0.3]),
         ({"from": 8, "to": 64, "steps": 4, "scale": "log"}, [8, 16, 32, 64]),
+        ({"from": 0.001, "to": 1.0, "steps": 4, "scale": "log"}, [0.001, 0.01, 0.1, 1.0]),
         ({"from": 1, "to": 8, "steps": 3, "scale": "log"}, [1, pytest.approx(8**0.5), 8]),
         ({"from": 0, "to": 1, "steps": 5}, [0, 0.25, 0.5, 0.75, 1]),
         ({"from": 1, "to": 100, "steps": 3, "scale": "log"}, [1, pytest.approx(10.0), 100]),
@@ -58,6 +59,10 @@ def test_ranges(form, values):
     assert found == values
     whole = isinstance(form["from"], int) and isinstance(form["to"], int)
     assert [type(value) is int for value in found] == [whole and value == int(value) for value in found]
+
+
+def test_true_is_not_one():
+    assert combinations({"k": [1, True, 0]}, only=[{"k": [True]}]) == [{"k": True}]
 
 
 def test_minus_zero_is_zero():

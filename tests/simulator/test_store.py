@@ -38,7 +38,7 @@ def test_what_failed_for_a_time_is_not_known(tmp_path):
 
 def test_a_sweep_is_its_points_in_order_computed_or_not(tmp_path):
     with Store(tmp_path, create=True) as store:
-        store.begin("s", 5)
+        store.begin("s", [{"rows": 8}, {"rows": 16}, {"rows": 0}, {"rows": -1}, {"rows": 1}])
         store.place("s", 0, [Place({"rows": 8}, "zz"), Place({"rows": 16}, "ab12")])
         store.place("s", 2, [Place({"rows": 0}, "cd34"), Place({"rows": -1}, None, "refused")])
         store.add(POINT)
@@ -47,23 +47,27 @@ def test_a_sweep_is_its_points_in_order_computed_or_not(tmp_path):
         assert found[:2] == [(Place({"rows": 8}, "zz"), None), (Place({"rows": 16}, "ab12"), POINT)]
         assert found[3] == (Place({"rows": -1}, None, "refused"), None)
         assert store.sweeps() == {"s": Counts(points=5, done=1, failed=2)}
-        assert list(store.of_sweep("s", 1, 3)) == found[1:3]
 
 
-def test_a_sweep_that_begins_anew_has_nothing_of_the_one_before(tmp_path):
-    """However little of the new one is there when it ends."""
+def test_a_sweep_that_begins_anew_keeps_the_places_that_it_still_has(tmp_path):
+    """However little of the new one is there when it ends, its list has nothing that is not its own."""
     with Store(tmp_path, create=True) as store:
         store.add(POINT)
-        store.begin("s", 2)
-        store.place("s", 0, [Place({"rows": 8}, "zz"), Place({"rows": 16}, "ab12")])
-        store.begin("t", 1)
-        store.begin("s", 3)
-        assert (list(store.of_sweep("s")), store.sweeps()) == ([], {"s": Counts(3, 0, 0), "t": Counts(1, 0, 0)})
-        store.place("s", 0, [Place({"rows": 16}, "ab12")])
-        assert (list(store.of_sweep("s")), store.sweeps()["s"]) == (
-            [(Place({"rows": 16}, "ab12"), POINT)],
-            Counts(3, 1, 0),
-        )
+        store.begin("s", [{"rows": 8}, {"rows": 16}, {"rows": 32}])
+        store.place("s", 0, [Place({"rows": 8}, "zz"), Place({"rows": 16}, "ab12"), Place({"rows": 32}, "yy")])
+        store.begin("t", [{"rows": 8}])
+        store.begin("s", [{"rows": 4}, {"rows": 16}])
+        assert list(store.of_sweep("s")) == [(Place({"rows": 16}, "ab12"), POINT)]
+        assert store.sweeps() == {"s": Counts(2, 1, 0), "t": Counts(1, 0, 0)}
+        store.place("s", 0, [Place({"rows": 4}, "xx")])
+        assert [place.parameters for place, _ in store.of_sweep("s")] == [{"rows": 4}, {"rows": 16}]
+
+
+def test_a_failure_never_takes_the_place_of_a_result(tmp_path):
+    with Store(tmp_path, create=True) as store:
+        store.add(POINT)
+        store.add(Point("ab12", 1, {}, None, "its worker died", 0.0))
+        assert list(store.points()) == [POINT]
 
 
 def test_the_latest_points_come_in_their_order(tmp_path):
@@ -132,7 +136,7 @@ def test_a_name_that_no_file_can_have(tmp_path, create):
 def test_what_is_no_text_is_refused(tmp_path):
     with Store(tmp_path, create=True) as store:
         with pytest.raises(InputError, match=r"cannot keep .*udc80.*, which is no text in Unicode"):
-            store.begin("\udc80", 1)
+            store.begin("\udc80", [{}])
         assert store.sweeps() == {}
 
 

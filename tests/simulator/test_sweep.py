@@ -359,15 +359,17 @@ def test_a_forecast_of_points_of_which_the_first_are_refused(tmp_path):
     seen = []
     found = forecast(plan, tmp_path / "out", progress=lambda *at: seen.append(at))
     assert (found.points, found.refused, found.known, found.remaining) == (4, 2, 0, 1) and found.seconds > 0
+    assert "array.rows: got 0" in found.reason
     assert seen[-1] == (4, 4)
     sweep(plan=plan, out=tmp_path / "out")
     again = forecast(plan, tmp_path / "out")
     assert (again.points, again.refused, again.known, again.remaining) == (4, 2, 2, 0)
 
 
-def test_a_forecast_of_points_that_all_fail_has_no_time(tmp_path):
+def test_rules_that_fit_no_module_are_refused_before_anything_runs(tmp_path):
     plan = Plan("s", "npu", {"layers.nothing.mac": ["low"]}, Inputs(samples=5))
-    assert forecast(plan, tmp_path / "out").seconds is None
+    with pytest.raises(InputError, match="layers: pattern 'nothing' fits no module"):
+        forecast(plan, tmp_path / "out")
 
 
 def test_weights_of_one_network_of_a_module_do_not_mix(tmp_path, monkeypatch):
@@ -389,28 +391,87 @@ def test_weights_of_one_network_of_a_module_do_not_mix(tmp_path, monkeypatch):
     assert first.record["metrics"] == again.record["metrics"] != second.record["metrics"]
 
 
-def test_plain_attributes_and_buffers_that_are_not_kept_decide_too(tmp_path, monkeypatch):
-    (tmp_path / "attributes_of_test.py").write_text(
-        "import torch\nfrom torch import nn\n"
-        "class Net(nn.Module):\n"
-        "    def __init__(self, scale, shift):\n"
-        "        super().__init__()\n"
-        "        self.scale = scale\n"
-        "        self.register_buffer('shift', torch.tensor(shift), persistent=False)\n"
-        "        self.l = nn.Linear(4, 3)\n"
-        "        nn.init.ones_(self.l.weight)\n"
-        "        nn.init.zeros_(self.l.bias)\n"
+NETS = """
+from functools import partial
+import numpy as np
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, act=torch.relu, buffer=0.0, **held):
+        super().__init__()
+        self.act = act
+        self.__dict__.update(held)
+        self.register_buffer('shift', torch.tensor(buffer), persistent=False)
+        self.l = nn.Linear(4, 3)
+        nn.init.ones_(self.l.weight)
+        nn.init.zeros_(self.l.bias)
+    def extra_repr(self):
+        return f"act={self.act}"
+    def forward(self, x):
+        return self.act(self.l(x)) + self.shift
+
+def hooked():
+    net = Net()
+    net.l.register_forward_hook(lambda module, given, found: found * 0)
+    return net
+
+nets = [
+    partial(Net), partial(Net, torch.tanh), partial(Net, lambda x: x), partial(Net, lambda x: -x), hooked,
+    partial(Net, buffer=5.0), partial(Net, scale=1.0), partial(Net, scale=2.0), partial(Net, cfg={"a": 1.0}),
+    partial(Net, cfg={"a": 0.0}), partial(Net, mean=np.float32(0.1)), partial(Net, mean=np.float32(0.5)),
+    partial(Net, mean=torch.tensor(0.1)), partial(Net, mean=torch.tensor(0.5)), partial(Net, nn.functional.silu),
+    partial(Net, partial(torch.clamp, min=0)), partial(Net, partial(torch.clamp, min=1)),
+]
+for i, net in enumerate(nets):
+    globals()[f"n{i}"] = net
+COUNT = len(nets)
+"""
+
+
+def test_whatever_a_network_holds_decides_too_in_any_process(tmp_path, monkeypatch):
+    (tmp_path / "nets_held.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
+    models = [f"nets_held:n{i}" for i in range(17)]
+    plan = Plan("s", "npu", {"model": models}, Inputs(data=str(tmp_path / "x.npz")))
+    keys = plan_keys(plan)
+    assert len(set(keys)) == 17 and plan_keys(plan) == keys
+    code = (
+        "from simulator.explore.plan import *; from simulator.explore.work import Inputs; "
+        f"p = Plan('s', 'npu', {{'model': {models}}}, Inputs(data='x.npz')); "
+        "print(*[q.key for q in planned(p, grid(p))])"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == keys, done.stderr
+
+
+def test_what_a_run_leaves_in_a_network_the_next_one_does_not_see(tmp_path, monkeypatch):
+    (tmp_path / "counts.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    calls = 0\n"
         "    def forward(self, x):\n"
-        "        return self.l(x) * self.scale + self.shift\n"
-        "def a(): return Net(1.0, 0.0)\n"
-        "def b(): return Net(1000.0, 0.0)\n"
-        "def c(): return Net(1.0, 5.0)\n"
+        "        self.calls += 1\n"
+        "        return super().forward(x) * self.calls\n"
+        "def net(): return Net(4, 3)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
-    models = {"model": [f"attributes_of_test:{name}" for name in "abca"]}
-    keys = plan_keys(Plan("s", "npu", models, Inputs(data=str(tmp_path / "x.npz"))))
-    assert len(set(keys)) == 3 and keys[0] == keys[3]
+    plan = Plan("s", "npu", {"array.rows": [8, 16]}, Inputs("counts:net", data=str(tmp_path / "x.npz")))
+    first, second = tasks(plan)
+    (alone,) = compute([second])
+    _, after = compute([first, second])
+    assert alone.record["metrics"] == after.record["metrics"]
+
+
+def test_what_the_code_of_a_network_prints_does_not_come_between_the_records(tmp_path):
+    (tmp_path / "prints.py").write_text("from torch import nn\nprint('loading')\nnet = nn.Linear(4, 3)\n")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 4), np.float32))
+    text = "hw: npu\nmodel: prints:net\ndata: x.npz\nsweep: {array.rows: [8, 16]}\n"
+    done = command("sweep", file(tmp_path, text), "--out", "out", "--workers", 1, "--json", cwd=tmp_path)
+    assert done.returncode == 0 and len(json.loads(done.stdout)["points"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -419,6 +480,11 @@ def test_plain_attributes_and_buffers_that_are_not_kept_decide_too(tmp_path, mon
         ({"flagged": [0.0, 0.5]}, {}, "sweep: flagged: varies in a sweep that runs"),
         ({"model": ["mlp", "cnn"]}, {"cost_only": True, "gemms": [(8, 8, 8)]}, "sweep: model: varies beside gemms"),
         ({"array.rows": [8], "array": [{"rows": 32}]}, {}, "sweep: array.rows: varies below array"),
+        (
+            {"layers.a.mac": ["low"]},
+            {"cost_only": True, "gemms": [(8, 8, 8)]},
+            "sweep: layers.a.mac: varies beside gemms",
+        ),
         ({"array.rows": [8]}, {"gemms": [(8, 8, 8)]}, "sweep: gemms: given for a sweep that runs"),
         ({"array.rows": [8]}, {"flagged": 0.5}, "sweep: flagged: given for a sweep that runs"),
         ({"array.rows": [8]}, {"cost_only": True, "gemms": [(8, 8, 8)], "samples": 3}, "samples: given beside gemms"),
@@ -445,6 +511,8 @@ def test_what_would_have_no_effect_is_refused(tmp_path, varied, settings, messag
         ({"samples": 0}, "sweep: samples: got 0; expected a whole number from 1"),
         ({"out": ""}, "sweep: out: got ''; expected a directory"),
         ({"gemms": 5, "cost_only": True}, "sweep: gemms: got 5; expected products"),
+        ({"cost_only": "no"}, "sweep: cost_only: got 'no'; expected true or false"),
+        ({"seed": -1}, "sweep: seed: got -1; expected a whole number from 0"),
         ({"flagged": True, "cost_only": True}, "sweep: flagged: got true; expected a share"),
     ],
 )
@@ -511,7 +579,15 @@ def test_the_identity_of_a_point_is_what_decides(tmp_path):
 
     same = tmp_path / "other.yaml"
     same.write_text((ROOT / "hwconfigs" / "npu.yaml").read_text().replace("# assumed", "# guessed"))
-    assert key() == key(name="t") == key(hw=str(same)) == key(inputs=Inputs(data=str(tmp_path / "a.npz")))
+    named = tmp_path / "named.yaml"
+    named.write_text(same.read_text().replace("name: npu", "name: other"))
+    assert (
+        key()
+        == key(name="t")
+        == key(hw=str(same))
+        == key(hw=str(named))
+        == key(inputs=Inputs(data=str(tmp_path / "a.npz")))
+    )
     assert key() == key(inputs=Inputs(samples=5, weights=str(tmp_path / "same.pt")))
     others = [
         key(varied={"array.rows": [16]}), key(inputs=Inputs(samples=6)), key(inputs=Inputs("cnn", samples=5)),
@@ -536,7 +612,7 @@ def test_the_first_samples_calibrate_and_do_not_run(tmp_path):
     assert found.record["forward_error"] == expected.forward_error and found.record["samples"] == 20
     keys = plan_keys(plan) + plan_keys(Plan("s", "npu", varied, Inputs(samples=20, calibration=31)))
     assert len({*keys, *plan_keys(Plan("s", "npu", varied, Inputs(samples=20)))}) == 3
-    with pytest.raises(InputError, match="calibration: got 1500 of the 1500 samples of bundled digits; expected some"):
+    with pytest.raises(InputError, match="calibration: got 1500 of the 1500 samples of bundled digits; expected 1"):
         tasks(Plan("s", "npu", varied, Inputs(calibration=1500)))
 
 
@@ -627,6 +703,12 @@ def test_far_more_workers_than_processors_are_refused(tmp_path):
     ):
         sweep(plan=read_plan(file(tmp_path)), out=tmp_path / "out", workers=100_000)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["tls://localhost:1", "ucx://a:1", "nowhere"])
+def test_an_address_that_is_none_is_refused(tmp_path, address):
+    with pytest.raises(InputError, match=f"--scheduler {address}: no cluster answers"):
+        sweep("npu", {"array.rows": [8]}, out=tmp_path / "out", samples=5, scheduler=address)
 
 
 def test_no_cluster_at_an_address(tmp_path):
