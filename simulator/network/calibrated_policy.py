@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.activations import SLOPE
+from simulator.arithmetic.criterion import CALIBRATED, Criterion
 from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.scores import Product, Seen, Sensitivity, score_of
-from simulator.arithmetic.two_pass import CALIBRATED, Criterion
 from simulator.errors import InputError
 
 from .consumers import Consumer

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from formats import Use
+from simulator.arithmetic.criterion import CALIBRATED, Criterion
 from simulator.arithmetic.engine import Ready, make_ready
-from simulator.arithmetic.two_pass import CALIBRATED, Criterion
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from formats import Use
 from simulator.arithmetic.convolution import terms
+from simulator.arithmetic.criterion import Account
 from simulator.arithmetic.engine import Accumulation, RandomKey, Ready, random_key
 from simulator.arithmetic.scaling import scaled as scaled_sums
 from simulator.arithmetic.scores import Sensitivity
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.stats import Stats
-from simulator.arithmetic.two_pass import Account, two_pass
+from simulator.arithmetic.two_pass import two_pass
 from simulator.arithmetic.zeros import zero_macs
 
 from .consumers import Consumer

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from formats import Use
 from simulator.arithmetic.accumulators import Exact
+from simulator.arithmetic.criterion import Criterion
 from simulator.arithmetic.spec import MacSpec, mac
-from simulator.arithmetic.two_pass import Criterion
 from simulator.errors import InputError
 from simulator.hardware import LayerRule, Machine, Scaling
 from simulator.hardware.records import Policy

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.arithmetic.two_pass import Account
+from simulator.arithmetic.criterion import Account
 from simulator.cost import Gemm
 from simulator.cost.flags import MaskFlags
 from simulator.hardware.records import Policy
