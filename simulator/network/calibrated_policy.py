@@ -246,7 +246,12 @@ def _criteria(layers: Mapping[str, Scored], rules: Rules) -> dict[str, Criterion
         )
     threshold, shares = _shares(list(layers.values()), policy.budget)
     return {
-        name: replace(one, budget=share, tolerance=max(one.tolerance, threshold))
+        name: replace(
+            one,
+            budget=share,
+            tolerance=max(one.tolerance, threshold),
+            further=None if one.further is None else tuple(max(tau, threshold) for tau in one.further),
+        )
         for (name, one), share in zip(found.items(), shares, strict=True)
     }
 

@@ -215,7 +215,7 @@ class Emulation:
         # Once as the unit gives them, once as the network wants them.
         check_fits(f"{op.name}: outputs {op.gemms} x ({op.m}, {op.n})", op.gemms * op.m * op.n, 16)
         if arithmetic.low is None:
-            self.tallies.of(op, arithmetic, consumer).add(op, 0, None)
+            self.tallies.of(op, arithmetic, consumer).add(op, 0, ())
             return None
         affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable else None
         computed = op
