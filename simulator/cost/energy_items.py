@@ -14,7 +14,7 @@ from simulator.hardware.technology import Entry
 from .energy import Ledger, MacEnergy, mac_energy
 from .gemm import Gemm
 from .one_pass import Pass
-from .scoring import low_passes, numerators, side_add
+from .scoring import low_passes, mask_bits, numerators, side_add
 from .second_pass import Work, pass_name
 from .traffic import ArrayBits, level_bits
 
@@ -73,16 +73,17 @@ def scoring_energy(
     ledger: Ledger,
     operand_bits: tuple[int | Fraction, int | Fraction],
     zeros: int = 0,
+    again: int = 0,
 ) -> None:
     """Add what decides which outputs are recomputed: the side metric of the score, a compare and a bit an output.
 
     Args:
-        operand_bits, zeros: of the first pass.
+        operand_bits, zeros: of the first pass. again: outputs of later passes that are scored.
     """
     policy, table, low, gemms = machine.policy, machine.technology.table, machine.mac.low, gemm.gemms
     assert policy is not None
     outputs = gemms * gemm.m * gemm.n
-    ledger.add("side", "scores", outputs, compare_energy(machine))
+    ledger.add("side", "scores", outputs + again, compare_energy(machine))
     if policy.side_format is not None:
         what = f"running sums of magnitudes in {policy.side_format}"
         ledger.add("side", what, gemm.macs - zeros, side_add(table, policy.side_format))
@@ -98,10 +99,11 @@ def scoring_energy(
         back, fetched = numerators(machine, gemm.m * gemm.n), Ledger()
         _memory_energy(machine, level_bits(machine.memory, back), back.dram, gemms, "sram", fetched)
         ledger.join(fetched, "results of the pass over magnitudes: ")
-    if machine.memory is not None:  # the mask, one bit an output
+    if machine.memory is not None:
+        bits = outputs * mask_bits(machine)
         (_, read), (_, write) = memory_charges(machine)[0][machine.memory.buffer("o").name]
-        ledger.add("sram", "reads of the mask", outputs, read)
-        ledger.add("sram", "writes of the mask", outputs, write)
+        ledger.add("sram", "reads of the mask", bits, read)
+        ledger.add("sram", "writes of the mask", bits, write)
 
 
 def _macs(energy: MacEnergy, working: int, zeros: int, fold_adds: int, ledger: Ledger) -> None:

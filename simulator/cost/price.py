@@ -26,7 +26,7 @@ from .gemm import Gemm
 from .one_pass import Pass, uniform_pass
 from .problem import Problem, Widths
 from .scalesim import scalesim_artefacts, scalesim_pass
-from .scoring import low_passes, numerators, scoring_warnings, side_bits
+from .scoring import low_passes, mask_bits, numerators, scoring_warnings, side_bits
 from .second_pass import Work, second_work
 from .traffic import level_bits
 
@@ -180,7 +180,9 @@ def _priced(
         of_score = (low_passes(machine) - 1) * gemm.gemms * first.cycles
         in_low = cycles if machine.recomputing_engine else low
         first_pass_energy(machine, gemm, chosen, first, ledger, in_low - of_score, operand_bits, resting)
-        scoring_energy(machine, gemm, first, ledger, operand_bits, resting)
+        climbs = machine.policy is not None and machine.policy.ladder == "climb"
+        again = sum(own.count() for own in flagged[:-1]) if climbs else 0
+        scoring_energy(machine, gemm, first, ledger, operand_bits, resting, again)
         # Which MACs of flagged outputs rest is not known: as many of them as of all.
         for number, (work, beyond) in enumerate(zip(works, counted.further, strict=True), 2):
             second_pass_energy(machine, work, beyond, ledger, work.macs * resting // gemm.macs, number)
@@ -346,7 +348,7 @@ def _traffic(machine: Machine, gemm: Gemm, first: Pass, works: Sequence[Work]) -
             bits[f"{name}_writes"] += writes
         name = "sram" if memory is None else memory.buffer("o").name
         for way in ("reads", "writes"):  # the mask
-            bits[f"{name}_{way}"] += gemm.gemms * outputs
+            bits[f"{name}_{way}"] += gemm.gemms * outputs * mask_bits(machine)
     return bits
 
 

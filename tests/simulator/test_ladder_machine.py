@@ -145,11 +145,9 @@ def test_each_further_pass_costs_as_a_second_one_of_its_mode(load, gather, fidel
     assert found.flagged_outputs == half.sum() + high.sum()
     assert found.recomputed_outputs == sum(one.recomputed_outputs for one in alone)
     assert found.waste_factor == found.recomputed_outputs / found.flagged_outputs
-    uniform = price(machine, GEMM, "low", fidelity=fidelity)
-    for key in ("dram", "sram_reads"):
-        mask_bits = 0 if key == "dram" else half.size
-        again = sum(one.traffic_bits[key] - uniform.traffic_bits[key] - mask_bits for one in alone)
-        assert found.traffic_bits[key] - uniform.traffic_bits[key] - mask_bits == again
+    for key, mask_bits in (("dram", 0), ("sram_reads", half.size)):
+        again = sum(one.traffic_bits[key] - low.traffic_bits[key] - mask_bits for one in alone)
+        assert found.traffic_bits[key] - low.traffic_bits[key] - 2 * mask_bits == again, "a mask of three passes"
     assert sum(found.cycle_parts.values()) == found.cycles == sum(item.cycles for item in found.cycle_items)
     assert found.energy_j == pytest.approx(sum(item.energy_j for item in found.energy_items), rel=1e-12)
 
@@ -167,6 +165,11 @@ def test_the_energy_of_each_pass_is_that_of_its_mode(load):
         working = [item for item in items if item.part in ("mul", "acc")]
         assert sum(item.each_j for item in working) == pytest.approx(each, rel=1e-12), what
         assert len({item.count for item in working}) == 1
+    scores = {}
+    for kind in ("climb", "jump"):
+        cost = price(load(("0.05}", f"0.05, ladder: {kind}}}")), GEMM, "two_pass", (half, high))
+        (scores[kind],) = (item.count for item in cost.energy_items if item.what == "scores")
+    assert scores == {"climb": half.size + half.sum(), "jump": half.size}
     counts = [items[0].count for items in macs.values()]
     assert sum(counts) == found.recomputed_outputs * GEMM.k
     assert {item.part for item in found.cycle_items} >= {"gather", "switch"}
