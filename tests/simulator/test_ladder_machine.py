@@ -14,6 +14,7 @@ from simulator.cost import Gemm, accumulation_cost, price
 from simulator.cost.price import problem_of, timeline
 from simulator.errors import InputError
 from simulator.hardware import load_hardware
+from simulator.report.comparison import arithmetic
 from simulator.report.terminal import _layer_table
 
 MACHINE = """
@@ -329,6 +330,8 @@ def test_evaluate_sets_the_ladder_beside_its_uniform_modes(load, tmp_path):
     record.save(tmp_path / "out")
     assert "pass_half_outputs,pass_high_outputs" in (tmp_path / "out" / "layers.csv").read_text().splitlines()[0]
 
+    assert [label for label, _ in arithmetic(record)] == ["low", "half", "high"]
+    assert arithmetic(record)[1][1] == str(load().mac.middle[0][1].spec)
     console = Console(width=220, file=io.StringIO())
     console.print(_layer_table(record, 220))
     heading = next(line for line in console.file.getvalue().splitlines() if "flagged" in line)
