@@ -33,6 +33,7 @@ from .arithmetic import (
     Seq,
     Tree,
     dot,
+    ladder,
     mac,
     matmul,
     names_of,
@@ -60,7 +61,7 @@ _LAZY = {
 
 __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputError", "Interleave", "Kahan", "Late",
            "MacSpec", "Neumaier", "Reverse", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "evaluate",
-           "explain", "load_hardware", "mac", "matmul", "names_of", "presets", "two_pass"]  # fmt: skip
+           "explain", "ladder", "load_hardware", "mac", "matmul", "names_of", "presets", "two_pass"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -126,7 +126,8 @@ class LayerResult:
             second pass.
         traffic_bits: bits moved by memory level: dram, and NAME_reads and NAME_writes of each on-chip level; empty
             where nothing prices the layer.
-        flagged_outputs, flagged_macs: outputs flagged for the second pass, and those times k.
+        pass_outputs: outputs that each pass after the first computed, by the name of its mode; empty without one.
+        flagged_outputs, flagged_macs: outputs flagged for a pass after the first, and those times k.
     """
 
     name: str
@@ -163,6 +164,7 @@ class LayerResult:
     waste_factor: float | None = None
     traffic_bits: Mapping[str, int] = field(default_factory=dict)
     rms_error: float | None = None
+    pass_outputs: Mapping[str, int] = field(default_factory=dict)
     flagged_outputs: int = field(init=False)
     flagged_macs: int = field(init=False)
 

@@ -15,13 +15,15 @@ from .accumulators import (
     Seq,
     Tree,
 )
+from .criterion import Criterion
 from .engine import Accumulation
 from .grammar import Named, accumulator, names_of
+from .ladder import LadderResult, ladder
 from .presets import LABELS, Output, Preset, presets
 from .products import dot, matmul
 from .spec import MacSpec, mac
 from .stats import Stats
-from .two_pass import Criterion, TwoPassResult, two_pass
+from .two_pass import TwoPassResult, two_pass
 
 __all__ = [
     "LABELS",
@@ -35,6 +37,7 @@ __all__ = [
     "Fma",
     "Interleave",
     "Kahan",
+    "LadderResult",
     "Late",
     "MacSpec",
     "Named",
@@ -48,6 +51,7 @@ __all__ = [
     "TwoPassResult",
     "accumulator",
     "dot",
+    "ladder",
     "mac",
     "matmul",
     "names_of",

@@ -178,7 +178,7 @@ def _figures(layers: Sequence[Estimate], mode: str) -> tuple[str, ...]:
 
 def _gathers(layers: Sequence[Estimate]) -> list[Table | Text]:
     """Return the ways to gather flagged outputs side by side; none on a machine without two passes."""
-    if layers[0].two_pass is None:
+    if not layers[0].gathers:
         return []
     whole = gather_results(layers[0].machine, [found.gathered for found in layers])
     return [Text(), *gathers_view(whole, standard_output().width, layers[0].low.fidelity)]

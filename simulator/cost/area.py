@@ -84,8 +84,8 @@ def _item(part: str, what: str, count: int, entry: Entry) -> AreaItem:
 def _array(machine: Machine) -> Iterator[AreaItem]:
     """Yield what the PEs take, and what stands at the edges of the arrays."""
     unit, array, table = machine.mac, machine.array, machine.technology.table
-    modes = {"mac.low": unit.low} | ({} if unit.high is None else {"mac.high": unit.high})
-    further = len(modes) - 1 if unit.datapath == "multi_mode" else 0
+    modes = unit.modes
+    further = len(unit.further) if unit.datapath == "multi_mode" else 0
     circuits = {name: components(mode, unit.low if mode.passes > 1 else None) for name, mode in modes.items()}
     for part in ("mul", "acc"):
         yield from _shared(unit, {

@@ -14,7 +14,7 @@ from .folds import as_streamed, ceil_div, cut, fold_grid, folds_in_turn, run_cyc
 from .gemm import Gemm
 from .one_pass import Pass
 from .scoring import low_passes
-from .second_pass import Work
+from .second_pass import Work, pass_name
 
 
 class TileShape(NamedTuple):
@@ -31,14 +31,14 @@ class CycleBill(NamedTuple):
     """An operation as it was priced.
 
     Args:
-        machine, gemm: of the price. mode: of the first pass. work: of the second pass, None without one.
+        machine, gemm: of the price. mode: of the first pass. works: of the passes after it.
         fidelity, counted: its cycles.
     """
 
     machine: Machine
     gemm: Gemm
     mode: MacMode
-    work: Work | None
+    works: tuple[Work, ...]
     fidelity: str
     counted: Cycles
 
@@ -60,13 +60,15 @@ class CycleBill(NamedTuple):
         """Yield what a roofline is made of."""
         array, gemm, parts, low = self.machine.array, self.gemm, self.counted.parts, self.counted.low
         one = f"ceil({gemm.m} x {gemm.n} x {gemm.k} x {self.mode.passes} / {array.pes * self.mode.rate})"
-        count = gemm.gemms * (1 if self.work is None else low_passes(self.machine))
+        count = gemm.gemms * (low_passes(self.machine) if self.works else 1)
         yield CycleItem("compute", "MACs at the peak rate of all PEs", f"{_counted(count, 'GEMM')} x {one}",
                         parts["compute"])  # fmt: skip
         yield CycleItem("memory_stall", f"{self.first.bound} takes longer", f"{low} - {parts['compute']}",
                         parts["memory_stall"])  # fmt: skip
-        beyond = self.counted.total - low
-        yield CycleItem("gather", "the second pass takes longer", f"{self.counted.total} - {low}", beyond)
+        for number, beyond in enumerate(self.counted.further, 2):
+            formula = f"{low + beyond} - {low}"
+            yield CycleItem("gather", f"{pass_name(number)} takes longer", formula, beyond)
+            low += beyond
 
     def _causes(self) -> Iterator[CycleItem]:
         """Yield the stalls of a walk over the tiles, by cause."""
@@ -127,7 +129,7 @@ class CycleBill(NamedTuple):
 
     def _other_low_pass(self) -> Iterator[CycleItem]:
         """Yield the cycles of the pass over magnitudes, part by part as long as the first one."""
-        if self.work is None or low_passes(self.machine) == 1:
+        if not self.works or low_passes(self.machine) == 1:
             return
         gemms, first = self.gemm.gemms, self.first
         for part in ("compute", "load", "fill", "drain"):
@@ -140,16 +142,15 @@ class CycleBill(NamedTuple):
         yield CycleItem("memory_stall", "pass over magnitudes, and its results on their way back", f"{stall}", stall)
 
     def _second(self) -> Iterator[CycleItem]:
-        """Yield the cycles of the second pass beyond the low passes."""
-        work, low, cycles = self.work, self.counted.low, self.counted.total
-        if work is None:
-            return
-        beyond, engine = cycles - low, self.machine.recomputing_engine
-        switch = min(work.switch, beyond)
-        busy = f"{work.busy} busy cycles of the {'array' if engine is None else 'side engine'}"
-        yield CycleItem("switch", "the array is emptied and loaded again", f"{switch}", switch)
-        what = f"the second pass, with {busy}, ends after the first"
-        yield CycleItem("gather", what, f"{cycles} - {low} - {switch}", beyond - switch)
+        """Yield the cycles of the passes after the low ones, beyond these."""
+        low, engine = self.counted.low, self.machine.recomputing_engine
+        for number, (work, beyond) in enumerate(zip(self.works, self.counted.further, strict=True), 2):
+            switch = min(work.switch, beyond)
+            busy = f"{work.busy} busy cycles of the {'array' if engine is None else 'side engine'}"
+            yield CycleItem("switch", "the array is emptied and loaded again", f"{switch}", switch)
+            what = f"{pass_name(number)}, with {busy}, ends after {pass_name(number - 1)}"
+            yield CycleItem("gather", what, f"{low + beyond} - {low} - {switch}", beyond - switch)
+            low += beyond
 
 
 def _closed_form(array: Array, flow: str, part: str, grid: tuple[int, int], streamed: int) -> str:

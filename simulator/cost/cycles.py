@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from simulator.errors import InputError
@@ -15,7 +15,7 @@ from .one_pass import Pass, tile_costs_of
 from .problem import Problem
 from .queue import flagged_tiles
 from .scoring import low_cycles, low_passes
-from .second_pass import Work, after_low, beside_low, combined_roofline, total_cycles
+from .second_pass import Work, alone, beside_low, beyond_rooflines, total_cycles
 
 FIDELITIES = ("roofline", "analytic", "event")
 
@@ -26,17 +26,23 @@ class Cycles:
 
     Args:
         first: the pass over one GEMM in the mode low or high, with the cycles of the fidelity.
-        low: of all low passes, or of those of a uniform mode. total: of the second pass too. roofline: lower bound.
+        low: of all low passes, or of those of a uniform mode. further: of each pass after them, beyond the one before.
+        roofline: lower bound of all together.
         parts: what they are spent on; they sum to total.
         events: of a walk that was to keep them.
     """
 
     first: Pass
     low: int
-    total: int
+    further: tuple[int, ...]
     roofline: int
     parts: Mapping[str, int]
     events: tuple[Event, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Of all passes."""
+        return self.low + sum(self.further)
 
 
 def check_fidelity(machine: Machine, fidelity: str) -> None:
@@ -59,7 +65,7 @@ def count_cycles(
     gemm: Gemm,
     problem: Problem,
     first: Pass,
-    second: tuple[Work, Flags] | None,
+    later: Sequence[tuple[Work, Flags]],
     fidelity: str,
     trace: bool = False,
 ) -> Cycles:
@@ -67,42 +73,39 @@ def count_cycles(
 
     Args:
         machine: the accelerator. gemm: the operation. problem: one of its GEMMs, and first: the pass over it, in the
-            mode low or high. second: the second pass and its flags, None for a uniform mode.
+            mode low or high. later: the passes after it with their flags; none in a uniform mode.
         fidelity: one of FIDELITIES. trace: whether a walk keeps its events.
     Raises:
         InputError: another fidelity, or one that the machine or the size of the operation rules out.
     """
     check_fidelity(machine, fidelity)
-    outputs = gemm.m * gemm.n
-    roofline = gemm.gemms * first.roofline
-    if second is not None:
-        roofline = combined_roofline(machine, gemm.gemms, first, second[0], outputs)
+    works, outputs = [work for work, _ in later], gemm.m * gemm.n
+    passes = gemm.gemms * (low_passes(machine) if later else 1)
+    bounds = beyond_rooflines(machine, gemm.gemms, first, works, outputs) if later else ()
+    roofline = passes * first.roofline + sum(bounds)
     if fidelity == "event":
-        return _walked(machine, gemm, problem, first, second, roofline, trace)
+        return _walked(machine, gemm, problem, first, later, roofline, trace)
     if fidelity == "roofline":
         first = replace(first, memory_stall=first.roofline - first.run.total)
-        passes = gemm.gemms * (1 if second is None else low_passes(machine))
-        low, total = passes * first.roofline, roofline
-        peak = passes * min(first.peak, first.roofline)
+        low, peak = passes * first.roofline, passes * min(first.peak, first.roofline)
         parts = {"compute": peak, "memory_stall": low - peak}
-        return Cycles(first, low, total, roofline, parts if second is None else parts | {"gather": total - low})
-    if second is None:
-        low = total = gemm.gemms * first.cycles
-    else:
-        low = gemm.gemms * low_cycles(machine, first, outputs)
-        total = total_cycles(machine, gemm.gemms, first, *second, gemm.k)
-    passes = gemm.gemms * (1 if second is None else low_passes(machine))
+        return Cycles(first, low, bounds, roofline, parts | ({"gather": sum(bounds)} if later else {}))
+    further: tuple[int, ...] = ()
+    low = gemm.gemms * (low_cycles(machine, first, outputs) if later else first.cycles)
+    if later:
+        second = total_cycles(machine, gemm.gemms, first, *later[0], gemm.k) - low
+        further = (second, *(alone(machine, work) for work in works[1:]))
     parts = {name: passes * cycles for name, cycles in first.run._asdict().items()}
     parts["memory_stall"] = low - sum(parts.values())
-    return Cycles(first, low, total, roofline, parts | _beyond(second, total - low))
+    return Cycles(first, low, further, roofline, parts | _beyond(works, further))
 
 
-def _beyond(second: tuple[Work, Flags] | None, cycles: int) -> dict[str, int]:
+def _beyond(works: Sequence[Work], further: Sequence[int]) -> dict[str, int]:
     """Return what the cycles after the low passes are spent on."""
-    if second is None:
+    if not works:
         return {}
-    switch = min(second[0].switch, cycles)
-    return {"switch": switch, "gather": cycles - switch}
+    switch = sum(min(work.switch, cycles) for work, cycles in zip(works, further, strict=True))
+    return {"switch": switch, "gather": sum(further) - switch}
 
 
 def _walked(
@@ -110,43 +113,44 @@ def _walked(
     gemm: Gemm,
     problem: Problem,
     first: Pass,
-    second: tuple[Work, Flags] | None,
+    later: Sequence[tuple[Work, Flags]],
     roofline: int,
     trace: bool,
 ) -> Cycles:
     """Count cycles tile by tile; a low pass of the score's own takes as long as the first pass by itself."""
     pipeline, gemms = tile_costs_of(machine.array, machine.memory, problem, first), gemm.gemms
-    alone = walk(pipeline, trace=trace)
-    first = replace(first, memory_stall=alone.cycles - first.run.total)
-    if second is None:
-        total = gemms * alone.cycles
-        parts = {part: gemms * cycles for part, cycles in alone.parts.items()}
-        return Cycles(first, total, total, roofline, parts, alone.events)
-    work, flags = second
-    scored = _scoring(machine, first, alone, gemm.m * gemm.n)
+    uniform = walk(pipeline, trace=trace)
+    first = replace(first, memory_stall=uniform.cycles - first.run.total)
+    if not later:
+        parts = {part: gemms * cycles for part, cycles in uniform.parts.items()}
+        return Cycles(first, gemms * uniform.cycles, (), roofline, parts, uniform.events)
+    scored = _scoring(machine, first, uniform, gemm.m * gemm.n)
     policy, engine = machine.policy, machine.recomputing_engine
     assert policy is not None
-    if policy.overlap == "tile" and engine is not None and work.outputs:
+    works = [work for work, _ in later]
+    if policy.overlap == "tile" and engine is not None and works[0].outputs:
+        ((work, flags),) = later
         flagged = flagged_tiles(machine, first, flags, gemm.k, work.steps)
         found = walk(pipeline, gemms, flagged, engine.queue, scored, trace)
         served = found.recomputed + found.last_store
-        total = beside_low(machine, flags.shape, first, work, found.cycles, served)
-        if trace and total > found.cycles:
-            found = replace(found, events=(*found.events, Event("gather", (), found.cycles, total, "side engine")))
+        further = [beside_low(machine, flags.shape, first, work, found.cycles, served) - found.cycles]
+        what, unit = "gather", "side engine"
     else:
         found = walk(pipeline, gemms, before=scored, trace=trace)
-        total = after_low(machine, work, found.cycles)
-        if trace and total > found.cycles:
-            unit = "MAC array" if engine is None else "side engine"
-            found = replace(found, events=(*found.events, Event("recompute", (), found.cycles, total, unit)))
-    return Cycles(
-        first, found.cycles, total, roofline, {**found.parts, **_beyond(second, total - found.cycles)}, found.events
-    )
+        further = [alone(machine, work) for work in works]
+        what, unit = "recompute", "MAC array" if engine is None else "side engine"
+    events, begun = list(found.events), found.cycles
+    for cycles in further:
+        if trace and cycles:
+            events.append(Event(what, (), begun, begun + cycles, unit))
+        begun += cycles
+    parts = {**found.parts, **_beyond(works, further)}
+    return Cycles(first, found.cycles, tuple(further), roofline, parts, tuple(events))
 
 
-def _scoring(machine: Machine, first: Pass, alone: Walk, outputs: int) -> dict[str, int]:
+def _scoring(machine: Machine, first: Pass, uniform: Walk, outputs: int) -> dict[str, int]:
     """Return what the cycles of the score's own low pass over a GEMM are spent on; nothing without one."""
     cycles = low_cycles(machine, first, outputs) - first.cycles
     if not cycles:
         return {}
-    return {**alone.parts, "transfer_stall": alone.parts["transfer_stall"] + cycles - alone.cycles}
+    return {**uniform.parts, "transfer_stall": uniform.parts["transfer_stall"] + cycles - uniform.cycles}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -14,8 +14,8 @@ from simulator.hardware.technology import Entry
 from .energy import Ledger, MacEnergy, mac_energy
 from .gemm import Gemm
 from .one_pass import Pass
-from .scoring import low_passes, numerators, side_add
-from .second_pass import Work
+from .scoring import low_passes, mask_bits, numerators, side_add
+from .second_pass import Work, pass_name
 from .traffic import ArrayBits, level_bits
 
 
@@ -27,12 +27,12 @@ def mode_energy(machine: Machine, mode: MacMode, *, on_engine: bool = False) -> 
         InputError: a format that the model does not price, of a mode without an energy of its own.
     """
     unit = machine.mac
-    shared = unit.datapath == "multi_mode" and not on_engine
+    further_modes = len(unit.further) if unit.datapath == "multi_mode" and not on_engine else 0
     slices = unit.low if mode.passes > 1 and not on_engine else None
     try:
-        return mac_energy(machine.technology.table, mode, 1 if shared else 0, slices, machine.technology.given_class)
+        return mac_energy(machine.technology.table, mode, further_modes, slices, machine.technology.given_class)
     except InputError as error:
-        key = "mac.low" if mode is unit.low else "mac.high"
+        key = next(key for key, own in unit.modes.items() if own == mode)
         raise InputError(f"{machine.source}: {key}: {error}") from None
 
 
@@ -73,16 +73,17 @@ def scoring_energy(
     ledger: Ledger,
     operand_bits: tuple[int | Fraction, int | Fraction],
     zeros: int = 0,
+    again: int = 0,
 ) -> None:
     """Add what decides which outputs are recomputed: the side metric of the score, a compare and a bit an output.
 
     Args:
-        operand_bits, zeros: of the first pass.
+        operand_bits, zeros: of the first pass. again: outputs of later passes that are scored.
     """
     policy, table, low, gemms = machine.policy, machine.technology.table, machine.mac.low, gemm.gemms
     assert policy is not None
     outputs = gemms * gemm.m * gemm.n
-    ledger.add("side", "scores", outputs, compare_energy(machine))
+    ledger.add("side", "scores", outputs + again, compare_energy(machine))
     if policy.side_format is not None:
         what = f"running sums of magnitudes in {policy.side_format}"
         ledger.add("side", what, gemm.macs - zeros, side_add(table, policy.side_format))
@@ -98,10 +99,11 @@ def scoring_energy(
         back, fetched = numerators(machine, gemm.m * gemm.n), Ledger()
         _memory_energy(machine, level_bits(machine.memory, back), back.dram, gemms, "sram", fetched)
         ledger.join(fetched, "results of the pass over magnitudes: ")
-    if machine.memory is not None:  # the mask, one bit an output
+    if machine.memory is not None:
+        bits = outputs * mask_bits(machine)
         (_, read), (_, write) = memory_charges(machine)[0][machine.memory.buffer("o").name]
-        ledger.add("sram", "reads of the mask", outputs, read)
-        ledger.add("sram", "writes of the mask", outputs, write)
+        ledger.add("sram", "reads of the mask", bits, read)
+        ledger.add("sram", "writes of the mask", bits, write)
 
 
 def _macs(energy: MacEnergy, working: int, zeros: int, fold_adds: int, ledger: Ledger) -> None:
@@ -137,15 +139,16 @@ def _memory_energy(
     ledger.add("dram", "dram reads and writes", times * dram_bits, dram)
 
 
-def second_pass_energy(machine: Machine, work: Work, beyond: int, ledger: Ledger, zeros: int = 0) -> None:
-    """Add the second pass over all GEMMs to a ledger, in joules (estimates).
+def second_pass_energy(
+    machine: Machine, work: Work, beyond: int, ledger: Ledger, zeros: int = 0, number: int = 2
+) -> None:
+    """Add the second pass over all GEMMs, or another one after the first, to a ledger, in joules (estimates).
 
     Args:
-        work: what it does.
-        beyond: cycles after the low passes. zeros: MACs of the second pass with a zero operand.
+        work: what it does. number: of the pass.
+        beyond: cycles after the passes before. zeros: MACs of the pass with a zero operand.
     """
-    table, high = machine.technology.table, machine.mac.high
-    assert high is not None
+    table, high = machine.technology.table, work.mode
     second = Ledger()
     on_array = machine.recomputing_engine is None
     energy = mode_energy(machine, high, on_engine=not on_array)
@@ -157,7 +160,7 @@ def second_pass_energy(machine: Machine, work: Work, beyond: int, ledger: Ledger
         second.add("idle", "idle PEs", slots - work.macs, energy.idle)
     moved = work.traffic(machine.memory)
     _memory_energy(machine, level_bits(machine.memory, moved), moved.dram, 1, "gather", second)
-    ledger.join(second, "second pass: ")
+    ledger.join(second, f"{pass_name(number).removeprefix('the ')}: ")
 
 
 @lru_cache(maxsize=256)
@@ -167,13 +170,13 @@ def compare_energy(machine: Machine) -> Entry:
     return replace(adder, value=adder.value * bits, unit="output", formula=f"{adder.value * 1e15:g} fJ/bit x {bits}")
 
 
-def idle_neighbours(machine: Machine, mode: str, cycles: int, work: Work | None, ledger: Ledger) -> None:
+def idle_neighbours(machine: Machine, mode: str, cycles: int, works: Sequence[Work], ledger: Ledger) -> None:
     """Add what stands beside the active datapath: a side engine between its MACs, the other of two datapaths."""
     high = machine.mac.high
     if high is None:
         return
     if machine.side_engine is not None:
-        recomputed = 0 if work is None or machine.recomputing_engine is None else work.macs
+        recomputed = 0 if machine.recomputing_engine is None else sum(work.macs for work in works)
         slots = machine.side_engine.lanes * cycles - recomputed
         ledger.add("idle", "idle lanes of the side engine", slots, mode_energy(machine, high, on_engine=True).idle)
     if machine.mac.datapath == "pair":

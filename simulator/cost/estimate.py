@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -24,18 +25,19 @@ class Estimate:
     """The three modes of one operation side by side.
 
     Args:
-        hardware: name of the machine. gemm: the operation. flagged: fraction of outputs flagged.
+        hardware: name of the machine. gemm: the operation. flagged: fraction of outputs flagged, of a ladder for each
+            pass after the first, or one for all of them.
         low, high, two_pass: costs; None for a mode that the machine lacks.
         accumulation_cost: by mode, see `accumulation_cost`.
         break_even_flagged: fraction of flags at which the MACs and scores of two passes cost the energy of the MACs of
-            one in the high mode, memory not counted (estimate); None without a two-pass policy.
+            one in the high mode, memory not counted (estimate); None without a two-pass policy, or with a ladder.
         area: of the machine; None where a format of its MACs has no circuits in the model.
         machine: that it was priced on. zeros: fraction of its MACs with a zero operand, on a machine with zero gating.
     """
 
     hardware: str
     gemm: Gemm
-    flagged: float
+    flagged: float | Sequence[float]
     low: Cost
     high: Cost | None
     two_pass: Cost | None
@@ -53,12 +55,15 @@ class Estimate:
 
     @cached_property
     def gathers(self) -> tuple[GatherResult, ...]:
-        """The ways to gather flagged outputs side by side; empty without a two-pass policy."""
-        return gather_results(self.machine, [self.gathered]) if self.two_pass is not None else ()
+        """The ways to gather flagged outputs side by side; empty without a two-pass policy, or with a ladder."""
+        return gather_results(self.machine, [self.gathered]) if self.gathered else ()
 
     @cached_property
     def gathered(self) -> dict[str, Gathered]:
         """The operation with each kind of gather, of which gather_results makes sums."""
+        if self.two_pass is None or self.machine.mac.middle:
+            return {}
+        assert not isinstance(self.flagged, Sequence)  # price takes one fraction only for one pass
         return gathered(self.machine, self.gemm, self.flagged, self.two_pass, self.zeros)
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,14 +77,15 @@ class Estimate:
 def estimate(
     hw: Machine | str | os.PathLike[str],
     gemm: tuple[int, int, int] | Gemm,
-    flagged: float = 0.0,
+    flagged: float | Sequence[float] = 0.0,
     zeros: float | None = None,
     fidelity: str = "analytic",
 ) -> Estimate:
     """Price an operation in every mode of a machine, with flags taken as independent.
 
     Args:
-        hw: a machine, the path of its file, or the name of a bundled one. gemm: (M, N, K). flagged: fraction in 0..1.
+        hw: a machine, the path of its file, or the name of a bundled one. gemm: (M, N, K).
+        flagged: fraction in 0..1, of a ladder for each pass after the first, or one for all of them.
         zeros: for a machine with zero gating, the fraction of MACs with a zero operand, 0..1; None: all work.
         fidelity: of the three costs, as price takes it; the gathers side by side are analytic.
     Raises:
@@ -92,7 +98,8 @@ def estimate(
         gemm = Gemm(*gemm)
     given = None if zeros is None else float(zeros)
     two_pass = None if machine.policy is None else price(machine, gemm, "two_pass", flagged, given, fidelity)
-    share = 0.0 if two_pass is None else two_pass.flagged_outputs / (gemm.gemms * gemm.m * gemm.n)
+    outputs = gemm.gemms * gemm.m * gemm.n
+    shares = () if two_pass is None else tuple(flags / outputs for flags in two_pass.flagged_by_pass)
     return Estimate(
         hardware=machine.name,
         gemm=gemm,
@@ -100,22 +107,26 @@ def estimate(
         low=price(machine, gemm, "low", None, given, fidelity),
         high=None if machine.mac.high is None else price(machine, gemm, "high", None, given, fidelity),
         two_pass=two_pass,
-        accumulation_cost=accumulation_cost(machine, share),
-        break_even_flagged=None if two_pass is None else common_break_even(*energy_balance(machine, gemm)),
+        accumulation_cost=accumulation_cost(machine, shares),
+        break_even_flagged=None
+        if two_pass is None or machine.mac.middle
+        else common_break_even(*energy_balance(machine, gemm)),
         area=known_area(machine),
         machine=machine,
         zeros=given,
     )
 
 
-def accumulation_cost(machine: Machine, recomputed_share: float) -> dict[str, float | None]:
+def accumulation_cost(machine: Machine, shares: float | Sequence[float]) -> dict[str, float | None]:
     """Return C/C_high of equation (10): a(1 + e) + rho_MAC + sigma for two_pass, a for low, 1 for high.
 
     a is the ratio of accumulator widths in bits, low over high; e what the score accumulates beside the first pass, see
-    relative_extra. The cost of scoring an output is far below a MAC, sigma = 0.
+    relative_extra. The cost of scoring an output is far below a MAC, sigma = 0. Of a ladder the sum of a_k q_k over the
+    passes after the first is in place of rho_MAC, with the ratio a_k of the mode and its share q_k.
 
     Args:
-        machine: the accelerator. recomputed_share: rho_MAC, MACs of flagged outputs over all MACs of the first pass.
+        machine: the accelerator. shares: rho_MAC, MACs of flagged outputs over all MACs of the first pass; of a ladder
+            those that each pass after the first computed.
     Returns:
         By mode; with one MAC that MAC is the measure (low: 1) and the others are None.
     Source: arXiv 2503.15568 for the policy.
@@ -124,5 +135,10 @@ def accumulation_cost(machine: Machine, recomputed_share: float) -> dict[str, fl
     if high is None:
         return {"low": 1.0, "high": None, "two_pass": None}
     a = machine.mac.low.accumulator_bits / high.accumulator_bits
-    two_pass = None if machine.policy is None else a * (1 + relative_extra(machine)) + recomputed_share
+    two_pass = None
+    if machine.policy is not None:
+        shares = shares if isinstance(shares, Sequence) else (shares,)
+        further = zip(machine.mac.further, shares, strict=True)
+        again = sum(mode.accumulator_bits / high.accumulator_bits * share for mode, share in further)
+        two_pass = a * (1 + relative_extra(machine)) + again
     return {"low": a, "high": 1.0, "two_pass": two_pass}

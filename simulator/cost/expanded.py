@@ -46,10 +46,9 @@ def expanded(machine: Machine) -> dict[Keys, Setting]:
 def _energies(machine: Machine) -> dict[Keys, tuple[Entry, str]]:
     """Return the energy that each key leaves to the table, with its dimension."""
     found: dict[Keys, tuple[Entry, str]] = {}
-    for name, mode in (("low", machine.mac.low), ("high", machine.mac.high)):
+    for key, mode in machine.mac.modes.items():
         with suppress(InputError):  # a format without a price, which may be of use all the same
-            if mode is not None:
-                found["mac", name, "energy"] = _mac_entry(mode_energy(machine, mode)), "energy"
+            found[(*key.split("."), "energy")] = _mac_entry(mode_energy(machine, mode)), "energy"
     if machine.memory is not None:
         on_chip, dram = memory_charges(machine)
         found["memory", "dram", "energy"] = dram, "energy per bit"

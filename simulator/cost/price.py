@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -26,9 +26,11 @@ from .gemm import Gemm
 from .one_pass import Pass, uniform_pass
 from .problem import Problem, Widths
 from .scalesim import scalesim_artefacts, scalesim_pass
-from .scoring import low_passes, numerators, scoring_warnings, side_bits
+from .scoring import low_passes, mask_bits, numerators, scoring_warnings, side_bits
 from .second_pass import Work, second_work
 from .traffic import level_bits
+
+OfPass = NDArray[Any] | float | MaskFlags  # flags of a pass after the first
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Cost:
         roofline_cycles: lower bound of cycles from peak MACs and bits moved by this schedule. roofline_bound: what
             binds it in the first pass: compute, or a port of the memory by the name of its level.
         traffic_bits: bits per level: dram, and NAME_reads, NAME_writes of each on-chip level.
-        flagged_outputs, recomputed_outputs: outputs flagged, and those recomputed for them.
+        flagged_outputs, recomputed_outputs: outputs flagged, and those recomputed for them; of a ladder of all passes
+            after the first together. flagged_by_pass: the same, of each.
         zero_macs: MACs of the first pass with a zero operand; None without zero gating.
         warnings: assumptions that this figure rests on beyond those of the model.
         ledger, cycle_bill: of which energy_items and cycle_items are made.
@@ -75,6 +78,7 @@ class Cost:
     traffic_bits: Mapping[str, int]
     flagged_outputs: int
     recomputed_outputs: int
+    flagged_by_pass: tuple[int, ...]
     zero_macs: int | None
     warnings: tuple[str, ...]
     ledger: Ledger = field(repr=False, compare=False)
@@ -106,7 +110,7 @@ def price(
     machine: Machine,
     gemm: Gemm,
     mode: str,
-    flags: NDArray[Any] | float | MaskFlags | None = None,
+    flags: OfPass | Sequence[OfPass] | None = None,
     zeros: int | float | None = None,
     fidelity: str = "analytic",
 ) -> Cost:
@@ -115,7 +119,8 @@ def price(
     Args:
         machine: the accelerator. gemm: the operation. mode: low | high (uniform) | two_pass.
         flags: for two_pass, a bool array of shape (gemms, M, N), or (M, N) for one GEMM (the measured mask), or its
-            counts, or the fraction of outputs flagged, 0..1, taken as independent.
+            counts, or the fraction of outputs flagged, 0..1, taken as independent. On a machine with mac.middle one of
+            these for each pass after the first, or one fraction for all of them.
         zeros: for a machine with zero gating, how many MACs of the first pass have a zero operand (measured), or as a
             float which fraction of them; None counts all MACs as working.
         fidelity: of the cycles: roofline (a lower bound) | analytic | event (tile by tile).
@@ -131,7 +136,7 @@ def price(
 
 
 def timeline(
-    machine: Machine, gemm: Gemm, mode: str, flags: NDArray[Any] | float | MaskFlags | None = None
+    machine: Machine, gemm: Gemm, mode: str, flags: OfPass | Sequence[OfPass] | None = None
 ) -> tuple[Event, ...]:
     """Return what happens when, where and to which tile: the events behind a price of fidelity event.
 
@@ -147,7 +152,7 @@ def _priced(
     machine: Machine,
     gemm: Gemm,
     mode: str,
-    flags: NDArray[Any] | float | MaskFlags | None,
+    flags: OfPass | Sequence[OfPass] | None,
     zeros: int | float | None,
     fidelity: str,
     trace: bool = False,
@@ -160,25 +165,28 @@ def _priced(
         machine = replace(machine, memory=None)  # of its own, which never stalls
     array, problem = machine.array, problem_of(machine, gemm, mode)
     first = _first_pass(machine, problem)
-    second: tuple[Work, Flags] | None = None
-    if mode == "two_pass":
-        assert flags is not None
-        found = read_flags(flags, gemm.gemms, gemm.m, gemm.n)
-        second = second_work(machine, (gemm.gemms, gemm.m, gemm.n, gemm.k), first, found), found
-    work, flagged = second or (None, None)
-    counted = count_cycles(machine, gemm, problem, first, second, fidelity, trace)
+    shape = gemm.gemms, gemm.m, gemm.n
+    flagged = [read_flags(own, *shape) for own in _by_pass(machine, flags)]
+    works = tuple(
+        second_work(machine, (*shape, gemm.k), first, own, mode_of)
+        for own, mode_of in zip(flagged, machine.mac.further if flagged else (), strict=True)
+    )
+    counted = count_cycles(machine, gemm, problem, first, tuple(zip(works, flagged, strict=True)), fidelity, trace)
     first, low, cycles = counted.first, counted.low, counted.total
     ledger, resting, operand_bits = Ledger(), zero_macs or 0, (problem.widths.a, problem.widths.w)
-    if work is None:
+    if not works:
         first_pass_energy(machine, gemm, chosen, first, ledger, cycles, operand_bits, resting)
     else:
         of_score = (low_passes(machine) - 1) * gemm.gemms * first.cycles
         in_low = cycles if machine.recomputing_engine else low
         first_pass_energy(machine, gemm, chosen, first, ledger, in_low - of_score, operand_bits, resting)
-        scoring_energy(machine, gemm, first, ledger, operand_bits, resting)
+        climbs = machine.policy is not None and machine.policy.ladder == "climb"
+        again = sum(own.count() for own in flagged[:-1]) if climbs else 0
+        scoring_energy(machine, gemm, first, ledger, operand_bits, resting, again)
         # Which MACs of flagged outputs rest is not known: as many of them as of all.
-        second_pass_energy(machine, work, cycles - low, ledger, work.macs * resting // gemm.macs)
-    idle_neighbours(machine, mode, cycles, work, ledger)
+        for number, (work, beyond) in enumerate(zip(works, counted.further, strict=True), 2):
+            second_pass_energy(machine, work, beyond, ledger, work.macs * resting // gemm.macs, number)
+    idle_neighbours(machine, mode, cycles, works, ledger)
     technology = machine.technology
     latency_s = cycles / technology.frequency_hz
     ledger.add("leak", "static power", latency_s, technology.given(technology.leakage_w, "s"))
@@ -198,15 +206,34 @@ def _priced(
         energy_basis=basis(tuple(sums.classes.items()), technology.table, bool(technology.leakage_w)),
         roofline_cycles=counted.roofline,
         roofline_bound=first.bound,
-        traffic_bits=_traffic(machine, gemm, first, work),
-        flagged_outputs=0 if flagged is None else flagged.count(),
-        recomputed_outputs=0 if work is None else work.outputs,
+        traffic_bits=_traffic(machine, gemm, first, works),
+        flagged_outputs=sum(own.count() for own in flagged),
+        flagged_by_pass=tuple(own.count() for own in flagged),
+        recomputed_outputs=sum(work.outputs for work in works),
         zero_macs=zero_macs,
         warnings=_warnings(machine, gemm, chosen, flagged, zeros),
         ledger=ledger,
-        cycle_bill=CycleBill(machine, gemm, chosen, work, fidelity, counted),
+        cycle_bill=CycleBill(machine, gemm, chosen, works, fidelity, counted),
     )
     return cost, counted
+
+
+def _by_pass(machine: Machine, flags: OfPass | Sequence[OfPass] | None) -> Sequence[OfPass]:
+    """Return the flags of each pass after the first."""
+    if flags is None:
+        return ()
+    passes = len(machine.mac.further)
+    if passes == 1:
+        return (flags,)  # type: ignore[return-value]  # read_flags refuses what is none
+    if isinstance(flags, float):
+        return (flags,) * passes
+    if not isinstance(flags, list | tuple) or len(flags) != passes:
+        found = f"{len(flags)}" if isinstance(flags, list | tuple) else f"one {type(flags).__name__}"
+        raise InputError(
+            f"flags: got {found} for the ladder of {machine.source}; expected those of each of the {passes} passes "
+            "after the first, or one fraction for all of them; give a list"
+        )
+    return flags
 
 
 def first_pass(machine: Machine, gemm: Gemm, mode: str) -> Pass:
@@ -290,26 +317,29 @@ def _widths(machine: Machine, mode: MacMode, two_pass: bool) -> Widths:
     if two_pass:
         assert machine.policy is not None and high is not None
         side = side_bits(machine)
-        if high.operand_formats != mode.operand_formats:
+        if any(own.operand_formats != mode.operand_formats for own in machine.mac.further):
             a_high, w_high = high.operand_bits
             match machine.policy.weights:
                 case "high_only":
                     a, w, a_held, w_held = a_high, w_high, a_high, w_high
                 case "both":
-                    a_held, w_held = a + a_high, w + w_high
+                    held = {own.operand_formats: own.operand_bits for own in machine.mac.modes.values()}
+                    a_held, w_held = (sum(bits) for bits in zip(*held.values(), strict=True))
                 case "sliced":
                     a_held, w_held = a_high, w_high
     return Widths(a, w, mode.accumulator_bits + side, mode.partial_sum_bits + side, mode.output_bits, a_held, w_held)
 
 
-def _traffic(machine: Machine, gemm: Gemm, first: Pass, work: Work | None) -> dict[str, int]:
+def _traffic(machine: Machine, gemm: Gemm, first: Pass, works: Sequence[Work]) -> dict[str, int]:
     memory = machine.memory
-    passes = gemm.gemms * (1 if work is None else low_passes(machine))
+    passes = gemm.gemms * (low_passes(machine) if works else 1)
     bits = {"dram": passes * first.traffic.dram}
     for name, (reads, writes) in first.level_bits.items():
         bits[f"{name}_reads"], bits[f"{name}_writes"] = passes * reads, passes * writes
-    if work is not None:
-        moved, outputs = work.traffic(memory), gemm.m * gemm.n
+    if works:
+        moved, outputs = works[0].traffic(memory), gemm.m * gemm.n
+        for work in works[1:]:
+            moved = moved.plus(work.traffic(memory))
         if low_passes(machine) == 2:
             moved = moved.plus(numerators(machine, outputs), gemm.gemms)
         bits["dram"] += moved.dram
@@ -318,12 +348,12 @@ def _traffic(machine: Machine, gemm: Gemm, first: Pass, work: Work | None) -> di
             bits[f"{name}_writes"] += writes
         name = "sram" if memory is None else memory.buffer("o").name
         for way in ("reads", "writes"):  # the mask
-            bits[f"{name}_{way}"] += gemm.gemms * outputs
+            bits[f"{name}_{way}"] += gemm.gemms * outputs * mask_bits(machine)
     return bits
 
 
 def _warnings(
-    machine: Machine, gemm: Gemm, mode: MacMode, flags: Flags | None, zeros: int | float | None
+    machine: Machine, gemm: Gemm, mode: MacMode, flags: Sequence[Flags], zeros: int | float | None
 ) -> tuple[str, ...]:
     found = [machine.technology.table.warning] if machine.technology.table.warning else []
     if mode.spec.operands is None:
@@ -334,9 +364,9 @@ def _warnings(
         found.append("no memory described: operands are on chip, no stalls, no memory energy")
     if gemm.k > 2**GUARD_BITS and isinstance(innermost(mode.spec.accumulator), Exact):
         found.append(f"the exact accumulator is priced with room for 2**{GUARD_BITS} products, and K is {gemm.k}")
-    if flags is not None and flags.independent:
+    if any(own.independent for own in flags):
         found.append("flags given as a fraction are taken as independent of each other")
-    if flags is not None:
+    if flags:
         found += scoring_warnings(machine, gemm.k)
     if machine.mac.zero_gating and zeros is None:
         found.append("mac.zero_gating: no zeros known, all MACs are counted as working")

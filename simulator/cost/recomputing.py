@@ -131,9 +131,9 @@ class ArrayUnit:
         )
 
 
-def recomputing_unit(machine: Machine, first: Pass, k: int) -> DotUnit | ArrayUnit:
-    """Return what recomputes the outputs of a first pass with sums of K products."""
-    engine, high = machine.recomputing_engine, machine.mac.high
+def recomputing_unit(machine: Machine, first: Pass, k: int, mode: MacMode | None = None) -> DotUnit | ArrayUnit:
+    """Return what recomputes the outputs of a first pass with sums of K products, in a mode, None for the high one."""
+    engine, high = machine.recomputing_engine, mode or machine.mac.high
     assert high is not None
     if engine is None:
         return ArrayUnit(machine.array, first.dataflow, high, k, high.passes, False)

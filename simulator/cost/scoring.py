@@ -49,6 +49,11 @@ def numerators(machine: Machine, outputs: int) -> Traffic:
     return Traffic(ArrayBits(a_reads=bits), (Transfer(bits, 0, 0),) * levels)
 
 
+def mask_bits(machine: Machine) -> int:
+    """Return the bits that say of an output which pass computes it: one of two, or which of a ladder."""
+    return len(machine.mac.further).bit_length()
+
+
 def side_add(table: TechnologyTable, use: Use) -> Entry:
     """Return the energy of adding one |a w| to the second running sum."""
     adder, _ = lane_components(use.format)

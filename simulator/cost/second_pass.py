@@ -1,5 +1,7 @@
 """The second pass of the two-pass policy: flagged outputs again in the high mode, on the array or on a side engine.
 
+Of a ladder each further pass is priced as a second one in its own mode, on the array, after the one before.
+
 What is recomputed for a flag: `element` that output alone; `row` its row; `coltile` its row within a band of as many
 columns as the array or engine has; `tile` a block of its rows and columns. With overlap `tile` the engine follows the
 first pass tile by tile, and groups are formed within its tiles.
@@ -8,9 +10,10 @@ first pass tile by tile, and groups are formed within its tiles.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.hardware import Machine, Memory
+from simulator.hardware import Machine, MacMode, Memory
 
 from .flags import Blocks, Flags, IndependentFlags, MaskFlags
 from .folds import ceil_div
@@ -26,13 +29,15 @@ class Work:
     """What the second pass does, over all GEMMs.
 
     Args:
-        outputs, macs: recomputed, unflagged neighbours included. busy: cycles of the array or engine.
+        mode: of the pass. busy: cycles of the array or engine.
+        outputs, macs: recomputed, unflagged neighbours included.
         switch: of these, those that fill the array for the second pass and empty it again.
         steps: sum over the groups of the cycles of each beside others, as an engine takes them.
         array: bits moved on chip, by tensor. transfer: bits moved on and off chip.
         register_bits: written. fold_adds: sums added to each other.
     """
 
+    mode: MacMode
     outputs: int
     macs: int
     busy: int
@@ -48,7 +53,9 @@ class Work:
         return Traffic(self.array, () if memory is None else (self.transfer,) * (len(memory.staging) + 1))
 
 
-NO_WORK = Work(0, 0, 0, 0, 0, ArrayBits(), Transfer(0, 0, 0), 0, 0)
+def pass_name(number: int) -> str:
+    """Return what a pass is called in a bill, the first of which has the number 1."""
+    return {1: "the first", 2: "the second pass"}.get(number, f"pass {number}")
 
 
 def _blocks(machine: Machine, first: Pass, flags: Flags) -> Blocks:
@@ -61,18 +68,21 @@ def _blocks(machine: Machine, first: Pass, flags: Flags) -> Blocks:
     return flags.tiles(rows, columns, within) if policy.gather == "tile" else flags.bands(columns, within)
 
 
-def second_work(machine: Machine, shape: tuple[int, int, int, int], first: Pass, flags: Flags) -> Work:
-    """Return the work of the second pass.
+def second_work(
+    machine: Machine, shape: tuple[int, int, int, int], first: Pass, flags: Flags, mode: MacMode | None = None
+) -> Work:
+    """Return the work of the second pass, or of another one after the first.
 
     Args:
         machine: with a policy and a high mode. shape: (gemms, M, N, K). first: the first pass of one GEMM.
-        flags: which outputs.
+        flags: which outputs. mode: of the pass; None for the high one.
     """
-    if not flags.count():
-        return NO_WORK
+    mode = mode or machine.mac.high
     policy, k = machine.policy, shape[3]
-    assert policy is not None
-    unit, blocks = recomputing_unit(machine, first, k), _blocks(machine, first, flags)
+    assert policy is not None and mode is not None
+    if not flags.count():
+        return Work(mode, 0, 0, 0, 0, 0, ArrayBits(), Transfer(0, 0, 0), 0, 0)
+    unit, blocks = recomputing_unit(machine, first, k, mode), _blocks(machine, first, flags)
     busy, moved, registers, fold_adds = unit.busy(blocks), ArrayBits(), 0, 0
     for count, rows, columns in blocks.pieces:
         group = unit.group(rows, columns)
@@ -84,22 +94,25 @@ def second_work(machine: Machine, shape: tuple[int, int, int, int], first: Pass,
         rows = sum(count * rows for count, rows, _ in flags.bands(first.tile.n).pieces)
         moved = moved._replace(a_reads=moved.a_reads // flags.count() * rows)
     return Work(
+        mode=mode,
         outputs=blocks.outputs,
         macs=blocks.outputs * k,
         busy=busy,
         switch=unit.switch,
         steps=sum(count * unit.cycles(rows, columns) for count, rows, columns in blocks.pieces),
         array=moved,
-        transfer=_refetched(machine, shape, first, blocks),
+        transfer=_refetched(machine, shape, first, blocks, mode),
         register_bits=registers,
         fold_adds=fold_adds,
     )
 
 
-def _refetched(machine: Machine, shape: tuple[int, int, int, int], first: Pass, touched: Blocks) -> Transfer:
+def _refetched(
+    machine: Machine, shape: tuple[int, int, int, int], first: Pass, touched: Blocks, high: MacMode
+) -> Transfer:
     """Operands that are no longer (or in their second format not yet) on chip, and changed outputs."""
-    policy, low, high = machine.policy, machine.mac.low, machine.mac.high
-    assert policy is not None and high is not None
+    policy, low = machine.policy, machine.mac.low
+    assert policy is not None
     if machine.memory is None:
         return Transfer(0, 0, 0)
     gemms, m, n, k = shape
@@ -137,7 +150,7 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
     period = low_cycles(machine, first, m * n)
     low = gemms * period
     if not work.outputs or policy.overlap == "none":
-        return after_low(machine, work, low)
+        return low + alone(machine, work)
     if isinstance(flags, MaskFlags):
         served = measured_queue(machine, first, flags, k, period, work.steps)
     else:
@@ -146,9 +159,9 @@ def total_cycles(machine: Machine, gemms: int, first: Pass, work: Work, flags: F
     return beside_low(machine, flags.shape, first, work, low, served + first.last_store)
 
 
-def after_low(machine: Machine, work: Work, low: int) -> int:
-    """Return the cycles of a second pass that follows low passes of so many cycles."""
-    return low + max(work.busy, memory_bound(machine.memory, work.traffic(machine.memory)))
+def alone(machine: Machine, work: Work) -> int:
+    """Return the cycles of a second pass that follows the low ones, or of another that follows the one before."""
+    return max(work.busy, memory_bound(machine.memory, work.traffic(machine.memory)))
 
 
 def beside_low(machine: Machine, shape: tuple[int, int, int], first: Pass, work: Work, low: int, served: int) -> int:
@@ -167,14 +180,22 @@ def _all_traffic(machine: Machine, gemms: int, first: Pass, work: Work, outputs:
     return work.traffic(machine.memory).plus(low_traffic(machine, first, outputs), gemms)
 
 
-def combined_roofline(machine: Machine, gemms: int, first: Pass, work: Work, outputs: int) -> int:
-    """Return a lower bound of the cycles of both passes over so many GEMMs of so many outputs."""
-    policy, array, high = machine.policy, machine.array, machine.mac.high
-    engine, memory = machine.recomputing_engine, machine.memory
-    assert policy is not None and high is not None
-    lanes = array.pes * high.rate if engine is None else engine.lanes
-    compute = ceil_div(work.macs * (high.passes if engine is None else 1), lanes)
-    low = gemms * low_passes(machine) * first.roofline
-    if policy.overlap == "none":
-        return low + max(compute, memory_bound(memory, work.traffic(memory)))
-    return max(low, compute, memory_bound(memory, _all_traffic(machine, gemms, first, work, outputs)))
+def beyond_rooflines(machine: Machine, gemms: int, first: Pass, works: Sequence[Work], outputs: int) -> tuple[int, ...]:
+    """Return by how many cycles each pass after the low ones raises their lower bound.
+
+    Args:
+        gemms, outputs: so many GEMMs of so many outputs. works: of these passes.
+    """
+    policy, engine, memory = machine.policy, machine.recomputing_engine, machine.memory
+    assert policy is not None
+    found = []
+    for work in works:
+        lanes = machine.array.pes * work.mode.rate if engine is None else engine.lanes
+        compute = ceil_div(work.macs * (work.mode.passes if engine is None else 1), lanes)
+        if policy.overlap == "none":
+            found.append(max(compute, memory_bound(memory, work.traffic(memory))))
+            continue
+        low = gemms * low_passes(machine) * first.roofline
+        moved = memory_bound(memory, _all_traffic(machine, gemms, first, work, outputs))
+        found.append(max(low, compute, moved) - low)
+    return tuple(found)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from formats import Use
+from simulator.arithmetic.ladder import MOST_LEVELS
 from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
@@ -140,18 +141,23 @@ class Builder:
 
     def _mac(self, array: Array) -> Mac:
         form = self.form.mac
-        low = self._mode("low", form.low, array, 1 if form.low.rate is None else int(form.low.rate.value))
+        low = self._mode(("low",), form.low, array, 1 if form.low.rate is None else int(form.low.rate.value))
         if form.high is None:
             if form.datapath is not None:
                 self._problem(
                     ("mac", "datapath"),
                     "got a datapath of two modes; expected mac.high beside it; remove it, or add mac.high",
                 )
+            if form.middle:
+                self._problem(
+                    ("mac", "middle"),
+                    "got modes between without a last one; expected mac.high beside it; add mac.high, or remove it",
+                )
             return Mac(low, None, None, form.zero_gating)
         datapath = form.datapath or "multi_mode"
         composed = datapath == "composed"
         usual = low.rate if composed else 1
-        high = self._mode("high", form.high, array, usual if form.high.rate is None else int(form.high.rate.value))
+        high = self._mode(("high",), form.high, array, usual if form.high.rate is None else int(form.high.rate.value))
         if composed:
             if high.rate != low.rate:
                 self._problem(
@@ -166,7 +172,17 @@ class Builder:
                     "got composed with operands of mac.high that one pass of mac.low's multiplier takes; expected "
                     "wider ones; write multi_mode",
                 )
-        return Mac(low, high, datapath, form.zero_gating)
+        middle = [
+            (name, self._mode(("middle", name), mode, array, 1 if mode.rate is None else int(mode.rate.value)))
+            for name, mode in form.middle.items()
+        ]
+        if len(middle) > MOST_LEVELS - 2:
+            self._problem(
+                ("mac", "middle"),
+                f"got {len(middle)} modes; expected at most {MOST_LEVELS - 2}, for so many passes have random "
+                "words of their own; remove some",
+            )
+        return Mac(low, high, datapath, form.zero_gating, tuple(middle))
 
     def _passes(self, low: MacMode, high: MacMode) -> int:
         """Return how many products of low operands, as slices, make one of high operands."""
@@ -183,13 +199,13 @@ class Builder:
             passes *= -(-bits // slice_bits)
         return passes
 
-    def _mode(self, name: str, form: schema.ModeSection, array: Array, rate: int) -> MacMode:
+    def _mode(self, keys: Keys, form: schema.ModeSection, array: Array, rate: int) -> MacMode:
         accumulator = form.accumulator
         try:
             accumulator = array_order(accumulator, array, rate)
         except ValueError as error:
-            at = ("mac", name, "accumulator")
-            self._problem(at if at in self.document.keys else at[:2], str(error))
+            at = ("mac", *keys, "accumulator")
+            self._problem(at if at in self.document.keys else at[:-1], str(error))
         operands = (
             None if form.operands is None else mac({"accumulator": accumulator, "operands": form.operands}).operands
         )

@@ -184,6 +184,23 @@ def tolerance(form: object) -> float:
     return float(form)
 
 
+@takes(
+    "number >= 0, `.inf`, or a list of them",
+    anyOf=[
+        {"type": "number", "minimum": 0},
+        {"type": "array", "minItems": 1, "items": {"type": "number", "minimum": 0}},
+    ],
+)
+def tolerances(form: object) -> float | list[float]:
+    """A tolerance, or one for each level of a ladder below the last."""
+    if not isinstance(form, list):
+        found: float = tolerance(form)
+        return found
+    if not form or not all(map(fits_tolerance, form)):
+        raise ValueError(f"got {describe(form)}; expected plain numbers >= 0, or .inf; write e.g. [0.5, 64]")
+    return [float(one) for one in form]
+
+
 @takes("number from 0 to 1", type="number", minimum=0, maximum=1)
 def share(form: object) -> float:
     """A share, 0 to 1."""

@@ -69,8 +69,9 @@ def derived_values(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
     return {
         **_of_technology(form, machine),
         **_of_array(form, machine),
-        **_of_mode("low", form.mac.low, machine.mac.low, machine),
-        **_of_mode("high", form.mac.high, machine.mac.high, machine),
+        **_of_mode(("low",), form.mac.low, machine.mac.low, machine),
+        **_of_mode(("high",), form.mac.high, machine.mac.high, machine),
+        **_of_middle(form, machine),
         **_of_memory(form, machine),
         **_of_side_engine(form),
         **_of_policy(form, machine),
@@ -109,17 +110,24 @@ def _of_array(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
     return found
 
 
-def _of_mode(name: str, form: ModeSection | None, mode: MacMode | None, machine: Machine) -> dict[Keys, Derived]:
+def _of_middle(form: MachineFile, machine: Machine) -> dict[Keys, Derived]:
+    found: dict[Keys, Derived] = {}
+    for name, mode in machine.mac.middle:
+        found |= _of_mode(("middle", name), form.mac.middle[name], mode, machine)
+    return found
+
+
+def _of_mode(name: Keys, form: ModeSection | None, mode: MacMode | None, machine: Machine) -> dict[Keys, Derived]:
     found: dict[Keys, Derived] = {}
     if form is None or mode is None:
         return found
     if mode.spec.accumulator != form.accumulator:
         of_os = machine.array.dataflow == "os"
-        keys = ("array.interleave",) if of_os else ("array.rows", f"mac.{name}.rate")
-        found["mac", name, "accumulator"] = Derived(mode.spec.accumulator, ("array.dataflow", *keys))
+        keys = ("array.interleave",) if of_os else ("array.rows", f"mac.{dotted(name)}.rate")
+        found["mac", *name, "accumulator"] = Derived(mode.spec.accumulator, ("array.dataflow", *keys))
     if form.rate is None:
-        composed = name == "high" and machine.mac.datapath == "composed"
-        found["mac", name, "rate"] = Derived(
+        composed = name == ("high",) and machine.mac.datapath == "composed"
+        found["mac", *name, "rate"] = Derived(
             f"{mode.rate} MAC/cycle", ("mac.datapath", "mac.low.rate") if composed else ()
         )
     return found
@@ -159,6 +167,7 @@ _POLICY_KEYS = {
     "gather": ("side_engine",),
     "runs_on": ("policy.gather", "side_engine"),
     "overlap": ("policy.runs_on",),
+    "ladder": ("mac.middle",),
 }
 
 
@@ -239,7 +248,9 @@ class _Walk:
             value = value if isinstance(written, dict) else written
         if isinstance(value, float) and math.isinf(value):
             return ".inf"  # which JSON has no number for
-        if value is None or isinstance(value, bool | int | float | str | list):
+        if isinstance(value, list):
+            return [".inf" if isinstance(one, float) and math.isinf(one) else one for one in value]
+        if value is None or isinstance(value, bool | int | float | str):
             return value
         return str(value) if value != {} else None
 

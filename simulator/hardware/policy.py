@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from formats import FixedFormat, FloatFormat, Use
-from simulator.arithmetic.accumulators import Exact, Late
+from simulator.arithmetic.accumulators import Exact, Late, result_use
+from simulator.arithmetic.ladder import roundoff_ratio
 from simulator.errors import InputError
 
-from .document import Report
+from .document import Keys, Report
 from .records import Array, Mac, MacMode, Policy, SideEngine
 from .schema import PolicySection, SideEngineSection
 from .side_metric import side_metric
@@ -131,8 +133,10 @@ def two_pass_policy(
             "got high_only with operands of mac.high that are narrower than those of mac.low, which cannot be made of "
             "them; expected wider ones; write both",
         )
+    _check_ladder(form, engine, mac, report)
+    tolerance, *further = form.tolerance if isinstance(form.tolerance, list) else [form.tolerance]
     return Policy(
-        form.tolerance,
+        tolerance,
         gather,
         overlap,
         form.weights,
@@ -146,7 +150,53 @@ def two_pass_policy(
         form.budget_over,
         _plan(form, folder, report),
         _sign_safe(form, metric, report),
+        (form.ladder or "climb") if mac.middle else None,
+        tuple(further) or None,
     )
+
+
+def _check_ladder(form: PolicySection, engine: SideEngineSection | None, mac: Mac, report: Report) -> None:
+    """Note what does not go with a ladder of modes, or only with one."""
+    at = ("policy", "tolerance")
+    tolerances = form.tolerance if isinstance(form.tolerance, list) else [form.tolerance]
+    below = len(mac.further)
+    if len(tolerances) not in (1, below):
+        report(
+            at,
+            f"got {len(tolerances)} numbers for {below + 1} modes of mac; expected one, or {below}, of each mode but "
+            "the last; correct it",
+        )
+    elif any(after < before for before, after in pairwise(tolerances)):
+        report(at, f"got {tolerances}; expected rising numbers, as the precision of the modes rises; correct them")
+    if not mac.middle:
+        if form.ladder is not None:
+            report(
+                ("policy", "ladder"),
+                f"got {form.ladder} for two modes; expected mac.middle, modes between; add some, or remove it",
+            )
+        return
+    if len(tolerances) == 1 or form.sign_safe is not None:
+        levels = [mode.spec for mode in mac.modes.values()]
+        try:
+            for number in range(1, below):
+                roundoff_ratio(levels, number)
+        except ValueError:
+            report(
+                ("mac", "middle"),
+                f"got sums in {', '.join(str(result_use(level.accumulator)) for level in levels)}; expected floats of "
+                "rising precision, from whose unit roundoffs the tolerances between follow; change them, or give "
+                "policy.tolerance a list, and no sign_safe",
+            )
+    # What has been thought through for one further pass only.
+    others: tuple[tuple[Keys, str, bool, str], ...] = (
+        (("side_engine",), "an engine", engine is not None, "none, since each further pass runs on the array"),
+        (("mac", "datapath"), f"{mac.datapath}", mac.datapath != "multi_mode", "multi_mode"),
+        (("policy", "weights"), form.weights, form.weights != "both", "both"),
+        (("policy", "plan"), "one", form.plan is not None, "none: flags decide"),
+    )
+    for key, found, wrong, expected in others:
+        if wrong:
+            report(key, f"got {found} beside mac.middle; expected {expected}; change it, or remove mac.middle")
 
 
 def _sign_safe(form: PolicySection, metric: str, report: Report) -> float | None:

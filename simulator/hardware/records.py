@@ -130,10 +130,11 @@ class MacMode:
 
 @dataclass(frozen=True)
 class Mac:
-    """The MAC unit of a PE: one mode, or two.
+    """The MAC unit of a PE: one mode, two, or a ladder of them.
 
     Args:
         low, high: the modes; high is None for a machine with one MAC.
+        middle: (name, mode) of those of a ladder between, in rising precision.
         datapath: multi_mode (one datapath for both) | pair (two of them) | composed (that of the low mode, several
             times for a product of the high one); None with one mode.
         zero_gating: whether a MAC with a zero operand rests.
@@ -143,6 +144,23 @@ class Mac:
     high: MacMode | None
     datapath: str | None
     zero_gating: bool = False
+    middle: tuple[tuple[str, MacMode], ...] = ()
+
+    @property
+    def modes(self) -> dict[str, MacMode]:
+        """All modes in rising precision, by the path of keys of a machine file."""
+        between = {f"mac.middle.{name}": mode for name, mode in self.middle}
+        return {"mac.low": self.low} | between | ({} if self.high is None else {"mac.high": self.high})
+
+    @property
+    def pass_names(self) -> tuple[str, ...]:
+        """The names of the modes of the passes after the first."""
+        return (*(name for name, _ in self.middle), *(() if self.high is None else ("high",)))
+
+    @property
+    def further(self) -> tuple[MacMode, ...]:
+        """The modes of the passes after the first."""
+        return tuple(self.modes.values())[1:]
 
 
 @dataclass(frozen=True)
@@ -316,6 +334,8 @@ class Policy:
         sign_safe: before relu what is not positive is kept only if its magnitude is above so many upper bounds of its
             numerator; None: by its score.
         plan: which columns of what would run in two passes have the high MAC, in place of flags; None: flags decide.
+        ladder: climb | jump, see arithmetic.criterion; None with two modes.
+        further: of a ladder the tolerances of the modes between; None: they follow from that of the first.
     """
 
     tolerance: float
@@ -332,6 +352,8 @@ class Policy:
     budget_over: str = "layer"
     plan: StaticPlan | None = None
     sign_safe: float | None = None
+    ladder: str | None = None
+    further: tuple[float, ...] | None = None
 
 
 @remembers_hash
@@ -383,18 +405,28 @@ class Machine:
         """Return the machine with a static plan in place of flags; its configuration is that of its file.
 
         Raises:
-            ValueError: it has no two-pass policy.
+            ValueError: it has no two-pass policy, or a ladder.
         """
-        if self.policy is None:
-            raise ValueError(f"{self.name}: a static plan needs a two-pass policy, and the machine has none")
+        if self.policy is None or self.mac.middle:
+            found = "none" if self.policy is None else "a ladder of more than two modes"
+            raise ValueError(f"{self.name}: a static plan needs a two-pass policy, and the machine has {found}")
         return replace(self, policy=replace(self.policy, plan=plan)).described(self.configuration)
 
     def with_tolerance(self, tolerance: float) -> Machine:
-        """Return a copy with another tolerance (>= 0, may be infinite); InputError without a two-pass policy."""
+        """Return a copy with another tolerance (>= 0, may be infinite); of a ladder the others follow from it.
+
+        Raises:
+            InputError: without a two-pass policy, or with tolerances for each mode.
+        """
         if self.policy is None:
             raise InputError(
                 f"{self.source}: policy: got tolerance {tolerance} for a machine without a two-pass policy; "
                 "expected a machine with mac.high; leave the tolerance out"
+            )
+        if self.policy.further is not None:
+            raise InputError(
+                f"{self.source}: policy.tolerance: got {tolerance} in place of one for each mode; expected one number "
+                "there, from which those of the other modes follow; write it in the file, or leave this one out"
             )
         if not fits_tolerance(tolerance):
             raise InputError(f"tolerance: got {tolerance!r}; expected a number >= 0 or infinity; give e.g. 0.5")

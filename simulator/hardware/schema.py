@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from simulator.arithmetic.accumulators import Accumulator
+from simulator.arithmetic.criterion import LADDERS
 
 from . import checks
 from .quantities import Quantity
@@ -156,9 +157,16 @@ class MacSection(Section):
     )
     high: Annotated[ModeSection, BeforeValidator(checks.mode)] | None = Field(
         default=None,
-        description="mode of the second pass",
+        description="mode of the second pass, or of the last",
         examples=["fp8_e4m3 -> fma(fp16)"],
         json_schema_extra=without("none: one mode"),
+    )
+    middle: dict[str, Annotated[ModeSection, BeforeValidator(checks.mode)]] = Field(
+        default={},
+        description="modes of the passes between, by names of your own, in the order in which they run: a ladder of "
+        "precisions",
+        examples=["{fp16: fp8_e4m3 -> fma(fp16)}"],
+        json_schema_extra=without("none: two passes"),
     )
     datapath: Annotated[str, BeforeValidator(checks.choice("multi_mode", "pair", "composed"))] | None = Field(
         default=None,
@@ -296,8 +304,17 @@ class PolicySection(Section):
         examples=["uint16"],
         json_schema_extra=without("uint16 with abs_sum, else none"),
     )
-    tolerance: Annotated[float, BeforeValidator(checks.tolerance)] = Field(
-        default=0.5, description="largest score kept", examples=[0.5]
+    tolerance: Annotated[float | list[float], BeforeValidator(checks.tolerances)] = Field(
+        default=0.5,
+        description="largest score kept; of a ladder one for each mode but the last, or that of the first, from which "
+        "the others follow by their unit roundoffs",
+        examples=[0.5],
+    )
+    ladder: Annotated[str, BeforeValidator(checks.choice(*LADDERS))] | None = Field(
+        default=None,
+        description="climb: each pass is scored again; jump: the scores of the first one pick the mode of each output",
+        examples=["climb"],
+        json_schema_extra=without("climb with `mac.middle`, else none"),
     )
     budget: Annotated[float, BeforeValidator(checks.share)] | None = Field(
         default=None,

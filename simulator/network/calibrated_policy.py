@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.activations import SLOPE
+from simulator.arithmetic.criterion import CALIBRATED, Criterion
 from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.scores import Product, Seen, Sensitivity, score_of
-from simulator.arithmetic.two_pass import CALIBRATED, Criterion
 from simulator.errors import InputError
 
 from .consumers import Consumer
@@ -246,7 +246,12 @@ def _criteria(layers: Mapping[str, Scored], rules: Rules) -> dict[str, Criterion
         )
     threshold, shares = _shares(list(layers.values()), policy.budget)
     return {
-        name: replace(one, budget=share, tolerance=max(one.tolerance, threshold))
+        name: replace(
+            one,
+            budget=share,
+            tolerance=max(one.tolerance, threshold),
+            further=None if one.further is None else tuple(max(tau, threshold) for tau in one.further),
+        )
         for (name, one), share in zip(found.items(), shares, strict=True)
     }
 

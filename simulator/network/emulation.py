@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from formats import Use
+from simulator.arithmetic.criterion import CALIBRATED, Criterion
 from simulator.arithmetic.engine import Ready, make_ready
-from simulator.arithmetic.two_pass import CALIBRATED, Criterion
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
@@ -215,7 +215,7 @@ class Emulation:
         # Once as the unit gives them, once as the network wants them.
         check_fits(f"{op.name}: outputs {op.gemms} x ({op.m}, {op.n})", op.gemms * op.m * op.n, 16)
         if arithmetic.low is None:
-            self.tallies.of(op, arithmetic, consumer).add(op, 0, None)
+            self.tallies.of(op, arithmetic, consumer).add(op, 0, ())
             return None
         affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable else None
         computed = op

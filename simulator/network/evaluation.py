@@ -111,9 +111,8 @@ def evaluate(
     machine = hw if isinstance(hw, Machine) else load_hardware(hw)
     if tolerance is not None:
         machine = machine.with_tolerance(tolerance)
-    for unit in (machine.mac.low, machine.mac.high):
-        if unit is not None:
-            mode_energy(machine, unit)  # what cannot be priced is refused before anything runs
+    for unit in machine.mac.modes.values():
+        mode_energy(machine, unit)  # what cannot be priced is refused before anything runs
     data = Batches(x, y)
     with _evaluation_mode(model), torch.no_grad(), Interruption(keep_partial) as interruption:
         consumers = _consumers(model, data.head(batch or 1))
@@ -299,11 +298,15 @@ def _batch_size(consumers: Mapping[str, Consumer]) -> int:
 
 def _notes(machine: Machine) -> tuple[str, ...]:
     """What a reader must know of the comparison itself."""
-    low, high = machine.mac.low.spec, machine.mac.high.spec if machine.mac.high else None
-    if high is None or high.operands == low.operands:
+    others = ", ".join(
+        name
+        for name, mode in zip(machine.mac.pass_names, machine.mac.further, strict=True)
+        if mode.spec.operands != machine.mac.low.spec.operands
+    )
+    if not others:
         return ()
     return (
-        "exact has the operands of the low mode, and those of the high mode differ: "
+        f"exact has the operands of the low mode, and those of the {others} mode differ: "
         "its errors include the difference of the operands",
     )
 

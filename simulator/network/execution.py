@@ -1,4 +1,4 @@
-"""An Op on the engine: in one pass or two, with scaled operands or plain ones."""
+"""An Op on the engine: in one pass or several, with scaled operands or plain ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from formats import Use
 from simulator.arithmetic.convolution import terms
+from simulator.arithmetic.criterion import Account
 from simulator.arithmetic.engine import Accumulation, RandomKey, Ready, random_key
+from simulator.arithmetic.ladder import ladder
 from simulator.arithmetic.scaling import scaled as scaled_sums
 from simulator.arithmetic.scores import Sensitivity
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.stats import Stats
-from simulator.arithmetic.two_pass import Account, two_pass
 from simulator.arithmetic.zeros import zero_macs
 
 from .consumers import Consumer
@@ -30,12 +31,12 @@ class Outcome(NamedTuple):
 
     Args:
         outputs: (gemms, M, N). overflows: outputs with an overflow in the first pass.
-        flags: of the second pass, (gemms, M, N); None without one.
+        flags: of each pass after the first, (gemms, M, N): what it computed.
     """
 
     outputs: NDArray[Any]
     overflows: int
-    flags: NDArray[np.bool_] | None
+    flags: tuple[NDArray[np.bool_], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def execute(
     """
     assert arithmetic.low is not None
     if arithmetic.high is not None:
-        return _two_passes(op, arithmetic, consumer, place, scaled, ready)
+        return _in_passes(op, arithmetic, consumer, place, scaled, ready)
     spec = op.on(arithmetic.low)
     if scaled is None:
         return _one_pass(op, spec, place, ready)
@@ -124,7 +125,7 @@ def _one_pass(op: Op, spec: MacSpec, place: Place, ready: MakeReady) -> Outcome:
         else:
             out[block.gemm, block.rows], stats = _with_factors(op, spec, place, block)
         overflows += stats.overflows if stats else 0
-    return Outcome(out, overflows, None)
+    return Outcome(out, overflows)
 
 
 def _with_factors(op: Op, spec: MacSpec, place: Place, block: Block) -> tuple[NDArray[Any], Stats | None]:
@@ -153,23 +154,23 @@ def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled, ready: MakeRe
         assert total is not None
         out[block.gemm, block.rows] = _with_addend(total, op, block)
         overflows += int(np.count_nonzero(flags))
-    return Outcome(out, overflows, None)
+    return Outcome(out, overflows)
 
 
-def _two_passes(
+def _in_passes(
     op: Op, arithmetic: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
 ) -> Outcome:
-    low, high = arithmetic.low, arithmetic.high
-    assert low is not None and high is not None
-    dtype = np.result_type(low.dtype, high.dtype) if scaled is None else np.dtype(np.float32)
+    units = arithmetic.units
+    low = units[0]
+    dtype = np.result_type(*(unit.dtype for unit in units)) if scaled is None else np.dtype(np.float32)
     out = np.empty((op.gemms, op.m, op.n), dtype)
-    flags = np.zeros(out.shape, np.bool_)
+    flags = tuple(np.zeros(out.shape, np.bool_) for _ in units[1:])
+    same = low.operands is not None and len({unit.operands and unit.operands[1] for unit in units}) == 1
     overflows = 0
     for block in (op if scaled is None else scaled.op).blocks(low):
         criterion = arithmetic.criterion
         if criterion is not None and isinstance(criterion.score, Sensitivity):
             criterion = replace(criterion, score=criterion.score.part(block.gemm, op.n))
-        same = low.operands is not None and high.operands is not None and low.operands[1] == high.operands[1]
         gemm, rows, a, b, c = _with_ready_b(block, low, ready) if same else block
         scale: Any
         shift: Any
@@ -179,15 +180,17 @@ def _two_passes(
             addend = _addend(op, block)
             shift = shift if addend is None else scale * addend + shift
             scale = scale * (_left(scaled, block, 0) * _right(scaled, block, 0))
-        r = two_pass(
-            a, b, low, high, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
+        r = ladder(
+            a, b, units, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
             criterion=criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
             matrix=place.matrix(op, block), keep_scores=False,
             logits=None if consumer.logits is None else consumer.logits.part(gemm, rows),
             account=place.accounts.setdefault(0 if op.batched else gemm, Account()),
         )  # fmt: skip
         y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)
-        out[gemm, rows], flags[gemm, rows] = y, r.recomputed
+        out[gemm, rows] = y
+        for own, computed in zip(flags, r.computed, strict=True):
+            own[gemm, rows] = computed
         overflows += int(np.count_nonzero(r.saturated))
     return Outcome(out, overflows, flags)
 

@@ -88,8 +88,9 @@ def _total(
         kinds.setdefault((cost.mode, machine), []).append(layer)
     for (mode, machine), own in kinds.items():
         own_macs = sum(layer.macs for layer in own)
-        share = sum(layer.flagged_macs for layer in own) / own_macs
-        relative = accumulation_cost(machine, share)[mode]
+        names = machine.mac.pass_names
+        again = (sum(layer.pass_outputs.get(name, 0) * layer.k for layer in own) for name in names)
+        relative = accumulation_cost(machine, [macs_again / own_macs for macs_again in again])[mode]
         assert relative is not None  # the machine has the mode, or it would not have been priced
         accumulation += own_macs / macs * relative
     names = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j")
@@ -106,14 +107,17 @@ def _gathers(
     priced: list[list[tuple[LayerResult, Cost | None]]],
     layers: tuple[LayerResult, ...],
 ) -> tuple[GatherResult, ...]:
-    """Return the ways to gather the flags of what ran in two passes: of all of it, then of each layer."""
+    """Return the ways to gather the flags of what ran in two passes: of all of it, then of each layer.
+
+    None with a ladder, whose passes are priced one by one.
+    """
     by_layer = []
     for tallies, of, layer in zip(groups, priced, layers, strict=True):
         name = layer.name if layer.phase == FORWARD else f"{layer.name}, {layer.phase}"
         kinds = [
             gathered(_machine_of(machine, tally), tally.gemm, flags, cost, cost.zero_macs)
             for tally, (_, cost) in zip(tallies, of, strict=True)
-            if cost is not None and (flags := tally.flags()) is not None
+            if cost is not None and isinstance(flags := tally.flags(), MaskFlags)
         ]
         if kinds:
             by_layer.append((name, kinds))
@@ -124,8 +128,7 @@ def _gathers(
 
 
 def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerResult, Cost | None]:
-    flags = tally.flags()
-    flagged = 0 if flags is None else flags.count()
+    flags, flagged = tally.flags(), tally.recomputed
     largest, mean, median = tally.errors.summary()
     gemm = tally.gemm
     priced = tally.label in PRICED_MODES
@@ -147,12 +150,17 @@ def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerRes
         rms_error=tally.errors.rms, sqnr_db=tally.errors.sqnr_db,
         waste_factor=cost.waste_factor if cost and flags is not None else None,
         traffic_bits=dict(cost.traffic_bits) if cost else {},
+        pass_outputs=dict(zip(machine.mac.pass_names if tally.pass_outputs else (), tally.pass_outputs, strict=True)),
     )  # fmt: skip
     return layer, cost
 
 
 def _cost(
-    machine: Machine, gemm: Gemm, tally: LayerTally, measured: tuple[MaskFlags | None, int | None], fidelity: str
+    machine: Machine,
+    gemm: Gemm,
+    tally: LayerTally,
+    measured: tuple[MaskFlags | tuple[MaskFlags, ...] | None, int | None],
+    fidelity: str,
 ) -> Cost:
     """Price a layer; one that is too large for a walk over its tiles by closed forms, with a warning."""
     try:

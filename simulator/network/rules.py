@@ -5,11 +5,12 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from formats import Use
 from simulator.arithmetic.accumulators import Exact
+from simulator.arithmetic.criterion import Criterion
 from simulator.arithmetic.spec import MacSpec, mac
-from simulator.arithmetic.two_pass import Criterion
 from simulator.errors import InputError
 from simulator.hardware import LayerRule, Machine, Scaling
 from simulator.hardware.records import Policy
@@ -26,9 +27,10 @@ class Arithmetic:
     Args:
         label: "low", "high", "two_pass", "exact", "float32", or "custom" for what the machine does not have.
         low: the MAC unit, of the first pass if there are two; None for float32.
-        high: the MAC unit of the second pass. criterion: what it recomputes.
+        high: the MAC unit of the second pass, or of the last. criterion: what it recomputes.
         scalings: of the two operands; None: not scaled.
         policy: of two passes, if it is the layer's own and not the machine's.
+        middle: the MAC units of the passes between.
     """
 
     label: str
@@ -37,6 +39,17 @@ class Arithmetic:
     criterion: Criterion | None = None
     scalings: tuple[Scaling | None, Scaling | None] = (None, None)
     policy: Policy | None = None
+    middle: tuple[MacSpec, ...] = ()
+
+    @property
+    def units(self) -> tuple[MacSpec, ...]:
+        """The MAC units of all passes, in their order; none for float32."""
+        return tuple(unit for unit in (self.low, *self.middle, self.high) if unit is not None)
+
+    def with_units(self, units: Sequence[MacSpec], **changes: Any) -> Arithmetic:
+        """Return a copy with other MAC units, of as many passes, and other fields."""
+        high = None if self.high is None else units[-1]
+        return replace(self, low=units[0], middle=tuple(units[1:-1]), high=high, **changes)
 
     @property
     def scaled(self) -> bool:
@@ -49,9 +62,7 @@ class Arithmetic:
         return "; ".join(f"{name} {scaling}" for name, scaling in found if scaling is not None)
 
     def __str__(self) -> str:
-        if self.high is not None:
-            return f"{self.low}; {self.high}"
-        return self.label if self.low is None else str(self.low)
+        return self.label if self.low is None else "; ".join(map(str, self.units))
 
 
 def arithmetic(machine: Machine, name: str) -> Arithmetic:
@@ -74,9 +85,10 @@ def arithmetic(machine: Machine, name: str) -> Arithmetic:
     if name == "two_pass" and high is not None and policy is not None:
         criterion = Criterion(
             policy.tolerance, policy.score, policy.recompute_nonfinite, policy.recompute_saturated,
-            policy.side_format, policy.budget, policy.sign_safe,
+            policy.side_format, policy.budget, policy.sign_safe, policy.further, policy.ladder or "climb",
         )  # fmt: skip
-        return Arithmetic(name, low.spec, high.spec, criterion)
+        middle = tuple(mode.spec for _, mode in machine.mac.middle)
+        return Arithmetic(name, low.spec, high.spec, criterion, middle=middle)
     if name in ("high", "two_pass"):
         raise InputError(f"{machine.source}: mode {name!r}: the machine has one MAC; use low, exact or float32")
     try:
@@ -142,7 +154,9 @@ class Rules:
             rule.used = True
         found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name)
         if found.high is not None and op.factors != (1.0, 1.0):
-            return replace(found, label="high" if found.label == "two_pass" else "custom", low=found.high, high=None)
+            return replace(
+                found, label="high" if found.label == "two_pass" else "custom", low=found.high, high=None, middle=()
+            )
         return found
 
     def vector(self, name: str) -> Use:
@@ -190,15 +204,19 @@ class Rules:
         found = arithmetic(self.machine, self.mode if name is None else name)
         if found.low is None:
             return found
-        low, high = (None if spec is None else _with_formats(spec, rule) for spec in (found.low, found.high))
-        assert low is not None
+        units = tuple(_with_formats(unit, rule) for unit in found.units)
         if self.mode == "exact":
-            return _scaled(Arithmetic("exact", exact_unit(low)), rule)
-        if (low, high) != (found.low, found.high):
+            return _scaled(Arithmetic("exact", exact_unit(units[0])), rule)
+        if units != found.units:
             # Formats that the machine's own MACs do not have; they are computed, and not priced.
-            found = replace(found, label="custom", low=low, high=high)
+            found = found.with_units(units, label="custom")
         own = {name: value for name in ("tolerance", "budget") if (value := getattr(rule, name)) is not None}
         if own and found.criterion is not None:
+            if rule.tolerance is not None and found.criterion.further is not None:
+                raise InputError(
+                    f"layers: {rule.pattern}: got a tolerance of its own in place of one for each mode; expected one "
+                    "number in policy.tolerance, from which those of the other modes follow; change one of the two"
+                )
             found = replace(found, criterion=replace(found.criterion, **own))
         policy = self.machine.policy
         if rule.score is not None and rule.side_metric is not None and found.criterion and policy:
@@ -236,20 +254,19 @@ def _scaled(found: Arithmetic, rule: LayerRule) -> Arithmetic:
     scalings = rule.activations, rule.weights
     if not any(scalings):
         return found
-    low, high = (None if spec is None else _saturating(spec, rule) for spec in (found.low, found.high))
-    assert low is not None
-    if high is not None:
+    units = [_saturating(unit, rule) for unit in found.units]
+    if found.high is not None:
         if any(scaling is not None and scaling.per == "block" for scaling in scalings):
             raise InputError(
                 f"layers: {rule.pattern}: got scales per block with two passes; expected per: tensor, row or channel, "
                 "or one pass; change one of the two"
             )
-        if low.operands != high.operands:
+        if len({unit.operands for unit in units}) > 1:
             raise InputError(
-                f"layers: {rule.pattern}: got scales with passes of different operands, {low} and {high}; expected "
-                "the same formats in both; add operands to the rule"
+                f"layers: {rule.pattern}: got scales with passes of different operands, "
+                f"{' and '.join(map(str, units))}; expected the same formats in all; add operands to the rule"
             )
-    return replace(found, low=low, high=high, scalings=scalings)
+    return found.with_units(units, scalings=scalings)
 
 
 def _saturating(spec: MacSpec, rule: LayerRule) -> MacSpec:

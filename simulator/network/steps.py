@@ -55,7 +55,7 @@ def joined_steps(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerR
     for name in ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles"):
         values = [getattr(layer, name) for layer in layers]
         whole[name] = None if None in values else sum(values)
-    for name in ("energy_parts_j", "cycle_parts", "traffic_bits"):
+    for name in ("energy_parts_j", "cycle_parts", "traffic_bits", "pass_outputs"):
         parts = [getattr(layer, name) for layer in layers]
         whole[name] = {part: sum(of[part] for of in parts) for part in parts[0]}
     for name in ("gemms", "a_words", "macs", "recomputed_outputs", "recomputed_macs", "overflows"):
@@ -65,8 +65,8 @@ def joined_steps(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerR
     whole["energy_items"] = summed([item for layer in layers for item in layer.energy_items], "count", "energy_j")
     whole["cycle_items"] = summed([item for layer in layers for item in layer.cycle_items], "cycles")
     if first.waste_factor is not None:
-        flagged = whole["recomputed_outputs"]
-        recomputed = sum(layer.flagged_outputs * (layer.waste_factor or 1.0) for layer in layers)
+        flagged = sum(whole["pass_outputs"].values())
+        recomputed = sum(sum(layer.pass_outputs.values()) * (layer.waste_factor or 1.0) for layer in layers)
         whole["waste_factor"] = recomputed / flagged if flagged else 1.0
     if first.utilisation is not None:
         whole["utilisation"] = sum((layer.utilisation or 0.0) * (layer.cycles or 0) for layer in layers) / cycles

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.arithmetic.two_pass import Account
+from simulator.arithmetic.criterion import Account
 from simulator.cost import Gemm
 from simulator.cost.flags import MaskFlags
 from simulator.hardware.records import Policy
@@ -46,13 +46,15 @@ class LayerTally:
         self.errors = RelativeErrors()
         self.accounts: dict[int, Account] = {}  # of the budget of a second pass, by product
         self._begun = False
-        self._flags: PackedFlags | None = None
+        self.recomputed = 0  # outputs that some pass after the first computed
+        self.pass_outputs: tuple[int, ...] = ()  # that each of them did
+        self._flags: tuple[PackedFlags, ...] = ()  # of each pass after the first
 
-    def add(self, op: Op, overflows: int, flags: NDArray[np.bool_] | None, zeros: int = 0) -> None:
+    def add(self, op: Op, overflows: int, flags: Sequence[NDArray[np.bool_]], zeros: int = 0) -> None:
         """Count one more Op of this layer.
 
         Args:
-            flags: of shape (gemms, M, N), or None without a second pass. zeros: MACs with a zero operand.
+            flags: of each pass after the first, of shape (gemms, M, N). zeros: MACs with a zero operand.
         """
         if self._begun:
             self.gemms += op.gemms if self.batched else 0
@@ -63,19 +65,23 @@ class LayerTally:
         self.overflows += overflows
         self.zeros += zeros
         self.a_words += op.operands[0].size
-        if flags is not None:
-            if self._flags is None:
-                self._flags = PackedFlags(op.gemms, op.m, op.n, op.batched)
-            self._flags.add(flags)
+        self._flags = self._flags or tuple(PackedFlags(op.gemms, op.m, op.n, op.batched) for _ in flags)
+        for packed, own in zip(self._flags, flags, strict=True):
+            packed.add(own)
+        if flags:
+            computed = [int(np.count_nonzero(own)) for own in flags]
+            self.pass_outputs = tuple(map(sum, zip(self.pass_outputs or [0] * len(flags), computed, strict=True)))
+            self.recomputed += int(np.count_nonzero(np.logical_or.reduce(flags)))
 
     @property
     def gemm(self) -> Gemm:
         """What is priced, all samples in one batch."""
         return Gemm(self.m, self.n, self.k, self.gemms, max(1, min(self.a_words, self.gemms * self.m * self.k)))
 
-    def flags(self) -> MaskFlags | None:
-        """Return the counts of all flags, all samples in one batch; None without a second pass."""
-        return None if self._flags is None else self._flags.counts()
+    def flags(self) -> MaskFlags | tuple[MaskFlags, ...] | None:
+        """Return the counts of all flags as price takes them, all samples in one batch; None without a second pass."""
+        found = tuple(packed.counts() for packed in self._flags)
+        return found if len(found) > 1 else next(iter(found), None)
 
 
 class Tallies:

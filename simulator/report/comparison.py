@@ -196,16 +196,26 @@ def arithmetic(run: RunResult) -> list[tuple[str, str]]:
 
     Where the layers of a mode differ, a MAC is followed by the names of its layers, at most three of them.
     """
-    modes = {mode: layers for mode, layers in layers_by_mode(run).items() if mode in ("low", "high")}
+    uniform = {mode: layers for mode, layers in layers_by_mode(run).items() if mode in ("low", "high")}
+    modes = {
+        MODE_LABELS[mode].removeprefix("uniform "): [(layer.name, layer.mac) for layer in layers]
+        for mode, layers in (uniform or {shown_mode(run): run.layers}).items()
+    }
+    if uniform:  # the passes between, of which there is no uniform run
+        high = modes.popitem()
+        for layer in run.layers:
+            for name, mac in list(zip(layer.pass_outputs, layer.mac.split("; ")[1:], strict=False))[:-1]:
+                modes.setdefault(printable(name), []).append((layer.name, mac))
+        modes.update([high])
     pairs = []
-    for mode, layers in (modes or {shown_mode(run): run.layers}).items():
+    for label, macs in modes.items():
         users: dict[str, list[str]] = {}
-        for layer in layers:
-            users.setdefault(layer.mac, []).append(shorten(layer.name, 32))
+        for name, mac in macs:
+            users.setdefault(mac, []).append(shorten(name, 32))
         for mac, names in users.items():
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             where = f"  in {', '.join(names[:3])}{more}" if len(users) > 1 else ""
-            pairs.append((MODE_LABELS[mode].removeprefix("uniform "), f"{mac}{where}"))
+            pairs.append((label, f"{mac}{where}"))
     return pairs
 
 

@@ -100,6 +100,7 @@ def _layer_rows(layers: Iterable[LayerResult]) -> tuple[list[str], list[list[Any
     spread = {
         "energy_parts_j": ("energy_{}_j", sum_parts(layer.energy_parts_j for layer in layers)),
         "cycle_parts": ("cycles_{}", sum_parts(layer.cycle_parts for layer in layers)),
+        "pass_outputs": ("pass_{}_outputs", sum_parts(layer.pass_outputs for layer in layers)),
         "traffic_bits": ("traffic_{}_bits", sum_parts(layer.traffic_bits for layer in layers)),
     }
     columns: list[str] = []

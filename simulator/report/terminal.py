@@ -94,6 +94,21 @@ def _named(pairs: Sequence[tuple[str, str]]) -> Table:
     return grid
 
 
+def _passes(layers: Sequence[LayerResult]) -> list[_Column]:
+    """Return the share of the MACs of each pass after the first, where these are several."""
+    names = list(dict.fromkeys(name for layer in layers for name in layer.pass_outputs))
+    macs = sum(layer.macs for layer in layers)
+    again = {name: [layer.pass_outputs.get(name, 0) * layer.k for layer in layers] for name in names}
+    return [
+        _Column(
+            printable(name),
+            [percent(own / layer.macs) for own, layer in zip(again[name], layers, strict=True)],
+            percent(sum(again[name]) / macs),
+        )
+        for name in (names if len(names) > 1 else ())
+    ]
+
+
 def _layer_table(run: RunResult, width: int) -> Group:
     layers = run.layers
     if not layers:
@@ -106,6 +121,7 @@ def _layer_table(run: RunResult, width: int) -> Group:
         *_phases([layer.phase for layer in layers]),
         _Column("M × N × K", [_shape(layer) for layer in layers]),
         _Column("flagged", [percent(flagged_share([layer])) for layer in layers], percent(flagged_share(layers))),
+        *_passes(layers),
         _Column("cycles", [short_count(layer.cycles) for layer in layers], short_count(totals.get("cycles"))),
         _Column("util.", [percent(layer.utilisation) for layer in layers], percent(mean_utilisation(layers))),
         _Column(

@@ -16,7 +16,7 @@ from simulator.hardware import bundled_names, load_hardware
 from simulator.hardware.document import read_document
 from simulator.hardware.quantities import UNITS, Quantity, parse_quantity
 from simulator.hardware.schema import MachineFile
-from simulator.hardware.sections import fields_of, named_section, section_of
+from simulator.hardware.sections import fields_of, has_names, named_section, section_of
 
 ROOT = Path(__file__).parents[2]
 LEVELS = """
@@ -163,7 +163,7 @@ def keys_of(section, at=()):
         below = section_of(field)
         if below is None:
             yield (*at, key)
-        elif key != "layers":
+        elif not has_names(field):
             yield from keys_of(below, (*at, key))
 
 

@@ -278,7 +278,7 @@ REFUSALS = [
     ("  rows: 16", "\trows: 16", "11:1: got a tab; expected spaces as indentation; replace it by spaces"),
     ("lanes: 16  ", "lanes: 0  ", "59:10: vector_unit.lanes: got 0; expected a whole number from 1 to 1048576; write e.g. 16"),
     ("energy: auto                # 0.35", "energy: 1 pJ/bit # 0.35", "60:11: vector_unit.energy: got '1 pJ/bit', which is an energy per bit; expected an energy; write e.g. \"0.40 pJ\" or \"auto\""),
-    ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, side_format, tolerance, budget, budget_over, sign_safe, plan, gather, runs_on, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
+    ("policy:\n", "policy: two_pass\nx:\n", "49:9: policy: got 'two_pass'; expected a mapping with keys out of kind, score, side_metric, side_format, tolerance, ladder, budget, budget_over, sign_safe, plan, gather, runs_on, overlap, weights, recompute_nonfinite, recompute_saturated; indent them below"),
 ]  # fmt: skip
 
 
@@ -562,7 +562,7 @@ def schema_keys(model: type[BaseModel], prefix: str = ""):
         key = field.alias or name
         yield prefix + key, field.is_required()
         inner = [t for t in types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
-        if inner and key not in ("high", "weights"):  # as mac.low, and as layers.NAME.activations
+        if inner and key not in ("high", "middle", "weights"):  # as mac.low, and as layers.NAME.activations
             yield from schema_keys(inner[0], f"{prefix}{key}.{'NAME.' if key == 'layers' else ''}")
     if model is schema.MemorySection:
         yield from schema_keys(schema.LevelSection, f"{prefix}NAME.")

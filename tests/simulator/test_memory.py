@@ -26,7 +26,7 @@ SIZES = {
     "strips": {"ELEMENTS": 60, "LEAST_ROWS": 2},
     "convolution": {"PART_ELEMENTS": 60, "STRIP_ELEMENTS": 60},
     "engine": {"PART_ELEMENTS": 70},
-    "two_pass": {"SCORED_AT_ONCE": 7, "LISTED_AT_ONCE": 11},
+    "ladder": {"SCORED_AT_ONCE": 7, "LISTED_AT_ONCE": 11},
 }
 
 LAYERS = {

@@ -61,6 +61,7 @@ def layer(name, m, n, k, *, flagged=0.0, mac=LOW, picojoule=0.1, median=0.1, lar
         macs=macs,
         recomputed_outputs=outputs,
         recomputed_macs=outputs * k,
+        pass_outputs={"high": outputs},
         cycles=cycles,
         utilisation=0.931,
         latency_s=cycles * 1e-9,
@@ -655,9 +656,9 @@ def test_layers_csv_has_the_fields_of_layers_with_the_parts_spread(tmp_path):
     with (save(run, tmp_path / "out") / "layers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     parts = [f"energy_{part}_j" for part in run.layers[0].energy_parts_j]
-    spread = ("energy_parts_j", "cycle_parts", "traffic_bits", "energy_items", "cycle_items")
+    spread = ("energy_parts_j", "cycle_parts", "traffic_bits", "pass_outputs", "energy_items", "cycle_items")
     plain = [field.name for field in fields(LayerResult) if field.name not in spread]
-    moved = {"traffic_dram_bits", "traffic_sram_reads_bits"}
+    moved = {"traffic_dram_bits", "traffic_sram_reads_bits", "pass_high_outputs"}
     assert set(rows[0]) == {*plain, *parts, *moved, "cycles_compute", "cycles_gather"}
     assert [row["name"] for row in rows] == ["fc1", "fc2", "fc3"]
     for row, one in zip(rows, run.layers, strict=True):
@@ -665,7 +666,7 @@ def test_layers_csv_has_the_fields_of_layers_with_the_parts_spread(tmp_path):
         assert math.isclose(sum(float(row[part]) for part in parts), one.energy_j)
         assert int(row["cycles_compute"]) + int(row["cycles_gather"]) == one.cycles
         assert int(row["traffic_dram_bits"]) == one.traffic_bits["dram"]
-        assert int(row["flagged_outputs"]) == one.recomputed_outputs
+        assert int(row["flagged_outputs"]) == int(row["pass_high_outputs"]) == one.recomputed_outputs
 
 
 def test_a_part_or_figure_that_a_layer_lacks_is_an_empty_cell(tmp_path):
