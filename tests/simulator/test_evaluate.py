@@ -128,6 +128,7 @@ def test_each_mode_is_what_it_is_alone(language):
                 "mean_rel_error": None,
                 "median_rel_error": None,
                 "sqnr_db": None,
+                "rms_error": None,
             }
             alone = [replace(layer, activation="") for layer in run.result.layers]  # low and high have no score
             assert [replace(layer, **unknown) for layer in layers] == alone

@@ -73,6 +73,7 @@ def layer(name, m, n, k, *, flagged=0.0, mac=LOW, picojoule=0.1, median=0.1, lar
         mean_rel_error=2 * median,
         median_rel_error=median,
         sqnr_db=31.25,
+        rms_error=0.125,
         waste_factor=1.0,
         scales="a per row by max, dynamic, powers of two",
         overflows=0,
