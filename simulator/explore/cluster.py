@@ -6,6 +6,7 @@ import logging
 import math
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -97,6 +98,7 @@ class Cluster:
             # Workers are spawned, since fork() after a parallel region of OpenMP hangs.
             "distributed.worker.multiprocessing-method": "spawn",
             "distributed.scheduler.allowed-failures": _RETRIES,
+            "distributed.worker.preload": ["simulator.explore.preload"],
             # In place of dask's own, which has malloc return memory after every large array: 1.8 times as slow here.
             "distributed.nanny.pre-spawn-environ": {
                 "OMP_NUM_THREADS": 1,
@@ -138,6 +140,15 @@ def _spawned(local_cluster: Any, workers: int) -> Any:
     """Spawn workers; one that dies as it starts takes all with it, and they are started again."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(1)  # a worker imports a script that sweeps as it is imported: said where it began
+    # Ctrl-C is for the command, which ends its workers: until their preload ignores it, it is held back from them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return _tried_to_spawn(local_cluster, workers)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _tried_to_spawn(local_cluster: Any, workers: int) -> Any:
     error: Exception | None = None
     for _ in range(_RETRIES):
         try:

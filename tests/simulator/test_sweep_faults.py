@@ -256,7 +256,7 @@ def test_an_interrupted_sweep_says_how_it_goes_on(file, tmp_path):
     running = sweep(file, tmp_path / "out", "--workers", "1")
     while running.poll() is None and not rows(tmp_path / "out"):
         time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does, to its workers too
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert said.splitlines() == [
