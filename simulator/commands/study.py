@@ -99,14 +99,15 @@ def _table(found: TwoPassStudy) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("score", no_wrap=True)
     controls = [name for name in (*CONTROLS, STATIC) if any(row["score"] == name for row in found.points)]
-    level = "tolerance" if found.own[0]["budget"] is None and found.own[0]["tolerance"] else "budget"
-    for heading in (level, "again", "error", "±", *controls, "changed", "accuracy", "C/C_high"):
+    for heading in (found.by, "again", "error", "±", *controls, "changed", "accuracy", "C/C_high"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in found.own:
         ends = row["logit_error_interval"]
-        level = percent(row["budget"]) if row["budget"] is not None else f"{row['tolerance']:g}"
+        level = f"{row['tolerance']:g}"
+        if found.by == "budget":
+            level = "all" if row["budget"] is None else percent(row["budget"])
         table.add_row(
-            row["score"], "all" if level == "0" else level, percent(row["recomputed_macs_fraction"]),
+            row["score"], level, percent(row["recomputed_macs_fraction"]),
             significant(row["logit_error_rms"]), "–" if ends is None else significant((ends[1] - ends[0]) / 2),
             *(significant(mean_of(found.control(row, name), "logit_error_rms")) for name in controls),
             percent(row["changed_decisions"]), score(row["accuracy"]), significant(row["accumulation_cost"]),

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -196,8 +197,9 @@ def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> 
     lonely = False
     while running:
         try:
-            with _there():
-                done = wait(list(running), timeout=_ANSWER_S, return_when="FIRST_COMPLETED").done
+            done = wait(list(running), timeout=_ANSWER_S, return_when="FIRST_COMPLETED").done
+        except CancelledError as error:  # all are, once the scheduler is gone
+            raise _gone(error) from None
         except TimeoutError:
             with _there():
                 nobody = not _workers(client)
@@ -232,8 +234,6 @@ def _there() -> Iterator[None]:
     """Say of a call to the cluster that fails that it went away."""
     try:
         yield
-    except TimeoutError:
-        raise
     except (OSError, RuntimeError) as error:
         raise _gone(error) from None
 

@@ -44,8 +44,8 @@ def static_plan(
         args, kwargs: samples, as of a forward pass.
         budget: largest share of the MACs that are high, of the network or of each layer (over); the columns with the
             largest mean square of the score are. For the score sensitivity that lowers the error of the outputs most.
-        quantile, tolerance: in its place: a column is high if that quantile of its scores is above the tolerance (None:
-            that of the policy).
+        quantile, tolerance: in its place, of each layer by itself: a column is high if that quantile of its scores is
+            above the tolerance (None: that of the policy).
         seed: of the signs with which sensitivities are estimated.
     Raises:
         InputError: a machine without two passes, or neither or both of budget and quantile.
@@ -60,6 +60,12 @@ def static_plan(
             raise InputError(f"plan: {name}: got {share!r}; expected 0 to 1; give e.g. 0.2")
     if over not in ("network", "layer"):
         raise InputError(f"plan: over: got {over!r}; expected network or layer; choose one")
+    if machine.mac.middle:
+        raise InputError(f"plan: {machine.name} has mac.middle; expected a machine with low and high; leave it out")
+    if budget is not None and tolerance is not None:
+        raise InputError("plan: tolerance: given beside a budget, which decides alone; expected one; remove one")
+    if tolerance is not None and not tolerance >= 0:
+        raise InputError(f"plan: tolerance: got {tolerance!r}; expected a number from 0; give e.g. 0.5")
     plain = replace(machine, policy=replace(machine.policy, plan=None, budget=None))
     rules = Emulation(model, plain).rules
     with torch.no_grad():

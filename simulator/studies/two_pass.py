@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import hashlib
+import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from simulator.explore.work import Inputs, load
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.load import read_machine
 from simulator.hardware.records import SIDE_METRICS
+from simulator.hardware.template import Template
 from simulator.report.directories import write_file
 
 from .intervals import wilson
@@ -64,7 +67,7 @@ class TwoPassStudy:
         points: a row for each score and level, see `row_of`; of controls `control_of` names the score whose shares of
             each layer they recompute, of a static plan the score that chose its columns, for the same cost.
         conditions: condition numbers by layer, see network.condition_numbers.
-        computed: how many points this call computed. warnings: what the reader must know.
+        computed: how many points this call computed. warnings: what the reader must know. by: tolerance or budget.
     """
 
     hardware: str
@@ -76,6 +79,7 @@ class TwoPassStudy:
     conditions: Sequence[Row]
     computed: int
     warnings: Sequence[str]
+    by: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the study as plain data."""
@@ -134,23 +138,27 @@ def two_pass_study(
         raise InputError(
             f"study: {machine.name} runs in one pass; expected a machine with mac.high and a policy; give another"
         )
+    if machine.mac.middle:
+        raise InputError(
+            f"study: {machine.name} has mac.middle, whose passes have no controls that compute as much; expected low "
+            "and high; leave it out"
+        )
     known = [name for name in SIDE_METRICS if name not in CONTROLS]
     for score in scores:
         if score not in known:
             raise InputError(f"study: scores: got {score!r}; expected some of {', '.join(known)}; correct it")
-    levels = _levels(tolerances, budgets, over)
+    scores, levels = list(dict.fromkeys(scores)), _levels(tolerances, budgets, over)
     if not scores or seeds < 1:
         raise InputError(f"study: got {len(scores)} scores and {seeds} seeds; expected at least one; give some")
     own_rules = dict(read_machine(hw).document.data.get("layers") or {})
-    metric = machine.policy.side_metric
     inputs = Inputs(model, weights, data, samples, 0, calibration)
     cluster = {"workers": workers, "scheduler": scheduler, "threads": threads}
     Cluster(**cluster)  # type: ignore[arg-type]  # refused before anything runs
 
     def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
-        rows = [one.values(own_rules, metric) for one in wanted]
-        keys = _KEYS if wanted[0].plan is None else _KEYS_OF_PLANS
-        plan = Plan(name, os.fspath(hw), {", ".join(keys): rows}, inputs)
+        points_of = [{**one.changes(machine, own_rules), "seed": one.seed} for one in wanted]
+        rows = [list(changes.values()) for changes in points_of]
+        plan = Plan(name, os.fspath(hw), {", ".join(points_of[0]): rows}, inputs)
         found = sweep(plan=plan, out=out, progress=progress, **cluster)  # type: ignore[arg-type]
         points = [point for _, point in found.points if point is not None and point.record is not None]
         if len(points) < len(wanted):
@@ -168,7 +176,11 @@ def two_pass_study(
         rows += [one.row(point) for one, point in zip(again, own, strict=True)]
         computed += more
     if static:
-        plans = _plans(wanted, [_record(point) for point in points], machine, inputs, Path(out) / "plans")
+        template = Template(hw)
+        records = [_record(point) for point in points]
+        costs = [(one, record["totals"], template.machine(one.changes(machine, own_rules))) for one, record in
+                 zip(wanted, records, strict=True)]  # fmt: skip
+        plans = _plans(costs, inputs, Path(out) / "plans")
         if plans:
             own, more = run("two-pass static", plans)
             rows += [one.row(point) for one, point in zip(plans, own, strict=True)]
@@ -176,8 +188,20 @@ def two_pass_study(
     first = _record(points[0])
     return TwoPassStudy(
         machine.name, model, first["samples"], calibration, _baselines(first), rows, _conditions(inputs, machine),
-        computed, tuple(dict.fromkeys(text for point in points for text in _record(point)["warnings"])),
+        computed, (*_warnings(machine, own_rules), *dict.fromkeys(w for p in points for w in _record(p)["warnings"])),
+        "budget" if tolerances is None else "tolerance",
     )  # fmt: skip
+
+
+def _warnings(machine: Machine, own_rules: Mapping[str, Any]) -> list[str]:
+    """Return what of a machine's file a study does not take, or takes in place of its own."""
+    found = []
+    if machine.policy is not None and machine.policy.sign_safe is not None:
+        found.append("policy.sign_safe is left out: scores are compared without it")
+    own = [name for name, rule in own_rules.items() if isinstance(rule, dict) and "score" in rule.get("policy", {})]
+    if own:
+        found.append(f"layers: {', '.join(own)}: have a score of their own, in place of those that are compared")
+    return found
 
 
 def _levels(tolerances: Sequence[float] | None, budgets: Sequence[float] | None, over: str) -> list[Level]:
@@ -198,13 +222,6 @@ def _levels(tolerances: Sequence[float] | None, budgets: Sequence[float] | None,
     return levels
 
 
-_KEYS = (
-    "policy.score", "policy.side_metric", "policy.tolerance", "policy.budget", "policy.budget_over", "layers", "seed",
-)  # fmt: skip
-
-_KEYS_OF_PLANS = ("policy.score", "policy.side_metric", "policy.plan", "layers", "seed")
-
-
 @dataclass(frozen=True)
 class _Wanted:
     """A point to run. A control has the rules of layers with the shares that it recomputes, a static plan its file."""
@@ -216,20 +233,23 @@ class _Wanted:
     layers: Mapping[str, Any] | None = None
     plan: str | None = None
 
-    def values(self, own_rules: Mapping[str, Any], own_metric: str) -> list[Any]:
-        """Return the values of _KEYS, or of _KEYS_OF_PLANS.
-
-        The machine's file has these rules of layers and this side metric. A budget of all of a layer's outputs is none.
-        """
-        metrics = SIDE_METRICS[self.score]
+    def changes(self, machine: Machine, own_rules: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a point changes in the machine's file, which has these rules of layers, by dotted key."""
+        assert machine.policy is not None
+        metrics, own = SIDE_METRICS[self.score], machine.policy.side_metric
         usual = "second_pass" if "second_pass" in metrics else metrics[0]
-        metric = own_metric if own_metric in metrics else usual
-        if self.plan is not None:
-            return [self.score, metric, self.plan, own_rules, self.seed]
-        if self.layers is not None:
-            return [self.score, metric, 0.0, 1.0, "layer", self.layers, self.seed]
-        budget, over = (1.0, "layer") if self.level.budget is None else (self.level.budget, self.level.over)
-        return [self.score, metric, self.level.tolerance, budget, over, own_rules, self.seed]
+        budget = None if self.layers is not None or self.plan is not None else self.level.budget
+        return {
+            "policy.score": self.score,
+            "policy.side_metric": own if own in metrics else usual,
+            "policy.side_format": None if own not in metrics or own != "abs_sum" else str(machine.policy.side_format),
+            "policy.tolerance": 0.0 if self.layers is not None else self.level.tolerance,
+            "policy.budget": budget,
+            "policy.budget_over": "layer" if budget is None else self.level.over,
+            "policy.sign_safe": None,
+            "policy.plan": self.plan,
+            "layers": dict(own_rules) if self.layers is None else self.layers,
+        }
 
     def row(self, point: Point) -> Row:
         """Return what a point found."""
@@ -237,8 +257,8 @@ class _Wanted:
         own = {"score": self.score, "control_of": self.control_of, "seed": self.seed, **asdict(self.level)}
         if self.plan is None:
             return {**own, **row_of(record, "two_pass"), "key": point.key}
-        low, cost = (record["totals"][mode]["accumulation_cost"] for mode in ("low", "two_pass"))
-        high = {"recomputed_outputs_fraction": None, "recomputed_macs_fraction": (cost - low) / (1 - low), "layers": []}
+        share = _static_share(record["totals"])
+        high: Row = {"recomputed_outputs_fraction": None, "recomputed_macs_fraction": share, "layers": []}
         return {**own, "score": STATIC, **row_of(record, "two_pass"), **high, "key": point.key}
 
 
@@ -309,28 +329,37 @@ def _controls(of: _Wanted, record: Mapping[str, Any], own_rules: Mapping[str, An
     yield _Wanted("largest", of.level, of.score, 0, rules)
 
 
-def _plans(
-    wanted: Sequence[_Wanted], records: Sequence[Mapping[str, Any]], machine: Machine, inputs: Inputs, folder: Path
-) -> list[_Wanted]:
-    """Return the points of static plans that cost as much as points of two passes, and write their files."""
+def _static_share(totals: Mapping[str, Any]) -> float | None:
+    """Return which share of MACs a static plan has in the high mode that costs as much; None if there is none."""
+    if None in (totals["low"], totals["two_pass"]):
+        return None
+    low, cost = (totals[mode]["accumulation_cost"] for mode in ("low", "two_pass"))
+    share: float = (cost - low) / (1 - low) if low < 1 else math.inf
+    return share if share <= 1 + 1e-9 else None
+
+
+def _plans(points: Sequence[tuple[_Wanted, Mapping[str, Any], Machine]], inputs: Inputs, folder: Path) -> list[_Wanted]:
+    """Return the static plans that cost as much as points of two passes, and write their files, named by content.
+
+    Args:
+        points: with the totals of their records and their machines. inputs: whose samples for calibration choose.
+    """
     from simulator.network.static_plan import static_plan
 
     loaded = load(inputs)
-    assert loaded.calibration is not None and machine.policy is not None
+    assert loaded.calibration is not None
     args, kwargs = loaded.calibration.batch(slice(None))
     found = []
-    for one, record in zip(wanted, records, strict=True):
-        if None in (record["totals"]["low"], record["totals"]["two_pass"]):
+    for one, totals, machine in points:
+        share = _static_share(totals)
+        if share is None:
             continue
-        low, cost = (record["totals"][mode]["accumulation_cost"] for mode in ("low", "two_pass"))
-        if low >= 1:
-            continue
-        on = replace(machine, policy=replace(machine.policy, score=one.score))
-        share = min(1.0, max(0.0, (cost - low) / (1 - low)))
-        plan = static_plan(loaded.model, on, *args, **{**kwargs, "budget": share})
+        rule: dict[str, Any] = {**kwargs, "budget": min(1.0, max(0.0, share))}
+        plan = static_plan(loaded.model, machine, *args, **rule)
+        text = plan.to_json()
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder.resolve() / f"{one.score}-{one.level.tolerance:g}-{one.level.budget}.json"
-        write_file(path, plan.to_json())
+        path = folder.resolve() / f"{one.score}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        write_file(path, text)
         found.append(replace(one, control_of=one.score, plan=str(path)))
     return found
 

@@ -391,7 +391,7 @@ def test_a_plot_beside_json_leaves_standard_output_to_the_record(command, tmp_pa
         (["--plot", "x.html"], r"--plot draws the formats that are named, and none is; add some"),
         (["--plot", "x.png", "fp16"], r"--plot: got 'x\.png'; plots are HTML pages, name it x\.html"),
         (["--plot", "", "fp16"], r"--plot: got ''; plots are HTML pages, name it plot\.html"),
-        (["--plot", "none/x.html", "fp16"], r"none/x\.html: the plot cannot be written there \(No such file or dir"),
+        (["--plot", "none/x.html", "fp16"], r"none/x\.html: cannot be written \(No such file or dir"),
         (["--markdown", "page", "fp16"], r"--markdown goes with nothing but names for a table"),
         (["--markdown", "table", "--json", "fp16"], r"--markdown goes with nothing but names for a table"),
         (["--markdown", "table", "fp17"], r"format 'fp17' is unknown"),

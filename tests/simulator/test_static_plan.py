@@ -204,6 +204,8 @@ def test_a_plan_for_something_else_is_refused(machine):
         ({}, "expected a budget or a quantile"),
         ({"budget": 0.1, "quantile": 0.5}, "expected a budget or a quantile"),
         ({"budget": 1.5}, "plan: budget: got 1.5; expected 0 to 1"),
+        ({"quantile": 0.5, "tolerance": float("nan")}, "plan: tolerance: got nan; expected a number from 0"),
+        ({"budget": 0.5, "tolerance": 1.0}, "plan: tolerance: given beside a budget"),
         ({"budget": 0.1, "over": "all"}, "plan: over: got 'all'; expected network or layer"),
     ],
 )

@@ -158,6 +158,44 @@ def test_what_cannot_be_studied_is_refused(tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_file_says_of_budgets_plans_and_signs_is_not_in_the_way(tmp_path):
+    """The points are those of the same study of a machine that says nothing of these."""
+    text = (ROOT / "hwconfigs" / "npu.yaml").read_text()
+    machine = tmp_path / "m.yaml"
+    settings = {"scores": ["kappa_prime"], "budgets": [0.1], "controls": False, **SMALL}
+    expected = two_pass_study("npu", out=tmp_path / "npu", **settings)
+    plan = next((tmp_path / "npu" / "plans").iterdir())
+    for own in ("budget: 0.3\n  budget_over: network", f"plan: {plan}", "sign_safe: 0.04"):
+        edited = text.replace("side_metric: output", "side_metric: norm_bound") if "sign" in own else text
+        machine.write_text(edited.replace("tolerance: 0.5 ", f"{own}\n  tolerance: 0.5 "))
+        found = two_pass_study(machine, out=tmp_path / "out", **settings)
+        errors = [[row["logit_error_rms"] for row in one.points] for one in (found, expected)]
+        assert errors[0] == errors[1]
+        assert any("sign_safe is left out" in text for text in found.warnings) == ("sign" in own)
+
+
+def test_a_static_plan_dearer_than_uniform_high_is_left_out(tmp_path):
+    found = two_pass_study("npu", out=tmp_path, scores=["kappa_full"], budgets=[], controls=False, **SMALL)
+    assert found.own[0]["accumulation_cost"] > 1 and not found.control(found.own[0], "static")
+
+
+def test_a_machine_with_middle_modes_is_refused(tmp_path):
+    machine = tmp_path / "m.yaml"
+    text = (ROOT / "hwconfigs" / "npu.yaml").read_text().partition("side_engine:")[0]
+    machine.write_text(text.replace("  high:\n", "  middle: {half: fp8_e4m3/sat -> fma(fp16/sat)}\n  high:\n", 1))
+    with pytest.raises(InputError, match=r"has mac\.middle, whose passes have no controls"):
+        two_pass_study(machine, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tolerances_from_zero_are_tolerances(tmp_path):
+    words = ["study", "two-pass", "--hw", "npu", "--samples", "10", "--calibration", "10", "--scores", "norm2,norm2",
+             "--tolerances", "0,1", "--no-controls", "--no-static", "--workers", "1", "--out", "found"]  # fmt: skip
+    lines = command(*words, cwd=tmp_path).stdout.splitlines()
+    rows = [line.split() for line in lines if line.startswith(("score", "norm2"))]
+    assert rows[0][1] == "tolerance" and [row[1] for row in rows[1:]] == ["0", "1"]
+
+
 def test_a_machine_of_one_pass_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"runs in one pass; expected a machine with mac\.high and a policy"):
         two_pass_study("tpu_v1", out=tmp_path / "out")

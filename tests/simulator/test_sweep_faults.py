@@ -239,7 +239,7 @@ def test_a_scheduler_that_is_killed_is_said(file, tmp_path, undisturbed, times):
             cluster.scheduler.kill()
             _, said = running.communicate(timeout=120)
         if running.returncode:  # it was not sooner done
-            assert running.returncode == 2 and len(said.splitlines()) == 1
+            assert running.returncode == 2 and len(said.splitlines()) == 1, said
             assert re.search("the cluster went away .*all points that came back are kept|no cluster answers", said)
         before = rows(out)
         partial += 0 < len(before) < POINTS and running.returncode == 2
