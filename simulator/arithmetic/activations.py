@@ -15,13 +15,23 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
-_ROOT_OF_2, _SCALE_OF_PDF = math.sqrt(2.0), 1.0 / math.sqrt(2.0 * math.pi)
-# gelu in its form with tanh: phi(v) = v s(2u), u = _TANH_1 * (v + _TANH_3 * v**3).
+_SCALE_OF_PDF = 1.0 / math.sqrt(2.0 * math.pi)
+# (x + 5) times Mills' ratio at x >= 0 as a polynomial in (x - 5) / (x + 5), the highest power first: its Chebyshev
+# series, cut where the rest is below 1e-16. Form: Shepherd and Laframboise, Math. Comp. 36 (1981), 249.
+_MILLS = (
+    -3.336850487923168e-10, -1.968820796668673e-09, 3.1868668438665133e-09, 2.324918339616538e-08,
+    -1.7398124277679196e-08, -1.6898908396071304e-07, 9.668428357216325e-08, 1.0865648093633823e-06,
+    -8.360675980181407e-07, -6.9405498481783575e-06, 9.974780085542733e-06, 4.181269707272043e-05,
+    -0.00012473565818721082, -0.00014883252854029768, 0.0013658591609424361, -0.0019999620670556138,
+    -0.007503282820678759, 0.05212550242182693, -0.17325473408715042, 0.41364471573217226,
+    -0.7859110755465453, 1.241547061573877, -1.66786659518896, 1.9280810471531575,
+)  # fmt: skip
+# Elements that a polynomial is evaluated of at once, to stay in the cache.
+_AT_ONCE = 1 << 13
+# gelu in its form with tanh: phi(v) = v s(2u), u = _TANH_1 * (v + _TANH_3 * v * v * v).
 _TANH_1, _TANH_3 = math.sqrt(2.0 / math.pi), 0.044715
 # Below this v, 1 + exp(v) is 1 in float64.
 _NOTHING = -37.0
-
-_erfc = np.frompyfunc(math.erfc, 1, 1)  # numpy has none
 
 
 def _inverse(v: Values) -> Values:
@@ -52,23 +62,33 @@ def _silu(v: Values) -> Values:
     return np.abs(1.0 / v + _logistic(-v))
 
 
+def _mills(x: Values) -> Values:
+    """Mills' ratio (1 - cdf) / pdf of the normal distribution at x >= 0, infinity too; relative error below 1e-15."""
+    x, found = x.ravel(), np.empty(x.shape)
+    parts = found.reshape(-1)
+    for first in range(0, x.size, _AT_ONCE):
+        inverse = 1.0 / (x[first : first + _AT_ONCE] + 5.0)
+        t = 1.0 - 10.0 * inverse
+        value = np.full_like(t, _MILLS[0])
+        for coefficient in _MILLS[1:]:
+            value *= t
+            value += coefficient
+        np.multiply(value, inverse, out=parts[first : first + _AT_ONCE])
+    return found
+
+
+def _pdf(v: Values) -> Values:
+    return _SCALE_OF_PDF * np.exp(-0.5 * v * v)
+
+
 def _gelu(v: Values) -> Values:
-    """|1/v + pdf(v) / cdf(v)|, of the normal distribution; far below 0 the quotient by Laplace's continued fraction."""
-    hazard = np.empty_like(v)
-    far = v < -8.0
-    x = -v[far]
-    tail = x.copy()
-    for n in range(40, 0, -1):
-        tail = x + n / tail
-    hazard[far] = tail
-    near = v[~far]
-    twice_cdf = np.asarray(_erfc(-near / _ROOT_OF_2), np.float64)
-    hazard[~far] = 2.0 * _SCALE_OF_PDF * np.exp(-0.5 * near * near) / twice_cdf
-    return np.abs(1.0 / v + hazard)
+    """|1/v + pdf(v) / cdf(v)|, of the normal distribution: Mills' ratio at -v is the inverse of the quotient."""
+    ratio, pdf = _mills(np.abs(v)), _pdf(v)
+    return np.abs(1.0 / v + np.where(v < 0, 1.0 / ratio, pdf / (1.0 - pdf * ratio)))
 
 
 def _gelu_tanh(v: Values) -> Values:
-    u, slope = _TANH_1 * (v + _TANH_3 * v**3), _TANH_1 * (1.0 + 3.0 * _TANH_3 * v * v)
+    u, slope = _TANH_1 * (v + _TANH_3 * v * v * v), _TANH_1 * (1.0 + 3.0 * _TANH_3 * v * v)
     inner = 2.0 * slope * _logistic(-2.0 * u)
     np.copyto(inner, 0.0, where=v > 100.0)  # of infinity times 0
     return np.abs(1.0 / v + inner)
@@ -127,12 +147,13 @@ def _silu_slope(v: Values) -> Values:
 
 
 def _gelu_slope(v: Values) -> Values:
-    cdf = 0.5 * np.asarray(_erfc(-v / _ROOT_OF_2), np.float64)
-    return cdf + v * _SCALE_OF_PDF * np.exp(-0.5 * v * v)
+    pdf = _pdf(v)
+    beyond = pdf * _mills(np.abs(v))  # |v|
+    return np.where(v < 0, beyond, 1.0 - beyond) + v * pdf
 
 
 def _gelu_tanh_slope(v: Values) -> Values:
-    u, slope = _TANH_1 * (v + _TANH_3 * v**3), _TANH_1 * (1.0 + 3.0 * _TANH_3 * v * v)
+    u, slope = _TANH_1 * (v + _TANH_3 * v * v * v), _TANH_1 * (1.0 + 3.0 * _TANH_3 * v * v)
     s = _logistic(2.0 * u)
     return s + 2.0 * v * slope * s * _logistic(-2.0 * u)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from simulator.arithmetic.activations import KAPPA_PRIME, SLOPE
+from simulator.arithmetic.activations import KAPPA_PRIME, SLOPE, _mills
 
 mp = pytest.importorskip("mpmath")
 
@@ -43,6 +43,20 @@ def test_kappa_prime_is_the_derivative_over_the_value(name):
             phi = ACTIVATIONS[name](at)
             expected = abs(mp.diff(ACTIVATIONS[name], at, h=mp.mpf(10) ** -25) / phi) if phi else mp.mpf(0)
             assert abs(mp.mpf(got) - expected) <= 2e-14 * expected, (x, got, float(expected))
+
+
+def test_mills_ratio_is_within_its_error_from_zero_to_infinity():
+    rng = np.random.default_rng(SEED + 2)
+    x = np.concatenate([3 * np.abs(rng.normal(size=500)), 40 * rng.random(500), 10.0 ** rng.uniform(-300, 6, 500), [0]])
+    with mp.workdps(60):
+        for at, got in zip(map(float, x), map(float, _mills(x)), strict=True):
+            expected = mp.sqrt(mp.pi / 2) * mp.exp(mp.mpf(at) ** 2 / 2) * mp.erfc(mp.mpf(at) / mp.sqrt(2))
+            assert abs(got / expected - 1) < 1e-15, (at, got)
+    far = np.array([1e9, 1e200, 1.7e308])
+    np.testing.assert_allclose(_mills(far) * far, 1.0, rtol=1e-8)
+    assert _mills(np.array([math.inf]))[0] == 0
+    wide = np.abs(rng.normal(size=(3, 10_000)))  # more than are evaluated at once
+    assert np.array_equal(_mills(wide), np.stack([[_mills(row[i : i + 1])[0] for i in range(10_000)] for row in wide]))
 
 
 @pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"leaky_relu"}))

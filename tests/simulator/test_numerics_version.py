@@ -20,7 +20,7 @@ from simulator.hardware import bundled_names, load_hardware
 from simulator.versions import NUMERICS
 
 RECORDED = {
-    3: {
+    4: {
         "bits": "cf9b0e585579e68695b53d0d7cfe8122c0358c711c1589f587444966f094d5b3",
         "bill": "35a186458092e391b2d37f8afa0abe78a18c927e6b5d4dc3fc3d89e63df986ac",
     },
