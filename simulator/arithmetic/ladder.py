@@ -178,7 +178,10 @@ def ladder(
         seen = seen_of(first[rows], rows)
         unsafe = _unsafe(criterion.sign_safe, seen)  # before the score, which may write over v
         scores = scored(seen)
-        go = ~criterion.keep(first[rows], scores, saturated[rows], first_row + rows.start, unsafe, account)
+        out, beyond = first[rows], saturated[rows]
+        if logits is not None:  # what no softmax reads is kept, whatever it is
+            out, beyond = np.where(seen.masked, 0, out), beyond & ~seen.masked
+        go = ~criterion.keep(out, scores, beyond, first_row + rows.start, unsafe, account)
         wanted[rows] = go
         if criterion.kind == "jump":
             for rule in criteria[1:]:

@@ -105,6 +105,11 @@ class Seen:
     shift: Any = 0.0
     logits: tuple[float, Any] | None = None
 
+    @property
+    def masked(self) -> NDArray[np.bool_]:
+        """Which logits are kept out of the softmax, as it broadcasts to v."""
+        return np.asarray(False if self.logits is None else np.asarray(self.logits[1]) <= MASKED)
+
     def mapped(self, numerator: Any) -> Values:
         """Return numerators of v from those of the product: the affine map is one more term."""
         found: Values = np.abs(self.scale) * np.asarray(numerator, np.float64) + np.abs(self.shift)
@@ -214,7 +219,7 @@ def _lamp(seen: Seen) -> Values:
     factor, addend = seen.logits
     with np.errstate(over="ignore", invalid="ignore"):
         z = seen.v * factor + addend
-        masked = np.broadcast_to(np.asarray(addend) <= MASKED, z.shape)
+        masked = np.broadcast_to(seen.masked, z.shape)
         z = np.where(masked, -np.inf, z)
         y = np.exp(z - z.max(axis=1, keepdims=True))
         y /= y.sum(axis=1, keepdims=True)
@@ -259,6 +264,8 @@ SCORES: Mapping[str, Score] = {
     "smallest": _smallest,
     "lamp": _lamp,
 }
+# Those that look at what a softmax reads, masks and all.
+OF_LOGITS = frozenset({"lamp"})
 _registered: dict[str, Score] = {}
 
 

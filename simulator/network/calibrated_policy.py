@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from simulator.arithmetic.activations import SLOPE
 from simulator.arithmetic.criterion import CALIBRATED, Criterion
 from simulator.arithmetic.engine import Accumulation
-from simulator.arithmetic.scores import Product, Seen, Sensitivity, score_of
+from simulator.arithmetic.scores import OF_LOGITS, Product, Seen, Sensitivity, score_of
 from simulator.errors import InputError
 
 from .consumers import Consumer
@@ -185,7 +185,7 @@ def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer) 
         layer.errors.append((v - truth)[some])
         if layer.criterion.score != CALIBRATED:
             product = Product(first, layer.criterion.side_format)
-            logits = None if consumer.logits is None else consumer.logits.part(block.gemm, block.rows)
+            logits = consumer.logits_of(op, block) if layer.criterion.score in OF_LOGITS else None
             seen = Seen(v, layer.activation, slice(0, v.shape[0]), product, scale, shift, logits)
             layer.scores.append(score_of(layer.criterion.score)(seen)[some])
     layer.outputs += out.size

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.scores import MASKED
 
-from .ops import Convolution, Op, array
+from .ops import Block, Convolution, Op, array
 from .tap import Ran, Tap
 
 Affine = tuple[NDArray[Any], NDArray[Any]]  # scale and shift
@@ -97,31 +97,39 @@ class Logits:
     """Outputs of an Op on their way to a softmax over each row, in the recording pass.
 
     Args:
-        factor: that they are multiplied by. addend: what is then added, masks and all, (products or 1, M or 1, N or 1).
+        factor: that they are multiplied by. addend: what is then added, masks and all, which broadcasts to a shape of
+            the outputs, rows of all products in all axes but the last; None: nothing.
     """
 
     factor: float = 1.0
     addend: NDArray[Any] | None = None
+    shape: tuple[int, ...] = ()
 
-    def part(self, gemm: int, rows: slice) -> tuple[float, NDArray[Any] | float]:
-        """Return factor and addend of some rows of a product, as they broadcast to these."""
+    def part(self, first: int, last: int) -> tuple[float, NDArray[Any] | float]:
+        """Return the factor, and the addend of some rows, counted through all products."""
         if self.addend is None:
             return self.factor, 0.0
-        own = self.addend[gemm % self.addend.shape[0]]
-        return self.factor, own[rows] if own.shape[0] > 1 else own
+        at = np.unravel_index(np.arange(first, last), self.shape[:-1])
+        return self.factor, np.broadcast_to(self.addend, self.shape)[at]
 
     def scaled(self, factor: float) -> Logits:
         """Return them multiplied."""
-        return Logits(self.factor * factor, None if self.addend is None else self.addend * factor)
+        return Logits(self.factor * factor, None if self.addend is None else self.addend * factor, self.shape)
+
+    def masked(self, mask: Tensor, fill: Any, shape: torch.Size) -> Logits | None:
+        """Return them with a number in some places that keeps these out; None if it does not."""
+        number = _number(fill)
+        if number is None or number > MASKED:
+            return None
+        return self.plus(torch.zeros(mask.shape).masked_fill(mask, -torch.inf), shape)
 
     def plus(self, other: Tensor, shape: torch.Size) -> Logits | None:
-        """Return them with a tensor added that broadcasts to a shape of theirs; None if it does not."""
-        if other.dim() > len(shape) or len(shape) < 2:
+        """Return them, in a shape of theirs, with a tensor added; None if the sum would have another shape."""
+        own = tuple(shape)
+        if torch.broadcast_shapes(other.shape, shape) != shape or (self.addend is not None and self.shape != own):
             return None
-        padded = array(other.reshape((1,) * (len(shape) - other.dim()) + tuple(other.shape)).double())
-        outer = [1 if all(n == 1 for n in padded.shape[:-2]) else n for n in shape[:-2]]
-        own = np.broadcast_to(padded, (*outer, *padded.shape[-2:])).reshape(-1, *padded.shape[-2:])
-        return Logits(self.factor, own if self.addend is None else self.addend + own)
+        added = array(other.double())
+        return Logits(self.factor, added if self.addend is None else self.addend + added, own)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ class Consumer:
         normalisation: in between, folded for the score; or None.
         note: why the identity had to be used, empty if there was no need.
         outputs: how many outputs the Op has in the recording pass.
-        logits: if a softmax over the columns reads them.
+        logits: if a softmax over the columns reads them; those of the samples of the recording pass.
         foldable: whether the normalisation reads the very result of the Op, whose output channels are the channels that
             it normalises, so that it can be folded into the weights.
     """
@@ -150,6 +158,17 @@ class Consumer:
         """(scale, shift) per output channel of the normalisation, as it is now."""
         return None if self.normalisation is None else self.normalisation.affine
 
+    def logits_of(self, op: Op, block: Block) -> tuple[float, Any] | None:
+        """Return what a score of logits sees of a block beside its outputs, as `two_pass` takes it; None of others."""
+        if self.logits is None:
+            return None
+        first = block.gemm * op.m
+        factor, addend = self.logits.part(first + block.rows.start, first + block.rows.stop)
+        own = op.addend_of(block)
+        if own is not None and (own <= MASKED).any():  # a mask in the product itself, which a narrow format cuts
+            addend = np.where(own <= MASKED, -np.inf, addend)
+        return factor, addend
+
 
 def record_first_sample(
     model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -165,7 +184,7 @@ def record_first_sample(
     """
     sizes = {leaf.shape[0] for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()}
     if len(sizes) == 1 and max(sizes) > 1:
-        first = tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf, (args, kwargs))
+        first = _each(lambda x: x[:1] if x.dim() else x, (args, kwargs))
         try:
             return record(model, module, *first)
         except Exception:  # whatever a model raises that needs its whole input; if it is a real fault, it raises again
@@ -176,8 +195,9 @@ def record_first_sample(
 def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Consumer]:
     """Run a module of a model once and return the consumer of each Op by its name in the model.
 
-    The model's buffers and torch's random state are left as they were.
+    The arguments, the model's buffers and torch's random state are left as they were.
     """
+    args, kwargs = _each(Tensor.clone, (args, kwargs))  # in which a model may write
     owners: dict[int, Read] = {
         id(parameter): functools.partial(getattr, owner, name, None)
         for owner in model.modules()
@@ -203,6 +223,20 @@ def record(model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: d
         for owner, name, buffer in buffers:
             owner._buffers[name] = buffer
     return recorder.consumers(output)
+
+
+def _each(change: Callable[[Tensor], Tensor], given: Any) -> Any:
+    """Return arguments with each tensor changed; one that is given twice stays one."""
+    changed: dict[int, Tensor] = {}
+
+    def one(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) not in changed:
+            changed[id(leaf)] = change(leaf)
+        return changed[id(leaf)]
+
+    return tree_map(one, given)
 
 
 @contextmanager
@@ -249,6 +283,7 @@ class _Recorder:
         self._owners = owners
         self._results: dict[str, Tensor] = {}
         self._carriers: dict[int, tuple[Tensor, _Value]] = {}  # by id of a tensor that holds the value
+        self._turned: set[int] = set()  # ids of those that may hold it in another order than the Op
         self._alive: list[Any] = []  # keeps tensors, so that an id means one tensor
 
     def observe(self, ran: Ran) -> None:
@@ -257,11 +292,14 @@ class _Recorder:
         self._alive.append((inputs, kwargs, result))
         name = func.__name__.split(".")[0]
         read = {id(value): (tensor, value) for tensor, value in self._read((inputs, kwargs))}
+        self._forget_overwritten(func, inputs, kwargs)
         for tensor, value in read.values():
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             if name in _SAME_VALUES or getattr(func, "is_view", False):
                 for output in outputs:
                     self._carriers[id(output)] = output, value
+                    if id(tensor) in self._turned or not (name in _SAME_VALUES or _keeps_order(ran, tensor, output)):
+                        self._turned.add(id(output))
             elif name in BATCH_NORMS and tensor is inputs[0] and _folds(name, inputs, value):
                 value.consumers.append((name, None))
                 value.normalised = _Value(
@@ -269,16 +307,17 @@ class _Recorder:
                     foldable=tensor is self._results.get(value.op.name),
                 )  # fmt: skip
                 self._carriers[id(outputs[0])] = outputs[0], value.normalised
-            elif (logits := _logits(name, inputs, tensor, value)) is not None:
+            elif (logits := self._logits(ran, name, tensor, value)) is not None:
                 value.consumers.append((name, None))
-                value.scaled = _Value(value.op, value.shape, value.normalisation, logits=logits)
+                value.scaled = _Value(value.op, value.shape, logits=logits)
                 self._carriers[id(outputs[0])] = outputs[0], value.scaled
             else:
-                value.softmax = name in _SOFTMAX and inputs[1] % tensor.dim() == tensor.dim() - 1
+                value.softmax = (
+                    name in _SOFTMAX and inputs[1] % tensor.dim() == tensor.dim() - 1 and self._in_rows(tensor, value)
+                )
                 whole = tensor.numel() >= value.shape.numel()
                 activation = _activation(name, inputs, kwargs)
                 value.consumers.append((name, activation) if whole else (f"{name} (of a part)", None))
-        self._forget_overwritten(func, inputs, kwargs)
         for op in ran.ops:
             self.values[op.name] = _Value(op, result.shape)
             self._carriers[id(result)] = result, self.values[op.name]
@@ -294,6 +333,34 @@ class _Recorder:
         for leaf in tree_leaves(inputs):
             if id(leaf) in self._carriers:
                 yield self._carriers[id(leaf)]
+
+    def _in_rows(self, tensor: Tensor, value: _Value) -> bool:
+        """Whether the last axis of a tensor is the columns of the Op, and the others its rows, product by product."""
+        op = value.op
+        whole = tensor.numel() == op.gemms * op.m * op.n and tensor.dim() > 0 and tensor.shape[-1] == op.n
+        return whole and not isinstance(op, Convolution) and id(tensor) not in self._turned
+
+    def _logits(self, ran: Ran, name: str, tensor: Tensor, value: _Value) -> Logits | None:
+        """Return what an operation makes of logits: scaled, with a tensor added or masked; None if neither.
+
+        Only of values that could be logits: whole, in rows, and with nothing between but this.
+        """
+        inputs, name = ran.args, name.removesuffix("_")
+        if ran.kwargs or value.normalisation is not None or not self._in_rows(tensor, value):
+            return None
+        if name == "where" and tensor is inputs[1]:
+            return value.logits.masked(inputs[0] == 0, inputs[2], tensor.shape)
+        if name == "masked_fill" and tensor is inputs[0]:
+            return value.logits.masked(inputs[1], inputs[2], tensor.shape)
+        if len(inputs) != 2 or inputs[0] is inputs[1]:
+            return None
+        other = inputs[1] if tensor is inputs[0] else inputs[0]
+        if name == "add" and isinstance(other, Tensor) and other.is_floating_point() and other.dim():
+            return value.logits.plus(other, tensor.shape)
+        factor = _number(other)
+        if not factor or (name == "div" and tensor is not inputs[0]):
+            return None
+        return {"mul": value.logits.scaled(factor), "div": value.logits.scaled(1.0 / factor)}.get(name)
 
     def _forget_overwritten(self, func: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Drop what an operation in place has changed: who reads those tensors afterwards reads something else."""
@@ -313,24 +380,19 @@ class _Recorder:
 _SOFTMAX = ("_softmax", "_safe_softmax")
 
 
-def _logits(name: str, inputs: tuple[Any, ...], tensor: Tensor, value: _Value) -> Logits | None:
-    """Return what an operation makes of logits: scaled by a number, or with a tensor added or masked; None if neither.
+def _keeps_order(ran: Ran, tensor: Tensor, output: Tensor) -> bool:
+    """Whether a view of a whole tensor goes through its elements in the same order."""
+    if output.numel() != tensor.numel() or output.dtype != tensor.dtype or "as_strided" in ran.func.__name__:
+        return False
+    places = torch.arange(tensor.numel()).reshape(tensor.shape)
+    return torch.equal(ran.func(places, *ran.args[1:], **ran.kwargs).reshape(-1), places.reshape(-1))
 
-    Only of values that could be logits: whole, and with nothing between but this.
-    """
-    if tensor is not inputs[0] or tensor.numel() != value.shape.numel() or value.normalisation is not None:
-        return None
-    other = inputs[1] if len(inputs) > 1 else None
-    if name in ("mul", "div") and isinstance(other, int | float) and other:
-        return value.logits.scaled(float(other) if name == "mul" else 1.0 / other)
-    if name in ("mul", "div") and isinstance(other, Tensor) and other.dim() == 0 and float(other):
-        return value.logits.scaled(float(other) if name == "mul" else 1.0 / float(other))
-    if name == "add" and isinstance(other, Tensor) and other.is_floating_point() and other.dim():
-        return value.logits.plus(other, tensor.shape)
-    if name == "masked_fill" and isinstance(other, Tensor) and float(inputs[2]) <= MASKED:
-        masks = torch.zeros(other.shape, dtype=torch.float64).masked_fill(other, -torch.inf)
-        return value.logits.plus(masks, tensor.shape)
-    return None
+
+def _number(x: Any) -> float | None:
+    """Return a number that is a Python number or the only element of a tensor; None of anything else."""
+    if isinstance(x, Tensor):
+        return float(x) if x.dim() == 0 else None
+    return float(x) if isinstance(x, int | float) else None
 
 
 def _activation(name: str, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from formats import Use
 from simulator.arithmetic.criterion import CALIBRATED, Criterion
 from simulator.arithmetic.engine import Ready, make_ready
+from simulator.arithmetic.scores import OF_LOGITS
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
@@ -25,7 +26,7 @@ from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT
 
 from . import vector
 from .calibrated_policy import calibrated
-from .consumers import Affine, Consumer, record_first_sample
+from .consumers import Affine, Consumer, record, record_first_sample
 from .execution import MakeReady, Place, execute, zeros_of
 from .folding import Folding, folded
 from .limits import check_fits
@@ -48,7 +49,8 @@ class Emulation:
     Gradients flow through it: the products of the backward pass are those of torch's formulas, computed on the machine
     like those of the forward pass, of a layer in two passes by the high one. Where the score needs to know what
     consumes a layer, or a batch normalisation is to be folded, the first forward pass begins with one of its first
-    sample in torch's own arithmetic (the recording pass), in which the user's hooks run too.
+    sample in torch's own arithmetic (the recording pass), in which the user's hooks run too. For the score lamp every
+    pass does, with all of its samples, whose masks are looked at.
 
     Args:
         model: any torch module on the CPU. machine: the hardware.
@@ -93,6 +95,10 @@ class Emulation:
         self.consumers: dict[str, Consumer] = dict(consumers or {})
         scored = any(arithmetic.high is not None for arithmetic in self.rules.arithmetics())
         self._needs_recording = (scored or machine.fold_batch_norm) and consumers is None
+        self._reads_logits = any(
+            arithmetic.criterion is not None and arithmetic.criterion.score in OF_LOGITS
+            for arithmetic in self.rules.arithmetics()
+        )
         self._recorded: set[nn.Module] = set()
         self._entered = False
         self.tallies = Tallies()
@@ -165,9 +171,16 @@ class Emulation:
 
     def calibrate_policy(self, *args: Any, **kwargs: Any) -> None:
         """Take from samples what the two-pass policy alone is calibrated on, as `calibrate`."""
-        if self._needs_recording:
-            self.consumers = record_first_sample(self.model, self.model, args, kwargs) | self.consumers
+        if self._needs_recording or self._reads_logits:
+            self.consumers = self.recorded(self.model, args, kwargs)
         self.criteria = calibrated(self.model, self.rules, self.consumers, args, kwargs, self.seed)
+
+    def recorded(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Consumer]:
+        """Make the recording pass of a module on its arguments, and return the consumers of all Ops known by then."""
+        if self._reads_logits:  # of these very samples, whose masks may be their own
+            return self.consumers | record(self.model, module, args, dict(kwargs))
+        # A layer met before keeps the consumer that it had then.
+        return record_first_sample(self.model, module, args, dict(kwargs)) | self.consumers
 
     @property
     def not_emulated(self) -> Mapping[tuple[str, str], int]:
@@ -181,11 +194,10 @@ class Emulation:
         """Prepare a forward pass of the model, or of a module of it that is called directly."""
         self._folding.clear()
         self.operations.begin()
-        if self._needs_recording and module not in self._recorded:
+        if self._reads_logits or (self._needs_recording and module not in self._recorded):
             self._recorded.add(module)
             with _disable_current_modes():
-                # A layer met before keeps the consumer that it had then.
-                self.consumers = record_first_sample(self.model, module, args, kwargs) | self.consumers
+                self.consumers = self.recorded(module, args, kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
         self.samples += tensors[0].shape[0] if tensors else 1
 

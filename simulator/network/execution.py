@@ -15,7 +15,7 @@ from simulator.arithmetic.criterion import Account
 from simulator.arithmetic.engine import Accumulation, RandomKey, Ready, random_key
 from simulator.arithmetic.ladder import ladder
 from simulator.arithmetic.scaling import scaled as scaled_sums
-from simulator.arithmetic.scores import Sensitivity
+from simulator.arithmetic.scores import OF_LOGITS, Sensitivity
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.stats import Stats
 from simulator.arithmetic.zeros import zero_macs
@@ -131,7 +131,7 @@ def _one_pass(op: Op, spec: MacSpec, place: Place, ready: MakeReady) -> Outcome:
 def _with_factors(op: Op, spec: MacSpec, place: Place, block: Block) -> tuple[NDArray[Any], Stats | None]:
     """Return alpha times the sums plus beta times the addend, which the unit's epilogue computes; beta 0 reads none."""
     alpha, beta = op.factors
-    c = _addend(op, block) if beta else None
+    c = op.addend_of(block) if beta else None
     key = _key(op, place, block)
     assert isinstance(block.a, np.ndarray)  # no convolution has factors
     return scaled_sums(spec, block.a, block.b, c, place.threads, key, "overflows", alpha, beta)
@@ -177,14 +177,14 @@ def _in_passes(
         scale, shift = (1.0, 0.0) if consumer.affine is None else (op.columns(x, gemm) for x in consumer.affine)
         if scaled is not None:
             # The score is that of what the activation sees: scaled, with the addend, then normalised.
-            addend = _addend(op, block)
+            addend = op.addend_of(block)
             shift = shift if addend is None else scale * addend + shift
             scale = scale * (_left(scaled, block, 0) * _right(scaled, block, 0))
         r = ladder(
             a, b, units, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
             criterion=criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
             matrix=place.matrix(op, block), keep_scores=False,
-            logits=None if consumer.logits is None else consumer.logits.part(gemm, rows),
+            logits=consumer.logits_of(op, block) if criterion is not None and criterion.score in OF_LOGITS else None,
             account=place.accounts.setdefault(0 if op.batched else gemm, Account()),
         )  # fmt: skip
         y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)
@@ -220,16 +220,9 @@ def _right(scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
     return right[block.gemm if right.shape[0] > 1 else 0, part if right.shape[1] > 1 else 0]
 
 
-def _addend(op: Op, block: Block) -> NDArray[Any] | None:
-    """Return the addend of a block as it broadcasts to its outputs."""
-    if op.addend is None:
-        return None
-    return np.broadcast_to(op.addend, (op.gemms, op.m, op.n))[block.gemm, block.rows]
-
-
 def _with_addend(y: NDArray[Any], op: Op, block: Block) -> NDArray[Any]:
     alpha, beta = (np.float32(factor) for factor in op.factors)
-    addend = _addend(op, block) if beta else None
+    addend = op.addend_of(block) if beta else None
     with np.errstate(all="ignore"):
         scaled = y * alpha
         return scaled if addend is None else scaled + addend.astype(np.float32) * beta

@@ -123,6 +123,12 @@ class Op(ABC):
         """What is added to the products, as it broadcasts to (gemms, M, N)."""
         return None
 
+    def addend_of(self, block: Block) -> NDArray[Any] | None:
+        """Return the addend of a block as it broadcasts to its outputs, also where the block has none of its own."""
+        if self.addend is None:
+            return None
+        return np.broadcast_to(self.addend, (self.gemms, self.m, self.n))[block.gemm, block.rows]
+
     @abstractmethod
     def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> Op:
         """Return the same Op with other values: operands of the shapes that `operands` has, and an addend or None."""

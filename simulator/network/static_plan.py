@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,7 +20,6 @@ from simulator.hardware import Machine, load_hardware
 from simulator.hardware.static_plan import ColumnPlan, StaticPlan
 
 from .calibrated_policy import Scored, scored
-from .consumers import record_first_sample
 from .digests import weights_digest
 from .emulation import Emulation
 
@@ -67,10 +65,8 @@ def static_plan(
     if tolerance is not None and not tolerance >= 0:
         raise InputError(f"plan: tolerance: got {tolerance!r}; expected a number from 0; give e.g. 0.5")
     plain = replace(machine, policy=replace(machine.policy, plan=None, budget=None))
-    rules = Emulation(model, plain).rules
-    with torch.no_grad():
-        consumers = record_first_sample(model, model, args, dict(kwargs))
-    layers = scored(model, rules, consumers, args, kwargs, seed)
+    run = Emulation(model, plain)
+    layers = scored(model, run.rules, run.recorded(model, args, kwargs), args, kwargs, seed)
     if not layers:
         raise InputError("plan: no product of the network runs in two passes; expected some; correct its rules")
     if budget is not None:

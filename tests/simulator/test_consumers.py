@@ -1,6 +1,7 @@
 """The recording pass: the consumer of each Op, batch normalisation folded, and nothing of the model disturbed."""
 
 import contextlib
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import simulator  # noqa: E402
+from simulator.arithmetic.ladder import ladder  # noqa: E402
+from simulator.network import execution  # noqa: E402
 from simulator.network.consumers import record_first_sample  # noqa: E402
 
 CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
@@ -287,61 +290,179 @@ def test_parametrised_weights_that_are_cached_keep_their_gradients():
     assert all(p.grad is not None for p in layer.parameters())
 
 
+UPPER = torch.ones(5, 5, dtype=torch.bool).triu(1)
+ADDED = torch.zeros(5, 5).masked_fill(UPPER, -torch.inf)
+BIAS = torch.arange(10.0).reshape(2, 1, 5)
+# What logits meet on their way to a softmax, as attention is written -> factor, addend; None where it is none of rows.
+WAYS = {
+    "scaled": (lambda z: (z / 2).softmax(-1), 0.5, 0),
+    "scaled from the left, by a tensor": (lambda z: (torch.tensor(0.25) * z).softmax(-1), 0.25, 0),
+    "scaled in place": (lambda z: z.div_(2).softmax(-1), 0.5, 0),
+    "another type": (lambda z: z.double().softmax(-1), 1.0, 0),
+    "masked_fill": (lambda z: (z / 2).masked_fill(UPPER, -torch.inf).softmax(-1), 0.5, ADDED),
+    "masked_fill by the least number": (lambda z: z.masked_fill(UPPER, -3.4e38).softmax(-1), 1.0, ADDED),
+    "masked_fill in place": (lambda z: z.mul_(2).masked_fill_(UPPER, -torch.inf).softmax(-1), 2.0, ADDED),
+    "where": (lambda z: torch.where(~UPPER, z, torch.tensor(-torch.inf)).softmax(-1), 1.0, ADDED),
+    "added": (lambda z: (z + ADDED).softmax(-1), 1.0, ADDED),
+    "added to": (lambda z: (ADDED + z / 2).softmax(-1), 0.5, ADDED),
+    "added in place": (lambda z: (z / 2).add_(ADDED).softmax(-1), 0.5, ADDED),
+    "bias, then scaled, then masked": (lambda z: ((z + BIAS) * 0.5 + ADDED).softmax(-1), 0.5, BIAS / 2 + ADDED),
+    "masked by product": (lambda z: (z.flatten(0, 1) + BIAS).unflatten(0, (1, 2)).softmax(-1), 1.0, BIAS),
+    "turned about an axis of one": (lambda z: (z.transpose(0, 1) / 2).transpose(0, 1).softmax(-1), 0.5, 0),
+    "another axis": (lambda z: (z / 2).softmax(-2), None, None),
+    "turned": (lambda z: z.transpose(-1, -2).softmax(-1), None, None),
+    "heads turned": (lambda z: z.transpose(1, 2).softmax(-1).transpose(1, 2), None, None),
+    "read twice": (lambda z: (z / 2).softmax(-1) + z, None, None),
+    "masked lightly": (lambda z: z.masked_fill(UPPER, -5.0).softmax(-1), None, None),
+    "added in part": (lambda z: torch.add(z, ADDED, alpha=2).softmax(-1), None, None),
+    "scaled and rounded": (lambda z: torch.div(z, 2.0, rounding_mode="floor").softmax(-1), None, None),
+    "made larger by what is added": (lambda z: (z + torch.zeros(3, 1, 5, 5)).softmax(-1), None, None),
+    "divides": (lambda z: (2.0 / z).softmax(-1), None, None),
+}
+
+
 class Attention(nn.Module):
-    """Two heads of width 4 over 5 tokens, written in several ways."""
+    """Two heads of width 4; the logits become weights by a function of them."""
 
-    def __init__(self, way):
+    def __init__(self, weigh=None):
         super().__init__()
-        self.way, self.qkv = way, nn.Linear(8, 24)
-        self.register_buffer("bias", torch.arange(10.0).reshape(2, 1, 5))
+        self.weigh, self.qkv = weigh, nn.Linear(8, 24)
 
-    def forward(self, x):
+    def forward(self, x, keep=None):
         q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        if self.way in ("sdpa", "causal"):
-            return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.way == "causal")
-        z = q @ k.transpose(-1, -2)
-        if self.way == "columns":
-            return (z / 2).softmax(-2) @ v
-        if self.way == "twice":
-            return (z / 2).softmax(-1) @ v + z.sum()
-        z = (z + self.bias) * 0.5 if self.way == "bias" else z / 2
-        if self.way == "masked":
-            z = z.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), float("-inf"))
-        return z.softmax(-1) @ v
+        if self.weigh is None:
+            causal = keep is None
+            return nn.functional.scaled_dot_product_attention(q, k, v, keep, is_causal=causal)
+        return self.weigh(q @ k.transpose(-1, -2)).to(v.dtype) @ v
 
 
-UPPER = np.where(np.triu(np.ones((5, 5)), 1) > 0, -np.inf, 0.0)
+def rows_of(logits, products, rows):
+    """Return the addends of all rows, (products, rows, columns)."""
+    parts = [logits.part(p * rows, (p + 1) * rows)[1] for p in range(products)]
+    return np.stack([np.broadcast_to(part, (rows, 5)) for part in parts])
 
 
-@pytest.mark.parametrize(
-    ("way", "factor", "addend"),
-    [
-        ("sdpa", 1.0, None),
-        ("causal", 1.0, UPPER[None]),
-        ("plain", 0.5, None),
-        ("masked", 0.5, UPPER[None]),
-        ("bias", 0.5, np.arange(10.0).reshape(2, 1, 5) / 2),
-        ("columns", None, None),
-        ("twice", None, None),
-    ],
-)
-def test_logits_are_followed_to_their_softmax(way, factor, addend):
-    model = Attention(way).eval()
-    found = consumers(model, torch.randn(1, 5, 8))
-    (logits,) = [one.logits for name, one in found.items() if not name.endswith("qkv")][:1]
+@pytest.mark.parametrize("way", WAYS)
+def test_logits_are_followed_to_their_softmax(way):
+    weigh, factor, addend = WAYS[way]
+    found = consumers(Attention(weigh).eval(), rand(1, 5, 8), context=torch.no_grad)
+    logits = found["Attention"].logits
     if factor is None:
         assert logits is None
         return
     assert logits.factor == factor
-    if addend is None:
-        assert logits.addend is None
-    else:
-        assert np.array_equal(logits.addend, addend)
-        assert np.array_equal(logits.part(3, slice(0, 5))[1], addend[3 % len(addend)])
+    assert np.array_equal(rows_of(logits, 2, 5), np.broadcast_to(addend, (2, 5, 5)))
+
+
+def test_logits_are_followed_through_scaled_dot_product_attention():
+    model, x = Attention().eval(), rand(1, 5, 8)
+    for keep, addend in ((None, ADDED), (~UPPER, ADDED), (BIAS[None], BIAS)):
+        logits = consumers(model, x, keep=keep, context=torch.no_grad)["Attention"].logits
+        assert logits.factor == 1  # it scales queries and keys
+        assert np.array_equal(rows_of(logits, 2, 5), np.broadcast_to(addend, (2, 5, 5)))
+
+
+def test_rows_of_a_layer_and_channels_of_a_convolution():
+    """A layer counts its rows through; what lies beside each other in an image is no row."""
+    table = rand(3, 5, seed=1)
+    layer = After(lambda y: (y + table).softmax(-1), nn.Linear(4, 5)).eval()
+    logits = consumers(layer, rand(1, 3, 4), context=torch.no_grad)["first"].logits
+    assert np.array_equal(logits.part(1, 3)[1], table[1:])
+    image = After(lambda y: y.softmax(-1), nn.Conv2d(1, 3, 1)).eval()
+    assert consumers(image, rand(1, 1, 4, 3), context=torch.no_grad)["first"].logits is None
+
+
+@pytest.fixture
+def flags_and_logits(monkeypatch):
+    """What runs a model with some products in two passes by lamp and the others in the low MAC, and returns, of shape
+    (products, rows, columns) each, which are computed again, and what they are in the low MAC."""
+
+    def run(model, layers, tolerance, *args, **kwargs):
+        found = []
+        for own in (tolerance, math.inf):
+            seen = []
+
+            def spy(*given, seen=seen, **more):
+                seen.append(ladder(*given, **more))
+                return seen[-1]
+
+            monkeypatch.setattr(execution, "ladder", spy)
+            rule = {"mac": "two_pass", "policy": {"score": "lamp", "tolerance": own}}
+            rules = {path: "low" if mode == "low" else rule for path, mode in layers.items()}
+            with torch.no_grad(), simulator.emulate(model, "npu", {**rules, "*": "low"}):
+                model(*args, **kwargs)
+            found.append(seen)
+        flags, low = [one.computed[0] for one in found[0]], [one.output for one in found[1]]
+        assert not any(one.computed[0].any() for one in found[1])
+        return np.stack(flags), np.stack(low).astype(np.float64)
+
+    return run
+
+
+def chosen(z, allowed, tolerance):
+    """The rule written out, of one row: the largest first, until the bound is met; None of what is kept out."""
+    y = np.where(allowed, np.exp(z - z[allowed].max()), 0)
+    y /= y.sum()
+    found = np.zeros(len(z), bool)
+    order = sorted(np.flatnonzero(allowed), key=lambda j: -y[j])
+    for rank, j in enumerate(order):
+        found[j] = y[order[:rank]].sum() + 2 * y[allowed].min() < 2 - tolerance
+    return found
+
+
+def test_lamp_sees_the_masks_of_every_sample_and_of_every_length(flags_and_logits):
+    """Keys that are left out differ from sample to sample, and samples are of two lengths."""
+    model = Attention().eval().requires_grad_(False)
+    with torch.no_grad():
+        model.qkv.weight *= 3
+    last, layers = torch.tensor([5, 3, 4, 2]), {"Attention#2": "low", "Attention": "lamp"}
+    for length in (5, 4):
+        keep = torch.arange(length) < last[:, None, None, None]
+        flags, low = flags_and_logits(model, layers, 1.4, rand(4, length, 8, seed=3), keep=keep)
+        assert flags.shape == low.shape == (8, length, length)
+        allowed = np.broadcast_to(keep.numpy(), (4, 2, length, length)).reshape(8, length, length)
+        for of_product, z, some in zip(flags, low, allowed, strict=True):
+            for row in range(length):
+                assert np.array_equal(of_product[row], chosen(z[row], some[row], 1.4))
+        assert 0 < flags.sum() < allowed.sum()
+
+
+def test_one_emulation_takes_sequences_of_several_lengths():
+    model = Attention().eval().requires_grad_(False)
+    for score in ("kappa_prime", "lamp"):
+        rule = {"Attention": {"policy": {"score": score, "tolerance": 1.4}}}
+        with torch.no_grad(), simulator.emulate(model, "npu", rule) as run:
+            for length in (5, 3, 7):
+                model(rand(2, length, 8))
+        assert run.result.layers
+
+
+def test_a_mask_within_the_product_is_one(flags_and_logits):
+    """MultiheadAttention that returns weights adds its mask in the product, where the low format cuts it at its end."""
+    model, x = nn.MultiheadAttention(8, 2, batch_first=True).eval().requires_grad_(False), rand(6, 5, 8, seed=4)
+    flags, low = flags_and_logits(model, {"MultiheadAttention#2": "lamp"}, 1.4, x, x, x, attn_mask=UPPER)
+    assert flags.shape == (12, 5, 5) and np.isfinite(low).all() and flags.any()
+    for of_product, z in zip(flags, low, strict=True):
+        for row in range(5):
+            assert np.array_equal(of_product[row], chosen(z[row], ~UPPER[row].numpy(), 1.4))
+
+
+def test_an_input_that_is_given_twice_is_recorded_as_one():
+    model, x = nn.MultiheadAttention(8, 2, batch_first=True).eval(), rand(3, 5, 8)
+    found = consumers(model, x, x, x, context=torch.no_grad)
+    assert len(found) == 4 and found["MultiheadAttention#2"].logits is not None
+
+
+def test_the_recording_pass_leaves_its_arguments_as_they_were():
+    model, x = After(torch.relu), rand(3, 4)
+    model.register_forward_pre_hook(lambda module, args: args[0].mul_(2))
+    with torch.no_grad():
+        consumers(model, x)
+    assert torch.equal(x, rand(3, 4))
 
 
 def test_masked_keys_are_never_computed_again_by_lamp():
-    model = Attention("causal").eval().requires_grad_(False)
+    model = Attention().eval().requires_grad_(False)
     rule = {"Attention": {"policy": {"score": "lamp", "tolerance": 1.0}}}
     x = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(2))
     flags = {}

@@ -260,3 +260,15 @@ def test_lamp_takes_what_is_no_softmax_by_kappa_prime_and_nan_as_it_is():
     assert np.array_equal(plain, scores.SCORES["kappa_prime"](Seen(v.copy(), "relu", slice(0, 2))), equal_nan=True)
     of_softmax = scores.SCORES["lamp"](Seen(v.copy(), "identity", slice(0, 2), logits=(1.0, 0.0)))
     assert np.isnan(of_softmax[1]).all() and np.isfinite(of_softmax[0]).all()
+
+
+def test_what_is_masked_is_kept_though_it_is_infinite_or_overflows():
+    rng = np.random.default_rng(12)
+    a, b = 20 * rng.normal(size=(8, 16)), rng.normal(size=(16, 8))
+    for low, out in (("fma(fp16)", -np.inf), ("fma(fp16/sat)", -65504.0)):
+        mask = np.where(np.arange(8) > np.arange(8)[:, None], out, 0.0)
+        rule = Criterion(1.0, "lamp", budget=0.5)
+        found = simulator.two_pass(a, b, low, "fma(fp32)", c=mask, criterion=rule, logits=(0.05, mask))
+        plain = simulator.two_pass(a, b, low, "fma(fp32)", c=mask, criterion=rule)
+        assert not found.recomputed[mask < 0].any() and plain.recomputed[mask < 0].any()
+        assert found.recomputed[mask == 0].mean() > 0.5
