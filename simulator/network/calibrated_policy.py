@@ -28,9 +28,11 @@ from simulator.arithmetic.scores import OF_LOGITS, Product, Seen, Sensitivity, s
 from simulator.errors import InputError
 
 from .consumers import Consumer
+from .execution import affine_of, outputs_of
 from .ops import FORWARD, INPUT_GRADIENT, Convolution, Op
 from .outputs import output_of
 from .rules import Arithmetic, Rules, exact_unit
+from .scaled import Calibration, Scaled, scaled
 from .tap import Tap
 
 _BINS = 64
@@ -110,12 +112,13 @@ def calibrated(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     seed: int = 0,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> dict[str, Criterion]:
     """Return the criteria of the layers that run in two passes, by name, with what samples say. Statistical estimates.
 
     Arguments and errors as of `scored`.
     """
-    return _criteria(scored(model, rules, consumers, args, kwargs, seed), rules)
+    return _criteria(scored(model, rules, consumers, args, kwargs, seed, calibrations), rules)
 
 
 def scored(
@@ -125,6 +128,7 @@ def scored(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     seed: int = 0,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> dict[str, Scored]:
     """Return what samples say of the layers that run in two passes, by name, with their scores.
 
@@ -132,9 +136,9 @@ def scored(
 
     Args:
         model: in the mode in which it will run. rules: of its layers. consumers: of a recording pass.
-        args, kwargs: samples, as of a forward pass. seed: of the signs.
+        args, kwargs: samples, as of a forward pass. seed: of the signs. calibrations: of scales, by name of the layer.
     Raises:
-        InputError: a layer with scaled operands.
+        InputError: a layer of which the scales are calibrated was not.
     """
     layers: dict[str, Scored] = {}
 
@@ -144,14 +148,12 @@ def scored(
         arithmetic = rules.arithmetic(op) if op.phase == FORWARD and op.macs else None
         if arithmetic is None or arithmetic.criterion is None or arithmetic.low is None:
             return None
-        if arithmetic.scaled:
-            raise InputError(
-                f"layers: {op.name}: got scaled operands with policy.score: {CALIBRATED} or a budget of the network; "
-                "expected plain ones; leave out the scales, or take another score and budget_over: layer"
-            )
         consumer = consumers.get(op.name, Consumer())
         layer = layers.setdefault(op.name, Scored(arithmetic.criterion, consumer.activation, op.k, op.n, op.gemms))
-        return op.tensor(_collect(layer, op, arithmetic, consumer))
+        divided = None
+        if arithmetic.scaled:
+            divided = scaled(op, arithmetic, calibrations or {}, lambda what, find: find())
+        return op.tensor(_collect(layer, op, arithmetic, consumer, divided))
 
     with _differentiable(model, args, kwargs) as (own_args, own_kwargs, leaves), Tap(model, execute):
         y = output_of(model(*own_args, **own_kwargs))
@@ -165,19 +167,24 @@ def scored(
     return layers
 
 
-def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer) -> NDArray[Any]:
-    """Return the exact outputs of an Op; note how far those of the first pass are off."""
+def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer, divided: Scaled | None) -> NDArray[Any]:
+    """Return the exact outputs of an Op; note how far those of the first pass are off.
+
+    Args:
+        divided: the same Op with its operands over their scales, or None.
+    """
     assert arithmetic.low is not None
     low, exact = op.on(arithmetic.low), op.on(exact_unit(arithmetic.low))
     out = np.empty((op.gemms, op.m, op.n), exact.dtype)
     slopes = np.zeros((op.gemms, op.n))
     stride = max(1, op.gemms * op.m * op.n // _KEPT)
-    for block in op.blocks(low):
-        scale, shift = (1.0, 0.0) if consumer.affine is None else (op.columns(f, block.gemm) for f in consumer.affine)
+    for block in (op if divided is None else divided.op).blocks(low):
+        scale, shift = affine_of(op, block, consumer, divided)
         first = Accumulation(low, block.a, block.b, block.c)
-        out[block.gemm, block.rows] = Accumulation(exact, block.a, block.b, block.c).dense()[0]
+        sums = Accumulation(exact, block.a, block.b, block.c).dense()[0]
+        out[block.gemm, block.rows] = sums if divided is None else outputs_of(sums, op, block, divided)
         v = first.dense()[0].astype(np.float64) * scale + shift
-        truth = out[block.gemm, block.rows].astype(np.float64) * scale + shift
+        truth = sums.astype(np.float64) * scale + shift
         with np.errstate(over="ignore", invalid="ignore"):
             slopes[block.gemm] += (SLOPE[layer.activation](truth.copy()) ** 2).sum(axis=0)
         some = slice(0, v.shape[0], stride)

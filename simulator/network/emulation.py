@@ -164,16 +164,16 @@ class Emulation:
         """
         if self._entered:
             raise InputError("calibrate: called within the block; expected before it; calibrate, then enter")
-        if self.needs_calibrated_policy:
-            self.calibrate_policy(*args, **kwargs)
         with torch.no_grad(), Tap(self.model, self._calibrate, emulates=self._emulates):
             self.model(*args, **kwargs)
+        if self.needs_calibrated_policy:
+            self.calibrate_policy(*args, **kwargs)
 
     def calibrate_policy(self, *args: Any, **kwargs: Any) -> None:
-        """Take from samples what the two-pass policy alone is calibrated on, as `calibrate`."""
+        """Take from samples what the two-pass policy alone is calibrated on, as `calibrate`, scales having been."""
         if self._needs_recording or self._reads_logits:
             self.consumers = self.recorded(self.model, args, kwargs)
-        self.criteria = calibrated(self.model, self.rules, self.consumers, args, kwargs, self.seed)
+        self.criteria = calibrated(self.model, self.rules, self.consumers, args, kwargs, self.seed, self.calibrations)
 
     def recorded(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Consumer]:
         """Make the recording pass of a module on its arguments, and return the consumers of all Ops known by then."""

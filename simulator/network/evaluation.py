@@ -133,15 +133,15 @@ def evaluate(
         if scales or policy:
             given = data if calibration is None else Batches(calibration)
             first, buffers = given.head(CALIBRATION_SAMPLES), Buffers(model)
-            if policy:
-                own = (first if calibration is None else given.head(_batch_size(consumers))).copy()
-                with buffers:
-                    passes["two_pass"].emulation.calibrate_policy(*own.args, **own.kwargs)
+            head = (first if calibration is None or not policy else given.head(_batch_size(consumers))).copy()
             if scales:
                 for part in first.parts(size) if calibration is None else given.parts(size):
                     own = part.copy()
                     with buffers:
                         passes["exact"].emulation.calibrate(*own.args, **own.kwargs)
+            if policy:
+                with buffers:
+                    passes["two_pass"].emulation.calibrate_policy(*head.args, **head.kwargs)
         for part in data.parts(size):
             # First torch's own run: what it cannot take is no fault of the emulation.
             unemulated = plain.forward(part, done)

@@ -172,14 +172,7 @@ def _in_passes(
         if criterion is not None and isinstance(criterion.score, Sensitivity):
             criterion = replace(criterion, score=criterion.score.part(block.gemm, op.n))
         gemm, rows, a, b, c = _with_ready_b(block, low, ready) if same else block
-        scale: Any
-        shift: Any
-        scale, shift = (1.0, 0.0) if consumer.affine is None else (op.columns(x, gemm) for x in consumer.affine)
-        if scaled is not None:
-            # The score is that of what the activation sees: scaled, with the addend, then normalised.
-            addend = op.addend_of(block)
-            shift = shift if addend is None else scale * addend + shift
-            scale = scale * (_left(scaled, block, 0) * _right(scaled, block, 0))
+        scale, shift = affine_of(op, block, consumer, scaled)
         r = ladder(
             a, b, units, activation=consumer.activation, c=c, seed=place.seed, threads=place.threads,
             criterion=criterion, scale=scale, shift=shift, site=place.site, first_row=place.row(op, block),
@@ -187,12 +180,31 @@ def _in_passes(
             logits=consumer.logits_of(op, block) if criterion is not None and criterion.score in OF_LOGITS else None,
             account=place.accounts.setdefault(0 if op.batched else gemm, Account()),
         )  # fmt: skip
-        y = r.output if scaled is None else _with_addend(_unscaled(r.output, scaled, block, 0), op, block)
-        out[gemm, rows] = y
+        out[gemm, rows] = r.output if scaled is None else outputs_of(r.output, op, block, scaled)
         for own, computed in zip(flags, r.computed, strict=True):
             own[gemm, rows] = computed
         overflows += int(np.count_nonzero(r.saturated))
     return Outcome(out, overflows, flags)
+
+
+def affine_of(op: Op, block: Block, consumer: Consumer, scaled: Scaled | None) -> tuple[Any, Any]:
+    """Return scale and shift from the sums of a block to what its activation gets, as they broadcast to these.
+
+    With scaled operands the sums are multiplied by the scales and have the addend before they are normalised.
+    """
+    scale: Any
+    shift: Any
+    scale, shift = (1.0, 0.0) if consumer.affine is None else (op.columns(x, block.gemm) for x in consumer.affine)
+    if scaled is None:
+        return scale, shift
+    addend = op.addend_of(block)
+    shift = shift if addend is None else scale * addend + shift
+    return scale * (_left(scaled, block, 0) * _right(scaled, block, 0)), shift
+
+
+def outputs_of(sums: NDArray[Any], op: Op, block: Block, scaled: Scaled) -> NDArray[Any]:
+    """Return the outputs of a block from the sums of its scaled operands, float32."""
+    return _with_addend(_unscaled(sums, scaled, block, 0), op, block)
 
 
 def _sums(op: Op, spec: MacSpec, place: Place, block: Block, part: int = 0) -> Accumulation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +120,7 @@ class Calibration:
         return [_cells(part, kept) for part in _blocks(op.operands[0], axes.inner, self.scaling)]
 
 
-def scaled(op: Op, arithmetic: Arithmetic, calibrations: dict[str, Calibration], keep: Keep) -> Scaled:
+def scaled(op: Op, arithmetic: Arithmetic, calibrations: Mapping[str, Calibration], keep: Keep) -> Scaled:
     """Divide the operands of an Op by their scales.
 
     Args:

@@ -102,6 +102,47 @@ def test_groups_and_stacks_have_effects_of_their_own():
     assert sum(layer.recomputed_outputs for layer in run.result.layers) > 0
 
 
+@pytest.mark.parametrize("when", ["dynamic", "calibrated"])
+def test_the_errors_of_scaled_operands_are_those_behind_their_scales(when):
+    """By hand: operands over powers of two that put the largest at most at 2, sums times these, bias in float32."""
+    model, x = network(nn.Linear(50, 20), nn.ReLU(), nn.Linear(20, 3)), 1e-3 * rand(64, 50)
+    rule = {"activations": {"per": "tensor", "to": 2.0, "when": when}, "weights": {"per": "channel", "to": 2.0}}
+    run = Emulation(model, machine(budget=None, over="layer"), {"0": rule})
+    run.calibrate(x)
+    score = run.criteria["0"].score
+    w, b = model[0].weight.detach().numpy().T, model[0].bias.detach().numpy()
+    scale, scales = (np.exp2(np.ceil(np.log2(np.abs(m).max(axis) / 2))) for m, axis in ((x.numpy(), None), (w, 0)))
+    sums = [
+        simulator.matmul(x.numpy() / scale, w / scales, spec).astype(np.float64) * scale * scales + b
+        for spec in (NPU.mac.low.spec, "fp8_e4m3/sat -> exact(fp32)")
+    ]
+    bins, errors = np.searchsorted(score.edges, sums[0]), sums[0] - sums[1]
+    np.testing.assert_allclose(score.edges, np.quantile(sums[0], np.arange(1, 64) / 64), rtol=1e-12)
+    for i in (0, 7, len(score.edges)):
+        np.testing.assert_allclose(score.errors[i], np.sqrt(np.mean(errors[bins == i] ** 2)), rtol=1e-12)
+    with run, torch.no_grad():
+        model(x)
+    assert 0 < run.result.layers[0].recomputed_outputs < 64 * 20
+
+
+def test_with_scaled_operands_a_budget_of_the_network_goes_where_it_helps(digits):
+    """Images a thousand times too dark for fp8, which scales bring back."""
+    x, y, calibration = digits
+    model = bundled.load("mlp")
+    with torch.no_grad():
+        model.fc1.weight *= 1024
+    errors, scale = {}, {"per": "tensor", "to": 2.0}  # which leaves the sums room in fp8
+    for score in ("random", "kappa_prime", "sensitivity"):
+        rules = {"fc1": {"activations": scale | {"when": "calibrated"}, "weights": scale}}
+        found = simulator.evaluate(
+            model, machine(score, 0.2), x / 1024, y, layers=rules, calibration=calibration / 1024
+        )
+        share = sum(layer.recomputed_macs for layer in found.layers) / sum(layer.macs for layer in found.layers)
+        assert 0.15 < share <= 0.2
+        errors[score] = found.forward_error["two_pass"]
+    assert errors["sensitivity"] < 0.7 * min(errors["random"], errors["kappa_prime"])
+
+
 def test_inputs_that_are_no_floats_leave_gradients_to_the_parameters():
     torch.manual_seed(2)
     model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1)).requires_grad_(False)
@@ -161,9 +202,6 @@ def test_emulate_wants_samples_first():
 
 def test_what_cannot_be_calibrated_is_refused():
     model, x = network(nn.Linear(6, 9)), rand(20, 6)
-    scaled = Emulation(model, machine(), {"0": {"activations": {"per": "tensor"}}})
-    with pytest.raises(InputError, match=r"layers: 0: got scaled operands with policy.score: sensitivity"):
-        scaled.calibrate(x)
     own = Emulation(model, machine(), {"0": {"policy": {"budget": 0.5}}})
     with pytest.raises(InputError, match=r"layers: 0: got a budget of its own with policy.budget_over: network"):
         own.calibrate(x)
