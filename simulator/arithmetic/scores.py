@@ -216,13 +216,8 @@ def _lamp(seen: Seen) -> Values:
     """
     if seen.logits is None:
         return _kappa_prime(seen)
-    factor, addend = seen.logits
     with np.errstate(over="ignore", invalid="ignore"):
-        z = seen.v * factor + addend
-        masked = np.broadcast_to(seen.masked, z.shape)
-        z = np.where(masked, -np.inf, z)
-        y = np.exp(z - z.max(axis=1, keepdims=True))
-        y /= y.sum(axis=1, keepdims=True)
+        y, masked = _softmax(seen, *seen.logits)
         order = np.argsort(np.where(masked, np.inf, -y), axis=1, kind="stable")
         ranked = np.take_along_axis(y, order, axis=1)
         before = np.cumsum(ranked, axis=1) - ranked
@@ -230,6 +225,31 @@ def _lamp(seen: Seen) -> Values:
         found = np.empty_like(y)
         np.put_along_axis(found, order, 2.0 - before - 2.0 * least, axis=1)
     return np.where(masked, 0.0, found)
+
+
+def _lamp_absolute(seen: Seen) -> Values:
+    """2 y (1 - y) times a bound of the numerator of a logit, y its probability: the effect of its error on the row.
+
+    To first order an error e of one logit changes the probabilities of its row by 2 y (1 - y) |e| in all, and e is at
+    most the numerator times gamma_m(u). Masked keys have 0; what no softmax reads has kappa'.
+    """
+    if seen.logits is None:
+        return _kappa_prime(seen)
+    assert seen.product is not None
+    factor, addend = seen.logits
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, masked = _softmax(seen, factor, addend)
+        found = 2.0 * y * (1.0 - y) * abs(factor) * seen.mapped(_norm2(seen.product, seen.rows))
+    return np.where(masked, 0.0, found)
+
+
+def _softmax(seen: Seen, factor: float, addend: Any) -> tuple[Values, NDArray[np.bool_]]:
+    """Return the probabilities of logits, and which of these are masked."""
+    z = seen.v * factor + addend
+    masked = np.broadcast_to(seen.masked, z.shape)
+    z = np.where(masked, -np.inf, z)
+    y = np.exp(z - z.max(axis=1, keepdims=True))
+    return y / y.sum(axis=1, keepdims=True), masked
 
 
 def _random(seen: Seen) -> Values:
@@ -263,9 +283,10 @@ SCORES: Mapping[str, Score] = {
     "largest": _largest,
     "smallest": _smallest,
     "lamp": _lamp,
+    "lamp_absolute": _lamp_absolute,
 }
 # Those that look at what a softmax reads, masks and all.
-OF_LOGITS = frozenset({"lamp"})
+OF_LOGITS = frozenset({"lamp", "lamp_absolute"})
 _registered: dict[str, Score] = {}
 
 

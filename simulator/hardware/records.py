@@ -296,6 +296,7 @@ SIDE_METRICS = {
     "largest": ("output",),
     "smallest": ("output",),
     "lamp": ("output",),
+    "lamp_absolute": ("norm_bound",),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from formats import FixedFormat
+from simulator.arithmetic.scores import OF_LOGITS
 
 from .ops import FORWARD
 
@@ -33,7 +34,7 @@ def _of_rules(run: Emulation) -> list[str]:
             continue
         criterion = run.rules.forward(tally.name).criterion
         note = consumer.note
-        if criterion is not None and criterion.score == "lamp":
+        if criterion is not None and criterion.score in OF_LOGITS:
             note = "" if consumer.logits is not None else "no softmax over its columns reads it; scored by kappa_prime"
         if note:
             names.setdefault(note, []).append(tally.name)

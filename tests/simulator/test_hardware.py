@@ -235,7 +235,7 @@ REFUSALS = [
     ("tolerance: 0.5", "tolerance: 1.0e+400", "53:14: policy.tolerance: got '1.0e+400'; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("tolerance: 0.5", "tolerance: .nan", "53:14: policy.tolerance: got nan; expected a plain number >= 0, or .inf; write e.g. 0.5"),
     ("tolerance: 0.5", "tolerance: '0.5'", "53:14: policy.tolerance: got '0.5'; expected a plain number >= 0, or .inf; write e.g. 0.5"),
-    ("score: kappa_prime", "score: kappa_exact", "51:10: policy.score: got 'kappa_exact'; expected one of kappa_prime, kappa_full, norm1, norm2, norm_inf, random, sensitivity, largest, smallest, lamp; write e.g. kappa_prime"),
+    ("score: kappa_prime", "score: kappa_exact", "51:10: policy.score: got 'kappa_exact'; expected one of kappa_prime, kappa_full, norm1, norm2, norm_inf, random, sensitivity, largest, smallest, lamp, lamp_absolute; write e.g. kappa_prime"),
     ("side_metric: output", "side_metric: abs_sum", "52:16: policy.side_metric: got abs_sum with policy.score: kappa_prime, which is computed with output or norm_bound; expected output or norm_bound, or policy.score: kappa_full; change one of the two"),
     ("score: kappa_prime", "score: norm2", "52:16: policy.side_metric: got output with policy.score: norm2, which is computed with norm_bound; expected norm_bound, or policy.score: kappa_prime or random or sensitivity or largest or smallest or lamp; change one of the two"),
     ("side_metric: output", "side_metric: output\n  side_format: fp16", "53:16: policy.side_format: got fp16 with policy.side_metric: output, which keeps no running sum; expected none; remove it"),

@@ -262,6 +262,24 @@ def test_lamp_takes_what_is_no_softmax_by_kappa_prime_and_nan_as_it_is():
     assert np.isnan(of_softmax[1]).all() and np.isfinite(of_softmax[0]).all()
 
 
+@pytest.mark.parametrize("factor", [1.0, -0.25])
+def test_lamp_absolute_bounds_what_the_error_of_one_logit_does_to_its_row(factor):
+    """Against a softmax with one logit moved: what all its probabilities change by, for a millionth of N."""
+    rng = np.random.default_rng(13)
+    a, b, c = rng.normal(size=(6, 16)), rng.normal(size=(16, 6)), rng.normal(size=(6, 6))
+    addend = np.where(np.arange(6) > np.arange(6)[:, None], -np.inf, rng.normal(size=(6, 6)))
+    rule = Criterion(math.inf, "lamp_absolute")
+    found = simulator.two_pass(a, b, "exact(fp64)", "exact(fp64)", c=c, criterion=rule, logits=(factor, addend))
+    bound = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=0) + np.abs(c)
+    for row in range(6):
+        for key in range(6):
+            moved = (found.output[row] + 1e-6 * bound[row] * (np.arange(6) == key)) * factor + addend[row]
+            before = found.output[row] * factor + addend[row]
+            y, after = (np.exp(z) / np.exp(z).sum() for z in (before, moved))
+            assert found.scores[row, key] == pytest.approx(np.abs(after - y).sum() * 1e6, rel=1e-3, abs=1e-7)
+    assert (found.scores[np.isinf(addend)] == 0).all() and (found.scores[1:, 0] > 0).all()
+
+
 def test_what_is_masked_is_kept_though_it_is_infinite_or_overflows():
     rng = np.random.default_rng(12)
     a, b = 20 * rng.normal(size=(8, 16)), rng.normal(size=(16, 8))
