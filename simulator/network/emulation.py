@@ -49,7 +49,7 @@ class Emulation:
     Gradients flow through it: the products of the backward pass are those of torch's formulas, computed on the machine
     like those of the forward pass, of a layer in two passes by the high one. Where the score needs to know what
     consumes a layer, or a batch normalisation is to be folded, the first forward pass begins with one of its first
-    sample in torch's own arithmetic (the recording pass), in which the user's hooks run too. For the score lamp every
+    sample in torch's own arithmetic (the recording pass), in which the user's hooks run too. For scores of logits every
     pass does, with all of its samples, whose masks are looked at.
 
     Args:
