@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .cost import estimate
     from .hardware import load_hardware
     from .network import emulate, evaluate
+    from .network.static_plan import static_plan
 
 # Public names that few runs need, or behind heavier imports: pydantic for machines, torch for networks.
 _LAZY = {
@@ -57,11 +58,13 @@ _LAZY = {
     "load_hardware": "simulator.hardware",
     "emulate": "simulator.network",
     "evaluate": "simulator.network",
+    "static_plan": "simulator.network.static_plan",
 }
 
 __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputError", "Interleave", "Kahan", "Late",
            "MacSpec", "Neumaier", "Reverse", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "evaluate",
-           "explain", "ladder", "load_hardware", "mac", "matmul", "names_of", "presets", "two_pass"]  # fmt: skip
+           "explain", "ladder", "load_hardware", "mac", "matmul", "names_of", "presets", "static_plan",
+           "two_pass"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

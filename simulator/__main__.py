@@ -369,6 +369,12 @@ def make_plan(
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for it.")] = None,
     data: Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y.")] = None,
     samples: Annotated[int, typer.Option(metavar="N", help="Calibrate on the first N samples.")] = 128,
+    check: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Compare the plan with flags by the same rule, on the N samples behind them."
+        ),
+    ] = 0,
     budget: Annotated[float | None, typer.Option(metavar="F", help="Largest share of the MACs that are high.")] = None,
     over: Annotated[
         Literal["network", "layer"], typer.Option(help="What the budget is a share of: all MACs, or each layer's.")
@@ -387,15 +393,15 @@ def make_plan(
     from .commands import plan
     from .explore.work import Inputs
     from .report import to_a_reader
-    from .studies.planning import plan_for
+    from .studies.planning import agreement_with_policy, plan_for
 
-    found = plan_for(
-        hw, Inputs(model, weights, data, samples, seed), budget=budget, over=over, quantile=quantile,
-        tolerance=tolerance,
-    )  # fmt: skip
+    inputs = Inputs(model, weights, data, samples, seed)
+    rule = {"budget": budget, "over": over, "quantile": quantile, "tolerance": tolerance}
+    found = plan_for(hw, inputs, **rule)
+    checks = agreement_with_policy(hw, inputs, found, check, **rule) if check > 0 else []
     plan.write(found, out)
     with to_a_reader():
-        plan.show(found, out)
+        plan.show(found, out, checks)
 
 
 studies = typer.Typer(rich_markup_mode=None, no_args_is_help=True)

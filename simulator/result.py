@@ -127,6 +127,8 @@ class LayerResult:
         traffic_bits: bits moved by memory level: dram, and NAME_reads and NAME_writes of each on-chip level; empty
             where nothing prices the layer.
         pass_outputs: outputs that each pass after the first computed, by the name of its mode; empty without one.
+        planned: "low" or "high" of the columns to which a static plan gives that MAC, of which n counts these; else
+            empty.
         flagged_outputs, flagged_macs: outputs flagged for a pass after the first, and those times k.
     """
 
@@ -165,12 +167,19 @@ class LayerResult:
     traffic_bits: Mapping[str, int] = field(default_factory=dict)
     rms_error: float | None = None
     pass_outputs: Mapping[str, int] = field(default_factory=dict)
+    planned: str = ""
     flagged_outputs: int = field(init=False)
     flagged_macs: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flagged_outputs", self.recomputed_outputs)
         object.__setattr__(self, "flagged_macs", self.recomputed_macs)
+
+    @property
+    def title(self) -> str:
+        """Its name, with the phase where that is not forward and what a static plan made of it."""
+        phase = () if self.phase == "forward" else (self.phase,)
+        return ", ".join((self.name, *phase, *((f"{self.planned} columns",) if self.planned else ())))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ class Ready(NamedTuple):
         """K and N."""
         return self.values.shape
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> Ready:
+        """Return some of its columns, (N,), as they are beside all others, with which they may share a scale."""
+        values = self.values[:, chosen]
+        return Ready(values, self.use, engine.profile(values.T))
+
 
 def make_ready(b: NDArray[Any], use: Use | None) -> Ready:
     """Quantise an operand b (K, N), not stochastically, which would take the place of the product in the result."""

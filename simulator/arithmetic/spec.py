@@ -55,6 +55,12 @@ class MacSpec:
                 )
 
     @property
+    def stochastic(self) -> bool:
+        """Whether a rounding takes a random word, which depends on where its output lies in the whole result."""
+        every = (*uses(self.accumulator), *(self.operands or ()), *([self.output] if self.output else []))
+        return any(use.mode.stochastic for use in every)
+
+    @property
     def result(self) -> Use:
         """Use of the values that come out."""
         return self.output or result_use(self.accumulator)

@@ -99,7 +99,7 @@ def _layer_table(found: Comparison) -> Table:
         cycles, energy, error = (layer.figures[name] for name in ("cycles", "energy_j", "median_rel_error"))
         shape = f"{layer.m}×{layer.n}×{layer.k}"
         table.add_row(
-            shorten(layer.name, 16) + ("" if layer.phase == "forward" else f", {layer.phase}"),
+            shorten(layer.name, 16) + layer.title.removeprefix(layer.name),
             shape if layer.gemms == 1 else f"{layer.gemms} of {shape}",
             short_count(cycles.a), short_count(cycles.b), significant(cycles.ratio),
             quantity(energy.a, "J"), quantity(energy.b, "J"), significant(energy.ratio),

@@ -29,11 +29,12 @@ class LayerPair:
     """A layer as each machine runs it.
 
     Args:
-        name, phase, op, m, n, k, gemms: as in LayerResult. figures: by field of LayerResult, and flagged, the share
-            of its MACs that are those of flagged outputs.
+        name, title, phase, op, m, n, k, gemms: as in LayerResult. figures: by field of LayerResult, and flagged, the
+            share of its MACs that are those of flagged outputs.
     """
 
     name: str
+    title: str
     phase: str
     op: str
     m: int
@@ -150,7 +151,7 @@ def _figures(runs: tuple[RunResult, RunResult], modes: tuple[str, str]) -> dict[
 
 
 def _layers(runs: tuple[RunResult, RunResult]) -> tuple[LayerPair, ...]:
-    a, b = ({(layer.name, layer.phase): layer for layer in one.layers} for one in runs)
+    a, b = ({layer.title: layer for layer in one.layers} for one in runs)
     pairs = []
     for at in dict.fromkeys((*a, *b)):
         of = a.get(at), b.get(at)
@@ -158,5 +159,5 @@ def _layers(runs: tuple[RunResult, RunResult]) -> tuple[LayerPair, ...]:
         assert one is not None
         figures = {name: _pair(*(None if layer is None else getattr(layer, name) for layer in of)) for name in OF_LAYER}
         figures["flagged"] = _pair(*(None if layer is None else flagged_share([layer]) for layer in of))
-        pairs.append(LayerPair(one.name, one.phase, one.op, one.m, one.n, one.k, one.gemms, figures))
+        pairs.append(LayerPair(one.name, one.title, one.phase, one.op, one.m, one.n, one.k, one.gemms, figures))
     return tuple(pairs)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
-from simulator.hardware.static_plan import StaticPlan
+from simulator.hardware.static_plan import Agreement, StaticPlan
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import percent, printable
+
+_LEGEND = "Precision: share of high outputs that are flagged. Recall: share of flagged outputs that are high."
 
 
 def write(plan: StaticPlan, out: str) -> None:
@@ -21,13 +25,18 @@ def write(plan: StaticPlan, out: str) -> None:
     write_file(Path(out), plan.to_json())
 
 
-def show(plan: StaticPlan, out: str) -> None:
-    """Print how many columns of each layer are high."""
+def show(plan: StaticPlan, out: str, checks: Sequence[Agreement]) -> None:
+    """Print how many columns of each layer are high, and how they agree with flags, where that was looked at."""
+    by_layer = {one.layer: one for one in checks}
     table = Table(box=None, pad_edge=False)
     table.add_column("layer")
-    for heading in ("columns", "high", "share"):
+    for heading in ("columns", "high", "share", *(("flagged", "precision", "recall") if checks else ())):
         table.add_column(heading, justify="right")
     for name, one in plan.layers.items():
         share = percent(len(one.high) / one.columns)
-        table.add_row(printable(name), f"{one.columns:,}", f"{len(one.high):,}", share)
-    print_view(standard_output(), f"{printable(out)}: {printable(plan.made_by)}", table)
+        row = [printable(name), f"{one.columns:,}", f"{len(one.high):,}", share]
+        if (check := by_layer.get(name)) is not None:
+            row += [percent(check.flagged / check.outputs), percent(check.precision), percent(check.recall)]
+        table.add_row(*row)
+    note = [Text(_LEGEND, style="dim")] if checks else []
+    print_view(standard_output(), f"{printable(out)}: {printable(plan.made_by)}", table, *note)

@@ -10,7 +10,7 @@ layers then shares out a budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +34,7 @@ from .outputs import output_of
 from .rules import Arithmetic, Rules, exact_unit
 from .scaled import Calibration, Scaled, scaled
 from .tap import Tap
+from .weights import Weights
 
 _BINS = 64
 _PROBES = 8
@@ -49,7 +50,8 @@ class Scored:
 
     Args:
         criterion: of its two passes, in the end with the score that samples have made. activation: what consumes it.
-        macs: K of an output. n, gemms: columns of a product, and products. outputs: how many there were.
+        macs: K of an output. n, gemms: columns of a product, and products. batched: whether these count samples.
+        outputs: how many there were.
         v, errors, scores: of the rows that are kept, (rows, N) each, and v with the number of its product.
         slopes: sum over all rows of phi'(v)**2, by column. gradients: mean over probes of the sums of (d/dv)**2.
     """
@@ -59,6 +61,7 @@ class Scored:
     macs: int
     n: int
     gemms: int
+    batched: bool
     outputs: int = 0
     v: list[tuple[int, NDArray[np.float64]]] = field(default_factory=list)
     errors: list[NDArray[np.float64]] = field(default_factory=list)
@@ -86,9 +89,20 @@ class Scored:
         with np.errstate(divide="ignore", invalid="ignore"):
             effect = np.sqrt(np.where(self.slopes > 0, self.gradients / self.slopes, 0.0))
         found = Sensitivity(edges, np.sqrt(squares), np.atleast_1d(effect), self.macs)
-        if found.effect.size != self.gemms * self.n:  # of a stack, whose columns are places
-            return found
-        return replace(found, columns=self._columns(found))
+        return found if self.batched else replace(found, columns=self._columns(found))
+
+    def by_column(self, statistic: Callable[[NDArray[np.float64]], Any]) -> NDArray[np.float64]:
+        """Return what a statistic of the scores (any number,) says of each column, or of all of a stack of products.
+
+        NaN counts as infinite.
+        """
+        scores = [np.where(np.isnan(found), np.inf, found) for found in self.scores]
+        if self.batched:
+            return np.array([statistic(np.concatenate([found.ravel() for found in scores]))])
+        by_gemm: dict[int, list[NDArray[np.float64]]] = {gemm: [] for gemm in range(self.gemms)}
+        for (gemm, _), found in zip(self.v, scores, strict=True):
+            by_gemm[gemm].append(found)
+        return np.array([statistic(column) for parts in by_gemm.values() for column in np.concatenate(parts).T])
 
     def _columns(self, score: Sensitivity) -> NDArray[np.float64]:
         """Return the rms error behind the activation of each column over what the bins of v let expect."""
@@ -141,15 +155,20 @@ def scored(
         InputError: a layer of which the scales are calibrated was not.
     """
     layers: dict[str, Scored] = {}
+    weights = Weights(model)
+    weights.look()
 
     def execute(op: Op) -> Tensor | None:
+        weights.unstack(op)
         if op.phase == INPUT_GRADIENT and op.name in layers:
             layers[op.name].gradients += _squares(op) / _PROBES
         arithmetic = rules.arithmetic(op) if op.phase == FORWARD and op.macs else None
         if arithmetic is None or arithmetic.criterion is None or arithmetic.low is None:
             return None
         consumer = consumers.get(op.name, Consumer())
-        layer = layers.setdefault(op.name, Scored(arithmetic.criterion, consumer.activation, op.k, op.n, op.gemms))
+        layer = layers.setdefault(
+            op.name, Scored(arithmetic.criterion, consumer.activation, op.k, op.n, op.gemms, op.batched)
+        )
         divided = None
         if arithmetic.scaled:
             divided = scaled(op, arithmetic, calibrations or {}, lambda what, find: find())

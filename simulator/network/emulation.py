@@ -21,7 +21,6 @@ from simulator.arithmetic.scores import OF_LOGITS
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
-from simulator.hardware.static_plan import StaticPlan
 from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT, RunResult
 
 from . import vector
@@ -32,7 +31,7 @@ from .folding import Folding, folded
 from .limits import check_fits
 from .operations import Operations
 from .ops import FORWARD, Op
-from .planned import check_network, planned_columns
+from .planned import Planned, check_network, planned
 from .record import run_record
 from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
@@ -58,7 +57,8 @@ class Emulation:
             fits.
         default: mode of all layers of which no rule says one; None for the machine's policy.
         observers: called after each emulated Op with (op, outputs of shape (gemms, M, N), tally of the layer); the
-            network goes on with these outputs and may change them, so an observer copies what it keeps.
+            network goes on with these outputs and may change them, so an observer copies what it keeps. With a static
+            plan they are called for each part, see tally.columns.
         seed: key of stochastic roundings. threads: at most so many; None for all processors.
         consumers: of a recording pass made before; None to make one at the first forward pass.
         calibrations: of an earlier emulation of the model with the same rules.
@@ -105,9 +105,9 @@ class Emulation:
         self.samples = 0
         self.calibrations = {} if calibrations is None else calibrations
         self.criteria = dict(criteria or {})
-        self._plan = None if machine.policy is None else machine.policy.plan
-        if self._plan is not None:
-            check_network(self._plan, model)
+        self.plan = None if machine.policy is None else machine.policy.plan
+        if self.plan is not None:
+            check_network(self.plan, model)
         self._weights, self._shared = weights or Weights(model), weights is not None
         self.operations = Operations(self._weights.has, lambda path: self.rules.vector(path).format)
         self._folding = Folding()
@@ -213,8 +213,7 @@ class Emulation:
         if op.macs == 0:
             return None
         forward = op.phase == FORWARD
-        if op.batched and op.gemms == 1 and self._weights.holds(op.operands[1]):
-            op.batched = False  # einsum makes a stack of one of what is a layer, whose rows count samples
+        self._weights.unstack(op)
         arithmetic = self.rules.arithmetic(op)
         if forward and self._is_calibrated(arithmetic):
             if op.name not in self.criteria:
@@ -227,63 +226,61 @@ class Emulation:
         # Once as the unit gives them, once as the network wants them.
         check_fits(f"{op.name}: outputs {op.gemms} x ({op.m}, {op.n})", op.gemms * op.m * op.n, 16)
         if arithmetic.low is None:
-            self.tallies.of(op, arithmetic, consumer).add(op, 0, ())
+            self.tallies.of(op, arithmetic, consumer).add(op, op.gemm, 0, ())
             return None
         affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable else None
         computed = op
         if affine is not None:
             computed, consumer = folded(op, affine), replace(consumer, normalisation=None)
         scale = b"" if affine is None else affine[0].tobytes()  # that the weights have beside their own values
-        if forward and self._plan is not None and arithmetic.high is not None:
-            out = self._by_plan(self._plan, op, computed, arithmetic, consumer, scale)
-        else:
-            out = self._product(op, computed, arithmetic, consumer, scale)
+        parts: list[Planned | None] = [None]
+        if forward and self.plan is not None and arithmetic.high is not None:
+            parts = list(planned(self.plan, op))
+        out, tallies = self._products(op, computed, arithmetic, consumer, scale, parts)
+        for tally in tallies:
+            for observe in self.observers:
+                observe(op, out, tally)
         self._folds = affine
         return op.tensor(out)
 
-    def _by_plan(
-        self, plan: StaticPlan, op: Op, computed: Op, arithmetic: Arithmetic, consumer: Consumer, scale: bytes
-    ) -> NDArray[Any]:
-        """Compute an Op by a static plan: each column in one pass, on the unit that the plan gives it."""
-        high = planned_columns(plan, op)
-        out: NDArray[Any] | None = None
-        for label, chosen in (("low", ~high), ("high", high)):
-            if not chosen.any():
-                continue
-            one = replace(
-                arithmetic, label=label if arithmetic.label == "two_pass" else arithmetic.label,
-                low=getattr(arithmetic, label), high=None, criterion=None,
-            )  # fmt: skip
-            if chosen.all():
-                return self._product(op, computed, one, consumer, scale)
-            found = self._product(op.of_columns(chosen), computed.of_columns(chosen), one, consumer, scale)
-            if out is None:
-                out = np.empty((op.gemms, op.m, op.n), found.dtype)
-            if found.dtype != out.dtype:
-                out = out.astype(np.result_type(out, found))
-            out[..., chosen] = found
-        assert out is not None
-        return out
+    def _products(
+        self,
+        op: Op,
+        computed: Op,
+        arithmetic: Arithmetic,
+        consumer: Consumer,
+        scale: bytes,
+        parts: list[Planned | None],
+    ) -> tuple[NDArray[Any], list[LayerTally]]:
+        """Compute an Op, by a static plan in several parts, and count it; return its outputs and its tallies.
 
-    def _product(self, op: Op, computed: Op, arithmetic: Arithmetic, consumer: Consumer, scale: bytes) -> NDArray[Any]:
-        """Compute an Op, or some of its columns, and count it; `computed` has what is folded into its weights."""
+        Args:
+            computed: with what is folded into its weights. scale: which is this, in bytes.
+        """
         assert arithmetic.low is not None
-        tally = self.tallies.of(op, arithmetic, consumer)
         divided = None
         if arithmetic.scaled:
             divided = scaled(
                 computed, arithmetic, self.calibrations,
                 lambda what, find: self._weights.keep(op.operands[1], (what, scale), find),
             )  # fmt: skip
-        place = Place(self.seed, tally.site, tally.rows, self.threads, tally.accounts)
-        ready = self._make_ready(op, arithmetic, scale)
-        out, overflows, flags = execute(computed, arithmetic, consumer, place, divided, ready)
-        counts = self.machine.mac.zero_gating and tally.label in PRICED_MODES
-        zeros = zeros_of(computed, arithmetic.low, place, divided, ready) if counts else 0
-        tally.add(op, overflows, flags, zeros)
-        for observe in self.observers:
-            observe(op, out, tally)
-        return out
+        out: NDArray[Any] | None = None
+        tallies = []
+        for part in parts:
+            own = arithmetic if part is None else arithmetic.in_one_pass(part.mode)
+            assert own.low is not None
+            tally = self.tallies.of(op, own, consumer, part)
+            tallies.append(tally)
+            columns = None if part is None else part.columns
+            place = Place(self.seed, tally.site, tally.rows, self.threads, tally.accounts)
+            ready = self._make_ready(op, own, scale)
+            found, overflows, flags = execute(computed, own, consumer, place, divided, ready, columns)
+            counts = self.machine.mac.zero_gating and tally.label in PRICED_MODES
+            zeros = zeros_of(computed, own.low, place, divided, ready, columns) if counts else 0
+            tally.add(op, op.gemm if part is None else part.gemm, overflows, flags, zeros)
+            out = found if out is None or columns is None else np.where(columns[:, None], found, out)
+        assert out is not None
+        return out, tallies
 
     def _make_ready(self, op: Op, arithmetic: Arithmetic, scale: bytes) -> MakeReady:
         """Return what makes operand b of an Op ready, once as long as the weights that it is made of stay the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -30,7 +30,8 @@ class Outcome(NamedTuple):
     """What an Op gave.
 
     Args:
-        outputs: (gemms, M, N). overflows: outputs with an overflow in the first pass.
+        outputs: (gemms, M, N), 0 in columns that were not asked for. overflows: outputs with an overflow in the first
+            pass.
         flags: of each pass after the first, (gemms, M, N): what it computed.
     """
 
@@ -67,8 +68,19 @@ class Place:
 MakeReady = Callable[[NDArray[Any], int, int, Use], Ready]
 
 
+# Some columns of an Op's products, (gemms, N), None for all; and those of a block, (N,) or the slice of all.
+Columns = NDArray[np.bool_] | None
+Chosen = NDArray[np.bool_] | slice
+
+
 def execute(
-    op: Op, arithmetic: Arithmetic, consumer: Consumer, place: Place, scaled: Scaled | None, ready: MakeReady
+    op: Op,
+    arithmetic: Arithmetic,
+    consumer: Consumer,
+    place: Place,
+    scaled: Scaled | None,
+    ready: MakeReady,
+    columns: Columns = None,
 ) -> Outcome:
     """Compute an Op.
 
@@ -76,29 +88,55 @@ def execute(
         arithmetic: with a MAC. consumer: what the score of a second pass looks at.
         scaled: the same Op with its operands over their scales, or None.
         ready: makes an operand ready that has a format, or finds it ready from an earlier time.
+        columns: that are computed, of an Op in one pass; each has the bits that it has beside all others.
     """
     assert arithmetic.low is not None
     if arithmetic.high is not None:
+        assert columns is None
         return _in_passes(op, arithmetic, consumer, place, scaled, ready)
     spec = op.on(arithmetic.low)
     if scaled is None:
-        return _one_pass(op, spec, place, ready)
-    return _by_parts(op, spec, place, scaled, ready)
+        return _one_pass(op, spec, place, ready, columns)
+    return _by_parts(op, spec, place, scaled, ready, columns)
 
 
-def zeros_of(op: Op, spec: MacSpec, place: Place, scaled: Scaled | None, ready: MakeReady) -> int:
+def zeros_of(
+    op: Op, spec: MacSpec, place: Place, scaled: Scaled | None, ready: MakeReady, columns: Columns = None
+) -> int:
     """Return how many MACs of an Op have a zero operand, as its first pass has quantised them. Exact.
 
     Args:
         spec: of the first pass. The others are those of `execute`.
     """
     spec, zeros = op.on(spec), 0
-    for block in (op if scaled is None else scaled.op).blocks(spec):
+    for block, chosen in _blocks(op if scaled is None else scaled.op, spec, columns):
         for i, part in enumerate((slice(None),) if scaled is None else scaled.parts):
             own = block if scaled is None else _part(block, part)
             prepared = _sums(op, spec, place, _with_ready_b(own._replace(c=None), spec, ready, i), part=i)
-            zeros += zero_macs(prepared.a, prepared.b)
+            zeros += zero_macs(prepared.a, prepared.b[:, chosen])
     return zeros
+
+
+def _blocks(op: Op, spec: MacSpec, columns: Columns) -> Iterator[tuple[Block, Chosen]]:
+    """Yield the blocks in which there are such columns, with what picks these."""
+    for block in op.blocks(spec):
+        if columns is None:
+            yield block, slice(None)
+        elif columns[block.gemm].any():
+            yield block, columns[block.gemm]
+
+
+def _dense(
+    op: Op, spec: MacSpec, place: Place, block: Block, chosen: Chosen, part: int = 0
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Compute columns of a block, whose operand b is ready if it has a format; return outputs and overflows."""
+    if isinstance(chosen, slice) or spec.stochastic:  # a random word is that of a place beside all other columns
+        y, stats = _sums(op, spec, place, block, part).dense("overflows")
+        assert stats is not None
+        return y[:, chosen], stats.overflowed[:, chosen]
+    b = block.b.of_columns(chosen) if isinstance(block.b, Ready) else block.b[:, chosen]
+    c = None if block.c is None else np.broadcast_to(block.c, (block.a.shape[0], op.n))[:, chosen]
+    return _dense(op, spec, place, block._replace(b=b, c=c), slice(None), part)
 
 
 def _part(block: Block, part: slice) -> Block:
@@ -115,17 +153,24 @@ def _with_ready_b(block: Block, spec: MacSpec, ready: MakeReady, part: int = 0) 
     return block._replace(b=ready(block.b, block.gemm, part, use))
 
 
-def _one_pass(op: Op, spec: MacSpec, place: Place, ready: MakeReady) -> Outcome:
-    out = np.empty((op.gemms, op.m, op.n), spec.dtype)
+def _one_pass(op: Op, spec: MacSpec, place: Place, ready: MakeReady, columns: Columns) -> Outcome:
+    out = _room(op, spec.dtype, columns)
     overflows = 0
-    for plain in op.blocks(spec):
+    for plain, chosen in _blocks(op, spec, columns):
         block = _with_ready_b(plain, spec, ready)
         if op.factors == (1.0, 1.0):
-            out[block.gemm, block.rows], stats = _sums(op, spec, place, block).dense("overflows")
+            out[block.gemm, block.rows][:, chosen], overflowed = _dense(op, spec, place, block, chosen)
+            overflows += int(np.count_nonzero(overflowed))
         else:
+            assert columns is None
             out[block.gemm, block.rows], stats = _with_factors(op, spec, place, block)
-        overflows += stats.overflows if stats else 0
+            overflows += stats.overflows if stats else 0
     return Outcome(out, overflows)
+
+
+def _room(op: Op, dtype: np.dtype[Any] | type, columns: Columns) -> NDArray[Any]:
+    """Return an array for the outputs of an Op."""
+    return (np.empty if columns is None else np.zeros)((op.gemms, op.m, op.n), dtype)
 
 
 def _with_factors(op: Op, spec: MacSpec, place: Place, block: Block) -> tuple[NDArray[Any], Stats | None]:
@@ -137,22 +182,21 @@ def _with_factors(op: Op, spec: MacSpec, place: Place, block: Block) -> tuple[ND
     return scaled_sums(spec, block.a, block.b, c, place.threads, key, "overflows", alpha, beta)
 
 
-def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled, ready: MakeReady) -> Outcome:
+def _by_parts(op: Op, spec: MacSpec, place: Place, scaled: Scaled, ready: MakeReady, columns: Columns) -> Outcome:
     """Accumulate each part of K for itself; scales, sums of the parts and the addend are in float32."""
-    out = np.empty((op.gemms, op.m, op.n), np.float32)
+    out = _room(op, np.float32, columns)
     overflows = 0
-    for block in scaled.op.blocks(spec):
+    for block, chosen in _blocks(scaled.op, spec, columns):
         total: NDArray[Any] | None = None
-        flags = np.zeros((block.a.shape[0], op.n), np.bool_)
+        flags = np.zeros((block.a.shape[0], op.n), np.bool_)[:, chosen]
         for i, part in enumerate(scaled.parts):
             own = _with_ready_b(_part(block, part), spec, ready, i)
-            sums, stats = _sums(op, spec, place, own, part=i).dense("overflows")
-            assert stats is not None
-            flags |= stats.overflowed
-            y = _unscaled(sums, scaled, block, i)
+            sums, overflowed = _dense(op, spec, place, own, chosen, part=i)
+            flags |= overflowed
+            y = _unscaled(sums, scaled, block, i, chosen)
             total = y if total is None else total + y
         assert total is not None
-        out[block.gemm, block.rows] = _with_addend(total, op, block)
+        out[block.gemm, block.rows][:, chosen] = _with_addend(total, op, block, chosen)
         overflows += int(np.count_nonzero(flags))
     return Outcome(out, overflows)
 
@@ -216,9 +260,12 @@ def _key(op: Op, place: Place, block: Block, part: int = 0) -> RandomKey:
     return random_key(place.seed, part, 2 * place.site, place.row(op, block), op.n, place.matrix(op, block))
 
 
-def _unscaled(sums: NDArray[Any], scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
+def _unscaled(
+    sums: NDArray[Any], scaled: Scaled, block: Block, part: int, chosen: Chosen = slice(None)
+) -> NDArray[Any]:
+    right = _right(scaled, block, part)
     with np.errstate(all="ignore"):
-        return sums.astype(np.float32) * _left(scaled, block, part) * _right(scaled, block, part)
+        return sums.astype(np.float32) * _left(scaled, block, part) * (right if right.size == 1 else right[chosen])
 
 
 def _left(scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
@@ -232,9 +279,9 @@ def _right(scaled: Scaled, block: Block, part: int) -> NDArray[Any]:
     return right[block.gemm if right.shape[0] > 1 else 0, part if right.shape[1] > 1 else 0]
 
 
-def _with_addend(y: NDArray[Any], op: Op, block: Block) -> NDArray[Any]:
+def _with_addend(y: NDArray[Any], op: Op, block: Block, chosen: Chosen = slice(None)) -> NDArray[Any]:
     alpha, beta = (np.float32(factor) for factor in op.factors)
     addend = op.addend_of(block) if beta else None
     with np.errstate(all="ignore"):
         scaled = y * alpha
-        return scaled if addend is None else scaled + addend.astype(np.float32) * beta
+        return scaled if addend is None else scaled + addend[:, chosen].astype(np.float32) * beta

@@ -19,6 +19,7 @@ _OFTEN = 0.01  # share of a layer's outputs that may overflow before the record 
 def run_notes(run: Emulation) -> Iterator[str]:
     """Yield what is to be said of an emulation so far, beside what its prices rest on."""
     yield from _of_rules(run)
+    yield from _of_plan(run)
     yield from _of_running_sums(run)
     yield from _not_emulated(run)
     yield from _not_priced(run)
@@ -30,7 +31,7 @@ def _of_rules(run: Emulation) -> list[str]:
     names: dict[str, list[str]] = {}
     for tally in run.tallies:
         consumer = run.consumers.get(tally.name)
-        if consumer is None or tally.phase != FORWARD:
+        if consumer is None or tally.phase != FORWARD or tally.planned:
             continue
         criterion = run.rules.forward(tally.name).criterion
         note = consumer.note
@@ -46,6 +47,20 @@ def _of_rules(run: Emulation) -> list[str]:
             for pattern in run.rules.unused()
         ]
     return notes
+
+
+def _of_plan(run: Emulation) -> list[str]:
+    """Return whether a static plan was made for other MACs."""
+    plan, mac = run.plan, run.machine.mac
+    if plan is None or mac.high is None:
+        return []
+    own = str(mac.low.spec), str(mac.high.spec)
+    if plan.units == own:
+        return []
+    return [
+        f"policy.plan: was made for {' and '.join(plan.units)}, and the machine has {' and '.join(own)}, with which "
+        "other columns may deserve the high one"
+    ]
 
 
 def _of_running_sums(run: Emulation) -> list[str]:

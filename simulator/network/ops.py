@@ -18,6 +18,7 @@ from simulator.arithmetic.convolution import Geometry, Rows, as_plain, strips, u
 from simulator.arithmetic.engine import Ready
 from simulator.arithmetic.spec import MacSpec
 from simulator.arithmetic.strips import row_strips
+from simulator.cost import Gemm
 from simulator.errors import InputError
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input gradient", "weight gradient"
@@ -65,7 +66,6 @@ class Op(ABC):
             operand formats is theirs; gradients and what flows through a product with them are values.
         factors: of the products and of the addend, alpha and beta of BLAS.
         step: whether it is one of the products of a recurrent layer.
-        part: which columns of a layer's product these are, (N of the layer,); None for all.
     """
 
     kind: str
@@ -80,7 +80,6 @@ class Op(ABC):
     roles: tuple[int, int] = field(default=(0, 1), init=False)
     factors: tuple[float, float] = field(default=(1.0, 1.0), init=False)
     step: bool = field(default=False, init=False)
-    part: NDArray[np.bool_] | None = field(default=None, init=False)
 
     def on(self, spec: MacSpec) -> MacSpec:
         """Return a unit with its operand formats as this Op's operands have them."""
@@ -93,6 +92,11 @@ class Op(ABC):
     def macs(self) -> int:
         """Multiply-accumulates of one pass."""
         return self.gemms * self.m * self.n * self.k
+
+    @property
+    def gemm(self) -> Gemm:
+        """What is priced."""
+        return Gemm(self.m, self.n, self.k, self.gemms, min(self.operands[0].size, self.gemms * self.m * self.k))
 
     @property
     def summed(self) -> bool:
@@ -132,10 +136,6 @@ class Op(ABC):
     @abstractmethod
     def with_operands(self, a: NDArray[Any], b: NDArray[Any], addend: NDArray[Any] | None) -> Op:
         """Return the same Op with other values: operands of the shapes that `operands` has, and an addend or None."""
-
-    def of_columns(self, chosen: NDArray[np.bool_]) -> Op:
-        """Return the product of some of the columns; only of an Op with one product."""
-        raise NotImplementedError(f"{self.kind}: has no columns of its own")
 
     @property
     def inner_positions(self) -> int:
@@ -199,13 +199,6 @@ class MatrixProduct(Op):
         other.a, other.b, other.c = a, b, addend
         return other
 
-    def of_columns(self, chosen: NDArray[np.bool_]) -> MatrixProduct:
-        other = copy.copy(self)
-        other.part, other.n = chosen, int(np.count_nonzero(chosen))
-        other.b, other.shape = self.b[..., chosen], (*self.shape[:-1], other.n)
-        other.c = None if self.addend is None else self.addend[..., chosen]
-        return other
-
     def blocks(self, spec: MacSpec) -> Iterator[Block]:
         c = self.addend
         for gemm in range(self.gemms):
@@ -266,12 +259,6 @@ class Convolution(Op):
         other = copy.copy(self)
         other.x, other.weight = a.reshape(self.x.shape), b.reshape(self.weight.shape)
         other.bias = None if addend is None else addend.reshape(-1)
-        return other
-
-    def of_columns(self, chosen: NDArray[np.bool_]) -> Convolution:
-        other = copy.copy(self)
-        other.part, other.n = chosen, int(np.count_nonzero(chosen))
-        other.weight, other.bias = self.weight[chosen], None if self.bias is None else self.bias[chosen]
         return other
 
     @property

@@ -23,7 +23,6 @@ from simulator.result import MODES, PRICED_MODES, GatherResult, LayerResult, Run
 from simulator.versions import versions
 
 from .notes import run_notes
-from .ops import FORWARD
 from .steps import joined_steps, step_groups
 from .tally import LayerTally
 
@@ -113,14 +112,13 @@ def _gathers(
     """
     by_layer = []
     for tallies, of, layer in zip(groups, priced, layers, strict=True):
-        name = layer.name if layer.phase == FORWARD else f"{layer.name}, {layer.phase}"
         kinds = [
             gathered(_machine_of(machine, tally), tally.gemm, flags, cost, cost.zero_macs)
             for tally, (_, cost) in zip(tallies, of, strict=True)
             if cost is not None and isinstance(flags := tally.flags(), MaskFlags)
         ]
         if kinds:
-            by_layer.append((name, kinds))
+            by_layer.append((layer.title, kinds))
     if not by_layer:
         return ()
     whole = gather_results(machine, [kind for _, kinds in by_layer for kind in kinds])
@@ -151,6 +149,7 @@ def _layer(machine: Machine, tally: LayerTally, fidelity: str) -> tuple[LayerRes
         waste_factor=cost.waste_factor if cost and flags is not None else None,
         traffic_bits=dict(cost.traffic_bits) if cost else {},
         pass_outputs=dict(zip(machine.mac.pass_names if tally.pass_outputs else (), tally.pass_outputs, strict=True)),
+        planned=tally.planned,
     )  # fmt: skip
     return layer, cost
 

@@ -51,6 +51,11 @@ class Arithmetic:
         high = None if self.high is None else units[-1]
         return replace(self, low=units[0], middle=tuple(units[1:-1]), high=high, **changes)
 
+    def in_one_pass(self, mode: str) -> Arithmetic:
+        """Return the arithmetic of the low or the high MAC alone, of what has both."""
+        label = mode if self.label == "two_pass" else self.label
+        return replace(self, label=label, low=getattr(self, mode), high=None, criterion=None, middle=())
+
     @property
     def scaled(self) -> bool:
         """Whether an operand is scaled."""
@@ -154,9 +159,7 @@ class Rules:
             rule.used = True
         found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name)
         if found.high is not None and op.factors != (1.0, 1.0):
-            return replace(
-                found, label="high" if found.label == "two_pass" else "custom", low=found.high, high=None, middle=()
-            )
+            return found.in_one_pass("high")
         return found
 
     def vector(self, name: str) -> Use:

@@ -12,16 +12,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from simulator.arithmetic.criterion import CALIBRATED
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
-from simulator.hardware.static_plan import ColumnPlan, StaticPlan
+from simulator.hardware.static_plan import Agreement, ColumnPlan, StaticPlan
 
 from .calibrated_policy import Scored, scored
 from .digests import weights_digest
 from .emulation import Emulation
+from .ops import FORWARD
+from .planned import check_network, high_columns
 
 
 def static_plan(
@@ -40,8 +44,9 @@ def static_plan(
     Args:
         model: in the mode in which it runs. hw: machine with a two-pass policy, whose score decides.
         args, kwargs: samples, as of a forward pass.
-        budget: largest share of the MACs that are high, of the network or of each layer (over); the columns with the
-            largest mean square of the score are. For the score sensitivity that lowers the error of the outputs most.
+        budget: largest share of the MACs that are high, of the network or of each layer (over): the columns with the
+            largest mean square of the score sensitivity, which lowers the error of the outputs most, or mean rank of
+            another score among all outputs, since a few near zero would decide on its squares.
         quantile, tolerance: in its place, of each layer by itself: a column is high if that quantile of its scores is
             above the tolerance (None: that of the policy).
         seed: of the signs with which sensitivities are estimated.
@@ -70,36 +75,87 @@ def static_plan(
     if not layers:
         raise InputError("plan: no product of the network runs in two passes; expected some; correct its rules")
     if budget is not None:
-        squares = {name: _by_column(layer, lambda s: (s * s).mean(axis=0)) for name, layer in layers.items()}
-        groups = [list(layers)] if over == "network" else [[name] for name in layers]
-        high = {name: mask for group in groups for name, mask in _within(budget, group, layers, squares).items()}
+        value_of = _mean_squares if machine.policy.score == CALIBRATED else _mean_ranks
+        groups = [layers] if over == "network" else [{name: layer} for name, layer in layers.items()]
+        high = {name: mask for group in groups for name, mask in _within(budget, group, value_of(group)).items()}
         how = f"budget {budget:g} over {over}"
     else:
         assert quantile is not None
         most = machine.policy.tolerance if tolerance is None else tolerance
         high = {
-            name: _by_column(layer, lambda s: np.quantile(s, quantile, axis=0, method="lower")) > most
+            name: layer.by_column(lambda s: np.quantile(s, quantile, method="lower")) > most
             for name, layer in layers.items()
         }
         how = f"quantile {quantile:g} above {most:g}"
     made_by = f"{machine.policy.score}, {how}, on {_samples(args, kwargs)} samples"
     columns = {name: ColumnPlan(mask.size, tuple(map(int, np.flatnonzero(mask)))) for name, mask in high.items()}
-    return StaticPlan(columns, weights_digest(model), made_by)
+    assert machine.mac.high is not None
+    units = str(machine.mac.low.spec), str(machine.mac.high.spec)
+    return StaticPlan(columns, weights_digest(model), units, made_by)
 
 
-def _by_column(layer: Scored, statistic: Any) -> NDArray[np.float64]:
-    """Return a statistic of a layer's scores by column; of a stack of products, or of groups, one for all."""
-    scores = np.concatenate(layer.scores)
-    scores = np.where(np.isnan(scores), np.inf, scores)
-    found: NDArray[np.float64] = np.asarray(statistic(scores if layer.gemms == 1 else scores.reshape(-1, 1)))
+def agreement(
+    plan: StaticPlan,
+    model: nn.Module,
+    hw: Machine | str | os.PathLike[str],
+    samples: tuple[tuple[Any, ...], Mapping[str, Any]],
+    calibration: tuple[tuple[Any, ...], Mapping[str, Any]],
+    seed: int = 0,
+) -> list[Agreement]:
+    """Return how a plan agrees, layer by layer, with what the policy of a machine flags while the network runs. Exact.
+
+    Args:
+        plan: made for the model. model: in the mode in which it runs. hw: machine in two passes, whose own plan counts
+            not. samples: (args, kwargs) of the forward pass that is run, best not those on which the plan was made.
+        calibration: (args, kwargs) of what the policy is calibrated on, where it is. seed: of the run.
+    Raises:
+        InputError: a plan for another network, or a machine in one pass.
+    """
+    machine = hw if isinstance(hw, Machine) else load_hardware(hw)
+    if machine.policy is None:
+        raise InputError(f"plan: {machine.name} runs in one pass; expected a machine with mac.high and a policy")
+    check_network(plan, model)
+    run = Emulation(model, replace(machine, policy=replace(machine.policy, plan=None)), seed=seed)
+    if run.needs_calibration or run.needs_calibrated_policy:
+        run.calibrate(*calibration[0], **calibration[1])
+    with torch.no_grad(), run:
+        model(*samples[0], **samples[1])
+    found = []
+    for tally in run.tallies:
+        flagged = tally.flagged_by_column()
+        if flagged is None or tally.phase != FORWARD:
+            continue
+        high = high_columns(plan, tally.name, tally.gemms, tally.n, tally.batched)
+        outputs = tally.gemms * tally.m * tally.n
+        found.append(
+            Agreement(
+                tally.name, outputs, int(np.count_nonzero(high)) * tally.m, int(flagged.sum()),
+                int(flagged[high].sum()),
+            )
+        )  # fmt: skip
     return found
 
 
+def _mean_squares(group: Mapping[str, Scored]) -> dict[str, NDArray[np.float64]]:
+    """Return the mean square of the scores of each column."""
+    return {name: layer.by_column(lambda scores: np.square(scores).mean()) for name, layer in group.items()}
+
+
+def _mean_ranks(group: Mapping[str, Scored]) -> dict[str, NDArray[np.float64]]:
+    """Return of each column the mean share of outputs of the group that have a smaller score."""
+    every = np.sort(np.concatenate([scores.ravel() for layer in group.values() for scores in layer.scores]))
+    every[np.isnan(every)] = np.inf
+    return {
+        name: layer.by_column(lambda scores: np.searchsorted(every, scores).mean() / every.size)
+        for name, layer in group.items()
+    }
+
+
 def _within(
-    budget: float, group: list[str], layers: Mapping[str, Scored], values: Mapping[str, NDArray[np.float64]]
+    budget: float, group: Mapping[str, Scored], values: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the columns of some layers with the largest values that together have at most that share of the MACs."""
-    of_column = {name: layers[name].macs * layers[name].outputs / values[name].size for name in group}
+    of_column = {name: layer.macs * layer.outputs / values[name].size for name, layer in group.items()}
     every = np.concatenate([values[name] for name in group])
     cost = np.concatenate([np.full(values[name].size, of_column[name]) for name in group])
     order = np.argsort(-every, kind="stable")

@@ -15,9 +15,10 @@ from .tally import LayerTally
 def step_groups(tallies: Iterable[LayerTally]) -> list[list[LayerTally]]:
     """Return tallies one by one, but those of the steps of a recurrent layer together, which differ in nothing else."""
     groups: list[list[LayerTally]] = []
-    last: dict[tuple[str, str], list[LayerTally]] = {}  # by path and phase: the phases of a step take turns
+    # By path, phase and MAC of a static plan, of which those of a step take turns.
+    last: dict[tuple[str, str, str], list[LayerTally]] = {}
     for tally in tallies:
-        at = tally.name.split("#")[0], tally.phase
+        at = tally.name.split("#")[0], tally.phase, tally.planned
         before = last.get(at)
         if before is not None and _follows(tally, before[-1]):
             before.append(tally)
@@ -38,7 +39,7 @@ def _call(tally: LayerTally) -> int:
 
 
 def _kind(tally: LayerTally) -> tuple[object, ...]:
-    return tally.kind, tally.gemms, tally.m, tally.n, tally.k, tally.mac, tally.activation, tally.scales
+    return tally.kind, tally.gemms, tally.m, tally.n, tally.k, tally.mac, tally.activation, tally.scales, tally.planned
 
 
 def joined_steps(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResult:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .ops import Op
 from .storages import plain
 from .tap import Ran
 
@@ -75,6 +76,11 @@ class Weights:
         for key, kept in list(self._kept.items()):
             if any(start < kept.end and kept.first < stop for start, stop in written):
                 del self._kept[key]
+
+    def unstack(self, op: Op) -> None:
+        """Take what einsum makes a stack of one of, a layer, for what it is: its rows count samples."""
+        if op.batched and op.gemms == 1 and self.holds(op.operands[1]):
+            op.batched = False
 
     def holds(self, weight: NDArray[Any]) -> bool:
         """Whether an array lies in the memory of a parameter or buffer."""

@@ -50,14 +50,12 @@ def layer_bill(run: RunResult, name: str) -> str:
             f"--explain-cost: got {name!r}, no layer of this run; expected one of {', '.join(known)}; {hint}"
         )
     texts = []
-    for phase in dict.fromkeys(layer.phase for layer in run.layers if layer.name == name):
-        modes = {
-            mode: layer
-            for mode, layers in layers_by_mode(run).items()
-            for layer in layers
-            if layer.name == name and layer.phase == phase
+    for title in dict.fromkeys(layer.title for layer in run.layers if layer.name == name):
+        alike = {
+            mode: [layer for layer in layers if layer.title == title] for mode, layers in layers_by_mode(run).items()
         }
-        texts.append(bill(name if phase == "forward" else f"{name}, {phase}", modes))
+        for i in range(max(map(len, alike.values()))):
+            texts.append(bill(title, {mode: found[i] for mode, found in alike.items() if i < len(found)}))
     return "\n".join(texts)
 
 

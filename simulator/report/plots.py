@@ -61,11 +61,9 @@ def energy_figures(run: RunResult) -> list[Figure]:
     title = f"Energy by layer, {MODE_LABELS[shown_mode(run)]}"
     if len(dearest) < len(layers):
         title += f", the {LAYERS_SHOWN} that take most of {len(layers)}"
-    shown = {
-        layer.name if layer.phase == "forward" else f"{layer.name}, {layer.phase}": layer.energy_parts_j
-        for layer in layers
-        if layer in dearest
-    }
+    shown: dict[str, Mapping[str, float]] = {}
+    for layer in (layer for layer in layers if layer in dearest):
+        shown[layer.title] = sum_parts([shown.get(layer.title, {}), layer.energy_parts_j])
     figures = [_bars("energy-modes", "Energy by mode", modes, run), _bars("energy-layers", title, shown, run)]
     return [figure for figure in figures if figure.data]
 

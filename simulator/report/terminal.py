@@ -119,6 +119,10 @@ def _layer_table(run: RunResult, width: int) -> Group:
         _Column("layer", [printable(layer.name) for layer in layers], "total", left=True),
         _Column("op", [printable(layer.op) for layer in layers], left=True),
         *_phases([layer.phase for layer in layers]),
+        *_shown(
+            any(layer.planned for layer in layers),
+            _Column("planned", [layer.planned for layer in layers], left=True),
+        ),
         _Column("M × N × K", [_shape(layer) for layer in layers]),
         _Column("flagged", [percent(flagged_share([layer])) for layer in layers], percent(flagged_share(layers))),
         *_passes(layers),

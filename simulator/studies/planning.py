@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from simulator.explore.work import Inputs, load
 from simulator.hardware import load_hardware
-from simulator.hardware.static_plan import StaticPlan
+from simulator.hardware.static_plan import Agreement, StaticPlan
+
+
+def agreement_with_policy(
+    hw: str | os.PathLike[str], inputs: Inputs, plan: StaticPlan, checked: int, **rule: Any
+) -> list[Agreement]:
+    """Return how a plan agrees with flags by the same rule, on so many samples behind those that made it.
+
+    Args:
+        rule: budget, over, quantile and tolerance, with which the plan was made.
+    Raises:
+        InputError: what cannot be run, such as samples that there are not.
+    """
+    from simulator.network.static_plan import agreement
+
+    machine, loaded = load_hardware(hw), load(replace(inputs, samples=checked, calibration=inputs.samples))
+    assert machine.policy is not None and loaded.calibration is not None
+    if rule["budget"] is not None:
+        policy = replace(machine.policy, budget=rule["budget"], budget_over=rule["over"], tolerance=0.0)
+    else:
+        own = machine.policy.tolerance if rule["tolerance"] is None else rule["tolerance"]
+        policy = replace(machine.policy, budget=None, budget_over="layer", tolerance=own)
+    samples, calibration = (one.batch(slice(None)) for one in (loaded.samples, loaded.calibration))
+    return agreement(plan, loaded.model, replace(machine, policy=policy), samples, calibration, inputs.seed)
 
 
 def plan_for(hw: str | os.PathLike[str], inputs: Inputs, **rule: Any) -> StaticPlan:

@@ -681,7 +681,7 @@ def test_a_part_or_figure_that_a_layer_lacks_is_an_empty_cell(tmp_path):
 def test_a_frame_has_the_columns_and_numbers_of_the_csv(tmp_path):
     pandas = pytest.importorskip("pandas")
     run = example()
-    run = replace(run, layers=tuple(replace(one, zero_macs=7, a_words=3) for one in run.layers))
+    run = replace(run, layers=tuple(replace(one, zero_macs=7, a_words=3, planned="low") for one in run.layers))
     frame = layers_frame(run)
     read = pandas.read_csv(save(run, tmp_path / "out") / "layers.csv")
     pandas.testing.assert_frame_equal(frame, read)
