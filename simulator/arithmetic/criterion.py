@@ -139,8 +139,11 @@ class Account:
 
 
 def _first(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which are the largest in each row, so many of them; of equal ones the first."""
-    order = np.argsort(-scores, axis=1, kind="stable")
-    chosen = np.zeros(scores.shape, np.bool_)
-    np.put_along_axis(chosen, order, np.arange(scores.shape[1]) < counts[:, None], axis=1)
-    return chosen
+    """Return which are the largest in each row, so many of them; of equal ones the first. No score is NaN."""
+    falling = -np.sort(-scores, axis=1)  # many times as fast as an argsort that keeps the order of equal ones
+    last = np.take_along_axis(falling, np.maximum(counts - 1, 0)[:, None], axis=1)
+    chosen, equal = scores > last, scores == last
+    left = counts - np.count_nonzero(chosen, axis=1)
+    tied = np.flatnonzero(np.count_nonzero(equal, axis=1) > left)
+    equal[tied] &= np.cumsum(equal[tied], axis=1) <= left[tied, None]
+    return chosen | equal

@@ -22,6 +22,7 @@ from native.matmul import Gathered
 
 from .accumulators import Exact, Fma
 from .activations import KAPPA_PRIME, SLOPE, Values
+from .bins import Bins
 from .engine import Accumulation, RandomKey
 from .places import SCORE, site_of
 from .spec import MacSpec
@@ -127,13 +128,13 @@ class Sensitivity:
     Of two outputs the one with the larger score lowers the squared error of the network's outputs more for each MAC.
 
     Args:
-        edges: (B - 1,) between bins of v. errors: (B,) rms error of the first pass in each.
+        bins: B of v. errors: (B,) rms error of the first pass in each.
         effect: (N,), of all groups side by side, or (1,): rms change of the network's outputs for a unit change behind
             the activation. macs: of an output, K.
         columns: as effect: how the errors of each column compare with those of the bins.
     """
 
-    edges: Values
+    bins: Bins
     errors: Values
     effect: Values
     macs: int
@@ -142,7 +143,7 @@ class Sensitivity:
     def __call__(self, seen: Seen) -> Values:
         with np.errstate(over="ignore", invalid="ignore"):
             slope = np.abs(SLOPE[seen.activation](seen.v.copy()))
-            found = self.errors[np.searchsorted(self.edges, seen.v)] * slope * self.columns * self.effect
+            found = self.errors[self.bins.of(seen.v)] * slope * self.columns * self.effect
             found /= np.sqrt(self.macs)
         return np.where(np.isnan(seen.v), np.nan, found)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.activations import SLOPE
+from simulator.arithmetic.bins import Bins
 from simulator.arithmetic.criterion import CALIBRATED, Criterion
 from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.scores import OF_LOGITS, Product, Seen, Sensitivity, score_of
@@ -88,7 +89,7 @@ class Scored:
         squares = np.bincount(bins, errors * errors, _BINS) / np.maximum(np.bincount(bins, minlength=_BINS), 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             effect = np.sqrt(np.where(self.slopes > 0, self.gradients / self.slopes, 0.0))
-        found = Sensitivity(edges, np.sqrt(squares), np.atleast_1d(effect), self.macs)
+        found = Sensitivity(Bins(edges), np.sqrt(squares), np.atleast_1d(effect), self.macs)
         return found if self.batched else replace(found, columns=self._columns(found))
 
     def by_column(self, statistic: Callable[[NDArray[np.float64]], Any]) -> NDArray[np.float64]:
@@ -112,7 +113,7 @@ class Scored:
                 slopes = SLOPE[self.activation](v.copy()) ** 2
                 weights = np.where(np.isfinite(errors) & np.isfinite(slopes), slopes, 0.0)
             shown[gemm] += (np.where(weights > 0, errors, 0.0) ** 2 * weights).sum(axis=0)
-            expected[gemm] += (score.errors[np.searchsorted(score.edges, v)] ** 2 * weights).sum(axis=0)
+            expected[gemm] += (score.errors[score.bins.of(v)] ** 2 * weights).sum(axis=0)
         prior = _PRIOR * expected.mean()
         if not prior:
             return np.ones(self.gemms * self.n)

@@ -8,7 +8,10 @@ import pytest
 import formats
 import native
 import simulator
-from simulator.arithmetic import Accumulation, mac, two_pass
+from simulator.arithmetic import Accumulation, Criterion, mac, two_pass
+from simulator.arithmetic.bins import Bins
+from simulator.arithmetic.scores import Sensitivity
+from simulator.arithmetic.two_pass import TwoPassResult
 
 torch = pytest.importorskip("torch")
 
@@ -100,21 +103,33 @@ def test_two_threads(against):
 
 
 @pytest.mark.parametrize("isa", WIDE)
-def test_two_pass_with_a_tenth_recomputed(against, monkeypatch, isa):
+@pytest.mark.parametrize("score", ["tolerance", "kappa_prime", "norm2", "sensitivity"])
+def test_two_pass_with_a_tenth_recomputed(against, monkeypatch, score, isa):
+    """By a tolerance, and by a budget, for which the scores of each row are sorted."""
     monkeypatch.setenv("ULPSIM_ISA", isa)
     a, b = _operands(SHAPES[1], "fp8_e4m3")
     b = np.asfortranarray(b)  # weights as a network holds them, k contiguous
     low = "chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
     high = "chunk(16, fma(fp16/sat), seq(fp16/sat))"
     first = Accumulation(mac(low), a, b, None, threads=1)
-    tolerance = float(1 / np.quantile(np.abs(first.dense()[0]), 0.1))
-    share = two_pass(a, b, low, high, tolerance, threads=1).recomputed.mean()
+    v = first.dense()[0].astype(np.float64)
+    if score == "tolerance":
+        criterion = Criterion(float(1 / np.quantile(np.abs(v), 0.1)))
+    else:
+        rng, bins = np.random.default_rng(0), Bins(np.quantile(v, np.arange(1, 64) / 64))
+        calibrated = Sensitivity(bins, rng.random(64), rng.random(v.shape[1]), a.shape[1], rng.random(v.shape[1]))
+        criterion = Criterion(0.0, calibrated if score == "sensitivity" else score, budget=0.1)
+
+    def passes() -> TwoPassResult:
+        return two_pass(a, b, low, high, threads=1, criterion=criterion)
+
+    share = passes().recomputed.mean()
     against(
-        f"{isa}: two-pass, {share:.1%} recomputed",
-        lambda: two_pass(a, b, low, high, tolerance, threads=1),
+        f"{isa}: two-pass, {share:.1%} recomputed by {score}",
+        passes,
         "its low pass with flags",
         lambda: Accumulation(mac(low), a, b, None, threads=1).dense("overflows"),
-        "1.35",
+        "1.35" if score == "tolerance" else "1.8",
     )
 
 

@@ -41,7 +41,7 @@ class Oracle(Sensitivity):
 
 def _finish(layer: Scored) -> None:
     of = layer.sensitivity()
-    oracle = Oracle(of.edges, of.errors, of.effect, of.macs, of.columns)
+    oracle = Oracle(of.bins, of.errors, of.effect, of.macs, of.columns)
     layer.criterion = replace(layer.criterion, score=oracle)
     parts = zip(layer.v, layer.errors, strict=True)
     layer.scores = [

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import simulator  # noqa: E402
+from simulator.arithmetic.bins import Bins  # noqa: E402
 from simulator.arithmetic.scores import Seen, Sensitivity  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import load_hardware  # noqa: E402
@@ -69,16 +70,16 @@ def test_the_errors_are_those_of_the_first_pass():
     w, b = model[0].weight.detach().numpy().T, model[0].bias.detach().numpy()
     low = simulator.matmul(x.numpy(), w, NPU.mac.low.spec, c=b).astype(np.float64)
     exact = simulator.matmul(x.numpy(), w, "fp8_e4m3/sat -> exact(fp32)", c=b).astype(np.float64)
-    bins = np.searchsorted(score.edges, low)
-    assert score.macs == 50 and len(score.errors) == len(score.edges) + 1
-    for i in (0, 7, len(score.edges)):
+    bins = np.searchsorted(score.bins.edges, low)
+    assert score.macs == 50 and len(score.errors) == len(score.bins.edges) + 1
+    for i in (0, 7, len(score.bins.edges)):
         expected = np.sqrt(np.mean((low - exact)[bins == i] ** 2))
         assert score.errors[i] == pytest.approx(expected, rel=1e-12)
     assert score.errors.max() > 0
 
 
 def test_a_score_is_error_times_slope_times_effect():
-    score = Sensitivity(np.array([0.0]), np.array([0.5, 2.0]), np.array([3.0, 5.0]), 4)
+    score = Sensitivity(Bins(np.array([0.0])), np.array([0.5, 2.0]), np.array([3.0, 5.0]), 4)
     seen = simulator.arithmetic.scores.Seen(np.array([[-1.0, -1.0], [1.0, np.nan]]), "relu", slice(0, 2))
     assert np.array_equal(score(seen), [[0.0, 0.0], [2.0 * 3.0 / 2.0, np.nan]], equal_nan=True)
 
@@ -116,9 +117,9 @@ def test_the_errors_of_scaled_operands_are_those_behind_their_scales(when):
         simulator.matmul(x.numpy() / scale, w / scales, spec).astype(np.float64) * scale * scales + b
         for spec in (NPU.mac.low.spec, "fp8_e4m3/sat -> exact(fp32)")
     ]
-    bins, errors = np.searchsorted(score.edges, sums[0]), sums[0] - sums[1]
-    np.testing.assert_allclose(score.edges, np.quantile(sums[0], np.arange(1, 64) / 64), rtol=1e-12)
-    for i in (0, 7, len(score.edges)):
+    bins, errors = np.searchsorted(score.bins.edges, sums[0]), sums[0] - sums[1]
+    np.testing.assert_allclose(score.bins.edges, np.quantile(sums[0], np.arange(1, 64) / 64), rtol=1e-12)
+    for i in (0, 7, len(score.bins.edges)):
         np.testing.assert_allclose(score.errors[i], np.sqrt(np.mean(errors[bins == i] ** 2)), rtol=1e-12)
     with run, torch.no_grad():
         model(x)

@@ -12,6 +12,7 @@ from formats import Use
 from formats.philox import word
 from native.twins import quantize
 from simulator.arithmetic import Criterion, scores
+from simulator.arithmetic.criterion import _first
 from simulator.arithmetic.places import SCORE, site_of
 from simulator.arithmetic.scores import Seen
 from simulator.arithmetic.two_pass import Account, kappa_prime
@@ -290,3 +291,22 @@ def test_what_is_masked_is_kept_though_it_is_infinite_or_overflows():
         plain = simulator.two_pass(a, b, low, "fma(fp32)", c=mask, criterion=rule)
         assert not found.recomputed[mask < 0].any() and plain.recomputed[mask < 0].any()
         assert found.recomputed[mask == 0].mean() > 0.5
+
+
+@given(
+    st.integers(1, 9).flatmap(
+        lambda n: st.lists(
+            st.tuples(
+                st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, math.inf]), min_size=n, max_size=n), st.integers(0, n)
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+)
+def test_of_equal_scores_the_first_are_chosen(rows):
+    scores, counts = np.array([row for row, _ in rows]), np.array([count for _, count in rows])
+    order = np.argsort(-scores, axis=1, kind="stable")
+    wanted = np.zeros(scores.shape, np.bool_)
+    np.put_along_axis(wanted, order, np.arange(scores.shape[1]) < counts[:, None], axis=1)
+    assert np.array_equal(_first(scores, counts), wanted)
