@@ -70,7 +70,20 @@ ROOMS = {
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),
         ("numpy", "torch"),
     ),
-    "simulator.__main__": Room(("simulator",), ("typer", "click", "rich")),
+    "simulator.command_line": Room(
+        (
+            "simulator.commands",
+            "simulator.explore",
+            "simulator.hardware",
+            "simulator.network",
+            "simulator.report",
+            "simulator.run",
+            "simulator.studies",
+            *TOP,
+        ),
+        ("typer", "rich"),
+    ),
+    "simulator.__main__": Room(("simulator.command_line", *TOP), ("typer",)),
     "simulator": Room(("simulator",)),  # the front door: names only, the heavy ones on demand
 }
 
@@ -205,3 +218,10 @@ def test_the_engine_loads_no_simulator():
 def test_estimating_cost_loads_no_framework():
     names = loaded("import simulator\nsimulator.estimate, simulator.load_hardware")
     assert not [name for name in names if within(name, ("torch", "simulator.network", "simulator.run"))]
+
+
+def test_the_command_line_loads_no_work_before_a_command():
+    names = loaded("import simulator.__main__")
+    assert not [library for library in HEAVY if library in names and library not in ("typer", "rich")]
+    light = ("simulator.__main__", "simulator.command_line", "simulator.errors", "simulator.arithmetic")
+    assert not [name for name in names if name.startswith("simulator.") and not within(name, light)]

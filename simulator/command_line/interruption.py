@@ -1,0 +1,27 @@
+"""Ctrl-C while a command computes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@contextmanager
+def interruptible(left: str = "") -> Iterator[None]:
+    """End the command on Ctrl-C with one line, which says what is left of its work, and the code for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        so_far = f"; {left}" if left else ""
+        print(f"ulpsim: interrupted{so_far}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def points_stay(out: str) -> str:
+    """Return what is left of the work of a command that keeps its points in the store in a directory."""
+    return f"the points so far are in {out}, and the same command goes on"

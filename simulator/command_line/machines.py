@@ -1,0 +1,153 @@
+"""Machines: what one costs, what is in effect on it, two side by side: estimate, show, compare."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from simulator.errors import InputError
+
+from .options import (
+    ITEMS_IN_JSON,
+    AllowCode,
+    Data,
+    Fidelity,
+    JsonRecord,
+    JsonRecords,
+    Samples,
+    Seed,
+    Threads,
+    Weights,
+)
+from .progress import prints_aside, progress_bar
+
+
+def estimate_cost(
+    hw: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Hardware: a YAML file, or the name of a bundled one.")
+    ] = None,
+    gemm: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="M N K", help="The product O[M x N] = A[M x K] W[K x N].")
+    ] = None,
+    flagged: Annotated[
+        float | None, typer.Option(metavar="F", help="Share of the outputs that a second pass computes. Default: 0.")
+    ] = None,
+    zeros: Annotated[
+        float | None,
+        typer.Option(metavar="Z", help="Share of the MACs with a zero operand, on a machine with zero gating."),
+    ] = None,
+    explain_cost: Annotated[
+        bool, typer.Option("--explain-cost", help="Print every cycle and joule with formula and source.")
+    ] = False,
+    scalesim_cfg: Annotated[
+        str | None, typer.Option("--scalesim-cfg", metavar="FILE", help="In place of --hw: SCALE-Sim's configuration.")
+    ] = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="FILE", help="In place of --gemm: SCALE-Sim's topology, one layer a line.")
+    ] = None,
+    kind: Annotated[
+        Literal["gemm", "conv"], typer.Option("--input", help="What the lines of the topology are.")
+    ] = "gemm",
+    fidelity: Fidelity = "analytic",
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json", help="Where the events go, with --fidelity event: for ui.perfetto.dev."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where SCALE-Sim's report files go, beside --scalesim-cfg.")
+    ] = None,
+    json: JsonRecords = False,
+) -> None:
+    """Estimate cycles and energy without values: of a product or of layers on a machine, or as SCALE-Sim counts."""
+    from simulator.commands import estimate, scalesim
+    from simulator.report import to_a_reader
+
+    with to_a_reader():
+        if scalesim_cfg is not None:
+            own = {
+                "--hw": hw, "--gemm": gemm, "--flagged": flagged, "--zeros": zeros, "--trace": trace,
+                "--explain-cost": explain_cost or None, "--fidelity": None if fidelity == "analytic" else fidelity,
+            }  # fmt: skip
+            for option, value in own.items():
+                if value is not None:
+                    raise InputError(
+                        f"estimate: got {option} beside --scalesim-cfg; expected --topology, --input, --out and --json "
+                        f"only; leave {option} out"
+                    )
+            if topology is None:
+                raise InputError("estimate: got --scalesim-cfg without --topology; expected both; give the topology")
+            scalesim.like_scalesim(scalesim_cfg, topology, kind, json, out)
+            return
+        if out is not None:
+            raise InputError("estimate: got --out without --scalesim-cfg; expected both or none; leave --out out")
+        if json and explain_cost:
+            raise InputError(ITEMS_IN_JSON)
+        if hw is None:
+            raise InputError(
+                "estimate: got no machine; expected a file or a bundled name; give e.g. --hw npu, or SCALE-Sim's "
+                "--scalesim-cfg"
+            )
+        if (gemm is None) == (topology is None):
+            got = "neither --gemm nor" if gemm is None else "both --gemm and"
+            raise InputError(f"estimate: got {got} --topology; expected one of the two; give e.g. --gemm 64 64 64")
+        if gemm is not None:
+            if kind != "gemm":
+                raise InputError("estimate: got --input conv with --gemm; expected --topology; leave --input out")
+            estimate.of_product(hw, gemm, flagged, zeros, explain_cost, json, fidelity, trace)
+        elif topology is not None:
+            if trace is not None:
+                raise InputError("estimate: got --trace with --topology; expected --gemm; give one product")
+            estimate.of_topology(hw, topology, kind, flagged, zeros, explain_cost, json, fidelity)
+
+
+def show_machine(
+    hw: Annotated[
+        str | None, typer.Argument(metavar="FILE|NAME", help="A machine file, or the name of a bundled machine.")
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of machine files instead, for editors.")
+    ] = False,
+    json: JsonRecords = False,
+) -> None:
+    """Show a machine file with every value in effect, and whether it is written, derived, default or of a table."""
+    from simulator.commands import show
+    from simulator.report import to_a_reader
+
+    with to_a_reader():
+        show.run(hw, schema, json)
+
+
+def compare_machines(
+    a: Annotated[str, typer.Argument(metavar="A", help="A machine file, or the name of a bundled machine.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME|MODULE:ATTRIBUTE|FILE", help="Network, as of the main job.")
+    ] = "mlp",
+    weights: Weights = None,
+    allow_code: AllowCode = False,
+    data: Data = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: JsonRecord = False,
+) -> None:
+    """Run a network on two machines, on the same samples, and show their bits, bills and keys side by side."""
+    from simulator import network  # noqa: F401  (says what to install where torch is missing)
+    from simulator.commands import compare
+    from simulator.hardware import load_hardware
+    from simulator.report import to_a_reader
+    from simulator.run import run
+
+    machines = load_hardware(a), load_hardware(b)
+    results = []
+    for machine in machines:
+        with prints_aside(json), progress_bar() as progress:
+            results.append(
+                run(
+                    machine, model, data, samples, None, seed, threads, progress, weights=weights,
+                    allow_code=allow_code,
+                )
+            )  # fmt: skip
+    with to_a_reader():
+        compare.run(machines, (results[0], results[1]), json)

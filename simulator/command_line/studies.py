@@ -1,0 +1,118 @@
+"""Plans before a run, and studies of many: plan, study two-pass."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from .interruption import interruptible, points_stay
+from .options import (
+    Data,
+    JsonRecord,
+    Model,
+    Scheduler,
+    Seed,
+    TwoMacHardware,
+    Weights,
+    Workers,
+    WorkerThreads,
+)
+from .progress import prints_aside, progress_bar
+
+
+def make_plan(
+    hw: TwoMacHardware,
+    out: Annotated[str, typer.Option(metavar="FILE.json", help="Where the plan goes, for policy.plan.")],
+    model: Model = "mlp",
+    weights: Weights = None,
+    data: Data = None,
+    samples: Annotated[int, typer.Option(metavar="N", help="Calibrate on the first N samples.")] = 128,
+    check: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Compare the plan with flags by the same rule, on the N samples behind them."
+        ),
+    ] = 0,
+    budget: Annotated[float | None, typer.Option(metavar="F", help="Largest share of the MACs that are high.")] = None,
+    over: Annotated[
+        Literal["network", "layer"], typer.Option(help="What the budget is a share of: all MACs, or each layer's.")
+    ] = "network",
+    quantile: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Q",
+            help="In place of a budget: columns are high if this quantile of their scores is above the tolerance.",
+        ),
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(metavar="T", help="Default: that of the policy.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Plan before a run which columns of a network have the high MAC, in place of flags within it."""
+    from simulator.commands import plan
+    from simulator.explore.work import Inputs
+    from simulator.report import to_a_reader
+    from simulator.studies.planning import agreement_with_policy, plan_for
+
+    inputs = Inputs(model, weights, data, samples, seed)
+    rule = {"budget": budget, "over": over, "quantile": quantile, "tolerance": tolerance}
+    found = plan_for(hw, inputs, **rule)
+    checks = agreement_with_policy(hw, inputs, found, check, **rule) if check > 0 else []
+    plan.write(found, out)
+    with to_a_reader():
+        plan.show(found, out, checks)
+
+
+def study_two_pass(
+    hw: TwoMacHardware,
+    model: Model = "mlp",
+    weights: Weights = None,
+    data: Data = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Run N samples, those behind the ones for calibration. Default: all."),
+    ] = None,
+    calibration: Annotated[
+        int, typer.Option(metavar="N", help="Calibrate scores and budgets on the first N samples, which do not run.")
+    ] = 128,
+    scores: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Scores, as policy.score. Default: kappa_prime,norm2,sensitivity.")
+    ] = None,
+    tolerances: Annotated[str | None, typer.Option(metavar="T,T", help="Recompute what has a larger score.")] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F,F",
+            help="Recompute at most these shares, the largest scores first; then all that a "
+            "score can flag. Default: 0.05,0.1,0.2.",
+        ),
+    ] = None,
+    over: Annotated[
+        Literal["network", "layer"], typer.Option(help="What budgets are a share of: all MACs, or a layer's outputs.")
+    ] = "network",
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of the control that recomputes at random.")] = 3,
+    controls: Annotated[
+        bool, typer.Option(help="Recompute as much of each layer at random, and of the largest outputs, beside it.")
+    ] = True,
+    static: Annotated[bool, typer.Option(help="Run static plans of the same cost beside it.")] = True,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where results and the store of points go; a study goes on from there.")
+    ] = "study",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    threads: WorkerThreads = None,
+    json: JsonRecord = False,
+) -> None:
+    """Compare scores of two-pass accumulation: errors, costs and accuracy, with controls that recompute as much."""
+    from simulator.commands import study
+    from simulator.report import to_a_reader
+
+    with interruptible(points_stay(out)), prints_aside(json), progress_bar("point") as progress:
+        found = study.run(
+            hw, out, scores, tolerances, budgets, over=over, model=model, weights=weights, data=data,
+            samples=samples, calibration=calibration, seeds=seeds, controls=controls, static=static,
+            workers=workers, scheduler=scheduler, threads=threads, progress=progress,
+        )  # fmt: skip
+        paths = study.save(found, out)
+    with to_a_reader():
+        study.show(found, paths, json)

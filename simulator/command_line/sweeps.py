@@ -1,0 +1,87 @@
+"""Many runs and the store they are in: sweep, runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from simulator.errors import InputError
+
+from .interruption import interruptible, points_stay
+from .options import JsonRecords, Scheduler, Workers, WorkerThreads
+from .progress import prints_aside, progress_bar
+
+
+def run_sweep(
+    file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="What varies, on which machine and network.")],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where the store of points is; a sweep goes on from what is there.")
+    ] = "sweep",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    threads: WorkerThreads = None,
+    only_plan: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many points there are and how long they would take.")
+    ] = False,
+    json: JsonRecords = False,
+) -> None:
+    """Run every combination of what a sweep file varies; points that are known are not computed again."""
+    from simulator.commands import sweep
+    from simulator.report import to_a_reader
+
+    with interruptible("" if only_plan else points_stay(out)), prints_aside(json), progress_bar("point") as progress:
+        if only_plan:
+            planned = sweep.dry_run(file, out, workers, scheduler, threads, progress)
+        else:
+            found = sweep.run(file, out, workers, scheduler, threads, progress)
+    with to_a_reader():
+        if only_plan:
+            sweep.show_forecast(*planned, json)
+            return
+        sweep.show(found, json)
+    if found.failed:
+        raise typer.Exit(3)
+
+
+def show_runs(
+    store: Annotated[str, typer.Argument(metavar="DIR", help="A directory with a store of runs, or its file.")],
+    show: Annotated[str | None, typer.Option(metavar="KEY", help="Print one point in full, as JSON.")] = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a sweep's points to a .csv or .parquet file.")
+    ] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="NAME", help="Which sweep, where there are several.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="Remove a point; may be repeated.")] = None,
+    remove_outdated: Annotated[
+        bool, typer.Option("--remove-outdated", help="Remove what an ulpsim of other numerics computed.")
+    ] = False,
+    json: JsonRecords = False,
+) -> None:
+    """List the runs in a store, show one, export a sweep, or remove some."""
+    from simulator.commands import runs
+    from simulator.report import to_a_reader
+
+    jobs = {
+        "--show": show,
+        "--export": export,
+        "--remove": remove or None,
+        "--remove-outdated": remove_outdated or None,
+    }
+    given = [option for option, value in jobs.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"runs: got {' and '.join(given)}; expected one of them; give one after the other")
+    if sweep is not None and export is None:
+        raise InputError("runs: got --sweep without --export; expected both or none; leave --sweep out")
+    if json and given and given != ["--show"]:
+        raise InputError(f"runs: got --json with {given[0]}, which prints no record; expected it alone; leave it out")
+    with to_a_reader():
+        if show is not None:
+            runs.show_one(store, show)
+        elif export is not None:
+            runs.export_sweep(store, sweep, export)
+        elif remove:
+            runs.remove(store, remove)
+        elif remove_outdated:
+            runs.remove_outdated(store)
+        else:
+            runs.show_all(store, json)
