@@ -8,6 +8,7 @@
     record = simulator.evaluate(model, hw, x, labels)
 
     simulator.explore.sweep("npu", {"array.rows": [8, 16]}, out="sweep")
+    simulator.bounds.certify(model, x, mac="fma(fp16)").certified
 
 torch is imported only when a network is.
 """
@@ -68,8 +69,8 @@ __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputErr
 
 
 def __getattr__(name: str) -> Any:
-    if name == "explore":  # a room of its own, which few runs need
-        return importlib.import_module("simulator.explore")
+    if name in ("bounds", "explore"):  # rooms of their own, which few runs need
+        return importlib.import_module(f"simulator.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'simulator' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

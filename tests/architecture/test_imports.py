@@ -63,6 +63,9 @@ ROOMS = {
         ),
         ("numpy", "pandas", "dask", "distributed"),
     ),
+    "simulator.bounds": Room(
+        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
+    ),
     "simulator.studies": Room(
         ("simulator.explore", "simulator.hardware", "simulator.network", "simulator.report", *TOP)
     ),
@@ -152,10 +155,10 @@ def test_every_part_of_the_simulator_has_a_room_of_its_own():
 
 
 @pytest.mark.parametrize("library", ["torch", "onnx", "keras"])
-def test_frameworks_are_imported_in_network_and_run_only(library):
+def test_frameworks_are_imported_in_rooms_of_networks_only(library):
     """And, of torch, in the provider that only its own formats load; test_qtorch.py shows that nothing else does."""
     where = {name for name, path in ALL for _, imported in imports(name, path) if imported.split(".")[0] == library}
-    assert {room_of(name) for name in where} <= {"simulator.network", "simulator.run", PROVIDER}
+    assert {room_of(name) for name in where} <= {"simulator.network", "simulator.bounds", "simulator.run", PROVIDER}
 
 
 def test_hardware_and_cost_never_reach_networks():

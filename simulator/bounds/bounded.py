@@ -1,0 +1,71 @@
+"""Bounded: a tensor of exact values, enclosed, with how far the computed ones are off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .outward import above, below, grown
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """Exact values x within [lo, hi], and computed ones x_hat with |x_hat - x| <= d and |x_hat - x| <= e |x|.
+
+    All are float64 of one shape. d and e are absolute numbers; in units of u, as the theory has them, they are delta =
+    d / u and eps = e / u, which hold for every smaller u as well where no underflow is in them. Rule (B1): e is made
+    smaller by d over the least magnitude, d by e times the largest.
+
+    Args:
+        lo, hi: of the exact values. d: absolute bound. e: relative bound, infinite where none is known.
+    """
+
+    lo: Tensor
+    hi: Tensor
+    d: Tensor
+    e: Tensor = field(default=None)  # type: ignore[assignment]  # always a tensor once built
+
+    def __post_init__(self) -> None:
+        d = torch.nan_to_num(self.d, nan=torch.inf, posinf=torch.inf)
+        e = torch.full_like(d, torch.inf) if self.e is None else torch.nan_to_num(self.e, nan=torch.inf)
+        most = self.magnitude
+        by_e = torch.where(e.isinf(), torch.inf, e * most)
+        d = torch.where(by_e == 0, 0.0, torch.minimum(d, grown(by_e)))
+        least = torch.where((self.lo <= 0) & (self.hi >= 0), 0.0, torch.minimum(self.lo.abs(), self.hi.abs()))
+        by_d = torch.where(least > 0, grown(d / least), torch.inf)
+        e = torch.where(d == 0, 0.0, torch.minimum(e, by_d))
+        object.__setattr__(self, "d", d)
+        object.__setattr__(self, "e", e)
+
+    @classmethod
+    def exactly(cls, x: Tensor) -> Bounded:
+        """Return values that are computed as they are."""
+        wide = x.detach().to(torch.float64)
+        return cls(wide, wide, torch.zeros_like(wide))
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Largest magnitude of the exact values."""
+        return torch.maximum(self.lo.abs(), self.hi.abs())
+
+    @property
+    def computed(self) -> Tensor:
+        """Largest magnitude of exact and computed values."""
+        return grown(self.magnitude + self.d)
+
+    @property
+    def box(self) -> tuple[Tensor, Tensor]:
+        """Ends of what holds exact and computed values, and all between."""
+        return below(self.lo - self.d), above(self.hi + self.d)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all values are known, and computed as they are."""
+        return bool((self.d == 0).all() and (self.lo == self.hi).all())
+
+    def map(self, moved: Callable[[Tensor], Tensor]) -> Bounded:
+        """Return values that are only moved."""
+        return Bounded(moved(self.lo), moved(self.hi), moved(self.d), moved(self.e))

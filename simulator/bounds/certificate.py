@@ -1,0 +1,144 @@
+"""Certificates: what was proved of some samples, as a file that a checker follows step by step without searching.
+
+A certificate holds the graph with its constants, the inputs, what computes each operation, the bounds of every value,
+and for each pair of classes the intervals of derivatives. Everything that the claim rests on is in it; digests of the
+weights and of the inputs tie it to a network. docs/theory/bounds.md describes the file; `check.py`, which shares no
+code with the analysis, verifies it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from simulator.arithmetic.spec import MacSpec
+from simulator.errors import InputError
+from simulator.hardware import Machine
+from simulator.network.digests import weights_digest
+from simulator.versions import versions
+
+from .analysis import Forward, adjoints, check, forward
+from .certify import METHODS, _boxes, _decided, _input, _unit
+from .graph import Node, Ref, record
+from .products import RULES as PRODUCTS
+from .products import unit_of
+from .roundings import Rounding
+from .rule import Unit
+
+KIND = "ulpsim bounds certificate 1"
+
+
+def certificate(
+    model: nn.Module,
+    x: Any,
+    mac: str | MacSpec | Machine | None = None,
+    precision: int | None = None,
+    mode: str = "low",
+    method: str = METHODS[-1],
+) -> dict[str, Any]:
+    """Return the certificate of some samples, as data for a JSON file. Arguments and errors as of certify.
+
+    Args:
+        method: one of METHODS, used for all samples.
+    """
+    if method not in METHODS:
+        raise InputError(f"bounds: method: got {method!r}; expected one of {', '.join(METHODS)}")
+    lo, hi = _boxes(x)
+    unit = replace(_unit(model, mac, precision, mode), running="running" in method)
+    graph = record(model, lo)
+    check(graph)
+    found = forward(graph, _input(lo, hi), unit)
+    decided = _decided(found, "adjoint" in method)
+    top = decided["top"]
+    pairs = adjoints(found, top) if "adjoint" in method else {}
+    constants: dict[str, Any] = {}
+    nodes = [_node(node, unit, constants) for node in graph.nodes if any(n in found.values for n in node.outputs)]
+    body = {
+        "kind": KIND,
+        "versions": versions(),
+        "network": {"name": type(model).__name__, "weights": weights_digest(model)},
+        "inputs": {"lo": packed(lo.double()), "hi": packed(hi.double()), "digest": _digest(lo, hi)},
+        "unit": {
+            "words": unit.words, "precision": precision, "fixed": unit.fixed, "running": unit.running,
+            "library": unit.library,
+        },
+        "graph": {"input": graph.inputs[0], "output": graph.output, "nodes": nodes, "constants": constants},
+        "values": {str(number): _value(found, number) for number in found.values},
+        "gradients": {
+            str(j): {str(number): {"lo": packed(g.lo), "hi": packed(g.hi)} for number, g in grads.items()}
+            for j, grads in pairs.items()
+        },
+        "claim": {
+            "method": method, "top": top.tolist(), "certified": decided["certified"].tolist(),
+            "margins": packed(decided["margins"]), "bounds": packed(decided["bounds"]),
+        },
+    }  # fmt: skip
+    return {**body, "digest": digest_of(body)}
+
+
+def save(found: Mapping[str, Any]) -> str:
+    """Return the text of the file."""
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
+
+
+def digest_of(body: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a certificate without its own digest."""
+    plain = {name: value for name, value in body.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def packed(x: Tensor) -> dict[str, Any]:
+    """Return an array as data: its shape, and its float64 values, little-endian in C order, compressed, in base64."""
+    raw = x.detach().to(torch.float64).contiguous().numpy().astype("<f8").tobytes()
+    return {"shape": list(x.shape), "data": base64.b64encode(zlib.compress(raw, 6)).decode()}
+
+
+def _digest(lo: Tensor, hi: Tensor) -> str:
+    raw = b"".join(x.double().contiguous().numpy().astype("<f8").tobytes() for x in (lo, hi))
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _value(found: Forward, number: int) -> dict[str, Any]:
+    x = found.values[number]
+    parts = {"lo": x.lo, "hi": x.hi, "d": x.d, "e": x.e, "local": found.locals[number]}
+    return {name: packed(part) for name, part in parts.items()}
+
+
+def _node(node: Node, unit: Unit, constants: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation as data; constants of it are put by, each once."""
+
+    def plain(leaf: Any) -> Any:
+        if isinstance(leaf, Ref):
+            return {"value": leaf.number}
+        if isinstance(leaf, Tensor):
+            if not leaf.is_floating_point():
+                return {"integers": leaf.tolist()}
+            key = hashlib.sha256(leaf.detach().double().contiguous().numpy().tobytes() + str(leaf.shape).encode())
+            constants.setdefault(key.hexdigest()[:16], packed(leaf))
+            return {"constant": key.hexdigest()[:16]}
+        if leaf is None or isinstance(leaf, bool | int | float | str):
+            return leaf
+        return str(leaf)
+
+    args, kwargs = tree_map(plain, (list(node.args), dict(node.kwargs)), is_leaf=lambda x: isinstance(x, Ref))
+    computed: dict[str, Any] = {"vector": _rounding(unit.vector(node.path))}
+    if node.kind in PRODUCTS:
+        spec = unit_of(node, unit)
+        computed = {"mac": str(spec), "ordered": unit.mac(node.layer) is not None, **computed}
+    return {
+        "kind": node.kind, "path": node.path, "layer": node.layer, "args": args, "kwargs": kwargs,
+        "outputs": list(node.outputs), "shapes": [list(shape) for shape in node.shapes], **computed,
+    }  # fmt: skip
+
+
+def _rounding(r: Rounding) -> dict[str, Any]:
+    return {"u": r.u, "eta": r.eta, "largest": None if r.largest == float("inf") else r.largest, "nearest": r.nearest}

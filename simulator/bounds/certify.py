@@ -1,0 +1,330 @@
+"""certify: whether the top class of a network can change on a MAC unit, for given inputs; how many bits it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from simulator.arithmetic.spec import MacSpec
+from simulator.errors import InputError
+from simulator.hardware import Machine
+
+from .analysis import Forward, check, forward, margins
+from .bounded import Bounded
+from .graph import Graph, record
+from .normal import Softmax
+from .outward import above, grown
+from .roundings import MOST_BITS
+from .rule import Unit
+from .units import of_mac, of_machine
+
+# The methods, the cheapest first; the first one that suffices for a sample is used for it, and named.
+METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums")
+_BATCH = 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What was proved of each sample. Upper bounds, but for `margin`, a lower one.
+
+    Args:
+        certified: whether the top class is that of exact arithmetic, whatever the roundings, for all inputs of its box.
+        top: class with the largest exact output. margin: by how much it is above the class that comes closest to
+            changing places, at least. bound: by how much computing may change that margin, at most.
+        logit_bounds: (samples, classes), by how much each output may be off. logits: exact outputs, to float64.
+        range_effect: (samples,), by how much the margin may change within the box of inputs; 0 for points.
+        method: which bound decided, one of METHODS.
+        contributions: by name of an operation, (samples,), its part of the bound of the adjoint; empty where no sample
+            needed it.
+        unit: what computes, in words. u: unit roundoff in which the theory counts, of the results. bits: of a
+            precision, or None.
+    """
+
+    certified: NDArray[np.bool_]
+    top: NDArray[np.int64]
+    margin: NDArray[np.float64]
+    bound: NDArray[np.float64]
+    logit_bounds: NDArray[np.float64]
+    logits: NDArray[np.float64]
+    range_effect: NDArray[np.float64]
+    method: Sequence[str]
+    contributions: Mapping[str, NDArray[np.float64]]
+    unit: str
+    bits: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data; what is infinite as None."""
+        return {
+            "unit": self.unit, "precision": self.bits, "certified_share": float(self.certified.mean()),
+            "samples": [
+                {
+                    "certified": bool(self.certified[i]), "top": int(self.top[i]), "margin": _finite(self.margin[i]),
+                    "bound": _finite(self.bound[i]), "range_effect": _finite(self.range_effect[i]),
+                    "method": self.method[i], "logit_bounds": [_finite(x) for x in self.logit_bounds[i]],
+                }
+                for i in range(len(self.certified))
+            ],
+            "contributions": {name: float(np.median(part)) for name, part in self.ranked().items()},
+        }  # fmt: skip
+
+    def ranked(self) -> dict[str, NDArray[np.float64]]:
+        """Return the contributions, the largest median first: which operation deserves bits."""
+        return dict(sorted(self.contributions.items(), key=lambda item: -float(np.median(item[1]))))
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
+
+
+def certify(
+    model: nn.Module,
+    x: Tensor | NDArray[Any] | tuple[Any, Any],
+    mac: str | MacSpec | Machine | None = None,
+    precision: int | None = None,
+    mode: str = "low",
+    methods: Sequence[str] = METHODS,
+    every: bool = False,
+    progress: Progress | None = None,
+) -> Certified:
+    """Prove for each sample, where it can be proved, that the top class does not change. Rigorous.
+
+    The reference is the network in real arithmetic with its weights as they are; what computes it is a MAC unit for
+    every product with torch's float32 beside it, a machine, or any unit of a precision.
+
+    Args:
+        model: in eval mode; its outputs are (samples, classes). x: samples, or a pair (lo, hi) of samples: boxes, of
+            which every point counts.
+        mac: a MAC, or a machine, whose `mode` runs; None for products and sums both rounded, in order.
+        precision: significand bits, in place of the formats of the MAC; exponents have no limit then.
+        methods: some of METHODS. every: whether to go on to the tightest one for all samples.
+        progress: called with the number of samples done, and of all.
+    Raises:
+        InputError: an operation, a format or an accumulator without a rule, or what is no classifier.
+    """
+    lo, hi = _boxes(x)
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise InputError(f"bounds: methods: got {unknown or methods!r}; expected some of {', '.join(METHODS)}")
+    if model.training:
+        raise InputError("bounds: got a model in training mode; expected one that runs as it will; call model.eval()")
+    unit = _unit(model, mac, precision, mode)
+    found = []
+    for first in range(0, len(lo), _BATCH):
+        some = slice(first, first + _BATCH)
+        found.append(_of_batch(model, lo[some], hi[some], unit, methods, every, precision))
+        if progress is not None:
+            progress(min(first + _BATCH, len(lo)), len(lo))
+    return _joined(found)
+
+
+def _unit(model: nn.Module, mac: str | MacSpec | Machine | None, precision: int | None, mode: str) -> Unit:
+    try:
+        if isinstance(mac, Machine):
+            if precision is not None:
+                raise InputError(
+                    "bounds: precision: got one beside a machine, whose formats are known; give one of both"
+                )
+            return of_machine(model, mac, mode)
+        return of_mac(mac, precision)
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else InputError(f"bounds: mac: {error}") from None
+
+
+def _boxes(x: Any) -> tuple[Tensor, Tensor]:
+    lo, hi = x if isinstance(x, tuple) else (x, x)
+    lo, hi = (torch.as_tensor(end).detach() for end in (lo, hi))
+    if lo.shape != hi.shape or lo.dim() < 2 or not len(lo):
+        raise InputError(
+            f"bounds: x: got shapes {tuple(lo.shape)} and {tuple(hi.shape)}; expected samples (N, ...), or two ends of "
+            "a box for each, of one shape; give these"
+        )
+    if not bool((lo <= hi).all()) or not bool(lo.isfinite().all() and hi.isfinite().all()):
+        raise InputError("bounds: x: got an end that is not finite, or a lower end above the upper one; correct it")
+    return lo, hi
+
+
+def _of_batch(
+    model: nn.Module, lo: Tensor, hi: Tensor, unit: Unit, methods: Sequence[str], every: bool, bits: int | None
+) -> Certified:
+    graph = record(model, lo)
+    check(graph)
+    names = [name for name in METHODS if name in methods]
+    samples = len(lo)
+    result: dict[str, Any] | None = None
+    open_ = torch.arange(samples)
+    for name in names:
+        part = graph if len(open_) == samples else record(model, lo[open_])
+        found = forward(part, _input(lo[open_], hi[open_]), replace(unit, running="running" in name))
+        own = _decided(found, "adjoint" in name)
+        if result is None:
+            result = {**own, "method": [name] * samples, "parts": {}}
+        else:
+            _update(result, own, open_, name)
+        open_ = torch.arange(samples) if every else torch.nonzero(~result["certified"])[:, 0]
+        if not len(open_):
+            break
+    assert result is not None
+    parts = {key: value.numpy() for key, value in result["parts"].items()}
+    arrays = {key: value.numpy() for key, value in result.items() if isinstance(value, Tensor) and key not in _EACH}
+    return Certified(**arrays, method=tuple(result["method"]), contributions=parts, unit=unit.words, bits=bits)
+
+
+def _input(lo: Tensor, hi: Tensor) -> Bounded:
+    wide_lo, wide_hi = lo.double(), hi.double()
+    return Bounded(wide_lo, wide_hi, torch.zeros_like(wide_lo))
+
+
+def _decided(found: Forward, adjoint: bool) -> dict[str, Any]:
+    z = found.output
+    if z.lo.dim() != 2 or z.lo.shape[1] < 2:
+        raise InputError(
+            f"bounds: the output has the shape {tuple(z.lo.shape)}; expected (samples, classes), at least two of these"
+        )
+    at, classes = torch.arange(z.lo.shape[0]), z.lo.shape[1]
+    top = (z.lo + z.hi).argmax(1)
+    margin = z.lo[at, top][:, None] - z.hi
+    width = (z.hi - z.lo) + (z.hi - z.lo)[at, top][:, None]
+    parts: dict[str, Tensor] = {}
+    if adjoint:
+        changed = margins(found, top)
+        bound, parts = changed.bound, dict(changed.parts)
+    else:
+        bound = grown(z.d + z.d[at, top][:, None])
+    others = torch.nn.functional.one_hot(top, classes) == 0
+    slack = torch.where(others, margin - bound, torch.inf)
+    closest = slack.argmin(1)
+    return {
+        "certified": (slack > 0).all(1), "top": top, "margin": margin[at, closest], "bound": bound[at, closest],
+        "margins": torch.where(others, margin, torch.inf), "bounds": torch.where(others, bound, 0.0),
+        "logit_bounds": z.d, "logits": (z.lo + z.hi) / 2, "range_effect": width[at, closest],
+        "parts": {name: part[at, closest] for name, part in parts.items()},
+    }  # fmt: skip
+
+
+_EACH = ("margins", "bounds")  # of every class
+
+
+def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) -> None:
+    """Take what a tighter method says of some samples, where it is tighter."""
+    better = (own["margin"] - own["bound"]) > (result["margin"] - result["bound"])[at]
+    better |= own["certified"]
+    for key, value in own.items():
+        if isinstance(value, Tensor) and key != "logit_bounds":
+            result[key][at[better]] = value[better]
+    result["logit_bounds"][at] = torch.minimum(result["logit_bounds"][at], own["logit_bounds"])
+    for i in at[better].tolist():
+        result["method"][i] = name
+    for part, value in own["parts"].items():
+        every = result["parts"].setdefault(part, torch.zeros(len(result["top"]), dtype=torch.float64))
+        every[at] = value
+
+
+def _joined(found: Sequence[Certified]) -> Certified:
+    arrays = {
+        name: np.concatenate([getattr(one, name) for one in found])
+        for name in ("certified", "top", "margin", "bound", "logit_bounds", "logits", "range_effect")
+    }
+    names = dict.fromkeys(name for one in found for name in one.contributions)
+    parts = {
+        name: np.concatenate([one.contributions.get(name, np.zeros(len(one.top))) for one in found]) for name in names
+    }
+    method = tuple(name for one in found for name in one.method)
+    return Certified(**arrays, method=method, contributions=parts, unit=found[0].unit, bits=found[0].bits)
+
+
+@dataclass(frozen=True)
+class RequiredPrecision:
+    """How many significand bits each sample needs. Upper bounds of the least number: so many suffice, provably.
+
+    Args:
+        bits: (samples,), by the margins of the outputs; 0 where not even MOST_BITS are proved to suffice.
+        confidence_bits: (samples,), so that softmax of the outputs is off by less than p - 1/2; None if no p was given.
+        certified: what was proved with the largest of these numbers. unit: in words.
+    """
+
+    bits: NDArray[np.int64]
+    confidence_bits: NDArray[np.int64] | None
+    certified: Certified
+    unit: str
+
+    def quantiles(self, shares: Sequence[float] = (0.5, 0.9, 0.99, 1.0)) -> dict[float, int | None]:
+        """Return the bits that suffice for a share of the samples; None where that is not proved for so many."""
+        return {share: _quantile(self.bits, share) for share in shares}
+
+
+def _quantile(bits: NDArray[np.int64], share: float) -> int | None:
+    ordered = np.sort(np.where(bits == 0, MOST_BITS + 1, bits))
+    value = int(ordered[max(0, math.ceil(share * len(ordered)) - 1)])
+    return value if value <= MOST_BITS else None
+
+
+def required_precision(
+    model: nn.Module,
+    x: Tensor | NDArray[Any] | tuple[Any, Any],
+    mac: str | MacSpec | None = None,
+    confidence: float | None = None,
+    methods: Sequence[str] = METHODS,
+    progress: Progress | None = None,
+) -> RequiredPrecision:
+    """Return the least significand bits with which each sample is certified. Rigorous; found by bisection.
+
+    Args:
+        model, x, methods, progress: as of certify. mac: the unit, whose formats are taken to have so many bits and any
+            exponent. confidence: p, above 1/2: besides, the bits with which every softmax output is off by less than
+            p - 1/2, so that a class with at least p stays the top one (equation 10 of arXiv 2002.03869 as derived).
+    Raises:
+        InputError: as certify; a confidence that is none.
+    """
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise InputError(f"bounds: confidence: got {confidence!r}; expected above 0.5 and below 1; give e.g. 0.6")
+    lo, hi = _boxes(x)
+    done = 0
+
+    def certified_with(bits: int, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return certify(model, (lo[at], hi[at]), mac, bits, methods=methods).certified
+
+    def confident_with(bits: int, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        assert confidence is not None
+        return _softmax_bound(model, lo[at], hi[at], _unit(model, mac, bits, "low")) < confidence - 0.5
+
+    def least(suffices: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        nonlocal done
+        low, high = np.full(len(lo), 1), np.full(len(lo), MOST_BITS + 1)  # not enough; enough
+        while (pending := np.flatnonzero(high - low > 1)).size:
+            middle = (low + high)[pending] // 2
+            for bits in np.unique(middle):
+                at = pending[middle == bits]
+                enough = suffices(int(bits), at)
+                high[at[enough]], low[at[~enough]] = bits, bits
+            done += 1
+            if progress is not None:
+                progress(done, max(done, 6 if confidence is None else 12))
+        return np.where(high > MOST_BITS, 0, high)
+
+    bits = least(certified_with)
+    by_confidence = None if confidence is None else least(confident_with)
+    most = int(bits.max()) or MOST_BITS
+    proved = certify(model, (lo, hi), mac, most, methods=methods, every="adjoint" in methods)
+    return RequiredPrecision(bits, by_confidence, proved, proved.unit)
+
+
+def _softmax_bound(model: nn.Module, lo: Tensor, hi: Tensor, unit: Unit) -> NDArray[np.float64]:
+    """Return by how much the softmax of the outputs may be off, the largest of each sample."""
+    graph: Graph = record(model, lo)
+    check(graph)
+    z = forward(graph, _input(lo, hi), unit).output
+    r = unit.vector("")
+    exact = above(torch.softmax(z.hi, 1)), torch.softmax(z.lo, 1)
+    spread = torch.minimum(*exact), torch.maximum(*exact)
+    d, _ = Softmax._bounds(z, z.d, spread[0], spread[1], 1, r, unit.library)
+    found: NDArray[np.float64] = d.amax(1).numpy()
+    return found

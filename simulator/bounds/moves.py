@@ -1,0 +1,172 @@
+"""Rules of what moves values or adds them up with weights that are not negative: shapes, copies, parts, means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from formats import Use
+
+from .bounded import Bounded
+from .graph import Node, Ref
+from .outward import above, below, grown
+from .roundings import Rounding, of_use
+from .rule import Gradients, Interval, Read, Rule, Step, Unit, filled, off_by
+
+_NARROW = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+class Moves(Rule):
+    """(B8) Values are moved: nothing is rounded. Constants that are joined to them are exact."""
+
+    def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
+        def moved(part: Callable[[Bounded], Tensor], constant: Callable[[Tensor], Tensor]) -> list[Tensor]:
+            return tree_leaves(_called(node, *filled((node.args, dict(node.kwargs)), read, part, constant)))
+
+        parts = [
+            moved(lambda x: x.lo, lambda x: x), moved(lambda x: x.hi, lambda x: x),
+            moved(lambda x: x.d, torch.zeros_like), moved(lambda x: x.e, torch.zeros_like),
+        ]  # fmt: skip
+        return [Step(Bounded(*found), torch.zeros_like(found[2])) for found in zip(*parts, strict=True)]
+
+    def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
+        return transposed(node, read, grads)
+
+
+class Converts(Moves):
+    """(B9) A conversion to another type: one rounding where that is narrower than float32."""
+
+    def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
+        (step,) = super().forward(node, read, unit)
+        name = _NARROW.get(node.kwargs.get("dtype"))  # type: ignore[arg-type]
+        assert step is not None
+        if name is None:
+            return [step]
+        off = off_by(of_use(Use.parse(name)), step.value.computed)
+        x = step.value
+        return [Step(Bounded(x.lo, x.hi, grown(x.d + off)), off)]
+
+
+class Pads(Moves):
+    """(B8) of padding, whose value is exact: its errors are 0, and so is what it pads errors with."""
+
+    def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
+        x, widths = read(node.args[0].number), node.args[1]
+        value = float(node.args[2]) if len(node.args) > 2 else float(node.kwargs.get("value", 0.0) or 0.0)
+
+        def padded(part: Tensor, with_value: float) -> Tensor:
+            return torch.ops.aten.constant_pad_nd(part, widths, with_value)
+
+        found = Bounded(padded(x.lo, value), padded(x.hi, value), padded(x.d, 0.0), padded(x.e, 0.0))
+        return [Step(found, torch.zeros_like(found.d))]
+
+
+class Means(Rule):
+    """(B10) Sums, means and average pools of n terms in any order: off by (n - 1) u of the sum of magnitudes, and means
+    by two roundings more, unless n is a power of two.
+
+    Args:
+        scaled: whether what is summed is divided by n.
+    """
+
+    def __init__(self, scaled: bool) -> None:
+        self.scaled = scaled
+
+    def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
+        x, kwargs = read(node.args[0].number), {k: v for k, v in node.kwargs.items() if k != "dtype"}
+
+        def means(part: Tensor) -> Tensor:
+            return node.func(part, *node.args[1:], **kwargs)
+
+        n = _terms(node, x.lo)
+        r = unit.vector(node.path)
+        lo, hi, magnitudes, d = means(x.lo), means(x.hi), means(x.computed), means(x.d)
+        slack = magnitudes * ((n + 3) * 2.0**-52)
+        sums = magnitudes * n if self.scaled else magnitudes
+        factor = _sum_factor(r, n - 1)
+        off = torch.where(sums > r.largest, torch.inf, magnitudes * factor + n * r.eta)
+        if self.scaled and math.frexp(n)[0] != 0.5:
+            off = off + off_by(r, magnitudes + off, 2.0)  # the reciprocal may be rounded before it multiplies
+        local = grown(off, n)
+        return [Step(Bounded(below(lo - slack), above(hi + slack), grown(d + local, n)), local)]
+
+    def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
+        return transposed(node, read, grads)
+
+
+def _sum_factor(r: Rounding, roundings: int) -> float:
+    """Return (B2) or (B3) of a sum in any order."""
+    return roundings * r.u if r.nearest else float(math.expm1(roundings * math.log1p(r.u)))
+
+
+def _terms(node: Node, x: Tensor) -> int:
+    """Return how many values the largest group has that is summed."""
+    ones = torch.ones_like(x, requires_grad=True)
+    kwargs = {k: v for k, v in node.kwargs.items() if k != "dtype"}
+    with torch.enable_grad():
+        y = node.func(ones, *node.args[1:], **kwargs)
+    per = torch.zeros_like(y)
+    per.view(-1)[0] = 1.0
+    # How many inputs the first output reads; of a pool with padding an inner one may read more.
+    (reads,) = torch.autograd.grad(y, ones, per)
+    if node.kind.startswith("avg_pool"):
+        return math.prod(node.args[1])
+    return max(1, int((reads != 0).sum()))
+
+
+def transposed(node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
+    """Return the derivatives of a linear map whose coefficients are not negative: ends go to ends."""
+    numbers = list(dict.fromkeys(node.inputs))
+    known = [i for i, number in enumerate(node.outputs) if number in grads]
+
+    def back(end: Callable[[Interval], Tensor]) -> list[Tensor]:
+        leaves = {number: torch.zeros_like(read(number).lo).requires_grad_() for number in numbers}
+
+        def one(leaf: Any) -> Any:
+            if isinstance(leaf, Ref):
+                return leaves[leaf.number]
+            return leaf.detach().to(torch.float64) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+        args, kwargs = tree_map(one, (node.args, dict(node.kwargs)), is_leaf=lambda x: isinstance(x, Ref))
+        with torch.enable_grad():
+            results = tree_leaves(_called(node, args, kwargs))
+        wanted = [results[i] for i in known]
+        found = torch.autograd.grad(
+            wanted, list(leaves.values()), [end(grads[node.outputs[i]]) for i in known], allow_unused=True  # type: ignore[index]
+        )  # fmt: skip
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves.values(), found, strict=True)]
+
+    lo, hi, magnitude = back(lambda g: g.lo), back(lambda g: g.hi), back(lambda g: g.magnitude)
+    return [
+        (number, Interval(lo[i] - magnitude[i] * 2.0**-36, hi[i] + magnitude[i] * 2.0**-36))
+        for i, number in enumerate(numbers)
+    ]
+
+
+def _called(node: Node, args: Any, kwargs: Any) -> Any:
+    """Call the operation with other tensors, in their own type."""
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "memory_format")}
+    if node.kind == "_to_copy":
+        return args[0].clone()
+    if node.kind in ("view", "_unsafe_view", "_reshape_alias"):
+        return args[0].reshape(args[1])  # whatever lies how in memory
+    return node.func(*args, **kwargs)
+
+
+_MOVED = (
+    "view", "_unsafe_view", "reshape", "_reshape_alias", "t", "transpose", "permute", "squeeze", "unsqueeze", "slice",
+    "select", "split", "split_with_sizes", "unsafe_split", "unbind", "cat", "stack", "expand", "clone", "detach",
+    "alias", "lift_fresh", "index_select", "gather", "index", "flip", "roll", "repeat", "pixel_shuffle", "diagonal",
+)  # fmt: skip
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_MOVED, Moves()),
+    "_to_copy": Converts(),
+    "constant_pad_nd": Pads(),
+    "sum": Means(scaled=False),
+    **dict.fromkeys(("mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d"), Means(scaled=True)),
+}  # fmt: skip

@@ -1,0 +1,72 @@
+"""What computes a network, for the analysis: a machine in one of its modes, one MAC unit for all, or a precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from formats import Use
+from simulator.arithmetic.spec import MacSpec, mac
+from simulator.errors import InputError
+from simulator.hardware import Machine
+from simulator.network.emulation import Emulation
+
+from .roundings import FLOAT32, Rounding, of_precision, of_use
+from .rule import Unit
+
+# Torch's own functions are taken to be off by at most 2 ulp, which is 4 u; its results may flush what is subnormal.
+_TORCH_LIBRARY = 4.0
+_TORCH = replace(FLOAT32, eta=2.0**-126)
+SEQUENTIAL = "seq(fp32)"
+
+
+def of_mac(spec: str | MacSpec | None = None, precision: int | None = None) -> Unit:
+    """Return one unit for every product.
+
+    Args:
+        spec: the MAC; None for a product and a sum, both rounded, in order.
+        precision: significand bits that all formats of it are taken to have, with any exponent, and that all other
+            operations are rounded to, correctly; None for the formats that it names, with torch's float32 beside it.
+    """
+    found = mac(SEQUENTIAL if spec is None else spec)
+    if precision is not None:
+        rounding = of_precision(precision)
+        found = replace(found, operands=None)
+        every = rounding(Use.parse("fp32"))
+        words = f"{found}, {precision} significand bits"
+        return Unit(rounding, lambda name: found, lambda path: every, 1.0, words, fixed=False)
+    return Unit(of_use, lambda name: found, lambda path: _TORCH, _TORCH_LIBRARY, str(found), fixed=True)
+
+
+def of_machine(model: nn.Module, machine: Machine, mode: str = "low") -> Unit:
+    """Return a machine in one of its uniform modes, low or high, with its rules of layers and its vector unit.
+
+    Raises:
+        InputError: what has no rule: scaled operands, folded normalisations, a mode that the machine does not have.
+    """
+    if mode not in ("low", "high"):
+        raise InputError(f"bounds: mode: got {mode!r}; expected low or high; choose one")
+    emulation = Emulation(model, machine, default=mode)
+    rules = emulation.rules
+    if machine.fold_batch_norm:
+        raise InputError(
+            f"bounds: {machine.name} folds batch normalisations into weights; expected a machine that does not; write "
+            "vector_unit.batch_norm: separate"
+        )
+
+    def unit_of(name: str) -> MacSpec | None:
+        found = rules.forward(name)
+        if found.scaled:
+            raise InputError(f"bounds: {name}: its operands are scaled: no rule; expected none; leave its scales out")
+        return found.low if found.high is None else (found.low if mode == "low" else found.high)
+
+    def vector(path: str) -> Rounding:
+        use = rules.vector(path)
+        own = of_use(use)
+        if use == Use.parse("fp32"):
+            return _TORCH
+        # Operands and result are rounded to the format, computed by torch between.
+        return Rounding(own.u * 3.0 + _TORCH.u * 4.0, own.eta * 3.0 + _TORCH.eta, own.largest, False)
+
+    return Unit(of_use, unit_of, vector, _TORCH_LIBRARY, f"{machine.name}, {mode}", fixed=True)

@@ -1,0 +1,58 @@
+"""Bounds of networks: the computed outputs of the engine keep to them, and so do margins."""
+
+import copy
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import simulator  # noqa: E402  (needs torch)
+from simulator import bounds  # noqa: E402
+from simulator.network import bundled  # noqa: E402
+
+UNITS = [
+    "fma(fp16)", "seq(bf16)", "chunk(32, fma(fp16), seq(fp16))", "tree(fp16)", "exact(fp16)", "late(seq(fp16))",
+    "interleave(4, fma(fp16), seq(fp16))", "h100.fp16", "fp16 -> fma(fp16/rz)", "bf16 -> fma(fp32) -> bf16",
+    "fma(fp16/sr)", "reverse(16, seq(fp16))", "fixed(32, 16, sat)", "fma(fp16, 4)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mac", UNITS)
+@pytest.mark.parametrize("name", ["mlp", "cnn", "mlp_tanh"])
+def test_what_the_engine_computes_keeps_to_the_bounds(name, mac):
+    model, (x, _) = bundled.load(name), bundled.digits()
+    x = x[:3]
+    exact = copy.deepcopy(model).double()(x.double()).detach().numpy()
+    with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": mac}) as run:
+        computed = run.model(x).double().numpy()
+    at = np.arange(len(x))
+    for methods in (("forward",), ("forward, running sums",), ("adjoint, running sums",)):
+        found = bounds.certify(model, x, mac=mac, methods=methods)
+        assert (np.abs(computed - exact) <= found.logit_bounds).all()
+        assert (found.top == exact.argmax(1)).all()
+        changed = np.abs((computed - exact)[at, found.top][:, None] - (computed - exact)).max(1)
+        assert np.isfinite(found.bound).all() and (found.bound > 0).all()
+        assert (computed.argmax(1) == found.top)[found.certified].all()
+        if methods == ("forward",):
+            assert (changed <= 2 * found.logit_bounds.max(1)).all()
+
+
+def test_an_operation_without_a_rule_is_refused_by_name():
+    class Sines(torch.nn.Module):
+        def forward(self, x):
+            return torch.cumsum(torch.sin(x), 1)
+
+    with pytest.raises(simulator.InputError, match=r"no rule for sin in Sines, cumsum in Sines"):
+        bounds.certify(Sines().eval(), torch.zeros(2, 3))
+
+
+def test_more_bits_certify_more_and_enough_are_found():
+    model, (x, _) = bundled.load("mlp"), bundled.digits()
+    shares = [bounds.certify(model, x[:12], precision=bits).certified.sum() for bits in (8, 12, 16, 20)]
+    assert shares == sorted(shares) and shares[0] < shares[-1] == 12
+    found = bounds.required_precision(model, x[:12])
+    for bits in np.unique(found.bits):
+        at = found.bits == bits
+        assert bounds.certify(model, x[:12][at], precision=int(bits)).certified.all()
+        assert not bounds.certify(model, x[:12][at], precision=int(bits) - 1).certified.any()
