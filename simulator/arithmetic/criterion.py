@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 
 from formats import Use
 
-from .scores import Score, score_of
+from .scores import OF_SAMPLES, Score, score_of
 
-CALIBRATED = "sensitivity"  # the name of a score that is made of samples, see scores.Sensitivity
 LADDERS = ("climb", "jump")
+_LARGEST = float(np.finfo(np.float64).max)
 # Rows after which the account of a budget begins anew.
 _PERIOD = 1 << 20
 
@@ -39,6 +40,8 @@ class Criterion:
             largest scores; of equal ones the first. None: the tolerance decides alone.
         further: of a ladder the tolerances of the levels between the first and the last, rising; None: the first one
             times the unit roundoff of the first level over that of the level.
+        threshold: of the budget of a network, which samples have shared out: the scores of the first pass up to it are
+            kept, whatever the tolerance. None: the tolerance decides alone.
         kind: of a ladder: climb (each level is scored again with its own outputs) | jump (the scores of the first level
             pick the level of each output).
     """
@@ -52,24 +55,28 @@ class Criterion:
     sign_safe: float | None = None
     further: tuple[float, ...] | None = None
     kind: str = "climb"
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
         if self.further is not None:
+            if not isinstance(self.further, Sequence) or isinstance(self.further, str):
+                raise ValueError(f"further: expected tolerances, one for each level between, got {self.further!r}")
             further = tuple(_tolerance(x) for x in self.further)
             if any(after < before for before, after in pairwise((self.tolerance, *further))):
                 raise ValueError(f"tolerance: expected rising ones, got {(self.tolerance, *further)}")
             object.__setattr__(self, "further", further)
         if self.kind not in LADDERS:
             raise ValueError(f"kind: expected {' or '.join(LADDERS)}, got {self.kind!r}")
-        if self.score != CALIBRATED:
+        if self.score != OF_SAMPLES:
             score_of(self.score)
-        share = self.budget
-        if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
-            raise ValueError(f"budget: expected a share in [0, 1] or None, got {share!r}")
-        beta = self.sign_safe
-        if beta is not None and (isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta <= 1):
-            raise ValueError(f"sign_safe: expected a number in (0, 1] or None, got {beta!r}")
+        for switch in ("recompute_nonfinite", "recompute_saturated"):
+            if not isinstance(getattr(self, switch), bool):
+                raise ValueError(f"{switch}: expected True or False, got {getattr(self, switch)!r}")
+        if self.budget is not None and not (_is_number(self.budget) and 0 <= self.budget <= 1):
+            raise ValueError(f"budget: expected a share in [0, 1] or None, got {self.budget!r}")
+        if self.sign_safe is not None and not (_is_number(self.sign_safe) and 0 < self.sign_safe <= 1):
+            raise ValueError(f"sign_safe: expected a number in (0, 1] or None, got {self.sign_safe!r}")
 
     def keep(
         self,
@@ -91,17 +98,24 @@ class Criterion:
         if self.recompute_saturated:
             must |= saturated
         # +inf is kept by an infinite tolerance only.
-        keep: NDArray[np.bool_] = (scores <= self.tolerance) & ~must
+        most_kept = self.tolerance if self.threshold is None else max(self.tolerance, self.threshold)
+        keep: NDArray[np.bool_] = (scores <= most_kept) & ~must
         if self.budget is not None:
             wanted = np.count_nonzero(~keep, axis=1)
             most = (account or Account()).allow(self.budget * keep.shape[1], first_row, wanted)
             over = np.flatnonzero(wanted > most)
-            keep[over] |= ~_first(np.where(must, np.inf, scores)[over], most[over])
+            # What must go stands before all else, also before the infinite scores of outputs that are zero.
+            ranks = np.where(must[over], np.inf, np.minimum(scores[over], _LARGEST))
+            keep[over] |= ~_first(ranks, most[over])
         return keep
 
 
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+
+
 def _tolerance(x: Any) -> float:
-    if not isinstance(x, int | float | np.integer | np.floating) or isinstance(x, bool) or not x >= 0:
+    if not _is_number(x) or not x >= 0:
         raise ValueError(f"tolerance: expected a number in [0, inf], got {x!r}")
     try:
         return float(x)

@@ -170,14 +170,16 @@ def ladder(
     def seen_of(v: NDArray[Any], rows: slice) -> Seen:
         own = [x if np.isscalar(x) else x[rows] for x in affine]
         added = None if logits is None else (logits[0], onto(first.shape, logits[1], "logits")[rows])
-        return Seen(mapped(v, *own), activation, rows, product, own[0], own[1], added)
+        shown = mapped(v, *own).view()
+        shown.flags.writeable = False  # of a pass in float64 these are the outputs themselves
+        return Seen(shown, activation, rows, product, own[0], own[1], added)
 
     wanted = np.zeros(first.shape, np.uint8)  # the level that is to compute each output
     kept = np.empty(first.shape) if keep_scores else None
     for rows in _strips(first.shape, SCORED_AT_ONCE):
         seen = seen_of(first[rows], rows)
-        unsafe = _unsafe(criterion.sign_safe, seen)  # before the score, which may write over v
-        scores = scored(seen)
+        unsafe = _unsafe(criterion.sign_safe, seen)
+        scores = _checked(scored(seen), seen, criterion)
         out, beyond = first[rows], saturated[rows]
         if logits is not None:  # what no softmax reads is kept, whatever it is
             out, beyond = np.where(seen.masked, 0, out), beyond & ~seen.masked
@@ -215,7 +217,7 @@ def ladder(
             if criterion.kind == "climb":
                 seen = seen_of(output[rows], rows)
                 unsafe = _unsafe(rule.sign_safe, seen)
-                scores = scored(seen)
+                scores = _checked(scored(seen), seen, criterion)
             else:
                 unsafe, scores = False, np.zeros(output[rows].shape)
             wanted[rows] += own[rows] & ~rule.keep(output[rows], scores, over[rows], unsafe=unsafe)
@@ -255,6 +257,7 @@ def criteria_of(criterion: Criterion, levels: Sequence[MacSpec]) -> tuple[Criter
                 tolerance=criterion.tolerance * ratio if further is None else further[number - 1],
                 sign_safe=None if criterion.sign_safe is None else criterion.sign_safe / ratio,
                 budget=None,
+                threshold=None,
                 further=None,
             )
         )
@@ -292,6 +295,15 @@ def onto(shape: tuple[int, ...], x: ArrayLike, name: str) -> NDArray[Any]:
         return np.broadcast_to(factors, shape)
     except ValueError:
         raise ValueError(f"{name} {factors.shape} does not broadcast to the output's shape {shape}") from None
+
+
+def _checked(scores: Any, seen: Seen, criterion: Criterion) -> NDArray[np.float64]:
+    """Return scores as they are; TypeError or ValueError where a score of the user's gives something else."""
+    if not isinstance(scores, np.ndarray) or scores.dtype.kind != "f":
+        raise TypeError(f"score {criterion.score!r}: expected an array of real numbers, got {type(scores).__name__}")
+    if scores.shape != seen.v.shape:
+        raise ValueError(f"score {criterion.score!r}: expected the shape {seen.v.shape}, got {scores.shape}")
+    return scores
 
 
 def _unsafe(beta: float | None, seen: Seen) -> NDArray[np.bool_] | bool:

@@ -288,18 +288,24 @@ SCORES: Mapping[str, Score] = {
 }
 # Those that look at what a softmax reads, masks and all.
 OF_LOGITS = frozenset({"lamp", "lamp_absolute"})
+OF_SAMPLES = "sensitivity"  # the name of the score that is made of samples, see Sensitivity
 _registered: dict[str, Score] = {}
 
 
 def register(name: str, score: Score) -> None:
     """Add a score of your own: a function of a Seen that returns (rows, N) float64, NaN for what must be recomputed.
 
+    A policy takes it by that name, as hardware that looks at the finished output alone; a sweep or a study does so on
+    workers too where a module that registers it is imported there.
+
     Raises:
-        ValueError: a name that is no identifier, or that is taken.
+        ValueError: a name that is no identifier, or that is taken. TypeError: a name that is no text, or no function.
     """
+    if not isinstance(name, str) or not callable(score):
+        raise TypeError(f"score: expected a name and a function of a Seen, got {name!r} and {score!r}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"score: got the name {name!r}; expected small letters, digits and _; write e.g. my_score")
-    if name in SCORES or name in _registered:
+    if name in SCORES or name in _registered or name == OF_SAMPLES:
         raise ValueError(f"score: got the name {name!r}, which there is already; expected a new one; take another")
     _registered[name] = score
 
@@ -308,10 +314,20 @@ def score_of(name: str | Score) -> Score:
     """Return the score of a name, or one that is given itself; ValueError lists those that there are."""
     if callable(name):
         return name
-    found = SCORES.get(name) or _registered.get(name)
+    if name == OF_SAMPLES:
+        raise ValueError(
+            f"score {name!r} is made of samples; expected one that is none, or a run of a network that calibrates it: "
+            "simulator.evaluate, or calibrate of an emulation"
+        )
+    found = None if not isinstance(name, str) else SCORES.get(name) or _registered.get(name)
     if found is None:
         raise ValueError(f"score {name!r} is unknown; expected one of {', '.join((*SCORES, *_registered))}")
     return found
+
+
+def registered() -> tuple[str, ...]:
+    """Return the names that `register` has added."""
+    return tuple(_registered)
 
 
 def _norms(x: NDArray[Any] | Gathered) -> tuple[Values, Values, Values]:

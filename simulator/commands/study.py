@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,12 +57,20 @@ def _numbers(name: str, text: str) -> list[float]:
 
 def save(found: TwoPassStudy, out: str) -> list[Path]:
     """Write the study beside its store: as JSON, as Parquet and as a page, each whole or not at all."""
-    record, directory = as_json(found.to_dict()), Path(out)
+    record, directory = _record(found), Path(out)
     paths = [directory / name for name in FILES]
     write_file(paths[0], json_module.dumps(record, indent=2, allow_nan=False) + "\n")
     write_table([flat(row) for row in found.points], paths[1])
-    write_file(paths[2], render_study(record))
+    write_file(paths[2], render_study(found.to_dict()))
     return paths
+
+
+def _record(found: TwoPassStudy) -> Any:
+    """Return the study as JSON has it; an infinite tolerance as a machine file writes it."""
+    plain = found.to_dict()
+    for row in plain["points"]:
+        row["tolerance"] = ".inf" if math.isinf(row["tolerance"]) else row["tolerance"]
+    return as_json(plain)
 
 
 def flat(row: Row) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def flat(row: Row) -> dict[str, Any]:
 def show(found: TwoPassStudy, paths: Sequence[Path], json: bool) -> None:
     """Print a study."""
     if json:
-        sys.stdout.write(json_module.dumps(as_json(found.to_dict()), indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(json_module.dumps(_record(found), indent=2, allow_nan=False) + "\n")
         return
     low, high = (found.baselines[mode] for mode in ("low", "high"))
     facts = (

@@ -19,6 +19,7 @@ from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 
 from .quantities import UNITS, Quantity, describe, parse_quantity
+from .scores import SIDE_METRICS, score_names
 from .tables import ENTRIES, bundled_table, is_path, table_names
 from .widths import significand_bits
 
@@ -115,6 +116,15 @@ def choice(*values: str) -> Check:
         )
 
     return check
+
+
+@takes(", ".join(SIDE_METRICS), enum=list(SIDE_METRICS))
+def score(form: object) -> str:
+    """The name of a score, also of one that `scores.register` has added."""
+    names = score_names()
+    if isinstance(form, str) and form in names:
+        return form
+    raise ValueError(f"got {describe(form)}; expected one of {', '.join(names)}; write e.g. {names[0]}")
 
 
 @takes(

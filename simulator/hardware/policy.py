@@ -163,8 +163,8 @@ def _check_ladder(form: PolicySection, engine: SideEngineSection | None, mac: Ma
     if len(tolerances) not in (1, below):
         report(
             at,
-            f"got {len(tolerances)} numbers for {below + 1} modes of mac; expected one, or {below}, of each mode but "
-            "the last; correct it",
+            f"got {len(tolerances)} numbers for {below + 1} modes of mac; expected one"
+            f"{f', or {below}, of each mode but the last' if below > 1 else ''}; correct it",
         )
     elif any(after < before for before, after in pairwise(tolerances)):
         report(at, f"got {tolerances}; expected rising numbers, as the precision of the modes rises; correct them")

@@ -283,23 +283,6 @@ class SideEngine:
         return "dot" if self.array is None else "array"
 
 
-# The score of an output, and the hardware that it can be computed with: from the finished output; a running sum of
-# |a w| beside that of a w; another low pass over |a| and |w|; the norms of the rows of A and the columns of W.
-SIDE_METRICS = {
-    "kappa_prime": ("output", "norm_bound"),
-    "kappa_full": ("abs_sum", "second_pass"),
-    "norm1": ("norm_bound",),
-    "norm2": ("norm_bound",),
-    "norm_inf": ("norm_bound",),
-    "random": ("output",),
-    "sensitivity": ("output",),
-    "largest": ("output",),
-    "smallest": ("output",),
-    "lamp": ("output",),
-    "lamp_absolute": ("norm_bound",),
-}
-
-
 @dataclass(frozen=True)
 class VectorUnit:
     """What computes all but products: `lanes` elementary operations at a time, on an adder and a multiplier each.
@@ -326,7 +309,7 @@ class Policy:
         weights: operands of modes that differ in format: high_only (stored wide, rounded on load) | both | sliced (the
             narrow part first, the rest where it is needed).
         recompute_nonfinite, recompute_saturated: whether such results of the first pass are flagged.
-        score: what decides; side_metric: the hardware it needs, see SIDE_METRICS.
+        score: what decides; side_metric: the hardware it needs, see scores.SIDE_METRICS.
         runs_on: what recomputes, array | side_engine.
         side_format: of the running sum of the side metric abs_sum; None with another.
         budget: largest share that is recomputed, 0..1; None: the tolerance decides alone.

@@ -16,7 +16,6 @@ from simulator.arithmetic.criterion import LADDERS
 
 from . import checks
 from .quantities import Quantity
-from .records import SIDE_METRICS
 from .technology import BANDS
 
 
@@ -285,7 +284,7 @@ class PolicySection(Section):
     kind: Annotated[str, BeforeValidator(checks.choice("two_pass", "uniform"))] = Field(
         default="two_pass", description="what runs; uniform takes no other key", examples=["two_pass"]
     )
-    score: Annotated[str, BeforeValidator(checks.choice(*SIDE_METRICS))] = Field(
+    score: Annotated[str, BeforeValidator(checks.score)] = Field(
         default="kappa_prime",
         description="what decides; random, largest and smallest are controls",
         examples=["kappa_prime"],
@@ -420,7 +419,7 @@ class ScalingSection(Section):
 
 
 class LayerPolicySection(Section):
-    score: Annotated[str, BeforeValidator(checks.choice(*SIDE_METRICS))] | None = Field(
+    score: Annotated[str, BeforeValidator(checks.score)] | None = Field(
         default=None, description="what decides", examples=["norm2"], json_schema_extra=without("`policy.score`")
     )
     side_metric: (

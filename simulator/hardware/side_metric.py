@@ -5,7 +5,7 @@ from __future__ import annotations
 from formats import Use
 
 from .document import Keys, Report, dotted
-from .records import SIDE_METRICS
+from .scores import SIDE_METRICS, fitting_metrics
 
 
 def side_metric(
@@ -14,10 +14,10 @@ def side_metric(
     """Return the side metric of a score and, of a running sum, the format.
 
     Args:
-        score: key of SIDE_METRICS. metric, sum_format: as written, None: left out. report: notes what is wrong. at:
+        score: one of score_names. metric, sum_format: as written, None: left out. report: notes what is wrong. at:
             keys of the section that they are in.
     """
-    fitting = SIDE_METRICS[score]
+    fitting = fitting_metrics(score)
     found = metric or fitting[0]
     place = dotted(at)
     if found not in fitting:

@@ -10,6 +10,7 @@ layers then shares out a budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,19 +24,19 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.activations import SLOPE
 from simulator.arithmetic.bins import Bins
-from simulator.arithmetic.criterion import CALIBRATED, Criterion
+from simulator.arithmetic.criterion import Criterion
 from simulator.arithmetic.engine import Accumulation
-from simulator.arithmetic.scores import OF_LOGITS, Product, Seen, Sensitivity, score_of
+from simulator.arithmetic.scores import OF_LOGITS, OF_SAMPLES, Product, Seen, Sensitivity, score_of
 from simulator.errors import InputError
 
 from .consumers import Consumer
 from .execution import affine_of, outputs_of
-from .ops import FORWARD, INPUT_GRADIENT, Convolution, Op
+from .ops import FORWARD, INPUT_GRADIENT, Block, Convolution, Op
 from .outputs import output_of
 from .rules import Arithmetic, Rules, exact_unit
 from .scaled import Calibration, Scaled, scaled
 from .tap import Tap
-from .weights import Weights
+from .weights import Weights, samples_of
 
 _BINS = 64
 _PROBES = 8
@@ -72,7 +73,7 @@ class Scored:
 
     def finish(self) -> None:
         """Make the calibrated score, and score with it."""
-        if self.criterion.score == CALIBRATED:
+        if self.criterion.score == OF_SAMPLES:
             score = self.sensitivity()
             self.criterion = replace(self.criterion, score=score)
             self.scores = [
@@ -156,11 +157,11 @@ def scored(
         InputError: a layer of which the scales are calibrated was not.
     """
     layers: dict[str, Scored] = {}
-    weights = Weights(model)
+    weights, samples = Weights(model), samples_of(args, kwargs)
     weights.look()
 
     def execute(op: Op) -> Tensor | None:
-        weights.unstack(op)
+        weights.unstack(op, samples)
         if op.phase == INPUT_GRADIENT and op.name in layers:
             layers[op.name].gradients += _squares(op) / _PROBES
         arithmetic = rules.arithmetic(op) if op.phase == FORWARD and op.macs else None
@@ -182,6 +183,13 @@ def scored(
         for probe in range(_PROBES if wanted else 0):
             along = torch.randint(0, 2, y.shape, generator=signs) * 2 - 1
             torch.autograd.grad(y, wanted, along.to(y.dtype), retain_graph=probe < _PROBES - 1, allow_unused=True)
+    sensitive = [layer for layer in layers.values() if layer.criterion.score == OF_SAMPLES]
+    if sensitive and not any(np.any(layer.gradients) for layer in sensitive):
+        raise InputError(
+            f"{', '.join(list(layers)[:4])}: no gradient of the outputs reaches them, so that no output has a "
+            "sensitivity; expected outputs that depend on them smoothly, such as logits; give a model without no_grad, "
+            "detach, argmax or rounding behind its layers, or another policy.score"
+        )
     for layer in layers.values():
         layer.finish()
     return layers
@@ -197,7 +205,6 @@ def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer, 
     low, exact = op.on(arithmetic.low), op.on(exact_unit(arithmetic.low))
     out = np.empty((op.gemms, op.m, op.n), exact.dtype)
     slopes = np.zeros((op.gemms, op.n))
-    stride = max(1, op.gemms * op.m * op.n // _KEPT)
     for block in (op if divided is None else divided.op).blocks(low):
         scale, shift = affine_of(op, block, consumer, divided)
         first = Accumulation(low, block.a, block.b, block.c)
@@ -207,10 +214,10 @@ def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer, 
         truth = sums.astype(np.float64) * scale + shift
         with np.errstate(over="ignore", invalid="ignore"):
             slopes[block.gemm] += (SLOPE[layer.activation](truth.copy()) ** 2).sum(axis=0)
-        some = slice(0, v.shape[0], stride)
+        some = rows_kept(op, block)
         layer.v.append((block.gemm, v[some]))
         layer.errors.append((v - truth)[some])
-        if layer.criterion.score != CALIBRATED:
+        if layer.criterion.score != OF_SAMPLES:
             product = Product(first, layer.criterion.side_format)
             logits = consumer.logits_of(op, block) if layer.criterion.score in OF_LOGITS else None
             seen = Seen(v, layer.activation, slice(0, v.shape[0]), product, scale, shift, logits)
@@ -219,6 +226,16 @@ def _collect(layer: Scored, op: Op, arithmetic: Arithmetic, consumer: Consumer, 
     # Columns of a stack of products are places in it, of which no two need to mean the same.
     layer.slopes += slopes.sum() if op.batched else slopes.ravel()
     return out
+
+
+def rows_kept(op: Op, block: Block) -> NDArray[np.intp] | slice:
+    """Return which rows of a block are looked at: of an Op with many outputs some at random, whatever their order."""
+    rows = block.a.shape[0]
+    one_of = op.gemms * op.m * op.n // _KEPT
+    if one_of <= 1:
+        return slice(None)
+    draw = np.random.default_rng((block.gemm, block.rows.start))
+    return np.sort(draw.permutation(rows)[: math.ceil(rows / one_of)])
 
 
 def _squares(op: Op) -> NDArray[np.float64] | float:
@@ -273,12 +290,7 @@ def _criteria(layers: Mapping[str, Scored], rules: Rules) -> dict[str, Criterion
         )
     threshold, shares = _shares(list(layers.values()), policy.budget)
     return {
-        name: replace(
-            one,
-            budget=share,
-            tolerance=max(one.tolerance, threshold),
-            further=None if one.further is None else tuple(max(tau, threshold) for tau in one.further),
-        )
+        name: replace(one, budget=share, threshold=threshold)
         for (name, one), share in zip(found.items(), shares, strict=True)
     }
 

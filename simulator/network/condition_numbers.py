@@ -20,14 +20,13 @@ from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.scores import Product, kappa_of
 from simulator.hardware import Machine
 
+from .calibrated_policy import rows_kept
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
-from .ops import FORWARD, Op
+from .ops import FORWARD, Block, Op
 from .tap import Tap
 
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
-# Outputs of a layer that are looked at, of rows at even distances.
-_KEPT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def condition_numbers(
             first = Accumulation(low, block.a, block.b, block.c)
             sums, magnitudes = Product(first).exact
             out[block.gemm, block.rows] = sums
-            layer.add(op, block.gemm, sums, magnitudes, first.dense()[0])
+            layer.add(op, block, sums, magnitudes, first.dense()[0])
         return op.tensor(out)
 
     with torch.no_grad(), Tap(model, execute):
@@ -94,10 +93,9 @@ class _Layer:
     consumer: Consumer
     parts: list[tuple[NDArray[np.float64], ...]] = field(default_factory=list)
 
-    def add(self, op: Op, gemm: int, sums: NDArray[Any], magnitudes: NDArray[Any], low: NDArray[Any]) -> None:
-        affine = self.consumer.affine
-        scale, shift = (1.0, 0.0) if affine is None else (op.columns(f, gemm) for f in affine)
-        rows = slice(None, None, max(1, op.gemms * op.m * op.n // _KEPT))
+    def add(self, op: Op, block: Block, sums: NDArray[Any], magnitudes: NDArray[Any], low: NDArray[Any]) -> None:
+        affine, rows = self.consumer.affine, rows_kept(op, block)
+        scale, shift = (1.0, 0.0) if affine is None else (op.columns(f, block.gemm) for f in affine)
         v, found = (x[rows].astype(np.float64) * scale + shift for x in (sums, low))
         self.parts.append((v, np.abs(scale) * magnitudes[rows] + np.abs(shift), found - v))
 

@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
 from formats import Use
-from simulator.arithmetic.criterion import CALIBRATED, Criterion
+from simulator.arithmetic.criterion import Criterion
 from simulator.arithmetic.engine import Ready, make_ready
-from simulator.arithmetic.scores import OF_LOGITS
+from simulator.arithmetic.scores import OF_LOGITS, OF_SAMPLES
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware, read_layers
@@ -37,7 +36,7 @@ from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
 from .tally import LayerTally, Tallies
 from .tap import IN_BACKWARD, Ran, Tap
-from .weights import Weights
+from .weights import Weights, samples_of
 
 Observer = Callable[[Op, NDArray[Any], LayerTally], None]
 
@@ -103,6 +102,7 @@ class Emulation:
         self._entered = False
         self.tallies = Tallies()
         self.samples = 0
+        self._in_pass = 1  # of these, in the forward pass that runs
         self.calibrations = {} if calibrations is None else calibrations
         self.criteria = dict(criteria or {})
         self.plan = None if machine.policy is None else machine.policy.plan
@@ -151,7 +151,7 @@ class Emulation:
         policy, criterion = self.machine.policy, arithmetic.criterion
         if policy is None or criterion is None or arithmetic.high is None or policy.plan is not None:
             return False
-        return criterion.score == CALIBRATED or policy.budget_over == "network"
+        return criterion.score == OF_SAMPLES or policy.budget_over == "network"
 
     def calibrate(self, *args: Any, **kwargs: Any) -> None:
         """Run the model on samples, and take from them what scales and the two-pass policy are calibrated on.
@@ -164,10 +164,14 @@ class Emulation:
         """
         if self._entered:
             raise InputError("calibrate: called within the block; expected before it; calibrate, then enter")
-        with torch.no_grad(), Tap(self.model, self._calibrate, emulates=self._emulates):
-            self.model(*args, **kwargs)
+        self.calibrate_scales(*args, **kwargs)
         if self.needs_calibrated_policy:
             self.calibrate_policy(*args, **kwargs)
+
+    def calibrate_scales(self, *args: Any, **kwargs: Any) -> None:
+        """Take from samples what scales alone are calibrated on, as `calibrate`."""
+        with torch.no_grad(), Tap(self.model, self._calibrate, emulates=self._emulates):
+            self.model(*args, **kwargs)
 
     def calibrate_policy(self, *args: Any, **kwargs: Any) -> None:
         """Take from samples what the two-pass policy alone is calibrated on, as `calibrate`, scales having been."""
@@ -198,8 +202,8 @@ class Emulation:
             self._recorded.add(module)
             with _disable_current_modes():
                 self.consumers = self.recorded(module, args, kwargs)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
-        self.samples += tensors[0].shape[0] if tensors else 1
+        self._in_pass = samples_of(args, kwargs)
+        self.samples += self._in_pass
 
     def _calibrate(self, op: Op) -> None:
         scaling = self.rules.forward(op.name).scalings[0]
@@ -213,7 +217,7 @@ class Emulation:
         if op.macs == 0:
             return None
         forward = op.phase == FORWARD
-        self._weights.unstack(op)
+        self._weights.unstack(op, self._in_pass)
         arithmetic = self.rules.arithmetic(op)
         if forward and self._is_calibrated(arithmetic):
             if op.name not in self.criteria:

@@ -129,7 +129,8 @@ def evaluate(
         }
         done, notes, odd = 0, dict.fromkeys(_notes(machine)), _NotFinite()
         scales = passes["exact"].emulation.needs_calibration
-        policy = "two_pass" in passes and passes["two_pass"].emulation.needs_calibrated_policy
+        # Rules of layers may ask for two passes in every mode.
+        policy = [one.emulation for one in reversed(passes.values()) if one.emulation.needs_calibrated_policy]
         if scales or policy:
             given = data if calibration is None else Batches(calibration)
             first, buffers = given.head(CALIBRATION_SAMPLES), Buffers(model)
@@ -141,7 +142,9 @@ def evaluate(
                         passes["exact"].emulation.calibrate(*own.args, **own.kwargs)
             if policy:
                 with buffers:
-                    passes["two_pass"].emulation.calibrate_policy(*head.args, **head.kwargs)
+                    policy[0].calibrate_policy(*head.args, **head.kwargs)
+                for emulation in policy[1:]:
+                    emulation.criteria, emulation.consumers = policy[0].criteria, policy[0].consumers
         for part in data.parts(size):
             # First torch's own run: what it cannot take is no fault of the emulation.
             unemulated = plain.forward(part, done)
@@ -383,6 +386,10 @@ def _record(
     metrics = {name: by_mode for name, by_mode in by_name.items() if any(v is not None for v in by_mode.values())}
     in_modes = {name: {mode: by_mode[mode] for mode in MODES} for name, by_mode in by_name.items()}
     warnings = (text for mode in passes for text in (*results[mode].warnings, *passes[mode].not_compared))
+    uniform = [layer for mode in ("low", "high") if mode in results for layer in results[mode].layers]
+    again = dict.fromkeys(layer.name for layer in uniform if layer.pass_outputs)
+    if again:
+        notes = (*notes, f"{', '.join(again)}: two passes by a rule of their own, in the low and the high mode too")
     return replace(
         main,
         model=model,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from formats import FixedFormat
-from simulator.arithmetic.scores import OF_LOGITS
+from simulator.arithmetic.scores import OF_LOGITS, OF_SAMPLES, Sensitivity
 
 from .ops import FORWARD
 
@@ -20,6 +22,7 @@ def run_notes(run: Emulation) -> Iterator[str]:
     """Yield what is to be said of an emulation so far, beside what its prices rest on."""
     yield from _of_rules(run)
     yield from _of_plan(run)
+    yield from _of_budget(run)
     yield from _of_running_sums(run)
     yield from _not_emulated(run)
     yield from _not_priced(run)
@@ -28,7 +31,7 @@ def run_notes(run: Emulation) -> Iterator[str]:
 
 def _of_rules(run: Emulation) -> list[str]:
     """Return where the score had no rule, and rules that no operation had."""
-    names: dict[str, list[str]] = {}
+    names: dict[str, dict[str, None]] = {}
     for tally in run.tallies:
         consumer = run.consumers.get(tally.name)
         if consumer is None or tally.phase != FORWARD or tally.planned:
@@ -38,8 +41,8 @@ def _of_rules(run: Emulation) -> list[str]:
         if criterion is not None and criterion.score in OF_LOGITS:
             note = "" if consumer.logits is not None else "no softmax over its columns reads it; scored by kappa_prime"
         if note:
-            names.setdefault(note, []).append(tally.name)
-    notes = [f"{_listed(places)}: {note}" for note, places in names.items()]
+            names.setdefault(note, {})[tally.name] = None
+    notes = [f"{_listed(list(places))}: {note}" for note, places in names.items()]
     if run.samples:
         notes += [
             f"layers: no operation had the rule of the pattern {pattern!r}: what it fits computes nothing that the "
@@ -61,6 +64,31 @@ def _of_plan(run: Emulation) -> list[str]:
         f"policy.plan: was made for {' and '.join(plan.units)}, and the machine has {' and '.join(own)}, with which "
         "other columns may deserve the high one"
     ]
+
+
+def _of_budget(run: Emulation) -> Iterator[str]:
+    """Yield what is not as the samples for calibration said."""
+    none = [name for name, one in run.criteria.items() if _has_no_effect(one.score)]
+    if none:
+        yield (
+            f"{_listed(none)}: no gradient of the outputs reached them, so that the score {OF_SAMPLES} recomputes none "
+            "of their outputs"
+        )
+    policy = run.machine.policy
+    if policy is None or policy.plan is not None or policy.budget is None or policy.budget_over != "network":
+        return
+    tallies = [tally for tally in run.tallies if tally.label == "two_pass" and tally.phase == FORWARD]
+    macs = sum(tally.gemm.macs for tally in tallies)
+    share = sum(tally.recomputed * tally.k for tally in tallies) / max(1, macs)
+    if share > policy.budget * (1 + 1e-9):
+        yield (
+            f"policy.budget: {share:.3%} of the MACs ran again, above the {policy.budget:.3%} that were shared out "
+            "among layers of other shapes; calibrate on samples of the shape that runs"
+        )
+
+
+def _has_no_effect(score: Any) -> bool:
+    return isinstance(score, Sensitivity) and not np.any(score.effect)
 
 
 def _of_running_sums(run: Emulation) -> list[str]:

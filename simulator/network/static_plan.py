@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from simulator.arithmetic.criterion import CALIBRATED
+from simulator.arithmetic.scores import OF_SAMPLES
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.static_plan import Agreement, ColumnPlan, StaticPlan
@@ -26,6 +26,7 @@ from .digests import weights_digest
 from .emulation import Emulation
 from .ops import FORWARD
 from .planned import check_network, high_columns
+from .weights import samples_of
 
 
 def static_plan(
@@ -59,7 +60,8 @@ def static_plan(
     if (budget is None) == (quantile is None):
         raise InputError("plan: expected a budget or a quantile; give one of the two, e.g. a budget of 0.2")
     for name, share in (("budget", budget), ("quantile", quantile)):
-        if share is not None and not 0 <= share <= 1:
+        number = isinstance(share, int | float) and not isinstance(share, bool)
+        if share is not None and not (number and 0 <= share <= 1):
             raise InputError(f"plan: {name}: got {share!r}; expected 0 to 1; give e.g. 0.2")
     if over not in ("network", "layer"):
         raise InputError(f"plan: over: got {over!r}; expected network or layer; choose one")
@@ -71,11 +73,13 @@ def static_plan(
         raise InputError(f"plan: tolerance: got {tolerance!r}; expected a number from 0; give e.g. 0.5")
     plain = replace(machine, policy=replace(machine.policy, plan=None, budget=None))
     run = Emulation(model, plain)
-    layers = scored(model, run.rules, run.recorded(model, args, kwargs), args, kwargs, seed)
+    if run.needs_calibration:
+        run.calibrate_scales(*args, **kwargs)
+    layers = scored(model, run.rules, run.recorded(model, args, kwargs), args, kwargs, seed, run.calibrations)
     if not layers:
         raise InputError("plan: no product of the network runs in two passes; expected some; correct its rules")
     if budget is not None:
-        value_of = _mean_squares if machine.policy.score == CALIBRATED else _mean_ranks
+        value_of = _mean_squares if machine.policy.score == OF_SAMPLES else _mean_ranks
         groups = [layers] if over == "network" else [{name: layer} for name, layer in layers.items()]
         high = {name: mask for group in groups for name, mask in _within(budget, group, value_of(group)).items()}
         how = f"budget {budget:g} over {over}"
@@ -87,7 +91,7 @@ def static_plan(
             for name, layer in layers.items()
         }
         how = f"quantile {quantile:g} above {most:g}"
-    made_by = f"{machine.policy.score}, {how}, on {_samples(args, kwargs)} samples"
+    made_by = f"{machine.policy.score}, {how}, on {samples_of(args, kwargs)} samples"
     columns = {name: ColumnPlan(mask.size, tuple(map(int, np.flatnonzero(mask)))) for name, mask in high.items()}
     assert machine.mac.high is not None
     units = str(machine.mac.low.spec), str(machine.mac.high.spec)
@@ -166,8 +170,3 @@ def _within(
             chosen[place], left = True, left - cost[place]
     ends = np.cumsum([values[name].size for name in group])
     return dict(zip(group, np.split(chosen, ends[:-1]), strict=True))
-
-
-def _samples(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim()]
-    return tensors[0].shape[0] if tensors else 1

@@ -18,6 +18,12 @@ from .tap import Ran
 Made = TypeVar("Made")
 
 
+def samples_of(args: Any, kwargs: Any) -> int:
+    """Return how many samples a forward pass has: the length of its first tensor, 1 without one."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
+    return tensors[0].shape[0] if tensors else 1
+
+
 class _Kept(NamedTuple):
     """What was made of a weight: the array itself keeps its memory, from `first` to `end`, from any other use."""
 
@@ -77,9 +83,11 @@ class Weights:
             if any(start < kept.end and kept.first < stop for start, stop in written):
                 del self._kept[key]
 
-    def unstack(self, op: Op) -> None:
-        """Take what einsum makes a stack of one of, a layer, for what it is: its rows count samples."""
-        if op.batched and op.gemms == 1 and self.holds(op.operands[1]):
+    def unstack(self, op: Op, samples: int) -> None:
+        """Take what einsum makes a stack of, though it is a layer or has one for each head, for what it is: its rows
+        count samples, not its products.
+        """
+        if op.batched and (op.gemms % max(1, samples) or (op.gemms == 1 and self.holds(op.operands[1]))):
             op.batched = False
 
     def holds(self, weight: NDArray[Any]) -> bool:

@@ -30,6 +30,8 @@ def agreement_with_policy(
     else:
         own = machine.policy.tolerance if rule["tolerance"] is None else rule["tolerance"]
         policy = replace(machine.policy, budget=None, budget_over="layer", tolerance=own)
+    # A plan knows one budget or tolerance for all layers.
+    machine = replace(machine, layers=tuple(replace(rule, tolerance=None, budget=None) for rule in machine.layers))
     samples, calibration = (one.batch(slice(None)) for one in (loaded.samples, loaded.calibration))
     return agreement(plan, loaded.model, replace(machine, policy=policy), samples, calibration, inputs.seed)
 

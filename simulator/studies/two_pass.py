@@ -26,7 +26,7 @@ from simulator.explore.cluster import Cluster
 from simulator.explore.work import Inputs, load
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.load import read_machine
-from simulator.hardware.records import SIDE_METRICS
+from simulator.hardware.scores import fitting_metrics, score_names
 from simulator.hardware.template import Template
 from simulator.report.directories import write_file
 
@@ -143,14 +143,18 @@ def two_pass_study(
             f"study: {machine.name} has mac.middle, whose passes have no controls that compute as much; expected low "
             "and high; leave it out"
         )
-    known = [name for name in SIDE_METRICS if name not in CONTROLS]
+    known = [name for name in score_names() if name not in CONTROLS]
     for score in scores:
         if score not in known:
             raise InputError(f"study: scores: got {score!r}; expected some of {', '.join(known)}; correct it")
-    scores, levels = list(dict.fromkeys(scores)), _levels(tolerances, budgets, over)
+    scores, levels = list(dict.fromkeys(scores)), list(dict.fromkeys(_levels(tolerances, budgets, over)))
     if not scores or seeds < 1:
         raise InputError(f"study: got {len(scores)} scores and {seeds} seeds; expected at least one; give some")
-    own_rules = dict(read_machine(hw).document.data.get("layers") or {})
+    in_file = read_machine(hw).document.data.get("layers") or {}
+    own_rules = {
+        pattern: {"mac": rule} if isinstance(rule, str) else {key: of for key, of in rule.items() if key != "policy"}
+        for pattern, rule in in_file.items()
+    }
     inputs = Inputs(model, weights, data, samples, 0, calibration)
     cluster = {"workers": workers, "scheduler": scheduler, "threads": threads}
     Cluster(**cluster)  # type: ignore[arg-type]  # refused before anything runs
@@ -188,19 +192,19 @@ def two_pass_study(
     first = _record(points[0])
     return TwoPassStudy(
         machine.name, model, first["samples"], calibration, _baselines(first), rows, _conditions(inputs, machine),
-        computed, (*_warnings(machine, own_rules), *dict.fromkeys(w for p in points for w in _record(p)["warnings"])),
+        computed, (*_warnings(machine, in_file), *dict.fromkeys(w for p in points for w in _record(p)["warnings"])),
         "budget" if tolerances is None else "tolerance",
     )  # fmt: skip
 
 
-def _warnings(machine: Machine, own_rules: Mapping[str, Any]) -> list[str]:
-    """Return what of a machine's file a study does not take, or takes in place of its own."""
+def _warnings(machine: Machine, rules: Mapping[str, Any]) -> list[str]:
+    """Return what of a machine's file a study does not take."""
     found = []
     if machine.policy is not None and machine.policy.sign_safe is not None:
         found.append("policy.sign_safe is left out: scores are compared without it")
-    own = [name for name, rule in own_rules.items() if isinstance(rule, dict) and "score" in rule.get("policy", {})]
+    own = [name for name, rule in rules.items() if isinstance(rule, dict) and "policy" in rule]
     if own:
-        found.append(f"layers: {', '.join(own)}: have a score of their own, in place of those that are compared")
+        found.append(f"layers: {', '.join(own)}: their own policy is left out: all layers have the score and the level")
     return found
 
 
@@ -236,7 +240,7 @@ class _Wanted:
     def changes(self, machine: Machine, own_rules: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a point changes in the machine's file, which has these rules of layers, by dotted key."""
         assert machine.policy is not None
-        metrics, own = SIDE_METRICS[self.score], machine.policy.side_metric
+        metrics, own = fitting_metrics(self.score), machine.policy.side_metric
         usual = "second_pass" if "second_pass" in metrics else metrics[0]
         budget = None if self.layers is not None or self.plan is not None else self.level.budget
         return {

@@ -1,6 +1,7 @@
 """What a two-pass policy takes from samples: the score sensitivity and the shares of a budget of the network."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import simulator  # noqa: E402
+from simulator.arithmetic import scores  # noqa: E402
 from simulator.arithmetic.bins import Bins  # noqa: E402
 from simulator.arithmetic.scores import Seen, Sensitivity  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import load_hardware  # noqa: E402
 from simulator.network import bundled  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
 
 NPU = load_hardware("npu")
 
@@ -232,3 +236,145 @@ def test_columns_whose_errors_are_larger_score_higher():
     seen = Seen(np.full((1, 12), 0.25), "identity", slice(0, 1))
     even = replace(score, columns=np.ones(12))
     assert np.allclose(score(seen), even(seen) * score.columns)
+
+
+# --- what calibration cannot see --------------------------------------------------------------------------------------
+
+
+def sensitive(name="npu", **policy):
+    machine = load_hardware(name)
+    return replace(machine, policy=replace(machine.policy, score="sensitivity", tolerance=0.0, budget=0.2, **policy))
+
+
+class Cut(nn.Module):
+    """Two layers behind which the gradient ends."""
+
+    def __init__(self, cut):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.cut = nn.Linear(8, 16), nn.Linear(16, 4), cut
+
+    def forward(self, x):
+        return self.cut(self.two(torch.relu(self.one(x))))
+
+
+@pytest.mark.parametrize(
+    "cut", [torch.round, torch.sign, lambda y: y.detach(), lambda y: y.argmax(1, keepdim=True).float()]
+)
+def test_outputs_without_a_gradient_are_refused(cut):
+    run = Emulation(Cut(cut), sensitive())
+    with pytest.raises(InputError, match="one, two: no gradient of the outputs reaches them"):
+        run.calibrate(torch.randn(6, 8))
+
+
+def test_a_single_layer_without_a_gradient_is_named():
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.aside = nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.one(x) + torch.round(self.aside(x))
+
+    x = torch.randn(6, 8)
+    record = simulator.evaluate(Aside().eval(), sensitive(), x)
+    assert any("aside: no gradient of the outputs reached them" in text for text in record.warnings)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        q = self.one(x)
+        return self.two((torch.softmax(q @ q.transpose(1, 2) / 4, -1) @ x).mean(1))
+
+
+def test_a_budget_that_other_shapes_exceed_is_said():
+    run = Emulation(Attention().eval(), sensitive(budget_over="network"))
+    run.calibrate(torch.randn(8, 64, 16))
+    with torch.no_grad(), run:
+        run.model(torch.randn(8, 2, 16))
+    record = run.result
+    share = sum(one.recomputed_macs for one in record.layers) / sum(one.macs for one in record.layers)
+    said = [text for text in record.warnings if text.startswith("policy.budget: ")]
+    assert (share > 0.2) == bool(said) and share > 0.2
+    again = Emulation(Attention().eval(), sensitive(budget_over="network"))
+    x = torch.randn(8, 64, 16)
+    again.calibrate(x)
+    with torch.no_grad(), again:
+        again.model(x)
+    assert not [text for text in again.result.warnings if text.startswith("policy.budget: ")]
+
+
+def test_a_stack_with_one_product_for_each_head_counts_samples_by_rows():
+    """einsum makes a stack of what is a layer; batches of any size are one record, and flags do not see them."""
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.w, self.out = nn.Parameter(torch.randn(3, 8, 5)), nn.Linear(15, 2)
+
+        def forward(self, x):
+            return self.out(torch.einsum("btf,hfd->bthd", x, self.w).flatten(2).mean(1))
+
+    model, x = Heads().eval(), torch.randn(12, 4, 8)
+    machine = replace(load_hardware("npu"), policy=replace(load_hardware("npu").policy, tolerance=0.0, budget=0.3))
+    records = []
+    for sizes in ((12,), (5, 3, 4), (1,) * 12):
+        run = Emulation(model, machine)
+        with torch.no_grad(), run:
+            for part in torch.split(x, sizes):
+                run.model(part)
+        records.append([(one.name, one.gemms * one.m, one.recomputed_outputs) for one in run.result.layers])
+    assert records[0] == records[1] == records[2]
+
+
+def test_rules_of_layers_in_two_passes_are_calibrated_in_every_mode(tmp_path):
+    model, (x, y) = bundled.load("mlp"), bundled.digits()
+    record = simulator.evaluate(model, sensitive(), x[:20], y[:20], layers={"fc1": "two_pass"})
+    assert "fc1: two passes by a rule of their own, in the low and the high mode too" in record.warnings
+    assert record.baseline_layers["high"][0].recomputed_outputs > 0
+
+
+def test_rows_that_are_looked_at_do_not_follow_the_width_of_an_image():
+    """Of 28 rows of an image every 28th is its border."""
+    model, (x, _) = bundled.load("cnn"), bundled.digits()
+    shares = []
+    for count in (380, 400, 420):
+        run = Emulation(model, sensitive(budget_over="network"))
+        run.calibrate(x[:count])
+        shares.append(run.criteria["conv1"].budget)
+    assert max(shares) < 1.3 * min(shares)
+
+
+def test_a_ladder_by_a_network_budget_ends_where_its_tolerances_say(tmp_path):
+    text = """
+array: {rows: 16, columns: 16}
+mac:
+  low: {operands: fp8_e4m3/sat, accumulator: fma(fp8_e4m3/sat), rate: 4 MAC/cycle}
+  middle:
+    half: {operands: fp8_e4m3/sat, accumulator: fma(fp16/sat), rate: 2 MAC/cycle}
+  high: {operands: fp8_e4m3/sat, accumulator: fma(fp32)}
+policy: {tolerance: 0.0, budget: 0.2, budget_over: network}
+"""
+    (tmp_path / "m.yaml").write_text(text)
+    x, y = bundled.digits()
+    record = simulator.evaluate(bundled.load("mlp"), load_hardware(tmp_path / "m.yaml"), x[:30], y[:30])
+    passes = [sum(one.pass_outputs.get(name, 0) for one in record.layers) for name in ("half", "high")]
+    assert passes[1] > 0 and passes[1] > 0.8 * passes[0]
+
+
+def test_a_registered_score_runs_in_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "_registered", {})
+    scores.register("near_one", lambda seen: 1.0 / (1e-9 + np.abs(np.abs(seen.v) - 1.0)))
+    text = (ROOT / "hwconfigs" / "npu.yaml").read_text().replace("score: kappa_prime", "score: near_one")
+    text = text.replace("tolerance: 0.5 ", "score: near_one\n  tolerance: 10.0 ") if "near_one" not in text else text
+    (tmp_path / "m.yaml").write_text(text)
+    x, y = bundled.digits()
+    record = simulator.evaluate(bundled.load("mlp"), load_hardware(tmp_path / "m.yaml"), x[:10], y[:10])
+    assert sum(one.recomputed_outputs for one in record.layers) > 0

@@ -107,7 +107,7 @@ def test_the_expanded_file_shows_each_mode_with_its_price(load):
          "policy.ladder: got jump for two modes; expected mac.middle, modes between"),
         ([("  middle:\n    half: {operands: fp8_e4m3/sat, accumulator: fma(fp16/sat), rate: 2 MAC/cycle}\n", ""),
           ("0.05}", "[0.1, 0.2]}")],
-         "policy.tolerance: got 2 numbers for 2 modes of mac; expected one, or 1, of each mode but the last"),
+         "policy.tolerance: got 2 numbers for 2 modes of mac; expected one; correct it"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused_at_its_place(load, changes, message):

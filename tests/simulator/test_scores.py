@@ -310,3 +310,77 @@ def test_of_equal_scores_the_first_are_chosen(rows):
     wanted = np.zeros(scores.shape, np.bool_)
     np.put_along_axis(wanted, order, np.arange(scores.shape[1]) < counts[:, None], axis=1)
     assert np.array_equal(_first(scores, counts), wanted)
+
+
+def test_what_must_be_recomputed_comes_before_an_output_that_is_zero():
+    """Whose score is infinite: to the left of an infinity, with a budget for one of both."""
+    b = np.array([[1.0, 3e5], [-1.0, 3e5]])
+    for criterion in (Criterion(0.5, budget=0.5), Criterion(0.0, "kappa_prime", budget=0.5)):
+        found = simulator.two_pass([[1.0, 1.0]], b, "fma(fp8_e5m2)", "fma(fp32)", criterion=criterion)
+        assert found.recomputed.tolist() == [[False, True]] and found.output.tolist() == [[0.0, 6e5]]
+
+
+def test_a_threshold_holds_for_the_first_pass_alone():
+    """Of the budget of a network; what is beyond it goes on by the tolerances."""
+    a, b = finite("fp8_e4m3", (20, 30), SEED + 5) / 16, finite("fp8_e4m3", (30, 12), SEED + 6) / 16
+    levels = (LOW, "fma(fp16)", "fma(fp32)")
+    found = simulator.ladder(a, b, levels, criterion=Criterion(0.0, threshold=1.0))
+    first = simulator.ladder(a, b, levels, criterion=Criterion(0.0)).scores > 1.0
+    assert 0 < first.mean() < 1
+    assert np.array_equal(found.computed[0] | found.computed[1], first)
+    assert np.array_equal(found.computed[1], first)  # with a tolerance of 0 all of it ends in the last
+
+
+def test_a_score_cannot_write_into_the_outputs(monkeypatch):
+    monkeypatch.setattr(scores, "_registered", {})
+
+    def writes(seen):
+        seen.v[:] = 1.0
+        return seen.v
+
+    scores.register("writes", writes)
+    with pytest.raises(ValueError, match="read-only"):
+        simulator.two_pass(np.eye(3), np.eye(3), "fma(fp64)", "fma(fp64)", score="writes")
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (lambda v: v[0], ValueError, r"score 'mine': expected the shape \(3, 3\), got \(3,\)"),
+        (lambda v: v.astype(complex), TypeError, "score 'mine': expected an array of real numbers"),
+        (lambda v: 1.0, TypeError, "score 'mine': expected an array of real numbers, got float"),
+    ],
+)
+def test_scores_of_another_shape_or_type_are_refused(monkeypatch, found, error, message):
+    monkeypatch.setattr(scores, "_registered", {})
+    scores.register("mine", lambda seen: found(seen.v))
+    with pytest.raises(error, match=message):
+        simulator.two_pass(np.eye(3), np.eye(3), LOW, HIGH, score="mine")
+
+
+def test_names_of_scores_that_cannot_be_registered():
+    with pytest.raises(TypeError, match="expected a name and a function of a Seen, got 3"):
+        scores.register(3, len)
+    with pytest.raises(ValueError, match="'sensitivity', which there is already"):
+        scores.register("sensitivity", len)
+    with pytest.raises(ValueError, match=r"score 'sensitivity' is made of samples.*simulator\.evaluate"):
+        scores.score_of("sensitivity")
+    with pytest.raises(ValueError, match=r"score \['a'\] is unknown"):
+        simulator.two_pass(np.eye(3), np.eye(3), LOW, HIGH, score=["a"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": True}, "budget: expected a share"),
+        ({"recompute_nonfinite": "no"}, "recompute_nonfinite: expected True or False, got 'no'"),
+        ({"further": 0.3}, "further: expected tolerances, one for each level between, got 0.3"),
+    ],
+)
+def test_settings_of_a_criterion_of_another_type_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Criterion(0.5, **settings)
+
+
+def test_a_budget_may_be_a_number_of_numpy():
+    assert Criterion(0.5, budget=np.float32(0.25)).budget == 0.25

@@ -452,3 +452,21 @@ def test_bills_and_pages_tell_the_parts_apart(machine):
     assert "fc1, low columns" in text and "fc1, high columns" in text
     layers = next(figure for figure in energy_figures(record) if figure.key == "energy-layers")
     assert {"fc1, low columns", "fc1, high columns"} <= {label for bar in layers.data for label in bar["customdata"]}
+
+
+def test_scales_that_are_calibrated_are_before_a_plan_is_made(tmp_path):
+    rule = {"activations": {"per": "tensor", "when": "calibrated", "to": 4}, "weights": {"per": "tensor", "to": 4}}
+    (tmp_path / "m.yaml").write_text(json.dumps(machine_with(*UNITS, rule)))
+    machine = simulator.load_hardware(tmp_path / "m.yaml")
+    model, (x, y) = bundled.load("mlp"), bundled.digits()
+    plan = static_plan(model, machine, x[:16], budget=0.2)
+    record = simulator.evaluate(model, machine.with_plan(plan), x[16:26], y[16:26], calibration=x[:16])
+    assert (
+        sum(one.macs for one in record.layers if one.planned == "high") / sum(one.macs for one in record.layers) > 0.1
+    )
+
+
+@pytest.mark.parametrize("budget", ["a", True])
+def test_a_budget_of_another_type_is_refused(machine, budget):
+    with pytest.raises(InputError, match="plan: budget: got"):
+        static_plan(bundled.load("mlp"), machine, bundled.digits()[0][:2], budget=budget)

@@ -257,3 +257,24 @@ def test_condition_numbers_are_those_of_the_definition():
     )
     assert (second.activation, second.outputs) == ("relu", 32) and 0 < second.active < 1
     assert -1 <= first.rank_correlation <= 1
+
+
+def test_an_infinite_tolerance_and_rules_of_layers_in_any_form(tmp_path):
+    """Texts as rules, policies of layers left out with a note, infinity in a file of JSON, levels given twice."""
+    text = (ROOT / "hwconfigs" / "npu.yaml").read_text()
+    (tmp_path / "m.yaml").write_text(text + "layers:\n  fc1: two_pass\n  fc2: {policy: {tolerance: .inf}}\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = ["--hw", "m.yaml", "--samples", "10", "--calibration", "10", "--tolerances", "0.5,.5,inf", "--out", "out"]
+    words += ["--scores", "kappa_prime", "--seeds", "1", "--workers", "1", "--no-static", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "simulator", "study", "two-pass", *words], cwd=tmp_path, env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    own = [row for row in record["points"] if row["control_of"] is None]
+    assert [row["tolerance"] for row in own] == [0.5, ".inf"]
+    assert own[1]["recomputed_macs_fraction"] < own[0]["recomputed_macs_fraction"]
+    assert min(layer["recomputed_fraction"] for layer in own[0]["layers"]) > 0  # fc2 too
+    assert any(text.startswith("layers: fc2: their own policy is left out") for text in record["warnings"])
+    assert (tmp_path / "out" / "study.html").exists()
