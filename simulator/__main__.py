@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from .command_line import formats, job, machines, studies, sweeps
+from .command_line import bounds, formats, job, machines, studies, sweeps
 from .command_line.interruption import INTERRUPTED
 from .errors import InputError
 
@@ -25,6 +25,10 @@ app.command("compare")(machines.compare_machines)
 app.command("sweep")(sweeps.run_sweep)
 app.command("plan")(studies.make_plan)
 app.command("runs")(sweeps.show_runs)
+
+proofs = typer.Typer(rich_markup_mode=None)
+proofs.callback(invoke_without_command=True)(bounds.prove_bounds)
+app.add_typer(proofs, name="bounds")
 
 study = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 study.command("two-pass")(studies.study_two_pass)

@@ -53,7 +53,7 @@ def certificate(
     if method not in METHODS:
         raise InputError(f"bounds: method: got {method!r}; expected one of {', '.join(METHODS)}")
     lo, hi = _boxes(x)
-    unit = replace(_unit(model, mac, precision, mode), running="running" in method)
+    unit = replace(_unit(model, mac, precision, mode, lo), running="running" in method)
     graph = record(model, lo)
     check(graph)
     found = forward(graph, _input(lo, hi), unit)

@@ -21,6 +21,7 @@ from .bounded import Bounded
 from .graph import Graph, record
 from .normal import Softmax
 from .outward import above, grown
+from .products import RULES as PRODUCTS
 from .roundings import MOST_BITS
 from .rule import Unit
 from .units import of_mac, of_machine
@@ -43,8 +44,8 @@ class Certified:
         logit_bounds: (samples, classes), by how much each output may be off. logits: exact outputs, to float64.
         range_effect: (samples,), by how much the margin may change within the box of inputs; 0 for points.
         method: which bound decided, one of METHODS.
-        contributions: by name of an operation, (samples,), its part of the bound of the adjoint; empty where no sample
-            needed it.
+        contributions: by name of an operation, (samples,), its part of the bound of the adjoint; NaN where a sample did
+            not need that.
         unit: what computes, in words. u: unit roundoff in which the theory counts, of the results. bits: of a
             precision, or None.
     """
@@ -73,12 +74,18 @@ class Certified:
                 }
                 for i in range(len(self.certified))
             ],
-            "contributions": {name: float(np.median(part)) for name, part in self.ranked().items()},
+            "contributions": {name: _finite(_median(part)) for name, part in self.ranked().items()},
         }  # fmt: skip
 
     def ranked(self) -> dict[str, NDArray[np.float64]]:
         """Return the contributions, the largest median first: which operation deserves bits."""
-        return dict(sorted(self.contributions.items(), key=lambda item: -float(np.median(item[1]))))
+        return dict(sorted(self.contributions.items(), key=lambda item: -_median(item[1])))
+
+
+def _median(part: NDArray[np.float64]) -> float:
+    """Return the median of what is known."""
+    known = part[~np.isnan(part)]
+    return float(np.median(known)) if known.size else 0.0
 
 
 def _finite(x: float) -> float | None:
@@ -93,6 +100,7 @@ def certify(
     mode: str = "low",
     methods: Sequence[str] = METHODS,
     every: bool = False,
+    failure: float | None = None,
     progress: Progress | None = None,
 ) -> Certified:
     """Prove for each sample, where it can be proved, that the top class does not change. Rigorous.
@@ -106,6 +114,8 @@ def certify(
         mac: a MAC, or a machine, whose `mode` runs; None for products and sums both rounded, in order.
         precision: significand bits, in place of the formats of the MAC; exponents have no limit then.
         methods: some of METHODS. every: whether to go on to the tightest one for all samples.
+        failure: in place of proofs statistical bounds of sums (B7'), which hold for all products of a sample together
+            but for this probability, if roundings are independent with mean zero. What is "certified" then is no proof.
         progress: called with the number of samples done, and of all.
     Raises:
         InputError: an operation, a format or an accumulator without a rule, or what is no classifier.
@@ -116,7 +126,14 @@ def certify(
         raise InputError(f"bounds: methods: got {unknown or methods!r}; expected some of {', '.join(METHODS)}")
     if model.training:
         raise InputError("bounds: got a model in training mode; expected one that runs as it will; call model.eval()")
-    unit = _unit(model, mac, precision, mode)
+    if failure is not None and not 0 < failure < 1:
+        raise InputError(
+            f"bounds: failure: got {failure!r}; expected a probability above 0 and below 1; give e.g. 1e-6"
+        )
+    unit = _unit(model, mac, precision, mode, lo)
+    if failure is not None:
+        unit = replace(unit, spread=_spread(model, lo[:1], failure), words=f"{unit.words}; statistical, {failure:g}")
+        methods = [name for name in methods if "running" not in name] or ["adjoint"]
     found = []
     for first in range(0, len(lo), _BATCH):
         some = slice(first, first + _BATCH)
@@ -126,14 +143,23 @@ def certify(
     return _joined(found)
 
 
-def _unit(model: nn.Module, mac: str | MacSpec | Machine | None, precision: int | None, mode: str) -> Unit:
+def _spread(model: nn.Module, x: Tensor, failure: float) -> float:
+    """Return l so that all products of a sample keep to (B7') but for a probability of 2 sum n exp(-l**2 / 2)."""
+    graph, total = record(model, x), 0
+    for node in graph.nodes:
+        if node.kind in PRODUCTS:
+            total += node.shapes[0].numel() * node.terms
+    return math.sqrt(2.0 * math.log(2.0 * max(1, total) / failure))
+
+
+def _unit(model: nn.Module, mac: str | MacSpec | Machine | None, precision: int | None, mode: str, x: Tensor) -> Unit:
     try:
         if isinstance(mac, Machine):
             if precision is not None:
                 raise InputError(
                     "bounds: precision: got one beside a machine, whose formats are known; give one of both"
                 )
-            return of_machine(model, mac, mode)
+            return of_machine(model, mac, mode, x)
         return of_mac(mac, precision)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(f"bounds: mac: {error}") from None
@@ -224,7 +250,7 @@ def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) 
     for i in at[better].tolist():
         result["method"][i] = name
     for part, value in own["parts"].items():
-        every = result["parts"].setdefault(part, torch.zeros(len(result["top"]), dtype=torch.float64))
+        every = result["parts"].setdefault(part, torch.full((len(result["top"]),), torch.nan, dtype=torch.float64))
         every[at] = value
 
 
@@ -235,7 +261,8 @@ def _joined(found: Sequence[Certified]) -> Certified:
     }
     names = dict.fromkeys(name for one in found for name in one.contributions)
     parts = {
-        name: np.concatenate([one.contributions.get(name, np.zeros(len(one.top))) for one in found]) for name in names
+        name: np.concatenate([one.contributions.get(name, np.full(len(one.top), np.nan)) for one in found])
+        for name in names
     }
     method = tuple(name for one in found for name in one.method)
     return Certified(**arrays, method=method, contributions=parts, unit=found[0].unit, bits=found[0].bits)
@@ -294,7 +321,7 @@ def required_precision(
 
     def confident_with(bits: int, at: NDArray[np.int64]) -> NDArray[np.bool_]:
         assert confidence is not None
-        return _softmax_bound(model, lo[at], hi[at], _unit(model, mac, bits, "low")) < confidence - 0.5
+        return _softmax_bound(model, lo[at], hi[at], _unit(model, mac, bits, "low", lo)) < confidence - 0.5
 
     def least(suffices: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.int64]:
         nonlocal done

@@ -28,7 +28,8 @@ class Node:
     Args:
         kind: its name in aten, without overload and without _ behind it. func: what torch's dispatcher calls.
         args, kwargs: with a Ref for each value of the graph. outputs: numbers of its tensors; None for what is none.
-        shapes: of these. path: of the module that it belongs to. layer: name of the product, if it is one.
+        shapes: of these. path: of the module that it belongs to. layer: name of the product, if it is one, and
+            terms, how many products each of its sums has.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Node:
     shapes: tuple[torch.Size, ...]
     path: str
     layer: str = ""
+    terms: int = 0
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -105,8 +107,8 @@ class _Recorder:
             )
         outputs = tuple(self.new(x) if isinstance(x, Tensor) else None for x in results)
         shapes = tuple(x.shape if isinstance(x, Tensor) else torch.Size() for x in results)
-        layer = ran.ops[0].name if ran.ops else ""
-        self.nodes.append(Node(name.removesuffix("_"), ran.func, args, kwargs, outputs, shapes, ran.path, layer))
+        product = (ran.ops[0].name, ran.ops[0].k) if ran.ops else ()
+        self.nodes.append(Node(name.removesuffix("_"), ran.func, args, kwargs, outputs, shapes, ran.path, *product))
 
     def _ref(self, x: Any) -> Any:
         return Ref(self._numbers[id(x)]) if isinstance(x, Tensor) and id(x) in self._numbers else x

@@ -7,7 +7,6 @@ sums say (running.py), and by what rounds its result. No state overflows, or the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -59,14 +58,26 @@ class Products(Rule):
         self.places = a, b, c
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
-        return [self._step(node, read, unit)]
+        first = self._step(node, read, unit, unit.mac(node.layer))
+        second = unit.second(node.layer)
+        if second is None:
+            return [first]
+        # (B32) Two passes: an output has the bound of either, and that of the second where it is surely flagged.
+        spec, flagged = second
+        again = self._step(node, read, unit, spec)
+        sure = flagged(*first.value.box)
+        d, local = (
+            torch.where(sure, b, torch.maximum(a, b))
+            for a, b in ((first.value.d, again.value.d), (first.local, again.local))
+        )
+        return [Step(Bounded(first.value.lo, first.value.hi, d), local)]
 
-    def _step(self, node: Node, read: Read, unit: Unit) -> Step:
+    def _step(self, node: Node, read: Read, unit: Unit, spec: MacSpec | None) -> Step:
         a, b, c = self._operands(node, read)
-        spec, named = unit.mac(node.layer), unit_of(node, unit)
+        named = spec or _TORCH
         uses = (None, None) if named.operands is None else named.operands
         left, right = _converted(a, uses[0], node), _converted(b, uses[1], node)
-        product, n = self._product(node), self._terms(node, b)
+        product, n = self._product(node), node.terms
         # Exact values: the product of the centers, and what the radii and float64 make of it.
         centers, radii = zip(*((_middle(x.lo, x.hi)) for x in (a, b)), strict=True)
         z = product(centers[0], centers[1])
@@ -82,7 +93,7 @@ class Products(Rule):
         lo, hi = below(z - grown(r, n)), above(z + grown(r, n))
         moved, own = grown(moved, n), grown(own, n)
         smallest = self._smallest(named, a, b)
-        model = sum_bound(named, n, unit.roundings, smallest)
+        model = sum_bound(named, n, unit.roundings, smallest, unit.spread)
         summed = self._summed(node, unit, spec, (a, b, c), (left, right), model, most, addend, n)
         off = summed
         size = torch.maximum(lo.abs(), hi.abs()) + moved
@@ -156,9 +167,6 @@ class Products(Rule):
 
     def _product(self, node: Node) -> Callable[[Tensor, Tensor], Tensor]:
         return torch.matmul
-
-    def _terms(self, node: Node, b: Bounded) -> int:
-        return b.lo.shape[-2] if b.lo.dim() > 1 else b.lo.shape[0]
 
     def _matrices(
         self, node: Node, a: Bounded, b: Bounded, c: Bounded | None, converted: tuple[_Converted, _Converted]
@@ -237,11 +245,6 @@ class Convolutions(Products):
     def _product(self, node: Node) -> Callable[[Tensor, Tensor], Tensor]:
         settings = node.args[3:]
         return lambda x, w: torch.ops.aten.convolution(x, w, None, *settings)
-
-    def _terms(self, node: Node, b: Bounded) -> int:
-        transposed, groups = node.args[6], node.args[8]
-        shape = b.lo.shape
-        return (shape[0] // groups if transposed else shape[1]) * math.prod(shape[2:])
 
     def _matrices(
         self, node: Node, a: Bounded, b: Bounded, c: Bounded | None, converted: tuple[_Converted, _Converted]

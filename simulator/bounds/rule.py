@@ -29,6 +29,9 @@ class Unit:
         library: c, error of an elementary function in units of u (1 if correctly rounded). words: what it is.
         fixed: whether the formats are those of hardware, into which operands are converted, or a precision alone.
         running: whether sums are bounded by their partial sums, (B7), where that is known.
+        spread: l of the statistical bounds (B7'); None: all bounds are proved.
+        second: the unit of a second pass by the name of a product, and which outputs surely have it, given the ends of
+            what the first pass may give; None where there is none.
     """
 
     roundings: Roundings
@@ -38,6 +41,8 @@ class Unit:
     words: str
     fixed: bool
     running: bool = False
+    spread: float | None = None
+    second: Callable[[str], tuple[MacSpec, Callable[[Tensor, Tensor], Tensor]] | None] = lambda name: None
 
 
 class Step(NamedTuple):

@@ -12,6 +12,10 @@ With computed factors p_k (exact products of what the unit holds), S = sum |p_k|
      it holds, and all by (1 + q)**steps - 1.
 (B6) Each rounding may underflow: eta, times what is done to it later. Counted for sums too, whose terms may be finer
      than the state.
+(B7') Statistical, and never part of a proof: roundings that are independent with mean zero give
+     exp((l sqrt(h) u + h u**2) / (1 - u)) - 1 in place of (1 + u)**h - 1, but for a probability of 2 exp(-l**2 / 2) for
+     each product (Higham and Mary, SIAM J. Sci. Comput. 41, 2019). Stochastic rounding is so; to nearest it is a model,
+     false where sums stagnate.
 """
 
 from __future__ import annotations
@@ -59,11 +63,14 @@ class SumBound:
     results: tuple[Rounding, ...] = ()
 
 
-def sum_bound(spec: MacSpec, products: int, roundings: Roundings, smallest: float = 0.0) -> SumBound:
-    """Return the model of a MAC unit for sums of so many products. Upper bound.
+def sum_bound(
+    spec: MacSpec, products: int, roundings: Roundings, smallest: float = 0.0, spread: float | None = None
+) -> SumBound:
+    """Return the model of a MAC unit for sums of so many products. Upper bound; with a spread statistical.
 
     Args:
         smallest: largest magnitude that the exponent of a subnormal or zero factor stands for in an aligned step.
+        spread: l of (B7'), in place of the worst case of sequential and tree-like sums.
     Raises:
         InputError: an accumulator of which no rule is known.
     """
@@ -74,7 +81,7 @@ def sum_bound(spec: MacSpec, products: int, roundings: Roundings, smallest: floa
     if isinstance(accumulator, Exact):  # rounds its result, and nothing before
         found = SumBound(0.0, 0.0, 0.0, math.inf, (roundings(accumulator.sum),))
     else:
-        found = _bound(accumulator, max(1, products), roundings, smallest, values=False)
+        found = _bound(accumulator, max(1, products), _Settings(roundings, smallest, spread), values=False)
     if late:
         last = roundings(spec.result)  # in which the addend is rounded, and then added
         found = replace(
@@ -86,34 +93,48 @@ def sum_bound(spec: MacSpec, products: int, roundings: Roundings, smallest: floa
     return found
 
 
-def _bound(acc: Accumulator, n: int, roundings: Roundings, smallest: float, values: bool) -> SumBound:
+@dataclass(frozen=True)
+class _Settings:
+    roundings: Roundings
+    smallest: float
+    spread: float | None
+
+    def factor(self, h: int, *rs: Rounding) -> float:
+        """Return what h roundings of one kind, and one more of each of the others, multiply a value by, less 1."""
+        r, *others = rs
+        if self.spread is not None:
+            squares = h * r.u**2 + sum(other.u**2 for other in others)
+            most = max(one.u for one in rs)
+            return math.expm1((self.spread * math.sqrt(squares) + squares) / (1.0 - most)) * _UP
+        return math.expm1(h * math.log1p(r.u) + sum(math.log1p(other.u) for other in others)) * _UP
+
+
+def _bound(acc: Accumulator, n: int, given: _Settings, values: bool) -> SumBound:
     """Return the model for n products, or n values of an inner accumulator, the addend being where the state starts."""
+    roundings = given.roundings
     match acc:
         case Fma():
-            r, steps = roundings(acc.sum), -(-n // acc.products)
-            return _sequential(r, roundings(acc.sum), steps, 0)
+            return _sequential(given, roundings(acc.sum), None, -(-n // acc.products))
         case Seq():
-            r, product = roundings(acc.sum), roundings(acc.product)
-            return _sequential(r, product, n, 0 if values else 1)
+            return _sequential(given, roundings(acc.sum), None if values else roundings(acc.product), n)
         case Tree():
             r = roundings(acc.sum)
-            rounded = 0 if values or acc.leaves == "exact" else 1
-            h = _levels(n, acc.radix) + rounded
-            return SumBound(_factor(r, h), 0.0, _UP * r.eta * 2 * n * (1.0 + _factor(r, h)), r.largest)
+            factor = given.factor(_levels(n, acc.radix) + (0 if values or acc.leaves == "exact" else 1), r)
+            return SumBound(factor, 0.0, _UP * r.eta * 2 * n * (1.0 + factor), r.largest)
         case Interleave():
-            lanes = _bound(acc.inner, -(-n // acc.ways), roundings, smallest, values)
-            return _nested(lanes, min(n, acc.ways), _bound(acc.join, acc.ways, roundings, smallest, values=True))
+            lanes = _bound(acc.inner, -(-n // acc.ways), given, values)
+            return _nested(lanes, min(n, acc.ways), _bound(acc.join, acc.ways, given, values=True))
         case Chunk():
             runs = -(-n // acc.length)
-            inner = _bound(acc.inner, min(n, acc.length), roundings, smallest, values)
-            return _nested(inner, runs, _bound(acc.outer, runs, roundings, smallest, values=True))
+            inner = _bound(acc.inner, min(n, acc.length), given, values)
+            return _nested(inner, runs, _bound(acc.outer, runs, given, values=True))
         case Reverse() | Late():
-            return _bound(acc.inner, n, roundings, smallest, values)
+            return _bound(acc.inner, n, given, values)
         case Exact():
             r = roundings(acc.sum)
             return SumBound(r.u, r.u, r.eta, r.largest)
         case Aligned():
-            return _aligned(acc, n, roundings(acc.out), smallest)
+            return _aligned(acc, n, roundings(acc.out), given.smallest)
         case Fixed():
             return _fixed(acc, n)
     raise InputError(
@@ -122,21 +143,22 @@ def _bound(acc: Accumulator, n: int, roundings: Roundings, smallest: float, valu
     )
 
 
-def _sequential(r: Rounding, product: Rounding, steps: int, rounded_products: int) -> SumBound:
-    """Return (B2) or (B3) of a state that starts from a rounded addend and takes terms one after the other."""
-    terms = steps + 1
-    longest = (1.0 + product.u) ** rounded_products * (1.0 + r.u) ** steps - 1.0
-    if r.nearest and product.nearest and (not rounded_products or product.u == r.u):
-        any_order = terms * r.u
-    elif r.nearest:
-        any_order = (1.0 + product.u) * (1.0 + terms * r.u) - 1.0
-    else:
-        any_order = math.inf
-    factor = min(longest, any_order) * _UP
-    floor = steps * (r.eta + rounded_products * product.eta) + r.eta
-    state = (1.0 + r.u) ** (steps + 1) - 1.0
-    addend = min(state, (1.0 + r.u) * (1.0 + any_order) - 1.0) * _UP
-    return SumBound(factor, addend, floor * (1.0 + factor) * _UP, min(r.largest, product.largest))
+def _sequential(given: _Settings, r: Rounding, product: Rounding | None, steps: int) -> SumBound:
+    """Return (B2) or (B3) of a state that starts from a rounded addend and takes terms one after the other.
+
+    Args:
+        product: what rounds each term first; None: nothing does.
+    """
+    terms, first = steps + 1, () if product is None else (product,)
+    any_order = math.inf
+    if given.spread is None and r.nearest and all(one.nearest for one in first):
+        same = all(one.u == r.u for one in first)
+        any_order = terms * r.u if same else (1.0 + sum(one.u for one in first)) * (1.0 + terms * r.u) - 1.0
+    factor = min(given.factor(steps, r, *first), any_order * _UP)
+    addend = min(given.factor(steps + 1, r), ((1.0 + r.u) * (1.0 + any_order) - 1.0) * _UP)
+    floor = steps * (r.eta + sum(one.eta for one in first)) + r.eta
+    largest = min(one.largest for one in (r, *first))
+    return SumBound(factor, addend, floor * (1.0 + factor) * _UP, largest)
 
 
 def _nested(inner: SumBound, runs: int, outer: SumBound) -> SumBound:
@@ -147,10 +169,6 @@ def _nested(inner: SumBound, runs: int, outer: SumBound) -> SumBound:
         (runs * inner.floor * (1.0 + outer.products) + outer.floor) * _UP,
         min(inner.largest, outer.largest),
     )
-
-
-def _factor(r: Rounding, h: int) -> float:
-    return float(math.expm1(h * math.log1p(r.u))) * _UP
 
 
 def _levels(n: int, radix: int) -> int:

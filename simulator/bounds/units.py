@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from formats import Use
 from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 from simulator.hardware import Machine
+from simulator.network.consumers import Consumer, record_first_sample
 from simulator.network.emulation import Emulation
 
 from .roundings import FLOAT32, Rounding, of_precision, of_use
@@ -39,16 +42,25 @@ def of_mac(spec: str | MacSpec | None = None, precision: int | None = None) -> U
     return Unit(of_use, lambda name: found, lambda path: _TORCH, _TORCH_LIBRARY, str(found), fixed=True)
 
 
-def of_machine(model: nn.Module, machine: Machine, mode: str = "low") -> Unit:
-    """Return a machine in one of its uniform modes, low or high, with its rules of layers and its vector unit.
+def of_machine(model: nn.Module, machine: Machine, mode: str, x: Tensor) -> Unit:
+    """Return a machine in a mode, low, high or two_pass, with its rules of layers and its vector unit.
 
+    Args:
+        x: samples, the first of which shows what consumes each product.
     Raises:
-        InputError: what has no rule: scaled operands, folded normalisations, a mode that the machine does not have.
+        InputError: what has no rule: scaled operands, folded normalisations, ladders, plans, a mode that the machine
+            does not have.
     """
-    if mode not in ("low", "high"):
-        raise InputError(f"bounds: mode: got {mode!r}; expected low or high; choose one")
+    if mode not in ("low", "high", "two_pass"):
+        raise InputError(f"bounds: mode: got {mode!r}; expected low, high or two_pass; choose one")
+    if mode == "two_pass" and (machine.mac.middle or (machine.policy is not None and machine.policy.plan is not None)):
+        raise InputError(
+            f"bounds: {machine.name} has more than two modes, or a static plan: no rule; expected low and high; give "
+            "another mode"
+        )
     emulation = Emulation(model, machine, default=mode)
     rules = emulation.rules
+    consumers = record_first_sample(model, model, (x,), {}) if mode == "two_pass" else {}
     if machine.fold_batch_norm:
         raise InputError(
             f"bounds: {machine.name} folds batch normalisations into weights; expected a machine that does not; write "
@@ -59,7 +71,15 @@ def of_machine(model: nn.Module, machine: Machine, mode: str = "low") -> Unit:
         found = rules.forward(name)
         if found.scaled:
             raise InputError(f"bounds: {name}: its operands are scaled: no rule; expected none; leave its scales out")
-        return found.low if found.high is None else (found.low if mode == "low" else found.high)
+        return found.high if mode == "high" and found.high is not None else found.low
+
+    def second(name: str) -> tuple[MacSpec, Flagged] | None:
+        found = rules.forward(name)
+        if found.high is None or found.criterion is None or mode == "high":
+            return None
+        criterion, consumer = found.criterion, consumers.get(name, Consumer())
+        plain = criterion.score == "kappa_prime" and criterion.budget is None and consumer.affine is None
+        return found.high, _flagged(criterion.tolerance, consumer.activation if plain else "")
 
     def vector(path: str) -> Rounding:
         use = rules.vector(path)
@@ -69,4 +89,22 @@ def of_machine(model: nn.Module, machine: Machine, mode: str = "low") -> Unit:
         # Operands and result are rounded to the format, computed by torch between.
         return Rounding(own.u * 3.0 + _TORCH.u * 4.0, own.eta * 3.0 + _TORCH.eta, own.largest, False)
 
-    return Unit(of_use, unit_of, vector, _TORCH_LIBRARY, f"{machine.name}, {mode}", fixed=True)
+    return Unit(of_use, unit_of, vector, _TORCH_LIBRARY, f"{machine.name}, {mode}", fixed=True, second=second)
+
+
+Flagged = Callable[[Tensor, Tensor], Tensor]
+
+
+def _flagged(tolerance: float, activation: str) -> Flagged:
+    """Return which outputs kappa' surely flags, given the ends of what the first pass may give: 1 / |v| > tolerance, of
+    relu where v is not negative. Of another activation or rule none are.
+    """
+
+    def sure(lo: Tensor, hi: Tensor) -> Tensor:
+        most = torch.maximum(lo.abs(), hi.abs())
+        found = most * tolerance < 1.0 - 2.0**-40
+        if activation == "relu":
+            return found & (lo >= 0)
+        return found if activation in ("identity", "leaky_relu") else torch.zeros_like(found)
+
+    return sure

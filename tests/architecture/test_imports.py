@@ -42,6 +42,7 @@ ROOMS = {
         (
             "formats",
             "simulator.arithmetic",
+            "simulator.bounds",
             "simulator.cost",
             "simulator.explore",
             "simulator.hardware",

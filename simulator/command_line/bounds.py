@@ -1,0 +1,76 @@
+"""What can be proved of a network: bounds, bounds check."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from .interruption import interruptible
+from .options import Data, JsonRecord, Model, Seed, Weights
+from .progress import prints_aside, progress_bar
+
+
+def prove_bounds(
+    context: typer.Context,
+    hw: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Hardware that computes: a YAML file, or the name of a bundled one."),
+    ] = None,
+    mac: Annotated[
+        str | None,
+        typer.Option(metavar="MAC", help="In its place one MAC for every product. Default: seq(fp32)."),
+    ] = None,
+    mode: Annotated[
+        Literal["low", "high", "two_pass"], typer.Option(help="Of the hardware: which of its modes computes.")
+    ] = "low",
+    precision: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Take all formats to have K significand bits, and any exponent."),
+    ] = None,
+    required: Annotated[
+        bool, typer.Option("--required", help="Find the least significand bits that provably suffice, by sample.")
+    ] = False,
+    confidence: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="With --required: the bits for a class of probability P to stay first."),
+    ] = None,
+    model: Model = "mlp",
+    weights: Weights = None,
+    data: Data = None,
+    samples: Annotated[int, typer.Option(metavar="N", help="Analyse the first N samples.")] = 100,
+    radius: Annotated[
+        float, typer.Option(metavar="R", help="For all inputs within R of each sample, value by value.")
+    ] = 0.0,
+    failure: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Statistical bounds of sums that fail with probability F, in place of proofs."),
+    ] = None,
+    certificate: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help="Write a certificate that `bounds check` verifies.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write bounds.json and a page, bounds.html, into it.")
+    ] = None,
+    seed: Seed = 0,
+    json: JsonRecord = False,
+) -> None:
+    """Prove that a network's answers cannot change by rounding, or find the bits for which they cannot.
+
+    The reference is the network in real arithmetic with its weights as they are. Bounds are rigorous unless --failure
+    is given: forward bounds first, then partial sums and the adjoint where these do not suffice.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from simulator.commands import bounds
+    from simulator.explore.work import Inputs
+    from simulator.report import to_a_reader
+
+    inputs = Inputs(model, weights, data, samples, seed)
+    with interruptible(), prints_aside(json), progress_bar("step" if required else "sample") as progress:
+        found = bounds.run(inputs, hw, mac, mode, precision, required, confidence, radius, failure, progress)
+        if certificate is not None:
+            bounds.write_certificate(inputs, hw, mac, mode, precision, radius, certificate)
+        paths = [] if out is None else bounds.save_files(found, out)
+    with to_a_reader():
+        bounds.show(found, paths, json)

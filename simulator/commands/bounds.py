@@ -1,0 +1,183 @@
+"""`python -m simulator bounds`: what is proved of a network's answers on a unit, and how many bits it needs."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from simulator.bounds import Certified, RequiredPrecision, certify, required_precision
+from simulator.bounds.certificate import certificate, save
+from simulator.errors import InputError
+from simulator.explore.work import Inputs, load
+from simulator.hardware import load_hardware
+from simulator.report.bounds import render_bounds
+from simulator.report.console import print_view, standard_output
+from simulator.report.directories import write_file
+from simulator.report.figures import counted, percent, printable, significant
+
+FILES = ("bounds.json", "bounds.html")
+_LEGEND = (
+    "margin: by how much the top class is ahead in exact arithmetic, at least; bound: by how much computing may change "
+    "that, at most. Certified: the top class cannot change."
+)
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What a call of the command found.
+
+    Args:
+        model: its name. certified: of each sample. required: the bits, if they were asked for. labels: of the samples.
+        statistical: whether bounds hold with a probability only.
+    """
+
+    model: str
+    certified: Certified
+    required: RequiredPrecision | None
+    labels: Sequence[int] | None
+    statistical: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        found, required = self.certified, self.required
+        right = None
+        if self.labels is not None:
+            hits = [bool(c) and t == y for c, t, y in zip(found.certified, found.top, self.labels, strict=True)]
+            right = sum(hits) / len(hits)
+        bits = None
+        if required is not None:
+            bits = {
+                "bits": required.bits.tolist(),
+                "confidence_bits": None if required.confidence_bits is None else required.confidence_bits.tolist(),
+                "quantiles": {f"{share:g}": of for share, of in required.quantiles().items()},
+            }
+        return {
+            "model": self.model, "guarantee": "statistical" if self.statistical else "proved", **found.to_dict(),
+            "certified_accuracy": right, "methods": dict(Counter(found.method)), "required_precision": bits,
+        }  # fmt: skip
+
+
+def run(
+    inputs: Inputs,
+    hw: str | None,
+    mac: str | None,
+    mode: str,
+    precision: int | None,
+    required: bool,
+    confidence: float | None,
+    radius: float,
+    failure: float | None,
+    progress: Callable[[float, int | None], None],
+) -> Proved:
+    """Prove what can be proved of the samples.
+
+    Raises:
+        InputError: what cannot be analysed, or does not go together.
+    """
+    if hw is not None and (mac is not None or precision is not None or required):
+        raise InputError(
+            "bounds: --hw: got it beside --mac, --precision or --required, whose formats are not the machine's; "
+            "expected one of both; leave one out"
+        )
+    if radius < 0:
+        raise InputError(f"bounds: --radius: got {radius:g}; expected a number from 0; give e.g. 0.01")
+    if required and (precision is not None or failure is not None):
+        raise InputError("bounds: --required: got --precision or --failure beside it; expected it alone; leave one out")
+    loaded = load(inputs)
+    args, kwargs = loaded.samples.batch(slice(None))
+    if len(args) != 1 or kwargs:
+        raise InputError("bounds: got a network of several inputs; expected one of one input, samples first; wrap it")
+    x = args[0] if not radius else (args[0] - radius, args[0] + radius)
+    labels = None if loaded.samples.y is None or loaded.samples.y.dim() != 1 else loaded.samples.y.tolist()
+    model = loaded.model.eval()
+    found: RequiredPrecision | None = None
+    if required:
+        found = required_precision(model, x, mac, confidence, progress=progress)
+        certified = found.certified
+    else:
+        unit = mac if hw is None else load_hardware(hw)
+        certified = certify(model, x, unit, precision, mode, failure=failure, progress=progress)
+    return Proved(inputs.model, certified, found, labels, failure is not None)
+
+
+def write_certificate(
+    inputs: Inputs, hw: str | None, mac: str | None, mode: str, precision: int | None, radius: float, out: str
+) -> None:
+    """Write the certificate of the samples.
+
+    Raises:
+        InputError: what cannot be analysed, or written.
+    """
+    loaded = load(inputs)
+    args, _ = loaded.samples.batch(slice(None))
+    x = args[0] if not radius else (args[0] - radius, args[0] + radius)
+    unit = mac if hw is None else load_hardware(hw)
+    write_file(Path(out), save(certificate(loaded.model.eval(), x, unit, precision, mode)))
+
+
+def save_files(found: Proved, out: str) -> list[Path]:
+    """Write the record as JSON and as a page, each whole or not at all."""
+    record, paths = found.to_dict(), [Path(out) / name for name in FILES]
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_file(paths[0], _json(record))
+    write_file(paths[1], render_bounds(record))
+    return paths
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json_module.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def show(found: Proved, paths: Sequence[Path], json: bool) -> None:
+    """Print what was found."""
+    record = found.to_dict()
+    if json:
+        sys.stdout.write(_json(record))
+        return
+    samples = len(record["samples"])
+    facts = f"{printable(found.model)} on {printable(record['unit'])}, {counted(samples, 'sample')}"
+    share = f"certified {percent(record['certified_share'])}"
+    if record["certified_accuracy"] is not None:
+        share += f", certified and right {percent(record['certified_accuracy'])}"
+    share += " (statistical, no proof)" if found.statistical else ""
+    parts: list[Any] = [facts, share]
+    if (required := record["required_precision"]) is not None:
+        bits = ", ".join(
+            f"{percent(float(at))} of the samples {'not proved' if of is None else of}"
+            for at, of in required["quantiles"].items()
+        )
+        parts.append(f"significand bits that suffice: {bits}")
+        if required["confidence_bits"] is not None:
+            parts.append(f"bits for the confidence: at most {max(required['confidence_bits'])}")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method")
+    for heading in ("samples", "median margin", "median bound"):
+        table.add_column(heading, justify="right")
+    for method, count in record["methods"].items():
+        own = [one for one in record["samples"] if one["method"] == method]
+        table.add_row(method, f"{count:,}", *(_median(own, name) for name in ("margin", "bound")))
+    parts.append(table)
+    if record["contributions"]:
+        ranked = Table(box=None, pad_edge=False)
+        ranked.add_column("operation")
+        ranked.add_column("median part of the bound", justify="right")
+        for name, part in list(record["contributions"].items())[:12]:
+            ranked.add_row(printable(name), significant(part))
+        parts += ["", ranked]
+    parts.append(_LEGEND)
+    if paths:
+        parts.append(f"Results in {', '.join(map(str, paths))}")
+    print_view(standard_output(), *parts)
+
+
+def _median(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [row[name] if row[name] is not None else float("inf") for row in rows]
+    return significant(median(values))
