@@ -11,9 +11,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ from simulator.network.digests import weights_digest
 from simulator.versions import versions
 
 from .analysis import Forward, adjoints, check, forward
-from .certify import METHODS, _boxes, _decided, _input, _unit
+from .certify import METHODS, Subject, _boxes, _decided, _input, _unit
 from .graph import Node, Ref, record
 from .products import RULES as PRODUCTS
 from .products import unit_of
@@ -85,9 +87,25 @@ def certificate(
     return {**body, "digest": digest_of(body)}
 
 
-def save(found: Mapping[str, Any]) -> str:
-    """Return the text of the file."""
-    return json.dumps(found, indent=1, sort_keys=True) + "\n"
+def write_certificate(path: str | os.PathLike[str], subject: Subject, method: str) -> Path:
+    """Write the certificate of what was certified, whole or not at all, and return where.
+
+    Raises:
+        InputError: it cannot be made, or written.
+    """
+    model, x, mac, precision, mode = subject
+    text = json.dumps(certificate(model, x, mac, precision, mode, method), indent=1, sort_keys=True) + "\n"
+    where = Path(path)
+    partial = where.with_name(f"{where.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, where)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"{where}: cannot be written ({error.strerror}); expected room in an existing directory; name another file"
+        ) from None
+    return where
 
 
 def digest_of(body: Mapping[str, Any]) -> str:

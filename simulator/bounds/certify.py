@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +35,16 @@ _BATCH = 64
 Progress = Callable[[int, int], None]
 
 
+class Subject(NamedTuple):
+    """What was certified: the arguments of `certify`."""
+
+    model: nn.Module
+    x: tuple[Tensor, Tensor]
+    mac: str | MacSpec | Machine | None
+    precision: int | None
+    mode: str
+
+
 @dataclass(frozen=True)
 class Certified:
     """What was proved of each sample. Upper bounds, but for `margin`, a lower one.
@@ -46,8 +58,7 @@ class Certified:
         method: which bound decided, one of METHODS.
         contributions: by name of an operation, (samples,), its part of the bound of the adjoint; NaN where a sample did
             not need that.
-        unit: what computes, in words. u: unit roundoff in which the theory counts, of the results. bits: of a
-            precision, or None.
+        unit: what computes, in words. bits: of a precision, or None. subject: what `save` makes the certificate of.
     """
 
     certified: NDArray[np.bool_]
@@ -61,6 +72,22 @@ class Certified:
     contributions: Mapping[str, NDArray[np.float64]]
     unit: str
     bits: int | None
+    subject: Subject | None = field(default=None, repr=False, compare=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the certificate of the samples, which `bounds check` verifies without this analysis, and return where.
+
+        It is made now, of the network as it is now, by the tightest method that a sample needed.
+
+        Raises:
+            InputError: statistical bounds, of which there is no proof, or a file that cannot be written.
+        """
+        from .certificate import write_certificate
+
+        if self.subject is None:
+            raise InputError("bounds: save: got statistical bounds; expected proved ones; certify without failure")
+        method = max(self.method, key=METHODS.index)
+        return write_certificate(path, self.subject, method)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data; what is infinite as None."""
@@ -140,7 +167,8 @@ def certify(
         found.append(_of_batch(model, lo[some], hi[some], unit, methods, every, precision))
         if progress is not None:
             progress(min(first + _BATCH, len(lo)), len(lo))
-    return _joined(found)
+    subject = None if failure is not None else Subject(model, (lo, hi), mac, precision, mode)
+    return replace(_joined(found), subject=subject)
 
 
 def _spread(model: nn.Module, x: Tensor, failure: float) -> float:
@@ -200,7 +228,9 @@ def _of_batch(
             break
     assert result is not None
     parts = {key: value.numpy() for key, value in result["parts"].items()}
-    arrays = {key: value.numpy() for key, value in result.items() if isinstance(value, Tensor) and key not in _EACH}
+    arrays: dict[str, Any] = {
+        key: value.numpy() for key, value in result.items() if isinstance(value, Tensor) and key not in _EACH
+    }
     return Certified(**arrays, method=tuple(result["method"]), contributions=parts, unit=unit.words, bits=bits)
 
 
@@ -255,7 +285,7 @@ def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) 
 
 
 def _joined(found: Sequence[Certified]) -> Certified:
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in found])
         for name in ("certified", "top", "margin", "bound", "logit_bounds", "logits", "range_effect")
     }

@@ -70,7 +70,7 @@ def prove_bounds(
     with interruptible(), prints_aside(json), progress_bar("step" if required else "sample") as progress:
         found = bounds.run(inputs, hw, mac, mode, precision, required, confidence, radius, failure, progress)
         if certificate is not None:
-            bounds.write_certificate(inputs, hw, mac, mode, precision, radius, certificate)
+            found.certified.save(certificate)
         paths = [] if out is None else bounds.save_files(found, out)
     with to_a_reader():
         bounds.show(found, paths, json)

@@ -14,7 +14,6 @@ from typing import Any
 from rich.table import Table
 
 from simulator.bounds import Certified, RequiredPrecision, certify, required_precision
-from simulator.bounds.certificate import certificate, save
 from simulator.errors import InputError
 from simulator.explore.work import Inputs, load
 from simulator.hardware import load_hardware
@@ -106,21 +105,6 @@ def run(
         unit = mac if hw is None else load_hardware(hw)
         certified = certify(model, x, unit, precision, mode, failure=failure, progress=progress)
     return Proved(inputs.model, certified, found, labels, failure is not None)
-
-
-def write_certificate(
-    inputs: Inputs, hw: str | None, mac: str | None, mode: str, precision: int | None, radius: float, out: str
-) -> None:
-    """Write the certificate of the samples.
-
-    Raises:
-        InputError: what cannot be analysed, or written.
-    """
-    loaded = load(inputs)
-    args, _ = loaded.samples.batch(slice(None))
-    x = args[0] if not radius else (args[0] - radius, args[0] + radius)
-    unit = mac if hw is None else load_hardware(hw)
-    write_file(Path(out), save(certificate(loaded.model.eval(), x, unit, precision, mode)))
 
 
 def save_files(found: Proved, out: str) -> list[Path]:

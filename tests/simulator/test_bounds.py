@@ -154,6 +154,18 @@ def test_inputs_and_models_that_do_not_fit_are_refused():
         bounds.required_precision(model, x[:1], confidence=0.3)
 
 
+def test_a_certificate_is_saved_of_what_was_certified(tmp_path):
+    model, (x, _) = bundled.load("cnn"), bundled.digits()
+    found = bounds.certify(model, x[:2], precision=20, methods=("forward", "adjoint"))
+    record = json.loads(found.save(tmp_path / "c.json").read_text())
+    assert record["claim"]["certified"] == found.certified.tolist() and record["claim"]["method"] in found.method
+    assert record["claim"]["top"] == found.top.tolist() and not list(tmp_path.glob("*.partial"))
+    with pytest.raises(simulator.InputError, match="cannot be written"):
+        found.save(tmp_path / "nowhere" / "c.json")
+    with pytest.raises(simulator.InputError, match="got statistical bounds"):
+        bounds.certify(model, x[:1], precision=20, failure=1e-3).save(tmp_path / "s.json")
+
+
 def test_the_command_shows_and_writes_what_it_proves(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -175,6 +187,6 @@ def test_the_command_shows_and_writes_what_it_proves(tmp_path):
     assert (
         8 < max(found["required_precision"]["bits"]) < 20 and len(found["required_precision"]["confidence_bits"]) == 3
     )
-    assert list(found["contributions"])[0] == "fc1"
+    assert next(iter(found["contributions"])) == "fc1"
     refused = run("--hw", "npu", "--precision", "3")
     assert refused.returncode == 2 and "ulpsim: error: bounds: --hw: got it beside" in refused.stderr
