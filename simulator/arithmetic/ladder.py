@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -90,6 +90,14 @@ class LadderResult:
         return found
 
 
+class Judged(NamedTuple):
+    """What is said of some rows of a pass: what the score sees, the scores, which signs are unsafe."""
+
+    seen: Seen
+    scores: NDArray[np.float64]
+    unsafe: NDArray[np.bool_] | bool
+
+
 def ladder(
     a: ArrayLike | Gathered,
     b: ArrayLike | Ready,
@@ -167,19 +175,19 @@ def ladder(
         x if np.isscalar(x) else onto(first.shape, x, name) for x, name in ((scale, "scale"), (shift, "shift"))
     ]
 
-    def seen_of(v: NDArray[Any], rows: slice) -> Seen:
+    def judged(outputs: NDArray[Any], rows: slice, rule: Criterion) -> Judged:
+        """Return what a score sees of some rows of a pass, the scores, and which signs are unsafe."""
         own = [x if np.isscalar(x) else x[rows] for x in affine]
         added = None if logits is None else (logits[0], onto(first.shape, logits[1], "logits")[rows])
-        shown = mapped(v, *own).view()
-        shown.flags.writeable = False  # of a pass in float64 these are the outputs themselves
-        return Seen(shown, activation, rows, product, own[0], own[1], added)
+        v = mapped(outputs[rows], *own).view()
+        v.flags.writeable = False  # of a pass in float64 these are the outputs themselves
+        seen = Seen(v, activation, rows, product, own[0], own[1], added)
+        return Judged(seen, _checked(scored(seen), seen, criterion), _unsafe(rule.sign_safe, seen))
 
     wanted = np.zeros(first.shape, np.uint8)  # the level that is to compute each output
     kept = np.empty(first.shape) if keep_scores else None
     for rows in _strips(first.shape, SCORED_AT_ONCE):
-        seen = seen_of(first[rows], rows)
-        unsafe = _unsafe(criterion.sign_safe, seen)
-        scores = _checked(scored(seen), seen, criterion)
+        seen, scores, unsafe = judged(first, rows, criterion)
         out, beyond = first[rows], saturated[rows]
         if logits is not None:  # what no softmax reads is kept, whatever it is
             out, beyond = np.where(seen.masked, 0, out), beyond & ~seen.masked
@@ -198,31 +206,33 @@ def ladder(
         if not own.any():
             continue
         last = number == len(units) - 1
-        again = Accumulation(unit, a, b, c, threads, key)
-        over = None if last else np.zeros(first.shape, np.bool_)
-        for rows in _strips(first.shape, LISTED_AT_ONCE):
-            at, columns = np.divmod(np.flatnonzero(own[rows]), n)
-            at += rows.start
-            if at.size:
-                output[at, columns], counted = again.listed((at, columns), overflows=not last)
-                if over is not None:
-                    assert counted is not None
-                    over[at, columns] = counted.overflowed
-        if over is None:
+        overflowed = _computed(Accumulation(unit, a, b, c, threads, key), own, output, counts=not last)
+        if last:
             break
         rule = criteria[number]
         for rows in _strips(first.shape, SCORED_AT_ONCE):
             if not own[rows].any():
                 continue
             if criterion.kind == "climb":
-                seen = seen_of(output[rows], rows)
-                unsafe = _unsafe(rule.sign_safe, seen)
-                scores = _checked(scored(seen), seen, criterion)
+                _, scores, unsafe = judged(output, rows, rule)
             else:
-                unsafe, scores = False, np.zeros(output[rows].shape)
-            wanted[rows] += own[rows] & ~rule.keep(output[rows], scores, over[rows], unsafe=unsafe)
+                scores, unsafe = np.zeros(output[rows].shape), False
+            wanted[rows] += own[rows] & ~rule.keep(output[rows], scores, overflowed[rows], unsafe=unsafe)
     shares = tuple(int(np.count_nonzero(one)) / one.size if one.size else 0.0 for one in computed)
     return LadderResult(output, tuple(computed), kept, saturated, _cost(units, criterion, shares))
+
+
+def _computed(again: Accumulation, own: NDArray[np.bool_], output: NDArray[Any], counts: bool) -> NDArray[np.bool_]:
+    """Compute some outputs by another pass, in place, and return which of them overflowed, if that counts."""
+    overflowed = np.zeros(own.shape, np.bool_)
+    for rows in _strips(own.shape, LISTED_AT_ONCE):
+        at, columns = np.divmod(np.flatnonzero(own[rows]), own.shape[1])
+        at += rows.start
+        if at.size:
+            output[at, columns], counted = again.listed((at, columns), overflows=counts)
+            if counted is not None:
+                overflowed[at, columns] = counted.overflowed
+    return overflowed
 
 
 def site_of_level(site: int, number: int) -> int:
