@@ -20,7 +20,7 @@ from simulator.errors import InputError
 
 from . import binary, moves, normal, pools, products, unary
 from .bounded import Bounded
-from .graph import Graph, Node
+from .graph import Graph, Node, with_roundings
 from .outward import grown
 from .rule import Interval, Rule, Unit
 
@@ -66,6 +66,7 @@ def forward(graph: Graph, x: Bounded, unit: Unit) -> Forward:
     Raises:
         InputError: an operation without a rule.
     """
+    graph = with_roundings(graph, x.lo.shape, unit.held)
     values, local = {graph.inputs[0]: x}, {graph.inputs[0]: x.d}
     for node in graph.nodes:
         rule = RULES.get(node.kind)
@@ -137,7 +138,7 @@ def _adjoint(
 
     def count(name: str, number: int) -> None:
         local = found.locals[number]
-        if number in grads and bool((local > 0).any()):
+        if number in grads and bool((local != 0).any()):
             sizes = torch.where(local == 0, 0.0, grads[number].magnitude * local)
             each = grown(sizes.reshape(samples, -1).sum(1), sizes[0].numel())
             parts[name] = parts[name] + each if name in parts else each

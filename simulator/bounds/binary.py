@@ -23,8 +23,17 @@ class Binary(Rule):
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         r = unit.vector(node.path)
+        a, b = node.args[:2]
         x, y = self._operands(node, read)
-        return [self.of(_rounded_scalar(node.args[0], x, r), _rounded_scalar(node.args[1], y, r), r, node)]
+        x, y = _rounded_scalar(a, x, r), _rounded_scalar(b, y, r)
+        step = self.of(x, y, r, node)
+        if all(isinstance(arg, Ref) or not bool((of.d > 0).any()) for arg, of in ((a, x), (b, y))):
+            return [step]
+        # A constant that is rounded is the operation's own error: what it makes of any values within their boxes.
+        given = [
+            Bounded(*of.box, torch.zeros_like(of.d)) if isinstance(arg, Ref) else of for arg, of in ((a, x), (b, y))
+        ]
+        return [Step(step.value, self.of(given[0], given[1], r, node).value.d)]
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
         g, pair = grads[node.outputs[0]], self._operands(node, read)  # type: ignore[index]
@@ -41,7 +50,7 @@ class Binary(Rule):
             raise InputError(
                 f"bounds: {node.path}: {node.kind} with alpha or a rounding mode: no rule; write it plainly"
             )
-        return operand(node.args[0], read), operand(node.args[1], read)
+        return operand(node.args[0], read, node.use), operand(node.args[1], read, node.use)
 
     def of(self, x: Bounded, y: Bounded, r: Rounding, node: Node) -> Step:
         """Return the bounds of the result."""
@@ -95,7 +104,8 @@ class Product(Binary):
         most = grown(torch.maximum(lo.abs(), hi.abs()) + moved)
         off = torch.where(_power_of_two(x) | _power_of_two(y), r.eta + torch.where(most > r.largest, torch.inf, 0.0),
                           off_by(r, most))  # fmt: skip
-        e = (1.0 + x.e) * (1.0 + y.e) * (1.0 + r.u) - 1.0
+        e = x.e + y.e + _zero_if(x.e, y.e)
+        e = e + r.u * (1.0 + e)  # (1 + e_x)(1 + e_y)(1 + u) - 1 would lose digits
         return Step(Bounded(lo, hi, grown(moved + off), grown(e) if not r.eta else None), grown(off))  # type: ignore[arg-type]
 
     def derivatives(self, x: Bounded, y: Bounded, node: Node) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -148,10 +158,10 @@ class Extreme(Binary):
 
 
 def _rounded_scalar(arg: Any, x: Bounded, r: Rounding) -> Bounded:
-    """Return a number in the code, which is rounded before it is used, unless it is a power of two or 0."""
-    if isinstance(arg, Ref | Tensor) or bool(((x.lo == 0) | _power_of_two(x)).all()):
+    """Return a number in the code, which is rounded before it is used, unless it has few bits."""
+    if isinstance(arg, Ref | Tensor):
         return x
-    return Bounded(x.lo, x.hi, x.lo.abs() * r.u + r.eta)
+    return Bounded(x.lo, x.hi, torch.full_like(x.lo, r.of_number(float(x.lo))))
 
 
 def sorted_ends(box: tuple[Tensor, Tensor], sign: float) -> tuple[Tensor, Tensor]:

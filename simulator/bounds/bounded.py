@@ -33,7 +33,7 @@ class Bounded:
         e = torch.full_like(d, torch.inf) if self.e is None else torch.nan_to_num(self.e, nan=torch.inf)
         most = self.magnitude
         by_e = torch.where(e.isinf(), torch.inf, e * most)
-        d = torch.where(by_e == 0, 0.0, torch.minimum(d, grown(by_e)))
+        d = torch.where((e == 0) | ((most == 0) & ~e.isinf()), 0.0, torch.minimum(d, grown(by_e)))
         least = torch.where((self.lo <= 0) & (self.hi >= 0), 0.0, torch.minimum(self.lo.abs(), self.hi.abs()))
         by_d = torch.where(least > 0, grown(d / least), torch.inf)
         e = torch.where(d == 0, 0.0, torch.minimum(e, by_d))

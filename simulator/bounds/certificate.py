@@ -63,6 +63,7 @@ def certificate(
     top = decided["top"]
     pairs = adjoints(found, top) if "adjoint" in method else {}
     constants: dict[str, Any] = {}
+    graph = found.graph
     nodes = [_node(node, unit, constants) for node in graph.nodes if any(n in found.values for n in node.outputs)]
     body = {
         "kind": KIND,
@@ -152,6 +153,8 @@ def _node(node: Node, unit: Unit, constants: dict[str, Any]) -> dict[str, Any]:
     if node.kind in PRODUCTS:
         spec = unit_of(node, unit)
         computed = {"mac": str(spec), "ordered": unit.mac(node.layer) is not None, **computed}
+    if node.use is not None:
+        computed["use"] = str(node.use)
     return {
         "kind": node.kind, "path": node.path, "layer": node.layer, "args": args, "kwargs": kwargs,
         "outputs": list(node.outputs), "shapes": [list(shape) for shape in node.shapes], **computed,

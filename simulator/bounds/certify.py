@@ -21,8 +21,8 @@ from simulator.hardware import Machine
 from .analysis import Forward, check, forward, margins
 from .bounded import Bounded
 from .graph import Graph, record
-from .normal import Softmax
-from .outward import above, grown
+from .normal import Softmax, probabilities
+from .outward import grown
 from .products import RULES as PRODUCTS
 from .roundings import MOST_BITS
 from .rule import Unit
@@ -380,8 +380,6 @@ def _softmax_bound(model: nn.Module, lo: Tensor, hi: Tensor, unit: Unit) -> NDAr
     check(graph)
     z = forward(graph, _input(lo, hi), unit).output
     r = unit.vector("")
-    exact = above(torch.softmax(z.hi, 1)), torch.softmax(z.lo, 1)
-    spread = torch.minimum(*exact), torch.maximum(*exact)
-    d, _ = Softmax._bounds(z, z.d, spread[0], spread[1], 1, r, unit.library)
+    d, _ = Softmax._bounds(z, z.d, *probabilities(z.lo, z.hi, 1), 1, r, unit.library)
     found: NDArray[np.float64] = d.amax(1).numpy()
     return found

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from formats import Use
 from simulator.errors import InputError
+from simulator.network import vector
 from simulator.network.outputs import output_of
 from simulator.network.tap import Ran, Tap
+
+# An operation of this graph alone, which rounds a value into the format of a vector unit.
+ROUND = "round to format"
+# What gives numbers or decisions instead of values, which no graph shows.
+_ASKS = frozenset({"_local_scalar_dense", "equal"})
+_HALF = (torch.float16, torch.bfloat16)
+# What only picks among its operands: of values of a format it gives values of this format.
+_PICKS = frozenset({"relu", "abs", "neg", "maximum", "minimum", "max_pool2d_with_indices"})
 
 
 class Ref(NamedTuple):
@@ -30,6 +41,7 @@ class Node:
         args, kwargs: with a Ref for each value of the graph. outputs: numbers of its tensors; None for what is none.
         shapes: of these. path: of the module that it belongs to. layer: name of the product, if it is one, and
             terms, how many products each of its sums has.
+        use: format in which a vector unit reads its constants, or to which a ROUND rounds; None as torch has them.
     """
 
     kind: str
@@ -41,6 +53,7 @@ class Node:
     path: str
     layer: str = ""
     terms: int = 0
+    use: Use | None = None
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -75,6 +88,53 @@ def record(model: nn.Module, x: Tensor) -> Graph:
     return Graph((number,), tuple(recorder.nodes), found)
 
 
+def with_roundings(graph: Graph, shape: torch.Size, held: Callable[[str], Use | None]) -> Graph:
+    """Return a graph in which the vector unit's roundings of operands and results are operations of their own.
+
+    Args:
+        shape: of the input. held: format in which the unit holds values in a module, by its path; None as torch has
+            them.
+    """
+    if all(held(node.path) is None for node in graph.nodes):
+        return graph
+    nodes: list[Node] = []
+    known: dict[int, Use] = {}  # values of a format
+
+    def rounded(number: int, into: int, shape: torch.Size, path: str, use: Use) -> None:
+        nodes.append(Node(ROUND, None, (Ref(number),), {}, (into,), (shape,), path, use=use))
+        known[into] = use
+
+    shapes = {graph.inputs[0]: shape}
+    for node in graph.nodes:
+        shapes.update((n, of) for n, of in zip(node.outputs, node.shapes, strict=True) if n is not None)
+    new = count(max(shapes) + 1).__next__
+    for node in graph.nodes:
+        use = held(node.path)
+        if use is None or not vector.covers(node.func):
+            nodes.append(node)
+            if vector.computes_nothing(node.func) and node.inputs[0] in known and len(set(node.inputs)) == 1:
+                known.update((n, known[node.inputs[0]]) for n in node.outputs if n is not None)
+            continue
+        read = {number: number for number in node.inputs}
+        for number in read:
+            if known.get(number) != use:
+                read[number] = new()
+                rounded(number, read[number], shapes[number], node.path, use)
+        args, kwargs = tree_map(
+            lambda leaf, read=read: Ref(read[leaf.number]) if isinstance(leaf, Ref) else leaf,
+            (node.args, dict(node.kwargs)), is_leaf=lambda leaf: isinstance(leaf, Ref),
+        )  # fmt: skip
+        picks = node.kind in _PICKS and all(isinstance(arg, Ref) for arg in node.args if isinstance(arg, Ref | Tensor))
+        results = node.outputs if picks else tuple(None if n is None else new() for n in node.outputs)
+        nodes.append(replace(node, args=args, kwargs=kwargs, outputs=results, use=use))
+        for result, out in zip(results, node.outputs, strict=True):
+            if result is not None and out is not None and result != out:
+                rounded(result, out, shapes[out], node.path, use)
+            elif out is not None:
+                known[out] = use
+    return replace(graph, nodes=tuple(nodes))
+
+
 class _Recorder:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -96,11 +156,21 @@ class _Recorder:
             return
         name = str(ran.func.overloadpacket.__name__) if isinstance(ran.func, torch._ops.OpOverload) else str(ran.func)
         results = tree_leaves(ran.result)
+        if name in _ASKS:
+            raise InputError(
+                f"bounds: {ran.path}: a number or a decision is taken from values ({name}), as by item() or by if; "
+                "expected operations on tensors alone; write it so"
+            )
         if not any(isinstance(x, Tensor) for x in results):
             return  # a question about shapes or types
+        if any(isinstance(x, Tensor) and x.dtype in _HALF for x in results) and (ran.ops or vector.covers(ran.func)):
+            raise InputError(
+                f"bounds: {ran.path}: {name} computes in half precision: no rule; expected float32; leave the "
+                "conversion out of the model"
+            )
         args, kwargs = tree_map(self._ref, (ran.args, dict(ran.kwargs)))
         written = isinstance(ran.func, torch._ops.OpOverload) and ran.func._schema.is_mutable
-        if written and name != "native_batch_norm" and (not name.endswith("_") or self._is_shared(ran.args[0])):
+        if written and name != "native_batch_norm" and not (name.endswith("_") and self._is_own(ran.args[0])):
             raise InputError(
                 f"bounds: {ran.path}: {name} writes into a part of a tensor; expected operations that return their "
                 "result; write it so"
@@ -113,9 +183,9 @@ class _Recorder:
     def _ref(self, x: Any) -> Any:
         return Ref(self._numbers[id(x)]) if isinstance(x, Tensor) and id(x) in self._numbers else x
 
-    def _is_shared(self, x: Any) -> bool:
-        """Whether another tensor of the graph shows the memory of this one."""
-        return isinstance(x, Tensor) and any(
+    def _is_own(self, x: Any) -> bool:
+        """Whether a tensor is a value of the graph, and no other one shows its memory."""
+        return id(x) in self._numbers and not any(
             other is not x and other.untyped_storage()._cdata == x.untyped_storage()._cdata for other in self._kept
         )
 

@@ -11,10 +11,11 @@ from simulator.errors import InputError
 
 from .bounded import Bounded
 from .graph import Node, Ref
-from .moves import _sum_factor
+from .moves import sum_factor
 from .outward import above, below, grown
 from .roundings import Rounding
 from .rule import Gradients, Interval, Read, Rule, Step, Unit, operand
+from .sums import factor_of
 
 
 class Softmax(Rule):
@@ -25,9 +26,9 @@ class Softmax(Rule):
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         x, dim, r = read(node.args[0].number), int(node.args[1]), unit.vector(node.path)
-        lo, hi = _probabilities(x.lo, x.hi, dim)
+        lo, hi = probabilities(x.lo, x.hi, dim)
         d, e = self._bounds(x, x.d, lo, hi, dim, r, unit.library)
-        box = _probabilities(*x.box, dim)
+        box = probabilities(*x.box, dim)
         local, _ = self._bounds(x, torch.zeros_like(x.d), *box, dim, r, unit.library)
         underflow = (x.lo.shape[dim] + 1) * r.eta
         if r.eta:
@@ -44,7 +45,7 @@ class Softmax(Rule):
         spread = top - x.box[0]  # at least |t|, computed ones too
         each = d + (spread + d + most) * u
         reach = grown(each.amax(dim, keepdim=True))
-        adds = _sum_factor(r, n - 1)
+        adds = sum_factor(r, n - 1)
         if c * u >= 1 or adds >= 1:
             return torch.full_like(d, torch.inf), torch.full_like(d, torch.inf)
         ratio = (1.0 + c * u) * (1.0 + u) / ((1.0 - c * u) * (1.0 - adds)) * (1.0 + 2.0**-40)
@@ -58,12 +59,13 @@ class Softmax(Rule):
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
         number, dim = node.args[0].number, int(node.args[1])
         g = grads[node.outputs[0]]  # type: ignore[index]
-        lo, hi = _probabilities(*read(number).box, dim)
+        lo, hi = probabilities(*read(number).box, dim)
         weighted = g.times(lo, hi)
         # sum_i g_i y_i is a mean of g with weights y, and so between its ends too.
+        off = weighted.magnitude.sum(dim, keepdim=True) * 2.0**-36
         total = Interval(
-            torch.maximum(weighted.lo.sum(dim, keepdim=True), g.lo.amin(dim, keepdim=True)),
-            torch.minimum(weighted.hi.sum(dim, keepdim=True), g.hi.amax(dim, keepdim=True)),
+            torch.maximum(weighted.lo.sum(dim, keepdim=True) - off, g.lo.amin(dim, keepdim=True)),
+            torch.minimum(weighted.hi.sum(dim, keepdim=True) + off, g.hi.amax(dim, keepdim=True)),
         )
         slack = g.magnitude.amax(dim, keepdim=True) * 2.0**-36
         rest = Interval(g.lo - total.hi - slack, g.hi - total.lo + slack)
@@ -77,12 +79,13 @@ class LogSoftmax(Rule):
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         x, dim, r = read(node.args[0].number), int(node.args[1]), unit.vector(node.path)
-        lo, hi = _probabilities(x.lo, x.hi, dim)
+        lo, hi = probabilities(x.lo, x.hi, dim)
         n, u, c = x.lo.shape[dim], r.u, unit.library
         spread = x.box[1].amax(dim, keepdim=True) - x.box[0]
-        adds = _sum_factor(r, n - 1)
+        adds = sum_factor(r, n - 1)
         shift = grown(spread.amax(dim, keepdim=True) * u)
-        relative = (torch.expm1(shift) + 1.0) * (1.0 + c * u) * (1.0 + adds) - 1.0 + n * r.eta
+        each = torch.expm1(shift) + c * u * shift.exp()
+        relative = each + adds * (1.0 + each) + n * r.eta
         of_sum = -torch.log1p(-grown(relative).clamp(max=1.0)) * (1.0 + c * u) + c * u * math.log(n)
         off = grown(spread * u + of_sum + (spread + math.log(n) + of_sum) * (2.0 * u) + 3.0 * r.eta)
         moved = x.d + x.d.amax(dim, keepdim=True)
@@ -91,7 +94,7 @@ class LogSoftmax(Rule):
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
         number, dim = node.args[0].number, int(node.args[1])
         g = grads[node.outputs[0]]  # type: ignore[index]
-        lo, hi = _probabilities(*read(number).box, dim)
+        lo, hi = probabilities(*read(number).box, dim)
         total = Interval(g.lo.sum(dim, keepdim=True), g.hi.sum(dim, keepdim=True))
         slack = g.magnitude.sum(dim, keepdim=True) * 2.0**-36
         part = Interval(total.lo - slack, total.hi + slack).times(lo, hi)
@@ -101,7 +104,7 @@ class LogSoftmax(Rule):
 TOP = 2.0**-30  # a logarithm of a probability is at most 0
 
 
-def _probabilities(lo: Tensor, hi: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def probabilities(lo: Tensor, hi: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return what encloses the softmax over a box: each is least where its own value is and the others are largest."""
     top = hi.amax(dim, keepdim=True)
     low, high = torch.exp(lo - top), torch.exp(hi - top)
@@ -116,17 +119,19 @@ def _probabilities(lo: Tensor, hi: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 class LayerNorm(Rule):
     """(B29) g (x - mean) / sqrt(var + eps) + b over the last axes, of n values. To first order made rigorous by the
     Jacobian over the box, |d x~_i / d x_j| <= (1 + 1/n + ...): d_i <= (2 - 2/n + max |x~_i|) max d / min s. The
-    evaluation, whatever the algorithm: the mean is off by n u mean |x|, the variance by (2 n + 8) u mean x**2, and each
-    result by 4 u (|x| + |mean|) |g| / s besides.
+    evaluation in two passes, or by an algorithm that is no worse, with F(h) = (1 + u)**h - 1: the mean is off by F(n)
+    mean |x|, the variance by F(n + 3) var + (1 + F(n + 3)) F(n)**2 (mean |x|)**2 <= F(2 n + 8) mean x**2 where F(n) <=
+    1, and 1 / s by 2 t, relative, for t = F(2 n + 8) mean x**2 / (2 s**2) + 4 u <= 1/4. Each result then is off by x~
+    times that, the mean's error over s, and 5 u (|x| + mean |x|) / s, as the mean is subtracted before or behind the
+    division; and by 4 u of itself, as g and b join.
     """
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         x, r = read(node.args[0].number), unit.vector(node.path)
         dims, n, eps = self._axes(node)
-        g, b = (operand(1.0 if arg is None else arg, read) for arg in node.args[2:4])
-        if node.args[3] is None:
-            b = Bounded.exactly(torch.zeros(()))
         _no_refs(node, 2)
+        g = operand(1.0 if node.args[2] is None else node.args[2], read, node.use)
+        b = operand(0.0 if node.args[3] is None else node.args[3], read, node.use)
         center, radius = (x.lo + x.hi) / 2, grown((x.hi - x.lo) / 2)
         value, spread, _, _ = _normalised(center, radius, dims, n, eps)
         scale, shift = g.lo, b.lo
@@ -139,12 +144,15 @@ class LayerNorm(Rule):
         magnitude = x.computed
         mean, square = magnitude.mean(dims, keepdim=True), magnitude.square().mean(dims, keepdim=True)
         u = r.u
-        of_mean = n * u * mean
-        of_s = (2.0 * n + 8.0) * u * square / (2.0 * least.square()) + 4.0 * u
-        of_s = torch.where(of_s < 0.25, of_s * 2.0, torch.inf)  # of 1 / s, relative: 1 / sqrt(1 - 2 t) - 1 <= 2 t
-        off = scale.abs() * (of_mean / least + most * of_s + 4.0 * u * (magnitude + mean) / least * (1.0 + of_s))
-        off = grown(off + (most * scale.abs() + shift.abs()) * (4.0 * u) + 8.0 * r.eta / least, n)
-        off = torch.where(square * n > r.largest, torch.inf, off)
+        t = (factor_of(r, 2 * n + 8) * square + 2.0 * r.eta) / (2.0 * least.square()) + 4.0 * u
+        of_s = torch.where(t < (0.25 if factor_of(r, n) <= 1.0 else 0.0), t * 2.0, torch.inf)
+        of_mean = (factor_of(r, n) * mean + 5.0 * u * (magnitude + mean)) / least
+        off = most * of_s + of_mean * (1.0 + of_s)
+        # g.d and b.d are how far g and b are off as the unit reads them.
+        size = grown((scale.abs() + g.d) * (most + off) + shift.abs() + b.d, n)
+        off = scale.abs() * off + size * (4.0 * u) + 4.0 * r.eta * (1.0 + scale.abs()) + g.d * (most + off) + b.d
+        off = grown(off, n)
+        off = torch.where((square * n > r.largest) | (size + off > r.largest), torch.inf, off)
         step = Step(Bounded(lo, hi, grown(moved + off)), off)
         return [step, None, None]
 
@@ -179,41 +187,46 @@ def _normalised(
     mean = center.mean(dims, keepdim=True)
     variance = (center - mean).square().mean(dims, keepdim=True)
     s = torch.sqrt(variance + eps)
-    reach = grown(radius.square().mean(dims, keepdim=True).sqrt(), n) + s * 2.0**-44
+    # What float64 makes of the mean, and so of all deviations from it.
+    off = center.abs().mean(dims, keepdim=True) * ((n + 4) * 2.0**-52)
+    reach = grown(radius.square().mean(dims, keepdim=True).sqrt() + 2.0 * off, n) + s * ((n + 16) * 2.0**-52)
     least = torch.maximum(s - reach, torch.full_like(s, math.sqrt(eps) * (1.0 - 2.0**-40)))
     value = (center - mean) / s
     # |x~ - x~_c| <= |dx - mean dx| / s + |x~_c| |s - s_c| / s
-    slack = (center.abs() + mean.abs()) / s * 2.0**-40
+    slack = (center.abs() * 2.0**-50 + off) / s * 2.0
     spread = grown((radius + radius.mean(dims, keepdim=True) + value.abs() * reach) / least + slack, n)
     return value, spread, least, s + reach
 
 
 class BatchNorm(Rule):
-    """(B30) batch normalisation in eval mode: a x + b, a = g / sqrt(var + eps), b = beta - a mean, with a and b as
-    computed off by 4 u, and the product and the sum rounded.
+    """(B30) batch normalisation in eval mode: a x + b, a = g / sqrt(var + eps), b = beta - a mean, as torch computes it
+    or with the mean subtracted first: no more than 8 roundings of what a multiplies, and 2 of beta.
     """
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         x, r = read(node.args[0].number), unit.vector(node.path)
-        a, mean, beta = self._affine(node, x.lo.dim())
+        a, mean, beta, own = self._affine(node, x.lo.dim())
         b = beta - a * mean
         lo, hi = Interval(x.lo, x.hi).times(below(a), above(a))
-        slack = (a * mean).abs() * 2.0**-40
+        slack = (a * mean).abs() * 2.0**-40 + beta.abs() * 2.0**-50
         lo, hi = below(lo + b) - slack, above(hi + b) + slack
-        magnitude = a.abs() * (x.computed + mean.abs())
-        off = grown((magnitude * 8.0 + beta.abs() * 2.0) * r.u + 4.0 * r.eta)
+        size = x.computed + mean.abs()
+        magnitude = a.abs() * size
+        as_read = own[0] * size + own[1]  # how far g and beta are off as the unit reads them
+        off = factor_of(r, 8) * (magnitude + own[0] * size) + factor_of(r, 2) * (beta.abs() + own[1])
+        off = grown(as_read + off + r.eta * (4.0 + size))
         off = torch.where(magnitude + beta.abs() + off > r.largest, torch.inf, off)
         moved = grown(a.abs() * x.d)
         return [Step(Bounded(lo, hi, grown(moved + off)), off), None, None][: len(node.outputs)]
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
         number = node.args[0].number
-        a, _, _ = self._affine(node, read(number).lo.dim())
+        a, *_ = self._affine(node, read(number).lo.dim())
         return [(number, grads[node.outputs[0]].times(below(a), above(a)))]  # type: ignore[index]
 
     @staticmethod
-    def _affine(node: Node, dims: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a, the mean and beta by channel."""
+    def _affine(node: Node, dims: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Return a, the mean and beta by channel, and how far a and beta are off as they are read."""
         weight, bias, mean, variance = node.args[1:5]
         with_training = node.kind == "native_batch_norm"
         if with_training and node.args[5]:
@@ -224,12 +237,18 @@ class BatchNorm(Rule):
         eps = float(node.args[7] if with_training else node.args[6])
         _no_refs(node, 1)
         mean, variance = mean.double(), variance.double()
-        a = 1.0 / torch.sqrt(variance + eps)
-        if weight is not None:
-            a = a * weight.detach().double()
-        beta = torch.zeros_like(mean) if bias is None else bias.detach().double()
+        inverse = 1.0 / torch.sqrt(variance + eps)
+        g, beta = (
+            Bounded.exactly(torch.full_like(mean, default)) if arg is None else operand(arg, _no_value, node.use)
+            for arg, default in ((weight, 1.0), (bias, 0.0))
+        )
         shape = (1, -1, *(1,) * (dims - 2))
-        return a.reshape(shape), mean.reshape(shape), beta.reshape(shape)
+        found = [x.reshape(shape) for x in (g.lo * inverse, mean, beta.lo, g.d * inverse, beta.d)]
+        return found[0], found[1], found[2], (grown(found[3]), found[4])
+
+
+def _no_value(number: int) -> Bounded:
+    raise AssertionError(f"value {number} where only constants are")
 
 
 def _no_refs(node: Node, first: int) -> None:

@@ -47,9 +47,10 @@ class MaxPool(Rule):
         up = torch.where(alone, flat[1], flat[1].clamp(min=0)) * can
         shape = lo.shape
         folded = [
-            functional.fold(end, shape[-2:], size, dilation, padding, stride).reshape(shape) for end in (down, up)
+            functional.fold(end, shape[-2:], size, dilation, padding, stride).reshape(shape)
+            for end in (down, up, torch.maximum(down.abs(), up.abs()))
         ]
-        slack = torch.maximum(folded[0].abs(), folded[1].abs()) * 2.0**-36
+        slack = folded[2] * 2.0**-36
         return [(number, Interval(folded[0] - slack, folded[1] + slack))]
 
     @staticmethod

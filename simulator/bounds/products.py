@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from formats import FloatFormat, Use
+from formats import Use
 from simulator.arithmetic.accumulators import joins_late, result_use
 from simulator.arithmetic.spec import MacSpec, float32_holds, mac
 from simulator.errors import InputError
@@ -25,9 +25,9 @@ from .outward import above, below, grown, radius_of_sum
 from .roundings import FLOAT32, Rounding, of_use
 from .rule import Gradients, Interval, Read, Rule, Step, Unit, off_by, operand, unbroadcast
 from .running import Term, applies, running
-from .sums import SumBound, sum_bound
+from .sums import SumBound, of_any_order, sum_bound
 
-# What torch's own products are, whatever their order, fused or not: to nearest every order has one bound, (B3).
+# What torch's own products are, but for their order and whether they are fused.
 _TORCH = mac("seq(fp32)")
 _OF_ROWS = ("center", "radius", "error")
 # Outputs whose partial sums are followed together.
@@ -92,8 +92,10 @@ class Products(Rule):
             z, r, moved, addend = z + middle, r + radius + z.abs() * 2.0**-52, moved + c.d, c.computed
         lo, hi = below(z - grown(r, n)), above(z + grown(r, n))
         moved, own = grown(moved, n), grown(own, n)
-        smallest = self._smallest(named, a, b)
-        model = sum_bound(named, n, unit.roundings, smallest, unit.spread)
+        if spec is None:
+            model = of_any_order(unit.roundings(named.result), n)
+        else:
+            model = sum_bound(spec, n, unit.roundings, self._smallest(spec, left, right), unit.spread)
         summed = self._summed(node, unit, spec, (a, b, c), (left, right), model, most, addend, n)
         off = summed
         size = torch.maximum(lo.abs(), hi.abs()) + moved
@@ -135,15 +137,16 @@ class Products(Rule):
         held = unit.roundings(result_use(spec.accumulator))
         found = []
         for left, right, start, shape in self._matrices(node, a, b, c, converted):
-            first = None
+            first, terms = None, right[0].shape[0] + 2
             extra: Tensor | float = 0.0
             if start is not None:
                 middle, radius = _middle(start.lo, start.hi)
                 of_addend = off_by(unit.roundings(spec.result) if late else held, start.computed)
                 if late:
                     extra = of_addend  # rounded, then added, which the model's results have
-                else:
-                    first = Term(middle, radius + start.d, of_addend, False)
+                else:  # and what float64 makes of it in all partial sums
+                    slack = middle.abs() * (terms * 2.0**-52)
+                    first = Term(middle, radius + start.d + slack, of_addend, False)
             parts = []
             rows = max(1, _AT_ONCE // max(1, right[0].shape[-1]))
             for at in range(0, left[0].shape[0], rows):
@@ -153,8 +156,8 @@ class Products(Rule):
                     begun = first._replace(**{name: _rows(getattr(first, name), at, rows) for name in _OF_ROWS})
                 total = running(spec.accumulator, _terms(some, right), begun, unit.roundings)
                 largest = min(model.largest, held.largest)
-                off = torch.where(total.largest > largest, torch.inf, grown(total.error, 4096) + _rows(extra, at, rows))
-                parts.append(off)
+                off = torch.where(total.largest > largest, torch.inf, grown(total.error, 2 * terms))
+                parts.append(off + _rows(extra, at, rows))
             found.append(torch.cat(parts).reshape(shape))
         return self._joined(node, found)
 
@@ -188,13 +191,12 @@ class Products(Rule):
     def _joined(self, node: Node, found: list[Tensor]) -> Tensor:
         return found[0] if len(node.shapes[0]) == 2 else torch.stack(found)
 
-    def _smallest(self, spec: MacSpec, a: Bounded, b: Bounded) -> float:
+    def _smallest(self, spec: MacSpec, a: _Converted, b: _Converted) -> float:
         """Return the largest magnitude that the exponent of a subnormal factor, or of zero, stands for."""
         least = [2.0**-126, 2.0**-126]
         for i, use in enumerate(spec.operands or ()):
-            if isinstance(use.format, FloatFormat):
-                least[i] = use.format.smallest_normal
-        sizes = [float(x.computed.max()) if x.lo.numel() else 0.0 for x in (a, b)]
+            least[i] = use.format.smallest_normal
+        sizes = [float(x.most.max()) if x.most.numel() else 0.0 for x in (a, b)]
         return max(least[0] * sizes[1], least[1] * sizes[0], least[0] * least[1])
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
@@ -205,7 +207,8 @@ class Products(Rule):
         center, radius = _middle(g.lo, g.hi)
         boxes = [_middle(*x.box) if isinstance(node.args[i], Ref) else _middle(x.lo, x.hi)
                  for x, i in zip((a, b), self.places[:2], strict=True)]  # fmt: skip
-        n = max(center.numel() // max(1, a.lo.numel()), center.numel() // max(1, b.lo.numel()), 1) * 4 + 4096
+        # Of what is summed on the way back each term has an output of its own, and one of the same sample for a.
+        n = center.numel() if isinstance(node.args[self.places[1]], Ref) else center[:1].numel()
         for which in (0, 1):
             arg = node.args[self.places[which]]  # type: ignore[index]
             if not isinstance(arg, Ref):
@@ -219,7 +222,7 @@ class Products(Rule):
                 return torch.autograd.grad(y, own, grad)[0]
 
             middle = back(center, other)
-            reach = back(radius + center.abs() * (n * 2.0**-52), other.abs() + around)
+            reach = back(radius + center.abs() * ((n + 2) * 2.0**-52), other.abs() + around)
             if bool((around > 0).any()):
                 reach = reach + back(center.abs(), around)
             reach = grown(reach, n)

@@ -27,6 +27,14 @@ class Rounding:
     largest: float = math.inf
     nearest: bool = True
 
+    def of_number(self, x: float) -> float:
+        """Return how far a number in the code is off once it is rounded: 0 where it has few enough bits."""
+        if x == 0 or math.isinf(x) or not self.u:
+            return 0.0
+        few = math.ldexp(math.frexp(x)[0], math.floor(-math.log2(self.u))).is_integer()
+        # Below eta / u the grid of the format may be coarser than its significand says.
+        return 0.0 if few and abs(x) * self.u >= self.eta else abs(x) * self.u + self.eta
+
 
 # Of a format in use. A precision alone (k significand bits, to nearest, any exponent) answers for all formats at once.
 Roundings = Callable[[Use], Rounding]

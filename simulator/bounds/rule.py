@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from formats import Use
 from simulator.arithmetic.spec import MacSpec
 
 from .bounded import Bounded
@@ -26,6 +27,8 @@ class Unit:
     Args:
         roundings: of a format in use. mac: the MAC unit of a product by its name; None for torch's own float32.
         vector: the rounding of an operation that is no product, by the path of its module.
+        held: the format in which a vector unit reads operands and holds results besides, by this path; None as they
+            are.
         library: c, error of an elementary function in units of u (1 if correctly rounded). words: what it is.
         fixed: whether the formats are those of hardware, into which operands are converted, or a precision alone.
         running: whether sums are bounded by their partial sums, (B7), where that is known.
@@ -43,6 +46,7 @@ class Unit:
     running: bool = False
     spread: float | None = None
     second: Callable[[str], tuple[MacSpec, Callable[[Tensor, Tensor], Tensor]] | None] = lambda name: None
+    held: Callable[[str], Use | None] = lambda path: None
 
 
 class Step(NamedTuple):
@@ -93,11 +97,15 @@ class Rule(ABC):
         """Return what it adds to the derivatives of its inputs, anywhere in their boxes, given those of its outputs."""
 
 
-def operand(arg: Any, read: Read) -> Bounded:
-    """Return an argument as bounds; a constant is exact."""
+def operand(arg: Any, read: Read, use: Use | None = None) -> Bounded:
+    """Return an argument as bounds; a constant is exact, or off by what rounding it to a format does."""
     if isinstance(arg, Ref):
         return read(arg.number)
-    return Bounded.exactly(torch.as_tensor(arg, dtype=torch.float64))
+    x = torch.as_tensor(arg, dtype=torch.float64)
+    if use is None or not isinstance(arg, Tensor):
+        return Bounded.exactly(x)
+    rounded = torch.from_numpy(use.quantize(x.detach().numpy()))
+    return Bounded(x, x, (rounded - x).abs() * (1.0 + 2.0**-50))
 
 
 def filled(tree: Any, read: Read, part: Callable[[Bounded], Tensor], constant: Callable[[Tensor], Tensor]) -> Any:

@@ -4,12 +4,13 @@ With computed factors p_k (exact products of what the unit holds), S = sum |p_k|
 |result - (sum p_k + c)| <= products * S + addend * |c| + floor, while no state can overflow. Rules:
 
 (B2) A value that is rounded h times on its way is multiplied by that many factors 1 + t, |t| <= u: (1 + u)**h - 1.
-(B3) To nearest, sums of N terms in any order, products rounded, fused or exact: N u, N counting the addend; no
+(B3) To nearest, sums of N terms one after the other, products rounded, fused or exact: N u, N counting the addend; no
      second-order term (Jeannerod and Rump, SIAM J. Matrix Anal. Appl. 34, 2013). Of B2 and B3 the smaller one counts.
+     Of an unknown order, with products fused in some places, B2 alone: n + 1 roundings, as many as there can be.
 (B4) A run within a sum: its bound first, then that of what its result goes through: (1 + P)(1 + Q) - 1.
 (B5) An aligned step cuts n + 1 terms at 2**(E - F), 2**E at most the largest magnitude among them or the exponent of
-     the smallest normals; then rounds once. So each of its steps is off by at most q = (n + 1) 2**-F + ... + u of what
-     it holds, and all by (1 + q)**steps - 1.
+     the smallest normals; then rounds once what was cut. So each of its steps is off by at most q = (1 + cut)(1 + u) -
+     1 of what it holds, cut = (n + 1) 2**-F + ..., and all by (1 + q)**steps - 1. Steps of two_of_four come in pairs.
 (B6) Each rounding may underflow: eta, times what is done to it later. Counted for sums too, whose terms may be finer
      than the state.
 (B7') Statistical, and never part of a proof: roundings that are independent with mean zero give
@@ -78,7 +79,7 @@ def sum_bound(
     late = joins_late(accumulator)
     if isinstance(accumulator, Late):
         accumulator = accumulator.inner
-    if isinstance(accumulator, Exact):  # rounds its result, and nothing before
+    if isinstance(accumulator, Exact) and not late:  # rounds its result, and nothing before
         found = SumBound(0.0, 0.0, 0.0, math.inf, (roundings(accumulator.sum),))
     else:
         found = _bound(accumulator, max(1, products), _Settings(roundings, smallest, spread), values=False)
@@ -106,7 +107,16 @@ class _Settings:
             squares = h * r.u**2 + sum(other.u**2 for other in others)
             most = max(one.u for one in rs)
             return math.expm1((self.spread * math.sqrt(squares) + squares) / (1.0 - most)) * _UP
-        return math.expm1(h * math.log1p(r.u) + sum(math.log1p(other.u) for other in others)) * _UP
+        found = factor_of(r, h)
+        for other in others:
+            found = _both(found, other.u) * _UP
+        return found
+
+
+def of_any_order(r: Rounding, products: int) -> SumBound:
+    """Return the model of products that are summed in an unknown order, fused or not, (B2): that of torch."""
+    factor, n = factor_of(r, products + 1), products + 1
+    return SumBound(factor, factor, 2 * n * r.eta * (1.0 + factor) * _UP, r.largest)
 
 
 def _bound(acc: Accumulator, n: int, given: _Settings, values: bool) -> SumBound:
@@ -119,7 +129,11 @@ def _bound(acc: Accumulator, n: int, given: _Settings, values: bool) -> SumBound
             return _sequential(given, roundings(acc.sum), None if values else roundings(acc.product), n)
         case Tree():
             r = roundings(acc.sum)
-            factor = given.factor(_levels(n, acc.radix) + (0 if values or acc.leaves == "exact" else 1), r)
+            rounded = 0 if values or acc.leaves == "exact" else 1
+            h = _levels(n, acc.radix) + rounded
+            if n == 1 and not values:
+                h = 1  # a product that is alone is rounded, an exact leaf too
+            factor = given.factor(h, r)
             return SumBound(factor, 0.0, _UP * r.eta * 2 * n * (1.0 + factor), r.largest)
         case Interleave():
             lanes = _bound(acc.inner, -(-n // acc.ways), given, values)
@@ -151,11 +165,11 @@ def _sequential(given: _Settings, r: Rounding, product: Rounding | None, steps: 
     """
     terms, first = steps + 1, () if product is None else (product,)
     any_order = math.inf
-    if given.spread is None and r.nearest and all(one.nearest for one in first):
-        same = all(one.u == r.u for one in first)
-        any_order = terms * r.u if same else (1.0 + sum(one.u for one in first)) * (1.0 + terms * r.u) - 1.0
+    if given.spread is None and r.nearest:
+        same = all(one.nearest and one.u == r.u for one in first)
+        any_order = terms * r.u if same else _both(sum(one.u for one in first), terms * r.u)
     factor = min(given.factor(steps, r, *first), any_order * _UP)
-    addend = min(given.factor(steps + 1, r), ((1.0 + r.u) * (1.0 + any_order) - 1.0) * _UP)
+    addend = min(given.factor(steps + 1, r), _both(r.u, any_order) * _UP)
     floor = steps * (r.eta + sum(one.eta for one in first)) + r.eta
     largest = min(one.largest for one in (r, *first))
     return SumBound(factor, addend, floor * (1.0 + factor) * _UP, largest)
@@ -164,11 +178,21 @@ def _sequential(given: _Settings, r: Rounding, product: Rounding | None, steps: 
 def _nested(inner: SumBound, runs: int, outer: SumBound) -> SumBound:
     """Return (B4): runs of an inner accumulator whose results go through an outer one, in which an addend starts."""
     return SumBound(
-        ((1.0 + inner.products) * (1.0 + outer.products) - 1.0) * _UP,
+        _both(inner.products, outer.products) * _UP,
         outer.addend,
         (runs * inner.floor * (1.0 + outer.products) + outer.floor) * _UP,
         min(inner.largest, outer.largest),
     )
+
+
+def _both(p: float, q: float) -> float:
+    """Return (1 + p)(1 + q) - 1, without the digits that this form loses."""
+    return p + q + p * q
+
+
+def factor_of(r: Rounding, h: int) -> float:
+    """Return (B2): by how much h roundings change a value at most, relative to it."""
+    return float(math.expm1(h * math.log1p(r.u))) * _UP
 
 
 def _levels(n: int, radix: int) -> int:
@@ -184,10 +208,11 @@ def _aligned(acc: Aligned, n: int, r: Rounding, smallest: float) -> SumBound:
     cut = (acc.n + 1) * 2.0**-acc.frac
     # A late addend is aligned anew with the sums of the parts, and dropped below c_reach.
     cut += sum(2.0 * 2.0**-bits for bits in (acc.part_frac, acc.sum_frac, acc.c_frac, acc.c_reach) if bits is not None)
-    q, steps = cut + r.u, -(-n // acc.n)
+    together = 2 if acc.order == "two_of_four" else 1
+    q, steps = _both(cut, r.u), together * -(-n // (together * acc.n))
     factor = float(math.expm1(steps * math.log1p(q))) * _UP
     least = max(smallest, 2.0**-126, 0.0 if acc.e_min is None else 2.0**acc.e_min)
-    addend = ((1.0 + r.u) * (1.0 + factor) - 1.0) * _UP
+    addend = _both(r.u, factor) * _UP
     return SumBound(factor, addend, (factor * least + steps * r.eta * (1.0 + factor)) * _UP, r.largest)
 
 

@@ -1,8 +1,9 @@
 """Rules of functions of one value: activations, exponentials, roots.
 
 Common to all: with X the box of exact and computed values, F = max |f|, S = max |f'| over it, and an evaluation that is
-off by c u |f| (plus what a rule names), d = S d_x + off: (B11), by the mean value theorem. The others that are numbered
-give a relative bound besides. c is of the arithmetic; torch's own functions in float32 are taken to be off by 2 ulp.
+off by c u |f| + eta (plus what a rule names), d = S d_x + off: (B11), by the mean value theorem. The others that are
+numbered give a relative bound besides. c is of the arithmetic; torch's own functions in float32 are taken to be off by
+2 ulp.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .roundings import Rounding
 from .rule import Gradients, Interval, Read, Rule, Step, Unit
 
 Ends = tuple[Tensor, Tensor]
+# What outward rounding may make of a zero.
+_ZERO = 2.0**-990
 
 
 class Unary(Rule):
@@ -106,7 +109,7 @@ class Relu(Increasing):
 
 
 class LeakyRelu(Increasing):
-    """(B13) x, or s x where x is negative: one rounding of the product, none of x itself; 0 <= s."""
+    """(B13) x, or s x where x is negative: roundings of s and of the product, none of x itself; 0 <= s."""
 
     @staticmethod
     def _scale(node: Node) -> float:
@@ -125,11 +128,11 @@ class LeakyRelu(Increasing):
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
         negative = (-x.box[0]).clamp(min=0) * self._scale(node)
-        return torch.where(negative > 0, negative * (2.0 * r.u) + r.eta, 0.0)  # s itself may be rounded too
+        return torch.where(negative > 0, negative * (r.u * (2.0 + r.u)) + r.eta, 0.0)
 
 
 class Clamp(Increasing):
-    """(B14) min(max(x, a), b): exact, and 1-Lipschitz."""
+    """(B14) min(max(x, a), b): 1-Lipschitz in x, a and b, and exact, unless a or b is rounded."""
 
     @staticmethod
     def _ends(node: Node) -> tuple[float, float]:
@@ -153,7 +156,7 @@ class Clamp(Increasing):
         return ((lo >= low) & (hi <= high)).double(), ((hi >= low) & (lo <= high)).double()
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return torch.zeros_like(most)
+        return torch.full_like(most, max(r.of_number(end) for end in self._ends(node)))
 
 
 class Exp(Increasing):
@@ -188,7 +191,7 @@ class Log(Increasing):
 
 class Sqrt(Increasing):
     """(B17) sqrt: e = (e_x / 2)(1 + e_x)(1 + u) + u where e_x is at most 1; d_x / (sqrt(m) + sqrt(m - d_x)) otherwise.
-    Near 0 there is no bound linear in u.
+    Near 0 there is no bound linear in u, nor any where x may be negative.
     """
 
     def value(self, x: Tensor, node: Node) -> Tensor:
@@ -199,7 +202,7 @@ class Sqrt(Increasing):
         return below(least), torch.where(lo > 0, above(0.5 / self.value(lo, node)), torch.inf)
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return most * r.u + r.eta
+        return torch.where(x.box[0] < -_ZERO, torch.inf, most * r.u + r.eta)
 
     def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
         found = grown(x.e / 2 * (1.0 + x.e) * (1.0 + r.u) + r.u)
@@ -286,7 +289,7 @@ class Gelu(Wavy):
 
 
 class Silu(Wavy):
-    """(B21) x s(x), evaluated as one function."""
+    """(B21) x s(x), where s may underflow before it is multiplied by x: off by eta |x| besides."""
 
     turn, least_at = 2.3993573, -1.2784645
 
@@ -297,6 +300,9 @@ class Silu(Wavy):
     def derivative(self, x: Tensor) -> Tensor:
         finite = x.clamp(-1e30, 1e30)
         return finite.sigmoid() * (1.0 + finite * (-finite).sigmoid())
+
+    def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+        return most * (c * r.u) + r.eta * (1.0 + x.computed)
 
 
 class Abs(Unary):

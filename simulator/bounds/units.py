@@ -14,13 +14,15 @@ from simulator.errors import InputError
 from simulator.hardware import Machine
 from simulator.network.consumers import Consumer, record_first_sample
 from simulator.network.emulation import Emulation
+from simulator.network.vector import FLOAT32
 
-from .roundings import FLOAT32, Rounding, of_precision, of_use
+from .roundings import FLOAT32 as OF_FLOAT32
+from .roundings import of_precision, of_use
 from .rule import Unit
 
 # Torch's own functions are taken to be off by at most 2 ulp, which is 4 u; its results may flush what is subnormal.
 _TORCH_LIBRARY = 4.0
-_TORCH = replace(FLOAT32, eta=2.0**-126)
+_TORCH = replace(OF_FLOAT32, eta=2.0**-126)
 SEQUENTIAL = "seq(fp32)"
 
 
@@ -81,15 +83,12 @@ def of_machine(model: nn.Module, machine: Machine, mode: str, x: Tensor) -> Unit
         plain = criterion.score == "kappa_prime" and criterion.budget is None and consumer.affine is None
         return found.high, _flagged(criterion.tolerance, consumer.activation if plain else "")
 
-    def vector(path: str) -> Rounding:
+    def held(path: str) -> Use | None:
         use = rules.vector(path)
-        own = of_use(use)
-        if use == Use.parse("fp32"):
-            return _TORCH
-        # Operands and result are rounded to the format, computed by torch between.
-        return Rounding(own.u * 3.0 + _TORCH.u * 4.0, own.eta * 3.0 + _TORCH.eta, own.largest, False)
+        return None if use == FLOAT32 else use
 
-    return Unit(of_use, unit_of, vector, _TORCH_LIBRARY, f"{machine.name}, {mode}", fixed=True, second=second)
+    words = f"{machine.name}, {mode}"
+    return Unit(of_use, unit_of, lambda path: _TORCH, _TORCH_LIBRARY, words, fixed=True, held=held, second=second)
 
 
 Flagged = Callable[[Tensor, Tensor], Tensor]
