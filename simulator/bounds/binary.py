@@ -106,7 +106,7 @@ class Product(Binary):
                           off_by(r, most))  # fmt: skip
         e = x.e + y.e + _zero_if(x.e, y.e)
         e = e + r.u * (1.0 + e)  # (1 + e_x)(1 + e_y)(1 + u) - 1 would lose digits
-        return Step(Bounded(lo, hi, grown(moved + off), grown(e) if not r.eta else None), grown(off))  # type: ignore[arg-type]
+        return Step(Bounded(lo, hi, grown(moved + off), grown(e) if not r.eta else None), grown(off))
 
     def derivatives(self, x: Bounded, y: Bounded, node: Node) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         return y.box, x.box
@@ -127,7 +127,7 @@ class Quotient(Binary):
         if bool((_power_of_two(y)).all()):
             off = torch.where(most + moved > r.largest, torch.inf, torch.full_like(off, r.eta))
         e = torch.where(y.e < 1, (x.e + y.e) / (1.0 - y.e) * (1.0 + r.u) + r.u, torch.inf)
-        return Step(Bounded(lo, hi, grown(moved + off), grown(e) if not r.eta else None), off)  # type: ignore[arg-type]
+        return Step(Bounded(lo, hi, grown(moved + off), grown(e) if not r.eta else None), off)
 
     def derivatives(self, x: Bounded, y: Bounded, node: Node) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         inverse = Interval(*_inverse(*y.box))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from .outward import above, below, grown
 
 
-@dataclass(frozen=True, eq=False)
 class Bounded:
     """Exact values x within [lo, hi], and computed ones x_hat with |x_hat - x| <= d and |x_hat - x| <= e |x|.
 
@@ -20,25 +19,24 @@ class Bounded:
     smaller by d over the least magnitude, d by e times the largest.
 
     Args:
-        lo, hi: of the exact values. d: absolute bound. e: relative bound, infinite where none is known.
+        lo, hi: of the exact values. d: absolute bound. e: relative bound, None or infinite where none is known.
     """
 
-    lo: Tensor
-    hi: Tensor
-    d: Tensor
-    e: Tensor = field(default=None)  # type: ignore[assignment]  # always a tensor once built
+    def __init__(self, lo: Tensor, hi: Tensor, d: Tensor, e: Tensor | None = None) -> None:
+        self.lo, self.hi, self.given = lo, hi, e  # by a rule; None where only d says something
+        self.d = torch.nan_to_num(d, nan=torch.inf, posinf=torch.inf)
+        if e is not None:
+            self.given = e = torch.nan_to_num(e, nan=torch.inf)
+            known, most = ~e.isinf(), self.magnitude
+            by_e = torch.where(known, grown(e * most), torch.inf)
+            self.d = torch.where((e == 0) | ((most == 0) & known), 0.0, torch.minimum(self.d, by_e))
 
-    def __post_init__(self) -> None:
-        d = torch.nan_to_num(self.d, nan=torch.inf, posinf=torch.inf)
-        e = torch.full_like(d, torch.inf) if self.e is None else torch.nan_to_num(self.e, nan=torch.inf)
-        most = self.magnitude
-        by_e = torch.where(e.isinf(), torch.inf, e * most)
-        d = torch.where((e == 0) | ((most == 0) & ~e.isinf()), 0.0, torch.minimum(d, grown(by_e)))
+    @cached_property
+    def e(self) -> Tensor:
+        """Relative bound, infinite where none is known; made only where a rule asks for it."""
         least = torch.where((self.lo <= 0) & (self.hi >= 0), 0.0, torch.minimum(self.lo.abs(), self.hi.abs()))
-        by_d = torch.where(least > 0, grown(d / least), torch.inf)
-        e = torch.where(d == 0, 0.0, torch.minimum(e, by_d))
-        object.__setattr__(self, "d", d)
-        object.__setattr__(self, "e", e)
+        by_d = torch.where(least > 0, grown(self.d / least), torch.inf)
+        return torch.where(self.d == 0, 0.0, by_d if self.given is None else torch.minimum(self.given, by_d))
 
     @classmethod
     def exactly(cls, x: Tensor) -> Bounded:
@@ -68,4 +66,5 @@ class Bounded:
 
     def map(self, moved: Callable[[Tensor], Tensor]) -> Bounded:
         """Return values that are only moved."""
-        return Bounded(moved(self.lo), moved(self.hi), moved(self.d), moved(self.e))
+        e = None if self.given is None else moved(self.e)
+        return Bounded(moved(self.lo), moved(self.hi), moved(self.d), e)

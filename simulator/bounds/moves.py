@@ -31,10 +31,10 @@ class Moves(Rule):
         def moved(part: Callable[[Bounded], Tensor], constant: Callable[[Tensor], Tensor]) -> list[Tensor]:
             return tree_leaves(_called(node, *filled((node.args, dict(node.kwargs)), read, part, constant)))
 
-        parts = [
-            moved(lambda x: x.lo, lambda x: x), moved(lambda x: x.hi, lambda x: x),
-            moved(lambda x: x.d, torch.zeros_like), moved(lambda x: x.e, torch.zeros_like),
-        ]  # fmt: skip
+        ends = moved(lambda x: x.lo, lambda x: x), moved(lambda x: x.hi, lambda x: x)
+        parts = [*ends, moved(lambda x: x.d, torch.zeros_like)]
+        if any(read(number).given is not None for number in node.inputs):
+            parts.append(moved(lambda x: x.e, torch.zeros_like))
         return [Step(Bounded(*found), torch.zeros_like(found[2])) for found in zip(*parts, strict=True)]
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:

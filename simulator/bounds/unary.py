@@ -42,9 +42,11 @@ class Unary(Rule):
         slope = self.slope(*x.box, node)
         steepest = torch.maximum(slope[0].abs(), slope[1].abs())
         moved = torch.where(x.d == 0, 0.0, steepest * x.d)
-        d = torch.minimum(grown(moved + off), self.absolute(x, r, unit.library, node))
+        d, other = grown(moved + off), self.absolute(x, r, unit.library, node)
+        if other is not None:
+            d = torch.minimum(d, other)
         e = self.relative(x, r, unit.library, node)
-        if r.eta:  # underflow, relative to the least magnitude of the result
+        if e is not None and r.eta:  # underflow, relative to the least magnitude of the result
             least = torch.where((lo <= 0) & (hi >= 0), 0.0, torch.minimum(lo.abs(), hi.abs()))
             e = grown(e + r.eta / least)
         return [Step(Bounded(lo, hi, d, e), off)]
@@ -66,13 +68,13 @@ class Unary(Rule):
         """Return how far an evaluation is off, of values of at most this magnitude."""
         return most * (c * r.u) + r.eta
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        """Return a relative bound of the result without underflow, infinite where there is none."""
-        return torch.full_like(x.d, torch.inf)
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
+        """Return a relative bound of the result without underflow; None where only the absolute one says something."""
+        return None
 
-    def absolute(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        """Return another absolute bound of the result, infinite where there is none."""
-        return torch.full_like(x.d, torch.inf)
+    def absolute(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
+        """Return another absolute bound of the result, or None."""
+        return None
 
 
 class Increasing(Unary):
@@ -101,10 +103,10 @@ class Relu(Increasing):
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
         return torch.zeros_like(most)
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return torch.where(x.e < 1, x.e, torch.inf)
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
+        return None if x.given is None else torch.where(x.e < 1, x.e, torch.inf)
 
-    def absolute(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+    def absolute(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         return torch.where(x.box[1] <= 0, 0.0, x.d)
 
 
@@ -168,7 +170,7 @@ class Exp(Increasing):
     def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
         return self.range(lo, hi, node)
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         k = torch.expm1(x.d)
         return grown(k + c * r.u * (1.0 + k))
 
@@ -182,7 +184,7 @@ class Log(Increasing):
     def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
         return torch.where(lo > 0, below(1.0 / hi), 0.0), torch.where(lo > 0, above(1.0 / lo), torch.inf)
 
-    def absolute(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+    def absolute(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         lo, hi = self.range(x.lo, x.hi, node)
         moved = -torch.log1p(-x.e.clamp(max=1.0))
         z = torch.maximum(lo.abs(), hi.abs())
@@ -204,7 +206,7 @@ class Sqrt(Increasing):
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
         return torch.where(x.box[0] < -_ZERO, torch.inf, most * r.u + r.eta)
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         found = grown(x.e / 2 * (1.0 + x.e) * (1.0 + r.u) + r.u)
         return torch.where((x.e <= 1) & (x.lo >= 0), found, torch.inf)
 
@@ -218,7 +220,7 @@ class Sigmoid(Increasing):
     def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
         return _bump(lo, hi, lambda x: x.sigmoid() * (-x).sigmoid())
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         return grown(torch.expm1((-x.box[0]).sigmoid() * x.d) * (1.0 + c * r.u) + c * r.u)
 
 
@@ -231,7 +233,7 @@ class Tanh(Increasing):
     def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
         return _bump(lo, hi, lambda x: 1.0 / x.cosh().square())
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         found = grown(x.e * (1.0 + c * r.u) + c * r.u)
         return torch.where(x.e <= 1, found, torch.inf)
 
@@ -318,8 +320,8 @@ class Abs(Unary):
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
         return torch.zeros_like(most)
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return torch.where(x.e < 1, x.e, torch.inf)
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
+        return None if x.given is None else torch.where(x.e < 1, x.e, torch.inf)
 
 
 class Negative(Unary):
@@ -334,7 +336,7 @@ class Negative(Unary):
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
         return torch.zeros_like(most)
 
-    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+    def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         return x.e
 
 
