@@ -56,3 +56,19 @@ def test_more_bits_certify_more_and_enough_are_found():
         at = found.bits == bits
         assert bounds.certify(model, x[:12][at], precision=int(bits)).certified.all()
         assert not bounds.certify(model, x[:12][at], precision=int(bits) - 1).certified.any()
+
+
+def test_a_value_that_is_exactly_zero_may_be_computed_otherwise():
+    """-2048 - 1 + 2048.5 is -0.5, and 0.5 in fp16: what a ReLU makes of it is 0, and 0.5."""
+    first, second = torch.nn.Linear(3, 1, bias=False), torch.nn.Linear(1, 2, bias=False)
+    first.weight.data[:] = 1.0
+    second.weight.data[:] = torch.tensor([[1.0], [-1.0]])
+    model = torch.nn.Sequential(first, torch.nn.ReLU(), second).eval()
+    x = torch.tensor([[-2048.0, -1.0, 2048.5]])
+    with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": "fma(fp16)"}) as run:
+        computed = run.model(x).double().numpy()
+    assert computed.tolist() == [[0.5, -0.5]]
+    for method in bounds.METHODS:
+        found = bounds.certify(model, x, mac="fma(fp16)", methods=(method,))
+        assert (np.abs(computed) <= found.logit_bounds).all() and not found.certified.any()
+        assert found.bound[0] >= 1.0
