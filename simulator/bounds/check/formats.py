@@ -1,9 +1,9 @@
 """Floating-point formats and what one rounding into them does, by a table of this checker's own.
 
-(C1) |R(x) - x| <= t |x| + eta while |x| is at most the largest value, and |R(x)| is then so too. With u = 2**-p to
-nearest t = u / (1 + u), since a value that is off by half an ulp lies above the power of two by as much; t = 2 u in
-all other modes. eta is half the smallest subnormal, all of it in other modes, and the smallest normal where subnormals
-are flushed (IEEE 754-2019, sections 4.3 and 7.5).
+(C1) |R(x) - x| <= u |x| + eta while |x| is at most the largest value, and |R(x)| is then so too; u = 2**-p to nearest,
+2**(1 - p) in other modes; eta is half the smallest subnormal, all of it in other modes, and the smallest normal where
+subnormals are flushed (IEEE 754-2019, sections 4.3 and 7.5). To nearest u / (1 + u) will do for u, as a value that is
+off by half an ulp lies above the power of two by as much; proofs call that t, and t = u in other modes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from flint import arb
 
-from .balls import INF, ONE, ZERO, power
+from .balls import INF, ZERO, power
 from .document import Fault
 
 _NEAREST = ("rne", "rna", "rnz")
@@ -62,25 +62,23 @@ class Rounding:
     """(C1) of a rounding.
 
     Args:
-        bits: u = 2**-bits is the largest relative error. eta: of underflow. largest: value up to which nothing
-            overflows. nearest: whether to nearest. flushes: whether what is subnormal becomes 0.
+        bits: u is 2**-bits. eta: of underflow. largest: value up to which nothing overflows. nearest: whether it rounds
+            to nearest.
     """
 
     bits: int
     eta: arb
     largest: arb
     nearest: bool = True
-    flushes: bool = False
 
     @functools.cached_property
-    def relative(self) -> arb:
-        """Largest relative error without underflow, t."""
-        u = power(-self.bits)
-        return u / (ONE + u) if self.nearest else u
+    def u(self) -> arb:
+        """Largest relative error without underflow."""
+        return power(-self.bits)
 
     def off(self, size: arb) -> arb:
         """Return the error of rounding a value of at most this magnitude; infinite if it may overflow."""
-        return size * self.relative + self.eta if size <= self.largest else INF
+        return size * self.u + self.eta if size <= self.largest else INF
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Use:
         eta = self.format.smallest
         if self.nearest and not self.format.flushes:
             eta = eta / 2
-        return Rounding(bits, eta, arb(self.format.largest), self.nearest, self.format.flushes)
+        return Rounding(bits, eta, arb(self.format.largest), self.nearest)
 
     def error_of(self, x: float) -> arb | None:
         """Return |R(x) - x|, exactly, infinite where R(x) is not finite; None of a rounding by chance."""

@@ -55,7 +55,7 @@ class Function(Rule):
             d.append(moved + off)
             local.append(off)
         relative = self.relative(x, box, p)
-        if relative is not None and not self.compares:
+        if relative is not None:
             relative = each(lambda e, a, b: e + _underflow(p, a, b), relative, lo, hi)
         return Found(x.shape, lo, hi, d, relative, local, x.owner)
 
@@ -102,7 +102,7 @@ class Function(Rule):
 
 
 def _library(p: Premises) -> arb:
-    return p.library * power(-p.vector.bits)
+    return p.library * p.vector.u
 
 
 def _underflow(p: Premises, lo: arb, hi: arb) -> arb:
@@ -147,7 +147,7 @@ class Relu(Function):
 
 
 class LeakyRelu(Function):
-    """x, or s x where x is negative: s and the product are rounded there."""
+    """x, or s x where x is negative: s and the product are rounded there, (1 + t)**2 - 1 <= 2 u to nearest."""
 
     def settings(self, node: Node) -> tuple[float, ...]:
         plain(node)
@@ -168,8 +168,7 @@ class LeakyRelu(Function):
     def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
         if lo >= 0 or settings[0] == 0:
             return ZERO
-        grown = (ONE + p.vector.relative) ** 2 - ONE
-        return -lo * arb(settings[0]) * grown + p.vector.eta
+        return -lo * arb(settings[0]) * 2 * p.vector.u + p.vector.eta
 
 
 class Clamp(Function):

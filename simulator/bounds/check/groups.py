@@ -1,8 +1,8 @@
 """Rules of what moves values, of means and sums, and of pools.
 
-(C40) Moves round nothing. (C41) A sum of n terms in any order: off by ((n - 1) t) of the sum of magnitudes and n - 1
-underflows, to nearest (Jeannerod and Rump, as (C2)); divided by n: twice rounded more, 1 / n and the product, unless n
-is a power of two, and another underflow. (C42) Maxima: exact, off by at most the largest error within, relatively so
+(C40) Moves round nothing. (C41) A sum of n terms in any order: off by (n - 1) u of the sum of magnitudes, to nearest
+(as (C3)), and n underflows, with one of a division; a division rounds twice more, 1 / n and the product, unless n is a
+power of two: (1 + t)**2 - 1 <= 2 u. (C42) Maxima: exact, off by at most the largest error within, relatively so
 while all are below 1. On the way back an input has the derivative of a window where it alone can be the maximum,
 something between 0 and that where it is one of several, else 0.
 """
@@ -16,7 +16,7 @@ from functools import reduce
 
 import numpy as np
 
-from .balls import INF, ONE, ZERO, Balls, Ends, Places, larger, smaller, summed_into, taken
+from .balls import INF, ZERO, Balls, Ends, Places, larger, smaller, summed_into, taken
 from .document import Fault, Node
 from .places import Shape, along, moved, one_owner, pair, windows
 from .rule import Found, Gradients, Operand, Parts, Reader, Rule, plain
@@ -50,19 +50,13 @@ class Sums(Rule):
         shape, places, divisors = self.groups(node, x.shape)
         r = at.premises.vector
         lo, hi, d, computed = (_sums(part, places) for part in (x.lo, x.hi, x.d, x.computed))
-        counts = (places >= 0).sum(-1).tolist()
+        n = places.shape[1]
         local: Balls = []
-        for i, (n, divisor) in enumerate(zip(counts, divisors, strict=True)):
-            off = max(n - 1, 0) * (r.relative * computed[i] + r.eta)
-            if not computed[i] + off <= r.largest:
-                off = INF
-            if divisor != 1:
-                lo[i], hi[i], d[i] = lo[i] / divisor, hi[i] / divisor, d[i] / divisor
-                twice = (ONE + r.relative) ** 2
-                if math.frexp(divisor)[0] == 0.5:
-                    off = off / divisor + r.eta
-                else:
-                    off = (off * twice + (twice - ONE) * computed[i]) / divisor + r.eta
+        for i, divisor in enumerate(divisors):
+            lo[i], hi[i], d[i], mean = lo[i] / divisor, hi[i] / divisor, d[i] / divisor, computed[i] / divisor
+            off = mean * r.u * (n - 1) + r.eta * n if computed[i] <= r.largest else INF
+            if math.frexp(divisor)[0] != 0.5:
+                off = off + (mean + off) * r.u * 2 + r.eta
             d[i] = d[i] + off
             local.append(off)
         owners = one_owner(np.where(places >= 0, x.owner[places], -1), node)

@@ -2,19 +2,22 @@
 
 With computed factors, S the sum of the magnitudes of their exact products and c the addend, each model says
 |result - (sum + c)| <= products * S + addend * |c| + floor, as long as S + |c| and that are at most `largest`: no state
-is larger. With t and eta of (C1), t_p and eta_p of the products, N sums:
+is larger. With u and eta of (C1), u_p and eta_p of the products, N sums:
 
-(C2) To nearest, N sums one after the other are off by at most N t σ + N eta, σ the sum of the magnitudes of start and
-     terms. Proof by induction: let the state s be off by (m - 1) t σ + (m - 1) eta, and x be the next term; its
-     rounding d must be at most t σ + m t |x| + eta. If |x| is at most that, then d <= |x|, as s itself was a candidate.
-     Else (1 - m t) |x| > t σ + eta, and d <= t (|s| + |x|) + eta, where |s| <= σ + (m - 1)(t σ + eta) <
-     σ + (m - 1) |x|. Where a subnormal is flushed s is no candidate; the flush ends a sum and begins another from 0,
-     is less than eta, and all of these are off by their own parts. With rounded products and a rounded start:
-     products = (1 + t_p)(1 + N t) - 1, addend = (1 + t)(1 + N t) - 1. It is less than the bound of Jeannerod and Rump
-     (SIAM J. Matrix Anal. Appl. 34, 2013), which holds in any order; torch's own products rest on that.
-(C3) In other modes each of h roundings multiplies by 1 + x, |x| <= t: (1 + t)**h - 1, underflows growing by as much.
+(C2) A value that is rounded h times is multiplied by as many factors 1 + x, |x| <= u: (1 + u)**h - 1, and what
+     underflowed on the way by no more.
+(C3) To nearest, any order: (N + 1) u, with products rounded to the same u, or exact; (1 + u_p)(1 + (N + 1) u) - 1 with
+     others. Of (C2) and (C3) the smaller one counts, for products and addend each, as both are more than what is proved
+     here for both at once: products = (1 + t_p)(1 + N t) - 1, addend = (1 + t)(1 + N t) - 1, its conversion included.
+     Proof, by induction, that N sums one after the other are off by at most N t σ + N eta, σ the sum of the magnitudes
+     of start and terms: let the state s be off by (m - 1) t σ + (m - 1) eta, and x be the next term; its rounding d must
+     be at most t σ + m t |x| + eta. If |x| is at most that, then d <= |x|, as s itself was a candidate. Else
+     (1 - m t) |x| > t σ + eta, and d <= t (|s| + |x|) + eta, where |s| <= σ + (m - 1)(t σ + eta) < σ + (m - 1) |x|.
+     Where a subnormal is flushed s is no candidate; the flush ends a sum and begins another from 0, costs less than
+     eta, and all of these are off by their own parts. In other orders: Jeannerod and Rump (SIAM J. Matrix Anal. Appl.
+     34, 2013), on which torch's own products rest.
 (C4) Runs within a sum: (1 + P)(1 + Q) - 1 of both, the floors of the runs through the outer sum.
-(C5) Trees: (C3) of their depth. Exact sums: one rounding. Late addends: a rounding of c, and one of the result.
+(C5) Trees: (C2) of their depth. Exact sums: one rounding. Late addends: a rounding of c, and one of the result.
 """
 
 from __future__ import annotations
@@ -224,9 +227,7 @@ def model(unit: Mac, products: int, roundings: Roundings) -> Model:
         return Model(
             found.products, found.addend, found.floor, found.largest, (*results, last) if unit.output else results
         )
-    return Model(
-        found.products, last.relative, found.floor + last.eta, smaller(found.largest, last.largest), (*results, last)
-    )
+    return Model(found.products, last.u, found.floor + last.eta, smaller(found.largest, last.largest), (*results, last))
 
 
 def _part(accumulator: Accumulator, n: int, roundings: Roundings, values: bool) -> Model:
@@ -239,8 +240,8 @@ def _part(accumulator: Accumulator, n: int, roundings: Roundings, values: bool) 
         case Tree():
             r = roundings(accumulator.sum)
             rounded = 0 if values or accumulator.exact_leaves else 1
-            growth = (ONE + r.relative) ** (_levels(n, accumulator.radix) + rounded)
-            return Model(growth - ONE, ZERO, r.eta * (n * rounded + n - 1) * growth, r.largest)
+            growth = (ONE + r.u) ** (_levels(n, accumulator.radix) + rounded)
+            return Model(growth - ONE, ZERO, r.eta * 2 * n * growth, r.largest)
         case Interleave():
             lanes = min(n, accumulator.ways)
             inner = _part(accumulator.inner, -(-n // accumulator.ways), roundings, values)
@@ -251,20 +252,21 @@ def _part(accumulator: Accumulator, n: int, roundings: Roundings, values: bool) 
             return _nested(inner, runs, _part(accumulator.outer, runs, roundings, values=True))
         case Exact():
             r = roundings(accumulator.sum)
-            return Model(r.relative, r.relative, r.eta, r.largest)
+            return Model(r.u, r.u, r.eta, r.largest)
     return _part(accumulator.inner, n, roundings, values)
 
 
 def _sequential(r: Rounding, product: Rounding | None, sums: int, products: int) -> Model:
     """Return (C2) or (C3); of `products` rounded products, None for exact ones."""
-    t, t_p, eta_p, top = r.relative, ZERO, ZERO, r.largest
+    u_p, eta_p, top = ZERO, ZERO, r.largest
     if product is not None:
-        t_p, eta_p, top = product.relative, product.eta, smaller(top, product.largest)
-    growth = ONE + sums * t if r.nearest else (ONE + t) ** sums
-    of_sums = r.eta * sums if r.nearest else r.eta * sums * growth
-    return Model(
-        (ONE + t_p) * growth - ONE, (ONE + t) * growth - ONE, of_sums + (eta_p * products + r.eta) * growth, top
-    )
+        u_p, eta_p, top = product.u, product.eta, smaller(top, product.largest)
+    factor, addend = (ONE + u_p) * (ONE + r.u) ** sums - ONE, (ONE + r.u) ** (sums + 1) - ONE
+    if r.nearest:
+        alike = product is None or (product.nearest and product.bits == r.bits)
+        any_order = (sums + 1) * r.u if alike else (ONE + u_p) * (ONE + (sums + 1) * r.u) - ONE
+        factor, addend = smaller(factor, any_order), smaller(addend, (ONE + r.u) * (ONE + any_order) - ONE)
+    return Model(factor, addend, (r.eta * (sums + 1) + eta_p * products) * (ONE + factor), top)
 
 
 def _nested(inner: Model, runs: int, outer: Model) -> Model:

@@ -1,13 +1,14 @@
 """Rules of softmax and of batch normalisation in eval mode.
 
 (C50) Softmax, computed as exp(x - max) over the sum of these, n of them in any order. A common shift changes nothing,
-so only D counts, by how much a difference may be off: d_i + t |x_i - max|, the largest of a group. With
-R = (1 + c u)(1 + t) / ((1 - c u)(1 - (n - 1) t)): e = exp(2 D) R - 1, and d = G D + (R - 1) y, since no derivative of y
-along a shift of the inputs by D exceeds G D = 2 y (1 - y) D; y between y_lo exp(-2 D) and min(1, y_hi exp(2 D)).
-Underflow: that of an exponential, of the others through the sum, of the quotient: n + 1 in all.
+so only D counts, by how much a difference may be off, at most d_i + (|x_i - max| + d_i + max d) u, the largest of a
+group. With R = (1 + c u)(1 + u) / ((1 - c u)(1 - (n - 1) u)): e = exp(2 D) R - 1, and d = G D + (R - 1) y, since no
+derivative of y along a shift of the inputs by D exceeds G D = 2 y (1 - y) D; y between y_lo exp(-2 D) and
+min(1, y_hi exp(2 D)). Underflow: that of an exponential, of the others through the sum, of the quotient: n + 1 in all.
 (C51) Batch normalisation as x a + (beta - mean a), a = g / sqrt(var + eps): eps, the sum, the root, its inverse and the
-product with g are rounded, then both products, the difference and the sum. With 1 / (1 - t) = 1 + u:
-off by (P (1 + t)**2 - 1) |x a| + (P (1 + t)**3 - 1) |mean a| + ((1 + t)**2 - 1) |beta|, P = (1 + u)**2 (1 + t)**2.
+product with g are rounded, then both products, the difference and the sum. With 1 / (1 - t) = 1 + u: off by at most
+(P (1 + t)**3 - 1)(|x a| + |mean a|) + ((1 + t)**2 - 1) |beta|, P = (1 + u)**2 (1 + t)**2; that is at most
+8 u (|x a| + |mean a|) + 2 u |beta|, less by u of what underflows are multiplied with, as long as u is at most 2**-5.
 """
 
 from __future__ import annotations
@@ -91,13 +92,13 @@ def _probabilities(x: list[tuple[arb, arb]]) -> list[tuple[arb, arb]]:
 
 def _bounds(y: list[tuple[arb, arb]], box: list[tuple[arb, arb]], d: Balls, p: Premises) -> list[tuple[arb, arb]]:
     """Return absolute and relative bounds of results within y, of inputs off by d."""
-    t, cu, n = p.vector.relative, p.library * power(-p.vector.bits), len(y)
-    top = reduce(larger, [hi for _, hi in box])
-    reach = reduce(larger, [off + (top - lo) * t for off, (lo, _) in zip(d, box, strict=True)])
-    adds = (n - 1) * t
+    u, cu, n = p.vector.u, p.library * p.vector.u, len(y)
+    top, most = reduce(larger, [hi for _, hi in box]), reduce(larger, d)
+    reach = reduce(larger, [off + (top - lo + off + most) * u for off, (lo, _) in zip(d, box, strict=True)])
+    adds = (n - 1) * u
     if not (cu < 1 and adds < 1 and reach.is_finite()):
         return [(INF, INF)] * n
-    ratio = (ONE + cu) * (ONE + t) / ((ONE - cu) * (ONE - adds))
+    ratio = (ONE + cu) * (ONE + u) / ((ONE - cu) * (ONE - adds))
     stretch = (2 * reach).exp()
     found = []
     for lo, hi in y:
@@ -171,15 +172,13 @@ def _channels(form: object, count: int, at: Reader, node: Node) -> Balls | None:
 
 def _affine_error(a: arb, mean: arb, beta: arb, most: arb, r: Rounding, node: Node) -> arb:
     """Return (C51), infinite if something may overflow."""
-    once, u = ONE + r.relative, power(-r.bits)
-    of_a = (ONE + u) ** 2 * once**2
-    if a == 0:
-        return abs(beta) * (once**2 - ONE) + 2 * r.eta * once
-    if r.eta > 0 and not abs(a) > power(-100):
+    if r.bits < 5:
+        raise Fault(f"{node}: no rule for {r.bits} significand bits; expected at least 5")
+    if r.eta > 0 and a != 0 and not abs(a) > power(-100):
         raise Fault(f"{node}: no rule for a factor as small as {float(a)!r}")
-    off = (of_a * once**2 - ONE) * abs(a) * most + (of_a * once**3 - ONE) * abs(a * mean) + (once**2 - ONE) * abs(beta)
-    off = off + 4 * r.eta * once**2
-    return off if abs(a) * (most + abs(mean)) + abs(beta) + off <= r.largest else INF
+    size = abs(a) * (most + abs(mean))
+    off = (size * 8 + abs(beta) * 2) * r.u + 4 * r.eta
+    return off if size + abs(beta) + off <= r.largest else INF
 
 
 RULES: dict[str, Rule] = {

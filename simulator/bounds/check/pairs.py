@@ -1,8 +1,8 @@
 """Rules of sums, differences and products of two values that broadcast.
 
-(C30) x + y: d = d_x + d_y + t M + eta; e = A (1 + t) + t where both have one sign, A the larger one of e_x and e_y.
-Where one of both is exactly 0 nothing is rounded. (C31) x y: d = M_x d_y + M_y d_x + d_x d_y + t M + eta,
-e = (1 + e_x)(1 + e_y)(1 + t) - 1; by a power of two only underflow. What a number in the code is off by is an error of
+(C30) x + y: d = d_x + d_y + u M + eta; e = A (1 + u) + u where both have one sign, A the larger one of e_x and e_y.
+Where one of both is exactly 0 nothing is rounded. (C31) x y: d = M_x d_y + M_y d_x + d_x d_y + u M + eta,
+e = (1 + e_x)(1 + e_y)(1 + u) - 1; by a power of two only underflow. What a number in the code is off by is an error of
 the operation.
 """
 
@@ -121,7 +121,7 @@ class Sum(Pairs):
         rounds = not (x.is_exactly_zero or y.is_exactly_zero)
         off = r.off(magnitude(lo, hi) + moved) if rounds else ZERO
         one_sign = (x.lo >= 0 and y.lo >= 0) or (x.hi <= 0 and y.hi <= 0)
-        e = larger(x.e, y.e) * (ONE + r.relative) + r.relative if one_sign and r.eta == 0 else INF
+        e = larger(x.e, y.e) * (ONE + r.u) + r.u if one_sign and r.eta == 0 else INF
         return Result(lo, hi, moved + off, e, off + x.own + y.own)
 
     def slope(self, which: int, lo: arb, hi: arb, other_lo: arb, other_hi: arb) -> tuple[arb, arb]:
@@ -140,7 +140,7 @@ class Product(Pairs):
         off = r.off(most)
         if (x.is_power_of_two or y.is_power_of_two) and most <= r.largest:
             off = r.eta
-        e = (ONE + x.e) * (ONE + y.e) * (ONE + r.relative) - ONE if r.eta == 0 else INF
+        e = (ONE + x.e) * (ONE + y.e) * (ONE + r.u) - ONE if r.eta == 0 else INF
         return Result(lo, hi, moved + off, e, off + x.own * (y.size + y.d) + y.own * (x.size + x.d))
 
     def slope(self, which: int, lo: arb, hi: arb, other_lo: arb, other_hi: arb) -> tuple[arb, arb]:

@@ -1,6 +1,10 @@
 """(C6) Sums bounded by their partial sums: every rounding of a state is off by at most u |state| + eta, and to nearest
-by no more than the term that was added, unless it was flushed; a state is at most the exact partial sum of what the
-unit holds and the errors so far. Nothing is rounded where 0 is added. In integers, multiples of one power of two each.
+by no more than the term that was added, as the state before was a candidate; a state is at most the exact partial sum
+of what the unit holds and the errors so far. In integers, multiples of a power of two.
+
+Where subnormals are flushed the state before is no candidate, but the sum of the bounds still holds at every step: a
+flush costs less than eta, and the first term x since the state was 0 was charged min(|x|, u |x| + eta), which is eta
+more than its own rounding takes, or |x|, of which what it takes and the term that led to the flush leave as much.
 """
 
 from __future__ import annotations
@@ -114,7 +118,7 @@ class PartialSums:
             top = _whole((largest / power(self.exponent)).floor()) if largest.is_finite() else None
             eta = self._up(rounding.eta)
             assert eta is not None
-            found = _Step(rounding.bits, eta, top, rounding.nearest and not rounding.flushes)
+            found = _Step(rounding.bits, eta, top, rounding.nearest)
             self._steps[use] = found
         return found
 
@@ -160,8 +164,8 @@ def _sequential(
     center, radius, error = start
     for x, around, off in zip(centers, radii, errors, strict=True):
         size = abs(x) + around + off
-        if not size:
-            continue
+        if not size and clips and product is None:
+            continue  # as would follow
         if product is not None:
             if product.largest is not None and size > product.largest:
                 return None
