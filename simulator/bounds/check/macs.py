@@ -10,8 +10,8 @@ is larger. With u and eta of (C1), u_p and eta_p of the products, N sums:
      others. Of (C2) and (C3) the smaller one counts, for products and addend each, as both are more than what is proved
      here for both at once: products = (1 + t_p)(1 + N t) - 1, addend = (1 + t)(1 + N t) - 1, its conversion included.
      Proof, by induction, that N sums one after the other are off by at most N t σ + N eta, σ the sum of the magnitudes
-     of start and terms: let the state s be off by (m - 1) t σ + (m - 1) eta, and x be the next term; its rounding d must
-     be at most t σ + m t |x| + eta. If |x| is at most that, then d <= |x|, as s itself was a candidate. Else
+     of start and terms: let the state s be off by (m - 1) t σ + (m - 1) eta, and x be the next term; its rounding d
+     must be at most t σ + m t |x| + eta. If |x| is at most that, then d <= |x|, as s itself was a candidate. Else
      (1 - m t) |x| > t σ + eta, and d <= t (|s| + |x|) + eta, where |s| <= σ + (m - 1)(t σ + eta) < σ + (m - 1) |x|.
      Where a subnormal is flushed s is no candidate; the flush ends a sum and begins another from 0, costs less than
      eta, and all of these are off by their own parts. In other orders: Jeannerod and Rump (SIAM J. Matrix Anal. Appl.

@@ -8,7 +8,7 @@ min(1, y_hi exp(2 D)). Underflow: that of an exponential, of the others through 
 (C51) Batch normalisation as x a + (beta - mean a), a = g / sqrt(var + eps): eps, the sum, the root, its inverse and the
 product with g are rounded, then both products, the difference and the sum. With 1 / (1 - t) = 1 + u: off by at most
 (P (1 + t)**3 - 1)(|x a| + |mean a|) + ((1 + t)**2 - 1) |beta|, P = (1 + u)**2 (1 + t)**2; that is at most
-8 u (|x a| + |mean a|) + 2 u |beta|, less by u of what underflows are multiplied with, as long as u is at most 2**-5.
+8 u (|x a| + |mean a|) + 2 u |beta| while u is at most 2**-5, with room for what is done to four underflows later.
 """
 
 from __future__ import annotations
@@ -178,6 +178,8 @@ def _affine_error(a: arb, mean: arb, beta: arb, most: arb, r: Rounding, node: No
         raise Fault(f"{node}: no rule for a factor as small as {float(a)!r}")
     size = abs(a) * (most + abs(mean))
     off = (size * 8 + abs(beta) * 2) * r.u + 4 * r.eta
+    if size != 0 and not size >= 16 * r.eta:  # what underflows is not made up for
+        off = off * (ONE + r.u) ** 2
     return off if size + abs(beta) + off <= r.largest else INF
 
 

@@ -95,24 +95,25 @@ class _Walk:
         if number is None or number in made:
             raise Fault(f"{node}: its result has no number, or one that is taken")
         self._names[number] = f"value {number} ({node})"
-        found = rule.forward(node, self._at, self._parts(number))
+        found = rule.forward(node, self._at, self._parts(number, node.shapes[0]))
         if tuple(found.shape) != node.shapes[0]:
             raise Fault(f"{node}: its result has the shape {list(node.shapes[0])}; the rule gives {list(found.shape)}")
         self._take(number, found)
         return number
 
-    def _parts(self, number: int) -> dict[str, Balls]:
-        stated = self._found.values.get(number)
+    def _parts(self, number: int, shape: Sequence[int]) -> dict[str, Balls]:
+        """Return the stated bounds of a value."""
+        name, stated = self._names[number], self._found.values.get(number)
         if stated is None:
-            raise Fault(f"values: {number} is missing, which {self._names[number]} is")
+            raise Fault(f"{name}: its bounds are missing")
+        for part, array in stated.items():
+            if array.shape != tuple(shape):
+                raise Fault(f"{name}: {part} has the shape {list(array.shape)}; expected {list(shape)}")
         return {name: balls(array.numbers) for name, array in stated.items()}
 
     def _take(self, number: int, found: Found) -> None:
         """Check stated bounds against those of the rule, and take the stated ones."""
-        parts = self._parts(number)
-        for name, array in self._found.values[number].items():
-            if array.shape != tuple(found.shape):
-                raise Fault(f"{self._names[number]}: {name} has the shape {list(array.shape)}, not {list(found.shape)}")
+        parts = self._parts(number, found.shape)
         name, owner = self._names[number], found.owner.ravel()
         if bool((owner < 0).any()):
             raise Fault(f"{name}: it depends on no sample")
