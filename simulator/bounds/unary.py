@@ -120,7 +120,8 @@ class LeakyRelu(Increasing):
 
     def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
         s = self._scale(node)
-        left, right = torch.where(lo > 0, 1.0, s), torch.where(hi > 0, 1.0, s)
+        one = torch.ones_like(lo)  # a number for it would make float32 of both
+        left, right = torch.where(lo > 0, one, s), torch.where(hi > 0, one, s)
         return torch.minimum(left, right), torch.maximum(left, right)
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:

@@ -9,6 +9,8 @@ torch = pytest.importorskip("torch")
 
 import simulator  # noqa: E402  (needs torch)
 from simulator import bounds  # noqa: E402
+from simulator.bounds import unary  # noqa: E402
+from simulator.bounds.graph import record  # noqa: E402
 from simulator.network import bundled  # noqa: E402
 
 UNITS = [
@@ -72,3 +74,13 @@ def test_a_value_that_is_exactly_zero_may_be_computed_otherwise():
         found = bounds.certify(model, x, mac="fma(fp16)", methods=(method,))
         assert (np.abs(computed) <= found.logit_bounds).all() and not found.certified.any()
         assert found.bound[0] >= 1.0
+
+
+def test_the_slope_of_a_leaky_relu_is_the_number_in_the_code():
+    """0.01, not the float32 next to it."""
+    lo = torch.tensor([-2.0, -1.0, 3.0], dtype=torch.float64)
+    model = torch.nn.LeakyReLU().eval()
+    x = (lo - 1.0)[None], lo[None]
+    node = record(model, x[0]).nodes[0]
+    slope = unary.RULES["leaky_relu"].slope(*x, node)
+    assert slope[0].tolist() == [[0.01, 0.01, 1.0]] and slope[1].tolist() == [[0.01, 0.01, 1.0]]
