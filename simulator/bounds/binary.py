@@ -95,7 +95,8 @@ class Product(Binary):
         most = grown(torch.maximum(lo.abs(), hi.abs()) + moved)
         off = torch.where(_power_of_two(x) | _power_of_two(y), r.eta + torch.where(most > r.largest, torch.inf, 0.0),
                           off_by(r, most))  # fmt: skip
-        e = (1.0 + x.e) * (1.0 + y.e) * (1.0 + r.u) - 1.0
+        e = x.e + y.e + x.e * y.e
+        e = e + r.u * (1.0 + e)
         return Step(Bounded(lo, hi, grown(moved + off), grown(e) if not r.eta else None), grown(off))  # type: ignore[arg-type]
 
     def derivatives(self, x: Bounded, y: Bounded, node: Node) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -82,7 +82,10 @@ class LogSoftmax(Rule):
         spread = x.box[1].amax(dim, keepdim=True) - x.box[0]
         adds = _sum_factor(r, n - 1)
         shift = grown(spread.amax(dim, keepdim=True) * u)
-        relative = (torch.expm1(shift) + 1.0) * (1.0 + c * u) * (1.0 + adds) - 1.0 + n * r.eta
+        relative = torch.expm1(shift)
+        for one in (c * u, adds):
+            relative = relative + one * (1.0 + relative)
+        relative = relative + n * r.eta
         of_sum = -torch.log1p(-grown(relative).clamp(max=1.0)) * (1.0 + c * u) + c * u * math.log(n)
         off = grown(spread * u + of_sum + (spread + math.log(n) + of_sum) * (2.0 * u) + 3.0 * r.eta)
         moved = x.d + x.d.amax(dim, keepdim=True)

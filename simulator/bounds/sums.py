@@ -125,28 +125,32 @@ def _bound(acc: Accumulator, n: int, roundings: Roundings, smallest: float, valu
 def _sequential(r: Rounding, product: Rounding, steps: int, rounded_products: int) -> SumBound:
     """Return (B2) or (B3) of a state that starts from a rounded addend and takes terms one after the other."""
     terms = steps + 1
-    longest = (1.0 + product.u) ** rounded_products * (1.0 + r.u) ** steps - 1.0
+    longest = _both(rounded_products * product.u, _factor(r, steps))
     if r.nearest and product.nearest and (not rounded_products or product.u == r.u):
         any_order = terms * r.u
     elif r.nearest:
-        any_order = (1.0 + product.u) * (1.0 + terms * r.u) - 1.0
+        any_order = _both(product.u, terms * r.u)
     else:
         any_order = math.inf
     factor = min(longest, any_order) * _UP
     floor = steps * (r.eta + rounded_products * product.eta) + r.eta
-    state = (1.0 + r.u) ** (steps + 1) - 1.0
-    addend = min(state, (1.0 + r.u) * (1.0 + any_order) - 1.0) * _UP
+    addend = min(_factor(r, steps + 1), _both(r.u, any_order)) * _UP
     return SumBound(factor, addend, floor * (1.0 + factor) * _UP, min(r.largest, product.largest))
 
 
 def _nested(inner: SumBound, runs: int, outer: SumBound) -> SumBound:
     """Return (B4): runs of an inner accumulator whose results go through an outer one, in which an addend starts."""
     return SumBound(
-        ((1.0 + inner.products) * (1.0 + outer.products) - 1.0) * _UP,
+        _both(inner.products, outer.products) * _UP,
         outer.addend,
         (runs * inner.floor * (1.0 + outer.products) + outer.floor) * _UP,
         min(inner.largest, outer.largest),
     )
+
+
+def _both(p: float, q: float) -> float:
+    """Return (1 + p)(1 + q) - 1, however small both are."""
+    return p + q + p * q
 
 
 def _factor(r: Rounding, h: int) -> float:
@@ -169,7 +173,7 @@ def _aligned(acc: Aligned, n: int, r: Rounding, smallest: float) -> SumBound:
     q, steps = cut + r.u, -(-n // acc.n)
     factor = float(math.expm1(steps * math.log1p(q))) * _UP
     least = max(smallest, 2.0**-126, 0.0 if acc.e_min is None else 2.0**acc.e_min)
-    addend = ((1.0 + r.u) * (1.0 + factor) - 1.0) * _UP
+    addend = _both(r.u, factor) * _UP
     return SumBound(factor, addend, (factor * least + steps * r.eta * (1.0 + factor)) * _UP, r.largest)
 
 

@@ -1,6 +1,7 @@
 """Bounds of networks: the computed outputs of the engine keep to them, and so do margins."""
 
 import copy
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -84,3 +85,25 @@ def test_the_slope_of_a_leaky_relu_is_the_number_in_the_code():
     node = record(model, x[0]).nodes[0]
     slope = unary.RULES["leaky_relu"].slope(*x, node)
     assert slope[0].tolist() == [[0.01, 0.01, 1.0]] and slope[1].tolist() == [[0.01, 0.01, 1.0]]
+
+
+def _float64_products(weights, x):
+    """Return products in float64, one addition after the other, and how far they are off."""
+    computed, off = np.zeros((len(x), len(weights))), np.zeros((len(x), len(weights)))
+    for i, j in np.ndindex(*computed.shape):
+        for a, b in zip(x[i].tolist(), weights[j].tolist(), strict=True):
+            computed[i, j] += a * b
+        exact = sum(Fraction(a) * Fraction(b) for a, b in zip(x[i].tolist(), weights[j].tolist(), strict=True))
+        off[i, j] = abs(Fraction(computed[i, j]) - exact)
+    return computed, off
+
+
+@pytest.mark.parametrize("mac", ["seq(fp64)", "chunk(8, seq(fp64), seq(fp64))"])
+def test_bounds_hold_with_as_many_bits_as_the_analysis_itself_has(mac):
+    model = torch.nn.Linear(32, 2, bias=False).double().eval()
+    x = torch.randn(20, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _, off = _float64_products(model.weight.detach(), x)
+    found = bounds.certify(model, x, mac=mac, precision=53, methods=("forward",))
+    assert (found.logit_bounds >= 4e-16).all()
+    if mac == "seq(fp64)":
+        assert (off <= found.logit_bounds).all() and off.max() > 0
