@@ -98,7 +98,7 @@ def _sequential(accumulator: Fma | Seq, terms: Iterator[Term], start: Term | Non
         added = term.center.abs() + term.radius + term.error
         own = term.error
         if term.product and (product.u or product.eta):
-            off = added * product.u + product.eta
+            off = torch.where(added > product.largest, torch.inf, added * product.u + product.eta)
             own, added = own + off, added + off
         center += term.center
         radius += term.radius

@@ -107,3 +107,12 @@ def test_bounds_hold_with_as_many_bits_as_the_analysis_itself_has(mac):
     assert (found.logit_bounds >= 4e-16).all()
     if mac == "seq(fp64)":
         assert (off <= found.logit_bounds).all() and off.max() > 0
+
+
+def test_a_product_that_overflows_has_no_bound_though_the_sums_are_in_range():
+    model = torch.nn.Linear(2, 2, bias=False).eval()
+    model.weight.data = torch.tensor([[-200.0, 500.0], [0.0, 0.0]])
+    x = torch.tensor([[300.0, 200.0]])  # -60000 + 100000
+    for method in bounds.METHODS:
+        found = bounds.certify(model, x, mac="seq(fp16)", methods=(method,))
+        assert np.isinf(found.logit_bounds[0, 0]) and not found.certified[0]
