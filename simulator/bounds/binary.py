@@ -23,8 +23,14 @@ class Binary(Rule):
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         r = unit.vector(node.path)
-        x, y = self._operands(node, read)
-        return [self.of(_rounded_scalar(node.args[0], x, r), _rounded_scalar(node.args[1], y, r), r, node)]
+        args, pair = node.args[:2], self._operands(node, read)
+        x, y = (_rounded_scalar(arg, one, r) for arg, one in zip(args, pair, strict=True))
+        found = self.of(x, y, r, node)
+        if x is pair[0] and y is pair[1]:
+            return [found]
+        # The rounding of a number is an error of the operation too, wherever the other operand is in its box.
+        left, right = (_within(one) if isinstance(arg, Ref) else one for arg, one in zip(args, (x, y), strict=True))
+        return [Step(found.value, self.of(left, right, r, node).value.d)]
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
         g, pair = grads[node.outputs[0]], self._operands(node, read)  # type: ignore[index]
@@ -153,6 +159,11 @@ def _rounded_scalar(arg: Any, x: Bounded, r: Rounding) -> Bounded:
     if isinstance(arg, Ref | Tensor) or bool(((x.lo == 0) | _power_of_two(x)).all()):
         return x
     return Bounded(x.lo, x.hi, x.lo.abs() * r.u + r.eta)
+
+
+def _within(x: Bounded) -> Bounded:
+    """Return exact values anywhere between exact and computed ones."""
+    return Bounded(*x.box, torch.zeros_like(x.d))
 
 
 def sorted_ends(box: tuple[Tensor, Tensor], sign: float) -> tuple[Tensor, Tensor]:

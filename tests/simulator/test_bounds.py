@@ -116,3 +116,15 @@ def test_a_product_that_overflows_has_no_bound_though_the_sums_are_in_range():
     for method in bounds.METHODS:
         found = bounds.certify(model, x, mac="seq(fp16)", methods=(method,))
         assert np.isinf(found.logit_bounds[0, 0]) and not found.certified[0]
+
+
+def test_the_rounding_of_a_number_in_the_code_counts_for_margins():
+    class Scaled(torch.nn.Module):
+        def forward(self, x):
+            return x * 0.7
+
+    drawn = np.random.default_rng(0).integers(2**23, 2**24, (4000, 2)) * [2.0**-20, -(2.0**-20)]
+    x = torch.from_numpy(drawn).float()
+    off = (x * 0.7).double().numpy() - x.double().numpy() * 0.7
+    found = bounds.certify(Scaled().eval(), x, mac="fma(fp32)", methods=("adjoint",))
+    assert (np.abs(off[:, 0] - off[:, 1]) <= found.bound).all()
