@@ -130,7 +130,7 @@ class LeakyRelu(Increasing):
 
 
 class Clamp(Increasing):
-    """(B14) min(max(x, a), b): exact, and 1-Lipschitz."""
+    """(B14) min(max(x, a), b): exact, and 1-Lipschitz, but for ends that the arithmetic does not hold: one rounding."""
 
     @staticmethod
     def _ends(node: Node) -> tuple[float, float]:
@@ -154,7 +154,18 @@ class Clamp(Increasing):
         return ((lo >= low) & (hi <= high)).double(), ((hi >= low) & (lo <= high)).double()
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return torch.zeros_like(most)
+        (low, high), (least, largest) = self._ends(node), x.box
+        off = torch.zeros_like(most)
+        for end, reached in ((low, least < low), (high, largest > high)):
+            if not _holds(end, r):
+                off = torch.where(reached, off.clamp(min=abs(end) * r.u + r.eta), off)
+        return off
+
+
+def _holds(x: float, r: Rounding) -> bool:
+    """Whether a number has few enough significand bits for a rounding to keep it."""
+    mantissa = math.frexp(x)[0] if math.isfinite(x) else 0.0
+    return math.ldexp(mantissa, math.floor(-math.log2(r.u))).is_integer()
 
 
 class Exp(Increasing):

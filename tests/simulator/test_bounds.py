@@ -128,3 +128,11 @@ def test_the_rounding_of_a_number_in_the_code_counts_for_margins():
     off = (x * 0.7).double().numpy() - x.double().numpy() * 0.7
     found = bounds.certify(Scaled().eval(), x, mac="fma(fp32)", methods=("adjoint",))
     assert (np.abs(off[:, 0] - off[:, 1]) <= found.bound).all()
+
+
+def test_the_ends_of_a_clamp_are_rounded_where_float32_does_not_hold_them():
+    model, x = torch.nn.Hardtanh(-0.1, 0.5).eval(), torch.tensor([[5.0, -5.0]])
+    off = np.abs(model(x).double().numpy() - [[0.5, -0.1]])
+    found = bounds.certify(model, x, methods=("adjoint",))
+    assert (off <= found.logit_bounds).all() and off[0, 1] > 0
+    assert found.logit_bounds[0, 0] < 1e-300 and found.bound[0] >= off[0, 1]
