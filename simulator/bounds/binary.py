@@ -176,8 +176,8 @@ _ZERO = 2.0**-990
 
 
 def _zero_if(d: Tensor, factor: Tensor) -> Tensor:
-    """Return d * factor, 0 where either is."""
-    return torch.where((d == 0) | (factor == 0), 0.0, d * factor)
+    """Return d * factor, 0 where either is; but 0 times what has no bound may be NaN."""
+    return torch.where((d == 0) | ((factor == 0) & d.isfinite()), 0.0, d * factor)
 
 
 def _power_of_two(x: Bounded) -> Tensor:

@@ -136,3 +136,18 @@ def test_the_ends_of_a_clamp_are_rounded_where_float32_does_not_hold_them():
     found = bounds.certify(model, x, methods=("adjoint",))
     assert (off <= found.logit_bounds).all() and off[0, 1] > 0
     assert found.logit_bounds[0, 0] < 1e-300 and found.bound[0] >= off[0, 1]
+
+
+def test_zero_times_what_overflowed_has_no_bound():
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 2, bias=False)
+            self.linear.weight.data[:] = 300.0
+            self.mask = torch.nn.Parameter(torch.tensor([0.0, 1.0]))
+
+        def forward(self, x):
+            return self.linear(x) * self.mask
+
+    found = bounds.certify(Masked().eval(), torch.tensor([[300.0, 300.0]]), mac="fma(fp16)")
+    assert np.isinf(found.logit_bounds).all() and not found.certified.any()
