@@ -30,9 +30,7 @@ class Binary(Rule):
         if all(isinstance(arg, Ref) or not bool((of.d > 0).any()) for arg, of in ((a, x), (b, y))):
             return [step]
         # A constant that is rounded is the operation's own error: what it makes of any values within their boxes.
-        given = [
-            Bounded(*of.box, torch.zeros_like(of.d)) if isinstance(arg, Ref) else of for arg, of in ((a, x), (b, y))
-        ]
+        given = [_within(of) if isinstance(arg, Ref) else of for arg, of in ((a, x), (b, y))]
         return [Step(step.value, self.of(given[0], given[1], r, node).value.d)]
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
@@ -164,6 +162,11 @@ def _rounded_scalar(arg: Any, x: Bounded, r: Rounding) -> Bounded:
     return Bounded(x.lo, x.hi, torch.full_like(x.lo, r.of_number(float(x.lo))))
 
 
+def _within(x: Bounded) -> Bounded:
+    """Return exact values anywhere between exact and computed ones."""
+    return Bounded(*x.box, torch.zeros_like(x.d))
+
+
 def sorted_ends(box: tuple[Tensor, Tensor], sign: float) -> tuple[Tensor, Tensor]:
     """Return the ends of a box, or of its negative."""
     return box if sign > 0 else (-box[1], -box[0])
@@ -174,8 +177,8 @@ _ZERO = 2.0**-990
 
 
 def _zero_if(d: Tensor, factor: Tensor) -> Tensor:
-    """Return d * factor, 0 where either is."""
-    return torch.where((d == 0) | (factor == 0), 0.0, d * factor)
+    """Return d * factor, 0 where either is; but 0 times what has no bound may be NaN."""
+    return torch.where((d == 0) | ((factor == 0) & d.isfinite()), 0.0, d * factor)
 
 
 def _power_of_two(x: Bounded) -> Tensor:

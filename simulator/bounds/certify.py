@@ -22,7 +22,7 @@ from .analysis import Forward, check, forward, margins
 from .bounded import Bounded
 from .graph import Graph, record
 from .normal import Softmax, probabilities
-from .outward import grown
+from .outward import below, grown
 from .products import RULES as PRODUCTS
 from .roundings import MOST_BITS
 from .rule import Unit
@@ -247,7 +247,7 @@ def _decided(found: Forward, adjoint: bool) -> dict[str, Any]:
         )
     at, classes = torch.arange(z.lo.shape[0]), z.lo.shape[1]
     top = (z.lo + z.hi).argmax(1)
-    margin = z.lo[at, top][:, None] - z.hi
+    margin = below(z.lo[at, top][:, None] - z.hi)
     width = (z.hi - z.lo) + (z.hi - z.lo)[at, top][:, None]
     parts: dict[str, Tensor] = {}
     if adjoint:

@@ -125,7 +125,8 @@ class LeakyRelu(Increasing):
 
     def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
         s = self._scale(node)
-        left, right = torch.where(lo > 0, 1.0, s), torch.where(hi > 0, 1.0, s)
+        one = torch.ones_like(lo)  # a number for it would make float32 of both
+        left, right = torch.where(lo > 0, one, s), torch.where(hi > 0, one, s)
         return torch.minimum(left, right), torch.maximum(left, right)
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
@@ -134,7 +135,7 @@ class LeakyRelu(Increasing):
 
 
 class Clamp(Increasing):
-    """(B14) min(max(x, a), b): 1-Lipschitz in x, a and b, and exact, unless a or b is rounded."""
+    """(B14) min(max(x, a), b): 1-Lipschitz in x, a and b, and exact, unless an end that is reached is rounded."""
 
     @staticmethod
     def _ends(node: Node) -> tuple[float, float]:
@@ -158,7 +159,12 @@ class Clamp(Increasing):
         return ((lo >= low) & (hi <= high)).double(), ((hi >= low) & (lo <= high)).double()
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return torch.full_like(most, max(r.of_number(end) for end in self._ends(node)))
+        (low, high), (least, largest) = self._ends(node), x.box
+        off = torch.zeros_like(most)
+        for end, reached in ((low, lambda own: least < low + own), (high, lambda own: largest > high - own)):
+            own = r.of_number(end) if math.isfinite(end) else 0.0
+            off = torch.where(reached(own), off.clamp(min=own), off)
+        return off
 
 
 class Exp(Increasing):

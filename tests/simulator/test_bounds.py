@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ torch = pytest.importorskip("torch")
 
 import simulator  # noqa: E402  (needs torch)
 from simulator import bounds  # noqa: E402
+from simulator.bounds import unary  # noqa: E402
+from simulator.bounds.graph import record  # noqa: E402
 from simulator.network import bundled  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -190,3 +193,95 @@ def test_the_command_shows_and_writes_what_it_proves(tmp_path):
     assert next(iter(found["contributions"])) == "fc1"
     refused = run("--hw", "npu", "--precision", "3")
     assert refused.returncode == 2 and "ulpsim: error: bounds: --hw: got it beside" in refused.stderr
+
+
+def test_a_value_that_is_exactly_zero_may_be_computed_otherwise():
+    """-2048 - 1 + 2048.5 is -0.5, and 0.5 in fp16: what a ReLU makes of it is 0, and 0.5."""
+    first, second = torch.nn.Linear(3, 1, bias=False), torch.nn.Linear(1, 2, bias=False)
+    first.weight.data[:] = 1.0
+    second.weight.data[:] = torch.tensor([[1.0], [-1.0]])
+    model = torch.nn.Sequential(first, torch.nn.ReLU(), second).eval()
+    x = torch.tensor([[-2048.0, -1.0, 2048.5]])
+    with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": "fma(fp16)"}) as run:
+        computed = run.model(x).double().numpy()
+    assert computed.tolist() == [[0.5, -0.5]]
+    for method in bounds.METHODS:
+        found = bounds.certify(model, x, mac="fma(fp16)", methods=(method,))
+        assert (np.abs(computed) <= found.logit_bounds).all() and not found.certified.any()
+        assert found.bound[0] >= 1.0
+
+
+def test_the_slope_of_a_leaky_relu_is_the_number_in_the_code():
+    """0.01, not the float32 next to it."""
+    lo = torch.tensor([-2.0, -1.0, 3.0], dtype=torch.float64)
+    model = torch.nn.LeakyReLU().eval()
+    x = (lo - 1.0)[None], lo[None]
+    node = record(model, x[0]).nodes[0]
+    slope = unary.RULES["leaky_relu"].slope(*x, node)
+    assert slope[0].tolist() == [[0.01, 0.01, 1.0]] and slope[1].tolist() == [[0.01, 0.01, 1.0]]
+
+
+def _float64_products(weights, x):
+    """Return products in float64, one addition after the other, and how far they are off."""
+    computed, off = np.zeros((len(x), len(weights))), np.zeros((len(x), len(weights)))
+    for i, j in np.ndindex(*computed.shape):
+        for a, b in zip(x[i].tolist(), weights[j].tolist(), strict=True):
+            computed[i, j] += a * b
+        exact = sum(Fraction(a) * Fraction(b) for a, b in zip(x[i].tolist(), weights[j].tolist(), strict=True))
+        off[i, j] = abs(Fraction(computed[i, j]) - exact)
+    return computed, off
+
+
+@pytest.mark.parametrize("mac", ["seq(fp64)", "chunk(8, seq(fp64), seq(fp64))"])
+def test_bounds_hold_with_as_many_bits_as_the_analysis_itself_has(mac):
+    model = torch.nn.Linear(32, 2, bias=False).double().eval()
+    x = torch.randn(20, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _, off = _float64_products(model.weight.detach(), x)
+    found = bounds.certify(model, x, mac=mac, precision=53, methods=("forward",))
+    assert (found.logit_bounds >= 4e-16).all()
+    if mac == "seq(fp64)":
+        assert (off <= found.logit_bounds).all() and off.max() > 0
+
+
+def test_a_product_that_overflows_has_no_bound_though_the_sums_are_in_range():
+    model = torch.nn.Linear(2, 2, bias=False).eval()
+    model.weight.data = torch.tensor([[-200.0, 500.0], [0.0, 0.0]])
+    x = torch.tensor([[300.0, 200.0]])  # -60000 + 100000
+    for method in bounds.METHODS:
+        found = bounds.certify(model, x, mac="seq(fp16)", methods=(method,))
+        assert np.isinf(found.logit_bounds[0, 0]) and not found.certified[0]
+
+
+def test_the_rounding_of_a_number_in_the_code_counts_for_margins():
+    class Scaled(torch.nn.Module):
+        def forward(self, x):
+            return x * 0.7
+
+    drawn = np.random.default_rng(0).integers(2**23, 2**24, (4000, 2)) * [2.0**-20, -(2.0**-20)]
+    x = torch.from_numpy(drawn).float()
+    off = (x * 0.7).double().numpy() - x.double().numpy() * 0.7
+    found = bounds.certify(Scaled().eval(), x, mac="fma(fp32)", methods=("adjoint",))
+    assert (np.abs(off[:, 0] - off[:, 1]) <= found.bound).all()
+
+
+def test_the_ends_of_a_clamp_are_rounded_where_float32_does_not_hold_them():
+    model, x = torch.nn.Hardtanh(-0.1, 0.5).eval(), torch.tensor([[5.0, -5.0]])
+    off = np.abs(model(x).double().numpy() - [[0.5, -0.1]])
+    found = bounds.certify(model, x, methods=("adjoint",))
+    assert (off <= found.logit_bounds).all() and off[0, 1] > 0
+    assert found.logit_bounds[0, 0] < 1e-300 and found.bound[0] >= off[0, 1]
+
+
+def test_zero_times_what_overflowed_has_no_bound():
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 2, bias=False)
+            self.linear.weight.data[:] = 300.0
+            self.mask = torch.nn.Parameter(torch.tensor([0.0, 1.0]))
+
+        def forward(self, x):
+            return self.linear(x) * self.mask
+
+    found = bounds.certify(Masked().eval(), torch.tensor([[300.0, 300.0]]), mac="fma(fp16)")
+    assert np.isinf(found.logit_bounds).all() and not found.certified.any()

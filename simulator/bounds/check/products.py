@@ -1,0 +1,385 @@
+"""Rules of products of matrices and of convolutions: blocks of dot products, by the places of what they read.
+
+(C10) With a', b' what the unit holds of the operands, |a'| at most A and so on, z = sum a b + c. The unit's own sum of
+the exact products a' b' is off by its model (macs.py), or by its partial sums (partial_sums.py); conversions of
+operands by sum (da B + A db), of which da is that of the conversion alone; and what comes in moves z by the same with
+all that a' is off, and by the d of c. Results are rounded at their size. (C11) On the way back an interval of
+derivatives c +- r becomes c B +- (r (|B| + s) + |c| s), with an operand within B +- s between exact and computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from flint import arb, arb_mat
+
+from .balls import INF, ZERO, Balls, Ends, Places, added, is_infinite, magnitude, matrix, smaller, summed_into, taken
+from .document import Fault, Node
+from .formats import Rounding, Use
+from .macs import Mac, Model, mac, model
+from .partial_sums import GUARD, PartialSums, Scaled, Term, applies, scaled
+from .places import Shape, all_of, one_owner, pair, spread, windows
+from .rule import FLOAT32, Found, Gradients, Operand, Parts, Premises, Reader, Rule, each, plain
+
+_TORCH = "seq(fp32)"
+
+
+class Block(NamedTuple):
+    """A product of two matrices: the places of a (M, K), of b (K, N), of the result and of the addend (M, N)."""
+
+    a: Places
+    b: Places
+    out: Places
+    c: Places | None
+
+
+class _Side(NamedTuple):
+    """An operand as the unit has it.
+
+    Args:
+        middle, radius: of the exact values. size: their largest magnitudes. d: how far it is off in all. own: of that
+            the conversion. most: largest magnitude of what the unit holds. is_point: whether all values are known.
+    """
+
+    middle: Balls
+    radius: Balls
+    size: Balls
+    d: Balls
+    own: Balls
+    most: Balls
+    is_point: bool
+
+
+class Products(Rule):
+    """A product of two operands with an addend, or without; a, b, c are their places among the arguments."""
+
+    def __init__(self, a: int, b: int, c: int | None, dimensions: int) -> None:
+        self.places, self._dimensions = (a, b, c), dimensions
+
+    def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
+        a, b, c = self._operands(node, at)
+        unit, roundings = _unit(node), _Roundings(at.premises)
+        uses = unit.operands or (None, None)
+        sides = _side(a, uses[0], at.premises), _side(b, uses[1], at.premises)
+        shape, blocks = self._blocks(node, a, b, c)
+        size = math.prod(shape)
+        lo, hi, d, local = ([ZERO] * size for _ in range(4))
+        owner = np.full(size, -1)
+        for block in blocks:
+            owner[block.out] = _owner(block, a, b, c, node)
+            n = block.a.shape[1]
+            found = model(unit, n, roundings)
+            results = [*found.results, *_of_type(unit, at.premises)]
+            dots = _Dots(block, *sides)
+            z, around = dots.exact()
+            moved, own, most = dots.moved(), dots.converted(), dots.sizes()
+            start = _addend(block, c)
+            partial = None
+            finite = all(x.is_finite() for side in sides for x in side.d)
+            if at.premises.running and node.ordered and applies(unit.accumulator) and finite:
+                partial = _Partial(unit, roundings, block, sides, start)
+            for i, place in enumerate(block.out.ravel().tolist()):
+                ends = z[i] - around[i], z[i] + around[i]
+                of_c = ZERO
+                if start is not None:
+                    ends = ends[0] + start.lo[i], ends[1] + start.hi[i]
+                    moved[i] = moved[i] + start.d[i]
+                    of_c = start.computed[i]
+                lo[place], hi[place] = ends
+                reach = magnitude(*ends) + moved[i]
+                off = _through(_modelled(found, most[i], of_c), reach, results)
+                enough = _reaches(stated["local"][place], own[i] + off) and _reaches(stated["d"][place], moved[i] + off)
+                if partial is not None and not enough:
+                    off = smaller(off, _through(partial.error(i), reach, results))
+                d[place], local[place] = moved[i] + off, own[i] + off
+        return Found(shape, lo, hi, d, None, local, owner)
+
+    def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
+        a, b, c = self._operands(node, at)
+        _, blocks = self._blocks(node, a, b, c)
+        found: Parts = []
+        for which, own in ((0, a), (1, b)):
+            if own.number is not None:
+                found.append((own.number, _back(blocks, grads, which, own, (b, a)[which])))
+        if c is not None and c.number is not None:
+            size = len(c.lo)
+            found.append((c.number, [
+                Ends(*(_collected(size, blocks, end) for end in g)) for g in grads
+            ]))  # fmt: skip
+        return found
+
+    def _operands(self, node: Node, at: Reader) -> tuple[Operand, Operand, Operand | None]:
+        plain(node, "alpha", "beta")
+        if any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
+            raise Fault(f"{node}: no rule with alpha or beta")
+        if len(node.args) <= max(i for i in self.places if i is not None):
+            raise Fault(f"{node}: an operand is missing")
+        a, b, c = (None if i is None or node.args[i] is None else at.operand(node.args[i], node) for i in self.places)
+        if a is None or b is None:
+            raise Fault(f"{node}: an operand is missing")
+        return a, b, c
+
+    def _blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+        if len(a.shape) != self._dimensions or len(b.shape) != self._dimensions or a.shape[-1] != b.shape[-2]:
+            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+        if a.shape[:-2] != b.shape[:-2]:
+            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+        shape = (*a.shape[:-1], b.shape[-1])
+        of_a, of_b, out = (all_of(x).reshape(-1, *x[-2:]) for x in (a.shape, b.shape, shape))
+        of_c = None if c is None else _spread(node, c.shape, shape).reshape(-1, *shape[-2:])
+        return shape, [Block(x, y, z, None if of_c is None else of_c[i])
+                       for i, (x, y, z) in enumerate(zip(of_a, of_b, out, strict=True))]  # fmt: skip
+
+
+class Convolutions(Products):
+    """A convolution of images, each group a block."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, 2, 4)
+
+    def _blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+        if len(node.args) != 9 or node.args[6] or len(a.shape) != 4 or len(b.shape) != 4:
+            raise Fault(f"{node}: no rule but for plain convolutions of images")
+        stride, padding, dilation = (pair(node.args[3 + i], node, least) for i, least in enumerate((1, 0, 1)))
+        groups = node.args[8]
+        outputs, inputs, *size = b.shape
+        if not isinstance(groups, int) or groups < 1 or inputs * groups != a.shape[1] or outputs % groups:
+            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
+        read = windows(a.shape, (size[0], size[1]), stride, padding, dilation)
+        samples, _, rows, columns, _ = read.shape
+        shape = (samples, outputs, rows, columns)
+        if c is not None and c.shape != (outputs,):
+            raise Fault(f"{node}: an addend of the shape {list(c.shape)} does not fit {outputs} outputs")
+        weights, out, each_group = all_of(b.shape).reshape(outputs, -1), all_of(shape), outputs // groups
+        blocks = []
+        for group in range(groups):
+            some = slice(group * each_group, (group + 1) * each_group)
+            part = read[:, group * inputs : (group + 1) * inputs].transpose(0, 2, 3, 1, 4)
+            places = out[:, some].transpose(0, 2, 3, 1).reshape(-1, each_group)
+            of_c = None if c is None else np.broadcast_to(np.arange(outputs)[some], places.shape)
+            blocks.append(Block(part.reshape(places.shape[0], -1), weights[some].T, places, of_c))
+        return shape, blocks
+
+
+class _Roundings:
+    """The roundings of uses under the premises, each made once."""
+
+    def __init__(self, premises: Premises) -> None:
+        self._premises = premises
+        self._made: dict[Use, Rounding] = {}
+
+    def __call__(self, use: Use) -> Rounding:
+        if use not in self._made:
+            self._made[use] = use.rounded(self._premises.precision)
+        return self._made[use]
+
+
+def _unit(node: Node) -> Mac:
+    if node.mac is None:
+        raise Fault(f"{node}: a product without a MAC unit")
+    if not node.ordered and node.mac != _TORCH:
+        raise Fault(f"{node}: torch's own product by the unit {node.mac}; expected {_TORCH}")
+    return mac(node.mac)
+
+
+def _of_type(unit: Mac, premises: Premises) -> tuple[Rounding, ...]:
+    """Return the rounding of results that tensors of float32 do not hold."""
+    return () if premises.precision is not None or unit.result.format.float32_holds else (FLOAT32,)
+
+
+def _side(x: Operand, use: Use | None, premises: Premises) -> _Side:
+    middle = each(lambda lo, hi: lo if lo == hi else (lo + hi) / 2, x.lo, x.hi)
+    radius = each(lambda lo, hi: ZERO if lo == hi else (hi - lo) / 2, x.lo, x.hi)
+    own = [ZERO] * len(x.lo) if use is None else _conversion(x, use, premises)
+    d = added(x.d, own)
+    return _Side(middle, radius, x.size, d, own, added(x.size, d), x.is_point)
+
+
+def _conversion(x: Operand, use: Use, premises: Premises) -> Balls:
+    """Return the errors of converting an operand, of known values exactly."""
+    rounding = use.rounded(premises.precision)
+    found = []
+    for lo, hi, d, most in zip(x.lo, x.hi, x.d, x.computed, strict=True):
+        known = use.error_of(float(lo)) if lo == hi and d == 0 else None
+        found.append(rounding.off(most) if known is None else known)
+    return found
+
+
+class _Dots:
+    """The sums of a block that bounds are made of; matrices of weights are built once each."""
+
+    def __init__(self, block: Block, a: _Side, b: _Side) -> None:
+        self._block, self._a, self._b = block, a, b
+
+    def exact(self) -> tuple[Balls, Balls]:
+        """Return the exact products: middle and radius."""
+        a, b = self._a, self._b
+        middle = self._product(a.middle, b.middle)
+        around: list[Balls] = []
+        if not a.is_point:
+            around.append(self._product(a.radius, added(each(abs, b.middle), b.radius)))
+        if not b.is_point:
+            around.append(self._product(each(abs, a.middle), b.radius))
+        return middle, added(*around) if around else [ZERO] * len(middle)
+
+    def moved(self) -> Balls:
+        """Return by how much what comes in, conversions included, moves the sums."""
+        return self._two(self._a.d, self._b.most, self._a.size, self._b.d)
+
+    def converted(self) -> Balls:
+        """Return by how much conversions alone move them, whatever comes in."""
+        return self._two(self._a.own, self._b.most, self._a.most, self._b.own)
+
+    def sizes(self) -> Balls:
+        """Return the sums of magnitudes that the unit adds up."""
+        return self._product(self._a.most, self._b.most)
+
+    def _two(self, a: Balls, b: Balls, c: Balls, d: Balls) -> Balls:
+        parts = [self._product(x, y) for x, y in ((a, b), (c, d)) if _any(x) and _any(y)]
+        return added(*parts) if parts else [ZERO] * self._block.out.size
+
+    def _product(self, a: Balls, b: Balls) -> Balls:
+        return (matrix(a, self._block.a) * matrix(b, self._block.b)).entries()
+
+
+def _any(x: Balls) -> bool:
+    return not all(one == 0 for one in x)
+
+
+class _Addend(NamedTuple):
+    """The addend of each result of a block."""
+
+    lo: Balls
+    hi: Balls
+    d: Balls
+    computed: Balls
+
+
+def _addend(block: Block, c: Operand | None) -> _Addend | None:
+    if c is None or block.c is None:
+        return None
+    return _Addend(*(taken(part, block.c) for part in (c.lo, c.hi, c.d, c.computed)))
+
+
+def _modelled(found: Model, most: arb, addend: arb) -> arb:
+    """Return the bound of a model; infinite where a state may overflow."""
+    off = most * found.products + addend * found.addend + found.floor
+    return off if most + addend + off <= found.largest else INF
+
+
+def _reaches(stated: arb, off: arb) -> bool:
+    return bool(stated >= off) or is_infinite(stated)
+
+
+def _through(off: arb, size: arb, results: Sequence[Rounding]) -> arb:
+    """Return how far a sum is off once its result has been rounded."""
+    for rounding in results:
+        off = off + rounding.off(size + off)
+    return off
+
+
+class _Partial:
+    """The partial sums of a block, asked for one result at a time."""
+
+    def __init__(
+        self, unit: Mac, roundings: _Roundings, block: Block, sides: tuple[_Side, _Side], start: _Addend | None
+    ) -> None:
+        self._unit, self._roundings, self._block, self._start = unit, roundings, block, start
+        self._left, self._right = (
+            self._scaled(side, places, guard)
+            for side, places, guard in zip(sides, (block.a, block.b.T), (GUARD, 0), strict=True)
+        )
+        self._sums = PartialSums(unit.accumulator, roundings, self._left.exponent + self._right.exponent)
+
+    @staticmethod
+    def _scaled(side: _Side, places: Places, guard: int) -> Scaled:
+        return scaled(taken(side.middle, places), taken(added(side.radius, side.d), places), guard)
+
+    def error(self, i: int) -> arb:
+        """Return how far result i is off before what rounds it; infinite where a state may overflow."""
+        n = self._block.a.shape[1]
+        row, column = divmod(i, self._block.b.shape[1])
+        (a, around_a), (b, around_b) = (
+            (side.centers[at * n : (at + 1) * n], side.radii[at * n : (at + 1) * n])
+            for side, at in ((self._left, row), (self._right, column))
+        )
+        products = [x * y for x, y in zip(a, b, strict=True)]
+        radii = [
+            r * (abs(y) + s) + abs(x) * s if r or s else 0 for x, r, y, s in zip(a, around_a, b, around_b, strict=True)
+        ]
+        term, extra = None, ZERO
+        if self._start is not None:
+            lo, hi, d, computed = (part[i] for part in self._start)
+            if self._unit.joins_late:
+                extra = self._roundings(self._unit.result).off(computed)
+            else:
+                off = self._roundings(self._unit.held).off(computed)
+                term = Term((lo + hi) / 2, (hi - lo) / 2 + d, off)
+        found = self._sums.error(products, radii, term)
+        return INF if found is None else found + extra
+
+
+def _owner(block: Block, a: Operand, b: Operand, c: Operand | None, node: Node) -> Places:
+    """Return the sample of each result."""
+    rows = one_owner(_owners(a, block.a), node)
+    columns = one_owner(_owners(b, block.b.T), node)
+    parts = [np.broadcast_to(rows[:, None], block.out.shape), np.broadcast_to(columns, block.out.shape)]
+    if c is not None and block.c is not None:
+        parts.append(c.owner[block.c])
+    return one_owner(np.stack(parts, -1), node)
+
+
+def _owners(x: Operand, places: Places) -> Places:
+    return np.where(places >= 0, x.owner[places], -1)
+
+
+def _back(blocks: Sequence[Block], grads: Gradients, which: int, own: Operand, other: Operand) -> list[Ends]:
+    """Return the derivatives with respect to one operand, (C11), all classes at once."""
+    lo, hi = other.box
+    middle, radius = each(lambda x, y: (x + y) / 2, lo, hi), each(lambda x, y: (y - x) / 2, lo, hi)
+    reach = added(each(abs, middle), radius)
+    exact = all(r == 0 for r in radius)
+    size = len(own.lo)
+    centers, around = ([[ZERO] * size for _ in grads] for _ in range(2))
+    for block in blocks:
+        mine, theirs = (block.a, block.b.T) if which == 0 else (block.b.T, block.a)
+        out = block.out if which == 0 else block.out.T
+        rows, inner = out.shape
+        g = [(taken(x.lo, out), taken(x.hi, out)) for x in grads]
+        center = [(x + y) / 2 for one in g for x, y in zip(*one, strict=True)]
+        spread_ = [(y - x) / 2 for one in g for x, y in zip(*one, strict=True)]
+
+        def back(x: Balls, y: Balls, theirs: Places = theirs, rows: int = rows, inner: int = inner) -> Balls:
+            return (arb_mat(len(grads) * rows, inner, x) * matrix(y, theirs)).entries()
+
+        parts = back(center, middle), back(spread_, reach)
+        if not exact:
+            parts = parts[0], added(parts[1], back(each(abs, center), radius))
+        for total, part in zip((centers, around), parts, strict=True):
+            for j in range(len(grads)):
+                some = part[j * mine.size : (j + 1) * mine.size]
+                total[j] = added(total[j], summed_into(size, mine, some))
+    return [Ends(each(lambda x, r: x - r, *one), each(lambda x, r: x + r, *one))
+            for one in zip(centers, around, strict=True)]  # fmt: skip
+
+
+def _collected(size: int, blocks: Sequence[Block], end: Balls) -> Balls:
+    """Return the sums of derivatives by the place of the addend."""
+    parts = [summed_into(size, block.c, taken(end, block.out)) for block in blocks if block.c is not None]
+    return added(*parts)
+
+
+def _spread(node: Node, shape: Shape, to: Shape) -> Places:
+    try:
+        return spread(shape, to)
+    except ValueError:
+        raise Fault(f"{node}: an addend of the shape {list(shape)} does not fit {list(to)}") from None
+
+
+RULES: dict[str, Rule] = {
+    "mm": Products(0, 1, None, 2), "addmm": Products(1, 2, 0, 2), "bmm": Products(0, 1, None, 3),
+    "convolution": Convolutions(),
+}  # fmt: skip
