@@ -30,7 +30,11 @@ class Bounded:
 
     def __post_init__(self) -> None:
         d = torch.nan_to_num(self.d, nan=torch.inf, posinf=torch.inf)
-        e = torch.full_like(d, torch.inf) if self.e is None else torch.nan_to_num(self.e, nan=torch.inf)
+        e = (
+            torch.full_like(d, torch.inf)
+            if self.e is None
+            else torch.nan_to_num(self.e, nan=torch.inf, posinf=torch.inf)
+        )
         most = self.magnitude
         by_e = torch.where(e.isinf(), torch.inf, e * most)
         d = torch.where((e == 0) | ((most == 0) & ~e.isinf()), 0.0, torch.minimum(d, grown(by_e)))
