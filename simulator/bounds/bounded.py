@@ -26,7 +26,7 @@ class Bounded:
         self.lo, self.hi, self.given = lo, hi, e  # by a rule; None where only d says something
         self.d = torch.nan_to_num(d, nan=torch.inf, posinf=torch.inf)
         if e is not None:
-            self.given = e = torch.nan_to_num(e, nan=torch.inf)
+            self.given = e = torch.nan_to_num(e, nan=torch.inf, posinf=torch.inf)
             known, most = ~e.isinf(), self.magnitude
             by_e = torch.where(known, grown(e * most), torch.inf)
             self.d = torch.where((e == 0) | ((most == 0) & known), 0.0, torch.minimum(self.d, by_e))

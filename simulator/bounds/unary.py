@@ -38,7 +38,8 @@ class Unary(Rule):
         most = torch.maximum(wide[0].abs(), wide[1].abs())
         off = self.off(most, x, r, unit.library, node)
         off = torch.where(off == 0, 0.0, grown(off))  # 0 of what is exact
-        off = torch.where(off + most > r.largest, torch.inf, off)
+        over = off + most > r.largest
+        off = torch.where(over, torch.inf, off)
         slope = self.slope(*x.box, node)
         steepest = torch.maximum(slope[0].abs(), slope[1].abs())
         moved = torch.where(x.d == 0, 0.0, steepest * x.d)
@@ -49,6 +50,8 @@ class Unary(Rule):
         if e is not None and r.eta:  # underflow, relative to the least magnitude of the result
             least = torch.where((lo <= 0) & (hi >= 0), 0.0, torch.minimum(lo.abs(), hi.abs()))
             e = grown(e + r.eta / least)
+        d = torch.where(over, torch.inf, d)
+        e = None if e is None else torch.where(over, torch.inf, e)
         return [Step(Bounded(lo, hi, d, e), off)]
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
@@ -198,8 +201,8 @@ class Log(Increasing):
 
 
 class Sqrt(Increasing):
-    """(B17) sqrt: e = (e_x / 2)(1 + e_x)(1 + u) + u where e_x is at most 1; d_x / (sqrt(m) + sqrt(m - d_x)) otherwise.
-    Near 0 there is no bound linear in u, nor any where x may be negative.
+    """(B17) sqrt: e = (e_x / 2)(1 + e_x)(1 + c u) + c u where e_x is at most 1; d_x / (sqrt(m) + sqrt(m - d_x))
+    otherwise. torch's is not correctly rounded. Near 0 there is no bound linear in u, nor any where x may be negative.
     """
 
     def value(self, x: Tensor, node: Node) -> Tensor:
@@ -210,10 +213,10 @@ class Sqrt(Increasing):
         return below(least), torch.where(lo > 0, above(0.5 / self.value(lo, node)), torch.inf)
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return torch.where(x.box[0] < -_ZERO, torch.inf, most * r.u + r.eta)
+        return torch.where(x.box[0] < -_ZERO, torch.inf, most * (c * r.u) + r.eta)
 
     def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
-        found = grown(x.e / 2 * (1.0 + x.e) * (1.0 + r.u) + r.u)
+        found = grown(x.e / 2 * (1.0 + x.e) * (1.0 + c * r.u) + c * r.u)
         return torch.where((x.e <= 1) & (x.lo >= 0), found, torch.inf)
 
 
@@ -276,8 +279,8 @@ class Wavy(Unary):
 
 
 class Gelu(Wavy):
-    """(B20) x Phi(x), not the form with tanh: as computed, 1 + erf cancels where x is negative, so that the evaluation
-    is off by c u (|f| + |x|).
+    """(B20) x Phi(x), not the form with tanh: as computed, 1 + erf cancels where x is negative, and erf itself is of
+    absolute accuracy, so that the evaluation is off by c u (|f| + 2 |x|). It passes through 2 f.
     """
 
     turn, least_at = math.sqrt(2.0), -0.7517915
@@ -285,15 +288,21 @@ class Gelu(Wavy):
     def value(self, x: Tensor, node: Node) -> Tensor:
         if node.kwargs.get("approximate", "none") != "none":
             raise _unsupported(node, "the form with tanh")
-        finite = x.clamp(-1e30, 1e30)
-        return finite * torch.special.ndtr(finite)
+        finite = x.clamp(min=-1e30)
+        return finite * _normal(finite)
+
+    def range(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
+        # To the left of -14 erfc may have lost what `below` allows for; there x Phi(x) is above -2**-140.
+        least, most = super().range(lo, hi, node)
+        return least - 2.0**-140, most + 2.0**-140
 
     def derivative(self, x: Tensor) -> Tensor:
         finite = x.clamp(-1e30, 1e30)
-        return torch.special.ndtr(finite) + finite * torch.exp(-finite.square() / 2) / math.sqrt(2 * math.pi)
+        return _normal(finite) + finite * torch.exp(-finite.square() / 2) / math.sqrt(2 * math.pi)
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return (most + x.computed) * (c * r.u) + r.eta
+        off = (most + 2.0 * x.computed) * (c * r.u) + r.eta
+        return torch.where(2.0 * (most + off) > r.largest, torch.inf, off)
 
 
 class Silu(Wavy):
@@ -302,7 +311,7 @@ class Silu(Wavy):
     turn, least_at = 2.3993573, -1.2784645
 
     def value(self, x: Tensor, node: Node) -> Tensor:
-        finite = x.clamp(-1e30, 1e30)
+        finite = x.clamp(min=-1e30)
         return finite * finite.sigmoid()
 
     def derivative(self, x: Tensor) -> Tensor:
@@ -344,6 +353,11 @@ class Negative(Unary):
 
     def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         return x.e
+
+
+def _normal(x: Tensor) -> Tensor:
+    """Return Phi(x) by erfc, relatively accurate where x is negative; ndtr of torch is 0 below -8.3."""
+    return torch.special.erfc(x * -math.sqrt(0.5)) / 2
 
 
 def _bump(lo: Tensor, hi: Tensor, f: Any) -> Ends:
