@@ -28,6 +28,7 @@ app.command("runs")(sweeps.show_runs)
 
 proofs = typer.Typer(rich_markup_mode=None)
 proofs.callback(invoke_without_command=True)(bounds.prove_bounds)
+proofs.command("check")(bounds.check_certificate)
 app.add_typer(proofs, name="bounds")
 
 study = typer.Typer(rich_markup_mode=None, no_args_is_help=True)

@@ -74,3 +74,19 @@ def prove_bounds(
         paths = [] if out is None else bounds.save_files(found, out)
     with to_a_reader():
         bounds.show(found, paths, json)
+
+
+def check_certificate(
+    file: Annotated[str, typer.Argument(metavar="FILE.json", help="A certificate that `bounds --certificate` wrote.")],
+    json: JsonRecord = False,
+) -> None:
+    """Verify a certificate in ball arithmetic, without the analysis that made it; exit with 3 if it does not hold."""
+    from simulator.commands import bounds
+    from simulator.report import to_a_reader
+
+    with interruptible():
+        found = bounds.checked(file)
+    with to_a_reader():
+        bounds.show_verdict(found, file, json)
+    if not found.ok:
+        raise typer.Exit(3)

@@ -6,10 +6,10 @@ import json as json_module
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -23,6 +23,10 @@ from simulator.report.directories import write_file
 from simulator.report.figures import counted, percent, printable, significant
 
 FILES = ("bounds.json", "bounds.html")
+_SHOWN = 20  # problems of a certificate
+if TYPE_CHECKING:
+    from simulator.bounds.check import Verdict
+
 _LEGEND = (
     "margin: by how much the top class is ahead in exact arithmetic, at least; bound: by how much computing may change "
     "that, at most. Certified: the top class cannot change."
@@ -114,6 +118,36 @@ def save_files(found: Proved, out: str) -> list[Path]:
     write_file(paths[0], _json(record))
     write_file(paths[1], render_bounds(record))
     return paths
+
+
+def checked(path: str) -> Verdict:
+    """Verify a certificate.
+
+    Raises:
+        InputError: what is no certificate. MissingLibraryError: python-flint is not installed.
+    """
+    from simulator.bounds.check import check_file
+
+    return check_file(path)
+
+
+def show_verdict(found: Verdict, path: str, json: bool) -> None:
+    """Print what the checker says."""
+    if json:
+        sys.stdout.write(_json(asdict(found)))
+        return
+    if found.ok:
+        facts = (
+            f"{printable(path)} holds: {counted(found.certified, 'sample')} of {found.samples:,} certified on "
+            f"{printable(found.unit)} by the method {found.method}; {found.values:,} bounds and "
+            f"{found.derivatives:,} derivatives were followed"
+        )
+        print_view(standard_output(), facts)
+        return
+    shown = [f"  {printable(text)}" for text in found.problems[:_SHOWN]]
+    more = len(found.problems) - len(shown)
+    tail = [f"  and {more:,} more"] if more else []
+    print_view(standard_output(), f"{printable(path)} does not hold:", *shown, *tail)
 
 
 def _json(record: Mapping[str, Any]) -> str:
