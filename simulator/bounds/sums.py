@@ -150,11 +150,12 @@ def _nested(inner: SumBound, runs: int, outer: SumBound) -> SumBound:
 
 def _both(p: float, q: float) -> float:
     """Return (1 + p)(1 + q) - 1, however small both are."""
-    return p + q + p * q
+    return p + q + p * q if max(p, q) < math.inf else math.inf
 
 
 def _factor(r: Rounding, h: int) -> float:
-    return float(math.expm1(h * math.log1p(r.u))) * _UP
+    exponent = h * math.log1p(r.u)
+    return float(math.expm1(exponent)) * _UP if exponent < 700.0 else math.inf
 
 
 def _levels(n: int, radix: int) -> int:
