@@ -190,7 +190,7 @@ def transposed(node: Node, read: Read, grads: Gradients) -> list[tuple[int, Inte
 def _called(node: Node, args: Any, kwargs: Any) -> Any:
     """Call the operation with other tensors, in their own type."""
     kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "memory_format")}
-    if node.kind == "_to_copy":
+    if node.kind in ("_to_copy", "detach"):  # of which the derivative is wanted too
         return args[0].clone()
     if node.kind in ("view", "_unsafe_view", "_reshape_alias"):
         return args[0].reshape(args[1])  # whatever lies how in memory

@@ -106,7 +106,8 @@ class _Settings:
         if self.spread is not None:
             squares = h * r.u**2 + sum(other.u**2 for other in others)
             most = max(one.u for one in rs)
-            return math.expm1((self.spread * math.sqrt(squares) + squares) / (1.0 - most)) * _UP
+            exponent = (self.spread * math.sqrt(squares) + squares) / (1.0 - most)
+            return math.expm1(exponent) * _UP if exponent < 700.0 else math.inf
         found = factor_of(r, h)
         for other in others:
             found = _both(found, other.u) * _UP
@@ -187,12 +188,13 @@ def _nested(inner: SumBound, runs: int, outer: SumBound) -> SumBound:
 
 def _both(p: float, q: float) -> float:
     """Return (1 + p)(1 + q) - 1, without the digits that this form loses."""
-    return p + q + p * q
+    return p + q + p * q if max(p, q) < math.inf else math.inf
 
 
 def factor_of(r: Rounding, h: int) -> float:
     """Return (B2): by how much h roundings change a value at most, relative to it."""
-    return float(math.expm1(h * math.log1p(r.u))) * _UP
+    exponent = h * math.log1p(r.u)
+    return float(math.expm1(exponent)) * _UP if exponent < 700.0 else math.inf
 
 
 def _levels(n: int, radix: int) -> int:

@@ -67,6 +67,7 @@ ROOMS = {
     "simulator.bounds": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
     ),
+    "simulator.bounds.check": Room(("simulator.errors",), ("numpy", "flint")),  # shares no code with what it checks
     "simulator.studies": Room(
         ("simulator.explore", "simulator.hardware", "simulator.network", "simulator.report", *TOP)
     ),
@@ -168,6 +169,15 @@ def test_hardware_and_cost_never_reach_networks():
         if name != PROVIDER and within(name, lower):
             reached = [m for _, m in imports(name, path) if within(m, ("torch", "simulator.network", "simulator.run"))]
             assert not reached, f"{name}: {reached}"
+
+
+def test_the_checker_of_certificates_shares_no_code_with_what_makes_them():
+    ours = ("simulator", "formats", "native", "hwconfigs", "torch")
+    reached = {m for name, path in ALL if within(name, ("simulator.bounds.check",)) for _, m in imports(name, path)}
+    own = {m for m in reached if within(m, ours) and not within(m, ("simulator.bounds.check",))}
+    assert own == {"simulator.errors"} and "flint" in reached
+    users = {name for name, path in ALL for _, m in imports(name, path) if within(m, ("flint",))}
+    assert {room_of(name) for name in users} == {"simulator.bounds.check"}
 
 
 def test_nothing_imports_the_tests():

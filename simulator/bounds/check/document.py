@@ -206,10 +206,13 @@ def _array(form: Any, where: str) -> Array:
     _keys(form, where, ("shape", "data"))
     shape = tuple(_whole(n, f"{where}: shape") for n in _list(form["shape"], f"{where}: shape"))
     size = 8 * math.prod(shape)
+    stream = zlib.decompressobj()
     try:
-        raw = zlib.decompressobj().decompress(base64.b64decode(_is(form["data"], str, where), validate=True), size + 1)
+        raw = stream.decompress(base64.b64decode(_is(form["data"], str, where), validate=True), size + 1)
     except (ValueError, zlib.error) as error:
         raise Fault(f"{where}: its data cannot be read: {error}") from None
+    if not stream.eof and len(raw) <= size:
+        raise Fault(f"{where}: its data is cut off")
     if len(raw) != size:
         raise Fault(f"{where}: {len(raw)} bytes are not those of the shape {list(shape)}")
     numbers = np.frombuffer(raw, "<f8").tolist()

@@ -54,7 +54,9 @@ class Operand(NamedTuple):
 
     @property
     def box(self) -> Ends:
-        """What holds exact and computed values, and all between."""
+        """What holds exact and computed values, and all between; of a constant what it is to exact operations."""
+        if self.number is None:
+            return Ends(self.lo, self.hi)
         return Ends(
             [lo - d for lo, d in zip(self.lo, self.d, strict=True)],
             [hi + d for hi, d in zip(self.hi, self.d, strict=True)],
@@ -122,7 +124,8 @@ class Reader:
                     self._made[key] = _known(array.shape, found, [ZERO] * len(found))
                 return self._made[key]
             case int() | float() if not isinstance(form, bool):
-                return _known((), [arb(form)], [self.premises.constant_error(float(form), node)])
+                x, off = arb(form), self.premises.constant_error(float(form), node)
+                return _known((), [x], [off])._replace(e=[ZERO if off == 0 else off / abs(x)])
         raise Fault(f"{node}: got the argument {form!r}; expected a value or a constant")
 
 
