@@ -95,7 +95,7 @@ def write_certificate(path: str | os.PathLike[str], subject: Subject, method: st
         InputError: it cannot be made, or written.
     """
     model, x, mac, precision, mode = subject
-    text = json.dumps(certificate(model, x, mac, precision, mode, method), indent=1, sort_keys=True) + "\n"
+    text = text_of(certificate(model, x, mac, precision, mode, method))
     where = Path(path)
     partial = where.with_name(f"{where.name}.partial")
     try:
@@ -107,6 +107,11 @@ def write_certificate(path: str | os.PathLike[str], subject: Subject, method: st
             f"{where}: cannot be written ({error.strerror}); expected room in an existing directory; name another file"
         ) from None
     return where
+
+
+def text_of(found: Mapping[str, Any]) -> str:
+    """Return the text of the file."""
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
 
 
 def digest_of(body: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ import simulator  # noqa: E402
 from formats import Use  # noqa: E402
 from simulator.arithmetic.spec import mac as house_mac  # noqa: E402
 from simulator.bounds import METHODS  # noqa: E402
-from simulator.bounds.certificate import certificate, digest_of, save  # noqa: E402
+from simulator.bounds.certificate import certificate, digest_of, text_of  # noqa: E402
 from simulator.bounds.check import Verdict, check, check_file, formats, functions, macs  # noqa: E402
 from simulator.bounds.roundings import of_precision, of_use  # noqa: E402
 from simulator.bounds.sums import sum_bound  # noqa: E402
@@ -157,7 +157,7 @@ def inputs(name, box, seed=1, samples=2):
 @pytest.mark.parametrize(("mac", "precision", "method", "box"), SETTINGS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_certificates_of_every_kind_of_operation_are_followed(name, mac, precision, method, box):
-    found = check(save(certificate(network(name), inputs(name, box), mac, precision, method=method)))
+    found = check(text_of(certificate(network(name), inputs(name, box), mac, precision, method=method)))
     assert found.ok, "\n".join(found.problems)
     assert found.samples == 2 and found.values > 12 and (found.derivatives > 0) == ("adjoint" in method)
     assert found.method == method and found.unit.startswith(mac if precision is None else "")
@@ -523,7 +523,7 @@ def test_what_is_no_certificate_is_one_clear_message(tmp_path):
         simulator.InputError, match=r"certificate.json: cannot be read .*; expected a certificate; give"
     ):
         check_file(path)
-    text = save(made())
+    text = text_of(made())
     for content, says in (
         ("no JSON", "got what is no JSON, or is cut off"), (text[: len(text) // 2], "got what is no JSON, or is cut"),
         ("[1]", "got list; expected 'ulpsim bounds certificate 1'"), ('{"kind": "model"}', "got the kind 'model'"),
