@@ -19,13 +19,15 @@ class Rounding:
     Args:
         u: unit roundoff: 2**-p to nearest, 2**(1 - p) in other modes, p significand bits. eta: half the smallest
             subnormal to nearest, all of it in other modes, the smallest normal where subnormals are flushed.
-        largest: largest finite value. nearest: whether to nearest, which (B3) needs.
+        largest: largest finite value. nearest: whether to nearest, which (B3) needs. flushed: below it results may
+            become 0 though a neighbour is nearer; 0 of formats with subnormals.
     """
 
     u: float
     eta: float = 0.0
     largest: float = math.inf
     nearest: bool = True
+    flushed: float = 0.0
 
     def of_number(self, x: float) -> float:
         """Return how far a number in the code is off once it is rounded: 0 where it has few enough bits."""
@@ -54,10 +56,11 @@ def of_use(use: Use) -> Rounding:
             "a sign and a zero; take one such as fp16"
         )
     nearest = use.mode.mode in NEAREST
-    eta = fmt.smallest_subnormal / 2 if nearest else fmt.smallest_subnormal
+    eta, flushed = fmt.smallest_subnormal / 2 if nearest else fmt.smallest_subnormal, 0.0
     if not fmt.subnormals or fmt.smallest_subnormal >= fmt.smallest_normal:
-        eta = fmt.smallest_normal
-    return Rounding(math.ldexp(1.0, -fmt.precision if nearest else 1 - fmt.precision), eta, fmt.max, nearest)
+        eta = flushed = fmt.smallest_normal
+    u = math.ldexp(1.0, -fmt.precision if nearest else 1 - fmt.precision)
+    return Rounding(u, eta, fmt.max, nearest, flushed)
 
 
 def of_precision(bits: int) -> Roundings:

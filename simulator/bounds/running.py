@@ -1,7 +1,7 @@
 """Bounds of sums from their partial sums: tighter than any factor, since partial sums cancel.
 
 Rule (B7): a rounding of a computed state s_hat is off by at most u |s_hat| + eta, and to nearest by no more than the
-term that was added, since the state before was one of the candidates, and eta, where small ones are flushed. |s_hat| is
+term that was added, since the state before was one of the candidates, plus what is flushed of small ones. |s_hat| is
 at most the exact partial sum of what the unit holds and the errors so far. No state may overflow, and no product that
 is rounded by itself: partial sums say nothing of these. Sequential states and runs of these; see sums.py for the
 others.
@@ -109,7 +109,7 @@ def _sequential(accumulator: Fma | Seq, terms: Iterator[Term], start: Term | Non
         state = center.abs() + radius + error
         off = state * r.u + r.eta
         if r.nearest:
-            off = torch.minimum(off, added + r.eta)
+            off = torch.minimum(off, added + r.flushed)
         error += off
         largest = torch.maximum(largest, state + off)
     return Total(center, radius, error, largest)

@@ -218,7 +218,7 @@ def model(unit: Mac, products: int, roundings: Roundings) -> Model:
     """Return the model of a unit for sums of so many products."""
     accumulator = unit.accumulator.inner if isinstance(unit.accumulator, Late) else unit.accumulator
     results: tuple[Rounding, ...] = ()
-    if isinstance(accumulator, Exact):
+    if isinstance(accumulator, Exact) and not unit.joins_late:  # what is rounded is the result
         found, results = Model(ZERO, ZERO, ZERO, INF), (roundings(accumulator.sum),)
     else:
         found = _part(accumulator, max(1, products), roundings, values=False)
@@ -240,7 +240,10 @@ def _part(accumulator: Accumulator, n: int, roundings: Roundings, values: bool) 
         case Tree():
             r = roundings(accumulator.sum)
             rounded = 0 if values or accumulator.exact_leaves else 1
-            growth = (ONE + r.u) ** (_levels(n, accumulator.radix) + rounded)
+            depth = _levels(n, accumulator.radix) + rounded
+            if n == 1 and not values:
+                depth = 1  # a product that is alone becomes a value of the format too
+            growth = (ONE + r.u) ** depth
             return Model(growth - ONE, ZERO, r.eta * 2 * n * growth, r.largest)
         case Interleave():
             lanes = min(n, accumulator.ways)
