@@ -215,7 +215,7 @@ def _aligned(acc: Aligned, n: int, r: Rounding, smallest: float) -> SumBound:
     factor = float(math.expm1(steps * math.log1p(q))) * _UP
     least = max(smallest, 2.0**-126, 0.0 if acc.e_min is None else 2.0**acc.e_min)
     addend = _both(r.u, factor) * _UP
-    return SumBound(factor, addend, (factor * least + steps * r.eta * (1.0 + factor)) * _UP, r.largest)
+    return SumBound(factor, addend, (factor * least + (steps + 1) * r.eta * (1.0 + factor)) * _UP, r.largest)
 
 
 def _fixed(acc: Fixed, n: int) -> SumBound:
