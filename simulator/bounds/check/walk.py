@@ -24,6 +24,7 @@ from . import functions, groups, normal, pairs, products
 from .balls import INF, ZERO, Balls, Ends, Places, balls, is_infinite, least_magnitude, magnitude
 from .document import Certificate, Fault, Node
 from .formats import Rounding
+from .places import fits
 from .rule import TORCH, Found, Operand, Premises, Reader, Rule, each
 
 RULES: Mapping[str, Rule] = {
@@ -96,8 +97,7 @@ class _Walk:
             raise Fault(f"{node}: its result has no number, or one that is taken")
         self._names[number] = f"value {number} ({node})"
         found = rule.forward(node, self._at, self._parts(number, node.shapes[0]))
-        if tuple(found.shape) != node.shapes[0]:
-            raise Fault(f"{node}: its result has the shape {list(node.shapes[0])}; the rule gives {list(found.shape)}")
+        fits(node, found.shape)
         self._take(number, found)
         return number
 
