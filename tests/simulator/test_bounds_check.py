@@ -331,7 +331,15 @@ def test_another_order_in_one_layer_is_found():
     def order(form):
         form["graph"]["nodes"][2]["mac"] = "seq(fp16)"
 
+    def torchs_own(form):
+        form["graph"]["nodes"][2] |= {"mac": "seq(fp32)", "ordered": False}
+
     refused(altered(made(), order), r"unit: a product has the unit seq\(fp16\), which the words 'fma\(fp16\)' do not")
+    refused(altered(made(), torchs_own), r"unit: a product has the unit seq\(fp32\), which the words 'fma\(fp16\)' do")
+    form = made("seq(fp32)")
+    refused(
+        altered(form, torchs_own), r"unit: a product has the unit seq\(fp32\), which the words 'seq\(fp32\)' do not"
+    )
 
 
 @pytest.mark.parametrize(
