@@ -3,8 +3,10 @@
 import base64
 import copy
 import hashlib
+import importlib
 import json
 import re
+import sys
 import zlib
 
 import numpy as np
@@ -329,7 +331,15 @@ def test_another_order_in_one_layer_is_found():
     def order(form):
         form["graph"]["nodes"][2]["mac"] = "seq(fp16)"
 
+    def torchs_own(form):
+        form["graph"]["nodes"][2] |= {"mac": "seq(fp32)", "ordered": False}
+
     refused(altered(made(), order), r"unit: a product has the unit seq\(fp16\), which the words 'fma\(fp16\)' do not")
+    refused(altered(made(), torchs_own), r"unit: a product has the unit seq\(fp32\), which the words 'fma\(fp16\)' do")
+    form = made("seq(fp32)")
+    refused(
+        altered(form, torchs_own), r"unit: a product has the unit seq\(fp32\), which the words 'seq\(fp32\)' do not"
+    )
 
 
 @pytest.mark.parametrize(
@@ -534,6 +544,14 @@ def test_what_is_no_certificate_is_one_clear_message(tmp_path):
             check_file(path)
     path.write_text(text)
     assert check_file(path).ok
+
+
+def test_without_its_library_the_checker_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("simulator.bounds.check")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "flint", None)
+    with pytest.raises(simulator.InputError, match=r"simulator.bounds.check: needs python-flint, .*'ulpsim\[bounds\]'"):
+        importlib.import_module("simulator.bounds.check")
 
 
 # --- the checker's own tables against those of the house -------------------------------------------------------------

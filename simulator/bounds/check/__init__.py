@@ -22,7 +22,7 @@ except ImportError:
 
 from .balls import BITS
 from .document import Fault, digest_of, parsed, read
-from .walk import Counts, walk
+from .walk import Counts, follow
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def check(certificate: str | Mapping[str, Any], where: str = "certificate") -> V
         return Verdict(False, (*problems, str(fault)))
     with ctx.workprec(BITS):
         try:
-            wrong, counts = walk(found)
+            wrong, counts = follow(found)
             problems += wrong
         except Fault as fault:
             problems.append(str(fault))

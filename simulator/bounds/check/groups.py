@@ -13,12 +13,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from .balls import INF, ZERO, Balls, Ends, Places, larger, smaller, summed_into, taken
 from .document import Fault, Node
-from .places import Shape, along, moved, one_owner, pair, windows
+from .places import Shape, along, fits, moved, one_owner, pair, windows
 from .rule import Found, Gradients, Operand, Parts, Reader, Rule, plain
 
 
@@ -39,7 +40,9 @@ class Moves(Rule):
     def _read(node: Node, at: Reader) -> tuple[Operand, Places]:
         plain(node, "memory_format", "implicit")
         x = at.operand(node.args[0] if node.args else None, node)
-        return x, moved(node, x.shape)
+        places = moved(node, x.shape)
+        fits(node, places.shape)
+        return x, places
 
 
 class Sums(Rule):
@@ -86,6 +89,8 @@ class Reductions(Sums):
 
     def groups(self, node: Node, shape: Shape) -> tuple[Shape, Places, Sequence[int]]:
         plain(node, "keepdim")
+        if len(node.args) > 3:
+            raise Fault(f"{node}: no rule for {len(node.args)} arguments")
         axes, keep = [*node.args[1:], None, None][:2]
         axes = list(range(len(shape))) if axes is None or axes == [] else axes
         if not isinstance(axes, list) or not all(isinstance(a, int) and -len(shape) <= a < len(shape) for a in axes):
@@ -101,14 +106,12 @@ class AveragePool(Sums):
     """Means of windows."""
 
     def groups(self, node: Node, shape: Shape) -> tuple[Shape, Places, Sequence[int]]:
-        plain(node)
         given = [*node.args[1:], *([], [0, 0], False, True, None)[len(node.args) - 2 :]]
-        if len(given) != 6 or given[3] or len(shape) != 4:
+        if len(given) != 6 or given[3]:
             raise Fault(f"{node}: no rule for these arguments")
-        size = pair(given[0], node)
-        read = windows(shape, size, pair(given[1] or given[0], node), pair(given[2], node, 0), (1, 1))
+        read = _pooled(node, shape, given[:3], [1, 1])
         places = read.reshape(-1, read.shape[-1])
-        counts = (places >= 0).sum(-1).tolist() if not given[4] else [math.prod(size)] * len(places)
+        counts = [places.shape[1]] * len(places) if given[4] else (places >= 0).sum(-1).tolist()
         if given[5] is not None:
             if not isinstance(given[5], int) or given[5] < 1:
                 raise Fault(f"{node}: no rule for the divisor {given[5]!r}")
@@ -150,15 +153,20 @@ class MaxPool(Rule):
 
     @staticmethod
     def _read(node: Node, at: Reader) -> tuple[Operand, Places]:
-        plain(node)
         x = at.operand(node.args[0] if node.args else None, node)
         given = [*node.args[1:], *([], [0, 0], [1, 1], False)[len(node.args) - 2 :]]
-        if len(given) != 5 or given[4] or len(x.shape) != 4:
+        if len(given) != 5 or given[4]:
             raise Fault(f"{node}: no rule for these arguments")
-        size, padding = pair(given[0], node), pair(given[2], node, 0)
-        if any(2 * pad > n for pad, n in zip(padding, size, strict=True)):
-            raise Fault(f"{node}: no rule for a padding of {list(padding)}")
-        return x, windows(x.shape, size, pair(given[1] or given[0], node), padding, pair(given[3], node))
+        return x, _pooled(node, x.shape, given[:3], given[3])
+
+
+def _pooled(node: Node, shape: Shape, given: Sequence[Any], dilation: Any) -> Places:
+    """Return the windows of a pool, given size, stride and padding."""
+    plain(node)
+    size, padding = pair(given[0], node), pair(given[2], node, 0)
+    if len(shape) != 4 or any(2 * pad > k or k > 2 * n for pad, k, n in zip(padding, size, shape[2:], strict=True)):
+        raise Fault(f"{node}: no rule for windows of {list(size)}, padded by {list(padding)}, of {list(shape)}")
+    return windows(node, shape, size, pair(given[1] or given[0], node), padding, pair(dilation, node))
 
 
 def _sums(x: Balls, places: Places) -> Balls:

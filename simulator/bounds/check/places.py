@@ -14,6 +14,12 @@ from .document import Fault, Node
 Shape = tuple[int, ...]
 
 
+def fits(node: Node, shape: Shape) -> None:
+    """Fault unless the result of an operation has the shape that the certificate says."""
+    if tuple(shape) != node.shapes[0]:
+        raise Fault(f"{node}: its result has the shape {list(node.shapes[0])}; the rule gives {list(shape)}")
+
+
 def all_of(shape: Sequence[int]) -> Places:
     """Return the places of an array in its own shape."""
     return np.arange(math.prod(shape)).reshape(tuple(shape))
@@ -29,7 +35,7 @@ def moved(node: Node, shape: Shape) -> Places:
     here, rest = all_of(shape), [*node.args[1:]]
     try:
         match node.kind, rest:
-            case (("view" | "_unsafe_view" | "reshape" | "_reshape_alias"), [size, *_]):
+            case (("view" | "_unsafe_view" | "reshape" | "_reshape_alias"), [size]):
                 return here.reshape(size)
             case (("clone" | "detach" | "alias" | "lift_fresh"), _):
                 return here
@@ -46,7 +52,7 @@ def moved(node: Node, shape: Shape) -> Places:
             case "squeeze", [axes]:
                 each = [axis % len(shape) for axis in (axes if isinstance(axes, list) else [axes])]
                 return here.squeeze(tuple(axis for axis in each if shape[axis] == 1))
-            case "expand", [size, *_]:
+            case "expand", [size]:
                 padded = (*(1,) * (len(size) - len(shape)), *shape)
                 to = [n if wanted == -1 else wanted for n, wanted in zip(padded, size, strict=True)]
                 return np.broadcast_to(here.reshape(padded), to)
@@ -55,12 +61,16 @@ def moved(node: Node, shape: Shape) -> Places:
     raise Fault(f"{node}: no rule for these arguments")
 
 
-def windows(shape: Shape, size: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Places:
+def windows(node: Node, shape: Shape, size: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Places:
     """Return the windows of images, (samples, channels, rows, columns, places of a window), -1 in the padding."""
     samples, channels, *image = shape
+    if len(node.shapes[0]) != 4:
+        raise Fault(f"{node}: its result has the shape {list(node.shapes[0])}; expected images")
     axes = []
-    for n, k, step, pad, gap in zip(image, size, stride, padding, dilation, strict=True):
+    for n, k, step, pad, gap, stated in zip(image, size, stride, padding, dilation, node.shapes[0][2:], strict=True):
         count = (n + 2 * pad - gap * (k - 1) - 1) // step + 1
+        if count != stated or count < 1:
+            raise Fault(f"{node}: windows of {list(size)} do not fit the shapes {list(shape)}, {list(node.shapes[0])}")
         at = np.arange(count)[:, None] * step + np.arange(k)[None, :] * gap - pad
         axes.append(np.where((at >= 0) & (at < n), at, -1))
     rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]

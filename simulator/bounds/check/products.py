@@ -21,7 +21,7 @@ from .document import Fault, Node
 from .formats import Rounding, Use
 from .macs import Mac, Model, mac, model
 from .partial_sums import GUARD, PartialSums, Scaled, Term, applies, scaled
-from .places import Shape, all_of, one_owner, pair, spread, windows
+from .places import Shape, all_of, fits, one_owner, pair, spread, windows
 from .rule import FLOAT32, Found, Gradients, Operand, Parts, Premises, Reader, Rule, each, plain
 
 _TORCH = "seq(fp32)"
@@ -54,10 +54,10 @@ class _Side(NamedTuple):
 
 
 class Products(Rule):
-    """A product of two operands with an addend, or without; a, b, c are their places among the arguments."""
+    """A product of two operands with an addend, or without; a, b, c are their places among so many arguments."""
 
-    def __init__(self, a: int, b: int, c: int | None, dimensions: int) -> None:
-        self.places, self._dimensions = (a, b, c), dimensions
+    def __init__(self, a: int, b: int, c: int | None, dimensions: int, arguments: int) -> None:
+        self.places, self._dimensions, self._arguments = (a, b, c), dimensions, arguments
 
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         a, b, c = self._operands(node, at)
@@ -65,6 +65,7 @@ class Products(Rule):
         uses = unit.operands or (None, None)
         sides = _side(a, uses[0], at.premises), _side(b, uses[1], at.premises)
         shape, blocks = self._blocks(node, a, b, c)
+        fits(node, shape)
         size = math.prod(shape)
         lo, hi, d, local = ([ZERO] * size for _ in range(4))
         owner = np.full(size, -1)
@@ -115,8 +116,8 @@ class Products(Rule):
         plain(node, "alpha", "beta")
         if any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
             raise Fault(f"{node}: no rule with alpha or beta")
-        if len(node.args) <= max(i for i in self.places if i is not None):
-            raise Fault(f"{node}: an operand is missing")
+        if len(node.args) != self._arguments:
+            raise Fault(f"{node}: no rule for {len(node.args)} arguments")
         a, b, c = (None if i is None or node.args[i] is None else at.operand(node.args[i], node) for i in self.places)
         if a is None or b is None:
             raise Fault(f"{node}: an operand is missing")
@@ -138,17 +139,17 @@ class Convolutions(Products):
     """A convolution of images, each group a block."""
 
     def __init__(self) -> None:
-        super().__init__(0, 1, 2, 4)
+        super().__init__(0, 1, 2, dimensions=4, arguments=9)
 
     def _blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
-        if len(node.args) != 9 or node.args[6] or len(a.shape) != 4 or len(b.shape) != 4:
+        if node.args[6] is not False or len(a.shape) != 4 or len(b.shape) != 4:
             raise Fault(f"{node}: no rule but for plain convolutions of images")
         stride, padding, dilation = (pair(node.args[3 + i], node, least) for i, least in enumerate((1, 0, 1)))
         groups = node.args[8]
         outputs, inputs, *size = b.shape
         if not isinstance(groups, int) or groups < 1 or inputs * groups != a.shape[1] or outputs % groups:
             raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
-        read = windows(a.shape, (size[0], size[1]), stride, padding, dilation)
+        read = windows(node, a.shape, (size[0], size[1]), stride, padding, dilation)
         samples, _, rows, columns, _ = read.shape
         shape = (samples, outputs, rows, columns)
         if c is not None and c.shape != (outputs,):
@@ -380,6 +381,6 @@ def _spread(node: Node, shape: Shape, to: Shape) -> Places:
 
 
 RULES: dict[str, Rule] = {
-    "mm": Products(0, 1, None, 2), "addmm": Products(1, 2, 0, 2), "bmm": Products(0, 1, None, 3),
+    "mm": Products(0, 1, None, 2, 2), "addmm": Products(1, 2, 0, 2, 3), "bmm": Products(0, 1, None, 3, 2),
     "convolution": Convolutions(),
 }  # fmt: skip

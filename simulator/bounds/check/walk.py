@@ -24,6 +24,7 @@ from . import functions, groups, normal, pairs, products
 from .balls import INF, ZERO, Balls, Ends, Places, balls, is_infinite, least_magnitude, magnitude
 from .document import Certificate, Fault, Node
 from .formats import Rounding
+from .places import fits
 from .rule import TORCH, Found, Operand, Premises, Reader, Rule, each
 
 RULES: Mapping[str, Rule] = {
@@ -38,7 +39,7 @@ class Counts(NamedTuple):
     derivatives: int
 
 
-def walk(found: Certificate) -> tuple[list[str], Counts]:
+def follow(found: Certificate) -> tuple[list[str], Counts]:
     """Return what is wrong, in sentences, and what was checked; Fault where the walk cannot go on."""
     return _Walk(found).run()
 
@@ -96,8 +97,7 @@ class _Walk:
             raise Fault(f"{node}: its result has no number, or one that is taken")
         self._names[number] = f"value {number} ({node})"
         found = rule.forward(node, self._at, self._parts(number, node.shapes[0]))
-        if tuple(found.shape) != node.shapes[0]:
-            raise Fault(f"{node}: its result has the shape {list(node.shapes[0])}; the rule gives {list(found.shape)}")
+        fits(node, found.shape)
         self._take(number, found)
         return number
 
@@ -303,7 +303,7 @@ def _shown(x: arb) -> str:
 
 def _premises(found: Certificate) -> Premises:
     """Return what computes, from the words of the unit; Fault where they contradict each other."""
-    units = {node.mac for node in found.nodes if node.mac is not None and node.ordered}
+    units = {(node.mac, node.ordered) for node in found.nodes if node.mac is not None}
     bits = found.precision
     if bits is not None and not 2 <= bits <= 53:
         raise Fault(f"unit: precision: got {bits}; expected from 2 to 53 bits")
@@ -313,8 +313,8 @@ def _premises(found: Certificate) -> Premises:
         raise Fault(f"unit: library: got {found.library}; expected {4.0 if bits is None else 1.0}")
     suffix = "" if bits is None else f", {bits} significand bits"
     of_machine = bits is None and found.words.endswith((", low", ", high"))
-    for unit in units:
-        if not of_machine and found.words != f"{unit}{suffix}":
+    for unit, ordered in units:
+        if not of_machine and not (ordered and found.words == f"{unit}{suffix}"):
             raise Fault(f"unit: a product has the unit {unit}, which the words {found.words!r} do not say")
     vector = TORCH if bits is None else Rounding(bits, ZERO, INF)
     return Premises(bits, found.running, arb(found.library), vector)
