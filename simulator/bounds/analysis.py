@@ -70,9 +70,14 @@ def forward(graph: Graph, x: Bounded, unit: Unit) -> Forward:
     values, local = {graph.inputs[0]: x}, {graph.inputs[0]: x.d}
     for node in graph.nodes:
         rule = RULES.get(node.kind)
-        if rule is None:
+        # What has no rule may be there as long as nothing reads it, as the statistics of a normalisation.
+        if rule is None or any(number not in values for number in node.inputs):
             if _is_used(graph, node):
                 check(graph)
+                raise InputError(
+                    f"bounds: {node.path}: {node.kind} reads what has no bounds, such as indices: no rule; expected "
+                    "values; leave it out of the model"
+                )
             continue
         for number, step in zip(node.outputs, rule.forward(node, values.__getitem__, unit), strict=False):
             if number is not None and step is not None:

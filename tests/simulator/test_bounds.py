@@ -18,7 +18,7 @@ import simulator  # noqa: E402  (needs torch)
 from simulator import bounds  # noqa: E402
 from simulator.bounds import unary  # noqa: E402
 from simulator.bounds.graph import record  # noqa: E402
-from simulator.network import bundled  # noqa: E402
+from simulator.network import bundled, vector  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 UNITS = [
@@ -91,6 +91,20 @@ def test_a_machine_in_each_of_its_modes():
         assert (np.abs(computed - exact) <= found.logit_bounds).all()
         assert found.unit == f"npu, {mode}"
         assert np.isinf(found.logit_bounds).all() == (mode != "high")  # sums in fp8 may saturate
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp_tanh", "transformer"])
+def test_a_machine_with_a_narrow_vector_unit(name):
+    """Also of operations that have outputs besides, which nothing reads."""
+    machine = simulator.load_hardware("npu")
+    machine = replace(machine, vector_unit=replace(machine.vector_unit, format=vector.unit("bf16")))
+    model, (x, _) = bundled.load(name), bundled.digits()
+    exact = copy.deepcopy(model).double()(x[:2].double()).detach().numpy()
+    with torch.no_grad(), simulator.emulate(model, machine, layers={"*": "high"}) as run:
+        computed = run.model(x[:2]).double().numpy()
+    found = bounds.certify(model, x[:2], mac=machine, mode="high", methods=("forward",))
+    assert (np.abs(computed - exact) <= found.logit_bounds).all()
+    assert np.isfinite(found.logit_bounds).all() == (name != "transformer")
 
 
 def test_an_output_that_is_surely_flagged_has_the_bound_of_the_high_mac(tmp_path):
