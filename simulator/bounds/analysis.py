@@ -156,7 +156,7 @@ def _adjoint(
             count(node.layer or f"{node.path}: {node.kind}", number)
         for number, interval in RULES[node.kind].backward(node, found.values.__getitem__, grads):
             before = grads.get(number)
-            grads[number] = interval if before is None else before.plus(interval)
+            grads[number] = (interval if before is None else before.plus(interval)).known()
         for number in known:
             if kept is not None:
                 kept[number] = grads[number]

@@ -69,6 +69,11 @@ class Interval(NamedTuple):
         """Largest magnitude."""
         return torch.maximum(self.lo.abs(), self.hi.abs())
 
+    def known(self) -> Interval:
+        """Return it with infinite ends where nothing is known, as of infinity less infinity."""
+        lo = torch.nan_to_num(self.lo, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return Interval(lo, torch.nan_to_num(self.hi, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf))
+
     def times(self, lo: Tensor, hi: Tensor) -> Interval:
         """Return the product with another interval, rounded outward."""
         ends = torch.stack([self.lo * lo, self.lo * hi, self.hi * lo, self.hi * hi])
