@@ -35,7 +35,7 @@ from .record import run_record
 from .rules import Arithmetic, Rules
 from .scaled import Calibration, scaled
 from .tally import LayerTally, Tallies
-from .tap import IN_BACKWARD, Ran, Tap
+from .tap import IN_BACKWARD, Before, Begin, Ran, Tap
 from .weights import Weights, samples_of
 
 Observer = Callable[[Op, NDArray[Any], LayerTally], None]
@@ -114,10 +114,16 @@ class Emulation:
         # Of the operation that runs: what is folded into its weights; whether it is a normalisation done by these.
         self._folds: Affine | None = None
         self._skipped = False
+        self._after: Callable[[Ran], None] | None = None
+        self._beginning: Begin | None = None
         self._tap = Tap(
             model, self._execute, self._observe, self._begin, self._emulates, self._compute, self._folding.end,
             follows=any(use != vector.FLOAT32 for use in self.rules.vectors()),
         )  # fmt: skip
+
+    def watch(self, before: Before, after: Callable[[Ran], None], begin: Begin) -> None:
+        """Have every operation seen before and after it runs, and every forward pass as it begins, as the tap has it."""
+        self._tap.before, self._after, self._beginning = before, after, begin
 
     def __enter__(self) -> Emulation:
         self._tap.__enter__()
@@ -204,6 +210,8 @@ class Emulation:
                 self.consumers = self.recorded(module, args, kwargs)
         self._in_pass = samples_of(args, kwargs)
         self.samples += self._in_pass
+        if self._beginning is not None:
+            self._beginning(module, args, kwargs)
 
     def _calibrate(self, op: Op) -> None:
         scaling = self.rules.forward(op.name).scalings[0]
@@ -311,6 +319,8 @@ class Emulation:
             self._folding.note(ran.ops[0].name, ran.result, self._folds)
             self._folds = None
         self.operations.add(ran, *self._computed_by(ran))
+        if self._after is not None:
+            self._after(ran)
 
     def _computed_by(self, ran: Ran) -> tuple[str, str]:
         """Return the unit that computed an operation, and its arithmetic, empty for torch's own."""

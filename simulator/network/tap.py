@@ -77,6 +77,7 @@ class _Call(NamedTuple):
 Execute = Callable[[Op], Tensor | None]
 Compute = Callable[[Any, tuple[Any, ...], dict[str, Any], str], Any]
 Observe = Callable[[Ran], None]
+Before = Callable[[Any, tuple[Any, ...], dict[str, Any]], None]
 Begin = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
 
@@ -98,6 +99,7 @@ class Tap:
         emulates: whether the operations of a module, by its path, are to be seen as Ops in the sense above; if that is
             false for all, torch's own results come out bit for bit.
         follows: whether `compute` has to do with the backward pass too.
+        before: called with (function, arguments, keyword arguments) before every operation, wherever it runs.
     """
 
     def __init__(
@@ -110,7 +112,9 @@ class Tap:
         compute: Compute = lambda func, args, kwargs, path: None,
         end: Callable[[], None] = lambda: None,
         follows: bool = False,
+        before: Before | None = None,
     ) -> None:
+        self.before = before
         self.model, self.execute, self.observe, self.begin, self.emulates = model, execute, observe, begin, emulates
         self.compute, self.end, self.follows = compute, end, follows
         self.not_emulated: Counter[tuple[str, str]] = Counter()  # by operation and by where it ran
@@ -180,6 +184,8 @@ class Tap:
             # In inference mode compound operations arrive whole; their parts are what we look for.
             with self._dispatcher:
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
+        if self.before is not None:
+            self.before(func, args, kwargs)
         path = self.path
         in_backward = path is None and torch._C._current_graph_task_id() != -1
         if in_backward and _checkpoint_recomputes():

@@ -1,0 +1,9 @@
+"""Precision tracking: how many digits of every value and gradient are real."""
+
+from __future__ import annotations
+
+from .labels import LABELS, MEANINGS
+from .reading import Reading
+from .track import Tracker, UntrackedOperation, track
+
+__all__ = ["LABELS", "MEANINGS", "Reading", "Tracker", "UntrackedOperation", "track"]

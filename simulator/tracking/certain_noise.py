@@ -1,0 +1,128 @@
+"""The certain-noise number: what is lost even by an optimistic count.
+
+Source: arXiv 2509.24607, with the logarithm set right. Amplitude N = 2**(e(x) - b), e(x) = floor(log2 |x|), b the exact
+bits; what is exact has as many as its type, and no result has more. Of sums the largest noise counts, of products the
+fewest bits; roundings of operations are not added. Conditions of functions keep their fraction, so that long chains do
+not lose up to a bit at each step; where z or x is 0, noise is absolute.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded, plain_sum
+from .labels import CERTAIN_NOISE, binade
+
+_BLOCK = 1 << 22  # elements of a part of a product of matrices, in which maxima are taken
+
+
+class CertainNoise(Algebra):
+    """Optimistic noise."""
+
+    label = CERTAIN_NOISE
+
+    def magnitude(self, x: Tensor) -> Tensor:
+        """Return 2**e(x)."""
+        return binade(x)
+
+    def given(self, x: Tensor, noise: Noise) -> Tensor:
+        """Return it; of what is exact, that of as many bits as its type has."""
+        least = self._least(x)
+        return least if noise is None else torch.maximum(noise, least)
+
+    def _least(self, x: Tensor) -> Tensor:
+        return torch.nan_to_num(binade(x), nan=math.inf) * float(torch.finfo(x.dtype).eps / 2.0)
+
+    def combined(self, z: Tensor, terms: list[tuple[Tensor | float, Noise]], rounded: Rounded) -> Noise:
+        """Return the largest of all."""
+        found = self._least(z)
+        for factor, noise in terms:
+            if noise is not None:
+                found = torch.maximum(found, factor * noise)
+        return found
+
+    def added(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return the larger one."""
+        return self.combined(z, [(1.0, noise_x), (1.0, noise_y)], Rounded())
+
+    def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
+        """Return 2**(e(x) + e(y) - min(p, q))."""
+        return self.combined(z, [(binade(y), noise_x), (binade(x), noise_y)], rounded)
+
+    def quotient(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return 2**(e(x) - e(y) - min(p, q))."""
+        over = 1.0 / binade(y)
+        return self.combined(z, [(over, noise_x), (binade(x) * over * over, noise_y)], Rounded())
+
+    def square(self, z: Tensor, x: Tensor, noise: Noise) -> Noise:
+        """Return one bit less than the operand has: condition 2."""
+        return self._conditioned(z, x, noise, torch.full_like(z, 2.0), 2.0 * binade(x))
+
+    def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
+        """Return p - log2 C bits, C = |x f'(x) / f(x)|."""
+        slope = function.slope(x, z).abs()
+        return self._conditioned(z, x, noise, slope * x.abs() / z.abs(), slope)
+
+    def _conditioned(self, z: Tensor, x: Tensor, noise: Noise, condition: Tensor, slope: Tensor) -> Noise:
+        if noise is None:
+            return None
+        relative = (x != 0) & (z != 0)
+        found = torch.where(relative, binade(z) / binade(x) * condition * noise, slope * noise)
+        return torch.maximum(found, self._least(z))
+
+    def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
+        """Return the root of the sum of squares: f has no form that takes maxima."""
+        if noise is None:
+            return None
+        return torch.maximum(f(noise.square()).sqrt(), self._least(z))
+
+    def total(self, x: Tensor, noise: Noise, axes: list[int], keep: bool, z: Tensor) -> Noise:
+        """Return the largest noise of all terms."""
+        if noise is None:
+            return None
+        return torch.maximum(torch.amax(noise.expand(x.shape), axes, keepdim=keep), self._least(z))
+
+    def bilinear(
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
+    ) -> Noise:
+        """Return the largest 2**(e(x_k) + e(y_k) - min(p_k, q_k)); of convolutions, the root of the sum of squares."""
+        if noise_x is None or noise_y is None:
+            return None
+        x, y = binade(x), binade(y)
+        if matrix:
+            found = torch.maximum(_max_product(x, noise_y), _max_product(noise_x, y))
+        else:
+            found = (f(x.square(), noise_y.square()) + f(noise_x.square(), y.square())).sqrt()
+        return torch.maximum(found, self._least(z))
+
+    def biased(self, product: Noise, bias: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
+        """Return the larger one."""
+        return self.combined(z, [(1.0, product), (1.0, noise)], Rounded())
+
+    def either(self, noise: Noise, jump: Tensor, undecided: Tensor) -> Noise:
+        """Return the noise as it is."""
+        return noise
+
+    def departed(self, noise: Noise, distance: Tensor) -> Noise:
+        """Return the noise as it is: own roundings are not counted."""
+        return noise
+
+    def unknown(self, z: Tensor) -> Noise:
+        """Return the noise of what is exact, being certain of none."""
+        return self._least(z)
+
+
+def _max_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return max over k of a[..., m, k] b[..., k, n]."""
+    rows, columns = a.shape[-2], b.shape[-1]
+    turned = b.transpose(-1, -2).contiguous()
+    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), rows, columns)
+    found = torch.zeros(shape, dtype=a.dtype)
+    each = max(1, _BLOCK // max(1, turned.numel()))
+    for at in range(0, rows, each):
+        part = a[..., at : at + each, None, :] * turned[..., None, :, :]
+        found[..., at : at + each, :] = part.amax(-1) if part.shape[-1] else 0.0
+    return found

@@ -1,0 +1,327 @@
+"""What an operation of torch does to the noise in the table: its rule, or the shadow where there is none."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .algebra import Algebra, Noise
+from .labels import EXPECTED, precision, working
+from .rules import MAKES, MOVES, RULES, Choice, Rule, moved
+from .rules.moves import leaves, mapped
+from .rules.normal import running
+from .shadow import deviations
+from .table import Table
+from .values import Trace, Value
+
+# Running statistics, which torch writes to though the schema does not say so.
+_STATISTICS = frozenset({"native_batch_norm", "_native_batch_norm_legit"})
+_READS_NUMBER = "_local_scalar_dense"
+
+
+class _Known(NamedTuple):
+    """What is known of an operation.
+
+    Args:
+        name: without overload and the _ of operations in place. idle: whether it does nothing to values, being a view
+            or no operation on tensors. writes: places of arguments that it overwrites. each: whether it is a rule for
+            each of a list.
+    """
+
+    name: str
+    idle: bool
+    writes: tuple[int, ...]
+    rule: Rule | None
+    each: bool
+
+
+@functools.cache
+def _known(func: Any) -> _Known:
+    if not isinstance(func, torch._ops.OpOverload) or func.namespace in ("profiler", "prim"):
+        idle = isinstance(func, torch._ops.OpOverload)
+        return _Known(str(getattr(func, "__name__", func)), idle, (), None, False)
+    name = func.overloadpacket.__name__.removesuffix("_")
+    each = name.startswith("_foreach_")
+    name = name.removeprefix("_foreach_")
+    writes = tuple(i for i, a in enumerate(func._schema.arguments) if a.is_write and not a.kwarg_only)
+    idle = bool(func.is_view) and not writes
+    return _Known(name, idle, writes, RULES.get(name), each)
+
+
+class Shadowed(NamedTuple):
+    """An operation that had no rule.
+
+    Args:
+        name: of it. path: of the module in which it ran.
+    """
+
+    name: str
+    path: str
+
+
+class Interpreter:
+    """Follows operations as they run.
+
+    Args:
+        algebras: of the numbers that are kept, in the order of the table. recomputes: whether results may have to be
+            computed again, from all that their operations read.
+    """
+
+    def __init__(self, algebras: Sequence[Algebra], recomputes: bool = False) -> None:
+        self.recomputes = recomputes
+        self.algebras = tuple(algebras)
+        self.table = Table(len(self.algebras))
+        self.shadowed: dict[Shadowed, int] = {}
+        self.read_as_numbers = 0  # real values with noise that became numbers of Python
+        self._traces = {dtype: Trace(self.algebras, dtype) for dtype in (torch.float32, torch.float64)}
+        self._expected = next((i for i, a in enumerate(self.algebras) if a.label == EXPECTED), None)
+        self._old: dict[int, Tensor] = {}
+
+    @property
+    def undecided(self) -> int:
+        """How many elements so far were computed by a branch that is not decided within the bounds."""
+        return sum(trace.undecided for trace in self._traces.values())
+
+    def forget(self) -> None:
+        """Drop what is kept of the operation that ran last, which may have failed."""
+        self._old = {}
+
+    @staticmethod
+    def writes(func: Any) -> bool:
+        """Whether an operation overwrites its first operand."""
+        return 0 in _known(func).writes
+
+    @staticmethod
+    def name(func: Any) -> str:
+        """Return the name of an operation without overload and the _ of operations in place."""
+        return _known(func).name
+
+    def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep what an operation is going to overwrite, where its rule reads it."""
+        self._old = {}
+        known = _known(func)
+        if known.name in _STATISTICS:
+            self._keep(args[3:5])
+        if not known.writes or known.idle:
+            return
+        spares = known.rule is not None and not known.each and not self.recomputes
+        if spares and known.rule is not None and not known.rule.keeps(*args, **_without_out(kwargs)):
+            return
+        if known.name in MAKES or known.name == "copy":
+            return
+        self._keep(args[i] for i in known.writes if i < len(args))
+
+    def _keep(self, targets: Any) -> None:
+        for target in targets:
+            for x in target if isinstance(target, tuple | list) else (target,):
+                if isinstance(x, Tensor) and x.layout is torch.strided:
+                    self._old[id(x)] = x.detach().clone()
+
+    def after(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, path: str, own: bool
+    ) -> list[tuple[Tensor, tuple[Noise, ...]]]:
+        """Set the noise of what an operation has computed; return it by tensor.
+
+        Args:
+            own: whether torch computed it, by its own arithmetic.
+        """
+        known = _known(func)
+        if known.idle:
+            return []
+        if known.name == _READS_NUMBER:
+            if any(n is not None for n in self._noise(args[0])):
+                self.read_as_numbers += 1
+            return []
+        if known.each:
+            return self._each(func, known, args, kwargs, result, path)
+        results = _parts(result)
+        if all(x is None for x in results):
+            return []
+        if known.name in MAKES and not self._reads_noise(known, args, kwargs):
+            nothing = (None,) * len(self.algebras)
+            for x in results:
+                if x is not None:
+                    self.table.put(x, nothing)
+            return []
+        return self._computed(func, known, args, kwargs, results, path, own)
+
+    def _each(
+        self, func: Any, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, path: str
+    ) -> list[tuple[Tensor, tuple[Noise, ...]]]:
+        """Follow an operation on each of a list of tensors."""
+        count = len(args[0])
+        outputs = args[0] if known.writes else result
+        single = getattr(torch.ops.aten, known.name, None)
+        found = []
+        for i in range(count):
+            one = tuple(x[i] if isinstance(x, tuple | list) and len(x) == count else x for x in args)
+            found += self._computed(single, known, one, kwargs, [outputs[i]], path, True)
+        return found
+
+    def _computed(
+        self, func: Any, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Tensor | None], path: str,
+        own: bool,
+    ) -> list[tuple[Tensor, tuple[Noise, ...]]]:  # fmt: skip
+        real = [x for x in results if x is not None and precision(x.dtype) is not None]
+        given = _without_out(kwargs)
+        dtype = torch.float32
+        for x in (*real, *(leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor))):
+            if x.dtype == torch.float64:
+                dtype = torch.float64
+        plain = own and all(x.dtype == dtype for x in real)
+        if not own:
+            dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
+        trace = self._traces[dtype]
+        wrapped_args, wrapped = mapped(args, lambda x: self._wrapped(x, trace)), mapped(
+            given, lambda x: self._wrapped(x, trace)
+        )
+        inputs = leaves((wrapped_args, wrapped))
+        made = self._made(func, known, wrapped_args, wrapped, inputs, results, plain, trace)
+        if made is None:
+            made = self._shadow(func, known, wrapped_args, wrapped, inputs, results, path, trace)
+        found = []
+        for x, y in zip(results, made, strict=True):
+            if x is not None:
+                found.append((x, self._set(x, y)))
+        if known.name in _STATISTICS:
+            self._statistics(args, wrapped_args, trace)
+        return found
+
+    def _made(
+        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None], plain: bool,
+        trace: Trace,
+    ) -> list[Any] | None:  # fmt: skip
+        """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
+        if known.name in MOVES and not any(isinstance(x, Choice) for x in inputs):
+            if any(isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs):
+                return moved(trace, func, args, kwargs, results)
+            return [None] * len(results)
+        rule = known.rule
+        if rule is None or (any(isinstance(x, Choice) for x in inputs) and not rule.chooses):
+            return None
+        try:
+            if rule.direct and plain:
+                made = rule.make(trace, *args, **kwargs, z=tuple(results) if len(results) > 1 else results[0])
+            else:
+                made = rule.make(trace, *args, **kwargs)
+        except NotImplementedError:
+            return None
+        return _of_results(made, results)
+
+    def _shadow(
+        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None], path: str,
+        trace: Trace,
+    ) -> list[Any]:  # fmt: skip
+        """Return the noise of results of which no rule says anything."""
+        noisy = any(isinstance(x, Choice) for x in inputs) or any(
+            isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs
+        )
+        real = [x for x in results if x is not None and precision(x.dtype) is not None]
+        if real:
+            where = Shadowed(known.name, path)
+            self.shadowed[where] = self.shadowed.get(where, 0) + 1
+        found: list[Tensor] | None = None
+        if real and self._expected is not None and isinstance(func, torch._ops.OpOverload):
+            found = deviations(func, args, kwargs, self._expected, real)
+        made: list[Any] = []
+        at = 0
+        for x in results:
+            if x is None or precision(x.dtype) is None:
+                made.append(Choice(x, torch.full(x.shape, math.inf)) if noisy and x is not None else None)
+                continue
+            z = x.to(trace.dtype)
+            noise = [algebra.unknown(z) for algebra in self.algebras]
+            if found is not None and self._expected is not None:
+                noise[self._expected] = found[at].to(trace.dtype)
+            at += 1
+            made.append(Value(trace, z, tuple(noise)))
+        return made
+
+    def _statistics(self, args: Any, wrapped: Any, trace: Trace) -> None:
+        """Follow running statistics, which a batch normalisation in training writes."""
+        training = next((x for x in args[5:6] if isinstance(x, bool)), False)
+        if not training or not all(isinstance(x, Tensor) for x in args[3:5]):
+            return
+        made = running(trace, wrapped[0], wrapped[3:5], float(args[6]))
+        for x, y in zip(args[3:5], made, strict=True):
+            self._set(x, y)
+
+    def _set(self, x: Tensor, made: Any) -> tuple[Noise, ...]:
+        """Put the noise of a result in the table; by how much it departs from what a rule computed is part of it."""
+        count = len(self.algebras)
+        if made is None:
+            self.table.put(x, (None,) * count)
+            return (None,) * count
+        if isinstance(made, Choice):
+            undecided = made.undecided.expand(x.shape).to(torch.float32)
+            noise: tuple[Noise, ...] = (undecided,) * count if bool((undecided > 0).any()) else (None,) * count
+            self.table.put(x, noise)
+            return noise
+        noise = made.noise
+        if made.x is not x:
+            distance = x.to(made.x.dtype) - made.x
+            if bool((distance != 0).any()):  # true of NaN, which two infinities make
+                same = (x == made.x) | (x.isnan() & made.x.isnan())
+                distance = torch.where(same, 0.0, distance)
+                noise = tuple(a.departed(n, distance) for a, n in zip(self.algebras, noise, strict=True))
+        held = working(x.dtype)
+        noise = tuple(
+            None if n is None else _narrowed(n, held) if n.dtype != held else n for n in noise
+        )  # fmt: skip
+        self.table.put(x, noise)
+        return noise
+
+    def _wrapped(self, x: Any, trace: Trace) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        old = self._old.get(id(x))
+        noise = self._noise(x)
+        if precision(x.dtype) is None:
+            undecided = next((n for n in noise if n is not None), None)
+            return (x if old is None else old) if undecided is None else Choice(x if old is None else old, undecided)
+        values = x if old is None else old
+        return Value(
+            trace, values.to(trace.dtype), tuple(None if n is None else n.to(trace.dtype) for n in noise)
+        )
+
+    def _noise(self, x: Tensor) -> tuple[Noise, ...]:
+        if x.layout is not torch.strided or x.device.type == "meta":
+            return (None,) * len(self.algebras)
+        return self.table.get(x)
+
+    def _reads_noise(self, known: _Known, args: Any, kwargs: Any) -> bool:
+        """Whether another operand than what is overwritten has noise."""
+        rest = [x for i, x in enumerate(args) if i not in known.writes]
+        if not known.writes:
+            return False  # of what something is like, only shape and type count
+        return any(isinstance(x, Tensor) and any(n is not None for n in self._noise(x)) for x in leaves((rest, kwargs)))
+
+
+def _narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return noise in a narrower type, rounded up."""
+    found = noise.to(dtype)
+    return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
+
+
+def _without_out(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments without those that say where a result goes, or of what kind it is."""
+    dropped = ("out", "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator")
+    return {key: value for key, value in kwargs.items() if key not in dropped}
+
+
+def _parts(result: Any) -> list[Tensor | None]:
+    """Return the results of an operation, None in place of what is no plain tensor."""
+    parts = result if isinstance(result, tuple | list) else (result,)
+    plain = [isinstance(x, Tensor) and x.layout is torch.strided and x.device.type != "meta" for x in parts]
+    return [x if is_plain else None for x, is_plain in zip(parts, plain, strict=True)]
+
+
+def _of_results(made: Any, results: list[Tensor | None]) -> list[Any]:
+    """Return what was made for each of the results; a rule may leave out the last ones."""
+    parts = list(made) if isinstance(made, tuple) and not isinstance(made, Choice) else [made]
+    return (parts + [None] * len(results))[: len(results)]

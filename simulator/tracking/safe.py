@@ -1,0 +1,190 @@
+"""The safe number: a rigorous bound of the error, by running error analysis around the computed values.
+
+Amplitude D: |value - exact| <= D. Rules (S1) to (S9) are derived in docs/theory/tracking.md. Everything here is itself
+rounded, in the type of the noise with unit roundoff w: a bound made by a few operations grows by (1 + 64 w), one that
+is a sum of n terms by (1 + 2 (n + 64) w), and none that is not exactly 0 is left below the smallest normal, under which
+products of small bounds would vanish (S0).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded, plain_sum
+from .labels import SAFE
+
+
+def _unit(dtype: torch.dtype) -> float:
+    return float(torch.finfo(dtype).eps) / 2.0
+
+
+def grown(bound: Tensor, terms: int = 0) -> Tensor:
+    """Return a bound, sums of so many terms, rounded up in place; 0 of a few operations stays 0 (S0)."""
+    unit = _unit(bound.dtype)
+    bound.mul_(1.0 + 2.0 * (terms + 64) * unit)
+    if terms:
+        bound.add_(terms * float(torch.finfo(bound.dtype).tiny))
+    return bound
+
+
+def gamma(terms: int, unit: float) -> float:
+    """Return by how much a value that is rounded so many times may be off, relative to it (S2)."""
+    exponent = terms * math.log1p(unit)
+    return math.expm1(exponent) if exponent < 700.0 else math.inf
+
+
+class Safe(Algebra):
+    """Upper bounds."""
+
+    label = SAFE
+
+    def magnitude(self, x: Tensor) -> Tensor:
+        """Return |x|."""
+        return x.abs()
+
+    def given(self, x: Tensor, noise: Noise) -> Noise:
+        """Return it as it is."""
+        return noise
+
+    def own(self, z: Tensor, rounded: Rounded) -> Noise:
+        """Return (S1): units u |z|, and the smallest normal where a result that is not 0 or exact may be flushed."""
+        if not rounded.units:
+            return None
+        small = torch.finfo(z.dtype).tiny
+        return torch.add(small, z.abs(), alpha=rounded.units * _unit(z.dtype) * (1.0 + 2.0**-20))
+
+    def combined(self, z: Tensor, terms: list[tuple[Tensor | float, Noise]], rounded: Rounded) -> Noise:
+        """Return the sum of all, (S3)."""
+        found = self.own(z, rounded)
+        for factor, noise in terms:
+            if noise is None:
+                continue
+            part = noise if isinstance(factor, float) and factor == 1.0 else factor * noise
+            found = part if found is None else found + part
+        return None if found is None else grown(found + 0.0 if _is_one_of(found, terms) else found)
+
+    def added(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return (S4): the error of the addition itself is known exactly, as two_sum gives it (Knuth 1969)."""
+        behind = z - x
+        own = ((x - (z - behind)) + (y - behind)).abs_()
+        for noise in (noise_x, noise_y):
+            if noise is not None:
+                own = own + noise
+        return grown(own)
+
+    def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
+        """Return (S5): |x| D_y + |y| D_x + D_x D_y; a factor 0 gives exactly 0."""
+        own = self.own(z, rounded)
+        if own is not None:
+            own = own.mul_((x != 0) & (y != 0))
+        for of, other, noise in ((y, noise_y, noise_x), (x, None, noise_y)):
+            if noise is None:
+                continue
+            part = of.abs()
+            if other is not None:
+                part = part + other
+            part = part * noise
+            # A product that vanishes though its factors do not.
+            part = part + torch.finfo(part.dtype).tiny * ((noise != 0) & ((of != 0) if other is None else True))
+            own = part if own is None else own + part
+        return None if own is None else grown(own)
+
+    def quotient(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return (S6): (D_x + |z| D_y) / (|y| - D_y) where that is positive."""
+        found = self.own(z, Rounded(1.0, 1.0))
+        assert found is not None
+        found = found.mul_(x != 0)
+        small = float(torch.finfo(z.dtype).tiny)
+        over = y.abs()
+        if noise_y is not None:
+            over = over * (1.0 - 4.0 * _unit(z.dtype)) - noise_y
+            over = torch.where(over > 0, over, 0.0)
+            found = found + (z.abs() + small) * noise_y / over
+        if noise_x is not None:
+            found = found + noise_x / over + small * (noise_x != 0)
+        return grown(found)
+
+    def square(self, z: Tensor, x: Tensor, noise: Noise) -> Noise:
+        """Return (S5) for equal factors: (2 |x| + D) D."""
+        own = self.own(z, Rounded(1.0, 1.0))
+        assert own is not None
+        own = own.mul_(x != 0)
+        if noise is not None:
+            own = own + ((2.0 * x.abs() + noise) * noise + torch.finfo(z.dtype).tiny * (noise != 0))
+        return grown(own)
+
+    def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
+        """Return (S7): how far the function moves over the interval, and the error of the library."""
+        own = self.own(z, function.rounded)
+        if function.beside is not None:
+            off = function.beside(x, z) * (_unit(z.dtype) * (1.0 + 2.0**-18))
+            own = off if own is None else own + off
+        if noise is None:
+            return own
+        moved = function.reach(x, z, noise) * (1.0 + 2.0**-18)
+        moved = torch.where(noise == 0, 0.0, moved + torch.finfo(z.dtype).tiny)
+        return grown(moved if own is None else own + moved)
+
+    def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
+        """Return (S8): f(D) and the roundings of sums of so many terms in any order."""
+        factor = gamma(terms, _unit(x.dtype)) * (1.0 + 2.0**-20)
+        own = x.abs() * factor if noise is None else torch.add(noise, x.abs(), alpha=factor)
+        return grown(f(own), terms)
+
+    def total(self, x: Tensor, noise: Noise, axes: list[int], keep: bool, z: Tensor) -> Noise:
+        """Return (S8); sums of whole numbers that stay in range are exact."""
+        terms = x.numel() // max(1, z.numel())
+        if terms <= 1 or _exact_sum(x, axes, keep):
+            return None if noise is None else grown(plain_sum(noise, axes, keep) + 0.0, terms)
+        return self.linear(lambda part: plain_sum(part, axes, keep), x, noise, terms, z)
+
+    def bilinear(
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
+    ) -> Noise:
+        """Return (S9): D_x |y| + |x| D_y + D_x D_y and gamma |x| |y|, as one or two products."""
+        factor = gamma(terms + 1, _unit(x.dtype)) * (1.0 + 2.0**-20)
+        x, y = x.abs(), y.abs()
+        if noise_x is None and noise_y is None:
+            found = f(x, y).mul_(factor)
+        elif noise_y is None:
+            found = f(torch.add(noise_x, x, alpha=factor), y)
+        elif noise_x is None:
+            found = f(x, torch.add(noise_y, y, alpha=factor))
+        else:
+            found = f(x, torch.add(noise_y, y, alpha=factor))
+            found += f(noise_x, y.add_(noise_y))
+        return grown(found, terms)
+
+    def biased(self, product: Noise, bias: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
+        """Return (S9) with the bias among the terms, of which each is rounded at most terms + 1 times."""
+        assert product is not None
+        own = bias.abs() * (gamma(terms + 1, _unit(bias.dtype)) * (1.0 + 2.0**-20))
+        return product.add_(grown(own if noise is None else own + noise))
+
+    def either(self, noise: Noise, jump: Tensor, undecided: Tensor) -> Noise:
+        """Return the noise with the jump added where the branch is not decided."""
+        jump = grown(torch.where(undecided, jump, 0.0))
+        return jump if noise is None else grown(noise + jump)
+
+    def departed(self, noise: Noise, distance: Tensor) -> Noise:
+        """Return the sum."""
+        distance = grown(distance.abs())
+        return distance if noise is None else grown(distance.add_(noise))
+
+    def unknown(self, z: Tensor) -> Noise:
+        """Return infinity: no bound."""
+        return torch.full_like(z, math.inf)
+
+
+def _is_one_of(found: Tensor, terms: list[tuple[Tensor | float, Noise]]) -> bool:
+    return any(found is noise for _, noise in terms)
+
+
+def _exact_sum(x: Tensor, axes: list[int], keep: bool) -> bool:
+    """Whether all partial sums are whole numbers below 2**p."""
+    if not x.numel() or not torch.equal(first := x.flatten()[:64], first.trunc()) or not torch.equal(x, x.trunc()):
+        return False
+    return bool(plain_sum(x.abs(), axes, keep).max() * 1.01 < 1.0 / torch.finfo(x.dtype).eps)

@@ -1,0 +1,304 @@
+"""track: follow how many digits of every value and gradient of a run are real, without a change of the run."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
+
+from simulator.errors import InputError
+from simulator.hardware import Machine, load_hardware
+from simulator.network.emulation import Emulation
+from simulator.network.tap import BACKWARD, Ran, Tap
+from simulator.network.vector import FLOAT32
+
+from .algebra import Algebra
+from .certain_noise import CertainNoise
+from .expected import Expected
+from .interpret import Interpreter
+from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, precision, working
+from .reading import Reading
+from .safe import Safe
+from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sampled
+
+_ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
+
+
+class UntrackedOperation(UserWarning):
+    """An operation has no rule: its expected error is taken from a run in float64, and it has no safe bound."""
+
+
+class Tracker:
+    """A run that is followed; a context manager, within which forward and backward passes and optimiser steps are seen.
+
+    Values and gradients come out bit for bit as without it. Noise is kept beside the tensors and goes with them; what
+    the run was given, parameters among it, counts as exact until something computes it. The exact values that errors
+    are measured from are those of the same operations in real numbers, with every random number and every decision
+    that the run has made, but for those of pieces of functions (ReLU, max), which count both ways where they are not
+    decided within the bounds.
+
+    Args:
+        model, numbers, hw, layers, seed, every, restart, roundings: see `track`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        numbers: Sequence[str],
+        machine: Machine | None,
+        layers: Mapping[str, Any] | None,
+        seed: int,
+        every: int,
+        restart: str,
+        roundings: str,
+    ) -> None:
+        self.bounded = roundings == "bounded"
+        self.model = nn.Module() if model is None else model
+        self.numbers = tuple(label for label in LABELS if label in numbers)
+        self.restart = restart
+        recomputes = machine is not None or not self.bounded
+        self._interpreter = Interpreter([_ALGEBRAS[label]() for label in self.numbers], recomputes)
+        self.statistics = Statistics(self.numbers, every)
+        self._names: dict[int, str] = {}
+        self._before: tuple[str, Tensor, Tensor] | None = None
+        self._entered = ExitStack()
+        self.emulation: Emulation | None = None
+        self._tap: Tap | None = None
+        if machine is not None:
+            if machine.fold_batch_norm:
+                raise InputError(
+                    f"track: {machine.name} folds batch normalisations into weights, whose outputs are those of no "
+                    "operation of the model; expected a machine that does not; write vector_unit.batch_norm: separate"
+                )
+            self.emulation = Emulation(self.model, machine, layers, seed=seed)
+            self.emulation.watch(self._earlier, self._later, self._begin)
+        else:
+            self._tap = Tap(
+                self.model, lambda op: None, self._later, self._begin, emulates=lambda path: False, before=self._earlier
+            )
+
+    def __enter__(self) -> Tracker:
+        if torch.get_float32_matmul_precision() != "highest":
+            raise InputError(
+                "track: torch multiplies float32 matrices in a narrower format, of which there is no rule; expected "
+                "full precision; call torch.set_float32_matmul_precision('highest')"
+            )
+        with ExitStack() as entered:
+            itself = weakref.ref(self)
+            for name, parameter in self.model.named_parameters():
+                self._names[parameter.untyped_storage()._cdata] = name
+                if parameter.requires_grad:
+                    entered.callback(parameter.register_post_accumulate_grad_hook(_Arrived(itself, name)).remove)
+            entered.callback(self.statistics.close)
+            entered.enter_context(self.emulation or self._tap)  # type: ignore[arg-type]
+            self._entered = entered.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._entered.close()
+        self._before = None
+        self._interpreter.forget()
+
+    def of(self, x: Tensor) -> Reading:
+        """Return what is known of a tensor: its reliable bits, one number of each kind per element.
+
+        Raises:
+            InputError: a tensor without real values, or one that was written to outside of the block.
+        """
+        if not isinstance(x, Tensor):
+            raise InputError(f"track: of: got {type(x).__name__}; expected a tensor; give one that the run computed")
+        if precision(x.dtype) is None:
+            raise InputError(f"track: of: a tensor of {x.dtype}; expected real values; give a floating-point tensor")
+        with _disable_current_modes():
+            noise = self._interpreter.table.get(x)
+            return Reading(x.detach(), dict(zip(self.numbers, noise, strict=True)))
+
+    def declare(self, x: Tensor, bits: float | Tensor | None = None, error: float | Tensor | None = None) -> None:
+        """Say how far given values are off, instead of exact.
+
+        Args:
+            bits: that are right, |error| <= 2**-bits |x|. error: absolute; one of both.
+        Raises:
+            InputError: neither or both, or a negative error.
+        """
+        if (bits is None) == (error is None):
+            raise InputError("track: declare: got neither or both of bits and error; expected one; give bits=11")
+        with _disable_current_modes(), torch.no_grad():
+            values = x.detach().to(working(x.dtype))
+            if error is None:
+                assert bits is not None
+                size = values.abs() * torch.pow(2.0, -torch.as_tensor(bits, dtype=values.dtype))
+            else:
+                size = torch.as_tensor(error, dtype=values.dtype).expand(values.shape)
+            if bool((size < 0).any()) or bool(size.isnan().any()):
+                raise InputError("track: declare: got a negative error; expected 0 or more; give its magnitude")
+            size = size * (1.0 + 4.0 * torch.finfo(values.dtype).eps)
+            # Two deviations are what the expected number claims.
+            noise = {SAFE: size, EXPECTED: size / 2.0, CERTAIN_NOISE: size}
+            self._interpreter.table.put(x, tuple(noise[label] for label in self.numbers))
+
+    def restart_exact(self) -> None:
+        """Count all values as exact from here on."""
+        self._interpreter.table.clear()
+
+    @property
+    def undecided(self) -> int:
+        """How many elements so far were computed by a branch that the bounds do not decide."""
+        return self._interpreter.undecided
+
+    @property
+    def shadowed(self) -> dict[str, int]:
+        """Operations without a rule, as "operation in module", and how often they ran."""
+        return {f"{s.name} in {s.path or 'no module'}": n for s, n in self._interpreter.shadowed.items()}
+
+    @property
+    def read_as_numbers(self) -> int:
+        """How many values with noise the program read as plain numbers, which are exact from there on."""
+        return self._interpreter.read_as_numbers
+
+    @property
+    def entries(self) -> int:
+        """How many memories have noise."""
+        return len(self._interpreter.table)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all noise."""
+        return self._interpreter.table.bytes
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with _apart():
+            self.statistics.close()
+        self.statistics.step += 1
+        if self.restart == "step":
+            self.restart_exact()
+
+    def _earlier(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with _apart():
+            self._interpreter.before(func, args, kwargs)
+            self._before = None
+            if self._interpreter.writes(func) and args and isinstance(args[0], Tensor):
+                name = self._names.get(args[0].untyped_storage()._cdata)
+                if name is not None and self.statistics.keeps:
+                    self._before = (name, args[0], sampled(args[0].detach()).clone())
+
+    def _later(self, ran: Ran) -> None:
+        own = self.bounded and not ran.executed and (
+            self.emulation is None or not ran.path or self.emulation.rules.vector(ran.path) == FLOAT32
+        )
+        with _apart():
+            known = len(self._interpreter.shadowed)
+            found = self._interpreter.after(ran.func, ran.args, ran.kwargs, ran.result, ran.path, own)
+            if len(self._interpreter.shadowed) > known:
+                last = list(self._interpreter.shadowed)[-1]
+                warnings.warn(
+                    f"track: {last.name} in {last.path or 'no module'} has no rule: no safe bound, and its expected "
+                    "error is that of a shadow in float64",
+                    UntrackedOperation,
+                    stacklevel=2,
+                )
+            if not self.statistics.keeps:
+                return
+            if self._before is not None:
+                name, target, before = self._before
+                self._before = None
+                noise = self._interpreter.table.get(target)
+                self.statistics.parameter(name, before, target.detach(), noise)
+                return
+            kind = GRADIENT if ran.phase == BACKWARD or (ran.ops and ran.ops[0].phase != "forward") else VALUE
+            for x, noise in found:
+                if precision(x.dtype) is not None and (ran.path or kind == GRADIENT):
+                    self.statistics.take(kind, f"{ran.path}: {self._interpreter.name(ran.func)}", x, noise)
+
+    def _arrived(self, name: str, gradient: Tensor) -> None:
+        if self.statistics.keeps:
+            with _apart():
+                noise = self._interpreter.table.get(gradient)
+                self.statistics.take(OF_PARAMETER, name, gradient.detach(), noise)
+
+
+class _Arrived:
+    """A hook of a parameter, for when its gradient is complete; it keeps nothing alive."""
+
+    def __init__(self, tracker: weakref.ref[Tracker], name: str) -> None:
+        self.tracker, self.name = tracker, name
+
+    def __call__(self, parameter: Tensor) -> None:
+        tracker = self.tracker()
+        if tracker is not None and parameter.grad is not None:
+            tracker._arrived(self.name, parameter.grad)
+
+    def __reduce__(self) -> Any:
+        return _nothing, ()
+
+
+def _nothing() -> Any:
+    return lambda parameter: None
+
+
+class _apart(ExitStack):
+    """Keeps what tracking does of its own from other modes, from autograd and from inference mode."""
+
+    def __enter__(self) -> _apart:
+        super().__enter__()
+        if _get_current_dispatch_mode_stack():
+            self.enter_context(_disable_current_modes())
+        self.enter_context(torch.no_grad())
+        if torch.is_inference_mode_enabled():
+            self.enter_context(torch.inference_mode(False))
+        return self
+
+
+def track(
+    model: nn.Module | None = None,
+    numbers: Sequence[str] = LABELS,
+    hw: Machine | str | os.PathLike[str] | None = None,
+    layers: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    every: int = 1,
+    restart: str = "never",
+    roundings: str = "bounded",
+) -> Tracker:
+    """Follow a run within a `with` block: values, gradients and optimiser steps, each with its reliable bits.
+
+    Args:
+        model: whose layers give the names; None for a program without one.
+        numbers: of safe (upper bound), expected (statistical) and certain_noise (optimistic), which to keep; fewer cost
+            less time and memory.
+        hw: a machine on which the products run, as in `emulate`, with `layers` and `seed`; None: torch as it is.
+        every: of so many steps one is kept for the report; a step begins with a forward pass of the model.
+        roundings: "bounded": what an operation of torch rounds is bounded by what it may be at most; "measured": it is
+            computed again in float64 and taken as it is, which gives several bits more and takes several times longer;
+            without effect on runs in float64.
+        restart: "never": errors are followed from step to step; "step": what a step starts from counts as exact.
+    Returns:
+        The Tracker: `of(tensor)`, `report()`, `declare(tensor, bits=...)`.
+    Raises:
+        InputError: an unknown number, or a model or machine that cannot be followed.
+    """
+    unknown = [label for label in numbers if label not in LABELS]
+    if unknown or not numbers:
+        raise InputError(
+            f"track: numbers: got {', '.join(map(repr, unknown)) or 'none'}; expected some of {', '.join(LABELS)}; "
+            "give e.g. numbers=('safe',)"
+        )
+    if restart not in ("never", "step"):
+        raise InputError(f"track: restart: got {restart!r}; expected never or step; give one of them")
+    if roundings not in ("bounded", "measured"):
+        raise InputError(f"track: roundings: got {roundings!r}; expected bounded or measured; give one of them")
+    if not isinstance(every, int) or every < 1:
+        raise InputError(f"track: every: got {every!r}; expected a whole number from 1; give e.g. 10")
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"track: expected a torch.nn.Module, got {type(model).__name__}")
+    machine = None if hw is None else hw if isinstance(hw, Machine) else load_hardware(hw)
+    return Tracker(model, numbers, machine, layers, seed, every, restart, roundings)
+
+
+__all__ = ["Tracker", "UntrackedOperation", "track"]

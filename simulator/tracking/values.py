@@ -1,0 +1,224 @@
+"""Values with noise, and the arithmetic on them of which rules are made; each operation keeps all numbers at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Function, Linear, Noise, Rounded
+from .functions import FUNCTIONS
+
+Number = int | float
+
+
+class Trace:
+    """The numbers that are kept, and how results are made.
+
+    Args:
+        algebras: of the numbers. dtype: float32 or float64, in which all is computed.
+    """
+
+    def __init__(self, algebras: Sequence[Algebra], dtype: torch.dtype) -> None:
+        self.algebras, self.dtype = tuple(algebras), dtype
+        self.undecided = 0  # elements at which a branch could have gone the other way; counted with the safe number
+        self._exactly = (None,) * len(self.algebras)
+
+    def exact(self, x: Tensor) -> Value:
+        """Return values that are exact."""
+        return Value(self, x.to(self.dtype), self._exactly)
+
+    def value(self, x: Any) -> Value:
+        """Return an operand: a value as it is; a number of the code, which its conversion rounds; an exact tensor."""
+        if isinstance(x, Value):
+            return x
+        if isinstance(x, Tensor):
+            return self.exact(x)
+        held = torch.tensor(float(x), dtype=self.dtype)
+        off = abs(float(x) - float(held)) if math.isfinite(x) else 0.0
+        if not off:
+            return Value(self, held, self._exactly)
+        noise = torch.tensor(off * (1.0 + 2.0**-20), dtype=self.dtype)
+        return Value(self, held, tuple(None if a.label == "certain_noise" else noise for a in self.algebras))
+
+    def map(self, z: Tensor, of: Callable[[Algebra, int], Noise]) -> Value:
+        """Return z with the noise that each algebra makes, given it and its place."""
+        return Value(self, z, tuple(of(algebra, i) for i, algebra in enumerate(self.algebras)))
+
+
+class Value:
+    """Values in the type of the trace, each with an amplitude of noise for each number, or None where all are exact."""
+
+    __slots__ = ("noise", "trace", "x")
+
+    def __init__(self, trace: Trace, x: Tensor, noise: tuple[Noise, ...]) -> None:
+        self.trace, self.x, self.noise = trace, x, noise
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the values."""
+        return self.x.shape
+
+    def given(self, algebra: Algebra, i: int) -> Noise:
+        """Return its noise as it enters an operation."""
+        return algebra.given(self.x, self.noise[i])
+
+    def moved(self, f: Callable[[Tensor], Tensor]) -> Value:
+        """Return the values in another place, or some of them."""
+        return Value(self.trace, f(self.x), tuple(None if n is None else f(n.expand(self.shape)) for n in self.noise))
+
+    def detached(self) -> Value:
+        """Return the same values without noise."""
+        return self.trace.exact(self.x)
+
+    # Arithmetic; `z` of the methods is the result where the run has computed it already.
+
+    def plus(self, other: Any, z: Tensor | None = None) -> Value:
+        """Return the sum."""
+        y = self.trace.value(other)
+        z = self.x + y.x if z is None else z
+        return self.trace.map(z, lambda a, i: a.added(z, self.x, y.x, self.given(a, i), y.given(a, i)))
+
+    def minus(self, other: Any, z: Tensor | None = None) -> Value:
+        """Return the difference; of one tensor and itself, exactly 0."""
+        y = self.trace.value(other)
+        z = self.x - y.x if z is None else z
+        if y.x is self.x:
+            return self.trace.exact(z)
+        return self.trace.map(z, lambda a, i: a.added(z, self.x, -y.x, self.given(a, i), y.given(a, i)))
+
+    def times(self, other: Any, z: Tensor | None = None) -> Value:
+        """Return the product; by a power of two it is exact, and of a tensor and itself a square."""
+        y = self.trace.value(other)
+        z = self.x * y.x if z is None else z
+        if y.x is self.x and self.x.numel() > 0:
+            return self.trace.map(z, lambda a, i: a.square(z, self.x, self.given(a, i)))
+        rounded = EXACTLY if _scales_exactly(self.x, y) or _scales_exactly(y.x, self) else ONCE
+        return self.trace.map(
+            z, lambda a, i: a.product(z, self.x, y.x, self.given(a, i), y.given(a, i), rounded)
+        )  # fmt: skip
+
+    def over(self, other: Any, z: Tensor | None = None) -> Value:
+        """Return the quotient; by a power of two it is exact, and of one tensor and itself exactly 1."""
+        y = self.trace.value(other)
+        z = self.x / y.x if z is None else z
+        if y.x is self.x:
+            return self.trace.exact(z)
+        if _scales_exactly(self.x, y):
+            return self.times(self.trace.exact(1.0 / y.x), z)
+        return self.trace.map(z, lambda a, i: a.quotient(z, self.x, y.x, self.given(a, i), y.given(a, i)))
+
+    def negated(self) -> Value:
+        """Return -x."""
+        return Value(self.trace, -self.x, self.noise)
+
+    def function(self, name: str, z: Tensor | None = None) -> Value:
+        """Return a function of functions.py."""
+        compute, function = FUNCTIONS[name]
+        return self.by(function, compute(self.x) if z is None else z)
+
+    def by(self, function: Function, z: Tensor) -> Value:
+        """Return z, a function of the values."""
+        return self.trace.map(z, lambda a, i: a.function(z, self.x, self.given(a, i), function))
+
+    def square(self, z: Tensor | None = None) -> Value:
+        """Return the square."""
+        return self.times(self, z)
+
+    def sum(self, axes: Sequence[int] | int | None = None, keep: bool = False, z: Tensor | None = None) -> Value:
+        """Return the sum over axes, all of them for None or none."""
+        if axes is None or (not isinstance(axes, int) and len(axes) == 0):
+            listed = list(range(self.x.dim()))
+        else:
+            listed = [axes] if isinstance(axes, int) else list(axes)
+        z = _sum(self.x, listed, keep) if z is None else z
+        return self.trace.map(z, lambda a, i: a.total(self.x, self.given(a, i), listed, keep, z))
+
+    def mean(self, axes: Sequence[int] | int | None = None, keep: bool = False) -> Value:
+        """Return the mean over axes, all of them for None."""
+        total = self.sum(axes, keep)
+        return total.over(float(self.x.numel() // max(1, total.x.numel())))
+
+    def linear(self, f: Linear, terms: int, z: Tensor | None = None) -> Value:
+        """Return f of the values: sums of so many of them."""
+        z = f(self.x) if z is None else z
+        return self.trace.map(z, lambda a, i: a.linear(f, self.x, self.given(a, i), terms, z))
+
+    def bilinear(
+        self, other: Value, f: Bilinear, terms: int, z: Tensor | None = None, matrix: bool = False
+    ) -> Value:  # fmt: skip
+        """Return f of both: sums of so many products of their elements."""
+        z = f(self.x, other.x) if z is None else z
+        return self.trace.map(
+            z,
+            lambda a, i: a.bilinear(f, self.x, other.x, self.given(a, i), other.given(a, i), terms, z, matrix),
+        )
+
+    def matmul(self, other: Value, z: Tensor | None = None) -> Value:
+        """Return the product of matrices, or of stacks of them."""
+        return self.bilinear(other, torch.matmul, self.x.shape[-1], z, matrix=True)
+
+    def either(self, jump: Tensor, undecided: Tensor) -> Value:
+        """Return it with a jump where a branch of the run is not decided within the bounds."""
+        self.trace.undecided += int(undecided.sum())
+        return self.trace.map(self.x, lambda a, i: a.either(self.noise[i], jump, undecided))
+
+    def bound(self) -> Noise:
+        """Return the bound of the safe number; None if that is not kept, or all is exact."""
+        for algebra, noise in zip(self.trace.algebras, self.noise, strict=True):
+            if algebra.label == "safe":
+                return noise
+        return None
+
+    def __add__(self, other: Any) -> Value:
+        return self.plus(other)
+
+    def __radd__(self, other: Any) -> Value:
+        return self.plus(other)
+
+    def __sub__(self, other: Any) -> Value:
+        return self.minus(other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return self.trace.value(other).minus(self)
+
+    def __mul__(self, other: Any) -> Value:
+        return self.times(other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self.times(other)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self.over(other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self.trace.value(other).over(self)
+
+    def __neg__(self) -> Value:
+        return self.negated()
+
+
+def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    return torch.sum(x, axes, keepdim=keep) if axes else x
+
+
+def _scales_exactly(x: Tensor, by: Value) -> bool:
+    """Whether it is one number, 0 or plus or minus a power of two, and scales x without underflow."""
+    if by.x.numel() != 1 or any(noise is not None for noise in by.noise):
+        return False
+    number = abs(float(by.x))
+    if number == 0.0:
+        return True
+    if math.frexp(number)[0] != 0.5:
+        return False
+    if number >= 1.0:
+        return True
+    small = x.abs()
+    least = torch.finfo(x.dtype).tiny / number
+    return not bool(((small < least) & (small > 0)).any())
+
+
+__all__ = ["EXACTLY", "ONCE", "Rounded", "Trace", "Value"]
