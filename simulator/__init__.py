@@ -8,6 +8,10 @@
     record = simulator.evaluate(model, hw, x, labels)
 
     simulator.explore.sweep("npu", {"array.rows": [8, 16]}, out="sweep")
+    with simulator.track(model) as bits:
+        model(x).sum().backward()
+    bits.of(model.weight.grad).safe
+
     simulator.bounds.certify(model, x, mac="fma(fp16)").certified
 
 torch is imported only when a network is.
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from .hardware import load_hardware
     from .network import emulate, evaluate
     from .network.static_plan import static_plan
+    from .tracking import track
 
 # Public names that few runs need, or behind heavier imports: pydantic for machines, torch for networks.
 _LAZY = {
@@ -60,16 +65,17 @@ _LAZY = {
     "emulate": "simulator.network",
     "evaluate": "simulator.network",
     "static_plan": "simulator.network.static_plan",
+    "track": "simulator.tracking",
 }
 
 __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputError", "Interleave", "Kahan", "Late",
            "MacSpec", "Neumaier", "Reverse", "Seq", "Tree", "convolution", "dot", "emulate", "estimate", "evaluate",
            "explain", "ladder", "load_hardware", "mac", "matmul", "names_of", "presets", "static_plan",
-           "two_pass"]  # fmt: skip
+           "track", "two_pass"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("bounds", "explore"):  # rooms of their own, which few runs need
+    if name in ("bounds", "explore", "tracking"):  # rooms of their own, which few runs need
         return importlib.import_module(f"simulator.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'simulator' has no attribute {name!r}")

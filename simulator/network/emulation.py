@@ -122,7 +122,7 @@ class Emulation:
         )  # fmt: skip
 
     def watch(self, before: Before, after: Callable[[Ran], None], begin: Begin) -> None:
-        """Have every operation seen before and after it runs, and every forward pass as it begins, as the tap has it."""
+        """Have every operation seen before and after it runs, and forward passes as they begin, as the tap has it."""
         self._tap.before, self._after, self._beginning = before, after, begin
 
     def __enter__(self) -> Emulation:

@@ -77,6 +77,10 @@ class Algebra(ABC):
         """Return the noise of z, which is x + y rounded once."""
 
     @abstractmethod
+    def multiple_added(self, z: Tensor, y: Tensor, factor: float, off: float, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return the noise of z = x + factor y, the factor being off by `off` from that of the program."""
+
+    @abstractmethod
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
         """Return the noise of z = x y, the operands being independent."""
 
@@ -91,6 +95,16 @@ class Algebra(ABC):
     @abstractmethod
     def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
         """Return the noise of z = f(x)."""
+
+    @abstractmethod
+    def kept(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return the noise of max(x, 0)."""
+
+    @abstractmethod
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
+        """Return the noise of a gradient g that is let through where x > 0, and where that is not decided, as numbers
+        that are not 0; None: everywhere.
+        """
 
     @abstractmethod
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
@@ -117,9 +131,9 @@ class Algebra(ABC):
         """
 
     @abstractmethod
-    def either(self, noise: Noise, jump: Tensor, undecided: Tensor) -> Noise:
-        """Return the noise of a result that would be off by `jump` more had a branch that is not decided gone the other
-        way.
+    def either(self, noise: Noise, jump: Tensor) -> Noise:
+        """Return the noise of a result that would be off by `jump` more had a branch gone the other way; 0 where the
+        branch is decided.
         """
 
     @abstractmethod

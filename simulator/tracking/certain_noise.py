@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded, plain_sum
+from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded
 from .labels import CERTAIN_NOISE, binade
 
 _BLOCK = 1 << 22  # elements of a part of a product of matrices, in which maxima are taken
@@ -48,6 +48,11 @@ class CertainNoise(Algebra):
         """Return the larger one."""
         return self.combined(z, [(1.0, noise_x), (1.0, noise_y)], Rounded())
 
+    def multiple_added(self, z: Tensor, y: Tensor, factor: float, off: float, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return the larger one."""
+        by = 2.0 ** math.floor(math.log2(abs(factor))) if factor else 0.0
+        return self.combined(z, [(1.0, noise_x), (by, noise_y)], Rounded())
+
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
         """Return 2**(e(x) + e(y) - min(p, q))."""
         return self.combined(z, [(binade(y), noise_x), (binade(x), noise_y)], rounded)
@@ -72,6 +77,15 @@ class CertainNoise(Algebra):
         relative = (x != 0) & (z != 0)
         found = torch.where(relative, binade(z) / binade(x) * condition * noise, slope * noise)
         return torch.maximum(found, self._least(z))
+
+    def kept(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return that of x where it is positive."""
+        found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
+        return found
+
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
+        """Return that of the gradient where the gate is open."""
+        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), None
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return the root of the sum of squares: f has no form that takes maxima."""
@@ -102,7 +116,7 @@ class CertainNoise(Algebra):
         """Return the larger one."""
         return self.combined(z, [(1.0, product), (1.0, noise)], Rounded())
 
-    def either(self, noise: Noise, jump: Tensor, undecided: Tensor) -> Noise:
+    def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise as it is."""
         return noise
 

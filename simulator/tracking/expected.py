@@ -74,6 +74,12 @@ class Expected(Algebra):
                 variance = variance + noise.double().square()
         return _root(variance, z)
 
+    def multiple_added(self, z: Tensor, y: Tensor, factor: float, off: float, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return that of the sum and of the product, each rounded once."""
+        size = abs(factor)
+        terms: list[tuple[Tensor | float, Noise]] = [(1.0, noise_x), (size, noise_y), (off + size * _rho(z.dtype), y)]
+        return self.combined(z, terms, Rounded(1.0, 1.0))
+
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
         """Return y^2 V_x + x^2 V_y + V_x V_y."""
         variance = self.own(z, rounded)
@@ -103,6 +109,15 @@ class Expected(Algebra):
     def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
         """Return f'(x)^2 V."""
         return self.combined(z, [(function.slope(x, z).double(), noise)], function.rounded)
+
+    def kept(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return that of x where it is positive."""
+        found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
+        return found
+
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
+        """Return that of the gradient where the gate is open."""
+        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), None
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return that of sums of so many terms; f is applied to variances, so its coefficients count as 0 or 1."""
@@ -146,7 +161,7 @@ class Expected(Algebra):
         """Return that of one more rounding, of the result, and of the bias."""
         return self.combined(z, [(1.0, product), (1.0, noise)], Rounded(1.0, 1.0))
 
-    def either(self, noise: Noise, jump: Tensor, undecided: Tensor) -> Noise:
+    def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise as it is: the branch that was taken is expected."""
         return noise
 

@@ -164,21 +164,22 @@ class Interpreter:
         return found
 
     def _computed(
-        self, func: Any, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Tensor | None], path: str,
-        own: bool,
+        self, func: Any, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Tensor | None],
+        path: str, own: bool,
     ) -> list[tuple[Tensor, tuple[Noise, ...]]]:  # fmt: skip
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
         given = _without_out(kwargs)
         dtype = torch.float32
-        for x in (*real, *(leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor))):
-            if x.dtype == torch.float64:
-                dtype = torch.float64
+        given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
+        if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
+            dtype = torch.float64
         plain = own and all(x.dtype == dtype for x in real)
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
-        wrapped_args, wrapped = mapped(args, lambda x: self._wrapped(x, trace)), mapped(
-            given, lambda x: self._wrapped(x, trace)
+        wrapped_args, wrapped = (
+            mapped(args, lambda x: self._wrapped(x, trace)),
+            mapped(given, lambda x: self._wrapped(x, trace)),
         )
         inputs = leaves((wrapped_args, wrapped))
         made = self._made(func, known, wrapped_args, wrapped, inputs, results, plain, trace)
@@ -193,8 +194,8 @@ class Interpreter:
         return found
 
     def _made(
-        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None], plain: bool,
-        trace: Trace,
+        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
+        plain: bool, trace: Trace,
     ) -> list[Any] | None:  # fmt: skip
         """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
         if known.name in MOVES and not any(isinstance(x, Choice) for x in inputs):
@@ -214,8 +215,8 @@ class Interpreter:
         return _of_results(made, results)
 
     def _shadow(
-        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None], path: str,
-        trace: Trace,
+        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
+        path: str, trace: Trace,
     ) -> list[Any]:  # fmt: skip
         """Return the noise of results of which no rule says anything."""
         noisy = any(isinstance(x, Choice) for x in inputs) or any(
@@ -285,9 +286,7 @@ class Interpreter:
             undecided = next((n for n in noise if n is not None), None)
             return (x if old is None else old) if undecided is None else Choice(x if old is None else old, undecided)
         values = x if old is None else old
-        return Value(
-            trace, values.to(trace.dtype), tuple(None if n is None else n.to(trace.dtype) for n in noise)
-        )
+        return Value(trace, values.to(trace.dtype), tuple(None if n is None else n.to(trace.dtype) for n in noise))
 
     def _noise(self, x: Tensor) -> tuple[Noise, ...]:
         if x.layout is not torch.strided or x.device.type == "meta":

@@ -66,7 +66,7 @@ def certain_noise_bits(x: Tensor, noise: Tensor | None, most: int) -> Tensor:
 
 def binade(x: Tensor) -> Tensor:
     """Return 2**floor(log2|x|); 0 of 0, infinity and NaN as they are."""
-    significand, exponent = torch.frexp(x)
+    exponent = torch.frexp(x).exponent
     found = torch.ldexp(torch.ones_like(x), exponent - 1)
     return torch.where((x == 0) | ~torch.isfinite(x), x.abs(), found)
 

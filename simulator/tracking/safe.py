@@ -53,8 +53,7 @@ class Safe(Algebra):
         """Return (S1): units u |z|, and the smallest normal where a result that is not 0 or exact may be flushed."""
         if not rounded.units:
             return None
-        small = torch.finfo(z.dtype).tiny
-        return torch.add(small, z.abs(), alpha=rounded.units * _unit(z.dtype) * (1.0 + 2.0**-20))
+        return z.abs().mul_(rounded.units * _unit(z.dtype) * (1.0 + 2.0**-20)).add_(_tiny(z))
 
     def combined(self, z: Tensor, terms: list[tuple[Tensor | float, Noise]], rounded: Rounded) -> Noise:
         """Return the sum of all, (S3)."""
@@ -77,56 +76,75 @@ class Safe(Algebra):
 
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
         """Return (S5): |x| D_y + |y| D_x + D_x D_y; a factor 0 gives exactly 0."""
-        own = self.own(z, rounded)
-        if own is not None:
-            own = own.mul_((x != 0) & (y != 0))
-        for of, other, noise in ((y, noise_y, noise_x), (x, None, noise_y)):
-            if noise is None:
-                continue
-            part = of.abs()
-            if other is not None:
-                part = part + other
-            part = part * noise
-            # A product that vanishes though its factors do not.
-            part = part + torch.finfo(part.dtype).tiny * ((noise != 0) & ((of != 0) if other is None else True))
-            own = part if own is None else own + part
-        return None if own is None else grown(own)
+        found = self.own(z, rounded)
+        if found is not None:
+            found = found * _one_unless_zero(x) * _one_unless_zero(y)
+        if noise_x is not None:
+            over = y.abs() if noise_y is None else y.abs() + noise_y
+            found = _sum(found, over * noise_x + _vanished(over, noise_x))
+        if noise_y is not None:
+            over = x.abs()
+            found = _sum(found, over * noise_y + _vanished(over, noise_y))
+        return None if found is None else grown(found)
 
     def quotient(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
         """Return (S6): (D_x + |z| D_y) / (|y| - D_y) where that is positive."""
         found = self.own(z, Rounded(1.0, 1.0))
         assert found is not None
-        found = found.mul_(x != 0)
-        small = float(torch.finfo(z.dtype).tiny)
+        found = found * _one_unless_zero(x)
         over = y.abs()
         if noise_y is not None:
-            over = over * (1.0 - 4.0 * _unit(z.dtype)) - noise_y
-            over = torch.where(over > 0, over, 0.0)
-            found = found + (z.abs() + small) * noise_y / over
+            over = (over * (1.0 - 4.0 * _unit(z.dtype)) - noise_y).clamp_(min=0.0)  # where it is 0 all is infinite
+            found = found + ((z.abs() + _tiny(z)) * noise_y / over + _vanished(noise_y))
         if noise_x is not None:
-            found = found + noise_x / over + small * (noise_x != 0)
+            found = found + (noise_x / over + _vanished(noise_x))
         return grown(found)
 
     def square(self, z: Tensor, x: Tensor, noise: Noise) -> Noise:
         """Return (S5) for equal factors: (2 |x| + D) D."""
-        own = self.own(z, Rounded(1.0, 1.0))
-        assert own is not None
-        own = own.mul_(x != 0)
+        found = self.own(z, Rounded(1.0, 1.0))
+        assert found is not None
+        found = found * _one_unless_zero(x)
         if noise is not None:
-            own = own + ((2.0 * x.abs() + noise) * noise + torch.finfo(z.dtype).tiny * (noise != 0))
-        return grown(own)
+            found = found + ((2.0 * x.abs() + noise) * noise + _vanished(noise))
+        return grown(found)
+
+    def multiple_added(self, z: Tensor, y: Tensor, factor: float, off: float, noise_x: Noise, noise_y: Noise) -> Noise:
+        """Return (S3) with a product by a number that is itself off, and two roundings."""
+        unit = _unit(z.dtype)
+        size = y.abs()
+        found = size * (abs(factor) * unit * (1.0 + 2.0**-20) + off)
+        found.add_(z.abs(), alpha=unit * (1.0 + 2.0**-20))
+        found.add_(size.sign_(), alpha=_tiny(z))
+        if noise_x is not None:
+            found = _sum(found, noise_x)
+        if noise_y is not None:
+            found = torch.add(found, noise_y + _vanished(noise_y), alpha=(abs(factor) + off) * (1.0 + 2.0**-20))
+        return grown(found)
 
     def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
         """Return (S7): how far the function moves over the interval, and the error of the library."""
-        own = self.own(z, function.rounded)
+        found = self.own(z, function.rounded)
         if function.beside is not None:
-            off = function.beside(x, z) * (_unit(z.dtype) * (1.0 + 2.0**-18))
-            own = off if own is None else own + off
-        if noise is None:
-            return own
-        moved = function.reach(x, z, noise) * (1.0 + 2.0**-18)
-        moved = torch.where(noise == 0, 0.0, moved + torch.finfo(z.dtype).tiny)
-        return grown(moved if own is None else own + moved)
+            found = _sum(found, function.beside(x, z) * (_unit(z.dtype) * (1.0 + 2.0**-18)))
+        if noise is not None:
+            found = _sum(found, function.reach(x, z, noise) * (1.0 + 2.0**-18) + _vanished(noise))
+        return None if found is None else grown(found)
+
+    def kept(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return the noise of max(x, 0): that of x, and none where x is surely negative."""
+        found: Tensor = torch.ops.aten.threshold_backward(noise, x + noise, 0)
+        return found
+
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
+        """Return (S10): where x > 0 is not decided, the gradient may be let through or not."""
+        if noise_x is None:
+            return (None if noise_g is None else _gate(noise_g, x)), None
+        reaches = x + noise_x
+        jump = _gate(_gate(g.abs(), reaches), noise_x - x, -_tiny(x))
+        if noise_g is None:
+            return jump, jump
+        return grown(_gate(noise_g.expand(g.shape), reaches) + jump), jump
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return (S8): f(D) and the roundings of sums of so many terms in any order."""
@@ -150,6 +168,7 @@ class Safe(Algebra):
         if noise_x is None and noise_y is None:
             found = f(x, y).mul_(factor)
         elif noise_y is None:
+            assert noise_x is not None
             found = f(torch.add(noise_x, x, alpha=factor), y)
         elif noise_x is None:
             found = f(x, torch.add(noise_y, y, alpha=factor))
@@ -164,10 +183,9 @@ class Safe(Algebra):
         own = bias.abs() * (gamma(terms + 1, _unit(bias.dtype)) * (1.0 + 2.0**-20))
         return product.add_(grown(own if noise is None else own + noise))
 
-    def either(self, noise: Noise, jump: Tensor, undecided: Tensor) -> Noise:
-        """Return the noise with the jump added where the branch is not decided."""
-        jump = grown(torch.where(undecided, jump, 0.0))
-        return jump if noise is None else grown(noise + jump)
+    def either(self, noise: Noise, jump: Tensor) -> Noise:
+        """Return the sum."""
+        return grown(jump + 0.0 if noise is None else noise + jump)
 
     def departed(self, noise: Noise, distance: Tensor) -> Noise:
         """Return the sum."""
@@ -177,6 +195,32 @@ class Safe(Algebra):
     def unknown(self, z: Tensor) -> Noise:
         """Return infinity: no bound."""
         return torch.full_like(z, math.inf)
+
+
+def _tiny(x: Tensor) -> float:
+    return float(torch.finfo(x.dtype).tiny)
+
+
+def _one_unless_zero(x: Tensor) -> Tensor:
+    return x.sign().abs_()
+
+
+def _vanished(*factors: Tensor) -> Tensor:
+    """Return what a product of non-negative factors may have lost to underflow: nothing where one is 0."""
+    found = factors[0].sign()
+    for factor in factors[1:]:
+        found = found * factor.sign()
+    return found * _tiny(factors[0])
+
+
+def _gate(noise: Tensor, x: Tensor, threshold: float = 0.0) -> Tensor:
+    """Return noise where x is above the threshold, or NaN, else 0."""
+    found: Tensor = torch.ops.aten.threshold_backward(noise, x, threshold)
+    return found
+
+
+def _sum(found: Noise, part: Tensor) -> Tensor:
+    return part if found is None else found + part
 
 
 def _is_one_of(found: Tensor, terms: list[tuple[Tensor | float, Noise]]) -> bool:

@@ -90,6 +90,7 @@ class Tracker:
                 "track: torch multiplies float32 matrices in a narrower format, of which there is no rule; expected "
                 "full precision; call torch.set_float32_matmul_precision('highest')"
             )
+        _keep_freed_memory()
         with ExitStack() as entered:
             itself = weakref.ref(self)
             for name, parameter in self.model.named_parameters():
@@ -190,8 +191,10 @@ class Tracker:
                     self._before = (name, args[0], sampled(args[0].detach()).clone())
 
     def _later(self, ran: Ran) -> None:
-        own = self.bounded and not ran.executed and (
-            self.emulation is None or not ran.path or self.emulation.rules.vector(ran.path) == FLOAT32
+        own = (
+            self.bounded
+            and not ran.executed
+            and (self.emulation is None or not ran.path or self.emulation.rules.vector(ran.path) == FLOAT32)
         )
         with _apart():
             known = len(self._interpreter.shadowed)
@@ -222,6 +225,13 @@ class Tracker:
             with _apart():
                 noise = self._interpreter.table.get(gradient)
                 self.statistics.take(OF_PARAMETER, name, gradient.detach(), noise)
+
+
+def _keep_freed_memory() -> None:
+    """Have the allocator of glibc keep what is freed: noise is allocated and freed at every operation, and pages that
+    go back to the system each time cost more than the arithmetic. It learns from the largest block that it sees freed.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 class _Arrived:

@@ -48,6 +48,7 @@ ROOMS = {
             "simulator.hardware",
             "simulator.report",
             "simulator.studies",
+            "simulator.tracking",
             *TOP,
         ),
         ("rich",),
@@ -63,6 +64,9 @@ ROOMS = {
             *TOP,
         ),
         ("numpy", "pandas", "dask", "distributed"),
+    ),
+    "simulator.tracking": Room(
+        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
     ),
     "simulator.bounds": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
@@ -160,7 +164,8 @@ def test_every_part_of_the_simulator_has_a_room_of_its_own():
 def test_frameworks_are_imported_in_rooms_of_networks_only(library):
     """And, of torch, in the provider that only its own formats load; test_qtorch.py shows that nothing else does."""
     where = {name for name, path in ALL for _, imported in imports(name, path) if imported.split(".")[0] == library}
-    assert {room_of(name) for name in where} <= {"simulator.network", "simulator.bounds", "simulator.run", PROVIDER}
+    rooms = {"simulator.network", "simulator.bounds", "simulator.tracking", "simulator.run", PROVIDER}
+    assert {room_of(name) for name in where} <= rooms
 
 
 def test_hardware_and_cost_never_reach_networks():

@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..algebra import EXACTLY, Function, Rounded
+from ..algebra import EXACTLY, Algebra, Function, Rounded
 from ..functions import (
-    FUNCTIONS, gelu_slope, power, second_of_gelu, second_of_silu, silu_slope, slope_of,
+    gelu_slope,
+    power,
+    second_of_gelu,
+    second_of_silu,
+    silu_slope,
+    slope_of,
 )  # fmt: skip
 from ..values import Trace, Value
 from .registry import Choice, rule
@@ -29,11 +34,12 @@ def add(t: Trace, x: Any, y: Any, alpha: float = 1, z: Tensor | None = None) -> 
     x, y = t.value(_as_it_is(t, x)), t.value(_as_it_is(t, y))
     if alpha == 1:
         return x.plus(y, z)
-    part = y.times(alpha)
     if z is None:
-        return x.plus(part)
-    twice = Rounded(1.0, 1.0)
-    return t.map(z, lambda a, i: a.combined(z, [(1.0, x.given(a, i)), (1.0, part.given(a, i))], twice))
+        return x.plus(y.times(alpha))
+    factor = t.value(alpha)
+    held = float(factor.x)
+    off = abs(float(alpha) - held)
+    return t.map(z, lambda a, i: a.multiple_added(z, y.x, held, off, x.given(a, i), y.given(a, i)))
 
 
 @rule("sub", direct=True, keeps=lambda x, y, alpha=1: alpha == 1, chooses=True)
@@ -152,7 +158,9 @@ def softplus(t: Trace, x: Value, beta: float = 1.0, threshold: float = 20.0) -> 
     found = _where(far, x, found)
     bound = x.bound()
     near = (x.x * beta - threshold).abs() <= (0.0 if bound is None else bound * abs(beta) * 1.01)
-    return found.either(torch.full_like(found.x, math.exp(-threshold) / abs(beta) * 1.01), near) if near.any() else found
+    return (
+        found.either(torch.full_like(found.x, math.exp(-threshold) / abs(beta) * 1.01), near) if near.any() else found
+    )
 
 
 def _where(condition: Tensor, x: Value, y: Value) -> Value:
@@ -220,13 +228,10 @@ def pow_(t: Trace, x: Any, exponent: Any, z: Tensor | None = None) -> Value:
 def relu(t: Trace, x: Value, z: Tensor | None = None) -> Value:
     """max(x, 0): moves no more than x, and not at all where x is surely negative."""
     z = torch.relu(x.x) if z is None else z
-    zero = torch.zeros((), dtype=z.dtype)
 
-    def noise(a: Any, i: int) -> Tensor | None:
+    def noise(a: Algebra, i: int) -> Tensor | None:
         n = x.given(a, i)
-        if n is None:
-            return None
-        return torch.where(x.x > (-n if a.label == "safe" else zero), n, zero)
+        return None if n is None else a.kept(x.x, n.expand(x.shape))
 
     return t.map(z, noise)
 
@@ -354,34 +359,31 @@ def log_sigmoid(t: Trace, x: Value) -> tuple[Value, None]:
 # On the way back: g times a slope, which has noise of its own.
 
 
-def _gated(g: Value, open_: Tensor, undecided: Tensor | None) -> Value:
-    """Return g where a gate is open; where that is not decided it might be shut, or open."""
+def _gated(g: Value, x: Value, z: Tensor) -> Value:
+    """Return z, the gradient g where x > 0; where that is not decided it might be let through, or not."""
     t = g.trace
-    z = torch.where(open_, g.x, 0.0)
-    zero = torch.zeros((), dtype=z.dtype)
-    found = t.map(z, lambda a, i: None if g.noise[i] is None else torch.where(open_, g.given(a, i), zero))
-    if undecided is None:
-        return found
-    bound = g.bound()
-    return found.either(g.x.abs() if bound is None else g.x.abs() + bound, undecided)
+    noise = []
+    for i, a in enumerate(t.algebras):
+        found, undecided = a.gated(g.x, g.given(a, i), x.x, x.given(a, i))
+        noise.append(found)
+        if undecided is not None:
+            t.count(undecided)
+    return Value(t, z, tuple(noise))
 
 
-@rule("threshold_backward")
-def threshold_backward(t: Trace, g: Value, x: Value, threshold: float) -> Value:
+@rule("threshold_backward", direct=True)
+def threshold_backward(t: Trace, g: Value, x: Value, threshold: float, z: Tensor | None = None) -> Value:
     """g where x, or the ReLU of x, is above the threshold."""
-    bound = x.bound()
-    undecided = None if bound is None else ((x.x - threshold).abs() <= bound) & (bound > 0)
-    return _gated(g, x.x > threshold, undecided)
+    over = x if threshold == 0 else x - threshold
+    return _gated(g, over, torch.ops.aten.threshold_backward(g.x, over.x, 0) if z is None else z)
 
 
 @rule("hardtanh_backward")
 def hardtanh_backward(t: Trace, g: Value, x: Value, min_val: float, max_val: float) -> Value:
     """g where x is strictly within bounds."""
-    bound = x.bound()
-    undecided = None
-    if bound is not None:
-        undecided = (((x.x - min_val).abs() <= bound) | ((x.x - max_val).abs() <= bound)) & (bound > 0)
-    return _gated(g, (x.x > min_val) & (x.x < max_val), undecided)
+    for over in (x - min_val, max_val - x):
+        g = _gated(g, over, torch.ops.aten.threshold_backward(g.x, over.x, 0))
+    return g
 
 
 @rule("leaky_relu_backward")
@@ -556,6 +558,3 @@ def logical(t: Trace, x: Any, y: Any) -> Choice | None:
     found = parts[0] if len(parts) == 1 else torch.maximum(*parts)
     shape = torch.broadcast_shapes(*(p.x.shape if isinstance(p, Choice) else p.shape for p in (x, y)))
     return Choice(torch.zeros(shape, dtype=torch.bool), found.expand(shape))
-
-
-__all__ = ["FUNCTIONS"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -80,8 +79,6 @@ def _sign(x: Value) -> Value:
     return x.trace.exact(z).either(torch.full_like(z, 2.0), x.x.abs() <= bound)
 
 
-
-
 @rule("binary_cross_entropy")
 def binary_cross_entropy(t: Trace, x: Value, y: Value, weight: Value | None = None, reduction: int = _MEAN) -> Value:
     """-(y log x + (1 - y) log(1 - x)), logarithms at least -100."""
@@ -100,12 +97,7 @@ def binary_cross_entropy_backward(
     return found if weight is None else found * weight
 
 
-
-
 @rule("native_dropout_backward")
 def dropout_backward(t: Trace, g: Value, mask: Tensor, scale: float) -> Value:
     """g times the mask, scaled."""
     return g * t.exact(mask.to(t.dtype)) * scale
-
-
-__all__ = ["Tensor", "math"]

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..labels import working
 from ..values import Trace, Value
 from .registry import Choice, functional, rule
 
@@ -20,15 +19,15 @@ MOVES = frozenset({
     "replication_pad2d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d",
     "im2col", "diag_embed", "index_copy", "unfold_copy", "split_with_sizes_copy", "lift_fresh", "lift_fresh_copy",
     "_reshape_copy", "reshape", "_unsafe_view", "_reshape_alias", "unsafe_chunk", "unsafe_split", "resolve_conj",
-    "view_copy", "expand_copy", "permute_copy", "t_copy", "squeeze_copy", "unsqueeze_copy", "select_copy", "detach_copy",
-    "slice_copy", "alias_copy", "masked_scatter",
+    "view_copy", "expand_copy", "permute_copy", "t_copy", "squeeze_copy", "unsqueeze_copy", "select_copy",
+    "detach_copy", "slice_copy", "alias_copy", "masked_scatter",
 })  # fmt: skip
 
 # What makes values of nothing: exact.
 MAKES = frozenset({
-    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros", "ones",
-    "ones_like", "new_ones", "full", "full_like", "new_full", "arange", "linspace", "eye", "scalar_tensor", "rand",
-    "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "normal", "uniform", "bernoulli",
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros",
+    "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "arange", "linspace", "eye", "scalar_tensor",
+    "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "normal", "uniform", "bernoulli",
     "exponential", "random", "zero", "fill", "multinomial", "tril_indices", "triu_indices", "one_hot",
     "_efficientzerotensor", "log_normal", "geometric", "cauchy",
 })  # fmt: skip
@@ -112,6 +111,3 @@ def scatter(t: Trace, x: Value, dim: int, index: Tensor, source: Any) -> Value:
         return one.scatter(dim, index, torch.zeros_like(part.x) if other is None else other.expand(part.shape))
 
     return t.map(z, noise)
-
-
-__all__ = ["MAKES", "MOVES", "moved", "working"]

@@ -88,7 +88,12 @@ def _channels(x: Value) -> Callable[[Tensor], Tensor]:
     return lambda part: part.reshape(shape)
 
 
-@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit_functional")
+@rule(
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit_functional",
+)
 def batch_norm(t: Trace, x: Value, weight: Value | None, bias: Value | None, *rest: Any) -> Any:
     """Batch normalisation; its mean and 1 / deviation in training; running statistics are followed, see `running`."""
     *given, eps = rest

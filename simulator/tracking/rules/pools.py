@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..values import Trace, Value
-from .registry import Choice, rule
+from .registry import rule
 
 aten = torch.ops.aten
 
@@ -28,17 +30,17 @@ def max_pool(
         if n is None:
             return None
         if a.label == "safe":
-            found: Tensor = aten.max_pool2d_with_indices(n.expand(x.shape), *settings)[0]
-            return found
+            return _largest(n.expand(x.shape), settings, out.shape)
         return n.expand(x.shape).flatten(-2).gather(-1, indices.flatten(-2)).view(out.shape)
 
     return t.map(out, noise), None
 
 
-@rule("max_pool2d_with_indices_backward")
+@rule("max_pool2d_with_indices_backward", direct=True)
 def max_pool_backward(
-    t: Trace, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, indices: Tensor
-) -> Value:
+    t: Trace, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, indices: Tensor,
+    z: Tensor | None = None,
+) -> Value:  # fmt: skip
     """The gradient at the largest of each window; where another may be it, at any of them."""
     settings = (kernel, stride, padding, dilation, ceil)
 
@@ -49,25 +51,63 @@ def max_pool_backward(
     windows = math.prod(kernel) if len(kernel) > 1 else kernel[0] ** 2
     steps = list(stride) or list(kernel)
     overlap = any(s < k for s, k in zip(_pair(steps), _pair(kernel), strict=True))
-    found = g.linear(back, windows) if overlap else g.moved(back)
+    found = g.linear(back, windows, z) if overlap else g.moved(back)
+    if z is not None:
+        found = Value(t, z, found.noise)
     bound = x.bound()
     if bound is None:
         return found
-    bound = bound.expand(x.shape)
-    flat = indices.flatten(-2)
-    low = (x.x - bound).flatten(-2).gather(-1, flat).view(g.shape)
-    rest = (x.x + bound).flatten(-2).scatter(-1, flat, -math.inf).view(x.shape)
-    runner_up: Tensor = aten.max_pool2d_with_indices(rest, *settings)[0]
-    noisy = aten.max_pool2d_with_indices(bound, *settings)[0] != 0  # or else equal values are equal in real numbers
-    # Both sides are rounded once.
-    slack = (runner_up.abs() + low.abs()) * (2.0 * torch.finfo(low.dtype).eps)
-    undecided = ~(runner_up + slack < low) & (runner_up > -math.inf) & noisy
-    if not undecided.any():
-        return found
+    # The noisiest of a window stands for both: what may be the largest is within twice its bound.
+    largest = _largest(bound.expand(x.shape), settings, g.shape)
+    first, second = _two_largest(x.x, settings, g.shape)
+    apart = first - second
+    reach = largest * (2.0 + 2.0**-18) - apart
     own = g.bound()
-    jump = torch.where(undecided, g.x.abs() if own is None else g.x.abs() + own, 0.0)
-    everywhere = _spread(jump, x.shape, settings)
-    return found.either(everywhere, everywhere != 0)
+    jump = g.x.abs() if own is None else g.x.abs() + own
+    # Where nothing is off, equal values are equal in real numbers.
+    jump = _open(_open(jump, reach, -torch.finfo(reach.dtype).tiny), largest)
+    return found.either(_spread(jump, x.shape, settings)) if float(jump.sum()) else found
+
+
+def _open(jump: Tensor, x: Tensor, threshold: float = 0.0) -> Tensor:
+    """Return it where x is above the threshold, or NaN."""
+    found: Tensor = aten.threshold_backward(jump, x, threshold)
+    return found
+
+
+def _largest(x: Tensor, settings: Any, shape: torch.Size) -> Tensor:
+    """Return the largest of each window."""
+    return functools.reduce(torch.maximum, _positions(x, settings, shape))
+
+
+def _two_largest(x: Tensor, settings: Any, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Return the largest and the second largest of each window, minus infinity where there is none."""
+    first = second = None
+    for part in _positions(x, settings, shape):
+        if first is None:
+            first, second = part.clone(), torch.full_like(part, -math.inf)
+        else:
+            assert second is not None
+            second = torch.maximum(second, torch.minimum(first, part))
+            first = torch.maximum(first, part)
+    assert first is not None and second is not None
+    return first, second
+
+
+def _positions(x: Tensor, settings: Any, shape: torch.Size) -> Iterator[Tensor]:
+    """Yield for each place in a window what all windows have there, minus infinity outside of x."""
+    kernel, stride, padding, dilation, _ = settings
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = (
+        _pair(s if isinstance(s, tuple | list) else [s]) for s in (kernel, stride or kernel, padding, dilation)
+    )
+    rows, columns = shape[-2:]
+    high, wide = (rows - 1) * sh + (kh - 1) * dh + 1, (columns - 1) * sw + (kw - 1) * dw + 1
+    below, right = max(0, high - x.shape[-2] - ph), max(0, wide - x.shape[-1] - pw)
+    if ph or pw or below or right:
+        x = torch.constant_pad_nd(x, [pw, right, ph, below], -math.inf)
+    for i in range(kh):
+        for j in range(kw):
+            yield x[..., i * dh : i * dh + (rows - 1) * sh + 1 : sh, j * dw : j * dw + (columns - 1) * sw + 1 : sw]
 
 
 def _pair(sizes: Any) -> tuple[int, int]:
@@ -86,9 +126,8 @@ def _spread(windows: Tensor, shape: torch.Size, settings: Any) -> Tensor:
                              max(w + 2 * pw, (columns - 1) * sw + (kw - 1) * dw + 1))  # fmt: skip
     for i in range(kh):
         for j in range(kw):
-            full[..., i * dh : i * dh + rows * sh : sh, j * dw : j * dw + columns * sw : sw][
-                ..., :rows, :columns
-            ] += windows
+            place = full[..., i * dh : i * dh + (rows - 1) * sh + 1 : sh, j * dw : j * dw + (columns - 1) * sw + 1 : sw]
+            place += windows
     return full[..., ph : ph + h, pw : pw + w]
 
 
@@ -103,7 +142,14 @@ def avg_pool(
     divisor: Any = None,
 ) -> Value:  # fmt: skip
     """The mean of each window."""
-    settings = (list(kernel), list(stride), padding if isinstance(padding, int) else list(padding), ceil, include, divisor)
+    settings = (
+        list(kernel),
+        list(stride),
+        padding if isinstance(padding, int) else list(padding),
+        ceil,
+        include,
+        divisor,
+    )
     return _average(t, x, lambda part: torch.nn.functional.avg_pool2d(part, *settings), math.prod(_pair(kernel)))
 
 
@@ -137,6 +183,3 @@ def adaptive_avg_pool_backward(t: Trace, g: Value, x: Value) -> Value:
         return found
 
     return _average(t, g, f, math.prod(-(-m // n) + 1 for n, m in zip(x.shape[-2:], g.shape[-2:], strict=True)))
-
-
-__all__ = ["Choice"]

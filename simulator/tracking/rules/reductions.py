@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -35,7 +36,9 @@ def variance(x: Value, axes: Any = None, correction: Any = 1, keep: bool = False
 
 
 @rule("var")
-def var(t: Trace, x: Value, axes: Any = None, *, correction: Any = 1, keepdim: bool = False, unbiased: Any = None) -> Any:
+def var(
+    t: Trace, x: Value, axes: Any = None, *, correction: Any = 1, keepdim: bool = False, unbiased: Any = None
+) -> Any:
     """Variance."""
     return variance(x, axes, correction if unbiased is None else int(unbiased), keepdim)[0]
 
@@ -158,7 +161,7 @@ def prod(t: Trace, x: Value, axis: Any = None, keep: bool = False, dtype: Any = 
     parts = x.moved(lambda n: n.reshape(-1) if axis is None else n.movedim(axis, 0))
     found = parts.moved(lambda n: n[0])
     for i in range(1, parts.shape[0]):
-        found = found * parts.moved(lambda n, i=i: n[i])
+        found = found * parts.moved(operator.itemgetter(i))
     return found.moved(lambda n: n.unsqueeze(axis)) if keep and axis is not None else found
 
 
