@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import (
 
 from simulator.errors import InputError
 
-from .aten_ops import FUNCTIONAL, as_op, write
+from .aten_ops import FUNCTIONAL, as_op, bears_none, write
 from .gradients import CONVOLUTION_BACKWARD, GRADIENTS, Origin, Origins, as_gradients
 from .ops import FORWARD, Op
 from .parts import Parts
@@ -273,6 +273,8 @@ class Tap:
 
     def _list(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> str:
         """Return the name of what multiplies and adds where no Op is looked for, and list it; empty if it does not."""
+        if bears_none(func):
+            return ""
         outer = [mode.tap for mode in _get_current_dispatch_mode_stack() if isinstance(mode, _Dispatcher)]
         if any(tap.path is not None or tap._origins.current() is not None for tap in outer):
             return ""  # it belongs to another model, whose tap it reaches next

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded
 from .labels import CERTAIN_NOISE, binade
 
 _BLOCK = 1 << 22  # elements of a part of a product of matrices, in which maxima are taken
@@ -100,8 +100,9 @@ class CertainNoise(Algebra):
         return torch.maximum(torch.amax(noise.expand(x.shape), axes, keepdim=keep), self._least(z))
 
     def bilinear(
-        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
-    ) -> Noise:
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
+        matrix: bool, both: Both | None,
+    ) -> Noise:  # fmt: skip
         """Return the largest 2**(e(x_k) + e(y_k) - min(p_k, q_k)); of convolutions, the root of the sum of squares."""
         if noise_x is None or noise_y is None:
             return None

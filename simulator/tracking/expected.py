@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded, plain_sum
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum
 from .labels import EXPECTED
 
 # (E1) The deviation of a rounding, in units of u |result|: 1 / sqrt(8 ln 2).
@@ -140,8 +140,9 @@ class Expected(Algebra):
         return (squares * levels + 2.0 * z.double().square() * (terms > 1)) * _rho(z.dtype) ** 2
 
     def bilinear(
-        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
-    ) -> Noise:
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
+        matrix: bool, both: Both | None,
+    ) -> Noise:  # fmt: skip
         """Return (E2) for fused sums in order: y^2 V_x + x^2 V_y + V_x V_y, and rho^2 times the mean of all s_k^2."""
         a, b = _squared(noise_x), _squared(noise_y)
         x, y = x.double().square(), y.double().square()

@@ -6,7 +6,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -253,17 +253,19 @@ def _nothing() -> Any:
     return lambda parameter: None
 
 
-class _apart(ExitStack):
-    """Keeps what tracking does of its own from other modes, from autograd and from inference mode."""
+_NOTHING = nullcontext()
 
-    def __enter__(self) -> _apart:
-        super().__enter__()
-        if _get_current_dispatch_mode_stack():
-            self.enter_context(_disable_current_modes())
-        self.enter_context(torch.no_grad())
-        if torch.is_inference_mode_enabled():
-            self.enter_context(torch.inference_mode(False))
-        return self
+
+def _apart() -> AbstractContextManager[Any]:
+    """Keep what tracking does of its own from other modes, from autograd and from inference mode."""
+    inference, modes = torch.is_inference_mode_enabled(), bool(_get_current_dispatch_mode_stack())
+    if not inference and not modes:
+        return _NOTHING  # within an operation, which is below autograd
+    stack = ExitStack()
+    if modes:
+        stack.enter_context(_disable_current_modes())
+    stack.enter_context(torch.inference_mode(False) if inference else torch.no_grad())
+    return stack
 
 
 def track(

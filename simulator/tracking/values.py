@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Function, Linear, Noise
+from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Both, Function, Linear, Noise
 from .functions import FUNCTIONS
 
 Number = int | float
@@ -153,14 +153,21 @@ class Value:
         return self.trace.map(z, lambda a, i: a.linear(f, self.x, self.given(a, i), terms, z))
 
     def bilinear(
-        self, other: Value, f: Bilinear, terms: int, z: Tensor | None = None, matrix: bool = False
-    ) -> Value:  # fmt: skip
-        """Return f of both: sums of so many products of their elements."""
+        self,
+        other: Value,
+        f: Bilinear,
+        terms: int,
+        z: Tensor | None = None,
+        matrix: bool = False,
+        both: Both | None = None,
+    ) -> Value:
+        """Return f of both: sums of so many products of their elements; `matrix` and `both` as algebra.py has them."""
         z = f(self.x, other.x) if z is None else z
-        return self.trace.map(
-            z,
-            lambda a, i: a.bilinear(f, self.x, other.x, self.given(a, i), other.given(a, i), terms, z, matrix),
-        )
+
+        def noise(a: Algebra, i: int) -> Noise:
+            return a.bilinear(f, self.x, other.x, self.given(a, i), other.given(a, i), terms, z, matrix, both)
+
+        return self.trace.map(z, noise)
 
     def matmul(self, other: Value, z: Tensor | None = None) -> Value:
         """Return the product of matrices, or of stacks of them."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -60,8 +59,7 @@ def max_pool_backward(
     # The noisiest of a window stands for both: what may be the largest is within twice its bound.
     largest = _largest(bound.expand(x.shape), settings, g.shape)
     first, second = _two_largest(x.x, settings, g.shape)
-    apart = first - second
-    reach = largest * (2.0 + 2.0**-18) - apart
+    reach = largest * (2.0 + 2.0**-18) - (first - second)
     own = g.bound()
     jump = g.x.abs() if own is None else g.x.abs() + own
     # Where nothing is off, equal values are equal in real numbers.
@@ -75,43 +73,51 @@ def _open(jump: Tensor, x: Tensor, threshold: float = 0.0) -> Tensor:
     return found
 
 
+def _pair(sizes: Any) -> tuple[int, int]:
+    return (sizes[0], sizes[-1])
+
+
 def _largest(x: Tensor, settings: Any, shape: torch.Size) -> Tensor:
     """Return the largest of each window."""
-    return functools.reduce(torch.maximum, _positions(x, settings, shape))
+    for axis in (-2, -1):  # rows first, whose elements lie side by side
+        x = functools.reduce(torch.maximum, _places(x, settings, axis, shape))
+    return x
 
 
 def _two_largest(x: Tensor, settings: Any, shape: torch.Size) -> tuple[Tensor, Tensor]:
     """Return the largest and the second largest of each window, minus infinity where there is none."""
-    first = second = None
-    for part in _positions(x, settings, shape):
-        if first is None:
-            first, second = part.clone(), torch.full_like(part, -math.inf)
-        else:
-            assert second is not None
-            second = torch.maximum(second, torch.minimum(first, part))
-            first = torch.maximum(first, part)
-    assert first is not None and second is not None
+    first, second = _two_of(_places(x, settings, -2, shape), None)
+    assert second is not None
+    return _two_of(_places(first, settings, -1, shape), _places(second, settings, -1, shape))
+
+
+def _two_of(largest: list[Tensor], seconds: list[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Return the two largest of several numbers, or of several pairs of the two largest."""
+    first, *others = largest
+    second = torch.full_like(first, -math.inf) if seconds is None else seconds[0]
+    for i, other in enumerate(others, 1):
+        lower = torch.minimum(first, other)
+        first = torch.maximum(first, other)
+        second = lower if i == 1 and seconds is None else torch.maximum(second, lower)
+        if seconds is not None:
+            second = torch.maximum(second, seconds[i])
     return first, second
 
 
-def _positions(x: Tensor, settings: Any, shape: torch.Size) -> Iterator[Tensor]:
-    """Yield for each place in a window what all windows have there, minus infinity outside of x."""
-    kernel, stride, padding, dilation, _ = settings
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = (
-        _pair(s if isinstance(s, tuple | list) else [s]) for s in (kernel, stride or kernel, padding, dilation)
+def _places(x: Tensor, settings: Any, axis: int, shape: torch.Size) -> list[Tensor]:
+    """Return for each place along an axis of a window what all windows have there, minus infinity outside of x."""
+    size, step, before, apart = (
+        _pair(s if isinstance(s, tuple | list) else [s])[axis]
+        for s in (settings[0], settings[1] or settings[0], settings[2], settings[3])
     )
-    rows, columns = shape[-2:]
-    high, wide = (rows - 1) * sh + (kh - 1) * dh + 1, (columns - 1) * sw + (kw - 1) * dw + 1
-    below, right = max(0, high - x.shape[-2] - ph), max(0, wide - x.shape[-1] - pw)
-    if ph or pw or below or right:
-        x = torch.constant_pad_nd(x, [pw, right, ph, below], -math.inf)
-    for i in range(kh):
-        for j in range(kw):
-            yield x[..., i * dh : i * dh + (rows - 1) * sh + 1 : sh, j * dw : j * dw + (columns - 1) * sw + 1 : sw]
-
-
-def _pair(sizes: Any) -> tuple[int, int]:
-    return (sizes[0], sizes[-1])
+    count = shape[axis]
+    behind = max(0, (count - 1) * step + (size - 1) * apart + 1 - x.shape[axis] - before)
+    if before or behind:
+        x = torch.constant_pad_nd(x, [before, behind] if axis == -1 else [0, 0, before, behind], -math.inf)
+    ends = [(i * apart, i * apart + (count - 1) * step + 1) for i in range(size)]
+    if axis == -1:
+        return [x[..., start:end:step] for start, end in ends]
+    return [x[..., start:end:step, :] for start, end in ends]
 
 
 def _spread(windows: Tensor, shape: torch.Size, settings: Any) -> Tensor:
