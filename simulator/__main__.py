@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from .command_line import bounds, formats, job, machines, studies, sweeps
+from .command_line import bounds, formats, job, machines, studies, sweeps, tracking
 from .command_line.interruption import INTERRUPTED
 from .errors import InputError
 
@@ -30,6 +30,11 @@ proofs = typer.Typer(rich_markup_mode=None)
 proofs.callback(invoke_without_command=True)(bounds.prove_bounds)
 proofs.command("check")(bounds.check_certificate)
 app.add_typer(proofs, name="bounds")
+
+tracked = typer.Typer(rich_markup_mode=None)
+tracked.callback(invoke_without_command=True)(tracking.track_network)
+tracked.command("compare")(tracking.compare_runs)
+app.add_typer(tracked, name="track")
 
 study = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 study.command("two-pass")(studies.study_two_pass)

@@ -76,7 +76,7 @@ def named_failures(
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        if _is_ours(error):
+        if is_ours(error):
             error.add_note(f"simulator.evaluate: in the mode {mode}, with {samples} of x (counted from 0)")
             raise
         network = type(model).__name__
@@ -94,7 +94,7 @@ def named_failures(
         ) from error
 
 
-def _is_ours(error: BaseException) -> bool:
+def is_ours(error: BaseException) -> bool:
     """Whether an exception arose in our own code, or in numpy's for it, and not in the network's or in torch's."""
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return next((name.startswith(OURS) for name in reversed(frames) if not name.startswith(NUMPY)), False)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from .labels import LABELS, MEANINGS
+from .calibration import Calibration, calibrate
+from .comparison import compare
+from .labels import GUARANTEES, LABELS, MEANINGS
 from .reading import Reading
+from .report import Report, read
 from .track import Tracker, UntrackedOperation, track
 
-__all__ = ["LABELS", "MEANINGS", "Reading", "Tracker", "UntrackedOperation", "track"]
+__all__ = ["GUARANTEES", "LABELS", "MEANINGS", "Calibration", "Reading", "Report", "Tracker", "UntrackedOperation",
+           "calibrate", "compare", "read", "track"]  # fmt: skip

@@ -16,6 +16,9 @@ MEANINGS = {
     "not counted",
 }
 
+# The word that stands beside every number of a label.
+GUARANTEES = {SAFE: "upper bound", EXPECTED: "statistical", CERTAIN_NOISE: "estimate"}
+
 # Significand bits, the leading one included (IEEE 754-2019 table 3.5; OCP 8-bit formats, revision 1.0, table 1).
 _PRECISION = {
     torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8, torch.float8_e4m3fn: 4,
@@ -75,6 +78,13 @@ def _unless_finite(x: Tensor, bits: Tensor, most: int) -> Tensor:
     """Return whole bits from 0 to `most`, none of values that are infinite or NaN."""
     bits = torch.nan_to_num(bits, nan=0.0, posinf=float(most), neginf=0.0).clamp(0, most)
     return torch.where(torch.isfinite(x), bits, 0.0).to(torch.uint8)
+
+
+def reach(label: str, noise: Tensor) -> Tensor:
+    """Return how far off a label says that values are, in float64: two deviations, of the expected number; NaN is
+    infinite."""
+    size = noise.double() * (2.0 if label == EXPECTED else 1.0)
+    return torch.nan_to_num(size, nan=torch.inf, posinf=torch.inf)
 
 
 def bits_of(label: str, x: Tensor, noise: Tensor | None, most: int) -> Tensor:

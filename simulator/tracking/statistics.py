@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .algebra import Noise
-from .labels import bits_of, precision
+from .labels import bits_of, precision, reach
 
 SAMPLE = 512  # elements of a tensor that are looked at, evenly spread
 _RUN = 32
@@ -46,7 +48,17 @@ class Row(NamedTuple):
     def quantile(self, q: float) -> float:
         """Return the least bits that a share q of the sample does not exceed."""
         total = self.counts.sum()
-        return float(np.searchsorted(np.cumsum(self.counts), q * total)) if total else float("nan")
+        return float(np.searchsorted(np.cumsum(self.counts), max(1.0, q * total))) if total else float("nan")
+
+    @property
+    def least(self) -> int:
+        """Least bits of the sample."""
+        return int(np.flatnonzero(self.counts)[0])
+
+    @property
+    def sampled(self) -> int:
+        """How many elements were looked at."""
+        return int(self.counts.sum())
 
     @property
     def noise(self) -> float:
@@ -58,15 +70,33 @@ class Update(NamedTuple):
     """What a step did to a parameter, of a sample of its elements.
 
     Args:
-        elements: sampled. changed_less: by label, of those moved by less than the noise of the parameter. lost: of
-            those whose gradient was not 0 and that did not change.
+        elements: of the parameter. sampled: how many were looked at. changed_less: by label, of those that changed, by
+            less than what the parameter is off by after it. lost: of those whose gradient was not 0, that did not
+            change.
     """
 
     step: int
     name: str
     elements: int
+    sampled: int
     changed_less: dict[str, int]
     lost: int
+
+
+class Step(NamedTuple):
+    """What a step took.
+
+    Args:
+        seconds: from one forward pass to the next. tracking_seconds: of these, in rules and in what is kept.
+        noise_bytes: largest memory of noise that was seen. undecided: elements computed by a branch that the bounds do
+            not decide.
+    """
+
+    step: int
+    seconds: float
+    tracking_seconds: float
+    noise_bytes: int
+    undecided: int
 
 
 def sampled(x: Tensor) -> Tensor:
@@ -89,6 +119,7 @@ class _Taken:
 
 @dataclass
 class _Parameter:
+    elements: int
     before: Tensor
     after: Tensor
     noise: tuple[Noise, ...]
@@ -99,7 +130,8 @@ class Statistics:
     """Histograms of a run; those of a step are made at its end, all at once.
 
     Args:
-        labels: of the numbers. every: steps of which one is kept.
+        labels: of the numbers. every: steps of which one is kept. spent: seconds of tracking in this step, which
+            whoever tracks counts.
     """
 
     labels: tuple[str, ...]
@@ -107,9 +139,20 @@ class Statistics:
     step: int = -1
     rows: list[Row] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    spent: float = 0.0
+    _begun: float = field(default_factory=time.perf_counter)
+    _undecided: int = 0
+    _noise_bytes: int = 0
     _taken: list[_Taken] = field(default_factory=list)
     _gradients: dict[str, _Taken] = field(default_factory=dict)
     _parameters: dict[str, _Parameter] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Begin the next step."""
+        self.step += 1
+        self._taken, self._gradients, self._parameters = [], {}, {}
+        self._begun, self.spent, self._noise_bytes = time.perf_counter(), 0.0, 0
 
     @property
     def keeps(self) -> bool:
@@ -137,19 +180,42 @@ class Statistics:
         """
         known = self._parameters.get(name)
         self._parameters[name] = _Parameter(
-            before if known is None else known.before, sampled(after).clone(),
+            after.numel(), before if known is None else known.before, sampled(after).clone(),
             tuple(None if n is None else sampled(n.expand(after.shape)).clone() for n in noise),
         )  # fmt: skip
 
-    def close(self) -> None:
-        """End a step."""
+    @property
+    def weighed(self) -> bool:
+        """Whether the memory of noise was looked at since a gradient arrived; it is largest when the first one does."""
+        return self._noise_bytes > 0
+
+    def weigh(self, noise_bytes: int) -> None:
+        """Take the memory of noise as it is now."""
+        self._noise_bytes = max(self._noise_bytes, noise_bytes)
+
+    def close(self, undecided: int) -> None:
+        """End a step.
+
+        Args:
+            undecided: elements so far.
+        """
+        if self.step < 0 or (self.steps and self.steps[-1].step == self.step):
+            return
         if self.keeps:
-            taken = [*self._taken, *self._gradients.values()]
+            begun = time.perf_counter()
+            written = [
+                _Taken(PARAMETER, name, p.elements, p.after, p.noise) for name, p in self._parameters.items()
+            ]  # fmt: skip
+            taken = _numbered([*self._taken, *self._gradients.values(), *written])
             for i, label in enumerate(self.labels):
                 self.rows += self._rows(label, i, taken)
             for name, parameter in self._parameters.items():
                 self.updates.append(self._update(name, parameter))
+            self.spent += time.perf_counter() - begun
         self._taken, self._gradients, self._parameters = [], {}, {}
+        seconds = time.perf_counter() - self._begun
+        self.steps.append(Step(self.step, seconds, self.spent, self._noise_bytes, undecided - self._undecided))
+        self._undecided = undecided
 
     def _rows(self, label: str, i: int, taken: list[_Taken]) -> list[Row]:
         rows = []
@@ -158,7 +224,7 @@ class Statistics:
             most = precision(dtype)
             assert most is not None
             x = torch.cat([t.values for _, t in same])
-            noise = torch.cat([_filled(t.noise[i], t.values, label, most) for _, t in same])
+            noise = torch.cat([_filled(t.noise[i], t.values) for _, t in same])
             bits = bits_of(label, x, noise, most).to(torch.int64)
             place = torch.repeat_interleave(torch.arange(len(same)), torch.tensor([len(t.values) for _, t in same]))
             counts = torch.bincount(place * BINS + bits, minlength=len(same) * BINS).view(len(same), BINS).numpy()
@@ -171,17 +237,26 @@ class Statistics:
     def _update(self, name: str, parameter: _Parameter) -> Update:
         moved = (parameter.after.double() - parameter.before.double()).abs()
         less = {
-            label: 0 if noise is None else int(((moved < noise) & (moved > 0)).sum())
+            label: 0 if noise is None else int(((moved < reach(label, noise)) & (moved > 0)).sum())
             for label, noise in zip(self.labels, parameter.noise, strict=True)
         }
         gradient = self._gradients.get(name)
         lost = 0
         if gradient is not None and gradient.values.shape == moved.shape:
             lost = int(((moved == 0) & (gradient.values != 0)).sum())
-        return Update(self.step, name, len(moved), less, lost)
+        return Update(self.step, name, parameter.elements, len(moved), less, lost)
 
 
-def _filled(noise: Noise, x: Tensor, label: str, most: int) -> Tensor:
-    if noise is not None:
-        return noise.double()
-    return torch.zeros(x.shape, dtype=torch.float64)
+def _numbered(taken: list[_Taken]) -> list[_Taken]:
+    """Return tensors with a number behind names that a step has several times."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for t in taken:
+        seen[t.kind, t.name] += 1
+        times = seen[t.kind, t.name]
+        found.append(t if times == 1 else replace(t, name=f"{t.name} #{times}"))
+    return found
+
+
+def _filled(noise: Noise, x: Tensor) -> Tensor:
+    return torch.zeros(x.shape, dtype=torch.float64) if noise is None else noise.double()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import time
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.network.emulation import Emulation
-from simulator.network.tap import BACKWARD, Ran, Tap
+from simulator.network.tap import BACKWARD, IN_BACKWARD, Ran, Tap
 from simulator.network.vector import FLOAT32
 
 from .algebra import Algebra
@@ -25,10 +27,29 @@ from .expected import Expected
 from .interpret import Interpreter
 from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, precision, working
 from .reading import Reading
+from .report import Report
 from .safe import Safe
 from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sampled
 
 _ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
+
+
+_P = ParamSpec("_P")
+
+
+def _timed(method: Callable[_P, None]) -> Callable[_P, None]:
+    """Count the seconds of a method of a tracker as those of tracking."""
+
+    @functools.wraps(method)
+    def timed(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        begun = time.perf_counter()
+        try:
+            method(*args, **kwargs)
+        finally:
+            tracker: Any = args[0]
+            tracker.statistics.spent += time.perf_counter() - begun
+
+    return timed
 
 
 class UntrackedOperation(UserWarning):
@@ -63,11 +84,12 @@ class Tracker:
         self.model = nn.Module() if model is None else model
         self.numbers = tuple(label for label in LABELS if label in numbers)
         self.restart = restart
+        self.hardware = None if machine is None else machine.name
         recomputes = machine is not None or not self.bounded
         self._interpreter = Interpreter([_ALGEBRAS[label]() for label in self.numbers], recomputes)
         self.statistics = Statistics(self.numbers, every)
         self._names: dict[int, str] = {}
-        self._before: tuple[str, Tensor, Tensor] | None = None
+        self._before: list[tuple[str, Tensor, Tensor]] = []  # parameters that are going to be written, as they were
         self._entered = ExitStack()
         self.emulation: Emulation | None = None
         self._tap: Tap | None = None
@@ -97,14 +119,14 @@ class Tracker:
                 self._names[parameter.untyped_storage()._cdata] = name
                 if parameter.requires_grad:
                     entered.callback(parameter.register_post_accumulate_grad_hook(_Arrived(itself, name)).remove)
-            entered.callback(self.statistics.close)
+            entered.callback(self._close)
             entered.enter_context(self.emulation or self._tap)  # type: ignore[arg-type]
             self._entered = entered.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._entered.close()
-        self._before = None
+        self._before = []
         self._interpreter.forget()
 
     def of(self, x: Tensor) -> Reading:
@@ -149,6 +171,16 @@ class Tracker:
         """Count all values as exact from here on."""
         self._interpreter.table.clear()
 
+    def report(self, bits: float = 8) -> Report:
+        """Return what became of the bits of every tensor, step by step, as a record that prints.
+
+        Within the block it ends with the step before the one that runs.
+
+        Args:
+            bits: the report names the first tensor of whose elements half have fewer.
+        """
+        return Report.of(self, bits)
+
     @property
     def undecided(self) -> int:
         """How many elements so far were computed by a branch that the bounds do not decide."""
@@ -174,22 +206,29 @@ class Tracker:
         """Memory of all noise."""
         return self._interpreter.table.bytes
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _close(self) -> None:
         with _apart():
-            self.statistics.close()
-        self.statistics.step += 1
+            self.statistics.weigh(self.bytes)
+            self.statistics.close(self.undecided)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._close()
+        self.statistics.begin()
         if self.restart == "step":
             self.restart_exact()
 
+    @_timed
     def _earlier(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with _apart():
             self._interpreter.before(func, args, kwargs)
-            self._before = None
-            if self._interpreter.writes(func) and args and isinstance(args[0], Tensor):
-                name = self._names.get(args[0].untyped_storage()._cdata)
-                if name is not None and self.statistics.keeps:
-                    self._before = (name, args[0], sampled(args[0].detach()).clone())
+            self._before = []
+            if self._interpreter.writes(func) and args and self.statistics.keeps:
+                for x in args[0] if isinstance(args[0], list | tuple) else args[:1]:
+                    name = self._names.get(x.untyped_storage()._cdata) if isinstance(x, Tensor) else None
+                    if name is not None:
+                        self._before.append((name, x, sampled(x.detach()).clone()))
 
+    @_timed
     def _later(self, ran: Ran) -> None:
         own = (
             self.bounded
@@ -209,20 +248,25 @@ class Tracker:
                 )
             if not self.statistics.keeps:
                 return
-            if self._before is not None:
-                name, target, before = self._before
-                self._before = None
-                noise = self._interpreter.table.get(target)
-                self.statistics.parameter(name, before, target.detach(), noise)
+            for name, target, before in self._before:
+                self.statistics.parameter(name, before, target.detach(), self._interpreter.table.get(target))
+            if self._before:
+                self._before = []
                 return
             kind = GRADIENT if ran.phase == BACKWARD or (ran.ops and ran.ops[0].phase != "forward") else VALUE
+            product = kind == GRADIENT and len(ran.ops) == len(found) == 1
+            what = ran.ops[0].phase if product else self._interpreter.name(ran.func)
+            where = "backward" if ran.path == IN_BACKWARD else ran.path
             for x, noise in found:
-                if precision(x.dtype) is not None and (ran.path or kind == GRADIENT):
-                    self.statistics.take(kind, f"{ran.path}: {self._interpreter.name(ran.func)}", x, noise)
+                if precision(x.dtype) is not None and (where or kind == GRADIENT):
+                    self.statistics.take(kind, f"{where}: {what}", x, noise)
 
+    @_timed
     def _arrived(self, name: str, gradient: Tensor) -> None:
         if self.statistics.keeps:
             with _apart():
+                if not self.statistics.weighed:
+                    self.statistics.weigh(self.bytes)
                 noise = self._interpreter.table.get(gradient)
                 self.statistics.take(OF_PARAMETER, name, gradient.detach(), noise)
 
@@ -291,7 +335,7 @@ def track(
             without effect on runs in float64.
         restart: "never": errors are followed from step to step; "step": what a step starts from counts as exact.
     Returns:
-        The Tracker: `of(tensor)`, `report()`, `declare(tensor, bits=...)`.
+        The Tracker: `of(tensor)`, `report()`, `declare(tensor, bits=...)`. It is a context manager.
     Raises:
         InputError: an unknown number, or a model or machine that cannot be followed.
     """

@@ -70,7 +70,15 @@ ROOMS = {
         ("numpy", "torch"),
     ),
     "simulator.tracking": Room(
-        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
+        (
+            "formats",
+            "simulator.arithmetic",
+            "simulator.hardware",
+            "simulator.network",
+            "simulator.report",  # for reports to show and save themselves
+            *TOP,
+        ),
+        ("numpy", "torch", "pandas"),
     ),
     "simulator.bounds": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
