@@ -127,6 +127,7 @@ def calibrate(
             "narrower; convert it with .float()"
         )
     run, exact = copy.deepcopy(model), copy.deepcopy(model).double()
+    exact.register_forward_pre_hook(_converted, with_kwargs=True)
     own = [None if optimiser is None else optimiser(of.parameters()) for of in (run, exact)]
     found: dict[tuple[str, str, str], _Tally] = {}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -157,6 +158,15 @@ def _in_float64(step: Step, exact: nn.Module, optimiser: torch.optim.Optimizer |
             f"track: calibrate: the copy of {type(exact).__name__} in float64 fails ({first_line(error)}); expected "
             "code that takes the type of its parameters; write constants with dtype=x.dtype"
         ) from error
+
+
+def _converted(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """Give the copy in float64 its inputs in float64."""
+
+    def widened(x: Any) -> Any:
+        return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    return tree_map(widened, args), tree_map(widened, kwargs)
 
 
 def _keep(truth: dict[tuple[str, str], Tensor], kind: str, name: str, x: Tensor) -> None:
@@ -191,16 +201,6 @@ def _seen(model: nn.Module, see: Callable[[str, str, Tensor], None]) -> Iterator
         if name and not any(module.children())
     ]  # fmt: skip
     handles.append(model.register_forward_hook(watch("output")))
-
-    def converted(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        kind = next((p.dtype for p in module.parameters()), torch.float32)
-
-        def fit(x: Any) -> Any:
-            return x.to(kind) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != kind else x
-
-        return tree_map(fit, args), tree_map(fit, kwargs)
-
-    handles.append(model.register_forward_pre_hook(converted, with_kwargs=True))
     try:
         yield
     finally:
@@ -288,12 +288,13 @@ def _compare(
 
 
 def _calibration(steps: int, found: Mapping[tuple[str, str, str], _Tally], bits: Tracker) -> Calibration:
-    by_kind: dict[tuple[str, str], _Tally] = {}
+    kinds = (VALUE, GRADIENT, OF_PARAMETER, PARAMETER)
+    by_kind = {(kind, label): _Tally() for kind in kinds for label in bits.numbers}
     for (kind, _, label), tally in found.items():
-        by_kind.setdefault((kind, label), _Tally()).add(tally)
+        by_kind[kind, label].add(tally)
     return Calibration(
         steps,
-        tuple(tally.row(kind, None, label) for (kind, label), tally in by_kind.items()),
+        tuple(tally.row(kind, None, label) for (kind, label), tally in by_kind.items() if tally.elements),
         tuple(tally.row(*key) for key, tally in found.items()),
         notes=tuple(f"no rule: {name}, {times} times" for name, times in bits.shadowed.items()),
     )

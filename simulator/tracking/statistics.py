@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -144,6 +145,7 @@ class Statistics:
     _begun: float = field(default_factory=time.perf_counter)
     _undecided: int = 0
     _noise_bytes: int = 0
+    _entries: int = 0
     _taken: list[_Taken] = field(default_factory=list)
     _gradients: dict[str, _Taken] = field(default_factory=dict)
     _parameters: dict[str, _Parameter] = field(default_factory=dict)
@@ -152,7 +154,8 @@ class Statistics:
         """Begin the next step."""
         self.step += 1
         self._taken, self._gradients, self._parameters = [], {}, {}
-        self._begun, self.spent, self._noise_bytes = time.perf_counter(), 0.0, 0
+        self._begun, self.spent = time.perf_counter(), 0.0
+        self._noise_bytes, self._entries = 0, 0
 
     @property
     def keeps(self) -> bool:
@@ -184,14 +187,10 @@ class Statistics:
             tuple(None if n is None else sampled(n.expand(after.shape)).clone() for n in noise),
         )  # fmt: skip
 
-    @property
-    def weighed(self) -> bool:
-        """Whether the memory of noise was looked at since a gradient arrived; it is largest when the first one does."""
-        return self._noise_bytes > 0
-
-    def weigh(self, noise_bytes: int) -> None:
-        """Take the memory of noise as it is now."""
-        self._noise_bytes = max(self._noise_bytes, noise_bytes)
+    def weigh(self, entries: int, noise_bytes: Callable[[], int]) -> None:
+        """Ask for the memory of noise if there are notably more memories with noise than were seen in this step."""
+        if entries > 1.1 * self._entries:
+            self._entries, self._noise_bytes = entries, max(self._noise_bytes, noise_bytes())
 
     def close(self, undecided: int) -> None:
         """End a step.

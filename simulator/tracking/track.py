@@ -208,7 +208,6 @@ class Tracker:
 
     def _close(self) -> None:
         with _apart():
-            self.statistics.weigh(self.bytes)
             self.statistics.close(self.undecided)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -246,6 +245,7 @@ class Tracker:
                     UntrackedOperation,
                     stacklevel=2,
                 )
+            self.statistics.weigh(self.entries, lambda: self.bytes)
             if not self.statistics.keeps:
                 return
             for name, target, before in self._before:
@@ -265,8 +265,6 @@ class Tracker:
     def _arrived(self, name: str, gradient: Tensor) -> None:
         if self.statistics.keeps:
             with _apart():
-                if not self.statistics.weighed:
-                    self.statistics.weigh(self.bytes)
                 noise = self._interpreter.table.get(gradient)
                 self.statistics.take(OF_PARAMETER, name, gradient.detach(), noise)
 
