@@ -132,6 +132,9 @@ class Interpreter:
         """
         known = _known(func)
         if known.idle:
+            for x in _parts(result):
+                if x is not None:
+                    self.table.see(x)
             return []
         if known.name == _READS_NUMBER:
             if any(n is not None for n in self._noise(args[0])):

@@ -68,7 +68,7 @@ class Tracker:
         self.statistics = Statistics(self.numbers, every)
         self._names: dict[int, str] = {}
         self._before: tuple[str, Tensor, Tensor] | None = None
-        self._entered = ExitStack()
+        self._entered, self._within = ExitStack(), False
         self.emulation: Emulation | None = None
         self._tap: Tap | None = None
         if machine is not None:
@@ -85,6 +85,8 @@ class Tracker:
             )
 
     def __enter__(self) -> Tracker:
+        if self._within:
+            raise InputError("track: entered twice; expected one block at a time; leave it first, or call track again")
         if torch.get_float32_matmul_precision() != "highest":
             raise InputError(
                 "track: torch multiplies float32 matrices in a narrower format, of which there is no rule; expected "
@@ -99,13 +101,18 @@ class Tracker:
                     entered.callback(parameter.register_post_accumulate_grad_hook(_Arrived(itself, name)).remove)
             entered.callback(self.statistics.close)
             entered.enter_context(self.emulation or self._tap)  # type: ignore[arg-type]
+            self._interpreter.table.enter()
             self._entered = entered.pop_all()
+        self._within = True
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._within = False
         self._entered.close()
-        self._before = None
+        self._interpreter.table.leave()
         self._interpreter.forget()
+        self._before = None
+        self._names.clear()
 
     def of(self, x: Tensor) -> Reading:
         """Return what is known of a tensor: its reliable bits, one number of each kind per element.
