@@ -49,7 +49,7 @@ def _known(func: Any) -> _Known:
     each = name.startswith("_foreach_")
     name = name.removeprefix("_foreach_")
     writes = tuple(i for i, a in enumerate(func._schema.arguments) if a.is_write and not a.kwarg_only)
-    idle = bool(func.is_view) and not writes
+    idle = (bool(func.is_view) and not writes) or name == "set"  # which has a tensor be another memory
     return _Known(name, idle, writes, RULES.get(name), each)
 
 
@@ -135,6 +135,8 @@ class Interpreter:
             for x in _parts(result):
                 if x is not None:
                     self.table.see(x)
+            return []
+        if known.name == "copy" and self.table.carry(args[0], args[1]):
             return []
         if known.name == _READS_NUMBER:
             if any(n is not None for n in self._noise(args[0])):

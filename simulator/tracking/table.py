@@ -126,6 +126,27 @@ class Table:
             entry.see(x)
         return tuple(None if buffer is None else _as(x, buffer) for buffer in entry.buffers)
 
+    def carry(self, x: Tensor, source: Tensor) -> bool:
+        """Give a memory the noise of another one, if both are taken as bytes, as copies of storages take them; return
+        whether they are.
+        """
+        entry = self._entries.get(source.untyped_storage()._cdata)
+        if entry is None or x.itemsize != 1 or source.itemsize != 1 or entry.itemsize == 1:
+            return False
+        if x.numel() != x.untyped_storage().nbytes() or source.numel() != source.untyped_storage().nbytes():
+            return False
+        copied = self._entry(x)
+        copied.buffers, copied.itemsize, copied.stale = list(entry.buffers), entry.itemsize, entry.stale
+        return True
+
+    def _entry(self, x: Tensor) -> _Entry:
+        """Return the entry of the memory of a tensor, a new one if it has none."""
+        storage = x.untyped_storage()
+        key, entries = storage._cdata, self._entries
+        if key not in entries:
+            entries[key] = _Entry(weakref.ref(storage, lambda _: entries.pop(key, None)), self.count, x.itemsize)
+        return entries[key]
+
     def put(self, x: Tensor, noise: tuple[Tensor | None, ...]) -> None:
         """Set the noise of a tensor, and so of that part of its memory."""
         storage = x.untyped_storage()
@@ -135,10 +156,7 @@ class Table:
         if all(part is None for part in noise) and (entry is None or whole):
             self._entries.pop(storage._cdata, None)
             return
-        if entry is None:
-            key, entries = storage._cdata, self._entries
-            entry = _Entry(weakref.ref(storage, lambda _: entries.pop(key, None)), self.count, x.itemsize)
-            entries[key] = entry
+        entry = self._entry(x)
         for i, part in enumerate(noise):
             entry.buffers[i] = _written(x, size, entry.buffers[i], part, whole)
         entry.itemsize = x.itemsize

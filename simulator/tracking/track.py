@@ -99,7 +99,7 @@ class Tracker:
                 self._names[parameter.untyped_storage()._cdata] = name
                 if parameter.requires_grad:
                     entered.callback(parameter.register_post_accumulate_grad_hook(_Arrived(itself, name)).remove)
-            entered.callback(self.statistics.close)
+            entered.callback(self._end)
             entered.enter_context(self.emulation or self._tap)  # type: ignore[arg-type]
             self._interpreter.table.enter()
             self._entered = entered.pop_all()
@@ -181,9 +181,12 @@ class Tracker:
         """Memory of all noise."""
         return self._interpreter.table.bytes
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _end(self) -> None:
         with _apart():
             self.statistics.close()
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._end()
         self.statistics.step += 1
         if self.restart == "step":
             self.restart_exact()
