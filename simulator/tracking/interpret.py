@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from simulator.network.storages import plain
+
 from .algebra import Algebra, Noise
 from .labels import EXPECTED, precision, working
 from .rules import MAKES, MOVES, RULES, Choice, Rule, moved
@@ -119,7 +121,7 @@ class Interpreter:
     def _keep(self, targets: Any) -> None:
         for target in targets:
             for x in target if isinstance(target, tuple | list) else (target,):
-                if isinstance(x, Tensor) and x.layout is torch.strided:
+                if isinstance(x, Tensor) and plain(x):
                     self._old[id(x)] = x.detach().clone()
 
     def after(
@@ -176,9 +178,10 @@ class Interpreter:
         given = _without_out(kwargs)
         dtype = torch.float32
         given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
+        strange = any(_strange(x) for x in given_tensors) or any(x is not None and x.is_complex() for x in results)
         if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
             dtype = torch.float64
-        plain = own and all(x.dtype == dtype for x in real)
+        direct = own and bool(real) and all(x.dtype == dtype for x in real)
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
@@ -186,8 +189,14 @@ class Interpreter:
             mapped(args, lambda x: self._wrapped(x, trace)),
             mapped(given, lambda x: self._wrapped(x, trace)),
         )
+        if real and args and isinstance(wrapped_args[0], Tensor) and not any(map(_real, given_tensors)) and not strange:
+            wrapped_args = (trace.value(wrapped_args[0]), *wrapped_args[1:])  # a function of whole numbers
         inputs = leaves((wrapped_args, wrapped))
-        made = self._made(func, known, wrapped_args, wrapped, inputs, results, plain, trace)
+        made: list[Any] | None = None
+        if not real and not strange and not any(_noisy(x) for x in inputs):
+            made = [None] * len(results)
+        elif not strange:
+            made = self._made(func, known, wrapped_args, wrapped, inputs, results, direct, trace)
         if made is None:
             made = self._shadow(func, known, wrapped_args, wrapped, inputs, results, path, trace)
         found = []
@@ -200,22 +209,22 @@ class Interpreter:
 
     def _made(
         self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
-        plain: bool, trace: Trace,
+        direct: bool, trace: Trace,
     ) -> list[Any] | None:  # fmt: skip
         """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
         if known.name in MOVES and not any(isinstance(x, Choice) for x in inputs):
-            if any(isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs):
+            if any(_noisy(x) for x in inputs):
                 return moved(trace, func, args, kwargs, results)
             return [None] * len(results)
         rule = known.rule
         if rule is None or (any(isinstance(x, Choice) for x in inputs) and not rule.chooses):
             return None
         try:
-            if rule.direct and plain:
+            if rule.direct and direct:
                 made = rule.make(trace, *args, **kwargs, z=tuple(results) if len(results) > 1 else results[0])
             else:
                 made = rule.make(trace, *args, **kwargs)
-        except NotImplementedError:
+        except (RuntimeError, TypeError, IndexError):  # NotImplementedError among them
             return None
         return _of_results(made, results)
 
@@ -224,11 +233,10 @@ class Interpreter:
         path: str, trace: Trace,
     ) -> list[Any]:  # fmt: skip
         """Return the noise of results of which no rule says anything."""
-        noisy = any(isinstance(x, Choice) for x in inputs) or any(
-            isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs
-        )
+        noisy = any(_noisy(x) or (isinstance(x, Tensor) and _strange(x)) for x in inputs)
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
-        if real:
+        rounded = any(x is not None and x.is_complex() for x in results)
+        if real or rounded:
             where = Shadowed(known.name, path)
             self.shadowed[where] = self.shadowed.get(where, 0) + 1
         found: list[Tensor] | None = None
@@ -238,7 +246,8 @@ class Interpreter:
         at = 0
         for x in results:
             if x is None or precision(x.dtype) is None:
-                made.append(Choice(x, torch.full(x.shape, math.inf)) if noisy and x is not None else None)
+                unknown = x is not None and (noisy or x.is_complex())
+                made.append(Choice(x, torch.full(x.shape, math.inf)) if unknown else None)
                 continue
             z = x.to(trace.dtype)
             noise = [algebra.unknown(z) for algebra in self.algebras]
@@ -263,6 +272,8 @@ class Interpreter:
         if made is None:
             self.table.put(x, (None,) * count)
             return (None,) * count
+        if isinstance(made, Value) and precision(x.dtype) is None:
+            made = Choice(x, _any_noise(made))
         if isinstance(made, Choice):
             undecided = made.undecided.expand(x.shape).to(torch.float32)
             noise: tuple[Noise, ...] = (undecided,) * count if bool((undecided > 0).any()) else (None,) * count
@@ -283,7 +294,7 @@ class Interpreter:
         return noise
 
     def _wrapped(self, x: Any, trace: Trace) -> Any:
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or (_strange(x) and not x.is_complex()):
             return x
         old = self._old.get(id(x))
         noise = self._noise(x)
@@ -294,7 +305,7 @@ class Interpreter:
         return Value(trace, values.to(trace.dtype), tuple(None if n is None else n.to(trace.dtype) for n in noise))
 
     def _noise(self, x: Tensor) -> tuple[Noise, ...]:
-        if x.layout is not torch.strided or x.device.type == "meta":
+        if not plain(x) or x.device.type == "meta":
             return (None,) * len(self.algebras)
         return self.table.get(x)
 
@@ -321,8 +332,29 @@ def _without_out(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _parts(result: Any) -> list[Tensor | None]:
     """Return the results of an operation, None in place of what is no plain tensor."""
     parts = result if isinstance(result, tuple | list) else (result,)
-    plain = [isinstance(x, Tensor) and x.layout is torch.strided and x.device.type != "meta" for x in parts]
-    return [x if is_plain else None for x, is_plain in zip(parts, plain, strict=True)]
+    return [x if isinstance(x, Tensor) and plain(x) and x.device.type != "meta" else None for x in parts]
+
+
+def _strange(x: Tensor) -> bool:
+    """Whether a tensor is of a kind of which no noise is kept: what comes of it is not known."""
+    return not plain(x) or x.is_complex() or x.is_quantized
+
+
+def _real(x: Tensor) -> bool:
+    return precision(x.dtype) is not None
+
+
+def _noisy(x: Any) -> bool:
+    return isinstance(x, Choice) or (isinstance(x, Value) and any(n is not None for n in x.noise))
+
+
+def _any_noise(x: Value) -> Tensor:
+    """Return 1 where a value has noise of any number, else 0."""
+    found = torch.zeros(x.shape)
+    for noise in x.noise:
+        if noise is not None:
+            found = torch.maximum(found, (noise.expand(x.shape) != 0).float())
+    return found
 
 
 def _of_results(made: Any, results: list[Tensor | None]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Any
 
@@ -105,17 +106,14 @@ class Table:
     def get(self, x: Tensor) -> tuple[Tensor | None, ...]:
         """Return the noise of a tensor, of its shape, or None where all of it is exact; to be read only.
 
+        A memory that is read as elements of another size than it was written with is not known: infinite.
+
         Raises:
-            InputError: a memory now read as elements of another size, or written to outside of the block.
+            InputError: it was written to outside of the block.
         """
         entry = self._entries.get(x.untyped_storage()._cdata)
         if entry is None:
             return (None,) * self.count
-        if entry.itemsize != x.itemsize:
-            raise InputError(
-                f"track: a tensor is read as {x.dtype} whose memory was written with elements of {entry.itemsize} "
-                "bytes: its noise is not known; expected one size of elements; copy with .to() instead of .view(dtype)"
-            )
         if entry.stale or (entry.left and entry.written_since()):
             raise InputError(
                 f"track: a tensor of shape {tuple(x.shape)} was written to outside of the block, after its noise was "
@@ -124,6 +122,8 @@ class Table:
             )
         if self._within:
             entry.see(x)
+        if entry.itemsize != x.itemsize:
+            return (torch.full((), math.inf).expand(x.shape),) * self.count
         return tuple(None if buffer is None else _as(x, buffer) for buffer in entry.buffers)
 
     def carry(self, x: Tensor, source: Tensor) -> bool:
@@ -157,6 +157,8 @@ class Table:
             self._entries.pop(storage._cdata, None)
             return
         entry = self._entry(x)
+        if entry.itemsize != x.itemsize and not whole:
+            entry.buffers = [torch.full((size,), math.inf, dtype=working(x.dtype)) for _ in noise]
         for i, part in enumerate(noise):
             entry.buffers[i] = _written(x, size, entry.buffers[i], part, whole)
         entry.itemsize = x.itemsize

@@ -274,7 +274,9 @@ def _apart() -> AbstractContextManager[Any]:
     stack = ExitStack()
     if modes:
         stack.enter_context(_disable_current_modes())
-    stack.enter_context(torch.inference_mode(False) if inference else torch.no_grad())
+    if inference:
+        stack.enter_context(torch.inference_mode(False))  # which turns gradients on
+    stack.enter_context(torch.no_grad())
     return stack
 
 

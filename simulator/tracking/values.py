@@ -36,12 +36,20 @@ class Trace:
         if isinstance(x, Value):
             return x
         if isinstance(x, Tensor):
-            return self.exact(x)
+            return self._whole(x) if x.dtype in (torch.int32, torch.int64) else self.exact(x)
         held = torch.tensor(float(x), dtype=self.dtype)
         off = abs(float(x) - float(held)) if math.isfinite(x) else 0.0
         if not off:
             return Value(self, held, self._exactly)
         noise = torch.tensor(off * (1.0 + 2.0**-20), dtype=self.dtype)
+        return Value(self, held, tuple(None if a.label == "certain_noise" else noise for a in self.algebras))
+
+    def _whole(self, x: Tensor) -> Value:
+        """Return whole numbers, which their conversion rounds where they have more digits than the type."""
+        held, eps = x.to(self.dtype), float(torch.finfo(self.dtype).eps)
+        if not x.numel() or float(held.abs().max()) <= 2.0 / eps:
+            return Value(self, held, self._exactly)
+        noise = held.abs() * (eps / 2.0 * (1.0 + 2.0**-20)) * (held.abs() > 2.0 / eps)
         return Value(self, held, tuple(None if a.label == "certain_noise" else noise for a in self.algebras))
 
     def count(self, jump: Tensor) -> None:
