@@ -131,7 +131,7 @@ class Tap:
         for mode in _get_current_dispatch_mode_stack():
             if isinstance(mode, _Dispatcher) and not _modules(mode.tap.model).isdisjoint(_modules(self.model)):
                 raise InputError(
-                    f"{type(self.model).__name__}: being emulated already; expected one emulation of a model at a "
+                    f"{type(self.model).__name__}: being emulated or tracked already; expected one of both at a "
                     "time; leave the first one, or emulate a copy of the model"
                 )
         with ExitStack() as entered:

@@ -246,8 +246,8 @@ class Interpreter:
         at = 0
         for x in results:
             if x is None or precision(x.dtype) is None:
-                unknown = x is not None and (noisy or x.is_complex())
-                made.append(Choice(x, torch.full(x.shape, math.inf)) if unknown else None)
+                unknown = None if x is None or not (noisy or x.is_complex()) else x
+                made.append(None if unknown is None else Choice(unknown, torch.full(unknown.shape, math.inf)))
                 continue
             z = x.to(trace.dtype)
             noise = [algebra.unknown(z) for algebra in self.algebras]

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.network.emulation import Emulation
-from simulator.network.tap import BACKWARD, Ran, Tap
+from simulator.network.tap import ANOTHER_THREAD, BACKWARD, Ran, Tap
 from simulator.network.vector import FLOAT32
 
 from .algebra import Algebra
@@ -69,6 +69,7 @@ class Tracker:
         self._names: dict[int, str] = {}
         self._before: tuple[str, Tensor, Tensor] | None = None
         self._entered, self._within = ExitStack(), False
+        self._unseen = 0  # forward passes in other threads
         self.emulation: Emulation | None = None
         self._tap: Tap | None = None
         if machine is not None:
@@ -113,6 +114,14 @@ class Tracker:
         self._interpreter.forget()
         self._before = None
         self._names.clear()
+        unseen, self._unseen = self._unseen, self._elsewhere()
+        if self._unseen > unseen:
+            warnings.warn(
+                "track: a forward pass ran in another thread, where nothing is followed: what it computed counts as "
+                "exact; run it in the thread of the block",
+                UntrackedOperation,
+                stacklevel=2,
+            )
 
     def of(self, x: Tensor) -> Reading:
         """Return what is known of a tensor: its reliable bits, one number of each kind per element.
@@ -181,6 +190,10 @@ class Tracker:
         """Memory of all noise."""
         return self._interpreter.table.bytes
 
+    def _elsewhere(self) -> int:
+        watched = self.emulation or self._tap
+        return 0 if watched is None else watched.not_emulated.get(("forward pass", ANOTHER_THREAD), 0)
+
     def _end(self) -> None:
         with _apart():
             self.statistics.close()
@@ -192,6 +205,11 @@ class Tracker:
             self.restart_exact()
 
     def _earlier(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch._C._dynamo.eval_frame.get_eval_frame_callback() is not None:
+            raise InputError(
+                "track: a function compiled by torch.compile runs, whose operations are its own; expected plain ones; "
+                "call the function that it was made of"
+            )
         with _apart():
             self._interpreter.before(func, args, kwargs)
             self._before = None
