@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -378,7 +379,7 @@ class _Dispatcher(TorchDispatchMode):
 
     def __init__(self, tap: Tap) -> None:
         super().__init__()
-        self.tap = tap
+        self.tap = weakref.proxy(tap)  # which refers to this, and is kept by its hooks while it is entered
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -134,7 +134,7 @@ class Interpreter:
         """
         known = _known(func)
         if known.idle:
-            for x in _parts(result):
+            for x in _parts((*args[:1], result)):
                 if x is not None:
                     self.table.see(x)
             return []

@@ -6,12 +6,11 @@ import os
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
@@ -20,6 +19,7 @@ from simulator.network.tap import ANOTHER_THREAD, BACKWARD, Ran, Tap
 from simulator.network.vector import FLOAT32
 
 from .algebra import Algebra
+from .apart import apart
 from .certain_noise import CertainNoise
 from .expected import Expected
 from .interpret import Interpreter
@@ -69,9 +69,9 @@ class Tracker:
         self._names: dict[int, str] = {}
         self._before: tuple[str, Tensor, Tensor] | None = None
         self._entered, self._within = ExitStack(), False
-        self._unseen = 0  # forward passes in other threads
         self.emulation: Emulation | None = None
-        self._tap: Tap | None = None
+        self._tap: Tap | None = None  # within a block, for it refers to this object
+        self._unseen = 0  # forward passes in other threads
         if machine is not None:
             if machine.fold_batch_norm:
                 raise InputError(
@@ -79,11 +79,6 @@ class Tracker:
                     "operation of the model; expected a machine that does not; write vector_unit.batch_norm: separate"
                 )
             self.emulation = Emulation(self.model, machine, layers, seed=seed)
-            self.emulation.watch(self._earlier, self._later, self._begin)
-        else:
-            self._tap = Tap(
-                self.model, lambda op: None, self._later, self._begin, emulates=lambda path: False, before=self._earlier
-            )
 
     def __enter__(self) -> Tracker:
         if self._within:
@@ -101,7 +96,7 @@ class Tracker:
                 if parameter.requires_grad:
                     entered.callback(parameter.register_post_accumulate_grad_hook(_Arrived(itself, name)).remove)
             entered.callback(self._end)
-            entered.enter_context(self.emulation or self._tap)  # type: ignore[arg-type]
+            entered.enter_context(self._watched())
             self._interpreter.table.enter()
             self._entered = entered.pop_all()
         self._within = True
@@ -115,6 +110,7 @@ class Tracker:
         self._before = None
         self._names.clear()
         unseen, self._unseen = self._unseen, self._elsewhere()
+        self._tap = None
         if self._unseen > unseen:
             warnings.warn(
                 "track: a forward pass ran in another thread, where nothing is followed: what it computed counts as "
@@ -129,11 +125,8 @@ class Tracker:
         Raises:
             InputError: a tensor without real values, or one that was written to outside of the block.
         """
-        if not isinstance(x, Tensor):
-            raise InputError(f"track: of: got {type(x).__name__}; expected a tensor; give one that the run computed")
-        if precision(x.dtype) is None:
-            raise InputError(f"track: of: a tensor of {x.dtype}; expected real values; give a floating-point tensor")
-        with _disable_current_modes():
+        _check_real("of", x)
+        with apart():
             noise = self._interpreter.table.get(x)
             return Reading(x.detach(), dict(zip(self.numbers, noise, strict=True)))
 
@@ -143,17 +136,20 @@ class Tracker:
         Args:
             bits: that are right, |error| <= 2**-bits |x|. error: absolute; one of both.
         Raises:
-            InputError: neither or both, or a negative error.
+            InputError: neither or both, a negative error, or one of another shape; a tensor without real values.
         """
+        _check_real("declare", x)
         if (bits is None) == (error is None):
             raise InputError("track: declare: got neither or both of bits and error; expected one; give bits=11")
-        with _disable_current_modes(), torch.no_grad():
+        with apart():
             values = x.detach().to(working(x.dtype))
-            if error is None:
-                assert bits is not None
-                size = values.abs() * torch.pow(2.0, -torch.as_tensor(bits, dtype=values.dtype))
-            else:
-                size = torch.as_tensor(error, dtype=values.dtype).expand(values.shape)
+            given = torch.as_tensor(bits if error is None else error, dtype=values.dtype).detach()
+            if given.dim() and given.shape != x.shape:
+                raise InputError(
+                    f"track: declare: got errors of shape {tuple(given.shape)}; expected one number, or the shape of "
+                    f"the tensor, {tuple(x.shape)}; give one for each element"
+                )
+            size = values.abs() * torch.pow(2.0, -given) if error is None else given.expand(x.shape)
             if bool((size < 0).any()) or bool(size.isnan().any()):
                 raise InputError("track: declare: got a negative error; expected 0 or more; give its magnitude")
             size = size * (1.0 + 4.0 * torch.finfo(values.dtype).eps)
@@ -190,12 +186,21 @@ class Tracker:
         """Memory of all noise."""
         return self._interpreter.table.bytes
 
+    def _watched(self) -> Emulation | Tap:
+        if self.emulation is not None:
+            self.emulation.watch(self._earlier, self._later, self._begin)
+            return self.emulation
+        self._tap, self._unseen = Tap(
+            self.model, lambda op: None, self._later, self._begin, emulates=lambda path: False, before=self._earlier
+        ), 0  # fmt: skip
+        return self._tap
+
     def _elsewhere(self) -> int:
         watched = self.emulation or self._tap
         return 0 if watched is None else watched.not_emulated.get(("forward pass", ANOTHER_THREAD), 0)
 
     def _end(self) -> None:
-        with _apart():
+        with apart():
             self.statistics.close()
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -210,7 +215,7 @@ class Tracker:
                 "track: a function compiled by torch.compile runs, whose operations are its own; expected plain ones; "
                 "call the function that it was made of"
             )
-        with _apart():
+        with apart():
             self._interpreter.before(func, args, kwargs)
             self._before = None
             if self._interpreter.writes(func) and args and isinstance(args[0], Tensor):
@@ -224,7 +229,7 @@ class Tracker:
             and not ran.executed
             and (self.emulation is None or not ran.path or self.emulation.rules.vector(ran.path) == FLOAT32)
         )
-        with _apart():
+        with apart():
             known = len(self._interpreter.shadowed)
             found = self._interpreter.after(ran.func, ran.args, ran.kwargs, ran.result, ran.path, own)
             if len(self._interpreter.shadowed) > known:
@@ -250,16 +255,24 @@ class Tracker:
 
     def _arrived(self, name: str, gradient: Tensor) -> None:
         if self.statistics.keeps:
-            with _apart():
+            with apart():
                 noise = self._interpreter.table.get(gradient)
                 self.statistics.take(OF_PARAMETER, name, gradient.detach(), noise)
+
+
+def _check_real(what: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise InputError(f"track: {what}: got {type(x).__name__}; expected a tensor; give one that the run computed")
+    if precision(x.dtype) is None:
+        raise InputError(f"track: {what}: a tensor of {x.dtype}; expected real values; give a floating-point tensor")
 
 
 def _keep_freed_memory() -> None:
     """Have the allocator of glibc keep what is freed: noise is allocated and freed at every operation, and pages that
     go back to the system each time cost more than the arithmetic. It learns from the largest block that it sees freed.
     """
-    torch.empty(31 << 20, dtype=torch.uint8)
+    with apart():
+        torch.empty(31 << 20, dtype=torch.uint8)
 
 
 class _Arrived:
@@ -279,23 +292,6 @@ class _Arrived:
 
 def _nothing() -> Any:
     return lambda parameter: None
-
-
-_NOTHING = nullcontext()
-
-
-def _apart() -> AbstractContextManager[Any]:
-    """Keep what tracking does of its own from other modes, from autograd and from inference mode."""
-    inference, modes = torch.is_inference_mode_enabled(), bool(_get_current_dispatch_mode_stack())
-    if not inference and not modes:
-        return _NOTHING  # within an operation, which is below autograd
-    stack = ExitStack()
-    if modes:
-        stack.enter_context(_disable_current_modes())
-    if inference:
-        stack.enter_context(torch.inference_mode(False))  # which turns gradients on
-    stack.enter_context(torch.no_grad())
-    return stack
 
 
 def track(
