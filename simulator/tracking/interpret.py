@@ -19,7 +19,7 @@ from .rules.moves import leaves, mapped
 from .rules.normal import running
 from .shadow import deviations
 from .table import Table
-from .values import Trace, Value
+from .values import Trace, Value, narrowed
 
 # Running statistics, which torch writes to though the schema does not say so.
 _STATISTICS = frozenset({"native_batch_norm", "_native_batch_norm_legit"})
@@ -279,16 +279,10 @@ class Interpreter:
             noise: tuple[Noise, ...] = (undecided,) * count if bool((undecided > 0).any()) else (None,) * count
             self.table.put(x, noise)
             return noise
-        noise = made.noise
-        if made.x is not x:
-            distance = x.to(made.x.dtype) - made.x
-            if bool((distance != 0).any()):  # true of NaN, which two infinities make
-                same = (x == made.x) | (x.isnan() & made.x.isnan())
-                distance = torch.where(same, 0.0, distance)
-                noise = tuple(a.departed(n, distance) for a, n in zip(self.algebras, noise, strict=True))
+        noise = made.noise if made.x is x else made.departing(x).noise
         held = working(x.dtype)
         noise = tuple(
-            None if n is None else _narrowed(n, held) if n.dtype != held else n for n in noise
+            None if n is None else narrowed(n, held) if n.dtype != held else n for n in noise
         )  # fmt: skip
         self.table.put(x, noise)
         return noise
@@ -315,12 +309,6 @@ class Interpreter:
         if not known.writes:
             return False  # of what something is like, only shape and type count
         return any(isinstance(x, Tensor) and any(n is not None for n in self._noise(x)) for x in leaves((rest, kwargs)))
-
-
-def _narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return noise in a narrower type, rounded up."""
-    found = noise.to(dtype)
-    return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
 
 
 def _without_out(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from simulator.network.vector import FLOAT32
 from .algebra import Algebra
 from .apart import apart
 from .certain_noise import CertainNoise
+from .declared import declared
 from .expected import Expected
 from .interpret import Interpreter
 from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, precision, working
@@ -28,7 +29,7 @@ from .reading import Reading
 from .safe import Safe
 from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sampled
 
-_ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
+ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
 
 
 class UntrackedOperation(UserWarning):
@@ -61,10 +62,10 @@ class Tracker:
     ) -> None:
         self.bounded = roundings == "bounded"
         self.model = nn.Module() if model is None else model
-        self.numbers = tuple(label for label in LABELS if label in numbers)
+        self.numbers = tuple(numbers)
         self.restart = restart
         recomputes = machine is not None or not self.bounded
-        self._interpreter = Interpreter([_ALGEBRAS[label]() for label in self.numbers], recomputes)
+        self._interpreter = Interpreter([ALGEBRAS[label]() for label in self.numbers], recomputes)
         self.statistics = Statistics(self.numbers, every)
         self._names: dict[int, str] = {}
         self._before: tuple[str, Tensor, Tensor] | None = None
@@ -139,22 +140,8 @@ class Tracker:
             InputError: neither or both, a negative error, or one of another shape; a tensor without real values.
         """
         _check_real("declare", x)
-        if (bits is None) == (error is None):
-            raise InputError("track: declare: got neither or both of bits and error; expected one; give bits=11")
         with apart():
-            values = x.detach().to(working(x.dtype))
-            given = torch.as_tensor(bits if error is None else error, dtype=values.dtype).detach()
-            if given.dim() and given.shape != x.shape:
-                raise InputError(
-                    f"track: declare: got errors of shape {tuple(given.shape)}; expected one number, or the shape of "
-                    f"the tensor, {tuple(x.shape)}; give one for each element"
-                )
-            size = values.abs() * torch.pow(2.0, -given) if error is None else given.expand(x.shape)
-            if bool((size < 0).any()) or bool(size.isnan().any()):
-                raise InputError("track: declare: got a negative error; expected 0 or more; give its magnitude")
-            size = size * (1.0 + 4.0 * torch.finfo(values.dtype).eps)
-            # Two deviations are what the expected number claims.
-            noise = {SAFE: size, EXPECTED: size / 2.0, CERTAIN_NOISE: size}
+            noise = declared(x.detach().to(working(x.dtype)), bits, error, "track: declare")
             self._interpreter.table.put(x, tuple(noise[label] for label in self.numbers))
 
     def restart_exact(self) -> None:
@@ -294,6 +281,17 @@ def _nothing() -> Any:
     return lambda parameter: None
 
 
+def checked_numbers(numbers: Sequence[str]) -> tuple[str, ...]:
+    """Return labels of numbers in their order; InputError for unknown ones, or none."""
+    unknown = [label for label in numbers if label not in LABELS]
+    if unknown or not numbers:
+        raise InputError(
+            f"track: numbers: got {', '.join(map(repr, unknown)) or 'none'}; expected some of {', '.join(LABELS)}; "
+            "give e.g. numbers=('safe',)"
+        )
+    return tuple(label for label in LABELS if label in numbers)
+
+
 def track(
     model: nn.Module | None = None,
     numbers: Sequence[str] = LABELS,
@@ -321,12 +319,7 @@ def track(
     Raises:
         InputError: an unknown number, or a model or machine that cannot be followed.
     """
-    unknown = [label for label in numbers if label not in LABELS]
-    if unknown or not numbers:
-        raise InputError(
-            f"track: numbers: got {', '.join(map(repr, unknown)) or 'none'}; expected some of {', '.join(LABELS)}; "
-            "give e.g. numbers=('safe',)"
-        )
+    numbers = checked_numbers(numbers)
     if restart not in ("never", "step"):
         raise InputError(f"track: restart: got {restart!r}; expected never or step; give one of them")
     if roundings not in ("bounded", "measured"):

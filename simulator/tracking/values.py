@@ -188,6 +188,16 @@ class Value:
         self.trace.count(jump)
         return self.trace.map(self.x, lambda a, i: a.either(self.noise[i], jump))
 
+    def departing(self, z: Tensor) -> Value:
+        """Return what the run has in place of these values; by how far it departs from them is part of its noise."""
+        held = z.to(self.x.dtype)
+        distance = held - self.x
+        if not bool((distance != 0).any()):
+            return Value(self.trace, held, self.noise)
+        same = (held == self.x) | (held.isnan() & self.x.isnan())  # two infinities, whose distance is NaN
+        distance = torch.where(same, 0.0, distance)
+        return self.trace.map(held, lambda a, i: a.departed(self.noise[i], distance))
+
     def bound(self) -> Noise:
         """Return the bound of the safe number; None if that is not kept, or all is exact."""
         for algebra, noise in zip(self.trace.algebras, self.noise, strict=True):
@@ -221,6 +231,12 @@ class Value:
 
     def __neg__(self) -> Value:
         return self.negated()
+
+
+def narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return noise in a narrower type, rounded up."""
+    found = noise.to(dtype)
+    return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
 
 
 def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
