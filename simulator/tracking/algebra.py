@@ -117,6 +117,10 @@ class Algebra(ABC):
         """Return the noise of z, the sum of x over axes."""
 
     @abstractmethod
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return the noise of z, the running sums of x over an axis, each made of the one before."""
+
+    @abstractmethod
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
         matrix: bool, both: Both | None,

@@ -99,6 +99,12 @@ class CertainNoise(Algebra):
             return None
         return torch.maximum(torch.amax(noise.expand(x.shape), axes, keepdim=keep), self._least(z))
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return the largest noise of all terms up to each."""
+        if noise is None:
+            return None
+        return torch.maximum(torch.cummax(noise.expand(x.shape), axis).values, self._least(z))
+
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
         matrix: bool, both: Both | None,

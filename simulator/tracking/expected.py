@@ -139,6 +139,14 @@ class Expected(Algebra):
         levels = math.log2(max(1, terms))
         return (squares * levels + 2.0 * z.double().square() * (terms > 1)) * _rho(z.dtype) ** 2
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return that of all sums up to each, of which the first is no sum, each rounded once."""
+        rounded = self.own(z, Rounded(1.0, 1.0))
+        assert rounded is not None
+        rounded.narrow(axis, 0, 1).zero_()
+        variance = rounded if noise is None else rounded + noise.double().expand(x.shape).square()
+        return _root(torch.cumsum(variance, axis), z)
+
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
         matrix: bool, both: Both | None,

@@ -87,7 +87,8 @@ def _deviation(x: Value, axes: list[int], keep: bool, z: Tensor, ddof: float) ->
 
 # Given (operand, axes, whether they stay, result of numpy, other options).
 REDUCTIONS: dict[Any, Callable[..., Value]] = {
-    np.sum: lambda x, axes, keep, z: x.sum(axes, keep, z),
+    # Numpy adds in pairs along the last axis, and row by row along others.
+    np.sum: lambda x, axes, keep, z: x.sum(axes, keep).departing(z),
     np.mean: lambda x, axes, keep, z: x.mean(axes, keep).departing(z),
     np.var: _variance,
     np.std: _deviation,

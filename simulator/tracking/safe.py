@@ -162,6 +162,10 @@ class Safe(Algebra):
             return None if noise is None else grown(plain_sum(noise, axes, keep) + 0.0, terms)
         return self.linear(lambda part: plain_sum(part, axes, keep), x, noise, terms, z)
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return (S8): sums of at most so many terms as the axis has."""
+        return self.linear(lambda part: torch.cumsum(part, axis), x, noise, x.shape[axis], z)
+
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
         matrix: bool, both: Both | None,

@@ -63,7 +63,8 @@ FUNCTIONS = {
     "mixed": lambda x: np.concatenate([np.ones_like(x[0]), x[1]]), "flip": np.flip, "tile": lambda x: np.tile(x, 2),
     "clip": lambda x: np.clip(x, -0.5, 0.7), "clip below": lambda x: np.clip(x, 0.0, None), "triangle": np.tril,
     "power 2": lambda x: x**2, "power 3": lambda x: x**3, "power -1": lambda x: x**-1.0,
-    "root": lambda x: abs(x) ** 0.5, "base": lambda x: 2.0**x, "scaled": lambda x: 0.1 * x - 1 / (x + 3.3), "zeros": np.zeros_like,
+    "root": lambda x: abs(x) ** 0.5, "base": lambda x: 2.0**x, "zeros": np.zeros_like,
+    "scaled": lambda x: 0.1 * x - 1 / (x + 3.3),
 }  # fmt: skip
 
 
@@ -305,7 +306,7 @@ def test_a_sum_of_many_terms_claims_no_more_than_is_so():
     exact = sum(map(Fraction, x.tolist()))
     running = np.cumsum(tracked(x))[-1]
     assert is_covered(running, [mpmath.mpf(exact.numerator) / exact.denominator]) and 30 <= running.safe <= 45
-    assert running.safe <= running.expected
+    assert running.safe <= running.expected <= 46 and running.certain_noise == 53
     total = tracked(x).sum()
     assert is_covered(total, [mpmath.mpf(exact.numerator) / exact.denominator]) and total.safe >= 30
 
@@ -331,6 +332,17 @@ def test_errors_are_mostly_within_what_is_expected():
         exact /= mpmath.mpf(3.1)
         inside += abs(mpmath.mpf(float(y.values)) - exact) <= mpmath.mpf(2) ** -int(y.expected) * abs(exact)
     assert inside >= 0.85 * 40
+
+
+@in_both_types
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sums_are_within_what_is_expected_however_numpy_adds(axis, dtype):
+    x = np.random.default_rng(0).random((4000, 40) if axis == 0 else (40, 4000)).astype(dtype)
+    y = tracked(x).sum(axis)
+    rows = x.T if axis == 0 else x
+    exact = [sum(map(Fraction, row.tolist())) for row in rows]
+    off = [abs(Fraction(float(v)) - e) / e for v, e in zip(y.values, exact, strict=True)]
+    assert sum(o <= Fraction(1, 2 ** int(b)) for o, b in zip(off, y.expected, strict=True)) >= 0.85 * 40
 
 
 # --- what it refuses, keeps and prints --------------------------------------------------------------------------------
