@@ -1,4 +1,4 @@
-"""Rules of products of matrices and of convolutions: blocks of dot products, by the places of what they read.
+"""Rules of products of matrices: blocks of dot products, by the places of what they read.
 
 (C10) With a', b' what the unit holds of the operands, |a'| at most A and so on, z = sum a b + c. The unit's own sum of
 the exact products a' b' is off by its model (macs.py), or by its partial sums (partial_sums.py); conversions of
@@ -21,7 +21,7 @@ from .document import Fault, Node
 from .formats import Rounding, Use
 from .macs import Mac, Model, mac, model
 from .partial_sums import GUARD, PartialSums, Scaled, Term, applies, scaled
-from .places import Shape, all_of, fits, one_owner, pair, spread, windows
+from .places import Shape, all_of, fits, one_owner, shared, spread
 from .rule import FLOAT32, Found, Gradients, Operand, Parts, Premises, Reader, Rule, each, plain
 
 _TORCH = "seq(fp32)"
@@ -52,6 +52,10 @@ class _Side(NamedTuple):
     most: Balls
     is_point: bool
 
+    def is_bounded(self, i: int) -> bool:
+        """Whether an element has bounds at all."""
+        return self.middle[i].is_finite() and self.radius[i].is_finite() and self.d[i].is_finite()
+
 
 class Products(Rule):
     """A product of two operands with an addend, or without; a, b, c are their places among so many arguments."""
@@ -64,7 +68,7 @@ class Products(Rule):
         unit, roundings = _unit(node), _Roundings(at.premises)
         uses = unit.operands or (None, None)
         sides = _side(a, uses[0], at.premises), _side(b, uses[1], at.premises)
-        shape, blocks = self._blocks(node, a, b, c)
+        shape, blocks = self.blocks(node, a, b, c)
         fits(node, shape)
         size = math.prod(shape)
         lo, hi, d, local = ([ZERO] * size for _ in range(4))
@@ -79,8 +83,7 @@ class Products(Rule):
             moved, own, most = dots.moved(), dots.converted(), dots.sizes()
             start = _addend(block, c)
             partial = None
-            finite = all(x.is_finite() for side in sides for x in side.d)
-            if at.premises.running and node.ordered and applies(unit.accumulator) and finite:
+            if at.premises.running and node.ordered and applies(unit.accumulator):
                 partial = _Partial(unit, roundings, block, sides, start)
             for i, place in enumerate(block.out.ravel().tolist()):
                 ends = z[i] - around[i], z[i] + around[i]
@@ -96,11 +99,11 @@ class Products(Rule):
                 if partial is not None and not enough:
                     off = smaller(off, _through(partial.error(i), reach, results))
                 d[place], local[place] = moved[i] + off, own[i] + off
-        return Found(shape, lo, hi, d, None, local, owner)
+        return Found(shape, lo, hi, d, None, local, shared(owner.reshape(shape), range(1, len(shape))).ravel())
 
     def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
         a, b, c = self._operands(node, at)
-        _, blocks = self._blocks(node, a, b, c)
+        _, blocks = self.blocks(node, a, b, c)
         found: Parts = []
         for which, own in ((0, a), (1, b)):
             if own.number is not None:
@@ -123,7 +126,8 @@ class Products(Rule):
             raise Fault(f"{node}: an operand is missing")
         return a, b, c
 
-    def _blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+    def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+        """Return the shape of the result, and the products of matrices that it is made of."""
         if len(a.shape) != self._dimensions or len(b.shape) != self._dimensions or a.shape[-1] != b.shape[-2]:
             raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         if a.shape[:-2] != b.shape[:-2]:
@@ -135,34 +139,13 @@ class Products(Rule):
                        for i, (x, y, z) in enumerate(zip(of_a, of_b, out, strict=True))]  # fmt: skip
 
 
-class Convolutions(Products):
-    """A convolution of images, each group a block."""
+class OfVectors(Products):
+    """A product of a matrix and a vector."""
 
-    def __init__(self) -> None:
-        super().__init__(0, 1, 2, dimensions=4, arguments=9)
-
-    def _blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
-        if node.args[6] is not False or len(a.shape) != 4 or len(b.shape) != 4:
-            raise Fault(f"{node}: no rule but for plain convolutions of images")
-        stride, padding, dilation = (pair(node.args[3 + i], node, least) for i, least in enumerate((1, 0, 1)))
-        groups = node.args[8]
-        outputs, inputs, *size = b.shape
-        if not isinstance(groups, int) or groups < 1 or inputs * groups != a.shape[1] or outputs % groups:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
-        read = windows(node, a.shape, (size[0], size[1]), stride, padding, dilation)
-        samples, _, rows, columns, _ = read.shape
-        shape = (samples, outputs, rows, columns)
-        if c is not None and c.shape != (outputs,):
-            raise Fault(f"{node}: an addend of the shape {list(c.shape)} does not fit {outputs} outputs")
-        weights, out, each_group = all_of(b.shape).reshape(outputs, -1), all_of(shape), outputs // groups
-        blocks = []
-        for group in range(groups):
-            some = slice(group * each_group, (group + 1) * each_group)
-            part = read[:, group * inputs : (group + 1) * inputs].transpose(0, 2, 3, 1, 4)
-            places = out[:, some].transpose(0, 2, 3, 1).reshape(-1, each_group)
-            of_c = None if c is None else np.broadcast_to(np.arange(outputs)[some], places.shape)
-            blocks.append(Block(part.reshape(places.shape[0], -1), weights[some].T, places, of_c))
-        return shape, blocks
+    def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+        if len(a.shape) != 2 or b.shape != a.shape[1:]:
+            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+        return a.shape[:1], [Block(all_of(a.shape), all_of((*b.shape, 1)), all_of((a.shape[0], 1)), None)]
 
 
 class _Roundings:
@@ -294,15 +277,27 @@ class _Partial:
             for side, places, guard in zip(sides, (block.a, block.b.T), (GUARD, 0), strict=True)
         )
         self._sums = PartialSums(unit.accumulator, roundings, self._left.exponent + self._right.exponent)
+        self._unbounded = tuple(
+            {k for k, row in enumerate(places.tolist()) if any(at >= 0 and not side.is_bounded(at) for at in row)}
+            for side, places in zip(sides, (block.a, block.b.T), strict=True)
+        )
 
     @staticmethod
     def _scaled(side: _Side, places: Places, guard: int) -> Scaled:
-        return scaled(taken(side.middle, places), taken(added(side.radius, side.d), places), guard)
+        """Return the rows of an operand; those in which something has no bound are not asked for."""
+        bounded = [side.is_bounded(i) for i in range(len(side.d))]
+        middle, around = (
+            [x if fine else ZERO for x, fine in zip(part, bounded, strict=True)]
+            for part in (side.middle, added(side.radius, side.d))
+        )
+        return scaled(taken(middle, places), taken(around, places), guard)
 
     def error(self, i: int) -> arb:
         """Return how far result i is off before what rounds it; infinite where a state may overflow."""
         n = self._block.a.shape[1]
         row, column = divmod(i, self._block.b.shape[1])
+        if row in self._unbounded[0] or column in self._unbounded[1]:
+            return INF
         (a, around_a), (b, around_b) = (
             (side.centers[at * n : (at + 1) * n], side.radii[at * n : (at + 1) * n])
             for side, at in ((self._left, row), (self._right, column))
@@ -382,5 +377,5 @@ def _spread(node: Node, shape: Shape, to: Shape) -> Places:
 
 RULES: dict[str, Rule] = {
     "mm": Products(0, 1, None, 2, 2), "addmm": Products(1, 2, 0, 2, 3), "bmm": Products(0, 1, None, 3, 2),
-    "convolution": Convolutions(),
+    "baddbmm": Products(1, 2, 0, 3, 3), "mv": OfVectors(0, 1, None, 0, 2),
 }  # fmt: skip
