@@ -63,9 +63,8 @@ class Products(Rule):
         if second is None:
             return [first]
         # (B32) Two passes: an output has the bound of either, and that of the second where it is surely flagged.
-        spec, flagged = second
-        again = self._step(node, read, unit, spec)
-        sure = flagged(*first.value.box)
+        again = self._step(node, read, unit, second.mac)
+        sure = second.flags(*first.value.box)
         d, local = (
             torch.where(sure, b, torch.maximum(a, b))
             for a, b in ((first.value.d, again.value.d), (first.local, again.local))

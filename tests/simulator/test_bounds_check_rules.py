@@ -259,6 +259,23 @@ def test_what_overflows_has_no_relative_bound_either():
     refused(altered(form, bounded), r"\(exp in .*\): d: sample 0, element \(0, 0\)", r"\(exp in .*\): e: sample 0")
 
 
+def test_a_softmax_that_saturates_is_followed():
+    """Its largest output is at most 1, and no ball around that."""
+    form = certificate(Between(lambda x: torch.softmax(x * 1000.0, 1)).eval(), inputs("abs", False), "fma(fp16)")
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)
+
+
+def test_a_sample_that_overflows_leaves_the_others_their_partial_sums():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval(), inputs("abs", False)
+    x[1] *= 1e6
+    form = certificate(model, x, "fma(fp16)", method="forward, running sums")
+    assert np.isfinite(unpacked(form["claim"]["bounds"])).all(1).tolist() == [True, False]
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)
+
+
 def test_constants_that_a_batch_normalisation_reads_in_a_narrower_format_count():
     model = Between(nn.BatchNorm1d(5)).eval()
     model.function.weight.data.uniform_(0.5, 1.5)
@@ -281,3 +298,43 @@ def test_what_reads_places_that_are_no_constants_is_refused():
         node["args"][2] = copy.deepcopy(node["args"][0])
 
     refused(altered(form, computed), r"gather in Between: got the places \{'value': 1\}; expected constants")
+
+
+TWO_PASSES = """
+array: {rows: 8, columns: 8}
+mac:
+  low: {operands: fp16, accumulator: fma(fp16), rate: 2 MAC/cycle}
+  high: {operands: fp16, accumulator: fma(fp32)}
+policy: {tolerance: 2.0}
+"""
+
+
+@pytest.mark.parametrize("method", ["adjoint, running sums", "forward"])
+def test_two_passes_are_followed_with_what_flags_outputs(tmp_path, method):
+    path = tmp_path / "m.yaml"
+    path.write_text(TWO_PASSES)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
+    x = torch.randn(2, 6)
+    form = certificate(model, x, simulator.load_hardware(path), mode="two_pass", method=method)
+    found = check(form)
+    assert found.ok and found.unit == "m, two_pass", "\n".join(found.problems)
+    assert form["graph"]["nodes"][0]["second"] == {
+        "mac": "fp16 -> chunk(8, fma(fp32), seq(fp32))", "tolerance": 2.0, "activation": "relu"
+    }  # fmt: skip
+
+    def higher(form):
+        form["graph"]["nodes"][0]["second"]["tolerance"] = 1e6
+
+    def otherwise(form):
+        form["graph"]["nodes"][0]["second"]["activation"] = "gelu"
+
+    def lower_unit(form):
+        form["graph"]["nodes"][0]["second"]["mac"] = "fp8_e4m3 -> fma(fp16)"
+
+    def nothing(form):
+        form["graph"]["nodes"][0]["second"]["tolerance"] = -1.0
+
+    for alter in (higher, otherwise, lower_unit):
+        refused(altered(form, alter), r"value 1 \(addmm in 0\): local: sample")
+    refused(altered(form, nothing), "graph: node 0: second: got the tolerance -1.0; expected one from 0")

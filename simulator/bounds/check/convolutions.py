@@ -12,8 +12,9 @@ import numpy as np
 
 from .balls import Places
 from .document import Fault, Node
+from .dots import Block
 from .places import Shape, all_of, crossed, positions, setting
-from .products import Block, Products
+from .products import Products
 from .rule import Operand, Rule
 
 

@@ -5,19 +5,39 @@ the exact products a' b' is off by its model (macs.py), or by its partial sums (
 operands by sum (da B + A db), of which da is that of the conversion alone; and what comes in moves z by the same with
 all that a' is off, and by the d of c. Results are rounded at their size. (C11) On the way back an interval of
 derivatives c +- r becomes c B +- (r (|B| + s) + |c| s), with an operand within B +- s between exact and computed.
+(C13) Of two passes an output has the larger bound of both, and that of the second where all that the first may give is
+surely flagged: of magnitude v with 1 / v above the tolerance, and not negative before relu.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from flint import arb, arb_mat
 
-from .balls import INF, ZERO, Balls, Ends, Places, added, is_infinite, magnitude, matrix, smaller, summed_into, taken
-from .document import Fault, Node
+from .balls import (
+    INF,
+    ONE,
+    ZERO,
+    Balls,
+    Ends,
+    Places,
+    added,
+    is_infinite,
+    larger,
+    magnitude,
+    matrix,
+    power,
+    smaller,
+    summed_into,
+    taken,
+)
+from .document import Fault, Node, Second
+from .dots import Block, Dots, Side, as_held
 from .formats import Rounding, Use
 from .macs import Mac, Model, mac, model
 from .partial_sums import GUARD, PartialSums, Scaled, Term, applies, scaled
@@ -27,36 +47,6 @@ from .rule import FLOAT32, Found, Gradients, Operand, Parts, Premises, Reader, R
 _TORCH = "seq(fp32)"
 
 
-class Block(NamedTuple):
-    """A product of two matrices: the places of a (M, K), of b (K, N), of the result and of the addend (M, N)."""
-
-    a: Places
-    b: Places
-    out: Places
-    c: Places | None
-
-
-class _Side(NamedTuple):
-    """An operand as the unit has it.
-
-    Args:
-        middle, radius: of the exact values. size: their largest magnitudes. d: how far it is off in all. own: of that
-            the conversion. most: largest magnitude of what the unit holds. is_point: whether all values are known.
-    """
-
-    middle: Balls
-    radius: Balls
-    size: Balls
-    d: Balls
-    own: Balls
-    most: Balls
-    is_point: bool
-
-    def is_bounded(self, i: int) -> bool:
-        """Whether an element has bounds at all."""
-        return self.middle[i].is_finite() and self.radius[i].is_finite() and self.d[i].is_finite()
-
-
 class Products(Rule):
     """A product of two operands with an addend, or without; a, b, c are their places among so many arguments."""
 
@@ -64,10 +54,23 @@ class Products(Rule):
         self.places, self._dimensions, self._arguments = (a, b, c), dimensions, arguments
 
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
+        first = self._pass(node, at, stated)
+        if node.second is None:
+            return first
+        again = self._pass(replace(node, mac=node.second.mac, ordered=True), at, stated)
+        sure = [_flagged(node.second, *one) for one in zip(first.lo, first.hi, first.d, strict=True)]
+        d, local = (
+            [y if flag else larger(x, y) for x, y, flag in zip(*both, sure, strict=True)]
+            for both in ((first.d, again.d), (first.local, again.local))
+        )
+        return first._replace(d=d, local=local)
+
+    def _pass(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
+        """Return the bounds of the result of one pass."""
         a, b, c = self._operands(node, at)
         unit, roundings = _unit(node), _Roundings(at.premises)
         uses = unit.operands or (None, None)
-        sides = _side(a, uses[0], at.premises), _side(b, uses[1], at.premises)
+        sides = as_held(a, uses[0], at.premises), as_held(b, uses[1], at.premises)
         shape, blocks = self.blocks(node, a, b, c)
         fits(node, shape)
         size = math.prod(shape)
@@ -78,7 +81,7 @@ class Products(Rule):
             n = block.a.shape[1]
             found = model(unit, n, roundings)
             results = [*found.results, *_of_type(unit, at.premises)]
-            dots = _Dots(block, *sides)
+            dots = Dots(block, *sides)
             z, around = dots.exact()
             moved, own, most = dots.moved(), dots.converted(), dots.sizes()
             start = _addend(block, c)
@@ -148,6 +151,12 @@ class OfVectors(Products):
         return a.shape[:1], [Block(all_of(a.shape), all_of((*b.shape, 1)), all_of((a.shape[0], 1)), None)]
 
 
+def _flagged(second: Second, lo: arb, hi: arb, d: arb) -> bool:
+    """Whether an output is surely flagged, (C13), with room for what scores are rounded by in float64."""
+    known = second.activation in ("identity", "leaky_relu") or (second.activation == "relu" and lo - d >= 0)
+    return bool(known and (magnitude(lo, hi) + d) * second.tolerance < ONE - power(-40))
+
+
 class _Roundings:
     """The roundings of uses under the premises, each made once."""
 
@@ -172,65 +181,6 @@ def _unit(node: Node) -> Mac:
 def _of_type(unit: Mac, premises: Premises) -> tuple[Rounding, ...]:
     """Return the rounding of results that tensors of float32 do not hold."""
     return () if premises.precision is not None or unit.result.format.float32_holds else (FLOAT32,)
-
-
-def _side(x: Operand, use: Use | None, premises: Premises) -> _Side:
-    middle = each(lambda lo, hi: lo if lo == hi else (lo + hi) / 2, x.lo, x.hi)
-    radius = each(lambda lo, hi: ZERO if lo == hi else (hi - lo) / 2, x.lo, x.hi)
-    own = [ZERO] * len(x.lo) if use is None else _conversion(x, use, premises)
-    d = added(x.d, own)
-    return _Side(middle, radius, x.size, d, own, added(x.size, d), x.is_point)
-
-
-def _conversion(x: Operand, use: Use, premises: Premises) -> Balls:
-    """Return the errors of converting an operand, of known values exactly."""
-    rounding = use.rounded(premises.precision)
-    found = []
-    for lo, hi, d, most in zip(x.lo, x.hi, x.d, x.computed, strict=True):
-        known = use.error_of(float(lo)) if lo == hi and d == 0 else None
-        found.append(rounding.off(most) if known is None else known)
-    return found
-
-
-class _Dots:
-    """The sums of a block that bounds are made of; matrices of weights are built once each."""
-
-    def __init__(self, block: Block, a: _Side, b: _Side) -> None:
-        self._block, self._a, self._b = block, a, b
-
-    def exact(self) -> tuple[Balls, Balls]:
-        """Return the exact products: middle and radius."""
-        a, b = self._a, self._b
-        middle = self._product(a.middle, b.middle)
-        around: list[Balls] = []
-        if not a.is_point:
-            around.append(self._product(a.radius, added(each(abs, b.middle), b.radius)))
-        if not b.is_point:
-            around.append(self._product(each(abs, a.middle), b.radius))
-        return middle, added(*around) if around else [ZERO] * len(middle)
-
-    def moved(self) -> Balls:
-        """Return by how much what comes in, conversions included, moves the sums."""
-        return self._two(self._a.d, self._b.most, self._a.size, self._b.d)
-
-    def converted(self) -> Balls:
-        """Return by how much conversions alone move them, whatever comes in."""
-        return self._two(self._a.own, self._b.most, self._a.most, self._b.own)
-
-    def sizes(self) -> Balls:
-        """Return the sums of magnitudes that the unit adds up."""
-        return self._product(self._a.most, self._b.most)
-
-    def _two(self, a: Balls, b: Balls, c: Balls, d: Balls) -> Balls:
-        parts = [self._product(x, y) for x, y in ((a, b), (c, d)) if _any(x) and _any(y)]
-        return added(*parts) if parts else [ZERO] * self._block.out.size
-
-    def _product(self, a: Balls, b: Balls) -> Balls:
-        return (matrix(a, self._block.a) * matrix(b, self._block.b)).entries()
-
-
-def _any(x: Balls) -> bool:
-    return not all(one == 0 for one in x)
 
 
 class _Addend(NamedTuple):
@@ -269,7 +219,7 @@ class _Partial:
     """The partial sums of a block, asked for one result at a time."""
 
     def __init__(
-        self, unit: Mac, roundings: _Roundings, block: Block, sides: tuple[_Side, _Side], start: _Addend | None
+        self, unit: Mac, roundings: _Roundings, block: Block, sides: tuple[Side, Side], start: _Addend | None
     ) -> None:
         self._unit, self._roundings, self._block, self._start = unit, roundings, block, start
         self._left, self._right = (
@@ -283,7 +233,7 @@ class _Partial:
         )
 
     @staticmethod
-    def _scaled(side: _Side, places: Places, guard: int) -> Scaled:
+    def _scaled(side: Side, places: Places, guard: int) -> Scaled:
         """Return the rows of an operand; those in which something has no bound are not asked for."""
         bounded = [side.is_bounded(i) for i in range(len(side.d))]
         middle, around = (

@@ -315,7 +315,7 @@ def _premises(found: Certificate) -> Premises:
     if found.library != (4.0 if bits is None else 1.0):
         raise Fault(f"unit: library: got {found.library}; expected {4.0 if bits is None else 1.0}")
     suffix = "" if bits is None else f", {bits} significand bits"
-    of_machine = bits is None and found.words.endswith((", low", ", high"))
+    of_machine = bits is None and found.words.endswith((", low", ", high", ", two_pass"))
     for unit, ordered in units:
         if not of_machine and not (ordered and found.words == f"{unit}{suffix}"):
             raise Fault(f"unit: a product has the unit {unit}, which the words {found.words!r} do not say")
