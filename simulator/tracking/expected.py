@@ -68,7 +68,7 @@ class Expected(Algebra):
         inexact = (x - (z - behind)) + (y - behind) != 0
         own = self.own(z, Rounded(1.0, 1.0))
         assert own is not None
-        variance = own * inexact
+        variance = torch.where(inexact & z.isfinite(), own, 0.0)
         for noise in (noise_x, noise_y):
             if noise is not None:
                 variance = variance + noise.double().square()

@@ -190,6 +190,8 @@ def softmax_of(x: Value, axis: int) -> Value:
 
     In real numbers any shift gives the same, so that the largest value, which the run subtracts, counts as exact.
     """
+    if not x.x.numel():
+        return x
     top = torch.nan_to_num(x.x.amax(axis, keepdim=True), posinf=0.0, neginf=0.0)
     e = (x - x.trace.exact(top)).function("exp")
     return e / e.sum([axis], keep=True)
@@ -204,6 +206,8 @@ def softmax_backward(t: Trace, g: Value, y: Value, axis: int, dtype: Any) -> Val
 @rule("_log_softmax")
 def log_softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Value:
     """x - max - log(sum(exp(x - max)))."""
+    if not x.x.numel():
+        return x
     top = t.exact(torch.nan_to_num(x.x.amax(axis, keepdim=True), posinf=0.0, neginf=0.0))
     shifted = x - top
     return shifted - shifted.function("exp").sum([axis], keep=True).function("log")
@@ -239,6 +243,8 @@ def attention(
     scale: float | None = None,
 ) -> Any:  # fmt: skip
     """softmax(scale q k^T + mask) v, and the logarithms of its sums."""
+    if dropout or q.shape[1] != k.shape[1]:
+        raise NotImplementedError
     scores = _scores(q, k, attn_mask, causal, scale)
     top = t.exact(torch.nan_to_num(scores.x.amax(-1, keepdim=True), posinf=0.0, neginf=0.0))
     e = (scores - top).function("exp")
@@ -253,6 +259,8 @@ def attention_backward(
     attn_mask: Any = None, scale: float | None = None,
 ) -> Any:  # fmt: skip
     """Gradients of q, k and v."""
+    if dropout or q.shape[1] != k.shape[1]:
+        raise NotImplementedError
     factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     p = softmax_of(_scores(q, k, attn_mask, causal, scale), -1)
     turned = lambda x: x.moved(lambda n: n.transpose(-1, -2))  # noqa: E731
