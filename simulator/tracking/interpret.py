@@ -23,6 +23,9 @@ from .values import Trace, Value, within
 # Running statistics, which torch writes to though the schema does not say so.
 _STATISTICS = frozenset({"native_batch_norm", "_native_batch_norm_legit"})
 _READS_NUMBER = "_local_scalar_dense"
+# In place these change how a tensor looks at its memory, and nothing in it.
+_LOOKS = frozenset({"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "detach", "set",
+                    "rename", "requires_grad"})  # fmt: skip
 
 
 class _Known(NamedTuple):
@@ -55,7 +58,7 @@ def _known(func: Any) -> _Known:
     arguments = func._schema.arguments
     writes = tuple(i for i, a in enumerate(arguments) if a.is_write and not a.kwarg_only)
     named = tuple(a.name for a in arguments if a.is_write and a.kwarg_only)
-    idle = bool(func.is_view) and not writes
+    idle = (bool(func.is_view) and not writes) or (func.namespace == "aten" and name in _LOOKS)
     return _Known(name, idle, writes, named, RULES.get(name), each)
 
 
@@ -210,7 +213,7 @@ class Interpreter:
         given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
         if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
             dtype = torch.float64
-        plain = own and all(x.dtype == dtype for x in real)
+        plain = own and bool(real) and all(x.dtype == dtype for x in real)
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
@@ -219,7 +222,10 @@ class Interpreter:
             mapped(given, lambda x: self._wrapped(x, trace)),
         )
         inputs = leaves((wrapped_args, wrapped))
-        made = self._made(func, known, wrapped_args, wrapped, inputs, results, plain, trace)
+        if not real and not any(isinstance(x, Choice) or (isinstance(x, Value) and _noisy(x)) for x in inputs):
+            made: list[Any] | None = [None] * len(results)  # a decision of what is exact
+        else:
+            made = self._made(func, known, wrapped_args, wrapped, inputs, results, plain, trace)
         if made is None:
             made = self._shadow(func, known, wrapped_args, wrapped, inputs, results, path, trace)
         found = []
@@ -236,7 +242,7 @@ class Interpreter:
     ) -> list[Any] | None:  # fmt: skip
         """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
         if known.name in MOVES and not any(isinstance(x, Choice) for x in inputs):
-            if any(isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs):
+            if any(isinstance(x, Value) and _noisy(x) for x in inputs):
                 return moved(trace, func, args, kwargs, results)
             return [None] * len(results)
         rule = known.rule
@@ -260,9 +266,7 @@ class Interpreter:
         path: str, trace: Trace,
     ) -> list[Any]:  # fmt: skip
         """Return the noise of results of which no rule says anything."""
-        noisy = any(isinstance(x, Choice) for x in inputs) or any(
-            isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs
-        )
+        noisy = any(isinstance(x, Choice) or (isinstance(x, Value) and _noisy(x)) for x in inputs)
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
         if real:
             where = Shadowed(known.name, path)
@@ -401,6 +405,10 @@ def _as_whole(x: Tensor, made: Value) -> Choice | None:
     wide = bound * (1.0 + 2.0**-20) + made.x.abs() * bound.sign() * float(torch.finfo(made.x.dtype).eps)
     decided = ((made.x - wide).trunc() == made.x.trunc()) & ((made.x + wide).trunc() == made.x.trunc())
     return Choice(x, (~decided).to(made.x.dtype))
+
+
+def _noisy(x: Value) -> bool:
+    return any(n is not None for n in x.noise)
 
 
 def _takes(rule: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -227,8 +227,14 @@ def copysign(t: Trace, x: Value, y: Any) -> Value:
     y = t.value(y)
     z = torch.copysign(x.x, y.x)
     found = t.map(z, lambda a, i: x.given(a, i))
-    bound = y.bound()
-    return found if bound is None else found.either((size(x) * 2.0).expand(z.shape), within(y.x.abs(), bound))
+    return found.either((size(x) * 2.0).expand(z.shape), _unsigned(y).expand(z.shape))
+
+
+def _unsigned(x: Value) -> Tensor:
+    """Return where a sign is not decided; real numbers have no -0."""
+    minus_zero = (x.x == 0) & torch.signbit(x.x)
+    bound = x.bound()
+    return minus_zero if bound is None else minus_zero | within(x.x.abs(), bound)
 
 
 @rule("atan2", direct=True)
@@ -241,11 +247,9 @@ def atan2(t: Trace, y: Value, x: Value, z: Tensor | None = None) -> Value:
         by = (math.pi / r, math.pi / r) if a.label == "safe" else (x.x.abs() / r / r, y.x.abs() / r / r)
         return a.combined(z, [(by[0], y.given(a, i)), (by[1], x.given(a, i))], LIBRARY)
 
-    found, bound = t.map(z, noise), y.bound()
-    if bound is None:
-        return found
-    left = x.x < 0 if x.bound() is None else ~(x.x > x.bound())
-    return found.either(torch.full_like(z, 2.0 * math.pi), within(y.x.abs(), bound) & left)
+    bound = x.bound()
+    left = x.x < 0 if bound is None else ~(x.x > bound)
+    return t.map(z, noise).either(torch.full_like(z, 2.0 * math.pi), _unsigned(y) & left)
 
 
 def size(x: Value) -> Tensor:

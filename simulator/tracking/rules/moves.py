@@ -21,7 +21,7 @@ MOVES = frozenset({
     "_reshape_copy", "reshape", "_unsafe_view", "_reshape_alias", "unsafe_chunk", "unsafe_split", "resolve_conj",
     "view_copy", "expand_copy", "permute_copy", "t_copy", "squeeze_copy", "unsqueeze_copy", "select_copy",
     "detach_copy", "slice_copy", "alias_copy", "masked_scatter", "reflection_pad3d", "replication_pad3d",
-    "masked_scatter_backward", "_upsample_nearest_exact1d", "_upsample_nearest_exact3d", "squeeze", "unsqueeze",
+    "masked_scatter_backward", "_upsample_nearest_exact1d", "_upsample_nearest_exact3d",
 })  # fmt: skip
 
 # What makes values of nothing: exact.

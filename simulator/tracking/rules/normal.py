@@ -1,8 +1,7 @@
-"""Rules of normalisations, forward and on the way back, composed of their arithmetic."""
+"""Rules of normalisations and softmax, forward and on the way back, composed of their arithmetic."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -217,53 +216,3 @@ def log_softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Va
 def log_softmax_backward(t: Trace, g: Value, y: Value, axis: int, dtype: Any) -> Value:
     """g - exp(y) sum(g)."""
     return g - y.function("exp") * g.sum([axis], keep=True)
-
-
-# Attention: sums of products whose factors are a softmax, however a kernel divides them up.
-
-
-def _scores(q: Value, k: Value, mask: Any, causal: bool, scale: float | None) -> Value:
-    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    scores = q.matmul(k.moved(lambda n: n.transpose(-1, -2))) * factor
-    if causal:
-        rows, columns = scores.shape[-2:]
-        shut = torch.ones(rows, columns, dtype=torch.bool).triu(1)
-        found = scores.moved(lambda n: n.masked_fill(shut, 0.0))
-        return Value(q.trace, found.x.masked_fill(shut, -math.inf), found.noise)
-    if mask is None:
-        return scores
-    if isinstance(mask, Tensor):
-        return Value(q.trace, scores.x.masked_fill(~mask, -math.inf), scores.noise)
-    return scores + mask
-
-
-@rule("_scaled_dot_product_flash_attention_for_cpu")
-def attention(
-    t: Trace, q: Value, k: Value, v: Value, dropout: float = 0.0, causal: bool = False, *, attn_mask: Any = None,
-    scale: float | None = None,
-) -> Any:  # fmt: skip
-    """softmax(scale q k^T + mask) v, and the logarithms of its sums."""
-    if dropout or q.shape[1] != k.shape[1]:
-        raise NotImplementedError
-    scores = _scores(q, k, attn_mask, causal, scale)
-    top = t.exact(torch.nan_to_num(scores.x.amax(-1, keepdim=True), posinf=0.0, neginf=0.0))
-    e = (scores - top).function("exp")
-    total = e.sum([-1], keep=True)
-    logs = total.function("log") + top
-    return (e / total).matmul(v), logs.moved(lambda n: n.squeeze(-1))
-
-
-@rule("_scaled_dot_product_flash_attention_for_cpu_backward")
-def attention_backward(
-    t: Trace, g: Value, q: Value, k: Value, v: Value, out: Value, logs: Value, dropout: float, causal: bool, *,
-    attn_mask: Any = None, scale: float | None = None,
-) -> Any:  # fmt: skip
-    """Gradients of q, k and v."""
-    if dropout or q.shape[1] != k.shape[1]:
-        raise NotImplementedError
-    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    p = softmax_of(_scores(q, k, attn_mask, causal, scale), -1)
-    turned = lambda x: x.moved(lambda n: n.transpose(-1, -2))  # noqa: E731
-    to_p = g.matmul(turned(v))
-    to_scores = p * (to_p - (g * out).sum([-1], keep=True)) * factor
-    return to_scores.matmul(k), turned(to_scores).matmul(q), turned(p).matmul(g)

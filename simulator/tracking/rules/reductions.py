@@ -314,6 +314,7 @@ def embedding_bag_backward(
     scale: bool, mode: int, sparse: bool, each: Value | None, padding: int = -1,
 ) -> Value:  # fmt: skip
     """Gradients of rows, those of equal indices added."""
+    bag = bag if len(bag) else torch.bucketize(torch.arange(len(indices)), offsets, right=True) - 1
     return embedding_bag_dense_backward(t, g, indices, bag, sizes, largest, rows, scale, mode, each, padding)
 
 
