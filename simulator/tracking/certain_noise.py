@@ -54,8 +54,12 @@ class CertainNoise(Algebra):
         return self.combined(z, [(1.0, noise_x), (by, noise_y)], Rounded())
 
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
-        """Return 2**(e(x) + e(y) - min(p, q))."""
-        return self.combined(z, [(binade(y), noise_x), (binade(x), noise_y)], rounded)
+        """Return 2**(e(x) + e(y) - min(p, q)); a factor without a bit leaves none, whatever the carry."""
+        found = self.combined(z, [(binade(y), noise_x), (binade(x), noise_y)], rounded)
+        for factor, noise in ((x, noise_x), (y, noise_y)):
+            if noise is not None:
+                found = torch.where(noise >= binade(factor), torch.maximum(found, binade(z)), found)
+        return found
 
     def quotient(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
         """Return 2**(e(x) - e(y) - min(p, q))."""
@@ -75,6 +79,8 @@ class CertainNoise(Algebra):
         if noise is None:
             return None
         relative = (x != 0) & (z != 0)
+        # A condition that is a power of two but for its rounding counts as one.
+        condition = condition * (1.0 + 2.0**-20)
         found = torch.where(relative, binade(z) / binade(x) * condition * noise, slope * noise)
         return torch.maximum(found, self._least(z))
 

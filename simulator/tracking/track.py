@@ -23,7 +23,7 @@ from .algebra import Algebra
 from .certain_noise import CertainNoise
 from .expected import Expected
 from .interpret import Interpreter
-from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, precision, working
+from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, binade, precision, working
 from .reading import Reading
 from .safe import Safe
 from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sampled
@@ -135,14 +135,15 @@ class Tracker:
             values = x.detach().to(working(x.dtype))
             if error is None:
                 assert bits is not None
-                size = values.abs() * torch.pow(2.0, -torch.as_tensor(bits, dtype=values.dtype))
+                share = torch.pow(2.0, -torch.as_tensor(bits, dtype=values.dtype))
+                size, optimistic = values.abs() * share, binade(values) * share
             else:
-                size = torch.as_tensor(error, dtype=values.dtype).expand(values.shape)
+                size = optimistic = torch.as_tensor(error, dtype=values.dtype).expand(values.shape)
             if bool((size < 0).any()) or bool(size.isnan().any()):
                 raise InputError("track: declare: got a negative error; expected 0 or more; give its magnitude")
             size = size * (1.0 + 4.0 * torch.finfo(values.dtype).eps)
             # Two deviations are what the expected number claims.
-            noise = {SAFE: size, EXPECTED: size / 2.0, CERTAIN_NOISE: size}
+            noise = {SAFE: size, EXPECTED: size / 2.0, CERTAIN_NOISE: optimistic}
             self._interpreter.table.put(x, tuple(noise[label] for label in self.numbers))
 
     def restart_exact(self) -> None:

@@ -19,14 +19,14 @@ def _scores(q: Value, k: Value, mask: Any, causal: bool, scale: float | None) ->
     scores = q.matmul(k.moved(lambda n: n.transpose(-1, -2))) * factor
     if causal:
         rows, columns = scores.shape[-2:]
-        shut = torch.ones(rows, columns, dtype=torch.bool).triu(1)
-        found = scores.moved(lambda n: n.masked_fill(shut, 0.0))
-        return Value(q.trace, found.x.masked_fill(shut, -math.inf), found.noise)
+        mask = torch.ones(rows, columns, dtype=torch.bool).tril()
     if mask is None:
         return scores
-    if isinstance(mask, Tensor):
-        return Value(q.trace, scores.x.masked_fill(~mask, -math.inf), scores.noise)
-    return scores + mask
+    if isinstance(mask, Value):
+        return scores + mask
+    # What is shut is exactly minus infinity, whatever the score.
+    found = scores.moved(lambda n: n.masked_fill(~mask, 0.0))
+    return Value(q.trace, found.x.masked_fill(~mask, -math.inf), found.noise)
 
 
 @rule("_scaled_dot_product_flash_attention_for_cpu")
