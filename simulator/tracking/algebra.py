@@ -131,6 +131,14 @@ class Algebra(ABC):
         """
 
     @abstractmethod
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return the noise of shares y, a softmax over an axis, given that of its computation and of its operands."""
+
+    @abstractmethod
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return the noise of y, logarithms of shares, given that of their computation and of the operands."""
+
+    @abstractmethod
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise of a result that would be off by `jump` more had a branch gone the other way; 0 where the
         branch is decided.

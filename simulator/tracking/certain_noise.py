@@ -82,6 +82,7 @@ class CertainNoise(Algebra):
         # A condition that is a power of two but for its rounding counts as one.
         condition = condition * (1.0 + 2.0**-20)
         found = torch.where(relative, binade(z) / binade(x) * condition * noise, slope * noise)
+        found = torch.where(noise == 0, 0.0, found)  # where the slope is infinite too
         return torch.maximum(found, self._least(z))
 
     def kept(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -121,6 +122,14 @@ class CertainNoise(Algebra):
     def biased(self, product: Noise, bias: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return the larger one."""
         return self.combined(z, [(1.0, product), (1.0, noise)], Rounded())
+
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return that of the computation, which was given the noise of the operands."""
+        return own
+
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return that of the computation, which was given the noise of the operands."""
+        return own
 
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise as it is."""

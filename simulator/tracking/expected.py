@@ -107,8 +107,12 @@ class Expected(Algebra):
         return self.combined(z, terms, Rounded(1.0, 1.0))
 
     def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
-        """Return f'(x)^2 V."""
-        return self.combined(z, [(function.slope(x, z).double(), noise)], function.rounded)
+        """Return f'(x)^2 V; no more than f moves within a deviation, which counts where the slope is infinite."""
+        if noise is None:
+            return self.combined(z, [], function.rounded)
+        noise = noise.expand(x.shape)
+        moved = torch.fmin(function.slope(x, z).abs() * noise, function.reach(x, z, noise))
+        return self.combined(z, [(1.0, torch.where(noise == 0, 0.0, moved))], function.rounded)
 
     def kept(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return that of x where it is positive."""
@@ -160,6 +164,25 @@ class Expected(Algebra):
     def biased(self, product: Noise, bias: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return that of one more rounding, of the result, and of the bias."""
         return self.combined(z, [(1.0, product), (1.0, noise)], Rounded(1.0, 1.0))
+
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (E5): y^2 ((1 - y)^2 V_i + sum over the others of y_j^2 V_j)."""
+        if noise is None:
+            return own
+        return self.combined(y, [(1.0, own), (y.double().abs(), self._apart(y.double(), noise, axis))], Rounded())
+
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (E5) of the logarithm: (1 - y)^2 V_i + sum over the others of y_j^2 V_j, y the shares."""
+        if noise is None:
+            return own
+        return self.combined(y, [(1.0, own), (1.0, self._apart(y.double().exp(), noise, axis))], Rounded())
+
+    def _apart(self, shares: Tensor, noise: Tensor, axis: int) -> Tensor:
+        """Return the deviation of what an operand moves from what the shares of all move."""
+        variance = noise.double().square()
+        each = shares.square() * variance
+        rest = (each.sum(axis, keepdim=True) - each).clamp_(min=0.0)
+        return ((1.0 - shares).square() * variance + rest).sqrt()
 
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise as it is: the branch that was taken is expected."""

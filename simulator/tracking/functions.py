@@ -24,14 +24,16 @@ def curved(
     curvature: float,
     rounded: Rounded = LIBRARY,
     beside: Callable[[Tensor, Tensor], Tensor] | None = None,
+    span: float = math.inf,
 ) -> Function:
-    """Return a function whose slope is nowhere above `steepest`, and whose second derivative is nowhere above
-    `curvature`.
+    """Return a function whose slope is nowhere above `steepest`, whose second derivative is nowhere above `curvature`,
+    and whose values are nowhere further apart than `span`.
     """
 
     def reach(x: Tensor, z: Tensor, d: Tensor) -> Tensor:
         off = 32.0 * steepest * float(torch.finfo(x.dtype).eps)
-        return torch.minimum(slope(x, z).abs() + off + d * (curvature / 2.0), torch.full_like(x, steepest)) * d
+        found = (slope(x, z).abs() + off + d * (curvature / 2.0)).clamp(max=steepest) * d
+        return found if span == math.inf else found.clamp(max=span)
 
     return Function(slope, reach, rounded, beside)
 
@@ -122,8 +124,8 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Function]] = {
         Function(lambda x, z: z * z, lambda x, z, d: _inside(x.abs(), d, d / x.abs() / _down(x.abs() - d)),
                  Rounded(1.0, 1.0)),
     ),
-    "tanh": (torch.tanh, curved(lambda x, z: 1.0 - z * z, 1.0, _TANH_CURVATURE)),
-    "sigmoid": (torch.sigmoid, curved(lambda x, z: z * (1.0 - z), 0.25, _SIGMOID_CURVATURE, Rounded(8.0, 2.0))),
+    "tanh": (torch.tanh, curved(lambda x, z: 1.0 - z * z, 1.0, _TANH_CURVATURE, span=2.0)),
+    "sigmoid": (torch.sigmoid, curved(lambda x, z: z * (1.0 - z), 0.25, _SIGMOID_CURVATURE, Rounded(8.0, 2.0), span=1.0)),
     "erf": (torch.erf, curved(lambda x, z: 2.0 / math.sqrt(math.pi) * torch.exp(-x * x), 1.129, 0.968)),
     "erfc": (torch.erfc, curved(lambda x, z: 2.0 / math.sqrt(math.pi) * torch.exp(-x * x), 1.129, 0.968)),
     "sin": (torch.sin, curved(lambda x, z: torch.cos(x), 1.0, 1.0)),

@@ -185,6 +185,32 @@ class Safe(Algebra):
         own = bias.abs() * (gamma(terms + 1, _unit(bias.dtype)) * (1.0 + 2.0**-20))
         return product.add_(grown(own if noise is None else own + noise))
 
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (S11): with M = D_i + max D, a share moves by at most y (1 - y) (exp(M) - 1), and stays within 0 and 1.
+
+        Its logit is -log(sum over the others of exp(x_j - x_i)), which moves by at most M.
+        """
+        assert own is not None
+        if noise is None:
+            return own
+        most = y + own
+        rest = (1.0 - y) + own + _unit(y.dtype)
+        moved = most * rest * torch.expm1(self._most(noise, axis)) + _vanished(noise)
+        return grown(own + moved.clamp_(max=1.0))
+
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (S11): a logarithm of a share moves by at most log(1 + (1 - share) (exp(M) - 1))."""
+        assert own is not None
+        if noise is None:
+            return own
+        rest = (-torch.expm1(y - own)).clamp_(min=0.0) * (1.0 + 2.0**-18) + _unit(y.dtype)
+        moved = torch.log1p(rest * torch.expm1(self._most(noise, axis))) * (1.0 + 2.0**-18)
+        return grown(own + torch.where(moved.isnan(), math.inf, moved) + _vanished(noise))
+
+    def _most(self, noise: Tensor, axis: int) -> Tensor:
+        """Return M, up to a few roundings that what is made of it is rounded up by."""
+        return (noise + noise.amax(axis, keepdim=True)) * (1.0 + 2.0**-18)
+
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the sum."""
         return grown(jump + 0.0 if noise is None else noise + jump)

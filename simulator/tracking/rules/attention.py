@@ -11,6 +11,7 @@ from torch import Tensor
 from ..values import Trace, Value
 from .activations import gelu, relu
 from .normal import layer_norm, softmax_of
+from .reductions import logsumexp
 from .registry import rule
 
 
@@ -39,11 +40,7 @@ def attention(
         raise NotImplementedError
     k, v = (_for_all_heads(x, q) for x in (k, v))
     scores = _scores(q, k, attn_mask, causal, scale)
-    top = t.exact(torch.nan_to_num(scores.x.amax(-1, keepdim=True), posinf=0.0, neginf=0.0))
-    e = (scores - top).function("exp")
-    total = e.sum([-1], keep=True)
-    logs = total.function("log") + top
-    return (e / total).matmul(v), logs.moved(lambda n: n.squeeze(-1))
+    return softmax_of(scores, -1).matmul(v), logsumexp(t, scores, [-1])
 
 
 @rule("_scaled_dot_product_flash_attention_for_cpu_backward")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..algebra import Algebra
 from ..values import Trace, Value
 from .registry import rule
 
@@ -178,6 +179,9 @@ def group_norm_backward(
     )
 
 
+# Softmax. In real numbers any shift gives the same, so that the largest value, which the run subtracts, counts as exact.
+
+
 @rule("_softmax", "_safe_softmax")
 def softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Value:
     """exp(x - max) over their sum."""
@@ -185,15 +189,28 @@ def softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Value:
 
 
 def softmax_of(x: Value, axis: int) -> Value:
-    """Return softmax over an axis.
-
-    In real numbers any shift gives the same, so that the largest value, which the run subtracts, counts as exact.
-    """
+    """Return softmax over an axis: what its computation rounds, and how far the operands move it (S11, E5)."""
     if not x.x.numel():
         return x
+    e = _shifted(_computed(x), axis).function("exp")
+    y = e / e.sum([axis], keep=True)
+    return x.trace.map(y.x, lambda a, i: a.shares(y.x, y.noise[i], _given(x, a, i), axis))
+
+
+def _computed(x: Value) -> Value:
+    """Return operands as the computation is to see them: exact, but for the number whose rules are those of its parts."""
+    parts = zip(x.trace.algebras, x.noise, strict=True)
+    return Value(x.trace, x.x, tuple(n if a.label == "certain_noise" else None for a, n in parts))
+
+
+def _given(x: Value, a: Algebra, i: int) -> Tensor | None:
+    n = x.given(a, i)
+    return None if n is None else n.expand(x.shape)
+
+
+def _shifted(x: Value, axis: int) -> Value:
     top = torch.nan_to_num(x.x.amax(axis, keepdim=True), posinf=0.0, neginf=0.0)
-    e = (x - x.trace.exact(top)).function("exp")
-    return e / e.sum([axis], keep=True)
+    return x - x.trace.exact(top)
 
 
 @rule("_softmax_backward_data")
@@ -207,9 +224,9 @@ def log_softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Va
     """x - max - log(sum(exp(x - max)))."""
     if not x.x.numel():
         return x
-    top = t.exact(torch.nan_to_num(x.x.amax(axis, keepdim=True), posinf=0.0, neginf=0.0))
-    shifted = x - top
-    return shifted - shifted.function("exp").sum([axis], keep=True).function("log")
+    shifted = _shifted(_computed(x), axis)
+    y = shifted - shifted.function("exp").sum([axis], keep=True).function("log")
+    return t.map(y.x, lambda a, i: a.log_shares(y.x, y.noise[i], _given(x, a, i), axis))
 
 
 @rule("_log_softmax_backward_data")
