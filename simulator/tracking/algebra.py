@@ -145,8 +145,12 @@ class Algebra(ABC):
         """
 
     @abstractmethod
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
-        """Return the noise of values that are so far from those that a composition of rules computed."""
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
+        """Return the noise of values that are so far from those that a composition of rules computed.
+
+        Args:
+            z: the values, if how far they are from it are all roundings of their operation; else None.
+        """
 
     @abstractmethod
     def unknown(self, z: Tensor) -> Noise:

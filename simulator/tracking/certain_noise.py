@@ -135,7 +135,7 @@ class CertainNoise(Algebra):
         """Return the noise as it is."""
         return noise
 
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
         """Return the noise as it is: own roundings are not counted."""
         return noise
 

@@ -8,12 +8,15 @@ float64, since squares of small noise would vanish.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded, plain_sum
 from .labels import EXPECTED
+
+_MANY = 64  # elements from which on their mean says something
 
 # (E1) The deviation of a rounding, in units of u |result|: 1 / sqrt(8 ln 2).
 RHO = 1.0 / math.sqrt(8.0 * math.log(2.0))
@@ -37,6 +40,10 @@ class Expected(Algebra):
     """Standard deviations."""
 
     label = EXPECTED
+
+    def __init__(self) -> None:
+        # (E6) Which share of a deviation errors have in common, towards 0 or away from it; 0 of roundings to nearest.
+        self.together = 0.0
 
     def magnitude(self, x: Tensor) -> Tensor:
         """Return |x|."""
@@ -128,8 +135,17 @@ class Expected(Algebra):
         own = f(x.double().square())
         variance = self._pairwise(own, z, terms)
         if noise is not None:
-            variance = variance + f(noise.double().square())
+            apart = f(noise.double().square())
+            variance = variance + self._shared(apart, lambda: f(noise.double() * x.double().sign()))
         return _root(variance, z)
+
+    def _shared(self, apart: Tensor, towards: Callable[[], Tensor]) -> Tensor:
+        """Return the variance of a sum of errors, given that of independent ones, and their sum if all were towards 0
+        or away from it (E6).
+        """
+        if not self.together:
+            return apart
+        return (1.0 - self.together**2) * apart + (self.together * towards()).square()
 
     def total(self, x: Tensor, noise: Noise, axes: list[int], keep: bool, z: Tensor) -> Noise:
         """Return that of a sum, in which torch adds pairs of partial sums."""
@@ -148,17 +164,20 @@ class Expected(Algebra):
     ) -> Noise:
         """Return (E2) for fused sums in order: y^2 V_x + x^2 V_y + V_x V_y, and rho^2 times the mean of all s_k^2."""
         a, b = _squared(noise_x), _squared(noise_y)
-        x, y = x.double().square(), y.double().square()
+        one, other = x.double(), y.double()
+        x, y = one.square(), other.square()
         n = max(1, terms)
         squares = f(x, y)
         total = z.double().square()
         # Sums s_1 to s_n: n z^2 / 3 and n / 6 of what the squares have beyond z^2 / n.
         partial = (n + 1) * (2 * n + 1) / (6.0 * n) * total + (n + 1) / 6.0 * (squares - total / n).clamp_(min=0.0)
         variance = partial * _rho(z.dtype) ** 2
-        if a is not None:
-            variance += f(a, y if b is None else y + b)
-        if b is not None:
-            variance += f(x, b)
+        if a is not None and noise_x is not None:
+            towards_x = noise_x.double() * one.sign()
+            variance += self._shared(f(a, y if b is None else y + b), lambda: f(towards_x, other))
+        if b is not None and noise_y is not None:
+            towards_y = noise_y.double() * other.sign()
+            variance += self._shared(f(x, b), lambda: f(one, towards_y))
         return _root(variance, z)
 
     def biased(self, product: Noise, bias: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
@@ -188,8 +207,14 @@ class Expected(Algebra):
         """Return the noise as it is: the branch that was taken is expected."""
         return noise
 
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
-        """Return the root of the sum of squares."""
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
+        """Return the root of the sum of squares; learn from it whether roundings go one way (E6)."""
+        if z is not None and z.numel() >= _MANY:
+            d = distance.double()
+            size = float(d.square().mean().sqrt())
+            share = abs(float((d * z.sign()).mean())) / size if size else 0.0
+            if math.isfinite(share) and share > 4.0 / math.sqrt(z.numel()):
+                self.together = max(self.together, share)
         return self.combined(distance, [(1.0, noise), (1.0, distance.abs())], Rounded())
 
     def unknown(self, z: Tensor) -> Noise:

@@ -90,6 +90,7 @@ class Interpreter:
         self._traces = {dtype: Trace(self.algebras, dtype) for dtype in (torch.float32, torch.float64)}
         self._expected = next((i for i, a in enumerate(self.algebras) if a.label == EXPECTED), None)
         self._old: dict[int, Tensor] = {}
+        self._measures = False  # whether roundings of the operation that ran last are measured
 
     @property
     def undecided(self) -> int:
@@ -213,6 +214,7 @@ class Interpreter:
         given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
         if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
             dtype = torch.float64
+        self._measures = not own
         plain = own and bool(real) and all(x.dtype == dtype for x in real)
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
@@ -327,7 +329,10 @@ class Interpreter:
             if bool((distance != 0).any()):  # true of NaN, which two infinities make
                 same = (x == made.x) | (x.isnan() & made.x.isnan())
                 distance = torch.where(same, 0.0, distance)
-                noise = tuple(a.departed(n, distance) for a, n in zip(self.algebras, noise, strict=True))
+                noise = tuple(
+                    a.departed(n, distance, made.x if self._measures else None)
+                    for a, n in zip(self.algebras, noise, strict=True)
+                )
         held = working(x.dtype)
         noise = tuple(
             None if n is None else _narrowed(n, held) if n.dtype != held else n for n in noise

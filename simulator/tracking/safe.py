@@ -215,7 +215,7 @@ class Safe(Algebra):
         """Return the sum."""
         return grown(jump + 0.0 if noise is None else noise + jump)
 
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
         """Return the sum."""
         distance = grown(distance.abs())
         return distance if noise is None else grown(distance.add_(noise))
