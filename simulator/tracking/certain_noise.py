@@ -102,7 +102,7 @@ class CertainNoise(Algebra):
 
     def total(self, x: Tensor, noise: Noise, axes: list[int], keep: bool, z: Tensor) -> Noise:
         """Return the largest noise of all terms."""
-        if noise is None:
+        if noise is None or not x.numel():
             return None
         return torch.maximum(torch.amax(noise.expand(x.shape), axes, keepdim=keep), self._least(z))
 

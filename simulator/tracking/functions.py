@@ -197,8 +197,10 @@ def power(exponent: float) -> Function:
         return exponent * torch.pow(x, exponent - 1.0)
 
     def reach(x: Tensor, z: Tensor, d: Tensor) -> Tensor:
-        if exponent >= 1.0 and float(exponent).is_integer():
-            return abs(exponent) * torch.pow(x.abs() + d, exponent - 1.0) * d
+        if float(exponent).is_integer():
+            if exponent >= 1.0:
+                return exponent * torch.pow(x.abs() + d, exponent - 1.0) * d
+            x = x.abs()  # whole powers are even or odd
         # |(1 + s)^e - 1| <= exp(|e| l) - 1 for |s| <= d / x, with l = -log(1 - d / x); where 0 is within, and e > 0,
         # what is off is at most the result at the far end.
         most = _at_least_tiny(z.abs()) * torch.expm1(abs(exponent) * _below(x, d) * (1.0 + 2.0**-16))

@@ -325,9 +325,10 @@ class Interpreter:
             return noise
         noise = made.noise
         if made.x is not x:
-            distance = x.to(made.x.dtype) - made.x
+            found = x.to(made.x.dtype)
+            distance = found - made.x
             if bool((distance != 0).any()):  # true of NaN, which two infinities make
-                same = (x == made.x) | (x.isnan() & made.x.isnan())
+                same = (found == made.x) | (found.isnan() & made.x.isnan())
                 distance = torch.where(same, 0.0, distance)
                 noise = tuple(
                     a.departed(n, distance, made.x if self._measures else None)

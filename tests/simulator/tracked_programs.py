@@ -250,7 +250,7 @@ def _normalisations() -> list[Program]:
             q, k, v, attn_mask=torch.zeros(4, 4, dtype=q.dtype).masked_fill(_SHUT, -torch.inf)), ((1, 2, 4, 6),) * 3),
         Program("attention_grouped", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
                 ((1, 4, 4, 6), (1, 2, 4, 6), (1, 2, 4, 6))),
-        Program("attention_by_hand", lambda q, k, v: (q @ k.transpose(-1, -2) / 2.4 + torch.zeros(4, 4).masked_fill(
+        Program("attention_by_hand", lambda q, k, v: (q @ k.transpose(-1, -2) / 2.4 + torch.zeros(4, 4).to(q).masked_fill(
             _SHUT, -torch.inf)).softmax(-1) @ v, ((1, 2, 4, 6),) * 3),
     ]  # fmt: skip
 
@@ -291,6 +291,12 @@ def _pools() -> list[Program]:
             ("pad_replicate", lambda x: F.pad(x, (1, 2, 2, 1), mode="replicate"), image),
             ("pad_circular", lambda x: F.pad(x, (1, 2, 2, 1), mode="circular"), image),
             ("pad_reflect1d", lambda x: F.pad(x, (1, 2), mode="reflect"), ((2, 3, 5),)),
+            ("pad_replicate1d", lambda x: F.pad(x, (1, 2), mode="replicate"), ((2, 3, 5),)),
+            ("pad_reflect3d", lambda x: F.pad(x, (1, 1, 1, 1, 1, 1), mode="reflect"), ((1, 2, 2, 3, 2),)),
+            ("nearest1d", lambda x: F.interpolate(x, size=7), ((2, 3, 5),)),
+            ("nearest3d", lambda x: F.interpolate(x, scale_factor=2), ((1, 2, 2, 3, 2),)),
+            ("nearest_exact1d", lambda x: F.interpolate(x, size=7, mode="nearest-exact"), ((2, 3, 5),)),
+            ("nearest_exact3d", lambda x: F.interpolate(x, scale_factor=2, mode="nearest-exact"), ((1, 2, 2, 3, 2),)),
             ("pad_replicate3d", lambda x: F.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"), ((1, 2, 2, 3, 2),)),
         )
     ]
@@ -400,6 +406,53 @@ def _write_slice(x: Tensor, y: Tensor) -> Tensor:
     return z * z
 
 
+def _whole() -> list[Program]:
+    """Operations that torch runs only in some circumstances, called by name, without gradients of their own."""
+
+    def norm(x: Tensor, w: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> Any:
+        return aten._native_batch_norm_legit_functional(x, w, b, mean, var, True, 0.1, 1e-3)[0]
+
+    def legit(x: Tensor, w: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> Any:
+        mean, var = mean.clone(), var.clone()
+        return aten._native_batch_norm_legit(x, w, b, mean, var, True, 0.1, 1e-3)[0], mean, var
+
+    def frozen(x: Tensor, w: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> Any:
+        return aten._native_batch_norm_legit_no_training(x, w, b, mean, var, 0.1, 1e-3)[0]
+
+    four = ("any", "any", "any", "any", "positive")
+    batch = ((6, 3), (3,), (3,), (3,), (3,))
+    picks = torch.tensor([1, 1, 2])
+    kept = torch.tensor([[True, False, True, True, False, True, True]] * 3)
+    index = (torch.tensor([2, 0, 0]),)
+    bags = (torch.tensor([0, 3]), torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([3, 3]))
+    rows = torch.tensor([0, 1, 1, 2, 0, 2])
+    found = [
+        ("batch_norm_functional", norm, batch, four), ("batch_norm_legit", legit, batch, four),
+        ("batch_norm_frozen", frozen, batch, four),
+        ("vdot", torch.vdot, ((9,), (9,)), "any"), ("matmul_whole", aten.matmul, ((4, 9), (9, 3)), "any"),
+        ("linear_whole", lambda x, w, b: aten.linear(x, w, b), ((4, 9), (3, 9), (3,)), "any"),
+        ("softmax_whole", lambda x: torch.softmax(x, 1), _VECTOR, "any"),
+        ("rad2deg", torch.rad2deg, _VECTOR, "any"), ("cummin", lambda x: x.cummin(1).values, _VECTOR, "any"),
+        ("largest_by_place", lambda x: x.gather(1, x.argmax(1, keepdim=True)), _VECTOR, "any"),
+        ("smallest_by_place", lambda x: x.gather(1, x.argmin(1, keepdim=True)), _VECTOR, "any"),
+        ("filled", lambda x: torch.full_like(x, 0.3) + x.new_full((3, 7), 0.7) + torch.full((7,), 0.1, dtype=x.dtype),
+         _VECTOR, "any"),
+        ("decisions", lambda x, y: torch.where((x > 0) | (y > 0) ^ torch.logical_xor(x < 0.1, y < 0.1), x, y), _TWO,
+         "any"),
+        ("dropout_backward", lambda g: aten.native_dropout_backward(g, kept, 1.25), _VECTOR, "any"),
+        ("put", lambda x, y: aten._index_put_impl_(x.clone(), index, y, True), _TWO, "any"),
+        ("put_unsafe", lambda x, y: aten._unsafe_index_put(x, index, y, True), _TWO, "any"),
+        ("embedding_bag_forward", lambda w: aten._embedding_bag_forward_only(w, rows, bags[0], False, 1)[0], _VECTOR,
+         "any"),
+        ("embedding_bag_dense", lambda g: aten._embedding_bag_dense_backward(
+            g, rows, bags[1], bags[2], torch.empty(0, dtype=torch.long), 3, False, 1, None), ((2, 7),), "any"),
+        ("adaptive_max_pool3d", lambda x: aten.adaptive_max_pool3d(x, [2, 1, 2])[0], ((1, 2, 3, 4, 5),), "any"),
+        ("picked_and_sorted", lambda x: x[:, picks].sort(1, descending=True).values, _VECTOR, "any"),
+    ]  # fmt: skip
+    some = {"vdot", "rad2deg", "cummin", "decisions", "adaptive_max_pool3d", "picked_and_sorted", "largest_by_place"}
+    return [Program(name, run, shapes, domain, name in some) for name, run, shapes, domain in found]
+
+
 PROGRAMS = [
-    *_unary(), *_binary(), *_reductions(), *_products(), *_normalisations(), *_pools(), *_losses(), *_moves(),
+    *_whole(), *_unary(), *_binary(), *_reductions(), *_products(), *_normalisations(), *_pools(), *_losses(), *_moves(),
 ]  # fmt: skip

@@ -307,6 +307,8 @@ def pow_(t: Trace, x: Any, exponent: Any, z: Tensor | None = None) -> Value:
             return base.square(z)
         if exponent == 0.5:
             return base.function("sqrt", z)
+        if exponent == 0:
+            return t.exact(torch.ones_like(base.x))
         if exponent == 1:
             return Value(t, base.x if z is None else z, base.noise)
         if exponent == -1:

@@ -182,7 +182,7 @@ def group_norm_backward(
 # Softmax. In real numbers any shift gives the same, so that the largest value, which the run subtracts, counts as exact.
 
 
-@rule("_softmax", "_safe_softmax")
+@rule("_softmax", "_safe_softmax", "softmax")
 def softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Value:
     """exp(x - max) over their sum."""
     return softmax_of(x, axis)
@@ -219,7 +219,7 @@ def softmax_backward(t: Trace, g: Value, y: Value, axis: int, dtype: Any) -> Val
     return y * (g - (g * y).sum([axis], keep=True))
 
 
-@rule("_log_softmax")
+@rule("_log_softmax", "log_softmax")
 def log_softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Value:
     """x - max - log(sum(exp(x - max)))."""
     if not x.x.numel():

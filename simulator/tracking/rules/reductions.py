@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..functions import power
 from ..values import Trace, Value
+from .elementwise import size
 from .registry import Choice, rule
 
 
@@ -236,9 +237,19 @@ def logsumexp(t: Trace, x: Value, axes: Any, keep: bool = False) -> Value:
     return total if keep else total.moved(lambda n: n.squeeze(tuple(axes)))
 
 
-@rule("scatter_add")
-def scatter_add(t: Trace, x: Value, dim: int, index: Tensor, source: Value) -> Value:
-    """x with a source added in some places."""
+@rule("scatter_add", chooses=True)
+def scatter_add(t: Trace, x: Value, dim: int, index: Any, source: Value) -> Value:
+    """x with a source added in some places; where a place is not decided, that part anywhere along the axis or not."""
+    if isinstance(index, Choice):
+        if not isinstance(x, Value) or not isinstance(source, Value) or not x.x.dim():
+            raise NotImplementedError
+        found = scatter_add(t, x, dim, index.x, source)
+        part = size(source)[tuple(slice(0, k) for k in index.x.shape)]
+        jump = torch.where(index.undecided != 0, part, 0.0).sum(dim, keepdim=True) * 1.01
+        beside = [0, 0] * x.x.dim()
+        for i, (n, k) in enumerate(zip(reversed(x.shape), reversed(jump.shape), strict=True)):
+            beside[2 * i + 1] = 0 if x.x.dim() - 1 - i == dim % x.x.dim() else n - k
+        return found.either(torch.constant_pad_nd(jump, beside).expand(x.shape))
     source = source.moved(lambda n: n[tuple(slice(0, k) for k in index.shape)])
     return _sums(t, x, source, lambda base, part: base.scatter_add(dim, index, part), index.shape[dim])
 
@@ -265,19 +276,20 @@ def index_put(t: Trace, x: Value, indices: Any, values: Value, accumulate: bool 
     """x with values put or added in some places."""
     values = t.value(values)
     places = list(indices)
+    put_ = torch.ops.aten.index_put  # takes None for a whole axis
     if accumulate:
         count = torch.zeros(x.shape, dtype=x.x.dtype)
         ones = torch.ones(values.shape, dtype=x.x.dtype)
-        terms = int(count.index_put(places, ones, True).max()) if count.numel() else 0
-        return _sums(t, x, values, lambda base, part: base.index_put(places, part, True), terms)
-    z = x.x.index_put(places, values.x)
+        terms = int(put_(count, places, ones, True).max()) if count.numel() else 0
+        return _sums(t, x, values, lambda base, part: put_(base, places, part, True), terms)
+    z = put_(x.x, places, values.x)
 
     def noise(a: Any, i: int) -> Tensor | None:
         one, other = x.given(a, i), values.given(a, i)
         if one is None and other is None:
             return None
         one = torch.zeros_like(x.x) if one is None else one.expand(x.shape)
-        return one.index_put(places, torch.zeros_like(values.x) if other is None else other.expand(values.shape))
+        return put_(one, places, torch.zeros_like(values.x) if other is None else other.expand(values.shape))
 
     return t.map(z, noise)
 
