@@ -70,7 +70,7 @@ class Expected(Algebra):
         return _root(variance, z)
 
     def added(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
-        """Return that of a sum rounded once; of one that two_sum finds exact, without its rounding."""
+        """Return (E3): that of a sum rounded once; of one that two_sum finds exact, without its rounding."""
         behind = z - x
         inexact = (x - (z - behind)) + (y - behind) != 0
         own = self.own(z, Rounded(1.0, 1.0))
@@ -88,7 +88,7 @@ class Expected(Algebra):
         return self.combined(z, terms, Rounded(1.0, 1.0))
 
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
-        """Return y^2 V_x + x^2 V_y + V_x V_y."""
+        """Return (E3): y^2 V_x + x^2 V_y + V_x V_y."""
         variance = self.own(z, rounded)
         a, b = _squared(noise_x), _squared(noise_y)
         parts = []
@@ -101,20 +101,20 @@ class Expected(Algebra):
         return _root(variance, z)
 
     def quotient(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
-        """Return (V_x + z^2 V_y) / y^2."""
+        """Return (E3): (V_x + z^2 V_y) / y^2."""
         y = y.double()
         of_y = None if noise_y is None else z.double() / y
         return self.combined(z, [(1.0 / y, noise_x), (1.0 if of_y is None else of_y, noise_y)], Rounded(1.0, 1.0))
 
     def square(self, z: Tensor, x: Tensor, noise: Noise) -> Noise:
-        """Return 4 x^2 V, and 2 V^2 (as of normal errors)."""
+        """Return (E3): 4 x^2 V, and 2 V^2 (as of normal errors)."""
         terms: list[tuple[Tensor | float, Noise]] = [(2.0 * x.double(), noise)]
         if noise is not None:
             terms.append((math.sqrt(2.0), noise.double().square()))
         return self.combined(z, terms, Rounded(1.0, 1.0))
 
     def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
-        """Return f'(x)^2 V; no more than f moves within a deviation, which counts where the slope is infinite."""
+        """Return (E4): f'(x)^2 V; no more than f moves within a deviation, which counts where the slope is infinite."""
         if noise is None:
             return self.combined(z, [], function.rounded)
         noise = noise.expand(x.shape)

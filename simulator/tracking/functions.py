@@ -75,7 +75,9 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Function]] = {
     "exp": (torch.exp, Function(lambda x, z: z, lambda x, z, d: _at_least_tiny(z) * torch.expm1(d), LIBRARY)),
     "exp2": (
         torch.exp2,
-        Function(lambda x, z: z * math.log(2.0), lambda x, z, d: _at_least_tiny(z) * torch.expm1(d * 0.693148), LIBRARY),
+        Function(
+            lambda x, z: z * math.log(2.0), lambda x, z, d: _at_least_tiny(z) * torch.expm1(d * 0.693148), LIBRARY,
+        ),
     ),
     "expm1": (
         torch.expm1,
@@ -125,7 +127,9 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Function]] = {
                  Rounded(1.0, 1.0)),
     ),
     "tanh": (torch.tanh, curved(lambda x, z: 1.0 - z * z, 1.0, _TANH_CURVATURE, span=2.0)),
-    "sigmoid": (torch.sigmoid, curved(lambda x, z: z * (1.0 - z), 0.25, _SIGMOID_CURVATURE, Rounded(8.0, 2.0), span=1.0)),
+    "sigmoid": (
+        torch.sigmoid, curved(lambda x, z: z * (1.0 - z), 0.25, _SIGMOID_CURVATURE, Rounded(8.0, 2.0), span=1.0),
+    ),
     "erf": (torch.erf, curved(lambda x, z: 2.0 / math.sqrt(math.pi) * torch.exp(-x * x), 1.129, 0.968)),
     "erfc": (torch.erfc, curved(lambda x, z: 2.0 / math.sqrt(math.pi) * torch.exp(-x * x), 1.129, 0.968)),
     "sin": (torch.sin, curved(lambda x, z: torch.cos(x), 1.0, 1.0)),

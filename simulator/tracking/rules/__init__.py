@@ -7,5 +7,5 @@ from .moves import MAKES, MOVES, moved
 from .optimisers import FUSED
 from .registry import RULES, Choice, Rule
 
-__all__ = ["FUSED", "MAKES", "MOVES", "RULES", "Choice", "Rule", "activations", "attention", "elementwise", "losses", "moved",
-           "normal", "orders", "pools", "products", "reductions", "resampling"]  # fmt: skip
+__all__ = ["FUSED", "MAKES", "MOVES", "RULES", "Choice", "Rule", "activations", "attention", "elementwise", "losses",
+           "moved", "normal", "orders", "pools", "products", "reductions", "resampling"]  # fmt: skip

@@ -59,7 +59,7 @@ def div(t: Trace, x: Any, y: Any, rounding_mode: str | None = None, z: Tensor | 
 
 
 def _steps(x: Value, f: Any) -> Value:
-    """Return a function with steps at whole numbers: nothing is lost while no step is within the bound."""
+    """Return a function with steps at whole numbers: nothing is lost while no step is within the bound (S10)."""
     z = f(x.x)
     bound = x.bound()
     if bound is None:
@@ -149,7 +149,8 @@ def _unary(name: str) -> Any:
 
 
 for _name in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid",
-              "erf", "erfc", "sin", "cos", "atan", "asinh", "asin", "acos", "atanh", "acosh", "sinh", "cosh", "silu"):  # fmt: skip
+              "erf", "erfc", "sin", "cos", "atan", "asinh", "asin", "acos", "atanh", "acosh", "sinh", "cosh",
+              "silu"):  # fmt: skip
     rule(_name, direct=True)(_unary(_name))
 
 
@@ -357,6 +358,7 @@ def minimum(t: Trace, x: Value, y: Any) -> Value:
 
 
 def _extreme(t: Trace, x: Value, y: Value, pick: Any) -> Value:
+    """Return the larger or smaller one (S12, C5)."""
     z = pick(x.x, y.x)
     first = (z == x.x).expand(z.shape)
     zero = torch.zeros((), dtype=z.dtype)

@@ -179,7 +179,7 @@ def group_norm_backward(
     )
 
 
-# Softmax. In real numbers any shift gives the same, so that the largest value, which the run subtracts, counts as exact.
+# Softmax. In real numbers any shift gives the same: the largest value, which the run subtracts, counts as exact.
 
 
 @rule("_softmax", "_safe_softmax", "softmax")
@@ -198,7 +198,7 @@ def softmax_of(x: Value, axis: int) -> Value:
 
 
 def _computed(x: Value) -> Value:
-    """Return operands as the computation is to see them: exact, but for the number whose rules are those of its parts."""
+    """Return operands as the computation sees them: exact, but for the number whose rules are those of its parts."""
     parts = zip(x.trace.algebras, x.noise, strict=True)
     return Value(x.trace, x.x, tuple(n if a.label == "certain_noise" else None for a, n in parts))
 

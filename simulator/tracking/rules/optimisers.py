@@ -42,7 +42,8 @@ def _skips(found_inf: Any) -> bool:
 @_fused("_fused_sgd")
 def sgd(
     t: Trace, w: Value, g: Value, moment: Value | None, *, lr: Any, weight_decay: float, momentum: float,
-    dampening: float, nesterov: bool, maximize: bool, is_first_step: bool, grad_scale: Any = None, found_inf: Any = None,
+    dampening: float, nesterov: bool, maximize: bool, is_first_step: bool, grad_scale: Any = None,
+    found_inf: Any = None,
 ) -> tuple[Value | None, ...]:  # fmt: skip
     """w - lr (g + decay w), or its running sum."""
     if _skips(found_inf):

@@ -19,8 +19,8 @@ aten = torch.ops.aten
 
 
 def max_pool(
-    dims: int, t: Trace, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False,
-    z: Any = None,
+    dims: int, t: Trace, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+    ceil: bool = False, z: Any = None,
 ) -> tuple[Value, None]:  # fmt: skip
     """The largest of each window: off by no more than the noisiest of the window."""
     settings = (kernel, stride, padding, dilation, ceil)
@@ -38,14 +38,16 @@ def max_pool(
 
 
 def max_pool_backward(
-    dims: int, t: Trace, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, indices: Tensor,
-    z: Tensor | None = None,
+    dims: int, t: Trace, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool,
+    indices: Tensor, z: Tensor | None = None,
 ) -> Value:  # fmt: skip
-    """The gradient at the largest of each window; where another may be it, at any of them."""
+    """The gradient at the largest of each window; where another may be it, at any of them (S10)."""
     settings = (kernel, stride, padding, dilation, ceil)
 
     def back(part: Tensor) -> Tensor:
-        found: Tensor = getattr(aten, f"max_pool{dims}d_with_indices_backward")(part, x.x.to(part.dtype), *settings, indices)
+        found: Tensor = getattr(aten, f"max_pool{dims}d_with_indices_backward")(
+            part, x.x.to(part.dtype), *settings, indices
+        )
         return found
 
     windows = _windows(x.x, settings, g.shape)
@@ -102,8 +104,8 @@ def _positions(x: Tensor, settings: Any, shape: torch.Size) -> Iterator[Tensor]:
     """Yield for each place in a window what all windows have there, minus infinity outside of x."""
     windows = _windows(x, settings, shape)
     pad: list[int] = []
-    for size, n, w in reversed(list(zip(x.shape[-len(windows) :], shape[-len(windows) :], windows, strict=True))):
-        pad += [w.padding, max(0, (n - 1) * w.stride + (w.kernel - 1) * w.dilation + 1 - size - w.padding)]
+    for m, n, w in reversed(list(zip(x.shape[-len(windows) :], shape[-len(windows) :], windows, strict=True))):
+        pad += [w.padding, max(0, (n - 1) * w.stride + (w.kernel - 1) * w.dilation + 1 - m - w.padding)]
     if any(pad):
         x = torch.constant_pad_nd(x, pad, -math.inf)
     for place in _places(shape, windows):
@@ -146,7 +148,8 @@ def _spread(jumps: Tensor, shape: torch.Size, settings: Any) -> Tensor:
     full = jumps.new_zeros(*jumps.shape[:-dims], *sizes)
     for place in _places(jumps.shape, windows):
         full[place] += jumps
-    return full[(..., *(slice(w.padding, w.padding + m) for m, w in zip(shape[-dims:], windows, strict=True)))]
+    inside: Any = (..., *(slice(w.padding, w.padding + m) for m, w in zip(shape[-dims:], windows, strict=True)))
+    return full[inside]
 
 
 def _parts(n: int, parts: int) -> list[slice]:
@@ -194,7 +197,7 @@ def _adaptive(dims: int) -> None:
             two = x.x[part].flatten(-dims).topk(min(2, x.x[part].flatten(-dims).shape[-1]), -1).values
             if two.shape[-1] == 2:
                 lost = torch.where(within(two[..., 0] - two[..., 1], 2.0 * largest), own[to], 0.0)
-                jump[part] += lost[(..., *[None] * dims)]
+                jump[part] += lost.reshape(*lost.shape, *(1 for _ in range(dims)))
         return found.either(jump)
 
     rule(f"adaptive_max_pool{dims}d")(forward)
