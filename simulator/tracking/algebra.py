@@ -139,14 +139,26 @@ class Algebra(ABC):
         """
 
     @abstractmethod
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return the noise of shares y, a softmax over an axis, given that of its computation and of its operands."""
+
+    @abstractmethod
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return the noise of y, logarithms of shares, given that of their computation and of the operands."""
+
+    @abstractmethod
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise of a result that would be off by `jump` more had a branch gone the other way; 0 where the
         branch is decided.
         """
 
     @abstractmethod
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
-        """Return the noise of values that are so far from those that a composition of rules computed."""
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
+        """Return the noise of values that are so far from those that a composition of rules computed.
+
+        Args:
+            z: the values, if how far they are from it are all roundings of their operation; else None.
+        """
 
     @abstractmethod
     def unknown(self, z: Tensor) -> Noise:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from simulator.errors import InputError
 
-from .labels import CERTAIN_NOISE, EXPECTED, SAFE
+from .labels import CERTAIN_NOISE, EXPECTED, SAFE, binade
 
 
 def declared(x: Tensor, bits: Any, error: Any, where: str) -> dict[str, Tensor]:
@@ -29,9 +29,11 @@ def declared(x: Tensor, bits: Any, error: Any, where: str) -> dict[str, Tensor]:
             f"{where}: got errors of shape {tuple(given.shape)}; expected one number, or the shape of the values, "
             f"{tuple(x.shape)}; give one for each element"
         )
-    size = x.abs() * torch.pow(2.0, -given) if error is None else given.expand(x.shape)
+    share = torch.pow(2.0, -given)
+    size = x.abs() * share if error is None else given.expand(x.shape)
+    optimistic = binade(x) * share if error is None else size
     if bool((size < 0).any()) or bool(size.isnan().any()):
         raise InputError(f"{where}: got a negative error; expected 0 or more; give its magnitude")
     size = size * (1.0 + 4.0 * torch.finfo(x.dtype).eps)
     # Two deviations are what the expected number claims.
-    return {SAFE: size, EXPECTED: size / 2.0, CERTAIN_NOISE: size}
+    return {SAFE: size, EXPECTED: size / 2.0, CERTAIN_NOISE: optimistic}
