@@ -124,7 +124,7 @@ Objective = Callable[[Tensor], Tensor]  # of outputs (samples, classes), by samp
 
 
 def ascend(steered: Steered, x: Tensor, objective: Objective, steps: int) -> Tensor:
-    """Return outputs for the roundings that make the objective large: each goes to the end to which the gradient points.
+    """Return outputs for roundings that make the objective large: each goes to the end to which the gradient points.
 
     Args:
         steps: how often the gradient is asked; the first one is at exact arithmetic.
