@@ -132,20 +132,21 @@ class Tally:
     Args:
         outputs: how many values were compared with bounds. finite: how many of these bounds are finite. certified: how
             many samples.
-        reached: the largest share of a finite bound that an error reached, by what was bounded.
+        blurred: of how many finite bounds the reference is off by more than 2**-10. reached: the largest share of a
+            finite bound that an error reached, by what was bounded.
     """
 
     def __init__(self):
-        self.outputs, self.finite, self.certified, self.reached = 0, 0, 0, Counter()
+        self.outputs, self.finite, self.blurred, self.certified, self.reached = 0, 0, 0, 0, Counter()
 
     def __str__(self):
         reached = ", ".join(f"{what} {share:.3g}" for what, share in self.reached.items())
         return (
-            f"{self.outputs:,} compared, {self.finite / self.outputs:.1%} of the bounds finite, {self.certified} "
-            f"certified; reached: {reached}"
+            f"{self.outputs:,} compared, {self.finite / self.outputs:.1%} of the bounds finite, {self.blurred:,} "
+            f"blurred, {self.certified} certified; reached: {reached}"
         )
 
-    def compare(self, words, what, error, bound, slack=0.0):
+    def compare(self, words, what, error, bound, slack):
         """Assert that errors, NaN being infinite, keep to bounds and what the reference itself is off."""
         error = torch.nan_to_num(error, nan=torch.inf, posinf=torch.inf)
         over = ~(error <= bound + slack)
@@ -153,6 +154,7 @@ class Tally:
         some = bound.isfinite() & (bound > 0)
         self.outputs += error.numel()
         self.finite += int(bound.isfinite().sum())
+        self.blurred += int((bound.isfinite() & (slack > bound * 2.0**-10 + 1e-290)).sum())
         if some.any():
             self.reached[what] = max(self.reached[what], float(((error - slack)[some] / bound[some]).max()))
 
@@ -169,7 +171,7 @@ def keeps(reference, case, tally):
         for number, bound in found.values.items():
             if number >= len(seen.values):
                 continue  # what only the graph of a narrow vector unit has
-            exact, slack = reference.value(number), reference.off.get(number, torch.tensor(torch.inf))
+            exact, slack = reference.value(number), reference.off[number]
             assert ((bound.lo <= exact + slack) & (exact - slack <= bound.hi)).all(), f"{words}: value {number}"
             error = (seen.values[number] - exact).abs()
             tally.compare(words, "value", error, bound.d, slack)
@@ -179,13 +181,13 @@ def keeps(reference, case, tally):
         exact, own = reference.value(graph.output), seen.values[graph.output]
         top = found.output.lo.argmax(1)
         slack = reference.off[graph.output]
-        slack = slack[at, top][:, None] + slack
+        slack = (slack[at, top][:, None] + slack).scatter(1, top[:, None], 0.0)
         change = ((own[at, top][:, None] - own) - (exact[at, top][:, None] - exact)).abs()
         change[at, top] = 0.0  # also where it is infinite less infinite
         tally.compare(words, "margin", change, margins(found, top).bound, slack)
         tally.compare(words, "margin, forward", change, found.output.d + found.output.d[at, top][:, None], slack)
         _steps(words, found, unit, seen, tally)
-    _certified(reference, case, own, exact, slack, tally)
+    _certified(reference, case, own, exact, reference.off[graph.output], tally)
 
 
 def _certified(reference, case, own, exact, slack, tally):
@@ -194,15 +196,15 @@ def _certified(reference, case, own, exact, slack, tally):
     tally.compare(case.words, "logit", (own - exact).abs(), torch.from_numpy(found.logit_bounds), slack)
     top = torch.from_numpy(found.top)
     least = (own[at, top][:, None] - own).scatter(1, top[:, None], torch.inf).amin(1)
-    below = torch.from_numpy(found.margin - found.bound) - slack.amax(1)
-    assert ((least >= below) | below.isneginf() | below.isnan()).all(), f"{case.words}: {least}, {below}"
+    below = torch.from_numpy(found.margin - found.bound) - 2 * slack.amax(1)
+    assert ((least >= below) | below.isneginf()).all(), f"{case.words}: {least}, {below}"
     assert (least > 0)[torch.from_numpy(found.certified)].all(), case.words
     tally.certified += int(found.certified.sum())
 
 
 def _steps(words, found, unit, seen, tally):
     """Compare each operation with what it does to the values that the machine gave it."""
-    if found.graph.nodes and any(unit.held(node.path) is not None for node in found.graph.nodes):
+    if any(unit.held(node.path) is not None for node in found.graph.nodes):
         return  # between its roundings there are values that no one sees
     for node in found.graph.nodes:
         if node.kind not in RULES or not all(bool(seen.values[n].isfinite().all()) for n in node.inputs):
@@ -213,10 +215,7 @@ def _steps(words, found, unit, seen, tally):
         exact = in_float64(node, seen.values)
         error = (seen.values[number] - exact).abs()
         tally.compare(words, node.kind, error, step.value.d, own.value.d)
-        inside = torch.ones(())
-        for n in node.inputs:
-            inside = inside * float((found.values[n].d.isfinite()).all())
-        if inside:
+        if all(bool(found.values[n].d.isfinite().all()) for n in node.inputs):  # which then are within their boxes
             tally.compare(words, "local", error, found.locals[number], own.value.d)
 
 
@@ -235,9 +234,9 @@ def in_float64(node, values):
     return found if isinstance(found, torch.Tensor) else found[0]
 
 
-def drawn_mac(rng, formats=FORMATS):
+def drawn_mac(rng):
     """The words of a MAC unit."""
-    f, g = (f"{rng.choice(formats)}{rng.choice(ROUNDINGS)}" for _ in range(2))
+    f, g = (f"{rng.choice(FORMATS)}{rng.choice(ROUNDINGS)}" for _ in range(2))
     return str(rng.choice(ORDERS)).format(f=f, g=g)
 
 
@@ -278,19 +277,19 @@ def run_of(kind, seed, tmp_path, samples, macs, tally):
 def test_what_machines_compute_of_random_graphs_keeps_to_the_bounds(kind, tmp_path):
     tally = Tally()
     for seed in range(4):
-        run_of(kind, seed, tmp_path, 3, 4, tally)
+        run_of(kind, seed, tmp_path, 3, 2, tally)
     print(f"\n{kind}: {tally}")
-    assert tally.finite > 0.5 * tally.outputs and tally.certified > 10
+    assert tally.finite > 0.5 * tally.outputs and tally.certified > 10 and tally.blurred < 1e-3 * tally.finite
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_millions_of_values_of_random_graphs_keep_to_the_bounds(kind, tmp_path):
     tally = Tally()
-    for seed in range(10, 50):
+    for seed in range(10, 30):
         run_of(kind, seed, tmp_path, 6, 6, tally)
     print(f"\n{kind}: {tally}")
-    assert tally.outputs > 10**6 and tally.finite > 0.5 * tally.outputs
+    assert tally.outputs > 10**6 and tally.finite > 0.5 * tally.outputs and tally.blurred < 1e-3 * tally.finite
 
 
 def encoder():
@@ -471,7 +470,7 @@ def test_derivatives_at_points_of_the_boxes_are_within_their_intervals(kind):
 @pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_millions_of_derivatives_are_within_their_intervals(kind):
-    assert gradients_of(kind, range(10, 60), 4, 8).finite > 10**6
+    assert gradients_of(kind, range(10, 35), 4, 8).finite > 10**6
 
 
 # Required precision -------------------------------------------------------------------------------------------------
@@ -544,8 +543,8 @@ def test_no_class_changes_with_the_precision_that_is_required():
 
 @pytest.mark.full
 def test_no_class_changes_with_the_precision_that_is_required_of_many_networks():
-    changed, gaps = needs_more_than_any_flip(range(6, 102), 16, 22)
-    assert changed > 2000 and min(gaps) < 5
+    changed, gaps = needs_more_than_any_flip(range(6, 54), 16, 22)
+    assert changed > 1000 and min(gaps) < 5
 
 
 # Adversarial search -------------------------------------------------------------------------------------------------
@@ -697,7 +696,7 @@ def test_no_inputs_that_are_looked_for_exceed_a_bound(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_inputs_that_are_looked_for_long_exceed_a_bound(kind):
     for mac in _HUNTED:
-        shares = [hunt(kind, seed, mac, 48, 40) for seed in (0, 1, 2)]
+        shares = [hunt(kind, seed, mac, 32, 25) for seed in (0, 1, 2)]
         print(f"\n{kind}, {mac}: " + ", ".join(f"{share:.4f}" for share in shares))
         assert max(shares) > 0.001
 
@@ -752,4 +751,4 @@ def test_small_formats_have_bounds_that_hold_or_none():
 
 @pytest.mark.full
 def test_small_formats_have_bounds_that_hold_or_none_in_many_networks():
-    assert small_formats(KINDS, range(10, 50)).outputs > 10**6
+    assert small_formats(KINDS, range(10, 30)).outputs > 10**6
