@@ -180,7 +180,7 @@ class RandomNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.5)
-                module.running_var.uniform_(0.2, 2.0)
+                module.running_var.uniform_(0.05, 2.0)
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
                 nn.init.normal_(module.weight, 1.0, 0.3)
                 nn.init.normal_(module.bias, 0.0, 0.3)

@@ -58,6 +58,8 @@ class Steered:
                 return self._softmax(args[0], args[1])
             case "native_layer_norm":
                 return self._layer_norm(args[0], args[2], args[3], args[4], len(args[1]))
+            case "native_batch_norm":
+                return self._batch_norm(*args[:5], args[7])
             case "mean":
                 terms = args[0].flatten(1) if len(args) == 1 else args[0].movedim(args[1][0], -1)
                 return self._off(self._sum(terms, -1) / terms.shape[-1])
@@ -112,6 +114,11 @@ class Steered:
         deviation = off(x - off(self._sum(x, -1) / n).unsqueeze(-1))
         variance = off(self._sum(off(deviation.square()), -1) / n).unsqueeze(-1)
         return off(off(off(deviation * off(1.0 / off(torch.sqrt(off(variance + eps))))) * g) + b)
+
+    def _batch_norm(self, x: Tensor, g: Tensor, b: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+        shape, off = (1, -1, *(1,) * (x.dim() - 2)), self._off
+        scale = off(g * off(1.0 / off(torch.sqrt(off(variance + eps))))).reshape(shape)
+        return off(off(off(x - mean.reshape(shape)) * scale) + b.reshape(shape))
 
 
 _MOVES = frozenset({

@@ -32,7 +32,8 @@ FORMATS = ("fp32", "fp16", "bf16", "tf32", "e8m3", "e5m10:ftz", "dlfloat16", "e1
 ROUNDINGS = ("", "", "", "/rz", "/ru", "/rd", "/odd", "/rna", "/sr", "/sr:3:b", "/sat")
 ORDERS = (
     "seq({f})", "seq({f})", "seq({g}, {f})", "fma({f})", "fma({f}, 4)", "chunk(5, fma({f}), seq({f}))",
-    "chunk(8, seq({g}), tree({f}))", "tree({f})", "tree({f}, 3, leaves=exact)", "interleave(4, fma({f}), seq({f}))",
+    "chunk(8, seq({g}), tree({f}))", "chunk(1, exact(fp32), seq({f}))",
+    "tree({f})", "tree({f}, 3, leaves=exact)", "interleave(4, fma({f}), seq({f}))",
     "late(seq({f}))", "late(exact({f}))", "reverse(8, seq({f}))", "exact({f})", "fma(fp32) -> {f}",
     "late(seq(fp32)) -> {f}", "{f} -> fma({f})", "bf16*{f} -> seq({f}) -> {g}", "{f} -> fma(fp32)",
     "fp8_e4m3 -> fma({f})", "{f} -> exact(fp32) -> {f}", "aligned(4, 12, {f})", "aligned(8, 20, {f}, c=late)",
@@ -234,10 +235,10 @@ def in_float64(node, values):
     return found if isinstance(found, torch.Tensor) else found[0]
 
 
-def drawn_mac(rng):
-    """The words of a MAC unit."""
+def drawn_mac(rng, order):
+    """The words of a MAC unit of one of ORDERS, by number, these being counted in a circle."""
     f, g = (f"{rng.choice(FORMATS)}{rng.choice(ROUNDINGS)}" for _ in range(2))
-    return str(rng.choice(ORDERS)).format(f=f, g=g)
+    return ORDERS[order % len(ORDERS)].format(f=f, g=g)
 
 
 def on_one_mac(model, mac, seed=0):
@@ -267,8 +268,9 @@ def run_of(kind, seed, tmp_path, samples, macs, tally):
     rng = np.random.default_rng([5, seed, *kind.encode()])
     model = RandomNetwork(kind, seed, int(rng.integers(2, 12)))
     reference = Reference(model, model.samples(samples, seed), float(rng.choice([0.0, 0.0, 2.0**-10, 2.0**-5])))
-    for _ in range(macs):
-        keeps(reference, on_one_mac(model, drawn_mac(rng), seed), tally)
+    first = macs * (len(KINDS) * seed + KINDS.index(kind))  # so that all orders have their turn
+    for order in range(first, first + macs):
+        keeps(reference, on_one_mac(model, drawn_mac(rng, order), seed), tally)
     for mode in ("low", "high", "two_pass"):
         keeps(reference, on_a_machine(model, reference.x, tmp_path / "machine.yaml", rng, mode), tally)
 
@@ -277,7 +279,7 @@ def run_of(kind, seed, tmp_path, samples, macs, tally):
 def test_what_machines_compute_of_random_graphs_keeps_to_the_bounds(kind, tmp_path):
     tally = Tally()
     for seed in range(4):
-        run_of(kind, seed, tmp_path, 3, 2, tally)
+        run_of(kind, seed, tmp_path, 2, 3, tally)
     print(f"\n{kind}: {tally}")
     assert tally.finite > 0.5 * tally.outputs and tally.certified > 10 and tally.blurred < 1e-3 * tally.finite
 
@@ -326,8 +328,8 @@ def known_network(name, samples, seed, macs, path, tally):
         model = make().eval().requires_grad_(False)
     x = torch.from_numpy(rng.normal(size=(samples, *shape))).float()
     reference = Reference(model, x)
-    for _ in range(macs):
-        keeps(reference, on_one_mac(model, drawn_mac(rng), seed), tally)
+    for order in rng.integers(len(ORDERS), size=macs).tolist():
+        keeps(reference, on_one_mac(model, drawn_mac(rng, order), seed), tally)
     for mode in ("high", "two_pass"):
         keeps(reference, on_a_machine(model, x, path, rng, mode), tally)
 
@@ -479,15 +481,15 @@ _OF_BITS = ("seq({f})", "fma({f})", "chunk(4, fma({f}), seq({f}))", "tree({f})",
             "fma({f}/sr)", "exact({f})")  # fmt: skip
 
 
-def near_boundaries(model, count, rng):
+def near_boundaries(model, last, many, count, rng):
     """Inputs between two that have different classes, almost where the class changes, or not quite so near.
 
-    The last layer of the model is given a bias for which there are several classes.
+    Args:
+        last: layer of the model, which is given a bias for which there are several classes. many: inputs.
     """
-    many = model.samples(256, 1)
-    model.parts[-1].bias -= model(many).mean(0)
+    last.bias -= model(many).mean(0)
     wide, many = copy.deepcopy(model).double(), many.double()
-    pairs = torch.from_numpy(rng.integers(256, size=(64 * count, 2)))
+    pairs = torch.from_numpy(rng.integers(len(many), size=(64 * count, 2)))
     classes = wide(many).argmax(1)
     pairs = pairs[classes[pairs[:, 0]] != classes[pairs[:, 1]]][:count]
     assert len(pairs) == count
@@ -521,9 +523,16 @@ def needs_more_than_any_flip(seeds, count, most):
     """
     changed, gaps = 0, []
     for seed in seeds:
-        model = RandomNetwork(KINDS[seed % 3], seed, seed // 3 % 4)
+        rng = np.random.default_rng([7, seed])
+        if seed % 4 == 3:  # of so few roundings that the bounds are almost reached
+            model = torch.nn.Linear(1, 4).requires_grad_(False).eval()
+            model.weight[:] = torch.from_numpy(rng.uniform(0.5, 2, (4, 1)))
+            last, many = model, torch.from_numpy(rng.normal(size=(256, 1))).float()
+        else:
+            model = RandomNetwork(KINDS[seed % 4], seed, seed // 4 % 4)
+            last, many = model.parts[-1], model.samples(256, 1)
         order = _OF_BITS[seed % len(_OF_BITS)]
-        x = near_boundaries(model, count, np.random.default_rng([7, seed]))
+        x = near_boundaries(model, last, many, count, rng)
         required = required_precision(model, x, mac=order.format(f="fp32")).bits
         # Torch's float32 beside the products is within what up to 21 bits allow.
         bits = np.arange(2, most)
@@ -537,14 +546,14 @@ def needs_more_than_any_flip(seeds, count, most):
 
 
 def test_no_class_changes_with_the_precision_that_is_required():
-    changed, gaps = needs_more_than_any_flip(range(6), 8, 16)
-    assert changed > 100 and min(gaps) < 8
+    changed, gaps = needs_more_than_any_flip(range(4), 12, 16)
+    assert changed > 100 and min(gaps) <= 2
 
 
 @pytest.mark.full
 def test_no_class_changes_with_the_precision_that_is_required_of_many_networks():
-    changed, gaps = needs_more_than_any_flip(range(6, 54), 16, 22)
-    assert changed > 1000 and min(gaps) < 5
+    changed, gaps = needs_more_than_any_flip(range(4, 56), 16, 22)
+    assert changed > 1000 and min(gaps) <= 2
 
 
 # Adversarial search -------------------------------------------------------------------------------------------------
@@ -566,6 +575,8 @@ def steered_networks():
     nn = torch.nn
     with torch.random.fork_rng():
         torch.manual_seed(5)
+        normalises = nn.BatchNorm2d(3)
+        nn.init.normal_(normalises.weight, 8.0)
         return {
             "one layer": (nn.Sequential(nn.Linear(12, 4)), (12,)),
             "ReLU, 3 layers": (
@@ -577,7 +588,7 @@ def steered_networks():
             ),
             "images": (
                 nn.Sequential(
-                    nn.Conv2d(1, 3, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 3), nn.Flatten(),
+                    nn.Conv2d(1, 3, 3, 1, 1), normalises, nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 3), nn.Flatten(),
                     nn.Linear(8, 3),
                 ), (1, 8, 8),
             ),
