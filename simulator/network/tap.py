@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -131,7 +132,7 @@ class Tap:
         for mode in _get_current_dispatch_mode_stack():
             if isinstance(mode, _Dispatcher) and not _modules(mode.tap.model).isdisjoint(_modules(self.model)):
                 raise InputError(
-                    f"{type(self.model).__name__}: being emulated already; expected one emulation of a model at a "
+                    f"{type(self.model).__name__}: being emulated or tracked already; expected one of both at a "
                     "time; leave the first one, or emulate a copy of the model"
                 )
         with ExitStack() as entered:
@@ -378,7 +379,7 @@ class _Dispatcher(TorchDispatchMode):
 
     def __init__(self, tap: Tap) -> None:
         super().__init__()
-        self.tap = tap
+        self.tap = weakref.proxy(tap)  # which refers to this, and is kept by its hooks while it is entered
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -117,6 +117,10 @@ class Algebra(ABC):
         """Return the noise of z, the sum of x over axes."""
 
     @abstractmethod
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return the noise of z, the running sums of x over an axis, each made of the one before."""
+
+    @abstractmethod
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
         matrix: bool, both: Both | None,
@@ -135,14 +139,26 @@ class Algebra(ABC):
         """
 
     @abstractmethod
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return the noise of shares y, a softmax over an axis, given that of its computation and of its operands."""
+
+    @abstractmethod
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return the noise of y, logarithms of shares, given that of their computation and of the operands."""
+
+    @abstractmethod
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise of a result that would be off by `jump` more had a branch gone the other way; 0 where the
         branch is decided.
         """
 
     @abstractmethod
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
-        """Return the noise of values that are so far from those that a composition of rules computed."""
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
+        """Return the noise of values that are so far from those that a composition of rules computed.
+
+        Args:
+            z: the values, if how far they are from it are all roundings of their operation; else None.
+        """
 
     @abstractmethod
     def unknown(self, z: Tensor) -> Noise:

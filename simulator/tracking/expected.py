@@ -8,12 +8,15 @@ float64, since squares of small noise would vanish.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum
 from .labels import EXPECTED
+
+_MANY = 64  # elements from which on their mean says something
 
 # (E1) The deviation of a rounding, in units of u |result|: 1 / sqrt(8 ln 2).
 RHO = 1.0 / math.sqrt(8.0 * math.log(2.0))
@@ -37,6 +40,10 @@ class Expected(Algebra):
     """Standard deviations."""
 
     label = EXPECTED
+
+    def __init__(self) -> None:
+        # (E6) Which share of a deviation errors have in common, towards 0 or away from it; 0 of roundings to nearest.
+        self.together = 0.0
 
     def magnitude(self, x: Tensor) -> Tensor:
         """Return |x|."""
@@ -63,12 +70,12 @@ class Expected(Algebra):
         return _root(variance, z)
 
     def added(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
-        """Return that of a sum rounded once; of one that two_sum finds exact, without its rounding."""
+        """Return (E3): that of a sum rounded once; of one that two_sum finds exact, without its rounding."""
         behind = z - x
         inexact = (x - (z - behind)) + (y - behind) != 0
         own = self.own(z, Rounded(1.0, 1.0))
         assert own is not None
-        variance = own * inexact
+        variance = torch.where(inexact & z.isfinite(), own, 0.0)
         for noise in (noise_x, noise_y):
             if noise is not None:
                 variance = variance + noise.double().square()
@@ -81,7 +88,7 @@ class Expected(Algebra):
         return self.combined(z, terms, Rounded(1.0, 1.0))
 
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
-        """Return y^2 V_x + x^2 V_y + V_x V_y."""
+        """Return (E3): y^2 V_x + x^2 V_y + V_x V_y."""
         variance = self.own(z, rounded)
         a, b = _squared(noise_x), _squared(noise_y)
         parts = []
@@ -94,21 +101,25 @@ class Expected(Algebra):
         return _root(variance, z)
 
     def quotient(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Noise:
-        """Return (V_x + z^2 V_y) / y^2."""
+        """Return (E3): (V_x + z^2 V_y) / y^2."""
         y = y.double()
         of_y = None if noise_y is None else z.double() / y
         return self.combined(z, [(1.0 / y, noise_x), (1.0 if of_y is None else of_y, noise_y)], Rounded(1.0, 1.0))
 
     def square(self, z: Tensor, x: Tensor, noise: Noise) -> Noise:
-        """Return 4 x^2 V, and 2 V^2 (as of normal errors)."""
+        """Return (E3): 4 x^2 V, and 2 V^2 (as of normal errors)."""
         terms: list[tuple[Tensor | float, Noise]] = [(2.0 * x.double(), noise)]
         if noise is not None:
             terms.append((math.sqrt(2.0), noise.double().square()))
         return self.combined(z, terms, Rounded(1.0, 1.0))
 
     def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
-        """Return f'(x)^2 V."""
-        return self.combined(z, [(function.slope(x, z).double(), noise)], function.rounded)
+        """Return (E4): f'(x)^2 V; no more than f moves within a deviation, which counts where the slope is infinite."""
+        if noise is None:
+            return self.combined(z, [], function.rounded)
+        noise = noise.expand(x.shape)
+        moved = torch.fmin(function.slope(x, z).abs() * noise, function.reach(x, z, noise))
+        return self.combined(z, [(1.0, torch.where(noise == 0, 0.0, moved))], function.rounded)
 
     def kept(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return that of x where it is positive."""
@@ -124,8 +135,17 @@ class Expected(Algebra):
         own = f(x.double().square())
         variance = self._pairwise(own, z, terms)
         if noise is not None:
-            variance = variance + f(noise.double().square())
+            apart = f(noise.double().square())
+            variance = variance + self._shared(apart, lambda: f(noise.double() * x.double().sign()))
         return _root(variance, z)
+
+    def _shared(self, apart: Tensor, towards: Callable[[], Tensor]) -> Tensor:
+        """Return the variance of a sum of errors, given that of independent ones, and their sum if all were towards 0
+        or away from it (E6).
+        """
+        if not self.together:
+            return apart
+        return (1.0 - self.together**2) * apart + (self.together * towards()).square()
 
     def total(self, x: Tensor, noise: Noise, axes: list[int], keep: bool, z: Tensor) -> Noise:
         """Return that of a sum, in which torch adds pairs of partial sums."""
@@ -139,35 +159,71 @@ class Expected(Algebra):
         levels = math.log2(max(1, terms))
         return (squares * levels + 2.0 * z.double().square() * (terms > 1)) * _rho(z.dtype) ** 2
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return that of all sums up to each, of which the first is no sum, each rounded once."""
+        rounded = self.own(z, Rounded(1.0, 1.0))
+        assert rounded is not None
+        rounded.narrow(axis, 0, 1).zero_()
+        variance = rounded if noise is None else rounded + noise.double().expand(x.shape).square()
+        return _root(torch.cumsum(variance, axis), z)
+
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
         matrix: bool, both: Both | None,
     ) -> Noise:  # fmt: skip
         """Return (E2) for fused sums in order: y^2 V_x + x^2 V_y + V_x V_y, and rho^2 times the mean of all s_k^2."""
         a, b = _squared(noise_x), _squared(noise_y)
-        x, y = x.double().square(), y.double().square()
+        one, other = x.double(), y.double()
+        x, y = one.square(), other.square()
         n = max(1, terms)
         squares = f(x, y)
         total = z.double().square()
         # Sums s_1 to s_n: n z^2 / 3 and n / 6 of what the squares have beyond z^2 / n.
         partial = (n + 1) * (2 * n + 1) / (6.0 * n) * total + (n + 1) / 6.0 * (squares - total / n).clamp_(min=0.0)
         variance = partial * _rho(z.dtype) ** 2
-        if a is not None:
-            variance += f(a, y if b is None else y + b)
-        if b is not None:
-            variance += f(x, b)
+        if a is not None and noise_x is not None:
+            towards_x = noise_x.double() * one.sign()
+            variance += self._shared(f(a, y if b is None else y + b), lambda: f(towards_x, other))
+        if b is not None and noise_y is not None:
+            towards_y = noise_y.double() * other.sign()
+            variance += self._shared(f(x, b), lambda: f(one, towards_y))
         return _root(variance, z)
 
     def biased(self, product: Noise, bias: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return that of one more rounding, of the result, and of the bias."""
         return self.combined(z, [(1.0, product), (1.0, noise)], Rounded(1.0, 1.0))
 
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (E5): y^2 ((1 - y)^2 V_i + sum over the others of y_j^2 V_j)."""
+        if noise is None:
+            return own
+        return self.combined(y, [(1.0, own), (y.double().abs(), self._apart(y.double(), noise, axis))], Rounded())
+
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (E5) of the logarithm: (1 - y)^2 V_i + sum over the others of y_j^2 V_j, y the shares."""
+        if noise is None:
+            return own
+        return self.combined(y, [(1.0, own), (1.0, self._apart(y.double().exp(), noise, axis))], Rounded())
+
+    def _apart(self, shares: Tensor, noise: Tensor, axis: int) -> Tensor:
+        """Return the deviation of what an operand moves from what the shares of all move."""
+        variance = noise.double().square()
+        each = shares.square() * variance
+        rest = (each.sum(axis, keepdim=True) - each).clamp_(min=0.0)
+        return ((1.0 - shares).square() * variance + rest).sqrt()
+
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the noise as it is: the branch that was taken is expected."""
         return noise
 
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
-        """Return the root of the sum of squares."""
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
+        """Return the root of the sum of squares; learn from it whether roundings go one way (E6)."""
+        if z is not None and z.numel() >= _MANY:
+            d = distance.double()
+            size = float(d.square().mean().sqrt())
+            share = abs(float((d * z.sign()).mean())) / size if size else 0.0
+            if math.isfinite(share) and share > 4.0 / math.sqrt(z.numel()):
+                self.together = max(self.together, share)
         return self.combined(distance, [(1.0, noise), (1.0, distance.abs())], Rounded())
 
     def unknown(self, z: Tensor) -> Noise:

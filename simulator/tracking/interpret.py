@@ -10,18 +10,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from simulator.network.storages import plain
+
 from .algebra import Algebra, Noise
 from .labels import EXPECTED, precision, working
-from .rules import MAKES, MOVES, RULES, Choice, Rule, moved
+from .rules import FUSED, MAKES, MOVES, RULES, Choice, Rule, moved
 from .rules.moves import leaves, mapped
 from .rules.normal import running
 from .shadow import deviations
 from .table import Table
-from .values import Trace, Value
+from .values import Trace, Value, narrowed, within
 
 # Running statistics, which torch writes to though the schema does not say so.
 _STATISTICS = frozenset({"native_batch_norm", "_native_batch_norm_legit"})
 _READS_NUMBER = "_local_scalar_dense"
+# In place these change how a tensor looks at its memory, and nothing in it.
+_LOOKS = frozenset({"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "detach", "set",
+                    "rename", "requires_grad"})  # fmt: skip
 
 
 class _Known(NamedTuple):
@@ -29,13 +34,14 @@ class _Known(NamedTuple):
 
     Args:
         name: without overload and the _ of operations in place. idle: whether it does nothing to values, being a view
-            or no operation on tensors. writes: places of arguments that it overwrites. each: whether it is a rule for
-            each of a list.
+            or no operation on tensors. writes: places of arguments that it overwrites. named: keyword arguments that
+            it overwrites. each: whether it is a rule for each of a list.
     """
 
     name: str
     idle: bool
     writes: tuple[int, ...]
+    named: tuple[str, ...]
     rule: Rule | None
     each: bool
 
@@ -44,13 +50,17 @@ class _Known(NamedTuple):
 def _known(func: Any) -> _Known:
     if not isinstance(func, torch._ops.OpOverload) or func.namespace in ("profiler", "prim"):
         idle = isinstance(func, torch._ops.OpOverload)
-        return _Known(str(getattr(func, "__name__", func)), idle, (), None, False)
+        return _Known(str(getattr(func, "__name__", func)), idle, (), (), None, False)
     name = func.overloadpacket.__name__.removesuffix("_")
+    if func.namespace != "aten":
+        name = f"{func.namespace}::{name}"  # of another library, whatever its name
     each = name.startswith("_foreach_")
     name = name.removeprefix("_foreach_")
-    writes = tuple(i for i, a in enumerate(func._schema.arguments) if a.is_write and not a.kwarg_only)
-    idle = bool(func.is_view) and not writes
-    return _Known(name, idle, writes, RULES.get(name), each)
+    arguments = func._schema.arguments
+    writes = tuple(i for i, a in enumerate(arguments) if a.is_write and not a.kwarg_only)
+    named = tuple(a.name for a in arguments if a.is_write and a.kwarg_only)
+    idle = (bool(func.is_view) and not writes) or (func.namespace == "aten" and name in _LOOKS)
+    return _Known(name, idle, writes, named, RULES.get(name), each)
 
 
 class Shadowed(NamedTuple):
@@ -81,6 +91,7 @@ class Interpreter:
         self._traces = {dtype: Trace(self.algebras, dtype) for dtype in (torch.float32, torch.float64)}
         self._expected = next((i for i, a in enumerate(self.algebras) if a.label == EXPECTED), None)
         self._old: dict[int, Tensor] = {}
+        self._measures = False  # whether roundings of the operation that ran last are measured
 
     @property
     def undecided(self) -> int:
@@ -107,10 +118,15 @@ class Interpreter:
         known = _known(func)
         if known.name in _STATISTICS:
             self._keep(args[3:5])
-        if not known.writes or known.idle:
+        if known.idle or not (known.writes or known.named):
+            return
+        written = [args[i] for i in known.writes if i < len(args)]
+        written += [kwargs[name] for name in known.named if name in kwargs]
+        self._keep(_read_again(written, args, kwargs))
+        if not known.writes:
             return
         spares = known.rule is not None and not known.each and not self.recomputes
-        if spares and known.rule is not None and not known.rule.keeps(*args, **_without_out(kwargs)):
+        if spares and known.rule is not None and not known.rule.keeps(*args, **_without_out(kwargs, known.named)):
             return
         if known.name in MAKES or known.name == "copy":
             return
@@ -119,7 +135,7 @@ class Interpreter:
     def _keep(self, targets: Any) -> None:
         for target in targets:
             for x in target if isinstance(target, tuple | list) else (target,):
-                if isinstance(x, Tensor) and x.layout is torch.strided:
+                if isinstance(x, Tensor) and plain(x):
                     self._old[id(x)] = x.detach().clone()
 
     def after(
@@ -132,6 +148,11 @@ class Interpreter:
         """
         known = _known(func)
         if known.idle:
+            for x in _parts((*args[:1], result)):
+                if x is not None:
+                    self.table.see(x)
+            return []
+        if known.name == "copy" and not known.each and self.table.carry(args[0], args[1]):
             return []
         if known.name == _READS_NUMBER:
             if any(n is not None for n in self._noise(args[0])):
@@ -140,6 +161,10 @@ class Interpreter:
         if known.each:
             return self._each(func, known, args, kwargs, result, path)
         results = _parts(result)
+        if known.name in FUSED:
+            return self._fused(known, args, kwargs, path)
+        if known.name not in _STATISTICS:
+            self._lost(known, _silent(known, args, kwargs, results), path)
         if all(x is None for x in results):
             return []
         if known.name in MAKES and not self._reads_noise(known, args, kwargs):
@@ -154,13 +179,35 @@ class Interpreter:
         self, func: Any, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, path: str
     ) -> list[tuple[Tensor, tuple[Noise, ...]]]:
         """Follow an operation on each of a list of tensors."""
-        count = len(args[0])
         outputs = args[0] if known.writes else result
-        single = getattr(torch.ops.aten, known.name, None)
+        count = len(outputs)
+        single = _each_of(known.name)
         found = []
         for i in range(count):
             one = tuple(x[i] if isinstance(x, tuple | list) and len(x) == count else x for x in args)
-            found += self._computed(single, known, one, kwargs, [outputs[i]], path, True)
+            if known.name == "zero":
+                self.table.put(outputs[i], (None,) * len(self.algebras))
+            else:
+                found += self._computed(single, known, one, kwargs, [outputs[i]], path, True)
+        return found
+
+    def _fused(
+        self, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], path: str
+    ) -> list[tuple[Tensor, tuple[Noise, ...]]]:
+        """Follow the step of an optimiser on each of a list of parameters, with its state."""
+        found = []
+        settings = _without_out(kwargs, ())
+        for i in range(len(args[0])):
+            one = tuple(x[i] if x else None for x in args if isinstance(x, tuple | list))
+            results = [x for x in one if isinstance(x, Tensor)]
+            dtype = torch.float64 if any(x.dtype == torch.float64 for x in results) else torch.float32
+            trace = self._traces[dtype]
+            given = tuple(self._wrapped(x, trace) for x in one)
+            rest = mapped(settings, lambda x, trace=trace: self._wrapped(x, trace))
+            made = FUSED[known.name](trace, *given, **rest)
+            for x, y in zip(one, made, strict=True):
+                if isinstance(x, Tensor) and y is not None:
+                    found.append((x, self._set(x, y)))
         return found
 
     def _computed(
@@ -168,12 +215,14 @@ class Interpreter:
         path: str, own: bool,
     ) -> list[tuple[Tensor, tuple[Noise, ...]]]:  # fmt: skip
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
-        given = _without_out(kwargs)
+        given = _without_out(kwargs, known.named)
         dtype = torch.float32
         given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
+        strange = any(_strange(x) for x in given_tensors) or any(x is not None and x.is_complex() for x in results)
         if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
             dtype = torch.float64
-        plain = own and all(x.dtype == dtype for x in real)
+        self._measures = not own
+        direct = own and bool(real) and all(x.dtype == dtype for x in real)
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
@@ -181,8 +230,14 @@ class Interpreter:
             mapped(args, lambda x: self._wrapped(x, trace)),
             mapped(given, lambda x: self._wrapped(x, trace)),
         )
+        if real and args and isinstance(wrapped_args[0], Tensor) and not any(map(_real, given_tensors)) and not strange:
+            wrapped_args = (trace.value(wrapped_args[0]), *wrapped_args[1:])  # a function of whole numbers
         inputs = leaves((wrapped_args, wrapped))
-        made = self._made(func, known, wrapped_args, wrapped, inputs, results, plain, trace)
+        made: list[Any] | None = None
+        if not real and not strange and not any(_noisy(x) for x in inputs):
+            made = [None] * len(results)
+        elif not strange:
+            made = self._made(func, known, wrapped_args, wrapped, inputs, results, direct, trace)
         if made is None:
             made = self._shadow(func, known, wrapped_args, wrapped, inputs, results, path, trace)
         found = []
@@ -195,22 +250,22 @@ class Interpreter:
 
     def _made(
         self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
-        plain: bool, trace: Trace,
+        direct: bool, trace: Trace,
     ) -> list[Any] | None:  # fmt: skip
         """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
         if known.name in MOVES and not any(isinstance(x, Choice) for x in inputs):
-            if any(isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs):
+            if any(_noisy(x) for x in inputs):
                 return moved(trace, func, args, kwargs, results)
             return [None] * len(results)
         rule = known.rule
         if rule is None or (any(isinstance(x, Choice) for x in inputs) and not rule.chooses):
             return None
         try:
-            if rule.direct and plain:
+            if rule.direct and direct:
                 made = rule.make(trace, *args, **kwargs, z=tuple(results) if len(results) > 1 else results[0])
             else:
                 made = rule.make(trace, *args, **kwargs)
-        except NotImplementedError:
+        except (RuntimeError, TypeError, IndexError):  # operands or an overload of which the rule says nothing
             return None
         return _of_results(made, results)
 
@@ -219,11 +274,10 @@ class Interpreter:
         path: str, trace: Trace,
     ) -> list[Any]:  # fmt: skip
         """Return the noise of results of which no rule says anything."""
-        noisy = any(isinstance(x, Choice) for x in inputs) or any(
-            isinstance(x, Value) and any(n is not None for n in x.noise) for x in inputs
-        )
+        noisy = any(_noisy(x) or (isinstance(x, Tensor) and _strange(x)) for x in inputs)
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
-        if real:
+        rounded = any(x is not None and x.is_complex() for x in results)
+        if real or rounded:
             where = Shadowed(known.name, path)
             self.shadowed[where] = self.shadowed.get(where, 0) + 1
         found: list[Tensor] | None = None
@@ -233,7 +287,8 @@ class Interpreter:
         at = 0
         for x in results:
             if x is None or precision(x.dtype) is None:
-                made.append(Choice(x, torch.full(x.shape, math.inf)) if noisy and x is not None else None)
+                unknown = None if x is None or not (noisy or x.is_complex()) else x
+                made.append(None if unknown is None else Choice(unknown, torch.full(unknown.shape, math.inf)))
                 continue
             z = x.to(trace.dtype)
             noise = [algebra.unknown(z) for algebra in self.algebras]
@@ -242,6 +297,15 @@ class Interpreter:
             at += 1
             made.append(Value(trace, z, tuple(noise)))
         return made
+
+    def _lost(self, known: _Known, silent: list[Tensor], path: str) -> None:
+        """Count tensors as unknown that an operation has overwritten and does not return."""
+        for x in silent:
+            if precision(x.dtype) is None:
+                continue
+            where = Shadowed(known.name, path)
+            self.shadowed[where] = self.shadowed.get(where, 0) + 1
+            self.table.put(x, tuple(a.unknown(x.detach().to(working(x.dtype))) for a in self.algebras))
 
     def _statistics(self, args: Any, wrapped: Any, trace: Trace) -> None:
         """Follow running statistics, which a batch normalisation in training writes."""
@@ -258,27 +322,25 @@ class Interpreter:
         if made is None:
             self.table.put(x, (None,) * count)
             return (None,) * count
+        if isinstance(made, Value) and precision(x.dtype) is None:
+            made = _as_whole(x, made)
+            if made is None:
+                return self._set(x, None)
         if isinstance(made, Choice):
-            undecided = made.undecided.expand(x.shape).to(torch.float32)
-            noise: tuple[Noise, ...] = (undecided,) * count if bool((undecided > 0).any()) else (None,) * count
+            undecided = made.undecided.expand(x.shape).to(working(x.dtype))
+            noise: tuple[Noise, ...] = (undecided,) * count if bool((undecided != 0).any()) else (None,) * count
             self.table.put(x, noise)
             return noise
-        noise = made.noise
-        if made.x is not x:
-            distance = x.to(made.x.dtype) - made.x
-            if bool((distance != 0).any()):  # true of NaN, which two infinities make
-                same = (x == made.x) | (x.isnan() & made.x.isnan())
-                distance = torch.where(same, 0.0, distance)
-                noise = tuple(a.departed(n, distance) for a, n in zip(self.algebras, noise, strict=True))
+        noise = made.noise if made.x is x else made.departing(x, self._measures).noise
         held = working(x.dtype)
         noise = tuple(
-            None if n is None else _narrowed(n, held) if n.dtype != held else n for n in noise
+            None if n is None else narrowed(n, held) if n.dtype != held else n for n in noise
         )  # fmt: skip
         self.table.put(x, noise)
         return noise
 
     def _wrapped(self, x: Any, trace: Trace) -> Any:
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or (_strange(x) and not x.is_complex()):
             return x
         old = self._old.get(id(x))
         noise = self._noise(x)
@@ -289,7 +351,7 @@ class Interpreter:
         return Value(trace, values.to(trace.dtype), tuple(None if n is None else n.to(trace.dtype) for n in noise))
 
     def _noise(self, x: Tensor) -> tuple[Noise, ...]:
-        if x.layout is not torch.strided or x.device.type == "meta":
+        if not plain(x) or x.device.type == "meta":
             return (None,) * len(self.algebras)
         return self.table.get(x)
 
@@ -301,23 +363,77 @@ class Interpreter:
         return any(isinstance(x, Tensor) and any(n is not None for n in self._noise(x)) for x in leaves((rest, kwargs)))
 
 
-def _narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return noise in a narrower type, rounded up."""
-    found = noise.to(dtype)
-    return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
+def _read_again(written: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return operands of an operation whose memory it overwrites, but for those that it overwrites themselves unless
+    they are operands twice.
+    """
+    targets = [x for x in leaves(written) if isinstance(x, Tensor) and x.layout is torch.strided]
+    memories = {x.untyped_storage()._cdata for x in targets}
+    seen: list[Tensor] = []
+    given = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor) and x.layout is torch.strided]
+    once = {id(x) for x in targets}
+    for x in given:
+        if x.untyped_storage()._cdata not in memories:
+            continue
+        if id(x) in once:
+            once.discard(id(x))
+        else:
+            seen.append(x)
+    return seen
 
 
-def _without_out(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _silent(known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Tensor | None]) -> list[Tensor]:
+    """Return tensors that an operation has overwritten and does not return."""
+    if not known.writes and not known.named:
+        return []
+    written = [args[i] for i in known.writes if i < len(args)]
+    written += [kwargs[name] for name in known.named if name in kwargs]
+    targets = [x for x in leaves(written) if isinstance(x, Tensor) and x.layout is torch.strided]
+    returned = {x.untyped_storage()._cdata for x in results if x is not None}
+    return [x for x in targets if x.untyped_storage()._cdata not in returned]
+
+
+def _each_of(name: str) -> Any:
+    """Return the operation on one tensor of an operation on each of a list."""
+    packet = getattr(torch.ops.aten, name, None)
+    return None if packet is None else getattr(packet, packet.overloads()[0])
+
+
+def _as_whole(x: Tensor, made: Value) -> Choice | None:
+    """Return a conversion to whole numbers or decisions: undecided where the bound reaches another one."""
+    bound = made.bound()
+    if bound is None:
+        return None
+    if x.dtype == torch.bool:
+        return Choice(x, within(made.x.abs(), bound).to(made.x.dtype))
+    wide = bound * (1.0 + 2.0**-20) + made.x.abs() * bound.sign() * float(torch.finfo(made.x.dtype).eps)
+    decided = ((made.x - wide).trunc() == made.x.trunc()) & ((made.x + wide).trunc() == made.x.trunc())
+    return Choice(x, (~decided).to(made.x.dtype))
+
+
+def _without_out(kwargs: dict[str, Any], written: tuple[str, ...]) -> dict[str, Any]:
     """Return keyword arguments without those that say where a result goes, or of what kind it is."""
-    dropped = ("out", "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator")
+    dropped = (*written, "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator")
     return {key: value for key, value in kwargs.items() if key not in dropped}
 
 
 def _parts(result: Any) -> list[Tensor | None]:
     """Return the results of an operation, None in place of what is no plain tensor."""
     parts = result if isinstance(result, tuple | list) else (result,)
-    plain = [isinstance(x, Tensor) and x.layout is torch.strided and x.device.type != "meta" for x in parts]
-    return [x if is_plain else None for x, is_plain in zip(parts, plain, strict=True)]
+    return [x if isinstance(x, Tensor) and plain(x) and x.device.type != "meta" else None for x in parts]
+
+
+def _strange(x: Tensor) -> bool:
+    """Whether a tensor is of a kind of which no noise is kept: what comes of it is not known."""
+    return not plain(x) or x.is_complex() or x.is_quantized
+
+
+def _real(x: Tensor) -> bool:
+    return precision(x.dtype) is not None
+
+
+def _noisy(x: Any) -> bool:
+    return isinstance(x, Choice) or (isinstance(x, Value) and any(n is not None for n in x.noise))
 
 
 def _of_results(made: Any, results: list[Tensor | None]) -> list[Any]:

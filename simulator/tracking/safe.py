@@ -1,6 +1,6 @@
 """The safe number: a rigorous bound of the error, by running error analysis around the computed values.
 
-Amplitude D: |value - exact| <= D. Rules (S1) to (S9) are derived in docs/theory/tracking.md. Everything here is itself
+Amplitude D: |value - exact| <= D. Rules (S0) to (S13) are derived in docs/theory/tracking.md. Everything here is itself
 rounded, in the type of the noise with unit roundoff w: a bound made by a few operations grows by (1 + 64 w), one that
 is a sum of n terms by (1 + 2 (n + 64) w), and none that is not exactly 0 is left below the smallest normal, under which
 products of small bounds would vanish (S0).
@@ -61,7 +61,8 @@ class Safe(Algebra):
         for factor, noise in terms:
             if noise is None:
                 continue
-            part = noise if isinstance(factor, float) and factor == 1.0 else factor * noise
+            whole = isinstance(factor, float) and factor == 1.0
+            part = noise if whole else factor * noise + _vanished(noise)
             found = part if found is None else found + part
         return None if found is None else grown(found + 0.0 if _is_one_of(found, terms) else found)
 
@@ -69,10 +70,11 @@ class Safe(Algebra):
         """Return (S4): the error of the addition itself is known exactly, as two_sum gives it (Knuth 1969)."""
         behind = z - x
         own = ((x - (z - behind)) + (y - behind)).abs_()
+        endless = math.isnan(float(own.sum()))
         for noise in (noise_x, noise_y):
             if noise is not None:
                 own = own + noise
-        return grown(own)
+        return grown(torch.where(_absorbed(z, x, y, noise_x, noise_y), 0.0, own) if endless else own)
 
     def product(self, z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, rounded: Rounded) -> Noise:
         """Return (S5): |x| D_y + |y| D_x + D_x D_y; a factor 0 gives exactly 0."""
@@ -95,7 +97,7 @@ class Safe(Algebra):
         over = y.abs()
         if noise_y is not None:
             over = (over * (1.0 - 4.0 * _unit(z.dtype)) - noise_y).clamp_(min=0.0)  # where it is 0 all is infinite
-            found = found + ((z.abs() + _tiny(z)) * noise_y / over + _vanished(noise_y))
+            found = found + ((z.abs() + _tiny(z)) * (noise_y / over + _vanished(noise_y)) + _vanished(noise_y))
         if noise_x is not None:
             found = found + (noise_x / over + _vanished(noise_x))
         return grown(found)
@@ -112,7 +114,7 @@ class Safe(Algebra):
     def multiple_added(self, z: Tensor, y: Tensor, factor: float, off: float, noise_x: Noise, noise_y: Noise) -> Noise:
         """Return (S3) with a product by a number that is itself off, and two roundings."""
         unit = _unit(z.dtype)
-        size = y.abs()
+        size = y.abs().expand(z.shape).contiguous()
         found = size * (abs(factor) * unit * (1.0 + 2.0**-20) + off)
         found.add_(z.abs(), alpha=unit * (1.0 + 2.0**-20))
         found.add_(size.sign_(), alpha=_tiny(z))
@@ -162,6 +164,10 @@ class Safe(Algebra):
             return None if noise is None else grown(plain_sum(noise, axes, keep) + 0.0, terms)
         return self.linear(lambda part: plain_sum(part, axes, keep), x, noise, terms, z)
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return (S8): sums of at most so many terms as the axis has."""
+        return self.linear(lambda part: torch.cumsum(part, axis), x, noise, x.shape[axis], z)
+
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
         matrix: bool, both: Both | None,
@@ -187,11 +193,37 @@ class Safe(Algebra):
         own = bias.abs() * (gamma(terms + 1, _unit(bias.dtype)) * (1.0 + 2.0**-20))
         return product.add_(grown(own if noise is None else own + noise))
 
+    def shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (S11): with M = D_i + max D, a share moves by at most y (1 - y) (exp(M) - 1), and within 0 and 1.
+
+        Its logit is -log(sum over the others of exp(x_j - x_i)), which moves by at most M.
+        """
+        assert own is not None
+        if noise is None:
+            return own
+        most = y + own
+        rest = (1.0 - y) + own + _unit(y.dtype)
+        moved = most * rest * torch.expm1(self._most(noise, axis)) + _vanished(noise)
+        return grown(own + moved.clamp_(max=1.0))
+
+    def log_shares(self, y: Tensor, own: Noise, noise: Noise, axis: int) -> Noise:
+        """Return (S11): a logarithm of a share moves by at most log(1 + (1 - share) (exp(M) - 1))."""
+        assert own is not None
+        if noise is None:
+            return own
+        rest = (-torch.expm1(y - own)).clamp_(min=0.0) * (1.0 + 2.0**-18) + _unit(y.dtype)
+        moved = torch.log1p(rest * torch.expm1(self._most(noise, axis))) * (1.0 + 2.0**-18)
+        return grown(own + torch.where(moved.isnan(), math.inf, moved) + _vanished(noise))
+
+    def _most(self, noise: Tensor, axis: int) -> Tensor:
+        """Return M, up to a few roundings that what is made of it is rounded up by."""
+        return (noise + noise.amax(axis, keepdim=True)) * (1.0 + 2.0**-18)
+
     def either(self, noise: Noise, jump: Tensor) -> Noise:
         """Return the sum."""
         return grown(jump + 0.0 if noise is None else noise + jump)
 
-    def departed(self, noise: Noise, distance: Tensor) -> Noise:
+    def departed(self, noise: Noise, distance: Tensor, z: Tensor | None) -> Noise:
         """Return the sum."""
         distance = grown(distance.abs())
         return distance if noise is None else grown(distance.add_(noise))
@@ -203,6 +235,15 @@ class Safe(Algebra):
 
 def _tiny(x: Tensor) -> float:
     return float(torch.finfo(x.dtype).tiny)
+
+
+def _absorbed(z: Tensor, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise) -> Tensor:
+    """Return where an exact infinity has absorbed what was added to it, as far off as that may be."""
+    found = torch.zeros(z.shape, dtype=torch.bool)
+    for one, own, other, its in ((x, noise_x, y, noise_y), (y, noise_y, x, noise_x)):
+        exactly = one.isinf() if own is None else one.isinf() & (own == 0)
+        found = found | (exactly & other.isfinite() & (True if its is None else its.isfinite()))
+    return found
 
 
 def _one_unless_zero(x: Tensor) -> Tensor:

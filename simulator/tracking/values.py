@@ -15,6 +15,11 @@ from .functions import FUNCTIONS
 Number = int | float
 
 
+def within(distance: Tensor, bound: Tensor) -> Tensor:
+    """Return where what is so far away may be reached: NaN is as good as infinite, and a bound of 0 reaches nothing."""
+    return ~(distance > bound) & (bound != 0)
+
+
 class Trace:
     """The numbers that are kept, and how results are made.
 
@@ -36,13 +41,33 @@ class Trace:
         if isinstance(x, Value):
             return x
         if isinstance(x, Tensor):
-            return self.exact(x)
+            return self._whole(x) if not x.is_floating_point() and x.itemsize >= 4 else self.exact(x)
         held = torch.tensor(float(x), dtype=self.dtype)
         off = abs(float(x) - float(held)) if math.isfinite(x) else 0.0
         if not off:
             return Value(self, held, self._exactly)
         noise = torch.tensor(off * (1.0 + 2.0**-20), dtype=self.dtype)
         return Value(self, held, tuple(None if a.label == "certain_noise" else noise for a in self.algebras))
+
+    def _whole(self, x: Tensor) -> Value:
+        """Return whole numbers, of which the type of the trace may not hold all digits (S0)."""
+        held = x.to(self.dtype)
+        if not x.numel() or float(held.abs().max()) < 1.0 / torch.finfo(self.dtype).eps:
+            return self.exact(x)
+        off = held.abs() * float(torch.finfo(self.dtype).eps)
+        return Value(self, held, tuple(None if a.label == "certain_noise" else off for a in self.algebras))
+
+    def joined(self, parts: Sequence[Value], axis: int) -> Value:
+        """Return values one behind the other along an axis."""
+
+        def noise(a: Algebra, i: int) -> Noise:
+            given = [part.given(a, i) for part in parts]
+            if all(n is None for n in given):
+                return None
+            return torch.cat([torch.zeros_like(part.x) if n is None else n.expand(part.shape)
+                              for part, n in zip(parts, given, strict=True)], axis)  # fmt: skip
+
+        return self.map(torch.cat([part.x for part in parts], axis), noise)
 
     def count(self, jump: Tensor) -> None:
         """Count elements at which a branch is not decided: those that are not 0."""
@@ -173,12 +198,32 @@ class Value:
         """Return the product of matrices, or of stacks of them."""
         return self.bilinear(other, torch.matmul, self.x.shape[-1], z, matrix=True)
 
-    def either(self, jump: Tensor, undecided: Tensor | None = None) -> Value:
-        """Return it with a jump where a branch of the run is not decided within the bounds; None: where it is not 0."""
+    def either(self, jump: Tensor, undecided: Tensor | None = None, counted: bool = True) -> Value:
+        """Return it with a jump where a branch of the run is not decided within the bounds; None: where it is not 0.
+
+        Args:
+            counted: whether these are elements whose branch is not decided; else pieces that meet, and it does not
+                matter.
+        """
         if undecided is not None:
-            jump = jump * undecided
-        self.trace.count(jump)
+            jump = torch.where(undecided, jump, 0.0)
+        if counted:
+            self.trace.count(jump)
         return self.trace.map(self.x, lambda a, i: a.either(self.noise[i], jump))
+
+    def departing(self, z: Tensor, measures: bool = False) -> Value:
+        """Return what the run has in place of these values; by how far it departs from them is part of its noise.
+
+        Args:
+            measures: whether the distance is the rounding of the operation itself, as a wider type sees it.
+        """
+        held = z.to(self.x.dtype)
+        distance = held - self.x
+        if not bool((distance != 0).any()):
+            return Value(self.trace, held, self.noise)
+        same = (held == self.x) | (held.isnan() & self.x.isnan())  # two infinities, whose distance is NaN
+        distance = torch.where(same, 0.0, distance)
+        return self.trace.map(held, lambda a, i: a.departed(self.noise[i], distance, self.x if measures else None))
 
     def bound(self) -> Noise:
         """Return the bound of the safe number; None if that is not kept, or all is exact."""
@@ -213,6 +258,12 @@ class Value:
 
     def __neg__(self) -> Value:
         return self.negated()
+
+
+def narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return noise in a narrower type, rounded up."""
+    found = noise.to(dtype)
+    return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
 
 
 def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:

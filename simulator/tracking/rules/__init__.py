@@ -1,10 +1,11 @@
-"""What each operation of torch does to noise: `find` gives its rule."""
+"""What each operation of torch does to noise: RULES by name, MOVES, MAKES, and FUSED steps of optimisers."""
 
 from __future__ import annotations
 
-from . import elementwise, losses, normal, pools, products, reductions
+from . import activations, attention, elementwise, losses, normal, orders, pools, products, reductions, resampling
 from .moves import MAKES, MOVES, moved
+from .optimisers import FUSED
 from .registry import RULES, Choice, Rule
 
-__all__ = ["MAKES", "MOVES", "RULES", "Choice", "Rule", "elementwise", "losses", "moved", "normal", "pools", "products",
-           "reductions"]  # fmt: skip
+__all__ = ["FUSED", "MAKES", "MOVES", "RULES", "Choice", "Rule", "activations", "attention", "elementwise", "losses",
+           "moved", "normal", "orders", "pools", "products", "reductions", "resampling"]  # fmt: skip

@@ -8,30 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..algebra import EXACTLY, Algebra, Function, Rounded
-from ..functions import (
-    gelu_slope,
-    power,
-    second_of_gelu,
-    second_of_silu,
-    silu_slope,
-    slope_of,
-)  # fmt: skip
-from ..values import Trace, Value
-from .registry import Choice, rule
-
-
-def _as_it_is(t: Trace, x: Any) -> Any:
-    """Return a factor that is 0 or 1 by decision as a value; what is not decided may be either."""
-    if isinstance(x, Choice):
-        return t.exact(x.x).either(torch.ones_like(x.undecided), x.undecided > 0)
-    return x
+from ..algebra import EXACTLY
+from ..functions import LIBRARY, power
+from ..values import Trace, Value, within
+from .registry import Choice, as_it_is, rule
 
 
 @rule("add", direct=True, keeps=lambda x, y, alpha=1: alpha == 1, chooses=True)
 def add(t: Trace, x: Any, y: Any, alpha: float = 1, z: Tensor | None = None) -> Value:
     """x + alpha y; with another factor than 1 rounded twice, of which fused additions save one."""
-    x, y = t.value(_as_it_is(t, x)), t.value(_as_it_is(t, y))
+    x, y = t.value(as_it_is(t, x)), t.value(as_it_is(t, y))
     if alpha == 1:
         return x.plus(y, z)
     if z is None:
@@ -46,7 +32,7 @@ def add(t: Trace, x: Any, y: Any, alpha: float = 1, z: Tensor | None = None) -> 
 def sub(t: Trace, x: Any, y: Any, alpha: float = 1, z: Tensor | None = None) -> Value:
     """x - alpha y."""
     if alpha == 1:
-        return t.value(_as_it_is(t, x)).minus(t.value(_as_it_is(t, y)), z)
+        return t.value(as_it_is(t, x)).minus(t.value(as_it_is(t, y)), z)
     return add(t, x, y, -alpha, z)
 
 
@@ -59,28 +45,29 @@ def rsub(t: Trace, x: Value, y: Any, alpha: float = 1, z: Tensor | None = None) 
 @rule("mul", direct=True, chooses=True)
 def mul(t: Trace, x: Any, y: Any, z: Tensor | None = None) -> Value:
     """x y."""
-    return t.value(_as_it_is(t, x)).times(_as_it_is(t, y), z)
+    return t.value(as_it_is(t, x)).times(as_it_is(t, y), z)
 
 
 @rule("div", direct=True, chooses=True)
 def div(t: Trace, x: Any, y: Any, rounding_mode: str | None = None, z: Tensor | None = None) -> Value:
     """x / y."""
-    x = t.value(_as_it_is(t, x))
+    x = t.value(as_it_is(t, x))
     if rounding_mode is None:
-        return x.over(_as_it_is(t, y), z)
-    quotient = x.over(_as_it_is(t, y))
+        return x.over(as_it_is(t, y), z)
+    quotient = x.over(as_it_is(t, y))
     return _steps(quotient, torch.floor if rounding_mode == "floor" else torch.trunc)
 
 
 def _steps(x: Value, f: Any) -> Value:
-    """Return a function with steps at whole numbers: nothing is lost while no step is within the bound."""
+    """Return a function with steps at whole numbers: nothing is lost while no step is within the bound (S10)."""
     z = f(x.x)
     bound = x.bound()
     if bound is None:
         return x.trace.exact(z)
+    bound = bound * (1.0 + 2.0**-20) + x.x.abs() * bound.sign() * float(torch.finfo(z.dtype).eps)  # sums are rounded
     low, high = f(x.x - bound), f(x.x + bound)
     jump = torch.maximum((high - z).abs(), (z - low).abs())
-    return x.trace.exact(z).either(jump + 1.0, jump != 0)
+    return x.trace.exact(z).either(jump * (1.0 + 2.0**-20) + 1.0, jump != 0)
 
 
 @rule("floor")
@@ -97,7 +84,9 @@ def ceil(t: Trace, x: Value) -> Value:
 
 @rule("round")
 def round_(t: Trace, x: Value, decimals: int = 0) -> Value:
-    """Nearest whole number."""
+    """Nearest whole number, or multiple of 10**-decimals."""
+    if decimals:
+        return _steps(x * 10.0**decimals, torch.round) / 10.0**decimals
     return _steps(x, torch.round)
 
 
@@ -114,7 +103,30 @@ def sign(t: Trace, x: Value) -> Value:
     z = torch.sign(x.x)
     if bound is None:
         return t.exact(z)
-    return t.exact(z).either(torch.full_like(z, 2.0), x.x.abs() <= bound)
+    return t.exact(z).either(torch.full_like(z, 2.0), within(x.x.abs(), bound))
+
+
+@rule("frac")
+def frac(t: Trace, x: Value) -> Value:
+    """What is behind the point."""
+    return x - trunc(t, x)
+
+
+@rule("fmod")
+def fmod(t: Trace, x: Any, y: Any) -> Value:
+    """x - y trunc(x / y)."""
+    return _remainder(t, x, y, torch.trunc)
+
+
+@rule("remainder")
+def remainder(t: Trace, x: Any, y: Any) -> Value:
+    """x - y floor(x / y)."""
+    return _remainder(t, x, y, torch.floor)
+
+
+def _remainder(t: Trace, x: Any, y: Any, f: Any) -> Value:
+    x, y = t.value(x), t.value(y)
+    return x - y * _steps(x.over(y), f)
 
 
 @rule("neg", direct=True)
@@ -137,34 +149,124 @@ def _unary(name: str) -> Any:
 
 
 for _name in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid",
-              "erf", "sin", "cos", "atan", "silu"):  # fmt: skip
+              "erf", "erfc", "sin", "cos", "atan", "asinh", "asin", "acos", "atanh", "acosh", "sinh", "cosh",
+              "silu"):  # fmt: skip
     rule(_name, direct=True)(_unary(_name))
 
 
-@rule("gelu")
-def gelu(t: Trace, x: Value, approximate: str = "none") -> Value:
-    """x Phi(x), or with a tanh in place of Phi."""
-    if approximate == "none":
-        return x.function("gelu")
-    inner = (x + x * x * x * 0.044715) * math.sqrt(2.0 / math.pi)
-    return x * 0.5 * (inner.function("tanh") + 1.0)
+@rule("tan")
+def tan(t: Trace, x: Value) -> Value:
+    """sin x / cos x."""
+    return x.function("sin") / x.function("cos")
 
 
-@rule("softplus")
-def softplus(t: Trace, x: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
-    """log(1 + exp(beta x)) / beta, and x beyond the threshold, where both differ by exp(-threshold) / beta at most."""
-    found = (x * beta).function("softplus") / beta
-    far = x.x * beta > threshold
-    found = _where(far, x, found)
+@rule("deg2rad")
+def deg2rad(t: Trace, x: Value) -> Value:
+    """x pi / 180."""
+    return x * (math.pi / 180.0)
+
+
+@rule("rad2deg")
+def rad2deg(t: Trace, x: Value) -> Value:
+    """x 180 / pi."""
+    return x * (180.0 / math.pi)
+
+
+@rule("logit")
+def logit(t: Trace, x: Value, eps: float | None = None) -> Value:
+    """log(x / (1 - x)), of x within eps and 1 - eps."""
+    x = x if eps is None else clamp(t, x, eps, 1.0 - eps)
+    return (x / (1.0 - x)).function("log")
+
+
+@rule("logit_backward")
+def logit_backward(t: Trace, g: Value, x: Value, eps: float | None = None) -> Value:
+    """g / (x (1 - x)), 0 where x is not within eps and 1 - eps."""
+    found = g / (x * (1.0 - x))
+    if eps is None:
+        return found
+    bound, inside = x.bound(), (x.x >= eps) & (x.x <= 1.0 - eps)
+    if bound is None:
+        return let_through(found, inside, None)
+    near = within((x.x - eps).abs(), bound) | within((1.0 - eps - x.x).abs(), bound)
+    steepest = size(g) / (eps * (1.0 - eps)) * 1.01
+    return let_through(found, inside & ~near, None).either(steepest.expand(found.shape), near)
+
+
+@rule("logaddexp")
+def logaddexp(t: Trace, x: Value, y: Value) -> Value:
+    """log(exp(x) + exp(y)): max + log(1 + exp(-distance)), which moves no more than the larger error."""
+    return maximum(t, x, y) + (-abs_(t, x - y)).function("exp").function("log1p")
+
+
+@rule("logaddexp2")
+def logaddexp2(t: Trace, x: Value, y: Value) -> Value:
+    """The same to base 2."""
+    return maximum(t, x, y) + (-abs_(t, x - y)).function("exp2").function("log1p") / math.log(2.0)
+
+
+@rule("hypot")
+def hypot(t: Trace, x: Value, y: Value) -> Value:
+    """Root of the sum of squares."""
+    return (x.square() + y.square()).function("sqrt")
+
+
+@rule("xlogy")
+def xlogy(t: Trace, x: Any, y: Any) -> Value:
+    """x log y; 0 where x is."""
+    x, y = t.value(x), t.value(y)
+    zero = (x.x == 0).expand(torch.broadcast_shapes(x.shape, y.shape))
     bound = x.bound()
-    near = (x.x * beta - threshold).abs() <= (0.0 if bound is None else bound * abs(beta) * 1.01)
-    return (
-        found.either(torch.full_like(found.x, math.exp(-threshold) / abs(beta) * 1.01), near) if near.any() else found
-    )
+    if bound is not None:
+        zero = zero & (bound == 0)
+    return chosen(zero, t.value(0.0), x * y.function("log"))
 
 
-def _where(condition: Tensor, x: Value, y: Value) -> Value:
-    """Return x where the condition holds, else y; both have the shape of the result."""
+@rule("copysign")
+def copysign(t: Trace, x: Value, y: Any) -> Value:
+    """|x| with the sign of y."""
+    y = t.value(y)
+    z = torch.copysign(x.x, y.x)
+    found = t.map(z, lambda a, i: x.given(a, i))
+    return found.either((size(x) * 2.0).expand(z.shape), _unsigned(y).expand(z.shape))
+
+
+def _unsigned(x: Value) -> Tensor:
+    """Return where a sign is not decided; real numbers have no -0."""
+    minus_zero = (x.x == 0) & torch.signbit(x.x)
+    bound = x.bound()
+    return minus_zero if bound is None else minus_zero | within(x.x.abs(), bound)
+
+
+@rule("atan2", direct=True)
+def atan2(t: Trace, y: Value, x: Value, z: Tensor | None = None) -> Value:
+    """Angle of (x, y): a distance d of it moves that by asin(d / r) at most, and across the cut by a turn (S7)."""
+    z = torch.atan2(y.x, x.x) if z is None else z
+    r = torch.hypot(y.x, x.x)
+
+    def noise(a: Any, i: int) -> Tensor | None:
+        by = (math.pi / r, math.pi / r) if a.label == "safe" else (x.x.abs() / r / r, y.x.abs() / r / r)
+        return a.combined(z, [(by[0], y.given(a, i)), (by[1], x.given(a, i))], LIBRARY)
+
+    bound = x.bound()
+    left = x.x < 0 if bound is None else ~(x.x > bound)
+    return t.map(z, noise).either(torch.full_like(z, 2.0 * math.pi), _unsigned(y) & left)
+
+
+def size(x: Value) -> Tensor:
+    """Return upper bounds of magnitudes of exact values, up to a rounding that every use of them rounds up."""
+    bound = x.bound()
+    return x.x.abs() if bound is None else x.x.abs() + bound
+
+
+def let_through(g: Value, open_: Tensor, near: Tensor | None) -> Value:
+    """Return g where a gate is open, else 0; either where that is not decided."""
+    found = chosen(open_, g, g.trace.value(0.0))
+    return found if near is None else found.either(size(g).expand(found.shape), near)
+
+
+def chosen(condition: Tensor, x: Value, y: Value) -> Value:
+    """Return x where the condition holds, else y."""
     z = torch.where(condition, x.x, y.x)
     zero = torch.zeros((), dtype=z.dtype)
 
@@ -180,10 +282,10 @@ def _where(condition: Tensor, x: Value, y: Value) -> Value:
 @rule("where", chooses=True)
 def where(t: Trace, condition: Any, x: Any, y: Any) -> Value:
     """x where the condition holds, else y."""
-    x, y = t.value(x), t.value(y)
+    x, y = t.value(as_it_is(t, x)), t.value(as_it_is(t, y))
     if not isinstance(condition, Choice):
-        return _where(condition, x, y)
-    found = _where(condition.x, x, y)
+        return chosen(condition, x, y)
+    found = chosen(condition.x, x, y)
     jump = (x.x - y.x).abs()
     for side in (x, y):
         bound = side.bound()
@@ -192,7 +294,7 @@ def where(t: Trace, condition: Any, x: Any, y: Any) -> Value:
 
 
 @rule("masked_fill", chooses=True)
-def masked_fill(t: Trace, x: Value, mask: Any, value: Any) -> Value:
+def masked_fill(t: Trace, x: Any, mask: Any, value: Any) -> Value:
     """x but for a number where the mask holds."""
     return where(t, mask, value, x)
 
@@ -206,6 +308,8 @@ def pow_(t: Trace, x: Any, exponent: Any, z: Tensor | None = None) -> Value:
             return base.square(z)
         if exponent == 0.5:
             return base.function("sqrt", z)
+        if exponent == 0:
+            return t.exact(torch.ones_like(base.x))
         if exponent == 1:
             return Value(t, base.x if z is None else z, base.noise)
         if exponent == -1:
@@ -213,60 +317,20 @@ def pow_(t: Trace, x: Any, exponent: Any, z: Tensor | None = None) -> Value:
         z = torch.pow(base.x, exponent) if z is None else z
         held = t.value(exponent)
         found = base.by(power(float(exponent)), z)
-        if held.noise and any(n is not None for n in held.noise):  # the number itself is rounded
-            found = found.plus(t.map(z * 0.0, lambda a, i: a.combined(
-                z, [(z.abs() * base.x.abs().log().abs(), held.noise[i])], EXACTLY)), z)  # fmt: skip
+        if any(n is not None for n in held.noise):  # the number itself is rounded
+            steep = z.abs() * base.x.abs().log().abs() * 1.01
+            found = t.map(z, lambda a, i: a.combined(z, [(1.0, found.noise[i]), (steep, held.noise[i])], EXACTLY))
         return found
     base, power_of = t.value(x), t.value(exponent)
     return (base.function("log") * power_of).function("exp")
 
 
-# Piecewise functions: within the bound of x the other piece may be the true one.
-
-
-@rule("relu", direct=True)
-def relu(t: Trace, x: Value, z: Tensor | None = None) -> Value:
-    """max(x, 0): moves no more than x, and not at all where x is surely negative."""
-    z = torch.relu(x.x) if z is None else z
-
-    def noise(a: Algebra, i: int) -> Tensor | None:
-        n = x.given(a, i)
-        return None if n is None else a.kept(x.x, n.expand(x.shape))
-
-    return t.map(z, noise)
-
-
-def _pieces(t: Trace, x: Value, z: Tensor, slope: Tensor, steepest: float, kinks: tuple[float, ...]) -> Value:
-    """Return a continuous function made of straight lines: within reach of a kink its steepest slope counts."""
-
-    def noise(a: Any, i: int) -> Tensor | None:
-        n = x.given(a, i)
-        if n is None:
-            return None
-        factor = slope
-        if a.label == "safe":
-            near = torch.zeros_like(x.x, dtype=torch.bool)
-            for kink in kinks:
-                near |= (x.x - kink).abs() <= n
-            factor = torch.where(near, steepest, slope)
-        return a.combined(z, [(factor, n)], EXACTLY)
-
-    return t.map(z, noise)
-
-
-@rule("clamp", "hardtanh")
-def clamp(t: Trace, x: Value, min: Any = None, max: Any = None, min_val: Any = None, max_val: Any = None) -> Value:
-    """x within bounds; hardtanh is bounded by -1 and 1 if nothing is said."""
-    low, high = (min_val if min is None else min), (max_val if max is None else max)
-    if low is not None:
-        x = maximum(t, x, low)
-    return x if high is None else minimum(t, x, high)
-
-
-@rule("hardtanh")
-def hardtanh(t: Trace, x: Value, min_val: float = -1, max_val: float = 1) -> Value:
+@rule("clamp")
+def clamp(t: Trace, x: Value, min: Any = None, max: Any = None) -> Value:
     """x within bounds."""
-    return clamp(t, x, min_val, max_val)
+    if min is not None:
+        x = maximum(t, x, min)
+    return x if max is None else minimum(t, x, max)
 
 
 @rule("clamp_min")
@@ -281,22 +345,24 @@ def clamp_max(t: Trace, x: Value, high: Any) -> Value:
     return minimum(t, x, high)
 
 
-@rule("maximum")
+@rule("maximum", "fmax")
 def maximum(t: Trace, x: Value, y: Any) -> Value:
     """The larger one: off by what either is off where both overlap, else by what the winner is."""
     return _extreme(t, x, t.value(y), torch.maximum)
 
 
-@rule("minimum")
+@rule("minimum", "fmin")
 def minimum(t: Trace, x: Value, y: Any) -> Value:
     """The smaller one."""
     return _extreme(t, x, t.value(y), torch.minimum)
 
 
 def _extreme(t: Trace, x: Value, y: Value, pick: Any) -> Value:
+    """Return the larger or smaller one (S12, C5)."""
     z = pick(x.x, y.x)
     first = (z == x.x).expand(z.shape)
     zero = torch.zeros((), dtype=z.dtype)
+    both = x.x != y.x  # where both are the same infinity, there is no distance
 
     def noise(a: Any, i: int) -> Tensor | None:
         one, other = x.given(a, i), y.given(a, i)
@@ -304,62 +370,15 @@ def _extreme(t: Trace, x: Value, y: Value, pick: Any) -> Value:
             return None
         one, other = (zero if n is None else n for n in (one, other))
         found = torch.where(first, one, other)
-        if a.label != "safe":
+        if a.label == "expected":
             return found
-        return torch.where((x.x - y.x).abs() <= one + other, torch.maximum(one, other), found)
+        apart = ((x.x - y.x).abs() > one + other) & both  # false of what is NaN
+        return torch.where(apart, found, torch.maximum(one, other))
 
     return t.map(z, noise)
 
 
-@rule("leaky_relu")
-def leaky_relu(t: Trace, x: Value, negative_slope: float = 0.01) -> Value:
-    """max(x, slope x)."""
-    return _where(x.x > 0, x, x * negative_slope) if x.bound() is None else _leaky(t, x, negative_slope)
-
-
-def _leaky(t: Trace, x: Value, slope: float) -> Value:
-    z = torch.where(x.x > 0, x.x, x.x * slope)
-    steep = torch.where(x.x > 0, 1.0, abs(slope)).to(z.dtype)
-    found = _pieces(t, x, z, steep, max(1.0, abs(slope)), (0.0,))
-    scaled = x.detached() * slope  # whose rounding is that of the product
-    return _where(x.x > 0, found, found.plus(scaled.minus(scaled.detached(), scaled.x * 0.0), z))
-
-
-@rule("elu")
-def elu(t: Trace, x: Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Value:
-    """Scale times x, or times alpha (exp(input scale x) - 1) below 0."""
-    below = minimum(t, x, 0.0) * input_scale
-    return (maximum(t, x, 0.0) + below.function("expm1") * alpha) * scale
-
-
-@rule("hardsigmoid")
-def hardsigmoid(t: Trace, x: Value) -> Value:
-    """(x + 3) / 6 within 0 and 1."""
-    return clamp(t, x + 3.0, 0.0, 6.0) / 6.0
-
-
-@rule("hardswish")
-def hardswish(t: Trace, x: Value) -> Value:
-    """x (x + 3) / 6, 0 and x beyond."""
-    return x * clamp(t, x + 3.0, 0.0, 6.0) / 6.0
-
-
-@rule("mish")
-def mish(t: Trace, x: Value) -> Value:
-    """x tanh(softplus(x))."""
-    return x * softplus(t, x).function("tanh")
-
-
-@rule("log_sigmoid_forward")
-def log_sigmoid(t: Trace, x: Value) -> tuple[Value, None]:
-    """log(sigmoid(x)), and a buffer that the way back does not read here."""
-    return x.function("log_sigmoid"), None
-
-
-# On the way back: g times a slope, which has noise of its own.
-
-
-def _gated(g: Value, x: Value, z: Tensor) -> Value:
+def gated(g: Value, x: Value, z: Tensor) -> Value:
     """Return z, the gradient g where x > 0; where that is not decided it might be let through, or not."""
     t = g.trace
     noise = []
@@ -369,127 +388,6 @@ def _gated(g: Value, x: Value, z: Tensor) -> Value:
         if undecided is not None:
             t.count(undecided)
     return Value(t, z, tuple(noise))
-
-
-@rule("threshold_backward", direct=True)
-def threshold_backward(t: Trace, g: Value, x: Value, threshold: float, z: Tensor | None = None) -> Value:
-    """g where x, or the ReLU of x, is above the threshold."""
-    over = x if threshold == 0 else x - threshold
-    return _gated(g, over, torch.ops.aten.threshold_backward(g.x, over.x, 0) if z is None else z)
-
-
-@rule("hardtanh_backward")
-def hardtanh_backward(t: Trace, g: Value, x: Value, min_val: float, max_val: float) -> Value:
-    """g where x is strictly within bounds."""
-    for over in (x - min_val, max_val - x):
-        g = _gated(g, over, torch.ops.aten.threshold_backward(g.x, over.x, 0))
-    return g
-
-
-@rule("leaky_relu_backward")
-def leaky_relu_backward(t: Trace, g: Value, x: Value, negative_slope: float, self_is_result: bool) -> Value:
-    """g, or g times the slope where x is not positive."""
-    found = _where(x.x > 0, g, g * negative_slope)
-    bound = x.bound()
-    if bound is None:
-        return found
-    own = g.bound()
-    jump = (g.x.abs() if own is None else g.x.abs() + own) * (1.0 + abs(negative_slope))
-    return found.either(jump, (x.x.abs() <= bound) & (bound > 0))
-
-
-@rule("tanh_backward")
-def tanh_backward(t: Trace, g: Value, y: Value) -> Value:
-    """g (1 - y^2)."""
-    return g * (1.0 - y.square())
-
-
-@rule("sigmoid_backward")
-def sigmoid_backward(t: Trace, g: Value, y: Value) -> Value:
-    """g y (1 - y)."""
-    return g * y.by(_LOGISTIC_SLOPE, y.x * (1.0 - y.x))
-
-
-# y (1 - y), computed in two operations.
-_LOGISTIC_SLOPE = Function(
-    lambda y, z: (1.0 - 2.0 * y).abs(), lambda y, z, d: ((1.0 - 2.0 * y).abs() + d) * d, Rounded(4.0, 2.0)
-)
-_SILU_SLOPE = slope_of(silu_slope, second_of_silu, 0.501, 0.31)
-_GELU_SLOPE = slope_of(gelu_slope, second_of_gelu, 0.7979, 1.0)
-# Their values are of the order of 1 where they are computed, whatever is left of them.
-_SILU_SLOPE = _SILU_SLOPE._replace(beside=lambda x, z: 8.0 * (1.0 + x.abs()) * torch.sigmoid(x))
-_GELU_SLOPE = _GELU_SLOPE._replace(beside=lambda x, z: torch.full_like(x, 16.0))
-
-
-@rule("silu_backward")
-def silu_backward(t: Trace, g: Value, x: Value) -> Value:
-    """g times the slope of silu."""
-    return g * x.by(_SILU_SLOPE, silu_slope(x.x, x.x))
-
-
-@rule("gelu_backward")
-def gelu_backward(t: Trace, g: Value, x: Value, approximate: str = "none") -> Value:
-    """g times the slope of gelu."""
-    if approximate == "none":
-        return g * x.by(_GELU_SLOPE, gelu_slope(x.x, x.x))
-    k, c = math.sqrt(2.0 / math.pi), 0.044715
-    squared = x.square()
-    y = ((x + x * squared * c) * k).function("tanh")
-    inner = (1.0 + squared * (3.0 * c)) * k
-    return g * (0.5 * (y + 1.0) + x * 0.5 * (1.0 - y.square()) * inner)
-
-
-@rule("softplus_backward")
-def softplus_backward(t: Trace, g: Value, x: Value, beta: float, threshold: float) -> Value:
-    """g sigmoid(beta x), g beyond the threshold."""
-    scaled = x * beta
-    found = _where(scaled.x > threshold, g, g * scaled.function("sigmoid"))
-    bound = scaled.bound()
-    near = (scaled.x - threshold).abs() <= (0.0 if bound is None else bound)
-    return found.either(g.x.abs() * math.exp(-threshold) * 1.01, near) if near.any() else found
-
-
-@rule("log_sigmoid_backward")
-def log_sigmoid_backward(t: Trace, g: Value, x: Value, buffer: Any) -> Value:
-    """g sigmoid(-x)."""
-    return g * (-x).function("sigmoid")
-
-
-@rule("elu_backward")
-def elu_backward(
-    t: Trace, g: Value, alpha: float, scale: float, input_scale: float, is_result: bool, x: Value
-) -> Value:
-    """g times the slope of elu, of x or of its result."""
-    if is_result:
-        below = (minimum(t, x, 0.0) + alpha * scale) * input_scale
-    else:
-        below = (minimum(t, x, 0.0) * input_scale).function("exp") * (alpha * scale * input_scale)
-    found = _where(x.x > 0, g * scale, g * below)
-    bound = x.bound()
-    if bound is None or alpha * input_scale == 1:
-        return found  # without a step at 0
-    own = g.bound()
-    jump = (g.x.abs() if own is None else g.x.abs() + own) * abs(scale) * (1.0 + abs(alpha * input_scale))
-    return found.either(jump, (x.x.abs() <= bound) & (bound > 0))
-
-
-@rule("hardsigmoid_backward")
-def hardsigmoid_backward(t: Trace, g: Value, x: Value) -> Value:
-    """g / 6 where x is within -3 and 3."""
-    return hardtanh_backward(t, g / 6.0, x, -3.0, 3.0)
-
-
-@rule("hardswish_backward")
-def hardswish_backward(t: Trace, g: Value, x: Value) -> Value:
-    """g (2 x + 3) / 6 between -3 and 3, 0 and g beyond."""
-    inside = g * ((x * 2.0 + 3.0) / 6.0)
-    found = _where(x.x <= -3.0, g.detached() * 0.0, _where(x.x < 3.0, inside, g))
-    bound = x.bound()
-    if bound is None:
-        return found
-    own = g.bound()
-    jump = g.x.abs() if own is None else g.x.abs() + own
-    return found.either(jump * 2.0, (((x.x + 3.0).abs() <= bound) | ((x.x - 3.0).abs() <= bound)) & (bound > 0))
 
 
 # Of optimisers.
@@ -514,6 +412,19 @@ def lerp(t: Trace, x: Value, end: Value, weight: Any) -> Value:
     return x * (1.0 - weight) + end * weight
 
 
+@rule("fill")
+def fill(t: Trace, x: Value, value: Any) -> Value:
+    """A number, which its conversion rounds."""
+    value = t.value(value)
+    return t.map(value.x.expand(x.shape), lambda a, i: value.noise[i])
+
+
+@rule("full", "full_like", "new_full")
+def full(t: Trace, *args: Any, **kwargs: Any) -> Value:
+    """A number, which its conversion rounds."""
+    return t.value(args[-1])
+
+
 @rule("nan_to_num")
 def nan_to_num(t: Trace, x: Value, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Value:
     """x, and numbers in place of what is infinite or NaN."""
@@ -530,8 +441,7 @@ def _compares(t: Trace, x: Value, y: Any, f: Any) -> Choice | None:
     if not bounds:
         return None
     total = bounds[0] if len(bounds) == 1 else bounds[0] + bounds[1]
-    near = ((x.x - y.x).abs() <= total) & (total > 0)
-    return Choice(f(x.x, y.x), near.to(t.dtype))
+    return Choice(f(x.x, y.x), within((x.x - y.x).abs(), total).to(t.dtype))
 
 
 for _name, _compare in (("lt", torch.lt), ("le", torch.le), ("gt", torch.gt), ("ge", torch.ge), ("eq", torch.eq),

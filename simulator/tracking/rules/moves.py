@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..values import Trace, Value
-from .registry import Choice, functional, rule
+from .registry import Choice, as_it_is, functional, rule
 
 # Operations that give some of their operands' elements, each in one place, and zeros or numbers of the code.
 MOVES = frozenset({
@@ -20,23 +20,26 @@ MOVES = frozenset({
     "im2col", "diag_embed", "index_copy", "unfold_copy", "split_with_sizes_copy", "lift_fresh", "lift_fresh_copy",
     "_reshape_copy", "reshape", "_unsafe_view", "_reshape_alias", "unsafe_chunk", "unsafe_split", "resolve_conj",
     "view_copy", "expand_copy", "permute_copy", "t_copy", "squeeze_copy", "unsqueeze_copy", "select_copy",
-    "detach_copy", "slice_copy", "alias_copy", "masked_scatter",
+    "detach_copy", "slice_copy", "alias_copy", "masked_scatter", "reflection_pad3d", "replication_pad3d",
+    "masked_scatter_backward", "_upsample_nearest_exact1d", "_upsample_nearest_exact3d",
 })  # fmt: skip
 
 # What makes values of nothing: exact.
 MAKES = frozenset({
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros",
-    "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "arange", "linspace", "eye", "scalar_tensor",
+    "ones", "ones_like", "new_ones", "arange", "linspace", "eye", "scalar_tensor",
     "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "normal", "uniform", "bernoulli",
-    "exponential", "random", "zero", "fill", "multinomial", "tril_indices", "triu_indices", "one_hot",
+    "exponential", "random", "zero", "multinomial", "tril_indices", "triu_indices", "one_hot",
     "_efficientzerotensor", "log_normal", "geometric", "cauchy",
 })  # fmt: skip
 
 
-def moved(t: Trace, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Any]) -> list[Any]:
-    """Return the values of an operation of MOVES: the same operation on the noise."""
+def moved(t: Trace, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Any]) -> list[Any] | None:
+    """Return the values of an operation of MOVES: the same operation on the noise; None if it is only in place."""
     given = [x for x in leaves((args, kwargs)) if isinstance(x, Value)]
     func = functional(func)
+    if func is None:
+        return None
     found: list[list[Tensor | None]] = [[] for _ in results]
     for i in range(len(t.algebras)):
         if all(leaf.noise[i] is None for leaf in given):
@@ -75,39 +78,36 @@ def mapped(x: Any, f: Any) -> Any:
 @rule("constant_pad_nd")
 def constant_pad(t: Trace, x: Value, pad: Any, value: float = 0) -> Value:
     """x with numbers around it."""
-    found = x.moved(lambda n: torch.constant_pad_nd(n, pad, 0))
-    return Value(t, torch.constant_pad_nd(x.x, pad, value), found.noise)
+    number = t.value(value)
+    z = torch.constant_pad_nd(x.x, pad, float(number.x))
+
+    def noise(a: Any, i: int) -> Tensor | None:
+        n, own = x.given(a, i), number.noise[i]
+        if n is None and own is None:
+            return None
+        n = torch.zeros_like(x.x) if n is None else n.expand(x.shape)
+        return torch.constant_pad_nd(n, pad, 0.0 if own is None else float(own))
+
+    return t.map(z, noise)
 
 
 @rule("copy", "_to_copy", "to", "type_as", chooses=True)
 def copy(t: Trace, *args: Any, **kwargs: Any) -> Any:
     """The values of another tensor, or of another type; what a conversion loses is measured."""
     source = args[1] if len(args) > 1 and isinstance(args[1], Value | Choice | Tensor) else args[0]
-    if isinstance(source, Choice):
-        return t.exact(source.x).either(source.undecided, source.undecided > 0)
-    return t.value(source)
+    return t.value(as_it_is(t, source))
 
 
-@rule("masked_fill_scalar", "index_fill")
+@rule("index_fill")
 def index_fill(t: Trace, x: Value, dim: int, index: Tensor, value: Any) -> Value:
     """x with a number in some places."""
-    found = x.moved(lambda n: n.index_fill(dim, index, 0.0))
-    number = float(value.x) if isinstance(value, Value) else float(value)
-    return Value(t, x.x.index_fill(dim, index, number), found.noise)
-
-
-@rule("scatter")
-def scatter(t: Trace, x: Value, dim: int, index: Tensor, source: Any) -> Value:
-    """x with other values in some places."""
-    source = t.value(source)
-    part = source.moved(lambda n: n.expand(index.shape)) if source.x.dim() == 0 else source
-    z = x.x.scatter(dim, index, part.x)
+    number = t.value(value)
 
     def noise(a: Any, i: int) -> Tensor | None:
-        one, other = x.given(a, i), part.given(a, i)
-        if one is None and other is None:
+        n, own = x.given(a, i), number.noise[i]
+        if n is None and own is None:
             return None
-        one = torch.zeros_like(x.x) if one is None else one.expand(x.shape)
-        return one.scatter(dim, index, torch.zeros_like(part.x) if other is None else other.expand(part.shape))
+        n = torch.zeros_like(x.x) if n is None else n.expand(x.shape)
+        return n.index_fill(dim, index, 0.0 if own is None else own.reshape(()))
 
-    return t.map(z, noise)
+    return t.map(x.x.index_fill(dim, index, number.x.reshape(())), noise)

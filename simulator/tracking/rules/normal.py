@@ -1,14 +1,14 @@
-"""Rules of normalisations, forward and on the way back, composed of their arithmetic."""
+"""Rules of normalisations and softmax, forward and on the way back, composed of their arithmetic."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..algebra import Algebra
 from ..values import Trace, Value
 from .registry import rule
 
@@ -179,20 +179,38 @@ def group_norm_backward(
     )
 
 
-@rule("_softmax", "_safe_softmax")
+# Softmax. In real numbers any shift gives the same: the largest value, which the run subtracts, counts as exact.
+
+
+@rule("_softmax", "_safe_softmax", "softmax")
 def softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Value:
     """exp(x - max) over their sum."""
     return softmax_of(x, axis)
 
 
 def softmax_of(x: Value, axis: int) -> Value:
-    """Return softmax over an axis.
+    """Return softmax over an axis: what its computation rounds, and how far the operands move it (S11, E5)."""
+    if not x.x.numel():
+        return x
+    e = _shifted(_computed(x), axis).function("exp")
+    y = e / e.sum([axis], keep=True)
+    return x.trace.map(y.x, lambda a, i: a.shares(y.x, y.noise[i], _given(x, a, i), axis))
 
-    In real numbers any shift gives the same, so that the largest value, which the run subtracts, counts as exact.
-    """
+
+def _computed(x: Value) -> Value:
+    """Return operands as the computation sees them: exact, but for the number whose rules are those of its parts."""
+    parts = zip(x.trace.algebras, x.noise, strict=True)
+    return Value(x.trace, x.x, tuple(n if a.label == "certain_noise" else None for a, n in parts))
+
+
+def _given(x: Value, a: Algebra, i: int) -> Tensor | None:
+    n = x.given(a, i)
+    return None if n is None else n.expand(x.shape)
+
+
+def _shifted(x: Value, axis: int) -> Value:
     top = torch.nan_to_num(x.x.amax(axis, keepdim=True), posinf=0.0, neginf=0.0)
-    e = (x - x.trace.exact(top)).function("exp")
-    return e / e.sum([axis], keep=True)
+    return x - x.trace.exact(top)
 
 
 @rule("_softmax_backward_data")
@@ -201,61 +219,17 @@ def softmax_backward(t: Trace, g: Value, y: Value, axis: int, dtype: Any) -> Val
     return y * (g - (g * y).sum([axis], keep=True))
 
 
-@rule("_log_softmax")
+@rule("_log_softmax", "log_softmax")
 def log_softmax(t: Trace, x: Value, axis: int, half_to_float: Any = False) -> Value:
     """x - max - log(sum(exp(x - max)))."""
-    top = t.exact(torch.nan_to_num(x.x.amax(axis, keepdim=True), posinf=0.0, neginf=0.0))
-    shifted = x - top
-    return shifted - shifted.function("exp").sum([axis], keep=True).function("log")
+    if not x.x.numel():
+        return x
+    shifted = _shifted(_computed(x), axis)
+    y = shifted - shifted.function("exp").sum([axis], keep=True).function("log")
+    return t.map(y.x, lambda a, i: a.log_shares(y.x, y.noise[i], _given(x, a, i), axis))
 
 
 @rule("_log_softmax_backward_data")
 def log_softmax_backward(t: Trace, g: Value, y: Value, axis: int, dtype: Any) -> Value:
     """g - exp(y) sum(g)."""
     return g - y.function("exp") * g.sum([axis], keep=True)
-
-
-# Attention: sums of products whose factors are a softmax, however a kernel divides them up.
-
-
-def _scores(q: Value, k: Value, mask: Any, causal: bool, scale: float | None) -> Value:
-    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    scores = q.matmul(k.moved(lambda n: n.transpose(-1, -2))) * factor
-    if causal:
-        rows, columns = scores.shape[-2:]
-        shut = torch.ones(rows, columns, dtype=torch.bool).triu(1)
-        found = scores.moved(lambda n: n.masked_fill(shut, 0.0))
-        return Value(q.trace, found.x.masked_fill(shut, -math.inf), found.noise)
-    if mask is None:
-        return scores
-    if isinstance(mask, Tensor):
-        return Value(q.trace, scores.x.masked_fill(~mask, -math.inf), scores.noise)
-    return scores + mask
-
-
-@rule("_scaled_dot_product_flash_attention_for_cpu")
-def attention(
-    t: Trace, q: Value, k: Value, v: Value, dropout: float = 0.0, causal: bool = False, *, attn_mask: Any = None,
-    scale: float | None = None,
-) -> Any:  # fmt: skip
-    """softmax(scale q k^T + mask) v, and the logarithms of its sums."""
-    scores = _scores(q, k, attn_mask, causal, scale)
-    top = t.exact(torch.nan_to_num(scores.x.amax(-1, keepdim=True), posinf=0.0, neginf=0.0))
-    e = (scores - top).function("exp")
-    total = e.sum([-1], keep=True)
-    logs = total.function("log") + top
-    return (e / total).matmul(v), logs.moved(lambda n: n.squeeze(-1))
-
-
-@rule("_scaled_dot_product_flash_attention_for_cpu_backward")
-def attention_backward(
-    t: Trace, g: Value, q: Value, k: Value, v: Value, out: Value, logs: Value, dropout: float, causal: bool, *,
-    attn_mask: Any = None, scale: float | None = None,
-) -> Any:  # fmt: skip
-    """Gradients of q, k and v."""
-    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    p = softmax_of(_scores(q, k, attn_mask, causal, scale), -1)
-    turned = lambda x: x.moved(lambda n: n.transpose(-1, -2))  # noqa: E731
-    to_p = g.matmul(turned(v))
-    to_scores = p * (to_p - (g * out).sum([-1], keep=True)) * factor
-    return to_scores.matmul(k), turned(to_scores).matmul(q), turned(p).matmul(g)

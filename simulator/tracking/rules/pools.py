@@ -1,28 +1,30 @@
-"""Rules of pooling and interpolation."""
+"""Rules of pooling by the largest."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..values import Trace, Value
+from ..values import Trace, Value, within
+from .elementwise import size
 from .registry import rule
 
 aten = torch.ops.aten
 
 
-@rule("max_pool2d_with_indices", direct=True)
 def max_pool(
-    t: Trace, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False,
-    z: Any = None,
+    dims: int, t: Trace, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+    ceil: bool = False, z: Any = None,
 ) -> tuple[Value, None]:  # fmt: skip
     """The largest of each window: off by no more than the noisiest of the window."""
     settings = (kernel, stride, padding, dilation, ceil)
-    out, indices = aten.max_pool2d_with_indices(x.x, *settings) if z is None else z
+    out, indices = getattr(aten, f"max_pool{dims}d_with_indices")(x.x, *settings) if z is None else z
 
     def noise(a: Any, i: int) -> Tensor | None:
         n = x.given(a, i)
@@ -30,27 +32,27 @@ def max_pool(
             return None
         if a.label == "safe":
             return _largest(n.expand(x.shape), settings, out.shape)
-        return n.expand(x.shape).flatten(-2).gather(-1, indices.flatten(-2)).view(out.shape)
+        return n.expand(x.shape).flatten(-dims).gather(-1, indices.flatten(-dims)).view(out.shape)
 
     return t.map(out, noise), None
 
 
-@rule("max_pool2d_with_indices_backward", direct=True)
 def max_pool_backward(
-    t: Trace, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, indices: Tensor,
-    z: Tensor | None = None,
+    dims: int, t: Trace, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool,
+    indices: Tensor, z: Tensor | None = None,
 ) -> Value:  # fmt: skip
-    """The gradient at the largest of each window; where another may be it, at any of them."""
+    """The gradient at the largest of each window; where another may be it, at any of them (S10)."""
     settings = (kernel, stride, padding, dilation, ceil)
 
     def back(part: Tensor) -> Tensor:
-        found: Tensor = aten.max_pool2d_with_indices_backward(part, x.x, *settings, indices)
+        found: Tensor = getattr(aten, f"max_pool{dims}d_with_indices_backward")(
+            part, x.x.to(part.dtype), *settings, indices
+        )
         return found
 
-    windows = math.prod(kernel) if len(kernel) > 1 else kernel[0] ** 2
-    steps = list(stride) or list(kernel)
-    overlap = any(s < k for s, k in zip(_pair(steps), _pair(kernel), strict=True))
-    found = g.linear(back, windows, z) if overlap else g.moved(back)
+    windows = _windows(x.x, settings, g.shape)
+    overlap = any(w.stride < (w.kernel - 1) * w.dilation + 1 for w in windows)
+    found = g.linear(back, math.prod(w.kernel for w in windows), z) if overlap else g.moved(back)
     if z is not None:
         found = Value(t, z, found.noise)
     bound = x.bound()
@@ -67,28 +69,34 @@ def max_pool_backward(
     return found.either(_spread(jump, x.shape, settings)) if float(jump.sum()) else found
 
 
+for _dims in (2, 3):
+    rule(f"max_pool{_dims}d_with_indices", direct=True)(functools.partial(max_pool, _dims))
+    rule(f"max_pool{_dims}d_with_indices_backward", direct=True)(functools.partial(max_pool_backward, _dims))
+
+
 def _open(jump: Tensor, x: Tensor, threshold: float = 0.0) -> Tensor:
     """Return it where x is above the threshold, or NaN."""
     found: Tensor = aten.threshold_backward(jump, x, threshold)
     return found
 
 
-def _pair(sizes: Any) -> tuple[int, int]:
-    return (sizes[0], sizes[-1])
-
-
 def _largest(x: Tensor, settings: Any, shape: torch.Size) -> Tensor:
-    """Return the largest of each window."""
-    for axis in (-2, -1):  # rows first, whose elements lie side by side
-        x = functools.reduce(torch.maximum, _places(x, settings, axis, shape))
+    """Return the largest of each window, axis by axis, the first one first: its elements lie in rows."""
+    windows = _windows(x, settings, shape)
+    for axis, window in zip(range(-len(windows), 0), windows, strict=True):
+        x = functools.reduce(torch.maximum, _along(x, window, axis, shape[axis]))
     return x
 
 
 def _two_largest(x: Tensor, settings: Any, shape: torch.Size) -> tuple[Tensor, Tensor]:
     """Return the largest and the second largest of each window, minus infinity where there is none."""
-    first, second = _two_of(_places(x, settings, -2, shape), None)
+    first, second = x, None
+    windows = _windows(x, settings, shape)
+    for axis, window in zip(range(-len(windows), 0), windows, strict=True):
+        firsts = _along(first, window, axis, shape[axis])
+        first, second = _two_of(firsts, None if second is None else _along(second, window, axis, shape[axis]))
     assert second is not None
-    return _two_of(_places(first, settings, -1, shape), _places(second, settings, -1, shape))
+    return first, second
 
 
 def _two_of(largest: list[Tensor], seconds: list[Tensor] | None) -> tuple[Tensor, Tensor]:
@@ -104,88 +112,108 @@ def _two_of(largest: list[Tensor], seconds: list[Tensor] | None) -> tuple[Tensor
     return first, second
 
 
-def _places(x: Tensor, settings: Any, axis: int, shape: torch.Size) -> list[Tensor]:
-    """Return for each place along an axis of a window what all windows have there, minus infinity outside of x."""
-    size, step, before, apart = (
-        _pair(s if isinstance(s, tuple | list) else [s])[axis]
-        for s in (settings[0], settings[1] or settings[0], settings[2], settings[3])
-    )
-    count = shape[axis]
-    behind = max(0, (count - 1) * step + (size - 1) * apart + 1 - x.shape[axis] - before)
-    if before or behind:
-        x = torch.constant_pad_nd(x, [before, behind] if axis == -1 else [0, 0, before, behind], -math.inf)
-    ends = [(i * apart, i * apart + (count - 1) * step + 1) for i in range(size)]
-    if axis == -1:
-        return [x[..., start:end:step] for start, end in ends]
-    return [x[..., start:end:step, :] for start, end in ends]
+def _along(x: Tensor, window: _Window, axis: int, count: int) -> list[Tensor]:
+    """Return for each place along an axis of a window what so many windows have there, minus infinity outside of x."""
+    reach = (count - 1) * window.stride + (window.kernel - 1) * window.dilation + 1
+    behind = max(0, reach - x.shape[axis] - window.padding)
+    if window.padding or behind:
+        x = torch.constant_pad_nd(x, [*[0, 0] * (-axis - 1), window.padding, behind], -math.inf)
+    x = x.movedim(axis, -1)
+    starts = (i * window.dilation for i in range(window.kernel))
+    return [x[..., s : s + (count - 1) * window.stride + 1 : window.stride].movedim(-1, axis) for s in starts]
 
 
-def _spread(windows: Tensor, shape: torch.Size, settings: Any) -> Tensor:
-    """Return for each element the sum of the numbers of all windows that it is in."""
+class _Window(NamedTuple):
+    """A window along an axis, in elements."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+
+def _windows(x: Tensor, settings: Any, shape: torch.Size) -> list[_Window]:
     kernel, stride, padding, dilation, _ = settings
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = (
-        _pair(s if isinstance(s, tuple | list) else [s]) for s in (kernel, stride or kernel, padding, dilation)
-    )
-    h, w = shape[-2:]
-    rows, columns = windows.shape[-2:]
-    full = windows.new_zeros(*windows.shape[:-2], max(h + 2 * ph, (rows - 1) * sh + (kh - 1) * dh + 1),
-                             max(w + 2 * pw, (columns - 1) * sw + (kw - 1) * dw + 1))  # fmt: skip
-    for i in range(kh):
-        for j in range(kw):
-            place = full[..., i * dh : i * dh + (rows - 1) * sh + 1 : sh, j * dw : j * dw + (columns - 1) * sw + 1 : sw]
-            place += windows
-    return full[..., ph : ph + h, pw : pw + w]
+    listed = [s if isinstance(s, tuple | list) else [s] for s in (kernel, stride or kernel, padding, dilation)]
+    dims = max(2, *(len(s) for s in listed))
+    return [_Window(*(s[i] if len(s) > 1 else s[0] for s in listed)) for i in range(dims)]
 
 
-def _average(t: Trace, x: Value, f: Any, terms: int) -> Value:
-    """Return averages: sums of so many terms at most, and a division; the coefficients are those of f."""
-    return x.linear(f, terms + 2)
+def _places(shape: torch.Size, windows: list[_Window]) -> Iterator[tuple[Any, ...]]:
+    """Yield slices for each place in a window, of what is padded."""
+    counts = shape[-len(windows) :]
+    for at in itertools.product(*(range(w.kernel) for w in windows)):
+        starts = [i * w.dilation for i, w in zip(at, windows, strict=True)]
+        yield (..., *(slice(s, s + (n - 1) * w.stride + 1, w.stride)
+                      for s, n, w in zip(starts, counts, windows, strict=True)))  # fmt: skip
 
 
-@rule("avg_pool2d")
-def avg_pool(
-    t: Trace, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False, include: bool = True,
-    divisor: Any = None,
-) -> Value:  # fmt: skip
-    """The mean of each window."""
-    settings = (
-        list(kernel),
-        list(stride),
-        padding if isinstance(padding, int) else list(padding),
-        ceil,
-        include,
-        divisor,
-    )
-    return _average(t, x, lambda part: torch.nn.functional.avg_pool2d(part, *settings), math.prod(_pair(kernel)))
+def _spread(jumps: Tensor, shape: torch.Size, settings: Any) -> Tensor:
+    """Return for each element the sum of the numbers of all windows that it is in."""
+    windows = _windows(jumps, settings, jumps.shape)
+    dims = len(windows)
+    sizes = [
+        max(m + 2 * w.padding, (n - 1) * w.stride + (w.kernel - 1) * w.dilation + 1)
+        for m, n, w in zip(shape[-dims:], jumps.shape[-dims:], windows, strict=True)
+    ]
+    full = jumps.new_zeros(*jumps.shape[:-dims], *sizes)
+    for place in _places(jumps.shape, windows):
+        full[place] += jumps
+    inside: Any = (..., *(slice(w.padding, w.padding + m) for m, w in zip(shape[-dims:], windows, strict=True)))
+    return full[inside]
 
 
-@rule("avg_pool2d_backward")
-def avg_pool_backward(
-    t: Trace, g: Value, x: Any, kernel: Any, stride: Any, padding: Any, ceil: bool, include: bool, divisor: Any
-) -> Value:
-    """The gradient spread over the window."""
-    shape = x.x if isinstance(x, Value) else x
-
-    def f(part: Tensor) -> Tensor:
-        found: Tensor = aten.avg_pool2d_backward(part, shape, kernel, stride, padding, ceil, include, divisor)
-        return found
-
-    return _average(t, g, f, math.prod(_pair(kernel)))
+def _parts(n: int, parts: int) -> list[slice]:
+    """Return the parts of about equal size that adaptive pooling makes of an axis."""
+    return [slice(i * n // parts, -(-(i + 1) * n // parts)) for i in range(parts)]
 
 
-@rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d")
-def adaptive_avg_pool(t: Trace, x: Value, size: Any) -> Value:
-    """Means over parts of about equal size."""
-    most = math.prod(-(-n // m) + 1 for n, m in zip(x.shape[-2:], size, strict=True))
-    return _average(t, x, lambda part: torch.nn.functional.adaptive_avg_pool2d(part, tuple(size)), most)
+def _adaptive(dims: int) -> None:
+    """Register the rules of adaptive pooling over so many axes."""
+
+    def each(x: Tensor, sizes: Any) -> Iterator[tuple[Any, Any]]:
+        axes = [list(enumerate(_parts(n, m))) for n, m in zip(x.shape[-dims:], sizes, strict=True)]
+        for place in itertools.product(*axes):
+            yield (..., *(i for i, _ in place)), (..., *(part for _, part in place))
+
+    def forward(t: Trace, x: Value, sizes: Any) -> tuple[Value, None]:
+        out, indices = getattr(aten, f"adaptive_max_pool{dims}d")(x.x, sizes)
+
+        def noise(a: Any, i: int) -> Tensor | None:
+            n = x.given(a, i)
+            if n is None:
+                return None
+            n = n.expand(x.shape)
+            if a.label != "safe":
+                return n.flatten(-dims).gather(-1, indices.flatten(-dims)).view(out.shape)
+            found = torch.empty_like(out)
+            for to, part in each(x.x, sizes):
+                found[to] = n[part].flatten(-dims).amax(-1)
+            return found
+
+        return t.map(out, noise), None
+
+    def backward(t: Trace, g: Value, x: Value, indices: Tensor) -> Value:
+        def back(n: Tensor) -> Tensor:
+            found: Tensor = getattr(aten, f"adaptive_max_pool{dims}d_backward")(n, x.x.to(n.dtype), indices)
+            return found
+
+        found, bound = g.linear(back, 2**dims), x.bound()
+        if bound is None:
+            return found
+        bound, own = bound.expand(x.shape), size(g).expand(g.shape)
+        jump = torch.zeros_like(x.x)
+        for to, part in each(x.x, g.shape[-dims:]):
+            largest = bound[part].flatten(-dims).amax(-1)
+            two = x.x[part].flatten(-dims).topk(min(2, x.x[part].flatten(-dims).shape[-1]), -1).values
+            if two.shape[-1] == 2:
+                lost = torch.where(within(two[..., 0] - two[..., 1], 2.0 * largest), own[to], 0.0)
+                jump[part] += lost.reshape(*lost.shape, *(1 for _ in range(dims)))
+        return found.either(jump)
+
+    rule(f"adaptive_max_pool{dims}d")(forward)
+    rule(f"adaptive_max_pool{dims}d_backward")(backward)
 
 
-@rule("_adaptive_avg_pool2d_backward")
-def adaptive_avg_pool_backward(t: Trace, g: Value, x: Value) -> Value:
-    """The gradient spread over the parts."""
-
-    def f(part: Tensor) -> Tensor:
-        found: Tensor = aten._adaptive_avg_pool2d_backward(part, x.x)
-        return found
-
-    return _average(t, g, f, math.prod(-(-m // n) + 1 for n, m in zip(x.shape[-2:], g.shape[-2:], strict=True)))
+_adaptive(2)
+_adaptive(3)

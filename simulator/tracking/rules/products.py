@@ -41,11 +41,34 @@ def biased(product: Value, bias: Value, terms: int, z: Tensor) -> Value:
     return product.trace.map(z, lambda a, i: a.biased(product.noise[i], bias.x, bias.given(a, i), terms, z))
 
 
-@rule("linear", "_addmm_activation")
+@rule("linear")
 def linear(t: Trace, x: Value, weight: Value, bias: Value | None = None, **kwargs: Any) -> Value:
     """x W^T + b."""
     product = x.matmul(weight.moved(lambda w: w.t()))
     return product if bias is None else product + bias
+
+
+@rule("addbmm")
+def addbmm(t: Trace, c: Value, a: Value, b: Value, beta: float = 1, alpha: float = 1) -> Value:
+    """beta c + alpha times the sum of products of matrices."""
+    product = matmul(t, a, b).sum([0])
+    product = product if alpha == 1 else product * alpha
+    return product if beta == 0 else (c if beta == 1 else c * beta) + product
+
+
+@rule("_trilinear")
+def trilinear(
+    t: Trace, a: Value, b: Value, c: Value, expand_a: Any, expand_b: Any, expand_c: Any, axes: Any, unroll: int = 1
+) -> Value:
+    """Sums of products of three, each with axes put in."""
+
+    def wide(x: Value, at: Any) -> Value:
+        for axis in at:
+            x = x.moved(lambda n, axis=axis: n.unsqueeze(axis))  # type: ignore[misc]
+        return x
+
+    product = wide(a, expand_a) * wide(b, expand_b) * wide(c, expand_c)
+    return product.sum(list(axes)) if len(axes) else product
 
 
 @rule("addr")

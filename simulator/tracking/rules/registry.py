@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from ..values import Trace
 
 
 class Choice(NamedTuple):
@@ -59,11 +62,23 @@ def rule(
     return register
 
 
+def as_it_is(t: Trace, x: Any) -> Any:
+    """Return a decision as a value: where it is not decided it is 0 or 1, and a whole number may be anything."""
+    if not isinstance(x, Choice):
+        return x
+    jump = 1.0 if x.x.dtype == torch.bool else math.inf
+    return t.value(x.x).either(torch.full_like(x.undecided, jump), x.undecided != 0)
+
+
 def functional(func: Any) -> Any:
     """Return the operation that gives what another one writes in place; itself if it writes nothing, None if none."""
     if not func._schema.is_mutable:
         return func
     name = func.overloadpacket.__name__.removesuffix("_")
-    packet = getattr(torch.ops.aten, name, None)
+    packet = getattr(getattr(torch.ops, func.namespace), name, None)
+    if packet is None:
+        return None
     overload = func._overloadname
-    return getattr(packet, overload, None) if packet is not None and overload in packet.overloads() else None
+    overload = "default" if overload == "out" else overload.removesuffix("_out")
+    found = getattr(packet, overload, None) if overload in packet.overloads() else None
+    return None if found is None or found._schema.is_mutable else found
