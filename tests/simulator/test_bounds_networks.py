@@ -25,7 +25,7 @@ from simulator.bounds.units import of_mac, of_machine  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from simulator.network.tap import Tap  # noqa: E402
 from tests.oracles.networks import Function, resnet18  # noqa: E402
-from tests.oracles.random_networks import KINDS, Attention, RandomNetwork  # noqa: E402
+from tests.oracles.random_networks import KINDS, Attention, RandomNetwork, draw_statistics  # noqa: E402
 from tests.oracles.steered import Steered, ascend  # noqa: E402
 
 FORMATS = ("fp32", "fp16", "bf16", "tf32", "e8m3", "e5m10:ftz", "dlfloat16", "e11m2", "e6m17", "e5m10:finite", "e7m6")
@@ -326,6 +326,7 @@ def known_network(name, samples, seed, macs, path, tally):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make().eval().requires_grad_(False)
+        draw_statistics(model)
     x = torch.from_numpy(rng.normal(size=(samples, *shape))).float()
     reference = Reference(model, x)
     for order in rng.integers(len(ORDERS), size=macs).tolist():
