@@ -109,7 +109,9 @@ class CertainNoise(Algebra):
     def bilinear(
         self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
     ) -> Noise:
-        """Return (C4): the largest 2**(e(x_k) + e(y_k) - min(p_k, q_k)); of convolutions, the root of the sum of squares."""
+        """Return (C4): the largest 2**(e(x_k) + e(y_k) - min(p_k, q_k)); of convolutions, the root of the sum of
+        squares.
+        """
         if noise_x is None or noise_y is None:
             return None
         x, y = binade(x), binade(y)
