@@ -12,6 +12,7 @@
         model(x).sum().backward()
     bits.of(model.weight.grad).safe
 
+    simulator.training.fit(model, (x, y), storage="e8m6", rounding="rz")
     simulator.bounds.certify(model, x, mac="fma(fp16)").certified
 
 torch is imported only when a network is.
@@ -75,7 +76,7 @@ __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputErr
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("bounds", "explore", "tracking"):  # rooms of their own, which few runs need
+    if name in ("bounds", "explore", "tracking", "training"):  # rooms of their own, which few runs need
         return importlib.import_module(f"simulator.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'simulator' has no attribute {name!r}")

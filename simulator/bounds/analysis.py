@@ -5,7 +5,7 @@ z_i above z_j the order cannot change if z_i - z_j > d_i + d_j. (B42) Adjoint: r
 computed ones, one after the other; each step changes z_i - z_j by at most the local error of the operation times the
 largest derivative of what follows, anywhere between exact and computed values, by the mean value theorem (of Clarke,
 where there are kinks). The boxes of the forward pass hold all these values. So the margin changes by at most
-B = sum |g| local.
+B = sum |g| local, over the elements that belong to its sample (B43, see owners.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from . import binary, moves, normal, pools, products, unary
 from .bounded import Bounded
 from .graph import Graph, Node, with_roundings
 from .outward import grown
+from .owners import owners
 from .rule import Interval, Rule, Unit
 
 RULES: Mapping[str, Rule] = {
@@ -103,10 +104,10 @@ def margins(found: Forward, top: Tensor) -> Margins:
     Args:
         top: (samples,) class of each sample.
     """
-    samples, classes = found.output.lo.shape
+    classes, owner = found.output.lo.shape[1], _owners(found)
     bounds, parts = [], []
     for j in range(classes):
-        by_part = _adjoint(found, _seed(top, j, classes), samples)
+        by_part = _adjoint(found, _seed(top, j, classes), owner)
         same = top == j
         parts.append({name: torch.where(same, 0.0, part) for name, part in by_part.items()})
         bounds.append(grown(torch.stack(list(parts[-1].values())).sum(0)) * (~same))
@@ -116,12 +117,16 @@ def margins(found: Forward, top: Tensor) -> Margins:
 
 def adjoints(found: Forward, top: Tensor) -> dict[int, dict[int, Interval]]:
     """Return the derivatives of z_top - z_j with respect to every value, by j and by number of the value."""
-    samples, classes = found.output.lo.shape
+    classes, owner = found.output.lo.shape[1], _owners(found)
     every: dict[int, dict[int, Interval]] = {}
     for j in range(classes):
         every[j] = {}
-        _adjoint(found, _seed(top, j, classes), samples, every[j])
+        _adjoint(found, _seed(top, j, classes), owner, every[j])
     return every
+
+
+def _owners(found: Forward) -> Mapping[int, Tensor]:
+    return owners(found.graph, {number: x.lo.shape for number, x in found.values.items()})
 
 
 def _seed(top: Tensor, j: int, classes: int) -> Interval:
@@ -131,21 +136,24 @@ def _seed(top: Tensor, j: int, classes: int) -> Interval:
 
 
 def _adjoint(
-    found: Forward, seed: Interval, samples: int, kept: dict[int, Interval] | None = None
+    found: Forward, seed: Interval, owner: Mapping[int, Tensor], kept: dict[int, Interval] | None = None
 ) -> dict[str, Tensor]:
     """Return what each operation adds to B, (samples,), by name.
 
     Args:
-        kept: receives the derivatives with respect to each value.
+        owner: sample of every element, by number of the value. kept: receives the derivatives with respect to each
+            value.
     """
     grads: dict[int, Interval] = {found.graph.output: seed}
     parts: dict[str, Tensor] = {}
+    samples = seed.lo.shape[0]
 
     def count(name: str, number: int) -> None:
         local = found.locals[number]
         if number in grads and bool((local != 0).any()):
             sizes = torch.where(local == 0, 0.0, grads[number].magnitude * local)
-            each = grown(sizes.reshape(samples, -1).sum(1), sizes[0].numel())
+            each = torch.zeros(samples, dtype=torch.float64)
+            each = grown(each.index_add(0, owner[number].reshape(-1), sizes.reshape(-1)), sizes.numel())
             parts[name] = parts[name] + each if name in parts else each
 
     for node in reversed(found.graph.nodes):

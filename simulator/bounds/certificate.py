@@ -158,6 +158,9 @@ def _node(node: Node, unit: Unit, constants: dict[str, Any]) -> dict[str, Any]:
     if node.kind in PRODUCTS:
         spec = unit_of(node, unit)
         computed = {"mac": str(spec), "ordered": unit.mac(node.layer) is not None, **computed}
+        second = unit.second(node.layer)
+        if second is not None:
+            computed["second"] = {**second._asdict(), "mac": str(second.mac)}
     if node.use is not None:
         computed["use"] = str(node.use)
     return {

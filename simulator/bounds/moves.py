@@ -29,7 +29,7 @@ class Moves(Rule):
 
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         def moved(part: Callable[[Bounded], Tensor], constant: Callable[[Tensor], Tensor]) -> list[Tensor]:
-            return tree_leaves(_called(node, *filled((node.args, dict(node.kwargs)), read, part, constant)))
+            return tree_leaves(called(node, *filled((node.args, dict(node.kwargs)), read, part, constant)))
 
         ends = moved(lambda x: x.lo, lambda x: x), moved(lambda x: x.hi, lambda x: x)
         parts = [*ends, moved(lambda x: x.d, torch.zeros_like)]
@@ -173,7 +173,7 @@ def transposed(node: Node, read: Read, grads: Gradients) -> list[tuple[int, Inte
 
         args, kwargs = tree_map(one, (node.args, dict(node.kwargs)), is_leaf=lambda x: isinstance(x, Ref))
         with torch.enable_grad():
-            results = tree_leaves(_called(node, args, kwargs))
+            results = tree_leaves(called(node, args, kwargs))
         wanted = [results[i] for i in known]
         found = torch.autograd.grad(
             wanted, list(leaves.values()), [end(grads[node.outputs[i]]) for i in known], allow_unused=True  # type: ignore[index]
@@ -187,7 +187,7 @@ def transposed(node: Node, read: Read, grads: Gradients) -> list[tuple[int, Inte
     ]
 
 
-def _called(node: Node, args: Any, kwargs: Any) -> Any:
+def called(node: Node, args: Any, kwargs: Any) -> Any:
     """Call the operation with other tensors, in their own type."""
     kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "memory_format")}
     if node.kind in ("_to_copy", "detach"):  # of which the derivative is wanted too

@@ -152,7 +152,8 @@ class LayerNorm(Rule):
         size = grown((scale.abs() + g.d) * (most + off) + shift.abs() + b.d, n)
         off = scale.abs() * off + size * (4.0 * u) + 4.0 * r.eta * (1.0 + scale.abs()) + g.d * (most + off) + b.d
         off = grown(off, n)
-        off = torch.where((square * n > r.largest) | (size + off > r.largest), torch.inf, off)
+        squares = square * (n * (1.0 + factor_of(r, 2 * n + 8)))
+        off = torch.where((squares > r.largest) | (size + off > r.largest), torch.inf, off)
         step = Step(Bounded(lo, hi, grown(moved + off)), off)
         return [step, None, None]
 

@@ -63,9 +63,8 @@ class Products(Rule):
         if second is None:
             return [first]
         # (B32) Two passes: an output has the bound of either, and that of the second where it is surely flagged.
-        spec, flagged = second
-        again = self._step(node, read, unit, spec)
-        sure = flagged(*first.value.box)
+        again = self._step(node, read, unit, second.mac)
+        sure = second.flags(*first.value.box)
         d, local = (
             torch.where(sure, b, torch.maximum(a, b))
             for a, b in ((first.value.d, again.value.d), (first.local, again.local))
@@ -179,7 +178,10 @@ class Products(Rule):
         for x, one in zip((a, b), converted, strict=True):
             middle, radius = _middle(x.lo, x.hi)
             parts.append((middle, radius + one.d))
-        shape = torch.broadcast_shapes(a.lo.shape[:-1] + b.lo.shape[-1:], node.shapes[0])
+        shape = node.shapes[0]
+        if b.lo.dim() == 1:
+            yield list(parts[0]), [x[:, None] for x in parts[1]], None, shape
+            return
         if a.lo.dim() == 2:
             yield list(parts[0]), list(parts[1]), None if c is None else c.map(lambda x: x.broadcast_to(shape)), shape
             return
@@ -189,14 +191,14 @@ class Products(Rule):
             yield left, right, own, shape[1:]
 
     def _joined(self, node: Node, found: list[Tensor]) -> Tensor:
-        return found[0] if len(node.shapes[0]) == 2 else torch.stack(found)
+        return found[0] if len(node.shapes[0]) < 3 else torch.stack(found)
 
     def _smallest(self, spec: MacSpec, a: _Converted, b: _Converted) -> float:
         """Return the largest magnitude that the exponent of a subnormal factor, or of zero, stands for."""
         least = [2.0**-126, 2.0**-126]
         for i, use in enumerate(spec.operands or ()):
             least[i] = use.format.smallest_normal
-        sizes = [float(x.most.max()) if x.most.numel() else 0.0 for x in (a, b)]
+        sizes = [float(x.most.detach().max()) if x.most.numel() else 0.0 for x in (a, b)]
         return max(least[0] * sizes[1], least[1] * sizes[0], least[0] * least[1])
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:

@@ -35,7 +35,7 @@ class Rounding:
             return 0.0
         few = math.ldexp(math.frexp(x)[0], math.floor(-math.log2(self.u))).is_integer()
         # Below eta / u the grid of the format may be coarser than its significand says.
-        return 0.0 if few and abs(x) * self.u >= self.eta else abs(x) * self.u + self.eta
+        return 0.0 if few and abs(x) * self.u >= self.eta else (abs(x) * self.u + self.eta) * (1.0 + 2.0**-50)
 
 
 # Of a format in use. A precision alone (k significand bits, to nearest, any exponent) answers for all formats at once.

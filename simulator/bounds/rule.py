@@ -20,6 +20,23 @@ from .outward import above, below
 from .roundings import Rounding, Roundings
 
 
+class Second(NamedTuple):
+    """A second pass: its MAC unit, and what flags an output of the first pass, v, whatever else does: kappa', 1 / |v|,
+    above the tolerance. Of relu only where v is not negative, of activations that are not named nowhere.
+    """
+
+    mac: MacSpec
+    tolerance: float
+    activation: str
+
+    def flags(self, lo: Tensor, hi: Tensor) -> Tensor:
+        """Return which outputs are surely flagged, given the ends of what the first pass may give."""
+        found = torch.maximum(lo.abs(), hi.abs()) * self.tolerance < 1.0 - 2.0**-40
+        if self.activation == "relu":
+            return found & (lo >= 0)
+        return found if self.activation in ("identity", "leaky_relu") else torch.zeros_like(found)
+
+
 @dataclass(frozen=True)
 class Unit:
     """What computes a network.
@@ -33,8 +50,7 @@ class Unit:
         fixed: whether the formats are those of hardware, into which operands are converted, or a precision alone.
         running: whether sums are bounded by their partial sums, (B7), where that is known.
         spread: l of the statistical bounds (B7'); None: all bounds are proved.
-        second: the unit of a second pass by the name of a product, and which outputs surely have it, given the ends of
-            what the first pass may give; None where there is none.
+        second: the second pass of a product by its name; None where there is none.
     """
 
     roundings: Roundings
@@ -45,7 +61,7 @@ class Unit:
     fixed: bool
     running: bool = False
     spread: float | None = None
-    second: Callable[[str], tuple[MacSpec, Callable[[Tensor, Tensor], Tensor]] | None] = lambda name: None
+    second: Callable[[str], Second | None] = lambda name: None
     held: Callable[[str], Use | None] = lambda path: None
 
 

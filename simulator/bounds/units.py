@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from formats import Use
@@ -18,7 +16,7 @@ from simulator.network.vector import FLOAT32
 
 from .roundings import FLOAT32 as OF_FLOAT32
 from .roundings import of_precision, of_use
-from .rule import Unit
+from .rule import Second, Unit
 
 # Torch's own functions are taken to be off by at most 2 ulp, which is 4 u; its results may flush what is subnormal.
 _TORCH_LIBRARY = 4.0
@@ -75,13 +73,13 @@ def of_machine(model: nn.Module, machine: Machine, mode: str, x: Tensor) -> Unit
             raise InputError(f"bounds: {name}: its operands are scaled: no rule; expected none; leave its scales out")
         return found.high if mode == "high" and found.high is not None else found.low
 
-    def second(name: str) -> tuple[MacSpec, Flagged] | None:
+    def second(name: str) -> Second | None:
         found = rules.forward(name)
         if found.high is None or found.criterion is None or mode == "high":
             return None
         criterion, consumer = found.criterion, consumers.get(name, Consumer())
         plain = criterion.score == "kappa_prime" and criterion.budget is None and consumer.affine is None
-        return found.high, _flagged(criterion.tolerance, consumer.activation if plain else "")
+        return Second(found.high, float(criterion.tolerance), consumer.activation if plain else "")
 
     def held(path: str) -> Use | None:
         use = rules.vector(path)
@@ -89,21 +87,3 @@ def of_machine(model: nn.Module, machine: Machine, mode: str, x: Tensor) -> Unit
 
     words = f"{machine.name}, {mode}"
     return Unit(of_use, unit_of, lambda path: _TORCH, _TORCH_LIBRARY, words, fixed=True, held=held, second=second)
-
-
-Flagged = Callable[[Tensor, Tensor], Tensor]
-
-
-def _flagged(tolerance: float, activation: str) -> Flagged:
-    """Return which outputs kappa' surely flags, given the ends of what the first pass may give: 1 / |v| > tolerance, of
-    relu where v is not negative. Of another activation or rule none are.
-    """
-
-    def sure(lo: Tensor, hi: Tensor) -> Tensor:
-        most = torch.maximum(lo.abs(), hi.abs())
-        found = most * tolerance < 1.0 - 2.0**-40
-        if activation == "relu":
-            return found & (lo >= 0)
-        return found if activation in ("identity", "leaky_relu") else torch.zeros_like(found)
-
-    return sure

@@ -50,7 +50,7 @@ class LayerRule:
         operands, output: formats in place of the MAC's. tolerance, budget: in place of the policy's; score, with
             side_metric and side_format, likewise.
         activations, weights: scales of the two operands. vector: format of the vector unit.
-        gradients: like mac, of the backward pass.
+        gradients: like mac, of the backward pass. weight_gradients: of the gradients of weights alone.
     """
 
     pattern: str
@@ -66,12 +66,13 @@ class LayerRule:
     score: str | None = None
     side_metric: str | None = None
     side_format: Use | None = None
+    weight_gradients: str | None = None
 
     def __str__(self) -> str:
         operands = None if self.operands is None else "*".join(map(str, self.operands))
         said = {
             "mac": self.mac, "operands": operands, "output": self.output, "tolerance": self.tolerance,
             "budget": self.budget, "score": self.score, "activations": self.activations, "weights": self.weights,
-            "vector": self.vector, "gradients": self.gradients,
+            "vector": self.vector, "gradients": self.gradients, "weight_gradients": self.weight_gradients,
         }  # fmt: skip
         return "; ".join(f"{key}: {value}" for key, value in said.items() if value is not None)

@@ -103,7 +103,7 @@ def _rule(pattern: str, section: schema.LayerSection, report: Report) -> LayerRu
         pattern, section.mac, operands, None if section.output is None else Use.parse(section.output),
         None if section.policy is None else section.policy.tolerance, activations, weights,
         None if section.vector is None else Use.parse(section.vector), section.gradients,
-        None if section.policy is None else section.policy.budget, score, *metric,
+        None if section.policy is None else section.policy.budget, score, *metric, section.weight_gradients,
     )  # fmt: skip
 
 

@@ -499,6 +499,12 @@ class LayerSection(Section):
         examples=["high"],
         json_schema_extra=without("as forward; high of two passes"),
     )
+    weight_gradients: Annotated[str, BeforeValidator(checks.layer_mac)] | None = Field(
+        default=None,
+        description="MAC of the gradients of weights, `gradients` being then that of the gradients of inputs",
+        examples=["high"],
+        json_schema_extra=without("as `gradients`"),
+    )
 
 
 class MachineFile(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,8 @@ def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str 
     Operations from outside of torch count as bearing MACs, since nothing is known of them. Operands that do not fit
     give None too, so that torch refuses them in its own words.
     """
+    if bears_none(func):
+        return None
     if not isinstance(func, torch._ops.OpOverload):
         return str(func.__name__)  # a higher-order operation, of which only the whole is seen
     name = func.overloadpacket.__name__
@@ -38,7 +41,7 @@ def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str 
         return f"{func.namespace}.{name}"
     build = _OPS.get(FUNCTIONAL.get(func, func))
     if build is None:
-        return None if MAC_WORDS.isdisjoint(name.split("_")) else name.rstrip("_")
+        return str(name.rstrip("_"))
     tensors = [x for x in args if isinstance(x, Tensor)]
     types = {x.dtype for x in tensors}
     if len(types) > 1 or any(x.layout is not torch.strided or x.is_nested for x in tensors):
@@ -51,6 +54,14 @@ def as_op(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str 
     if op is not None:
         op.factors = float(kwargs.get("alpha", 1)), float(kwargs.get("beta", 1))
     return op
+
+
+@functools.cache
+def bears_none(func: Any) -> bool:
+    """Whether an operation bears no MACs, whatever its operands are."""
+    if not isinstance(func, torch._ops.OpOverload) or func.namespace not in TORCH_NAMESPACES:
+        return False
+    return FUNCTIONAL.get(func, func) not in _OPS and MAC_WORDS.isdisjoint(func.overloadpacket.__name__.split("_"))
 
 
 def write(result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

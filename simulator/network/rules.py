@@ -17,7 +17,7 @@ from simulator.hardware.records import Policy
 from simulator.result import VECTOR_UNIT
 
 from . import scales
-from .ops import FORWARD, Op
+from .ops import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Op
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class _Resolved:
     rule: LayerRule
     forward: Arithmetic
     backward: Arithmetic
+    of_weights: Arithmetic
     used: bool = False
 
 
@@ -138,8 +139,14 @@ class Rules:
                     f"layers: pattern {rule.pattern!r} fits no module; expected a glob on {shown}; correct it"
                 )
         self.default = arithmetic(machine, mode)
-        self._rules = [_Resolved(rule, self._resolved(rule, rule.mac), self._of_gradients(rule)) for rule in rules]
-        self._default_backward = self._of_gradients(LayerRule("*"))
+        self._rules = [
+            _Resolved(
+                rule, self._resolved(rule, rule.mac), self._of_gradients(rule, rule.gradients),
+                self._of_gradients(rule, rule.weight_gradients or rule.gradients),
+            )
+            for rule in rules
+        ]  # fmt: skip
+        self._default_backward = self._of_gradients(LayerRule("*"), None)
         self._found: dict[str, _Resolved | None] = {}
 
     def forward(self, name: str) -> Arithmetic:
@@ -147,17 +154,19 @@ class Rules:
         rule = self._rule(name)
         return self.default if rule is None else rule.forward
 
-    def backward(self, name: str) -> Arithmetic:
-        """Return the arithmetic of a layer's gradients."""
+    def backward(self, name: str, phase: str = INPUT_GRADIENT) -> Arithmetic:
+        """Return the arithmetic of a layer's gradients: of its inputs, or of its weights."""
         rule = self._rule(name)
-        return self._default_backward if rule is None else rule.backward
+        if rule is None:
+            return self._default_backward
+        return rule.of_weights if phase == WEIGHT_GRADIENT else rule.backward
 
     def arithmetic(self, op: Op) -> Arithmetic:
         """Return the arithmetic of an Op; with factors it has one pass, since its score would be that of a part."""
         rule = self._rule(op.name)
         if rule is not None:
             rule.used = True
-        found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name)
+        found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name, op.phase)
         if found.high is not None and op.factors != (1.0, 1.0):
             return found.in_one_pass("high")
         return found
@@ -233,9 +242,9 @@ class Rules:
             found = replace(found, criterion=own_score, policy=policy)
         return _scaled(found, rule)
 
-    def _of_gradients(self, rule: LayerRule) -> Arithmetic:
+    def _of_gradients(self, rule: LayerRule, named: str | None) -> Arithmetic:
         """Return the arithmetic of gradients: the one named, else that of the forward pass, of two the high one."""
-        name = rule.gradients or rule.mac or self.mode
+        name = named or rule.mac or self.mode
         found = self._resolved(rule, "high" if name == "two_pass" else name)
         # What is summed over differs from phase to phase, and with it what could share a scale.
         first, second = (

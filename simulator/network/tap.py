@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,7 @@ from torch.utils._python_dispatch import (
 
 from simulator.errors import InputError
 
-from .aten_ops import FUNCTIONAL, as_op, write
+from .aten_ops import FUNCTIONAL, as_op, bears_none, write
 from .gradients import CONVOLUTION_BACKWARD, GRADIENTS, Origin, Origins, as_gradients
 from .ops import FORWARD, Op
 from .parts import Parts
@@ -131,7 +132,7 @@ class Tap:
         for mode in _get_current_dispatch_mode_stack():
             if isinstance(mode, _Dispatcher) and not _modules(mode.tap.model).isdisjoint(_modules(self.model)):
                 raise InputError(
-                    f"{type(self.model).__name__}: being emulated already; expected one emulation of a model at a "
+                    f"{type(self.model).__name__}: being emulated or tracked already; expected one of both at a "
                     "time; leave the first one, or emulate a copy of the model"
                 )
         with ExitStack() as entered:
@@ -273,6 +274,8 @@ class Tap:
 
     def _list(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> str:
         """Return the name of what multiplies and adds where no Op is looked for, and list it; empty if it does not."""
+        if bears_none(func):
+            return ""
         outer = [mode.tap for mode in _get_current_dispatch_mode_stack() if isinstance(mode, _Dispatcher)]
         if any(tap.path is not None or tap._origins.current() is not None for tap in outer):
             return ""  # it belongs to another model, whose tap it reaches next
@@ -376,7 +379,7 @@ class _Dispatcher(TorchDispatchMode):
 
     def __init__(self, tap: Tap) -> None:
         super().__init__()
-        self.tap = tap
+        self.tap = weakref.proxy(tap)  # which refers to this, and is kept by its hooks while it is entered
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

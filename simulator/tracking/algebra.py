@@ -18,6 +18,8 @@ Noise = Tensor | None
 Linear = Callable[[Tensor], Tensor]
 # A map that is linear in each of two arguments, sums of products of their elements.
 Bilinear = Callable[[Tensor, Tensor], Tensor]
+# Such a map of two pairs of arguments, summed.
+Both = Callable[[tuple[Tensor, Tensor], tuple[Tensor, Tensor]], Tensor]
 
 
 class Rounded(NamedTuple):
@@ -115,13 +117,19 @@ class Algebra(ABC):
         """Return the noise of z, the sum of x over axes."""
 
     @abstractmethod
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return the noise of z, the running sums of x over an axis, each made of the one before."""
+
+    @abstractmethod
     def bilinear(
-        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
-    ) -> Noise:
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
+        matrix: bool, both: Both | None,
+    ) -> Noise:  # fmt: skip
         """Return the noise of z = f(x, y), sums of so many products in any order.
 
         Args:
-            matrix: whether f is the product of two matrices, or of stacks of them.
+            matrix: whether f is the product of two matrices, or of stacks of them. both: f of two pairs and summed,
+                where that is faster at once.
         """
 
     @abstractmethod

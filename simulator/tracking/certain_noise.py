@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded
 from .labels import CERTAIN_NOISE, binade
 
 _BLOCK = 1 << 22  # elements of a part of a product of matrices, in which maxima are taken
@@ -106,12 +106,18 @@ class CertainNoise(Algebra):
             return None
         return torch.maximum(torch.amax(noise.expand(x.shape), axes, keepdim=keep), self._least(z))
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return the largest noise of all terms up to each."""
+        if noise is None:
+            return None
+        return torch.maximum(torch.cummax(noise.expand(x.shape), axis).values, self._least(z))
+
     def bilinear(
-        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
-    ) -> Noise:
-        """Return (C4): the largest 2**(e(x_k) + e(y_k) - min(p_k, q_k)); of convolutions, the root of the sum of
-        squares.
-        """
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
+        matrix: bool, both: Both | None,
+    ) -> Noise:  # fmt: skip
+        """Return (C4): the largest 2**(e(x_k) + e(y_k) - min(p_k, q_k)); of convolutions, the root
+        of the sum of squares."""
         if noise_x is None or noise_y is None:
             return None
         x, y = binade(x), binade(y)

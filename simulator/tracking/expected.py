@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded, plain_sum
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum
 from .labels import EXPECTED
 
 _MANY = 64  # elements from which on their mean says something
@@ -159,9 +159,18 @@ class Expected(Algebra):
         levels = math.log2(max(1, terms))
         return (squares * levels + 2.0 * z.double().square() * (terms > 1)) * _rho(z.dtype) ** 2
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return that of all sums up to each, of which the first is no sum, each rounded once."""
+        rounded = self.own(z, Rounded(1.0, 1.0))
+        assert rounded is not None
+        rounded.narrow(axis, 0, 1).zero_()
+        variance = rounded if noise is None else rounded + noise.double().expand(x.shape).square()
+        return _root(torch.cumsum(variance, axis), z)
+
     def bilinear(
-        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
-    ) -> Noise:
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
+        matrix: bool, both: Both | None,
+    ) -> Noise:  # fmt: skip
         """Return (E2) for fused sums in order: y^2 V_x + x^2 V_y + V_x V_y, and rho^2 times the mean of all s_k^2."""
         a, b = _squared(noise_x), _squared(noise_y)
         one, other = x.double(), y.double()

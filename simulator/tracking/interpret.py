@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from simulator.network.storages import plain
+
 from .algebra import Algebra, Noise
 from .labels import EXPECTED, precision, working
-from .operation import Known, each_of, known_of, read_again, silent, takes, without_out
+from .operation import Known, each_of, known_of, read_again, silent, without_out
 from .rules import FUSED, MAKES, MOVES, Choice, moved
 from .rules.moves import leaves, mapped
 from .rules.normal import running
 from .shadow import deviations
 from .table import Table
-from .values import Trace, Value, within
+from .values import Trace, Value, narrowed, within
 
 # Running statistics, which torch writes to though the schema does not say so.
 _STATISTICS = frozenset({"native_batch_norm", "_native_batch_norm_legit"})
@@ -96,7 +98,7 @@ class Interpreter:
     def _keep(self, targets: Any) -> None:
         for target in targets:
             for x in target if isinstance(target, tuple | list) else (target,):
-                if isinstance(x, Tensor) and x.layout is torch.strided:
+                if isinstance(x, Tensor) and plain(x):
                     self._old[id(x)] = x.detach().clone()
 
     def after(
@@ -109,6 +111,11 @@ class Interpreter:
         """
         known = known_of(func)
         if known.idle:
+            for x in _parts((*args[:1], result)):
+                if x is not None:
+                    self.table.see(x)
+            return []
+        if known.name == "copy" and not known.each and self.table.carry(args[0], args[1]):
             return []
         if known.name == _READS_NUMBER:
             if any(n is not None for n in self._noise(args[0])):
@@ -174,10 +181,11 @@ class Interpreter:
         given = without_out(kwargs, known.named)
         dtype = torch.float32
         given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
+        strange = any(_strange(x) for x in given_tensors) or any(x is not None and x.is_complex() for x in results)
         if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
             dtype = torch.float64
         self._measures = not own
-        plain = own and bool(real) and all(x.dtype == dtype for x in real)
+        direct = own and bool(real) and all(x.dtype == dtype for x in real)
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
@@ -185,11 +193,14 @@ class Interpreter:
             mapped(args, lambda x: self._wrapped(x, trace)),
             mapped(given, lambda x: self._wrapped(x, trace)),
         )
+        if real and args and isinstance(wrapped_args[0], Tensor) and not any(map(_real, given_tensors)) and not strange:
+            wrapped_args = (trace.value(wrapped_args[0]), *wrapped_args[1:])  # a function of whole numbers
         inputs = leaves((wrapped_args, wrapped))
-        if not real and not any(isinstance(x, Choice) or (isinstance(x, Value) and _noisy(x)) for x in inputs):
-            made: list[Any] | None = [None] * len(results)  # a decision of what is exact
-        else:
-            made = self._made(func, known, wrapped_args, wrapped, inputs, results, plain, trace)
+        made: list[Any] | None = None
+        if not real and not strange and not any(_noisy(x) for x in inputs):
+            made = [None] * len(results)
+        elif not strange:
+            made = self._made(func, known, wrapped_args, wrapped, inputs, results, direct, trace)
         if made is None:
             made = self._shadow(func, known, wrapped_args, wrapped, inputs, results, path, trace)
         found = []
@@ -202,27 +213,23 @@ class Interpreter:
 
     def _made(
         self, func: Any, known: Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
-        plain: bool, trace: Trace,
+        direct: bool, trace: Trace,
     ) -> list[Any] | None:  # fmt: skip
         """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
         if known.name in MOVES and not any(isinstance(x, Choice) for x in inputs):
-            if any(isinstance(x, Value) and _noisy(x) for x in inputs):
+            if any(_noisy(x) for x in inputs):
                 return moved(trace, func, args, kwargs, results)
             return [None] * len(results)
         rule = known.rule
         if rule is None or (any(isinstance(x, Choice) for x in inputs) and not rule.chooses):
             return None
         try:
-            if rule.direct and plain:
+            if rule.direct and direct:
                 made = rule.make(trace, *args, **kwargs, z=tuple(results) if len(results) > 1 else results[0])
             else:
                 made = rule.make(trace, *args, **kwargs)
-        except NotImplementedError:
+        except (RuntimeError, TypeError, IndexError):  # operands or an overload of which the rule says nothing
             return None
-        except TypeError:
-            if takes(rule, args, kwargs):
-                raise
-            return None  # another overload, of which the rule says nothing
         return _of_results(made, results)
 
     def _shadow(
@@ -230,9 +237,10 @@ class Interpreter:
         path: str, trace: Trace,
     ) -> list[Any]:  # fmt: skip
         """Return the noise of results of which no rule says anything."""
-        noisy = any(isinstance(x, Choice) or (isinstance(x, Value) and _noisy(x)) for x in inputs)
+        noisy = any(_noisy(x) or (isinstance(x, Tensor) and _strange(x)) for x in inputs)
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
-        if real:
+        rounded = any(x is not None and x.is_complex() for x in results)
+        if real or rounded:
             where = Shadowed(known.name, path)
             self.shadowed[where] = self.shadowed.get(where, 0) + 1
         found: list[Tensor] | None = None
@@ -242,7 +250,8 @@ class Interpreter:
         at = 0
         for x in results:
             if x is None or precision(x.dtype) is None:
-                made.append(Choice(x, torch.full(x.shape, math.inf)) if noisy and x is not None else None)
+                unknown = None if x is None or not (noisy or x.is_complex()) else x
+                made.append(None if unknown is None else Choice(unknown, torch.full(unknown.shape, math.inf)))
                 continue
             z = x.to(trace.dtype)
             noise = [algebra.unknown(z) for algebra in self.algebras]
@@ -252,9 +261,9 @@ class Interpreter:
             made.append(Value(trace, z, tuple(noise)))
         return made
 
-    def _lost(self, known: Known, silent: list[Tensor], path: str) -> None:
+    def _lost(self, known: Known, written: list[Tensor], path: str) -> None:
         """Count tensors as unknown that an operation has overwritten and does not return."""
-        for x in silent:
+        for x in written:
             if precision(x.dtype) is None:
                 continue
             where = Shadowed(known.name, path)
@@ -285,26 +294,16 @@ class Interpreter:
             noise: tuple[Noise, ...] = (undecided,) * count if bool((undecided != 0).any()) else (None,) * count
             self.table.put(x, noise)
             return noise
-        noise = made.noise
-        if made.x is not x:
-            found = x.to(made.x.dtype)
-            distance = found - made.x
-            if bool((distance != 0).any()):  # true of NaN, which two infinities make
-                same = (found == made.x) | (found.isnan() & made.x.isnan())
-                distance = torch.where(same, 0.0, distance)
-                noise = tuple(
-                    a.departed(n, distance, made.x if self._measures else None)
-                    for a, n in zip(self.algebras, noise, strict=True)
-                )
+        noise = made.noise if made.x is x else made.departing(x, self._measures).noise
         held = working(x.dtype)
         noise = tuple(
-            None if n is None else _narrowed(n, held) if n.dtype != held else n for n in noise
+            None if n is None else narrowed(n, held) if n.dtype != held else n for n in noise
         )  # fmt: skip
         self.table.put(x, noise)
         return noise
 
     def _wrapped(self, x: Any, trace: Trace) -> Any:
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or (_strange(x) and not x.is_complex()):
             return x
         old = self._old.get(id(x))
         noise = self._noise(x)
@@ -315,7 +314,7 @@ class Interpreter:
         return Value(trace, values.to(trace.dtype), tuple(None if n is None else n.to(trace.dtype) for n in noise))
 
     def _noise(self, x: Tensor) -> tuple[Noise, ...]:
-        if x.layout is not torch.strided or x.device.type == "meta":
+        if not plain(x) or x.device.type == "meta":
             return (None,) * len(self.algebras)
         return self.table.get(x)
 
@@ -339,21 +338,23 @@ def _as_whole(x: Tensor, made: Value) -> Choice | None:
     return Choice(x, (~decided).to(made.x.dtype))
 
 
-def _noisy(x: Value) -> bool:
-    return any(n is not None for n in x.noise)
-
-
-def _narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return noise in a narrower type, rounded up."""
-    found = noise.to(dtype)
-    return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
-
-
 def _parts(result: Any) -> list[Tensor | None]:
     """Return the results of an operation, None in place of what is no plain tensor."""
     parts = result if isinstance(result, tuple | list) else (result,)
-    plain = [isinstance(x, Tensor) and x.layout is torch.strided and x.device.type != "meta" for x in parts]
-    return [x if is_plain else None for x, is_plain in zip(parts, plain, strict=True)]
+    return [x if isinstance(x, Tensor) and plain(x) and x.device.type != "meta" else None for x in parts]
+
+
+def _strange(x: Tensor) -> bool:
+    """Whether a tensor is of a kind of which no noise is kept: what comes of it is not known."""
+    return not plain(x) or x.is_complex() or x.is_quantized
+
+
+def _real(x: Tensor) -> bool:
+    return precision(x.dtype) is not None
+
+
+def _noisy(x: Any) -> bool:
+    return isinstance(x, Choice) or (isinstance(x, Value) and any(n is not None for n in x.noise))
 
 
 def _of_results(made: Any, results: list[Tensor | None]) -> list[Any]:

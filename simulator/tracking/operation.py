@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -86,15 +85,6 @@ def each_of(name: str) -> Any:
     """Return the operation on one tensor of an operation on each of a list."""
     packet = getattr(torch.ops.aten, name, None)
     return None if packet is None else getattr(packet, packet.overloads()[0])
-
-
-def takes(rule: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a rule takes such arguments."""
-    try:
-        inspect.signature(rule.make).bind(None, *args, **kwargs)
-    except TypeError:
-        return False
-    return True
 
 
 def without_out(kwargs: dict[str, Any], written: tuple[str, ...]) -> dict[str, Any]:

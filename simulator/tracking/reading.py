@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from .apart import apart
 from .labels import CERTAIN_NOISE, EXPECTED, LABELS, MEANINGS, SAFE, bits_of, precision
 
 _DIGIT = math.log10(2.0)
@@ -28,10 +29,9 @@ class Reading:
 
     def bits(self, label: str) -> Tensor:
         """Return uint8 bits of a label: safe, expected or certain_noise, each with the meaning in MEANINGS."""
-        if label not in self.noise:
-            kept = ", ".join(self.noise)
-            raise AttributeError(f"track: {label!r} was not tracked; expected one of {kept}; give it in numbers=")
-        return bits_of(label, self.values, self.noise[label], self.most)
+        self._check(label)
+        with apart():
+            return bits_of(label, self.values, self.noise[label], self.most)
 
     @property
     def safe(self) -> Tensor:
@@ -51,11 +51,17 @@ class Reading:
     @property
     def bound(self) -> Tensor:
         """Upper bound of |value - exact|, of the safe number; infinite where there is none."""
-        self.bits(SAFE)
+        self._check(SAFE)
         found = self.noise[SAFE]
-        if found is None:
-            return torch.zeros_like(self.values)
-        return torch.nan_to_num(found.expand(self.values.shape), nan=math.inf, posinf=math.inf)
+        with apart():
+            if found is None:
+                return torch.zeros_like(self.values)
+            return torch.nan_to_num(found.expand(self.values.shape), nan=math.inf, posinf=math.inf)
+
+    def _check(self, label: str) -> None:
+        if label not in self.noise:
+            kept = ", ".join(self.noise)
+            raise AttributeError(f"track: {label!r} was not tracked; expected one of {kept}; give it in numbers=")
 
     def __repr__(self) -> str:
         label = next(name for name in LABELS if name in self.noise)
@@ -65,7 +71,8 @@ class Reading:
         """Return the values in decimal, with ? for digits that the label does not claim, under a line that names it."""
         bits = self.bits(label)
         head = f"digits claimed by {label} ({MEANINGS[label].split(':')[0]}); ? is not claimed"
-        return head + "\n" + _table(self.values.detach(), bits, self.most)
+        with apart():
+            return head + "\n" + _table(self.values.detach(), bits, self.most)
 
 
 def _table(x: Tensor, bits: Tensor, most: int) -> str:

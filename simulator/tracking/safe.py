@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .algebra import Algebra, Bilinear, Function, Linear, Noise, Rounded, plain_sum
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum
 from .labels import SAFE
 
 
@@ -143,10 +143,13 @@ class Safe(Algebra):
         if noise_x is None:
             return (None if noise_g is None else _gate(noise_g, x)), None
         reaches = x + noise_x
-        jump = _gate(_gate(g.abs(), reaches), noise_x - x, -_tiny(x))
-        if noise_g is None:
-            return jump, jump
-        return grown(_gate(noise_g.expand(g.shape), reaches) + jump), jump
+        found = None if noise_g is None else _gate(noise_g.expand(g.shape), reaches)
+        # Above 0 where the bound reaches down to 0, from an x above it.
+        falls = torch.sub(noise_x, x, alpha=1.0 - 4.0 * float(torch.finfo(x.dtype).eps))
+        if float(falls.max()) <= 0.0:
+            return found, None
+        jump = _gate(_gate(g.abs(), reaches), falls)
+        return grown(jump + 0.0 if found is None else found.add_(jump)), jump
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return (S8): f(D) and the roundings of sums of so many terms in any order."""
@@ -161,9 +164,14 @@ class Safe(Algebra):
             return None if noise is None else grown(plain_sum(noise, axes, keep) + 0.0, terms)
         return self.linear(lambda part: plain_sum(part, axes, keep), x, noise, terms, z)
 
+    def running(self, x: Tensor, noise: Noise, axis: int, z: Tensor) -> Noise:
+        """Return (S8): sums of at most so many terms as the axis has."""
+        return self.linear(lambda part: torch.cumsum(part, axis), x, noise, x.shape[axis], z)
+
     def bilinear(
-        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor, matrix: bool
-    ) -> Noise:
+        self, f: Bilinear, x: Tensor, y: Tensor, noise_x: Noise, noise_y: Noise, terms: int, z: Tensor,
+        matrix: bool, both: Both | None,
+    ) -> Noise:  # fmt: skip
         """Return (S9): D_x |y| + |x| D_y + D_x D_y and gamma |x| |y|, as one or two products."""
         factor = gamma(terms + 1, _unit(x.dtype)) * (1.0 + 2.0**-20)
         x, y = x.abs(), y.abs()
@@ -175,8 +183,8 @@ class Safe(Algebra):
         elif noise_x is None:
             found = f(x, torch.add(noise_y, y, alpha=factor))
         else:
-            found = f(x, torch.add(noise_y, y, alpha=factor))
-            found += f(noise_x, y.add_(noise_y))
+            first, second = (x, torch.add(noise_y, y, alpha=factor)), (noise_x, y.add_(noise_y))
+            found = f(*first).add_(f(*second)) if both is None else both(first, second)
         return grown(found, terms)
 
     def biased(self, product: Noise, bias: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
@@ -250,9 +258,9 @@ def _vanished(*factors: Tensor) -> Tensor:
     return found * _tiny(factors[0])
 
 
-def _gate(noise: Tensor, x: Tensor, threshold: float = 0.0) -> Tensor:
-    """Return noise where x is above the threshold, or NaN, else 0."""
-    found: Tensor = torch.ops.aten.threshold_backward(noise, x, threshold)
+def _gate(noise: Tensor, x: Tensor) -> Tensor:
+    """Return noise where x is above 0, or NaN, else 0."""
+    found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
     return found
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from .algebra import Noise
 from .labels import bits_of, precision
 
-SAMPLE = 1024  # elements of a tensor that are looked at, evenly spread
+SAMPLE = 512  # elements of a tensor that are looked at, evenly spread
+_RUN = 32
 BINS = 54  # from 0 to 53 bits
 
 VALUE, GRADIENT, OF_PARAMETER, PARAMETER = "value", "gradient", "gradient of parameter", "parameter"
@@ -69,10 +70,12 @@ class Update(NamedTuple):
 
 
 def sampled(x: Tensor) -> Tensor:
-    """Return up to SAMPLE elements, evenly spread over the tensor; all of a small one."""
-    count = x.numel()
+    """Return up to SAMPLE elements, in runs that are evenly spread over the tensor; all of a small one."""
     flat = x.reshape(-1)
-    return flat if count <= SAMPLE else flat[:: (count // SAMPLE) | 1][:SAMPLE]
+    if len(flat) <= SAMPLE:
+        return flat
+    runs = SAMPLE // _RUN  # few, since each costs a way to the memory
+    return flat.as_strided((runs, _RUN), (len(flat) // runs, 1), flat.storage_offset()).reshape(-1)
 
 
 @dataclass

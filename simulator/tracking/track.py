@@ -11,24 +11,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.network.emulation import Emulation
-from simulator.network.tap import BACKWARD, Ran, Tap
+from simulator.network.tap import ANOTHER_THREAD, BACKWARD, Ran, Tap
 from simulator.network.vector import FLOAT32
 
 from .algebra import Algebra
+from .apart import apart
 from .certain_noise import CertainNoise
+from .declared import declared
 from .expected import Expected
 from .interpret import Interpreter
-from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, binade, precision, working
+from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, precision, working
 from .reading import Reading
 from .safe import Safe
 from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sampled
 
-_ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
+ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
 
 
 class UntrackedOperation(UserWarning):
@@ -61,16 +62,17 @@ class Tracker:
     ) -> None:
         self.bounded = roundings == "bounded"
         self.model = nn.Module() if model is None else model
-        self.numbers = tuple(label for label in LABELS if label in numbers)
+        self.numbers = tuple(numbers)
         self.restart = restart
         recomputes = machine is not None or not self.bounded
-        self._interpreter = Interpreter([_ALGEBRAS[label]() for label in self.numbers], recomputes)
+        self._interpreter = Interpreter([ALGEBRAS[label]() for label in self.numbers], recomputes)
         self.statistics = Statistics(self.numbers, every)
         self._names: dict[int, str] = {}
         self._before: tuple[str, Tensor, Tensor] | None = None
-        self._entered = ExitStack()
+        self._entered, self._within = ExitStack(), False
         self.emulation: Emulation | None = None
-        self._tap: Tap | None = None
+        self._tap: Tap | None = None  # within a block, for it refers to this object
+        self._unseen = 0  # forward passes in other threads
         if machine is not None:
             if machine.fold_batch_norm:
                 raise InputError(
@@ -78,13 +80,10 @@ class Tracker:
                     "operation of the model; expected a machine that does not; write vector_unit.batch_norm: separate"
                 )
             self.emulation = Emulation(self.model, machine, layers, seed=seed)
-            self.emulation.watch(self._earlier, self._later, self._begin)
-        else:
-            self._tap = Tap(
-                self.model, lambda op: None, self._later, self._begin, emulates=lambda path: False, before=self._earlier
-            )
 
     def __enter__(self) -> Tracker:
+        if self._within:
+            raise InputError("track: entered twice; expected one block at a time; leave it first, or call track again")
         if torch.get_float32_matmul_precision() != "highest":
             raise InputError(
                 "track: torch multiplies float32 matrices in a narrower format, of which there is no rule; expected "
@@ -97,15 +96,29 @@ class Tracker:
                 self._names[parameter.untyped_storage()._cdata] = name
                 if parameter.requires_grad:
                     entered.callback(parameter.register_post_accumulate_grad_hook(_Arrived(itself, name)).remove)
-            entered.callback(self.statistics.close)
-            entered.enter_context(self.emulation or self._tap)  # type: ignore[arg-type]
+            entered.callback(self._end)
+            entered.enter_context(self._watched())
+            self._interpreter.table.enter()
             self._entered = entered.pop_all()
+        self._within = True
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._within = False
         self._entered.close()
-        self._before = None
+        self._interpreter.table.leave()
         self._interpreter.forget()
+        self._before = None
+        self._names.clear()
+        unseen, self._unseen = self._unseen, self._elsewhere()
+        self._tap = None
+        if self._unseen > unseen:
+            warnings.warn(
+                "track: a forward pass ran in another thread, where nothing is followed: what it computed counts as "
+                "exact; run it in the thread of the block",
+                UntrackedOperation,
+                stacklevel=2,
+            )
 
     def of(self, x: Tensor) -> Reading:
         """Return what is known of a tensor: its reliable bits, one number of each kind per element.
@@ -113,11 +126,8 @@ class Tracker:
         Raises:
             InputError: a tensor without real values, or one that was written to outside of the block.
         """
-        if not isinstance(x, Tensor):
-            raise InputError(f"track: of: got {type(x).__name__}; expected a tensor; give one that the run computed")
-        if precision(x.dtype) is None:
-            raise InputError(f"track: of: a tensor of {x.dtype}; expected real values; give a floating-point tensor")
-        with _disable_current_modes():
+        _check_real("of", x)
+        with apart():
             noise = self._interpreter.table.get(x)
             return Reading(x.detach(), dict(zip(self.numbers, noise, strict=True)))
 
@@ -127,23 +137,11 @@ class Tracker:
         Args:
             bits: that are right, |error| <= 2**-bits |x|. error: absolute; one of both.
         Raises:
-            InputError: neither or both, or a negative error.
+            InputError: neither or both, a negative error, or one of another shape; a tensor without real values.
         """
-        if (bits is None) == (error is None):
-            raise InputError("track: declare: got neither or both of bits and error; expected one; give bits=11")
-        with _disable_current_modes(), torch.no_grad():
-            values = x.detach().to(working(x.dtype))
-            if error is None:
-                assert bits is not None
-                share = torch.pow(2.0, -torch.as_tensor(bits, dtype=values.dtype))
-                size, optimistic = values.abs() * share, binade(values) * share
-            else:
-                size = optimistic = torch.as_tensor(error, dtype=values.dtype).expand(values.shape)
-            if bool((size < 0).any()) or bool(size.isnan().any()):
-                raise InputError("track: declare: got a negative error; expected 0 or more; give its magnitude")
-            size = size * (1.0 + 4.0 * torch.finfo(values.dtype).eps)
-            # Two deviations are what the expected number claims.
-            noise = {SAFE: size, EXPECTED: size / 2.0, CERTAIN_NOISE: optimistic}
+        _check_real("declare", x)
+        with apart():
+            noise = declared(x.detach().to(working(x.dtype)), bits, error, "track: declare")
             self._interpreter.table.put(x, tuple(noise[label] for label in self.numbers))
 
     def restart_exact(self) -> None:
@@ -175,15 +173,36 @@ class Tracker:
         """Memory of all noise."""
         return self._interpreter.table.bytes
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        with _apart():
+    def _watched(self) -> Emulation | Tap:
+        if self.emulation is not None:
+            self.emulation.watch(self._earlier, self._later, self._begin)
+            return self.emulation
+        self._tap, self._unseen = Tap(
+            self.model, lambda op: None, self._later, self._begin, emulates=lambda path: False, before=self._earlier
+        ), 0  # fmt: skip
+        return self._tap
+
+    def _elsewhere(self) -> int:
+        watched = self.emulation or self._tap
+        return 0 if watched is None else watched.not_emulated.get(("forward pass", ANOTHER_THREAD), 0)
+
+    def _end(self) -> None:
+        with apart():
             self.statistics.close()
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._end()
         self.statistics.step += 1
         if self.restart == "step":
             self.restart_exact()
 
     def _earlier(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        with _apart():
+        if torch._C._dynamo.eval_frame.get_eval_frame_callback() is not None:
+            raise InputError(
+                "track: a function compiled by torch.compile runs, whose operations are its own; expected plain ones; "
+                "call the function that it was made of"
+            )
+        with apart():
             self._interpreter.before(func, args, kwargs)
             self._before = None
             if self._interpreter.writes(func) and args and isinstance(args[0], Tensor):
@@ -197,7 +216,7 @@ class Tracker:
             and not ran.executed
             and (self.emulation is None or not ran.path or self.emulation.rules.vector(ran.path) == FLOAT32)
         )
-        with _apart():
+        with apart():
             known = len(self._interpreter.shadowed)
             found = self._interpreter.after(ran.func, ran.args, ran.kwargs, ran.result, ran.path, own)
             if len(self._interpreter.shadowed) > known:
@@ -223,16 +242,24 @@ class Tracker:
 
     def _arrived(self, name: str, gradient: Tensor) -> None:
         if self.statistics.keeps:
-            with _apart():
+            with apart():
                 noise = self._interpreter.table.get(gradient)
                 self.statistics.take(OF_PARAMETER, name, gradient.detach(), noise)
+
+
+def _check_real(what: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise InputError(f"track: {what}: got {type(x).__name__}; expected a tensor; give one that the run computed")
+    if precision(x.dtype) is None:
+        raise InputError(f"track: {what}: a tensor of {x.dtype}; expected real values; give a floating-point tensor")
 
 
 def _keep_freed_memory() -> None:
     """Have the allocator of glibc keep what is freed: noise is allocated and freed at every operation, and pages that
     go back to the system each time cost more than the arithmetic. It learns from the largest block that it sees freed.
     """
-    torch.empty(31 << 20, dtype=torch.uint8)
+    with apart():
+        torch.empty(31 << 20, dtype=torch.uint8)
 
 
 class _Arrived:
@@ -254,17 +281,15 @@ def _nothing() -> Any:
     return lambda parameter: None
 
 
-class _apart(ExitStack):
-    """Keeps what tracking does of its own from other modes, from autograd and from inference mode."""
-
-    def __enter__(self) -> _apart:
-        super().__enter__()
-        if _get_current_dispatch_mode_stack():
-            self.enter_context(_disable_current_modes())
-        self.enter_context(torch.no_grad())
-        if torch.is_inference_mode_enabled():
-            self.enter_context(torch.inference_mode(False))
-        return self
+def checked_numbers(numbers: Sequence[str]) -> tuple[str, ...]:
+    """Return labels of numbers in their order; InputError for unknown ones, or none."""
+    unknown = [label for label in numbers if label not in LABELS]
+    if unknown or not numbers:
+        raise InputError(
+            f"track: numbers: got {', '.join(map(repr, unknown)) or 'none'}; expected some of {', '.join(LABELS)}; "
+            "give e.g. numbers=('safe',)"
+        )
+    return tuple(label for label in LABELS if label in numbers)
 
 
 def track(
@@ -294,12 +319,7 @@ def track(
     Raises:
         InputError: an unknown number, or a model or machine that cannot be followed.
     """
-    unknown = [label for label in numbers if label not in LABELS]
-    if unknown or not numbers:
-        raise InputError(
-            f"track: numbers: got {', '.join(map(repr, unknown)) or 'none'}; expected some of {', '.join(LABELS)}; "
-            "give e.g. numbers=('safe',)"
-        )
+    numbers = checked_numbers(numbers)
     if restart not in ("never", "step"):
         raise InputError(f"track: restart: got {restart!r}; expected never or step; give one of them")
     if roundings not in ("bounded", "measured"):

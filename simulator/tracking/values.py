@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Function, Linear, Noise
+from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Both, Function, Linear, Noise
 from .functions import FUNCTIONS
 
 Number = int | float
@@ -178,14 +178,21 @@ class Value:
         return self.trace.map(z, lambda a, i: a.linear(f, self.x, self.given(a, i), terms, z))
 
     def bilinear(
-        self, other: Value, f: Bilinear, terms: int, z: Tensor | None = None, matrix: bool = False
-    ) -> Value:  # fmt: skip
-        """Return f of both: sums of so many products of their elements."""
+        self,
+        other: Value,
+        f: Bilinear,
+        terms: int,
+        z: Tensor | None = None,
+        matrix: bool = False,
+        both: Both | None = None,
+    ) -> Value:
+        """Return f of both: sums of so many products of their elements; `matrix` and `both` as algebra.py has them."""
         z = f(self.x, other.x) if z is None else z
-        return self.trace.map(
-            z,
-            lambda a, i: a.bilinear(f, self.x, other.x, self.given(a, i), other.given(a, i), terms, z, matrix),
-        )
+
+        def noise(a: Algebra, i: int) -> Noise:
+            return a.bilinear(f, self.x, other.x, self.given(a, i), other.given(a, i), terms, z, matrix, both)
+
+        return self.trace.map(z, noise)
 
     def matmul(self, other: Value, z: Tensor | None = None) -> Value:
         """Return the product of matrices, or of stacks of them."""
@@ -203,6 +210,20 @@ class Value:
         if counted:
             self.trace.count(jump)
         return self.trace.map(self.x, lambda a, i: a.either(self.noise[i], jump))
+
+    def departing(self, z: Tensor, measures: bool = False) -> Value:
+        """Return what the run has in place of these values; by how far it departs from them is part of its noise.
+
+        Args:
+            measures: whether the distance is the rounding of the operation itself, as a wider type sees it.
+        """
+        held = z.to(self.x.dtype)
+        distance = held - self.x
+        if not bool((distance != 0).any()):
+            return Value(self.trace, held, self.noise)
+        same = (held == self.x) | (held.isnan() & self.x.isnan())  # two infinities, whose distance is NaN
+        distance = torch.where(same, 0.0, distance)
+        return self.trace.map(held, lambda a, i: a.departed(self.noise[i], distance, self.x if measures else None))
 
     def bound(self) -> Noise:
         """Return the bound of the safe number; None if that is not kept, or all is exact."""
@@ -237,6 +258,12 @@ class Value:
 
     def __neg__(self) -> Value:
         return self.negated()
+
+
+def narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return noise in a narrower type, rounded up."""
+    found = noise.to(dtype)
+    return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
 
 
 def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:

@@ -65,6 +65,10 @@ ROOMS = {
         ),
         ("numpy", "pandas", "dask", "distributed"),
     ),
+    "simulator.training": Room(
+        ("formats", "native", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP),
+        ("numpy", "torch"),
+    ),
     "simulator.tracking": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
     ),
@@ -164,7 +168,7 @@ def test_every_part_of_the_simulator_has_a_room_of_its_own():
 def test_frameworks_are_imported_in_rooms_of_networks_only(library):
     """And, of torch, in the provider that only its own formats load; test_qtorch.py shows that nothing else does."""
     where = {name for name, path in ALL for _, imported in imports(name, path) if imported.split(".")[0] == library}
-    rooms = {"simulator.network", "simulator.bounds", "simulator.tracking", "simulator.run", PROVIDER}
+    rooms = {f"simulator.{room}" for room in ("network", "bounds", "tracking", "training", "run")} | {PROVIDER}
     assert {room_of(name) for name in where} <= rooms
 
 

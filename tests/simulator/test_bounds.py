@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from simulator import bounds  # noqa: E402
 from simulator.bounds import unary  # noqa: E402
 from simulator.bounds.graph import record  # noqa: E402
 from simulator.network import bundled, vector  # noqa: E402
+from tests.oracles.networks import Function  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 UNITS = [
@@ -299,3 +301,71 @@ def test_zero_times_what_overflowed_has_no_bound():
 
     found = bounds.certify(Masked().eval(), torch.tensor([[300.0, 300.0]]), mac="fma(fp16)")
     assert np.isinf(found.logit_bounds).all() and not found.certified.any()
+
+
+class _Sequence(torch.nn.Module):
+    """A layer of torch's transformer, in which the samples are not along the first axis of every value."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.last = torch.nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(x).mean(1))
+
+
+def test_samples_have_the_same_bounds_together_as_alone_wherever_they_lie():
+    model, x = _Sequence().eval(), torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(1))
+    x *= torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0])[:, None, None]
+    together = bounds.certify(model, x, precision=20, methods=("adjoint",))
+    alone = [bounds.certify(model, x[i : i + 1], precision=20, methods=("adjoint",)) for i in range(5)]
+    assert together.bound == pytest.approx(np.concatenate([one.bound for one in alone]), rel=1e-6)
+    assert len(set(together.bound.tolist())) == 5
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x - x.mean(0), "mean mixes samples; expected operations on each sample alone"),
+        (lambda x: torch.cat([x[:1], x[:-1]]) + x, "add mixes samples"),
+        (lambda x: x.flip(0), "the rows of the output are not the samples in their order"),
+    ],
+)
+def test_a_network_that_mixes_samples_has_no_adjoint_bound(function, message):
+    model, x = Function(function).eval(), torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    assert len(bounds.certify(model, x, methods=("forward",)).bound) == 3
+    with pytest.raises(simulator.InputError, match=message):
+        bounds.certify(model, x, methods=("adjoint",))
+
+
+def test_what_a_sample_multiplies_by_zero_belongs_to_it():
+    """The products of 0 count as dependences, and what infinities and roots would make of other samples does not."""
+    weight = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    model = Function(lambda x: torch.log(torch.relu(x)) @ weight + torch.sqrt(x) @ weight).eval()
+    x = torch.rand(3, 2, generator=torch.Generator().manual_seed(1)) + 0.5
+    together = bounds.certify(model, x, precision=20, methods=("adjoint",)).bound
+    alone = [bounds.certify(model, x[i : i + 1], precision=20, methods=("adjoint",)).bound[0] for i in range(3)]
+    assert together == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_matrix_times_a_vector_is_bounded_by_its_partial_sums_too():
+    vector_of = torch.tensor([1.0, -1.0, 0.5, 0.25])
+    model = Function(lambda x: torch.stack([torch.mv(x, vector_of), torch.mv(x, vector_of + 1)], 1)).eval()
+    x = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
+    plain, running = (
+        bounds.certify(model, x, precision=12, methods=(name,)).logit_bounds
+        for name in ("forward", "forward, running sums")
+    )
+    assert (running < plain).all() and (running > 0).all()
+
+
+def test_squares_whose_computed_sum_may_overflow_give_no_bound():
+    """Their exact sum is just below the largest value, n of them."""
+    largest, n = float(np.finfo(np.float32).max), 4
+    for factor, finite in ((1 - 2.0**-23, False), (0.99, True)):
+        x = torch.tensor([[1.0, -1.0, 1.0, -1.0]], dtype=torch.float64) * math.sqrt(largest / n) * factor
+        x = x.float()
+        assert float(x.double().square().sum()) < largest
+        found = bounds.certify(Function(torch.nn.LayerNorm(n)).eval(), x, methods=("forward",))
+        assert np.isfinite(found.logit_bounds).all() == finite

@@ -359,7 +359,11 @@ def test_two_models_at_once_and_the_same_one_not():
         assert torch.equal(model(x), wanted)
         assert torch.equal(other(x), wanted)
     assert outer.result.layers == inner.result.layers
-    with Emulation(model, NPU), pytest.raises(InputError, match="being emulated already"), Emulation(model, NPU):
+    with (
+        Emulation(model, NPU),
+        pytest.raises(InputError, match="being emulated or tracked already"),
+        Emulation(model, NPU),
+    ):
         pass
 
 

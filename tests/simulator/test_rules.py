@@ -48,6 +48,7 @@ layers:
     weights: channel
     vector: bf16
     gradients: float32
+    weight_gradients: high
   head: {policy: {tolerance: 0.25}, activations: {when: calibrated, to: 4}}
 """,
     )
@@ -59,6 +60,7 @@ layers:
                 "per": "block", "block": 32, "method": "percentile", "percentile": 99, "powers_of_two": False,
             },
             "weights": "channel", "vector": "bf16", "gradients": "float32",
+            "weight_gradients": "high",
         },
         "head": {"policy": {"tolerance": 0.25}, "activations": {"when": "calibrated", "to": 4}},
     })  # fmt: skip
@@ -67,7 +69,7 @@ layers:
         LayerRule(
             "body.*", "low", (Use.parse("int8"), Use.parse("fp8_e4m3")), Use.parse("bf16"), None,
             Scaling("block", 32, "percentile", 99.0, None, "dynamic", False), Scaling("channel"), Use.parse("bf16"),
-            "float32",
+            "float32", weight_gradients="high",
         ),
         LayerRule("head", tolerance=0.25, activations=Scaling(when="calibrated", to=4.0)),
     )  # fmt: skip
@@ -118,6 +120,21 @@ def test_gradients_of_two_passes_are_of_the_high_one():
     found = rules({"body*": {"mac": "two_pass", "gradients": "bf16 -> fma(fp32)"}})
     assert str(found.backward("body.1").low) == "bf16 -> fma(fp32)"
     assert found.backward("head#2").label == "high"
+
+
+def test_gradients_of_weights_may_have_a_mac_of_their_own():
+    layers = {"*": {"mac": "low", "gradients": "seq(fp16)", "weight_gradients": "fma(fp32)"}}
+    found = rules(layers)
+    assert str(found.backward("head").low) == "seq(fp16)"
+    assert str(found.backward("head", "weight gradient").low) == "fma(fp32)"
+    model, x = nn.Linear(64, 3, bias=False), torch.linspace(-3, 3, 320).reshape(5, 64).requires_grad_()
+    with Emulation(model, NPU, layers, default="low"):
+        y = model(x)
+        upstream = torch.linspace(0.1, 1.3, 15).reshape(5, 3)
+        y.backward(upstream)
+    weight, gradient = model.weight.detach().numpy(), upstream.numpy()
+    assert np.array_equal(x.grad.numpy(), simulator.matmul(gradient, weight, mac="seq(fp16)"))
+    assert np.array_equal(model.weight.grad.numpy(), simulator.matmul(gradient.T, x.detach().numpy(), mac="fma(fp32)"))
 
 
 def test_a_layer_with_other_formats_is_computed_and_not_priced():

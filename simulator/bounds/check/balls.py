@@ -79,6 +79,16 @@ def times(a: arb, b: arb, c: arb, d: arb) -> tuple[arb, arb]:
     )
 
 
+def share(factor: arb, d: arb) -> arb:
+    """Return a part of an error: none of what is exact, whatever multiplies it."""
+    return ZERO if d == 0 else factor * d
+
+
+def inverse(lo: arb, hi: arb) -> tuple[arb, arb]:
+    """Return the ends of 1 / x over an interval, infinite where it may have 0 in it."""
+    return (ONE / hi, ONE / lo) if lo > 0 or hi < 0 else (-INF, INF)
+
+
 def taken(x: Balls, places: Places) -> Balls:
     """Return what lies at these places, 0 at -1."""
     with_zero = [*x, ZERO]

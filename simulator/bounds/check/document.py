@@ -8,7 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,16 @@ class Array(NamedTuple):
     numbers: list[float]
 
 
+class Second(NamedTuple):
+    """A second pass of a product: its unit, and what flags an output of the first one: above this tolerance, 1 over its
+    magnitude does, where this activation follows, "" for one of which that is not known.
+    """
+
+    mac: str
+    tolerance: float
+    activation: str
+
+
 @dataclass(frozen=True)
 class Node:
     """An operation as the file has it.
@@ -38,7 +48,9 @@ class Node:
     Args:
         kind: its name. path: of its module. args, kwargs: with mappings in place of values and constants. outputs,
             shapes: of what it returns, None for what is no tensor. vector: the rounding of what is no product.
-        mac: of a product. ordered: whether that unit is emulated, and not torch's own.
+        mac: of a product. ordered: whether that unit is emulated, and not torch's own. use: the format in which a
+            narrower vector unit reads constants, or to which values are rounded; "" for none. second: a second pass of
+            a product. part: which one of the outputs this is about.
     """
 
     kind: str
@@ -50,6 +62,9 @@ class Node:
     vector: Mapping[str, Any]
     mac: str | None
     ordered: bool
+    use: str = ""
+    second: Second | None = None
+    part: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.path}"
@@ -59,6 +74,13 @@ class Node:
         """Numbers of the values that it reads."""
         leaves = _leaves([self.args, self.kwargs])
         return [leaf["value"] for leaf in leaves if isinstance(leaf, dict) and "value" in leaf]
+
+    def parts(self) -> list[Node]:
+        """Return one operation for each output."""
+        return [
+            replace(self, outputs=[number], shapes=[shape], part=i)
+            for i, (number, shape) in enumerate(zip(self.outputs, self.shapes, strict=True))
+        ]
 
 
 @dataclass(frozen=True)
@@ -172,7 +194,8 @@ _NODE = ("kind", "path", "layer", "args", "kwargs", "outputs", "shapes", "vector
 
 def _node(form: Any, where: str) -> Node:
     of_product = ("mac", "ordered") if isinstance(form, Mapping) and "mac" in form else ()
-    _keys(form, where, (*_NODE, *of_product))
+    besides = [name for name in ("use", "second") if isinstance(form, Mapping) and name in form]
+    _keys(form, where, (*_NODE, *of_product, *besides))
     kind, path = (_is(form[name], str, f"{where}: {name}") for name in ("kind", "path"))
     args, outputs, shapes = (_list(form[name], f"{where}: {name}") for name in ("args", "outputs", "shapes"))
     outputs = [None if n is None else _whole(n, f"{where}: outputs") for n in outputs]
@@ -184,10 +207,21 @@ def _node(form: Any, where: str) -> Node:
         _mapping(form["vector"], f"{where}: vector"),
         _is(form["mac"], str, f"{where}: mac") if of_product else None,
         _is(form["ordered"], bool, f"{where}: ordered") if of_product else False,
+        _is(form["use"], str, f"{where}: use") if "use" in besides else "",
+        _second(form["second"], f"{where}: second") if "second" in besides else None,
     )  # fmt: skip
     for number in node.inputs:
         _whole(number, f"{where}: args")
     return node
+
+
+def _second(form: Any, where: str) -> Second:
+    _keys(form, where, Second._fields)
+    kinds = zip(Second._fields, (str, float, str), strict=True)
+    found = Second(*(_is(form[name], kind, f"{where}: {name}") for name, kind in kinds))
+    if not found.tolerance >= 0:
+        raise Fault(f"{where}: got the tolerance {found.tolerance}; expected one from 0")
+    return found
 
 
 def _constant(form: Any, key: str) -> Array:

@@ -1,9 +1,8 @@
-"""Rules of functions of one value.
+"""Rules of functions of one value, and of those that only compare.
 
 With X what holds exact and computed values, F = max |f| and S = max |f'| over X, and an evaluation off by at most o:
 d = S d_x + o (C20), by the mean value theorem. o = c u F + eta of the functions of a library, of which c is a premise;
-0 of what only compares. Relative bounds: (C21) exp: K = exp(d) - 1, e = K + c u (1 + K); sigmoid likewise with
-K = exp(G d) - 1, G = max s(-x); tanh, concave: e (1 + c u) + c u while e <= 1; comparisons keep signs while e < 1.
+0 of what only compares. Comparisons keep signs, and so relative bounds, while e < 1; magnitudes and negatives always.
 On the way back an interval is multiplied by that of f' over X, of Clarke at kinks.
 """
 
@@ -11,25 +10,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from flint import arb
 
-from .balls import (
-    HALF,
-    INF,
-    ONE,
-    ZERO,
-    Balls,
-    Ends,
-    is_infinite,
-    larger,
-    least_magnitude,
-    magnitude,
-    power,
-    smaller,
-    times,
-)
+from .balls import INF, ONE, ZERO, Balls, Ends, larger, least_magnitude, magnitude, share, smaller, times
 from .document import Fault, Node
 from .rule import Found, Gradients, Operand, Parts, Premises, Reader, Rule, each, number, plain
 
@@ -45,18 +30,20 @@ class Function(Rule):
         box = x.box
         exact = each(lambda lo, hi: self.range(lo, hi, settings), x.lo, x.hi)
         lo, hi = [one[0] for one in exact], [one[1] for one in exact]
-        d, local = [], []
+        d, local, fits = [], [], []
         for a, b, off_x in zip(*box, x.d, strict=True):
             most = magnitude(*self.range(a, b, settings))
             off = self.off(a, b, most, settings, p, node)
-            if not self.compares and not most + off <= p.vector.largest:
-                off = INF
-            moved = ZERO if off_x == 0 else magnitude(*self.slope(a, b, settings)) * off_x
-            d.append(moved + off)
+            fits.append(self.compares or most + off <= p.vector.largest)
+            off = off if fits[-1] else INF
+            d.append(share(magnitude(*self.slope(a, b, settings)), off_x) + off)
             local.append(off)
+        other = self.absolute(x, lo, hi, p)
+        if other is not None:
+            d = each(lambda one, two, fine: smaller(one, two) if fine and two.is_finite() else one, d, other, fits)
         relative = self.relative(x, box, p)
-        if relative is not None:
-            relative = each(lambda e, a, b: e + _underflow(p, a, b), relative, lo, hi)
+        if relative is not None and not self.compares:
+            relative = each(lambda e, a, b, fine: e + _underflow(p, a, b) if fine else INF, relative, lo, hi, fits)
         return Found(x.shape, lo, hi, d, relative, local, x.owner)
 
     def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
@@ -94,14 +81,19 @@ class Function(Rule):
 
     def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
         """Return the error of an evaluation anywhere in an interval, of results of at most this magnitude."""
-        return most * _library(p) + p.vector.eta
+        return most * library(p) + p.vector.eta
 
     def relative(self, x: Operand, box: Ends, p: Premises) -> Balls | None:
         """Return relative bounds without underflow."""
         return None
 
+    def absolute(self, x: Operand, lo: Balls, hi: Balls, p: Premises) -> Balls | None:
+        """Return other absolute bounds, given the ends of the exact results."""
+        return None
 
-def _library(p: Premises) -> arb:
+
+def library(p: Premises) -> arb:
+    """Return c u."""
     return p.library * p.vector.u
 
 
@@ -110,22 +102,6 @@ def _underflow(p: Premises, lo: arb, hi: arb) -> arb:
         return ZERO
     least = least_magnitude(lo, hi)
     return p.vector.eta / least if least > 0 else INF
-
-
-class Increasing(Function):
-    """A function that increases, with its limits."""
-
-    limits: Pair
-
-    def range(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
-        return self._at(lo), self._at(hi)
-
-    def _at(self, x: arb) -> arb:
-        return self.limits[bool(x > 0)] if is_infinite(x) else self.value(x)
-
-    @abstractmethod
-    def value(self, x: arb) -> arb:
-        """Return f(x)."""
 
 
 class Relu(Function):
@@ -144,6 +120,42 @@ class Relu(Function):
 
     def relative(self, x: Operand, box: Ends, p: Premises) -> Balls | None:
         return [e if e < 1 else INF for e in x.e]
+
+
+class Abs(Function):
+    """|x|."""
+
+    compares = True
+
+    def range(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
+        return least_magnitude(lo, hi), magnitude(lo, hi)
+
+    def slope(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
+        return ONE if lo > 0 else -ONE, -ONE if hi < 0 else ONE
+
+    def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
+        return ZERO
+
+    def relative(self, x: Operand, box: Ends, p: Premises) -> Balls | None:
+        return x.e
+
+
+class Negative(Function):
+    """-x."""
+
+    compares = True
+
+    def range(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
+        return -hi, -lo
+
+    def slope(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
+        return -ONE, -ONE
+
+    def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
+        return ZERO
+
+    def relative(self, x: Operand, box: Ends, p: Premises) -> Balls | None:
+        return x.e
 
 
 class LeakyRelu(Function):
@@ -210,147 +222,7 @@ class Clamp(Function):
         return found
 
 
-class Exp(Increasing):
-    """exp."""
-
-    limits = ZERO, INF
-
-    def value(self, x: arb) -> arb:
-        return x.exp()
-
-    def slope(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
-        return self.range(lo, hi, settings)
-
-    def relative(self, x: Operand, box: Ends, p: Premises) -> Balls | None:
-        return [d.expm1() + _library(p) * d.exp() for d in x.d]
-
-
-class Sigmoid(Increasing):
-    """1 / (1 + exp(-x))."""
-
-    limits = ZERO, ONE
-
-    def value(self, x: arb) -> arb:
-        return _sigmoid(x)
-
-    def slope(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
-        return _bump(lo, hi, lambda x: _sigmoid(x) * _sigmoid(-x))
-
-    def relative(self, x: Operand, box: Ends, p: Premises) -> Balls | None:
-        found = []
-        for lo, d in zip(box.lo, x.d, strict=True):
-            k = (_sigmoid(-lo) * d).expm1() if d.is_finite() else INF
-            found.append(k * (ONE + _library(p)) + _library(p))
-        return found
-
-
-class Tanh(Increasing):
-    """tanh."""
-
-    limits = -ONE, ONE
-
-    def value(self, x: arb) -> arb:
-        return x.tanh()
-
-    def slope(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
-        return _bump(lo, hi, lambda x: ONE / x.cosh() ** 2)
-
-    def relative(self, x: Operand, box: Ends, p: Premises) -> Balls | None:
-        return [e * (ONE + _library(p)) + _library(p) if e <= 1 else INF for e in x.e]
-
-
-class Wavy(Function):
-    """A function that falls to a minimum at `least_at`, left of which it stays below 0, and then rises; its derivative
-    has its least value at -`turn`, its largest one at `turn`, and rises between. It is 0 far to the left.
-    """
-
-    least_at: arb
-    turn: arb
-
-    def range(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
-        left, right = self._at(lo), self._at(hi)
-        least = smaller(left, right) if hi <= self.least_at or lo >= self.least_at else self.value(self.least_at)
-        return least, larger(left, right)
-
-    def slope(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
-        left, right = self._slope_at(lo), self._slope_at(hi)
-        least, most = smaller(left, right), larger(left, right)
-        if not (hi <= -self.turn or lo >= -self.turn):
-            least = self.derivative(-self.turn)
-        if not (hi <= self.turn or lo >= self.turn):
-            most = self.derivative(self.turn)
-        return least, most
-
-    def _at(self, x: arb) -> arb:
-        return (INF if x > 0 else ZERO) if is_infinite(x) else self.value(x)
-
-    def _slope_at(self, x: arb) -> arb:
-        return (ONE if x > 0 else ZERO) if is_infinite(x) else self.derivative(x)
-
-    @abstractmethod
-    def value(self, x: arb) -> arb:
-        """Return f(x)."""
-
-    @abstractmethod
-    def derivative(self, x: arb) -> arb:
-        """Return f'(x)."""
-
-
-class Gelu(Wavy):
-    """x Phi(x), evaluated with an error of c u (|f| + |x|). Its derivative has the derivative (2 - x**2) phi(x)."""
-
-    least_at = arb("-0.751791524693564457457904947", 1e-26)
-    turn = arb(2).sqrt()
-
-    def settings(self, node: Node) -> tuple[float, ...]:
-        plain(node, "approximate")
-        if node.kwargs.get("approximate", "none") != "none" or len(node.args) > 1:
-            raise Fault(f"{node}: no rule for another form than x Phi(x)")
-        return ()
-
-    def value(self, x: arb) -> arb:
-        return x * _normal(x)
-
-    def derivative(self, x: arb) -> arb:
-        return _normal(x) + x * (-x * x / 2).exp() / (2 * arb.pi()).sqrt()
-
-    def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
-        return (most + magnitude(lo, hi)) * _library(p) + p.vector.eta
-
-
-class Silu(Wavy):
-    """x s(x), evaluated as one function; in float32 as x / (1 + exp(-x)), which is 0 where exp overflows, below -88."""
-
-    least_at = arb("-1.278464542761073795109358739", 1e-26)
-    turn = arb("2.399357280515467667832739697", 1e-26)
-
-    def value(self, x: arb) -> arb:
-        return x * _sigmoid(x)
-
-    def derivative(self, x: arb) -> arb:
-        return _sigmoid(x) * (ONE + x * _sigmoid(-x))
-
-    def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
-        off = super().off(lo, hi, most, settings, p, node)
-        return off if p.precision is not None or lo > -88 else off + power(-120)
-
-
-def _sigmoid(x: arb) -> arb:
-    return ONE / (ONE + (-x).exp())
-
-
-def _normal(x: arb) -> arb:
-    """Return the distribution function of the normal distribution."""
-    return (-x / arb(2).sqrt()).erfc() * HALF
-
-
-def _bump(lo: arb, hi: arb, f: Callable[[arb], arb]) -> Pair:
-    """Return the range of a positive even function that falls away from its peak at 0 to 0."""
-    left, right = (ZERO if is_infinite(x) else f(x) for x in (lo, hi))
-    return smaller(left, right), larger(left, right) if lo >= 0 or hi <= 0 else f(ZERO)
-
-
 RULES: dict[str, Rule] = {
-    "relu": Relu(), "leaky_relu": LeakyRelu(), "clamp": Clamp(), "clamp_min": Clamp(), "hardtanh": Clamp(),
-    "exp": Exp(), "sigmoid": Sigmoid(), "tanh": Tanh(), "gelu": Gelu(), "silu": Silu(),
+    "relu": Relu(), "abs": Abs(), "neg": Negative(), "leaky_relu": LeakyRelu(), "clamp": Clamp(), "clamp_min": Clamp(),
+    "hardtanh": Clamp(),
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""Rules of what moves values, of means and sums, and of pools.
+"""Rules of means and sums, and of pools.
 
-(C40) Moves round nothing. (C41) A sum of n terms in any order: off by (n - 1) u of the sum of magnitudes, to nearest
+(C41) A sum of n terms in any order: off by (n - 1) u of the sum of magnitudes, to nearest
 (as (C3)), and n underflows, with one of a division; a division rounds twice more, 1 / n and the product, unless n is a
 power of two: (1 + t)**2 - 1 <= 2 u. (C42) Maxima: exact, off by at most the largest error within, relatively so
 while all are below 1. On the way back an input has the derivative of a window where it alone can be the maximum,
@@ -13,36 +13,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
 from .balls import INF, ZERO, Balls, Ends, Places, larger, smaller, summed_into, taken
 from .document import Fault, Node
-from .places import Shape, along, fits, moved, one_owner, pair, windows
+from .places import Shape, along, crossed, one_owner, positions, setting
 from .rule import Found, Gradients, Operand, Parts, Reader, Rule, plain
-
-
-class Moves(Rule):
-    """Values are moved."""
-
-    def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
-        x, places = self._read(node, at)
-        lo, hi, d, e = (taken(part, places) for part in (x.lo, x.hi, x.d, x.e))
-        return Found(places.shape, lo, hi, d, e, [ZERO] * len(lo), x.owner[places].ravel())
-
-    def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
-        x, places = self._read(node, at)
-        assert x.number is not None
-        return [(x.number, [Ends(*(summed_into(len(x.lo), places, end) for end in g)) for g in grads])]
-
-    @staticmethod
-    def _read(node: Node, at: Reader) -> tuple[Operand, Places]:
-        plain(node, "memory_format", "implicit")
-        x = at.operand(node.args[0] if node.args else None, node)
-        places = moved(node, x.shape)
-        fits(node, places.shape)
-        return x, places
 
 
 class Sums(Rule):
@@ -88,8 +65,8 @@ class Reductions(Sums):
         self._mean = mean
 
     def groups(self, node: Node, shape: Shape) -> tuple[Shape, Places, Sequence[int]]:
-        plain(node, "keepdim")
-        if len(node.args) > 3:
+        plain(node, "keepdim", "dtype")
+        if len(node.args) > 3 or node.kwargs.get("dtype") not in (None, "torch.float32", "torch.float64"):
             raise Fault(f"{node}: no rule for {len(node.args)} arguments")
         axes, keep = [*node.args[1:], None, None][:2]
         axes = list(range(len(shape))) if axes is None or axes == [] else axes
@@ -103,20 +80,47 @@ class Reductions(Sums):
 
 
 class AveragePool(Sums):
-    """Means of windows."""
+    """Means of windows along the last axes, as many as the name says."""
 
     def groups(self, node: Node, shape: Shape) -> tuple[Shape, Places, Sequence[int]]:
-        given = [*node.args[1:], *([], [0, 0], False, True, None)[len(node.args) - 2 :]]
-        if len(given) != 6 or given[3]:
+        plain(node)
+        dims = int(node.kind[len("avg_pool")])
+        given = [*node.args[1:], *([], [0], False, True, None)[max(0, len(node.args) - 2) :]]
+        if len(given) != 6 or len(shape) <= dims or len(node.shapes[0]) != len(shape):
             raise Fault(f"{node}: no rule for these arguments")
-        read = _pooled(node, shape, given[:3], [1, 1])
-        places = read.reshape(-1, read.shape[-1])
-        counts = [places.shape[1]] * len(places) if given[4] else (places >= 0).sum(-1).tolist()
+        size, padding = setting(given[0], node, dims), setting(given[2], node, dims, 0)
+        stride = setting(given[1] or given[0], node, dims)
+        axes, divisors = [], np.ones((1,) * dims, np.int64)
+        for i, (n, k, step, pad) in enumerate(zip(shape[-dims:], size, stride, padding, strict=True)):
+            count = node.shapes[0][i - dims]
+            axes.append(positions(node, n, k, step, pad, 1, count, beyond=bool(given[3])))
+            if given[4]:  # the padding counts, but not what lies behind it
+                first = np.arange(count) * step - pad
+                each = np.minimum(first + k, n + pad) - first
+            else:
+                each = (axes[-1] >= 0).sum(-1)
+            divisors = divisors * np.expand_dims(each, [axis for axis in range(dims) if axis != i])
         if given[5] is not None:
             if not isinstance(given[5], int) or given[5] < 1:
                 raise Fault(f"{node}: no rule for the divisor {given[5]!r}")
-            counts = [given[5]] * len(places)
-        return read.shape[:4], places, counts
+            divisors = np.full_like(divisors, given[5])
+        return _of_windows(node, crossed(shape, axes), divisors)
+
+
+class AdaptivePool(Sums):
+    """Means of parts of images, from floor(i size / parts) to ceil((i + 1) size / parts)."""
+
+    def groups(self, node: Node, shape: Shape) -> tuple[Shape, Places, Sequence[int]]:
+        plain(node)
+        if len(node.args) != 2 or len(shape) < 3:
+            raise Fault(f"{node}: no rule for these arguments")
+        axes = []
+        for n, parts in zip(shape[-2:], setting(node.args[1], node, 2), strict=True):
+            ends = [(i * n // parts, -(-(i + 1) * n // parts)) for i in range(parts)]
+            most = max(b - a for a, b in ends)
+            axes.append(np.array([[*range(a, b), *[-1] * (most - b + a)] for a, b in ends]))
+        rows, columns = ((at >= 0).sum(-1) for at in axes)
+        return _of_windows(node, crossed(shape, axes), rows[:, None] * columns)
 
 
 class MaxPool(Rule):
@@ -128,7 +132,7 @@ class MaxPool(Rule):
         lo, hi, d = (_largest(part, places) for part in (x.lo, x.hi, x.d))
         e = _largest([one if one < 1 else INF for one in x.e], places)
         owners = one_owner(np.where(places >= 0, x.owner[places], -1), node)
-        return Found(read.shape[:4], lo, hi, d, e, [ZERO] * len(lo), owners)
+        return Found(read.shape[:-1], lo, hi, d, e, [ZERO] * len(lo), owners)
 
     def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
         x, read = self._read(node, at)
@@ -153,20 +157,31 @@ class MaxPool(Rule):
 
     @staticmethod
     def _read(node: Node, at: Reader) -> tuple[Operand, Places]:
+        plain(node)
         x = at.operand(node.args[0] if node.args else None, node)
-        given = [*node.args[1:], *([], [0, 0], [1, 1], False)[len(node.args) - 2 :]]
-        if len(given) != 5 or given[4]:
+        given = [*node.args[1:], *([], [0], [1], False)[max(0, len(node.args) - 2) :]]
+        if len(given) != 5 or given[4] or len(x.shape) < 3 or len(node.shapes[0]) != len(x.shape):
             raise Fault(f"{node}: no rule for these arguments")
-        return x, _pooled(node, x.shape, given[:3], given[3])
+        settings = [
+            setting(form, node, 2, least)
+            for form, least in ((given[0], 1), (given[1] or given[0], 1), (given[2], 0), (given[3], 1))
+        ]
+        axes = [
+            positions(node, n, k, step, pad, gap, count)
+            for n, k, step, pad, gap, count in zip(x.shape[-2:], *settings, node.shapes[0][-2:], strict=True)
+        ]
+        read = crossed(x.shape, axes)
+        if bool((read < 0).all(-1).any()):
+            raise Fault(f"{node}: no rule for windows that read nothing")
+        return x, read
 
 
-def _pooled(node: Node, shape: Shape, given: Sequence[Any], dilation: Any) -> Places:
-    """Return the windows of a pool, given size, stride and padding."""
-    plain(node)
-    size, padding = pair(given[0], node), pair(given[2], node, 0)
-    if len(shape) != 4 or any(2 * pad > k or k > 2 * n for pad, k, n in zip(padding, size, shape[2:], strict=True)):
-        raise Fault(f"{node}: no rule for windows of {list(size)}, padded by {list(padding)}, of {list(shape)}")
-    return windows(node, shape, size, pair(given[1] or given[0], node), padding, pair(dilation, node))
+def _of_windows(node: Node, read: Places, divisors: Places) -> tuple[Shape, Places, Sequence[int]]:
+    """Return the groups of windows, given what the means of these are divided by."""
+    shape = read.shape[:-1]
+    if bool((divisors < 1).any()):
+        raise Fault(f"{node}: no rule for windows that read nothing")
+    return shape, read.reshape(-1, read.shape[-1]), np.broadcast_to(divisors, shape).ravel().tolist()
 
 
 def _sums(x: Balls, places: Places) -> Balls:
@@ -178,12 +193,8 @@ def _largest(x: Balls, places: Places) -> Balls:
     return [reduce(larger, [x[i] for i in row if i >= 0]) for row in places.tolist()]
 
 
-_MOVED = (
-    "view", "_unsafe_view", "reshape", "_reshape_alias", "t", "transpose", "permute", "squeeze", "unsqueeze", "expand",
-    "clone", "detach", "alias", "lift_fresh",
-)  # fmt: skip
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_MOVED, Moves()),
-    "sum": Reductions(mean=False), "mean": Reductions(mean=True), "avg_pool2d": AveragePool(),
-    "max_pool2d_with_indices": MaxPool(),
+    "sum": Reductions(mean=False), "mean": Reductions(mean=True),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), AveragePool()),
+    "_adaptive_avg_pool2d": AdaptivePool(), "max_pool2d_with_indices": MaxPool(),
 }  # fmt: skip

@@ -30,62 +30,46 @@ def spread(shape: Shape, to: Shape) -> Places:
     return np.broadcast_to(all_of(shape), to)
 
 
-def moved(node: Node, shape: Shape) -> Places:
-    """Return where the results of an operation that only moves values come from."""
-    here, rest = all_of(shape), [*node.args[1:]]
-    try:
-        match node.kind, rest:
-            case (("view" | "_unsafe_view" | "reshape" | "_reshape_alias"), [size]):
-                return here.reshape(size)
-            case (("clone" | "detach" | "alias" | "lift_fresh"), _):
-                return here
-            case "t", []:
-                return here.transpose()
-            case "transpose", [first, second]:
-                return here.swapaxes(first, second)
-            case "permute", [order]:
-                return here.transpose(order)
-            case "unsqueeze", [axis]:
-                return np.expand_dims(here, axis)
-            case "squeeze", []:
-                return here.squeeze()
-            case "squeeze", [axes]:
-                each = [axis % len(shape) for axis in (axes if isinstance(axes, list) else [axes])]
-                return here.squeeze(tuple(axis for axis in each if shape[axis] == 1))
-            case "expand", [size]:
-                padded = (*(1,) * (len(size) - len(shape)), *shape)
-                to = [n if wanted == -1 else wanted for n, wanted in zip(padded, size, strict=True)]
-                return np.broadcast_to(here.reshape(padded), to)
-    except (ValueError, TypeError, IndexError) as error:
-        raise Fault(f"{node}: its arguments do not fit the shape {list(shape)}: {error}") from None
-    raise Fault(f"{node}: no rule for these arguments")
+def positions(
+    node: Node, n: int, size: int, stride: int, padding: int, dilation: int, count: int, beyond: bool = False
+) -> Places:
+    """Return what each window along an axis of n reads, (windows, places of a window), -1 in the padding.
+
+    Args:
+        count: of windows, as the certificate says. beyond: whether the last one may reach over the end.
+    """
+    reach = n + 2 * padding - dilation * (size - 1) - 1
+    most = (-(-reach // stride) if beyond else reach // stride) + 1
+    if beyond and (most - 1) * stride >= n + padding:
+        most -= 1  # it would begin behind the padding
+    if count != most or count < 1:
+        raise Fault(f"{node}: {count} windows of {size} do not fit an axis of {n}; expected {max(0, most)}")
+    at = np.arange(count)[:, None] * stride + np.arange(size)[None, :] * dilation - padding
+    return np.where((at >= 0) & (at < n), at, -1)
 
 
-def windows(node: Node, shape: Shape, size: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Places:
-    """Return the windows of images, (samples, channels, rows, columns, places of a window), -1 in the padding."""
-    samples, channels, *image = shape
-    if len(node.shapes[0]) != 4:
-        raise Fault(f"{node}: its result has the shape {list(node.shapes[0])}; expected images")
-    axes = []
-    for n, k, step, pad, gap, stated in zip(image, size, stride, padding, dilation, node.shapes[0][2:], strict=True):
-        count = (n + 2 * pad - gap * (k - 1) - 1) // step + 1
-        if count != stated or count < 1:
-            raise Fault(f"{node}: windows of {list(size)} do not fit the shapes {list(shape)}, {list(node.shapes[0])}")
-        at = np.arange(count)[:, None] * step + np.arange(k)[None, :] * gap - pad
-        axes.append(np.where((at >= 0) & (at < n), at, -1))
-    rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
-    inside = np.where((rows >= 0) & (columns >= 0), rows * image[1] + columns, -1)
-    flat = inside.reshape(inside.shape[0], inside.shape[1], -1)
-    planes = np.arange(samples * channels).reshape(samples, channels, 1, 1, 1) * math.prod(image)
+def crossed(shape: Shape, axes: Sequence[Places]) -> Places:
+    """Return the windows over the last axes of an array, from what they read along each of these.
+
+    Returns:
+        Places, (first axes, windows along each of the last ones, places of a window), -1 where a window reads nothing.
+    """
+    d = len(axes)
+    inside, there = np.zeros((1,) * (2 * d), np.int64), np.ones((1,) * (2 * d), np.bool_)
+    for i, (n, at) in enumerate(zip(shape[-d:], axes, strict=True)):
+        spread_at = np.expand_dims(at, [axis for axis in range(2 * d) if axis not in (i, d + i)])
+        inside, there = inside * n + spread_at, there & (spread_at >= 0)
+    flat = np.where(there, inside, -1).reshape(*(len(at) for at in axes), -1)
+    planes = all_of(shape[:-d]).reshape(*shape[:-d], *(1,) * (d + 1)) * math.prod(shape[-d:])
     return np.where(flat >= 0, planes + flat, -1)
 
 
-def pair(form: Any, node: Node, least: int = 1) -> tuple[int, int]:
-    """Return a setting of both axes of images, given once or for each."""
+def setting(form: Any, node: Node, dims: int, least: int = 1) -> Shape:
+    """Return a setting of the axes of a window, given once or for each."""
     given = form if isinstance(form, list) else []
-    if not 1 <= len(given) <= 2 or not all(isinstance(n, int) and n >= least for n in given):
-        raise Fault(f"{node}: got the setting {form!r} of a window; expected two whole numbers from {least}")
-    return given[0], given[-1]
+    if len(given) not in (1, dims) or not all(isinstance(n, int) and n >= least for n in given):
+        raise Fault(f"{node}: got the setting {form!r} of a window; expected {dims} whole numbers from {least}")
+    return tuple(given) if len(given) == dims else tuple(given) * dims
 
 
 def along(shape: Shape, axes: Sequence[int]) -> Places:
@@ -101,3 +85,9 @@ def one_owner(owners: Places, node: Node) -> Places:
     if bool(((owners != found[..., None]) & (owners >= 0)).any()):
         raise Fault(f"{node}: it mixes samples; expected operations on each sample alone")
     return found
+
+
+def shared(owner: Places, axes: Sequence[int]) -> Places:
+    """Return owners in which what depends on no sample has the one along whose side it lies."""
+    beside = owner.max(tuple(axes), keepdims=True) if axes and owner.size else owner
+    return np.where(owner < 0, beside, owner)

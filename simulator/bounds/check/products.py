@@ -1,56 +1,50 @@
-"""Rules of products of matrices and of convolutions: blocks of dot products, by the places of what they read.
+"""Rules of products of matrices: blocks of dot products, by the places of what they read.
 
 (C10) With a', b' what the unit holds of the operands, |a'| at most A and so on, z = sum a b + c. The unit's own sum of
 the exact products a' b' is off by its model (macs.py), or by its partial sums (partial_sums.py); conversions of
 operands by sum (da B + A db), of which da is that of the conversion alone; and what comes in moves z by the same with
 all that a' is off, and by the d of c. Results are rounded at their size. (C11) On the way back an interval of
 derivatives c +- r becomes c B +- (r (|B| + s) + |c| s), with an operand within B +- s between exact and computed.
+(C13) Of two passes an output has the larger bound of both, and that of the second where all that the first may give is
+surely flagged: of magnitude v with 1 / v above the tolerance, and not negative before relu.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from flint import arb, arb_mat
 
-from .balls import INF, ZERO, Balls, Ends, Places, added, is_infinite, magnitude, matrix, smaller, summed_into, taken
-from .document import Fault, Node
+from .balls import (
+    INF,
+    ONE,
+    ZERO,
+    Balls,
+    Ends,
+    Places,
+    added,
+    is_infinite,
+    larger,
+    magnitude,
+    matrix,
+    power,
+    smaller,
+    summed_into,
+    taken,
+)
+from .document import Fault, Node, Second
+from .dots import Block, Dots, Side, as_held
 from .formats import Rounding, Use
 from .macs import Mac, Model, mac, model
 from .partial_sums import GUARD, PartialSums, Scaled, Term, applies, scaled
-from .places import Shape, all_of, fits, one_owner, pair, spread, windows
+from .places import Shape, all_of, fits, one_owner, shared, spread
 from .rule import FLOAT32, Found, Gradients, Operand, Parts, Premises, Reader, Rule, each, plain
 
 _TORCH = "seq(fp32)"
-
-
-class Block(NamedTuple):
-    """A product of two matrices: the places of a (M, K), of b (K, N), of the result and of the addend (M, N)."""
-
-    a: Places
-    b: Places
-    out: Places
-    c: Places | None
-
-
-class _Side(NamedTuple):
-    """An operand as the unit has it.
-
-    Args:
-        middle, radius: of the exact values. size: their largest magnitudes. d: how far it is off in all. own: of that
-            the conversion. most: largest magnitude of what the unit holds. is_point: whether all values are known.
-    """
-
-    middle: Balls
-    radius: Balls
-    size: Balls
-    d: Balls
-    own: Balls
-    most: Balls
-    is_point: bool
 
 
 class Products(Rule):
@@ -60,11 +54,24 @@ class Products(Rule):
         self.places, self._dimensions, self._arguments = (a, b, c), dimensions, arguments
 
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
+        first = self._pass(node, at, stated)
+        if node.second is None:
+            return first
+        again = self._pass(replace(node, mac=node.second.mac, ordered=True), at, stated)
+        sure = [_flagged(node.second, *one) for one in zip(first.lo, first.hi, first.d, strict=True)]
+        d, local = (
+            [y if flag else larger(x, y) for x, y, flag in zip(*both, sure, strict=True)]
+            for both in ((first.d, again.d), (first.local, again.local))
+        )
+        return first._replace(d=d, local=local)
+
+    def _pass(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
+        """Return the bounds of the result of one pass."""
         a, b, c = self._operands(node, at)
         unit, roundings = _unit(node), _Roundings(at.premises)
         uses = unit.operands or (None, None)
-        sides = _side(a, uses[0], at.premises), _side(b, uses[1], at.premises)
-        shape, blocks = self._blocks(node, a, b, c)
+        sides = as_held(a, uses[0], at.premises), as_held(b, uses[1], at.premises)
+        shape, blocks = self.blocks(node, a, b, c)
         fits(node, shape)
         size = math.prod(shape)
         lo, hi, d, local = ([ZERO] * size for _ in range(4))
@@ -74,13 +81,12 @@ class Products(Rule):
             n = block.a.shape[1]
             found = model(unit, n, roundings)
             results = [*found.results, *_of_type(unit, at.premises)]
-            dots = _Dots(block, *sides)
+            dots = Dots(block, *sides)
             z, around = dots.exact()
             moved, own, most = dots.moved(), dots.converted(), dots.sizes()
             start = _addend(block, c)
             partial = None
-            finite = all(x.is_finite() for side in sides for x in side.d)
-            if at.premises.running and node.ordered and applies(unit.accumulator) and finite:
+            if at.premises.running and node.ordered and applies(unit.accumulator):
                 partial = _Partial(unit, roundings, block, sides, start)
             for i, place in enumerate(block.out.ravel().tolist()):
                 ends = z[i] - around[i], z[i] + around[i]
@@ -96,11 +102,11 @@ class Products(Rule):
                 if partial is not None and not enough:
                     off = smaller(off, _through(partial.error(i), reach, results))
                 d[place], local[place] = moved[i] + off, own[i] + off
-        return Found(shape, lo, hi, d, None, local, owner)
+        return Found(shape, lo, hi, d, None, local, shared(owner.reshape(shape), range(1, len(shape))).ravel())
 
     def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
         a, b, c = self._operands(node, at)
-        _, blocks = self._blocks(node, a, b, c)
+        _, blocks = self.blocks(node, a, b, c)
         found: Parts = []
         for which, own in ((0, a), (1, b)):
             if own.number is not None:
@@ -123,7 +129,8 @@ class Products(Rule):
             raise Fault(f"{node}: an operand is missing")
         return a, b, c
 
-    def _blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+    def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+        """Return the shape of the result, and the products of matrices that it is made of."""
         if len(a.shape) != self._dimensions or len(b.shape) != self._dimensions or a.shape[-1] != b.shape[-2]:
             raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         if a.shape[:-2] != b.shape[:-2]:
@@ -135,34 +142,19 @@ class Products(Rule):
                        for i, (x, y, z) in enumerate(zip(of_a, of_b, out, strict=True))]  # fmt: skip
 
 
-class Convolutions(Products):
-    """A convolution of images, each group a block."""
+class OfVectors(Products):
+    """A product of a matrix and a vector."""
 
-    def __init__(self) -> None:
-        super().__init__(0, 1, 2, dimensions=4, arguments=9)
+    def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
+        if len(a.shape) != 2 or b.shape != a.shape[1:]:
+            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+        return a.shape[:1], [Block(all_of(a.shape), all_of((*b.shape, 1)), all_of((a.shape[0], 1)), None)]
 
-    def _blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
-        if node.args[6] is not False or len(a.shape) != 4 or len(b.shape) != 4:
-            raise Fault(f"{node}: no rule but for plain convolutions of images")
-        stride, padding, dilation = (pair(node.args[3 + i], node, least) for i, least in enumerate((1, 0, 1)))
-        groups = node.args[8]
-        outputs, inputs, *size = b.shape
-        if not isinstance(groups, int) or groups < 1 or inputs * groups != a.shape[1] or outputs % groups:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
-        read = windows(node, a.shape, (size[0], size[1]), stride, padding, dilation)
-        samples, _, rows, columns, _ = read.shape
-        shape = (samples, outputs, rows, columns)
-        if c is not None and c.shape != (outputs,):
-            raise Fault(f"{node}: an addend of the shape {list(c.shape)} does not fit {outputs} outputs")
-        weights, out, each_group = all_of(b.shape).reshape(outputs, -1), all_of(shape), outputs // groups
-        blocks = []
-        for group in range(groups):
-            some = slice(group * each_group, (group + 1) * each_group)
-            part = read[:, group * inputs : (group + 1) * inputs].transpose(0, 2, 3, 1, 4)
-            places = out[:, some].transpose(0, 2, 3, 1).reshape(-1, each_group)
-            of_c = None if c is None else np.broadcast_to(np.arange(outputs)[some], places.shape)
-            blocks.append(Block(part.reshape(places.shape[0], -1), weights[some].T, places, of_c))
-        return shape, blocks
+
+def _flagged(second: Second, lo: arb, hi: arb, d: arb) -> bool:
+    """Whether an output is surely flagged, (C13), with room for what scores are rounded by in float64."""
+    known = second.activation in ("identity", "leaky_relu") or (second.activation == "relu" and lo - d >= 0)
+    return bool(known and (magnitude(lo, hi) + d) * second.tolerance < ONE - power(-40))
 
 
 class _Roundings:
@@ -189,65 +181,6 @@ def _unit(node: Node) -> Mac:
 def _of_type(unit: Mac, premises: Premises) -> tuple[Rounding, ...]:
     """Return the rounding of results that tensors of float32 do not hold."""
     return () if premises.precision is not None or unit.result.format.float32_holds else (FLOAT32,)
-
-
-def _side(x: Operand, use: Use | None, premises: Premises) -> _Side:
-    middle = each(lambda lo, hi: lo if lo == hi else (lo + hi) / 2, x.lo, x.hi)
-    radius = each(lambda lo, hi: ZERO if lo == hi else (hi - lo) / 2, x.lo, x.hi)
-    own = [ZERO] * len(x.lo) if use is None else _conversion(x, use, premises)
-    d = added(x.d, own)
-    return _Side(middle, radius, x.size, d, own, added(x.size, d), x.is_point)
-
-
-def _conversion(x: Operand, use: Use, premises: Premises) -> Balls:
-    """Return the errors of converting an operand, of known values exactly."""
-    rounding = use.rounded(premises.precision)
-    found = []
-    for lo, hi, d, most in zip(x.lo, x.hi, x.d, x.computed, strict=True):
-        known = use.error_of(float(lo)) if lo == hi and d == 0 else None
-        found.append(rounding.off(most) if known is None else known)
-    return found
-
-
-class _Dots:
-    """The sums of a block that bounds are made of; matrices of weights are built once each."""
-
-    def __init__(self, block: Block, a: _Side, b: _Side) -> None:
-        self._block, self._a, self._b = block, a, b
-
-    def exact(self) -> tuple[Balls, Balls]:
-        """Return the exact products: middle and radius."""
-        a, b = self._a, self._b
-        middle = self._product(a.middle, b.middle)
-        around: list[Balls] = []
-        if not a.is_point:
-            around.append(self._product(a.radius, added(each(abs, b.middle), b.radius)))
-        if not b.is_point:
-            around.append(self._product(each(abs, a.middle), b.radius))
-        return middle, added(*around) if around else [ZERO] * len(middle)
-
-    def moved(self) -> Balls:
-        """Return by how much what comes in, conversions included, moves the sums."""
-        return self._two(self._a.d, self._b.most, self._a.size, self._b.d)
-
-    def converted(self) -> Balls:
-        """Return by how much conversions alone move them, whatever comes in."""
-        return self._two(self._a.own, self._b.most, self._a.most, self._b.own)
-
-    def sizes(self) -> Balls:
-        """Return the sums of magnitudes that the unit adds up."""
-        return self._product(self._a.most, self._b.most)
-
-    def _two(self, a: Balls, b: Balls, c: Balls, d: Balls) -> Balls:
-        parts = [self._product(x, y) for x, y in ((a, b), (c, d)) if _any(x) and _any(y)]
-        return added(*parts) if parts else [ZERO] * self._block.out.size
-
-    def _product(self, a: Balls, b: Balls) -> Balls:
-        return (matrix(a, self._block.a) * matrix(b, self._block.b)).entries()
-
-
-def _any(x: Balls) -> bool:
-    return not all(one == 0 for one in x)
 
 
 class _Addend(NamedTuple):
@@ -286,7 +219,7 @@ class _Partial:
     """The partial sums of a block, asked for one result at a time."""
 
     def __init__(
-        self, unit: Mac, roundings: _Roundings, block: Block, sides: tuple[_Side, _Side], start: _Addend | None
+        self, unit: Mac, roundings: _Roundings, block: Block, sides: tuple[Side, Side], start: _Addend | None
     ) -> None:
         self._unit, self._roundings, self._block, self._start = unit, roundings, block, start
         self._left, self._right = (
@@ -294,15 +227,27 @@ class _Partial:
             for side, places, guard in zip(sides, (block.a, block.b.T), (GUARD, 0), strict=True)
         )
         self._sums = PartialSums(unit.accumulator, roundings, self._left.exponent + self._right.exponent)
+        self._unbounded = tuple(
+            {k for k, row in enumerate(places.tolist()) if any(at >= 0 and not side.is_bounded(at) for at in row)}
+            for side, places in zip(sides, (block.a, block.b.T), strict=True)
+        )
 
     @staticmethod
-    def _scaled(side: _Side, places: Places, guard: int) -> Scaled:
-        return scaled(taken(side.middle, places), taken(added(side.radius, side.d), places), guard)
+    def _scaled(side: Side, places: Places, guard: int) -> Scaled:
+        """Return the rows of an operand; those in which something has no bound are not asked for."""
+        bounded = [side.is_bounded(i) for i in range(len(side.d))]
+        middle, around = (
+            [x if fine else ZERO for x, fine in zip(part, bounded, strict=True)]
+            for part in (side.middle, added(side.radius, side.d))
+        )
+        return scaled(taken(middle, places), taken(around, places), guard)
 
     def error(self, i: int) -> arb:
         """Return how far result i is off before what rounds it; infinite where a state may overflow."""
         n = self._block.a.shape[1]
         row, column = divmod(i, self._block.b.shape[1])
+        if row in self._unbounded[0] or column in self._unbounded[1]:
+            return INF
         (a, around_a), (b, around_b) = (
             (side.centers[at * n : (at + 1) * n], side.radii[at * n : (at + 1) * n])
             for side, at in ((self._left, row), (self._right, column))
@@ -382,5 +327,5 @@ def _spread(node: Node, shape: Shape, to: Shape) -> Places:
 
 RULES: dict[str, Rule] = {
     "mm": Products(0, 1, None, 2, 2), "addmm": Products(1, 2, 0, 2, 3), "bmm": Products(0, 1, None, 3, 2),
-    "convolution": Convolutions(),
+    "baddbmm": Products(1, 2, 0, 3, 3), "mv": OfVectors(0, 1, None, 0, 2),
 }  # fmt: skip

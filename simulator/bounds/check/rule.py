@@ -1,8 +1,8 @@
 """What a rule is to the checker: what the stated bounds of the inputs give at least, forward and on the way back.
 
 (C7) A relative bound e follows from an absolute one d, and the other way round: d = e M, e = d / m with the largest and
-the least magnitude of the exact values. (C8) A constant in the code that the arithmetic does not hold is rounded first;
-that is an error of the operation.
+the least magnitude of the exact values. (C8) A constant in the code that the arithmetic does not hold is rounded first,
+and an array of constants that a narrower vector unit reads; that is an error of the operation.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flint import arb
 
-from .balls import INF, ZERO, Balls, Ends, Places, balls, magnitude, power
+from .balls import ZERO, Balls, Ends, Places, balls, magnitude, power
 from .document import Array, Fault, Node
-from .formats import Rounding, nearest_error
+from .formats import Rounding, nearest_error, use
 from .places import Shape
 
 
@@ -106,10 +106,14 @@ class Reader:
 
     def __init__(self, premises: Premises, constants: Mapping[str, Array], stated: Mapping[int, Operand]) -> None:
         self.premises, self._constants, self.stated = premises, constants, stated
-        self._made: dict[str, Operand] = {}
+        self._made: dict[tuple[str, str], Operand] = {}
 
-    def operand(self, form: Any, node: Node) -> Operand:
-        """Return a value or a constant; a number in the code has its rounding in d."""
+    def operand(self, form: Any, node: Node, as_read: bool = False) -> Operand:
+        """Return a value or a constant; a number in the code has its rounding in d.
+
+        Args:
+            as_read: whether an array of constants has that of the vector unit which reads it.
+        """
         match form:
             case {"value": int(number)}:
                 if number not in self.stated:
@@ -118,19 +122,30 @@ class Reader:
             case {"constant": str(key)}:
                 if key not in self._constants:
                     raise Fault(f"{node}: reads the constant {key}, which is not there")
-                if key not in self._made:
+                name = node.use if as_read else ""
+                if (key, name) not in self._made:
                     array = self._constants[key]
                     found = balls(array.numbers)
-                    self._made[key] = _known(array.shape, found, [ZERO] * len(found))
-                return self._made[key]
+                    self._made[key, name] = _known(array.shape, found, _as_read(array.numbers, name, node))
+                return self._made[key, name]
             case int() | float() if not isinstance(form, bool):
-                x, off = arb(form), self.premises.constant_error(float(form), node)
-                return _known((), [x], [off])._replace(e=[ZERO if off == 0 else off / abs(x)])
+                return _known((), [arb(form)], [self.premises.constant_error(float(form), node)])
         raise Fault(f"{node}: got the argument {form!r}; expected a value or a constant")
 
 
+def _as_read(numbers: Sequence[float], name: str, node: Node) -> Balls:
+    """Return by how much constants change in the format of a vector unit, (C8)."""
+    if not name:
+        return [ZERO] * len(numbers)
+    found = [use(name).error_of(x) for x in numbers]
+    if any(off is None for off in found):
+        raise Fault(f"{node}: no rule for constants in {name}")
+    return found  # type: ignore[return-value]
+
+
 def _known(shape: Shape, x: Balls, d: Balls) -> Operand:
-    return Operand(shape, x, x, d, [INF] * len(x), np.full(len(x), -1))
+    e = [ZERO if off == 0 else off / abs(one) for one, off in zip(x, d, strict=True)]
+    return Operand(shape, x, x, d, e, np.full(len(x), -1))
 
 
 class Rule(ABC):

@@ -20,15 +20,17 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb
 
-from . import functions, groups, normal, pairs, products
+from . import convolutions, functions, groups, moves, normal, pairs, products, smooth, softmax
 from .balls import INF, ZERO, Balls, Ends, Places, balls, is_infinite, least_magnitude, magnitude
 from .document import Certificate, Fault, Node
 from .formats import Rounding
+from .moves import PARTED
 from .places import fits
 from .rule import TORCH, Found, Operand, Premises, Reader, Rule, each
 
 RULES: Mapping[str, Rule] = {
-    **groups.RULES, **functions.RULES, **pairs.RULES, **normal.RULES, **products.RULES,
+    **moves.RULES, **groups.RULES, **functions.RULES, **smooth.RULES, **pairs.RULES, **softmax.RULES, **normal.RULES,
+    **products.RULES, **convolutions.RULES,
 }  # fmt: skip
 
 
@@ -47,6 +49,7 @@ def follow(found: Certificate) -> tuple[list[str], Counts]:
 class _Walk:
     def __init__(self, found: Certificate) -> None:
         self._found = found
+        self._nodes = [part for node in found.nodes for part in (node.parts() if node.kind in PARTED else [node])]
         self._problems: list[str] = []
         self._premises = _premises(found)
         self._stated: dict[int, Operand] = {}
@@ -60,7 +63,7 @@ class _Walk:
             _check_vector(node, self._premises, self._found)
         self._input()
         made = {self._found.input}
-        for node in self._found.nodes:
+        for node in self._nodes:
             made.add(self._forward(node, made))
         extra = [number for number in self._found.values if number not in made]
         if extra:
@@ -224,7 +227,7 @@ class _Walk:
             ]
         }
         totals = {j: [ZERO] * samples for j in range(classes)}
-        makers = {node.outputs[0]: node for node in found.nodes}
+        makers = {node.outputs[0]: node for node in self._nodes}
         for number in reversed(self._stated):
             if number not in needed:
                 continue
@@ -241,7 +244,7 @@ class _Walk:
     def _needed(self) -> set[int]:
         """Return the values that the output depends on."""
         needed = {self._found.output}
-        for node in reversed(self._found.nodes):
+        for node in reversed(self._nodes):
             if node.outputs[0] in needed:
                 needed |= set(node.inputs)
         return needed
@@ -312,7 +315,7 @@ def _premises(found: Certificate) -> Premises:
     if found.library != (4.0 if bits is None else 1.0):
         raise Fault(f"unit: library: got {found.library}; expected {4.0 if bits is None else 1.0}")
     suffix = "" if bits is None else f", {bits} significand bits"
-    of_machine = bits is None and found.words.endswith((", low", ", high"))
+    of_machine = bits is None and found.words.endswith((", low", ", high", ", two_pass"))
     for unit, ordered in units:
         if not of_machine and not (ordered and found.words == f"{unit}{suffix}"):
             raise Fault(f"unit: a product has the unit {unit}, which the words {found.words!r} do not say")

@@ -61,8 +61,7 @@ def max_pool_backward(
     # The noisiest of a window stands for both: what may be the largest is within twice its bound.
     largest = _largest(bound.expand(x.shape), settings, g.shape)
     first, second = _two_largest(x.x, settings, g.shape)
-    apart = first - second
-    reach = largest * (2.0 + 2.0**-18) - apart
+    reach = largest * (2.0 + 2.0**-18) - (first - second)
     own = g.bound()
     jump = g.x.abs() if own is None else g.x.abs() + own
     # Where nothing is off, equal values are equal in real numbers.
@@ -82,34 +81,46 @@ def _open(jump: Tensor, x: Tensor, threshold: float = 0.0) -> Tensor:
 
 
 def _largest(x: Tensor, settings: Any, shape: torch.Size) -> Tensor:
-    """Return the largest of each window."""
-    return functools.reduce(torch.maximum, _positions(x, settings, shape))
+    """Return the largest of each window, axis by axis, the first one first: its elements lie in rows."""
+    windows = _windows(x, settings, shape)
+    for axis, window in zip(range(-len(windows), 0), windows, strict=True):
+        x = functools.reduce(torch.maximum, _along(x, window, axis, shape[axis]))
+    return x
 
 
 def _two_largest(x: Tensor, settings: Any, shape: torch.Size) -> tuple[Tensor, Tensor]:
     """Return the largest and the second largest of each window, minus infinity where there is none."""
-    first = second = None
-    for part in _positions(x, settings, shape):
-        if first is None:
-            first, second = part.clone(), torch.full_like(part, -math.inf)
-        else:
-            assert second is not None
-            second = torch.maximum(second, torch.minimum(first, part))
-            first = torch.maximum(first, part)
-    assert first is not None and second is not None
+    first, second = x, None
+    windows = _windows(x, settings, shape)
+    for axis, window in zip(range(-len(windows), 0), windows, strict=True):
+        firsts = _along(first, window, axis, shape[axis])
+        first, second = _two_of(firsts, None if second is None else _along(second, window, axis, shape[axis]))
+    assert second is not None
     return first, second
 
 
-def _positions(x: Tensor, settings: Any, shape: torch.Size) -> Iterator[Tensor]:
-    """Yield for each place in a window what all windows have there, minus infinity outside of x."""
-    windows = _windows(x, settings, shape)
-    pad: list[int] = []
-    for m, n, w in reversed(list(zip(x.shape[-len(windows) :], shape[-len(windows) :], windows, strict=True))):
-        pad += [w.padding, max(0, (n - 1) * w.stride + (w.kernel - 1) * w.dilation + 1 - m - w.padding)]
-    if any(pad):
-        x = torch.constant_pad_nd(x, pad, -math.inf)
-    for place in _places(shape, windows):
-        yield x[place]
+def _two_of(largest: list[Tensor], seconds: list[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Return the two largest of several numbers, or of several pairs of the two largest."""
+    first, *others = largest
+    second = torch.full_like(first, -math.inf) if seconds is None else seconds[0]
+    for i, other in enumerate(others, 1):
+        lower = torch.minimum(first, other)
+        first = torch.maximum(first, other)
+        second = lower if i == 1 and seconds is None else torch.maximum(second, lower)
+        if seconds is not None:
+            second = torch.maximum(second, seconds[i])
+    return first, second
+
+
+def _along(x: Tensor, window: _Window, axis: int, count: int) -> list[Tensor]:
+    """Return for each place along an axis of a window what so many windows have there, minus infinity outside of x."""
+    reach = (count - 1) * window.stride + (window.kernel - 1) * window.dilation + 1
+    behind = max(0, reach - x.shape[axis] - window.padding)
+    if window.padding or behind:
+        x = torch.constant_pad_nd(x, [*[0, 0] * (-axis - 1), window.padding, behind], -math.inf)
+    x = x.movedim(axis, -1)
+    starts = (i * window.dilation for i in range(window.kernel))
+    return [x[..., s : s + (count - 1) * window.stride + 1 : window.stride].movedim(-1, axis) for s in starts]
 
 
 class _Window(NamedTuple):

@@ -12,6 +12,8 @@ from .registry import rule
 
 aten = torch.ops.aten
 
+_Pair = tuple[Tensor, Tensor]
+
 
 @rule("mm", "bmm", "mv", "dot", "vdot", "matmul", direct=True)
 def matmul(t: Trace, a: Value, b: Value, z: Tensor | None = None) -> Value:
@@ -89,7 +91,10 @@ def convolution(
     def f(a: Tensor, b: Tensor) -> Tensor:
         return torch.convolution(a, b, None, stride, padding, dilation, transposed, output_padding, groups)
 
-    product = x.bilinear(weight, f, terms, z)
+    def both(first: _Pair, second: _Pair) -> Tensor:
+        return f(*(torch.cat(parts, 1) for parts in zip(first, second, strict=True)))
+
+    product = x.bilinear(weight, f, terms, z, both=None if transposed or groups > 1 else both)
     if bias is None:
         return product
     bias = bias.moved(lambda b: b.reshape(-1, *(1 for _ in axes)))
@@ -113,12 +118,16 @@ def convolution_backward(
         found: Tensor = aten.convolution_backward(a, b, weight.x.to(a.dtype), None, *settings, [False, True, False])[1]
         return found
 
+    def to_input_of_both(first: _Pair, second: _Pair) -> Tensor:
+        return to_input(torch.cat([first[0], second[0]], 1), torch.cat([first[1], second[1]], 0))
+
     given = z or (None, None, None)
     kernel = weight.x[0, 0].numel()
     terms = kernel * (weight.shape[1] if transposed else weight.shape[0] // groups)
     axes = [0, *range(2, g.x.dim())]
+    summed = None if transposed or groups > 1 else to_input_of_both
     return (
-        g.bilinear(weight, to_input, terms, given[0]) if mask[0] else None,
+        g.bilinear(weight, to_input, terms, given[0], both=summed) if mask[0] else None,
         g.bilinear(x, to_weight, outputs, given[1]) if mask[1] else None,
         g.sum(axes, z=given[2]) if mask[2] else None,
     )

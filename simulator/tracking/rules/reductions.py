@@ -213,7 +213,10 @@ def cumprod(t: Trace, x: Value, axis: int, dtype: Any = None) -> Value:
 @rule("cumsum")
 def cumsum(t: Trace, x: Value, axis: int, dtype: Any = None) -> Value:
     """Running sums."""
-    return x.linear(lambda part: torch.cumsum(part, axis), x.shape[axis] if x.x.dim() else 1)
+    if not x.x.numel() or not x.x.dim():
+        return x
+    z = torch.cumsum(x.x, axis)
+    return t.map(z, lambda a, i: a.running(x.x, x.given(a, i), axis, z))
 
 
 @rule("prod")

@@ -1,0 +1,12 @@
+"""Training with reduced precision: any torch model, with formats and roundings at named points."""
+
+from __future__ import annotations
+
+from .causes import UpdateCounts
+from .fit import Epoch, History, accuracy, fit
+from .points import MEANINGS, POINTS, Counts
+from .predict import Prediction, predict
+from .recipe import LossScale, Recipe
+
+__all__ = ["MEANINGS", "POINTS", "Counts", "Epoch", "History", "LossScale", "Prediction", "Recipe", "UpdateCounts",
+           "accuracy", "fit", "predict"]  # fmt: skip

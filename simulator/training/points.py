@@ -1,0 +1,130 @@
+"""Quantisation points: where in a training step values are rounded, each into a format of its own.
+
+Source: arXiv 1805.01078 for `weight_store`, the stored network truncated after every batch; the others extend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from formats import Use
+from formats.philox import philox
+from native.twins import quantize
+from simulator.errors import InputError
+
+WEIGHT_STORE, WEIGHT_USE, ACTIVATION = "weight_store", "weight_use", "activation"
+GRADIENT, WEIGHT_GRADIENT, OPTIMIZER_STATE = "gradient", "weight_gradient", "optimizer_state"
+
+MEANINGS = {
+    WEIGHT_STORE: "parameters, once before training and after every step of the optimiser",
+    WEIGHT_USE: "the copy of the parameters that a batch runs with; the master copy keeps the carrier",
+    ACTIVATION: "outputs of layers with parameters, before what follows them",
+    GRADIENT: "gradients with respect to these outputs",
+    WEIGHT_GRADIENT: "gradients of the parameters, before the optimiser reads them",
+    OPTIMIZER_STATE: "momenta and moments, after their update",
+}
+POINTS = tuple(MEANINGS)
+
+_TENSORS = 1 << 20  # of a point, each with a site of its own for its random words
+
+
+@dataclass
+class Counts:
+    """What rounding did to the values that met it; zeros are not counted.
+
+    Args:
+        values: how many. saturated: beyond the largest finite value. vanished: rounded to 0. subnormal: rounded to a
+            value below the smallest normal one.
+    """
+
+    values: int = 0
+    saturated: int = 0
+    vanished: int = 0
+    subnormal: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add those of another."""
+        self.values += other.values
+        self.saturated += other.saturated
+        self.vanished += other.vanished
+        self.subnormal += other.subnormal
+
+
+@dataclass
+class Point:
+    """A quantisation point of a run.
+
+    Args:
+        name: of POINTS. use: the format and its rounding. seed: key of stochastic roundings; with the step and the
+            number of the tensor it decides on every random word, whatever the order of work.
+        counts: by tensor, of an epoch.
+    """
+
+    name: str
+    use: Use
+    seed: int = 0
+    counts: dict[str, Counts] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def rounded(self, x: Tensor, tensor: str, step: int) -> Tensor:
+        """Return values rounded into the format. Correctly rounded.
+
+        Args:
+            tensor: its name. step: of the training, from 0; weights before the first one have their own.
+        """
+        number = self._numbers.setdefault(tensor, len(self._numbers))
+        array = x.detach().numpy()
+        if self.use.format.has_blocks:
+            found = self.use.quantize(array, seed=_mixed(self.seed, step, self._site(number)))
+        else:
+            beyond = np.zeros(array.shape, np.bool_)
+            found = quantize(array, self.use, np.float64, beyond, seed=self.seed, step=step, site=self._site(number))
+            self._count(tensor, array, found, beyond)
+        return torch.from_numpy(np.ascontiguousarray(found)).to(x.dtype)
+
+    def _site(self, number: int) -> int:
+        return POINTS.index(self.name) * _TENSORS + number
+
+    def _count(self, tensor: str, x: NDArray[Any], y: NDArray[Any], beyond: NDArray[np.bool_]) -> None:
+        counts = self.counts.setdefault(tensor, Counts())
+        given, kept, size = int(np.count_nonzero(x)), int(np.count_nonzero(y)), np.abs(y)
+        counts.add(
+            Counts(
+                given, int(np.count_nonzero(beyond)), given - kept,
+                int(np.count_nonzero(size < self.use.format.smallest_normal)) - (size.size - kept),
+            )
+        )  # fmt: skip
+
+    def close(self) -> dict[str, Counts]:
+        """Return the counts since the last call, and begin anew."""
+        found, self.counts = self.counts, {}
+        return found
+
+
+def _mixed(seed: int, step: int, site: int) -> int:
+    """Return a key of 32 bits that differs from step to step and from tensor to tensor."""
+    return int(philox((seed, step), (site, 0, 0, 0))[0])
+
+
+def parse_use(text: str | Use, where: str, rounding: str | None = None) -> Use:
+    """Return a format in use, written `e8m6/rz`; InputError names where it stands."""
+    try:
+        if rounding is not None and isinstance(text, str) and "/" not in text:
+            text = f"{text}/{rounding}"
+        return Use.parse(text)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: {error}; expected a format and its rounding; write e.g. 'e8m6/rz'") from None
+
+
+def layers_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield the modules that have parameters of their own, by path."""
+    for path, module in model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            yield path or type(model).__name__, module

@@ -1,0 +1,283 @@
+"""Training with reduced precision: every point against a loop written out, laws of truncation, the same bits again."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+import formats  # noqa: E402
+import simulator  # noqa: E402
+from formats.philox import word  # noqa: E402
+from simulator.errors import InputError  # noqa: E402
+from simulator.training import LossScale, Recipe, fit, predict  # noqa: E402
+from simulator.training.causes import C1, Updates  # noqa: E402
+from simulator.training.points import POINTS, Point  # noqa: E402
+
+
+def blobs(count=256, classes=4, size=12, seed=0):
+    """Classes around centres of their own; the last input is 0 in every sample, so its weights have no gradient."""
+    random = np.random.default_rng(seed)
+    y = random.integers(0, classes, count)
+    x = random.standard_normal((classes, size))[y] + random.standard_normal((count, size)) * 0.7
+    x[:, -1] = 0.0
+    return x, y
+
+
+def net(seed=0, widths=(12, 16, 4), dtype=torch.float64, activation=nn.ReLU):
+    torch.manual_seed(seed)
+    layers = []
+    for i, (a, b) in enumerate(itertools.pairwise(widths)):
+        layers += [nn.Linear(a, b, dtype=dtype), *([activation()] if i < len(widths) - 2 else [])]
+    return nn.Sequential(*layers)
+
+
+def state(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("rounding", ["rz", "rne", "sr"])
+def test_stored_parameters_are_values_of_the_format(rounding):
+    model = net()
+    history = fit(model, blobs(), storage="e8m5", rounding=rounding, epochs=2)
+    found = state(model).numpy()
+    assert np.array_equal(formats.get("e8m5").quantize(found), found)
+    assert history.steps == 16 and history.epochs[-1].accuracy > 0.5
+
+
+def test_truncation_after_every_batch_is_the_loop_of_the_paper():
+    """Written out: initial parameters and those behind every step are truncated, all else is in the carrier."""
+    x, y = (torch.as_tensor(part) for part in blobs())
+    fmt = formats.get("e6m4")
+    model, own = net(), net()
+    fit(model, (x, y), storage="e6m4", rounding="rz", epochs=2, batch_size=50, lr=0.2, momentum=0.9, seed=7)
+
+    def truncate():
+        with torch.no_grad():
+            for p in own.parameters():
+                p.copy_(torch.from_numpy(fmt.quantize(p.detach().numpy(), rounding="rz")))
+
+    optimizer = torch.optim.SGD(own.parameters(), lr=0.2, momentum=0.9)
+    order = torch.Generator().manual_seed(7)
+    truncate()
+    for _ in range(2):
+        for rows in torch.randperm(len(x), generator=order).split(50):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(own(x[rows]), y[rows]).backward()
+            optimizer.step()
+            truncate()
+    assert torch.equal(state(model), state(own))
+
+
+def test_every_point_rounds_what_it_says():
+    """One step of one sample on a linear layer: y = w x with w, y, dL/dy, dL/dw and the momentum each rounded."""
+    forms = {
+        "weight_store": "e8m6", "weight_use": "e8m3", "activation": "e8m4", "gradient": "e8m2",
+        "weight_gradient": "e8m1", "optimizer_state": "e8m7",
+    }  # fmt: skip
+    assert set(forms) == set(POINTS)
+
+    def rounded(point, value):
+        return torch.from_numpy(formats.get(forms[point]).quantize(value.numpy(), rounding="rne"))
+
+    model = nn.Linear(3, 2, bias=False, dtype=torch.float64)
+    start = model.weight.detach().clone()
+    x, y = torch.tensor([[0.7, -1.3, 2.1]], dtype=torch.float64), torch.tensor([[0.4, -0.9]], dtype=torch.float64)
+    seen = {}
+
+    def loss(out, target):
+        seen["out"] = out.detach().clone()
+        return ((out - target) ** 2).sum()
+
+    kept = {}
+
+    def make(parameters):
+        kept["optimizer"] = torch.optim.SGD(parameters, lr=0.125, momentum=0.5)
+        return kept["optimizer"]
+
+    recipe = Recipe.of({point: f"{form}/rne" for point, form in forms.items()})
+    fit(model, (x, y), recipe=recipe, epochs=1, loss=loss, optimizer=make)
+
+    stored = rounded("weight_store", start)
+    used = rounded("weight_use", stored)
+    out = rounded("activation", x @ used.T)
+    assert torch.equal(seen["out"], out)
+    gradient = rounded("gradient", 2 * (out - y))
+    of_weight = rounded("weight_gradient", gradient.T @ x)
+    assert torch.equal(model.weight.detach(), rounded("weight_store", stored - 0.125 * of_weight))
+    momentum = kept["optimizer"].state[model.weight]["momentum_buffer"]
+    assert torch.equal(momentum, rounded("optimizer_state", of_weight))
+
+
+def test_products_run_on_the_mac_units_of_the_recipe():
+    model = nn.Linear(40, 3, bias=False)
+    start = model.weight.detach().numpy().copy()
+    x = np.random.default_rng(1).standard_normal((8, 40)).astype(np.float32)
+    y = np.zeros((8, 3), np.float32)
+    units = {"forward": "fma(fp16)", "weight_gradient": "seq(bf16)"}
+    recipe = Recipe.of({}, macs=units)
+    fit(model, (x, y), recipe=recipe, epochs=1, lr=0.5, seed=3)
+
+    rows = torch.randperm(8, generator=torch.Generator().manual_seed(3)).numpy()
+    out = simulator.matmul(x[rows], start.T.copy(), mac="fma(fp16)")
+    leaf = torch.from_numpy(np.ascontiguousarray(out)).requires_grad_()
+    nn.functional.mse_loss(leaf, torch.from_numpy(y[rows])).backward()
+    gradient = simulator.matmul(leaf.grad.numpy().T.copy(), x[rows], mac="seq(bf16)")
+    assert np.array_equal(
+        model.weight.detach().numpy(), (torch.from_numpy(start) - 0.5 * torch.from_numpy(gradient)).numpy()
+    )
+
+
+def test_stochastic_words_depend_on_seed_step_point_and_tensor_alone():
+    use = formats.Use.parse("e8m2/sr")
+    x = torch.linspace(-3, 3, 101, dtype=torch.float64)
+    point = Point("gradient", use, seed=5)
+    first, again = point.rounded(x, "a", 3), Point("gradient", use, seed=5).rounded(x, "a", 3)
+    assert torch.equal(first, again)
+    others = (point.rounded(x, "a", 4), point.rounded(x, "b", 3), Point("weight_store", use, 5).rounded(x, "a", 3))
+    assert not any(torch.equal(first, other) for other in others)
+    # Against the definition: the word is a fraction of a last place, which is added before the rest is cut.
+    site = POINTS.index("gradient") << 20
+    for i in (10, 40, 77):
+        value = float(x[i])
+        ulp = 2.0 ** (math.floor(math.log2(abs(value))) - 2)
+        whole = math.floor(abs(value) / ulp + word(5, i, site=site, step=3) * 2.0**-64)
+        assert float(first[i]) == math.copysign(whole * ulp, value)
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_threads():
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            model = net(dtype=torch.float32)
+            recipe = Recipe.of({"weight_store": "e8m3/sr", "activation": "e5m2/sr"}, macs={"forward": "seq(fp16/sr)"})
+            fit(model, blobs(), recipe=recipe, epochs=1, seed=9)
+            results.append(state(model))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+    other = net(dtype=torch.float32)
+    fit(other, blobs(), recipe=recipe, epochs=1, seed=10)
+    assert not torch.equal(results[0], state(other))
+
+
+def test_a_loss_scale_changes_no_bit_while_nothing_overflows():
+    plain, scaled = net(), net()
+    fit(plain, blobs(), epochs=1)
+    fit(scaled, blobs(), epochs=1, recipe=Recipe.of({}, loss_scale=1024.0))
+    assert torch.equal(state(plain), state(scaled))
+
+
+def test_gradients_that_vanish_without_a_loss_scale_survive_with_one():
+    def lost(scale):
+        recipe = Recipe.of({"gradient": "fp8_e5m2"}, loss_scale=scale)
+        counts = fit(net(), blobs(), epochs=1, batch_size=256, recipe=recipe).epochs[0].counts["gradient"]
+        return sum(c.vanished for c in counts.values()) / sum(c.values for c in counts.values())
+
+    assert lost(2.0**-10) > 0.5 and lost(1024.0) < 0.01
+
+
+def test_a_dynamic_scale_halves_and_skips_the_step_until_gradients_are_finite():
+    model = net(dtype=torch.float32)
+    start = copy.deepcopy(model)
+    scale = LossScale(2.0**126, dynamic=True, every=1000)
+    history = fit(model, blobs(64), epochs=1, batch_size=16, recipe=Recipe.of({"gradient": "fp16"}, scale))
+    assert history.epochs[0].skipped == 4 and history.epochs[0].loss_scale == 2.0**122
+    assert torch.equal(state(model), state(start))
+    growing = LossScale(1.0, dynamic=True, every=2)
+    assert fit(net(), blobs(64), epochs=1, batch_size=16, recipe=Recipe.of({}, growing)).epochs[0].loss_scale == 4.0
+
+
+def test_truncation_is_a_weight_decay():
+    """The law w <- w - C1 2**-m w for each batch whose gradient is not 0, and no decay where it is; 3 %."""
+    bits, epochs, batch = 8, 30, 16
+    x, y = (torch.as_tensor(part) for part in blobs(512))
+    truncated, decayed = net(3), net(3)
+    unseen = truncated[0].weight[:, -1].detach().clone()
+    fit(truncated, (x, y), storage=f"e8m{bits}", rounding="rz", epochs=epochs, batch_size=batch, seed=1)
+    optimizer = torch.optim.SGD(decayed.parameters(), lr=0.1)
+    order = torch.Generator().manual_seed(1)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=order).split(batch):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(decayed(x[rows]), y[rows]).backward()
+            optimizer.step()
+            with torch.no_grad():
+                for p in decayed.parameters():
+                    p.mul_(1.0 - C1 * 2.0**-bits * (p.grad != 0))
+    sizes = [state(m).abs().mean() for m in (truncated, decayed)]
+    assert abs(float(sizes[0] / sizes[1]) - 1.0) < 0.03
+    carrier = net(3)
+    fit(carrier, (x, y), epochs=epochs, batch_size=batch, seed=1)
+    assert float(sizes[0] / state(carrier).abs().mean()) < 0.9  # the decay is there to be seen
+    kept = formats.get(f"e8m{bits}").quantize(unseen.numpy(), rounding="rz")
+    assert np.array_equal(truncated[0].weight[:, -1].detach().numpy(), kept)
+
+
+def test_lost_updates_are_predicted_from_a_run_in_the_carrier():
+    runs = {"batch_size": 16, "epochs": 8, "seed": 2}
+    plain = fit(net(4), blobs(512), **runs)
+    prediction = predict(plain.epochs[-1].updates.values(), plain.steps, 0.1)
+    for bits in (8, 6, 4):
+        history = fit(net(4), blobs(512), storage=f"e8m{bits}", rounding="rne", **runs)
+        updates = history.epochs[-1].updates.values()
+        share = sum(u.lost for u in updates) / sum(u.wanted for u in updates)
+        assert abs(prediction.lost_share(bits) - share) < 0.05
+    assert prediction.lost_share(20) < 0.05 and prediction.lost_share(0) > 0.9
+    assert prediction.quantile(0.1) < prediction.quantile(0.5) < prediction.quantile(0.9)
+
+
+def test_updates_are_counted_by_what_became_of_them():
+    before = torch.tensor([1.0, 1.0, -2.0, 4.0, 0.0])
+    wanted = torch.tensor([1.25, 0.75, -2.5, 4.0, 1.0])
+    after = torch.tensor([1.0, 0.75, -2.0, 4.0, 1.0])
+    updates = Updates()
+    updates.see("w", before, wanted, after)
+    found = updates.close()["w"]
+    assert (found.wanted, found.lost, found.lost_away, found.lost_towards) == (4, 2, 2, 0)
+    assert found.shrunk == pytest.approx(0.25 + 0.0 + 0.25) and found.entries == 3
+    # m* = floor(log2|w|) - log2|d| - 1 is 1, 1 and 1 + 1 - 1.
+    assert found.critical.sum() == 3 and predict([found], 1, 0.1).lost_share(0) == 1.0
+    assert predict([found], 1, 0.1).lost_share(1) == 0.0
+    assert updates.close() == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"storage": "e8m"}, "storage: "),
+        ({"storage": "e8m6", "rounding": "up"}, "storage: "),
+        ({"rounding": "rz"}, "rounding without storage"),
+        ({"optimizer": "adan"}, "optimizer: got 'adan'"),
+        ({"lr": -1.0}, "lr: got -1.0"),
+        ({"momentun": 0.9}, "its own options"),
+        ({"storage": "e8m6", "recipe": Recipe()}, "got a recipe with storage"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_changes(arguments, message):
+    model = net()
+    start = state(model).clone()
+    with pytest.raises(InputError, match=message):
+        fit(model, blobs(), **arguments)
+    assert torch.equal(state(model), start)
+
+
+def test_recipes_are_strict():
+    with pytest.raises(InputError, match="weights: unknown quantisation point"):
+        Recipe.of({"weights": "fp16"})
+    with pytest.raises(InputError, match=r"loss_scale: got 3\.0; expected a power of two"):
+        Recipe.of({}, 3.0)
+    with pytest.raises(InputError, match="mac: backward: unknown product"):
+        Recipe.of({}, macs={"backward": "fma(fp16)"})
+    recipe = Recipe.of({"activation": "fp16", "gradient": "bf16"}, macs={"forward": "fma(fp16)"})
+    assert recipe.parts == ("activation", "gradient", "forward")
+    assert recipe.without("forward").parts == ("activation", "gradient") and recipe.only("gradient").parts == (
+        "gradient",
+    )
