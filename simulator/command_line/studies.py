@@ -1,4 +1,4 @@
-"""Plans before a run, and studies of many: plan, study two-pass."""
+"""Plans before a run, and studies of many: plan, study two-pass, study truncation."""
 
 from __future__ import annotations
 
@@ -116,3 +116,33 @@ def study_two_pass(
         paths = study.save(found, out)
     with to_a_reader():
         study.show(found, paths, json)
+
+
+def study_truncation(
+    settings: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="Rows of the table, e.g. rz,rne,sr. Default: all of them."),
+    ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Stored significand bits, 0 for float64. Default: 0, 23 and down to 1."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings of each cell.")] = 2,
+    base_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Of the rows rz, rne and sr.")] = 8,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where results and runs go; a study goes on from there.")
+    ] = "truncation",
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
+    json: JsonRecord = False,
+) -> None:
+    """Train on 8x8 digits with truncated parameters: accuracy against stored bits, one setting changed in each row."""
+    from simulator.commands import truncation
+    from simulator.report import to_a_reader
+
+    with interruptible(points_stay(out)), prints_aside(json), progress_bar("run") as progress:
+        found = truncation.run(
+            out, settings, bits, seeds=seeds, base_seeds=base_seeds, workers=workers, progress=progress
+        )
+        paths = truncation.save(found, out)
+    with to_a_reader():
+        truncation.show(found, paths, json)

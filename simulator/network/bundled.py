@@ -193,6 +193,12 @@ def digits() -> tuple[Tensor, Tensor]:
         return normalise(data["x"]), torch.from_numpy(data["y"].astype(np.int64))
 
 
+def digits8x8() -> tuple[Tensor, Tensor]:
+    """Return the 1,797 small digits: pixels from 0 to 1 as float64 (1797, 64), and classes as int64 (1797,)."""
+    with np.load(DATA / "digits8x8.npz") as data:
+        return torch.from_numpy(data["x"].reshape(-1, 64) / 16.0), torch.from_numpy(data["y"].astype(np.int64))
+
+
 def normalise(pixels: NDArray[np.uint8]) -> Tensor:
     """Turn grey levels 0..255 of shape (N, 28, 28) into the networks' input, float32 of shape (N, 1, 28, 28)."""
     return (torch.from_numpy(pixels).unsqueeze(1).float() / 255 - PIXEL_MEAN) / PIXEL_STD

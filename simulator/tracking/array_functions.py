@@ -19,7 +19,7 @@ from .algebra import Noise
 from .apart import apart
 from .array_value import TYPES, Held, has_tracked, owned, plain, real, refused, trace_of
 from .numpy_rules import REDUCTIONS
-from .rules import elementwise, products, reductions
+from .rules import branches, products, reductions
 from .values import Trace, Value, narrowed
 
 
@@ -155,7 +155,7 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None) -> Any:
         return [None if end is None else next(given) for end in ends]
 
     def rule(t: Trace, z: Tensor, x: Any, *found: Any) -> Value:
-        return elementwise.clamp(t, x, *both(found)).departing(z)
+        return branches.clamp(t, x, *both(found)).departing(z)
 
     return computed(lambda x, *found: np.clip(x, *both(found)), rule, a, *(end for end in ends if end is not None))
 
@@ -165,7 +165,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     decided = torch.from_numpy(np.array(condition, dtype=bool))
 
     def rule(t: Trace, z: Tensor, x: Any, y: Any) -> Value:
-        return elementwise.where(t, decided, x, y).departing(z)
+        return branches.where(t, decided, x, y).departing(z)
 
     return computed(lambda x, y: np.where(decided.numpy(), x, y), rule, x, y)
 

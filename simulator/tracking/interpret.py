@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +13,8 @@ from simulator.network.storages import plain
 
 from .algebra import Algebra, Noise
 from .labels import EXPECTED, precision, working
-from .rules import FUSED, MAKES, MOVES, RULES, Choice, Rule, moved
+from .operation import Known, each_of, known_of, read_again, silent, without_out
+from .rules import FUSED, MAKES, MOVES, Choice, moved
 from .rules.moves import leaves, mapped
 from .rules.normal import running
 from .shadow import deviations
@@ -24,43 +24,6 @@ from .values import Trace, Value, narrowed, within
 # Running statistics, which torch writes to though the schema does not say so.
 _STATISTICS = frozenset({"native_batch_norm", "_native_batch_norm_legit"})
 _READS_NUMBER = "_local_scalar_dense"
-# In place these change how a tensor looks at its memory, and nothing in it.
-_LOOKS = frozenset({"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "detach", "set",
-                    "rename", "requires_grad"})  # fmt: skip
-
-
-class _Known(NamedTuple):
-    """What is known of an operation.
-
-    Args:
-        name: without overload and the _ of operations in place. idle: whether it does nothing to values, being a view
-            or no operation on tensors. writes: places of arguments that it overwrites. named: keyword arguments that
-            it overwrites. each: whether it is a rule for each of a list.
-    """
-
-    name: str
-    idle: bool
-    writes: tuple[int, ...]
-    named: tuple[str, ...]
-    rule: Rule | None
-    each: bool
-
-
-@functools.cache
-def _known(func: Any) -> _Known:
-    if not isinstance(func, torch._ops.OpOverload) or func.namespace in ("profiler", "prim"):
-        idle = isinstance(func, torch._ops.OpOverload)
-        return _Known(str(getattr(func, "__name__", func)), idle, (), (), None, False)
-    name = func.overloadpacket.__name__.removesuffix("_")
-    if func.namespace != "aten":
-        name = f"{func.namespace}::{name}"  # of another library, whatever its name
-    each = name.startswith("_foreach_")
-    name = name.removeprefix("_foreach_")
-    arguments = func._schema.arguments
-    writes = tuple(i for i, a in enumerate(arguments) if a.is_write and not a.kwarg_only)
-    named = tuple(a.name for a in arguments if a.is_write and a.kwarg_only)
-    idle = (bool(func.is_view) and not writes) or (func.namespace == "aten" and name in _LOOKS)
-    return _Known(name, idle, writes, named, RULES.get(name), each)
 
 
 class Shadowed(NamedTuple):
@@ -105,28 +68,28 @@ class Interpreter:
     @staticmethod
     def writes(func: Any) -> bool:
         """Whether an operation overwrites its first operand."""
-        return 0 in _known(func).writes
+        return 0 in known_of(func).writes
 
     @staticmethod
     def name(func: Any) -> str:
         """Return the name of an operation without overload and the _ of operations in place."""
-        return _known(func).name
+        return known_of(func).name
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep what an operation is going to overwrite, where its rule reads it."""
         self._old = {}
-        known = _known(func)
+        known = known_of(func)
         if known.name in _STATISTICS:
             self._keep(args[3:5])
         if known.idle or not (known.writes or known.named):
             return
         written = [args[i] for i in known.writes if i < len(args)]
         written += [kwargs[name] for name in known.named if name in kwargs]
-        self._keep(_read_again(written, args, kwargs))
+        self._keep(read_again(written, args, kwargs))
         if not known.writes:
             return
         spares = known.rule is not None and not known.each and not self.recomputes
-        if spares and known.rule is not None and not known.rule.keeps(*args, **_without_out(kwargs, known.named)):
+        if spares and known.rule is not None and not known.rule.keeps(*args, **without_out(kwargs, known.named)):
             return
         if known.name in MAKES or known.name == "copy":
             return
@@ -146,7 +109,7 @@ class Interpreter:
         Args:
             own: whether torch computed it, by its own arithmetic.
         """
-        known = _known(func)
+        known = known_of(func)
         if known.idle:
             for x in _parts((*args[:1], result)):
                 if x is not None:
@@ -164,7 +127,7 @@ class Interpreter:
         if known.name in FUSED:
             return self._fused(known, args, kwargs, path)
         if known.name not in _STATISTICS:
-            self._lost(known, _silent(known, args, kwargs, results), path)
+            self._lost(known, silent(known, args, kwargs, results), path)
         if all(x is None for x in results):
             return []
         if known.name in MAKES and not self._reads_noise(known, args, kwargs):
@@ -176,12 +139,12 @@ class Interpreter:
         return self._computed(func, known, args, kwargs, results, path, own)
 
     def _each(
-        self, func: Any, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, path: str
+        self, func: Any, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, path: str
     ) -> list[tuple[Tensor, tuple[Noise, ...]]]:
         """Follow an operation on each of a list of tensors."""
         outputs = args[0] if known.writes else result
         count = len(outputs)
-        single = _each_of(known.name)
+        single = each_of(known.name)
         found = []
         for i in range(count):
             one = tuple(x[i] if isinstance(x, tuple | list) and len(x) == count else x for x in args)
@@ -192,11 +155,11 @@ class Interpreter:
         return found
 
     def _fused(
-        self, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], path: str
+        self, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any], path: str
     ) -> list[tuple[Tensor, tuple[Noise, ...]]]:
         """Follow the step of an optimiser on each of a list of parameters, with its state."""
         found = []
-        settings = _without_out(kwargs, ())
+        settings = without_out(kwargs, ())
         for i in range(len(args[0])):
             one = tuple(x[i] if x else None for x in args if isinstance(x, tuple | list))
             results = [x for x in one if isinstance(x, Tensor)]
@@ -211,11 +174,11 @@ class Interpreter:
         return found
 
     def _computed(
-        self, func: Any, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Tensor | None],
+        self, func: Any, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Tensor | None],
         path: str, own: bool,
     ) -> list[tuple[Tensor, tuple[Noise, ...]]]:  # fmt: skip
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
-        given = _without_out(kwargs, known.named)
+        given = without_out(kwargs, known.named)
         dtype = torch.float32
         given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
         strange = any(_strange(x) for x in given_tensors) or any(x is not None and x.is_complex() for x in results)
@@ -249,7 +212,7 @@ class Interpreter:
         return found
 
     def _made(
-        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
+        self, func: Any, known: Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
         direct: bool, trace: Trace,
     ) -> list[Any] | None:  # fmt: skip
         """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
@@ -270,7 +233,7 @@ class Interpreter:
         return _of_results(made, results)
 
     def _shadow(
-        self, func: Any, known: _Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
+        self, func: Any, known: Known, args: Any, kwargs: Any, inputs: list[Any], results: list[Tensor | None],
         path: str, trace: Trace,
     ) -> list[Any]:  # fmt: skip
         """Return the noise of results of which no rule says anything."""
@@ -298,9 +261,9 @@ class Interpreter:
             made.append(Value(trace, z, tuple(noise)))
         return made
 
-    def _lost(self, known: _Known, silent: list[Tensor], path: str) -> None:
+    def _lost(self, known: Known, written: list[Tensor], path: str) -> None:
         """Count tensors as unknown that an operation has overwritten and does not return."""
-        for x in silent:
+        for x in written:
             if precision(x.dtype) is None:
                 continue
             where = Shadowed(known.name, path)
@@ -355,48 +318,12 @@ class Interpreter:
             return (None,) * len(self.algebras)
         return self.table.get(x)
 
-    def _reads_noise(self, known: _Known, args: Any, kwargs: Any) -> bool:
+    def _reads_noise(self, known: Known, args: Any, kwargs: Any) -> bool:
         """Whether another operand than what is overwritten has noise."""
         rest = [x for i, x in enumerate(args) if i not in known.writes]
         if not known.writes:
             return False  # of what something is like, only shape and type count
         return any(isinstance(x, Tensor) and any(n is not None for n in self._noise(x)) for x in leaves((rest, kwargs)))
-
-
-def _read_again(written: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return operands of an operation whose memory it overwrites, but for those that it overwrites themselves unless
-    they are operands twice.
-    """
-    targets = [x for x in leaves(written) if isinstance(x, Tensor) and x.layout is torch.strided]
-    memories = {x.untyped_storage()._cdata for x in targets}
-    seen: list[Tensor] = []
-    given = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor) and x.layout is torch.strided]
-    once = {id(x) for x in targets}
-    for x in given:
-        if x.untyped_storage()._cdata not in memories:
-            continue
-        if id(x) in once:
-            once.discard(id(x))
-        else:
-            seen.append(x)
-    return seen
-
-
-def _silent(known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Tensor | None]) -> list[Tensor]:
-    """Return tensors that an operation has overwritten and does not return."""
-    if not known.writes and not known.named:
-        return []
-    written = [args[i] for i in known.writes if i < len(args)]
-    written += [kwargs[name] for name in known.named if name in kwargs]
-    targets = [x for x in leaves(written) if isinstance(x, Tensor) and x.layout is torch.strided]
-    returned = {x.untyped_storage()._cdata for x in results if x is not None}
-    return [x for x in targets if x.untyped_storage()._cdata not in returned]
-
-
-def _each_of(name: str) -> Any:
-    """Return the operation on one tensor of an operation on each of a list."""
-    packet = getattr(torch.ops.aten, name, None)
-    return None if packet is None else getattr(packet, packet.overloads()[0])
 
 
 def _as_whole(x: Tensor, made: Value) -> Choice | None:
@@ -409,12 +336,6 @@ def _as_whole(x: Tensor, made: Value) -> Choice | None:
     wide = bound * (1.0 + 2.0**-20) + made.x.abs() * bound.sign() * float(torch.finfo(made.x.dtype).eps)
     decided = ((made.x - wide).trunc() == made.x.trunc()) & ((made.x + wide).trunc() == made.x.trunc())
     return Choice(x, (~decided).to(made.x.dtype))
-
-
-def _without_out(kwargs: dict[str, Any], written: tuple[str, ...]) -> dict[str, Any]:
-    """Return keyword arguments without those that say where a result goes, or of what kind it is."""
-    dropped = (*written, "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator")
-    return {key: value for key, value in kwargs.items() if key not in dropped}
 
 
 def _parts(result: Any) -> list[Tensor | None]:

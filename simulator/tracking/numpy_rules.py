@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .rules import elementwise, products, reductions
+from .rules import branches, elementwise, products, reductions
 from .values import Trace, Value
 
 # Of functions of elements, given (trace, result of numpy, operands).
@@ -45,13 +45,13 @@ RULES: dict[np.ufunc, Rule] = {
                                           np.sin, np.cos, np.reciprocal)},
     np.arctan: _function("atan"),
     np.power: _beside(elementwise.pow_),
-    np.maximum: _beside(elementwise.maximum),
-    np.minimum: _beside(elementwise.minimum),
-    np.floor: _beside(elementwise.floor),
-    np.ceil: _beside(elementwise.ceil),
-    np.rint: _beside(elementwise.round_),
-    np.trunc: _beside(elementwise.trunc),
-    np.sign: _beside(elementwise.sign),
+    np.maximum: _beside(branches.maximum),
+    np.minimum: _beside(branches.minimum),
+    np.floor: _beside(branches.floor),
+    np.ceil: _beside(branches.ceil),
+    np.rint: _beside(branches.round_),
+    np.trunc: _beside(branches.trunc),
+    np.sign: _beside(branches.sign),
 }  # fmt: skip
 
 # What looks at values only, and gives plain arrays.

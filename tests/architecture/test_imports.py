@@ -49,6 +49,7 @@ ROOMS = {
             "simulator.report",
             "simulator.studies",
             "simulator.tracking",
+            "simulator.training",
             *TOP,
         ),
         ("rich",),
@@ -85,7 +86,14 @@ ROOMS = {
     ),
     "simulator.bounds.check": Room(("simulator.errors",), ("numpy", "flint")),  # shares no code with what it checks
     "simulator.studies": Room(
-        ("simulator.explore", "simulator.hardware", "simulator.network", "simulator.report", *TOP)
+        (
+            "simulator.explore",
+            "simulator.hardware",
+            "simulator.network",
+            "simulator.report",
+            "simulator.training",
+            *TOP,
+        )
     ),
     "simulator.run": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", "simulator.network", *TOP),

@@ -66,6 +66,18 @@ _PAIRS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }  # fmt: skip
 
 
+def draw_statistics(model: nn.Module) -> None:
+    """Draw what torch begins with as ones and zeros: statistics of batch normalisations, scales of all."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.5)
+                module.running_var.uniform_(0.05, 2.0)
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
+                module.weight.normal_(1.0, 0.3)
+                module.bias.normal_(0.0, 0.3)
+
+
 class RandomNetwork(nn.Module):
     """A classifier with a random graph, in eval mode.
 
@@ -92,7 +104,7 @@ class RandomNetwork(nn.Module):
                 for _ in range(2):
                     self._step(first=len(self._shapes) - 1)
             self._add(nn.Linear(self._shapes[-1][0], classes), -1)
-            self._drawn()
+            draw_statistics(self)
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,13 +186,3 @@ class RandomNetwork(nn.Module):
             return (lambda x: x.mean(1), lambda x: x[:, 0], lambda x: x.flatten(1))[self._rng.integers(3)]
         pool = nn.AdaptiveAvgPool2d(int(self._rng.integers(1, 3)))
         return (lambda x: pool(x).flatten(1), lambda x: x.flatten(1))[self._rng.integers(2)]
-
-    def _drawn(self) -> None:
-        """Draw what torch begins with as ones and zeros."""
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.5)
-                module.running_var.uniform_(0.05, 2.0)
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
-                nn.init.normal_(module.weight, 1.0, 0.3)
-                nn.init.normal_(module.bias, 0.0, 0.3)

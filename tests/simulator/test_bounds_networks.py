@@ -25,7 +25,7 @@ from simulator.bounds.units import of_mac, of_machine  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from simulator.network.tap import Tap  # noqa: E402
 from tests.oracles.networks import Function, resnet18  # noqa: E402
-from tests.oracles.random_networks import KINDS, Attention, RandomNetwork  # noqa: E402
+from tests.oracles.random_networks import KINDS, Attention, RandomNetwork, draw_statistics  # noqa: E402
 from tests.oracles.steered import Steered, ascend  # noqa: E402
 
 FORMATS = ("fp32", "fp16", "bf16", "tf32", "e8m3", "e5m10:ftz", "dlfloat16", "e11m2", "e6m17", "e5m10:finite", "e7m6")
@@ -326,10 +326,12 @@ def known_network(name, samples, seed, macs, path, tally):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make().eval().requires_grad_(False)
+        draw_statistics(model)
     x = torch.from_numpy(rng.normal(size=(samples, *shape))).float()
     reference = Reference(model, x)
-    for order in rng.integers(len(ORDERS), size=macs).tolist():
-        keeps(reference, on_one_mac(model, drawn_mac(rng, order), seed), tally)
+    # With one rounding of a sum its bound is reached, and what follows has errors as large as allowed to pass on.
+    for mac in ("exact(fp16)", *(drawn_mac(rng, int(rng.integers(len(ORDERS)))) for _ in range(macs))):
+        keeps(reference, on_one_mac(model, mac, seed), tally)
     for mode in ("high", "two_pass"):
         keeps(reference, on_a_machine(model, x, path, rng, mode), tally)
 
@@ -337,7 +339,7 @@ def known_network(name, samples, seed, macs, path, tally):
 @pytest.mark.parametrize("name", _KNOWN)
 def test_networks_of_known_shapes_keep_to_the_bounds(name, tmp_path):
     tally = Tally()
-    known_network(name, 1, 0, 1, tmp_path / "machine.yaml", tally)
+    known_network(name, 1, 0, 0, tmp_path / "machine.yaml", tally)
     assert tally.finite > 0.1 * tally.outputs
 
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from . import activations, attention, elementwise, losses, normal, orders, pools, products, reductions, resampling
+from . import (
+    activations,
+    attention,
+    branches,
+    elementwise,
+    losses,
+    normal,
+    orders,
+    pools,
+    products,
+    reductions,
+    resampling,
+)
 from .moves import MAKES, MOVES, moved
 from .optimisers import FUSED
 from .registry import RULES, Choice, Rule
 
-__all__ = ["FUSED", "MAKES", "MOVES", "RULES", "Choice", "Rule", "activations", "attention", "elementwise", "losses",
-           "moved", "normal", "orders", "pools", "products", "reductions", "resampling"]  # fmt: skip
+__all__ = ["FUSED", "MAKES", "MOVES", "RULES", "Choice", "Rule", "activations", "attention", "branches", "elementwise",
+           "losses", "moved", "normal", "orders", "pools", "products", "reductions", "resampling"]  # fmt: skip

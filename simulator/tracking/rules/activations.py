@@ -12,7 +12,7 @@ from torch import Tensor
 from ..algebra import Algebra, Function, Rounded
 from ..functions import gelu_slope, second_of_gelu, second_of_silu, silu_slope, slope_of
 from ..values import Trace, Value, within
-from .elementwise import chosen, clamp, gated, let_through, maximum, minimum, size
+from .branches import chosen, clamp, gated, let_through, maximum, minimum, size
 from .registry import rule
 
 # Pieces: within the bound of x another piece may be the true one.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..values import Trace, Value
-from .elementwise import abs_, clamp, maximum, minimum
+from .branches import clamp, maximum, minimum
+from .elementwise import abs_
 from .registry import rule
 
 _NONE, _MEAN, _SUM = 0, 1, 2

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..values import Trace, Value
-from .elementwise import maximum
+from .branches import maximum
 
 # By name: (trace, tensors of one parameter, settings) -> what is written to each of the tensors, None where nothing is.
 FUSED: dict[str, Callable[..., tuple[Value | None, ...]]] = {}

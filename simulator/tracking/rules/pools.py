@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..values import Trace, Value, within
-from .elementwise import size
+from .branches import size
 from .registry import rule
 
 aten = torch.ops.aten

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..functions import power
 from ..values import Trace, Value
-from .elementwise import size
+from .branches import size
 from .registry import Choice, rule
 
 
