@@ -16,7 +16,7 @@ from torch import Tensor
 from .algebra import Noise
 from .labels import bits_of, precision, reach
 
-SAMPLE = 512  # elements of a tensor that are looked at, evenly spread
+SAMPLE = 256  # elements of a tensor that are looked at, evenly spread
 _RUN = 32
 BINS = 54  # from 0 to 53 bits
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import os
 import time
@@ -293,12 +295,18 @@ def _check_real(what: str, x: Any) -> None:
         raise InputError(f"track: {what}: a tensor of {x.dtype}; expected real values; give a floating-point tensor")
 
 
+# Of mallopt: how much freed memory at the end of the heap is kept, in bytes.
+_TRIM_THRESHOLD = -1
+
+
 def _keep_freed_memory() -> None:
-    """Have the allocator of glibc keep what is freed: noise is allocated and freed at every operation, and pages that
-    go back to the system each time cost more than the arithmetic. It learns from the largest block that it sees freed.
+    """Have the allocator of glibc keep what is freed, as elsewhere it does: noise is allocated and freed at every
+    operation, and pages that go back to the system each time cost more than the arithmetic.
     """
     with apart():
-        torch.empty(31 << 20, dtype=torch.uint8)
+        torch.empty(31 << 20, dtype=torch.uint8)  # it learns from the largest block that it sees freed
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
 class _Arrived:
