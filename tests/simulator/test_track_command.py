@@ -16,7 +16,7 @@ def test_inference_is_tracked_batch_by_batch(command):
     assert code == 0, err
     assert out.startswith("cnn: 3 steps, 3 kept; roundings bounded") and "gradient entries" not in out
     assert "safe (upper bound)" in out and "expected (statistical)" in out and "certain_noise" not in out
-    assert "sample of up to 512 elements" in out.replace("\n", " ")
+    assert "sample of up to 256 elements" in out.replace("\n", " ")
 
 
 def test_training_prints_writes_and_calibrates(command, tmp_path):
