@@ -15,7 +15,7 @@ from torch.nn import functional  # noqa: E402
 import simulator  # noqa: E402
 from simulator.bounds import analysis  # noqa: E402
 from simulator.bounds.certificate import certificate, text_of  # noqa: E402
-from simulator.bounds.check import check, walk  # noqa: E402
+from simulator.bounds.check import check, smooth, walk  # noqa: E402
 from simulator.network import bundled, vector  # noqa: E402
 from tests.oracles.certificates import LITTLE, Between, Images, altered, change, refused, unpacked  # noqa: E402
 
@@ -338,3 +338,74 @@ def test_two_passes_are_followed_with_what_flags_outputs(tmp_path, method):
     for alter in (higher, otherwise, lower_unit):
         refused(altered(form, alter), r"value 1 \(addmm in 0\): local: sample")
     refused(altered(form, nothing), "graph: node 0: second: got the tolerance -1.0; expected one from 0")
+
+
+SECOND_PASSES = {
+    "relu": ([nn.ReLU()], "relu"), "behind a view": ([nn.Unflatten(1, (8, 5)), nn.ReLU(), nn.Flatten()], "relu"),
+    "of no slope": ([nn.LeakyReLU(0.0)], "relu"), "leaky_relu": ([nn.LeakyReLU(0.1)], "leaky_relu"),
+    "nothing": ([], "identity"), "what is no activation": ([nn.Hardtanh()], "identity"), "gelu": ([nn.GELU()], "gelu"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECOND_PASSES)
+def test_the_activation_of_two_passes_is_that_of_the_graph(tmp_path, name):
+    """Whatever the file says of it, as long as something would be flagged by what it says."""
+    path = tmp_path / "m.yaml"
+    path.write_text(TWO_PASSES)
+    torch.manual_seed(0)
+    between, activation = SECOND_PASSES[name]
+    model = nn.Sequential(nn.Linear(6, 40), *between, nn.Linear(40, 3)).eval()
+    form = certificate(model, torch.randn(2, 6), simulator.load_hardware(path), mode="two_pass", method="forward")
+    found = check(form)
+    assert found.ok and form["graph"]["nodes"][0]["second"]["activation"] == activation, "\n".join(found.problems)
+    for other in {"identity", "relu", "leaky_relu"} - {activation}:
+
+        def otherwise(form, other=other):
+            form["graph"]["nodes"][0]["second"]["activation"] = other
+
+        says = rf"addmm in 0: second: got the activation {other}; the graph has {activation} behind it"
+        refused(altered(form, otherwise), says)
+
+
+def test_an_output_that_two_operations_read_is_flagged_as_it_is(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(TWO_PASSES)
+    torch.manual_seed(0)
+    model = Between(lambda x: torch.relu(x) + x).eval()
+    form = certificate(model, torch.randn(2, 6), simulator.load_hardware(path), mode="two_pass", method="forward")
+    assert form["graph"]["nodes"][0]["second"]["activation"] == "identity"
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)
+
+
+def test_a_gelu_whose_bound_is_less_than_what_torch_does_is_found():
+    """Torch's own result is off by more than c u (|f| + |x|) would say, where 1 + erf cancels."""
+    x = torch.full((1, 4), -2.98516)
+    form = certificate(nn.GELU().eval(), x, "fma(fp32)", method="forward")
+    assert check(form).ok
+
+    def as_if_erf_were_exact(form):
+        for part in ("d", "e", "local"):
+            change(form["values"][str(form["graph"]["output"])][part], ..., lambda x: x * 0.66)
+
+    stated = altered(form, as_if_erf_were_exact)
+    with flint.ctx.workprec(200):
+        exact = smooth.Gelu().value(flint.arb(float(x[0, 0])))
+        off = abs(flint.arb(float(functional.gelu(x)[0, 0])) - exact)
+        assert off > flint.arb(unpacked(stated["values"]["1"]["d"])[0, 0])
+    refused(stated, r"\(gelu in GELU\): d: sample 0")
+
+
+def test_a_bias_that_a_narrow_vector_unit_does_not_hold_is_followed():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).eval()
+    model[1].bias.data.normal_()
+    form = certificate(model, torch.randn(2, 6), narrow(), mode="high", method="forward")
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)
+    number = next(str(node["outputs"][0]) for node in form["graph"]["nodes"] if "batch_norm" in node["kind"])
+
+    def lower(form):
+        change(form["values"][number]["local"], (0, 0), lambda x: x * (1.0 - LITTLE))
+
+    refused(altered(form, lower), r"batch_norm.*: local: sample 0, element \(0, 0\)")

@@ -21,7 +21,11 @@ METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums
 
 
 class Fault(Exception):
-    """What ends a check: a sentence that says where the certificate is wrong, or has no rule, and what it is."""
+    """What ends a check: a sentence that says where the certificate is wrong, and what it is."""
+
+
+class NoRule(Fault):
+    """Of these the one about what the checker does not know: nothing is said to be wrong, and nothing is proved."""
 
 
 class Array(NamedTuple):

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from flint import arb
 
 from .balls import INF, ONE, ZERO, smaller
-from .document import Fault
+from .document import Fault, NoRule
 from .formats import Rounding, Use, use
 
 Roundings = Callable[[Use], Rounding]
@@ -158,7 +158,7 @@ def mac(text: str) -> Mac:
 def _accumulator(text: str) -> Accumulator:
     name, bracket, rest = text.strip().partition("(")
     if not bracket or not rest.endswith(")"):
-        raise Fault(f"{text}: the accumulator is none that this checker has a rule for")
+        raise NoRule(f"{text}: the accumulator is none that this checker has a rule for")
     arguments = _split(rest[:-1])
     match name, arguments:
         case "fma", [one]:
@@ -183,7 +183,7 @@ def _accumulator(text: str) -> Accumulator:
             return Late(_accumulator(inner))
         case "exact", [one]:
             return Exact(use(one))
-    raise Fault(f"{text}: the accumulator {name} is none that this checker has a rule for")
+    raise NoRule(f"{text}: the accumulator {name} is none that this checker has a rule for")
 
 
 def _split(text: str) -> list[str]:

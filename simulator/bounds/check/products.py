@@ -6,7 +6,8 @@ operands by sum (da B + A db), of which da is that of the conversion alone; and 
 all that a' is off, and by the d of c. Results are rounded at their size. (C11) On the way back an interval of
 derivatives c +- r becomes c B +- (r (|B| + s) + |c| s), with an operand within B +- s between exact and computed.
 (C13) Of two passes an output has the larger bound of both, and that of the second where all that the first may give is
-surely flagged: of magnitude v with 1 / v above the tolerance, and not negative before relu.
+surely flagged: of magnitude v with 1 / v above the tolerance, and not negative before relu, where the graph has that
+activation behind it (activations.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb, arb_mat
 
+from .activations import FLAGGING
 from .balls import (
     INF,
     ONE,
@@ -36,7 +38,7 @@ from .balls import (
     summed_into,
     taken,
 )
-from .document import Fault, Node, Second
+from .document import Fault, Node, NoRule, Second
 from .dots import Block, Dots, Side, as_held
 from .formats import Rounding, Use
 from .macs import Mac, Model, mac, model
@@ -121,9 +123,9 @@ class Products(Rule):
     def _operands(self, node: Node, at: Reader) -> tuple[Operand, Operand, Operand | None]:
         plain(node, "alpha", "beta")
         if any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
-            raise Fault(f"{node}: no rule with alpha or beta")
+            raise NoRule(f"{node}: no rule with alpha or beta")
         if len(node.args) != self._arguments:
-            raise Fault(f"{node}: no rule for {len(node.args)} arguments")
+            raise NoRule(f"{node}: no rule for {len(node.args)} arguments")
         a, b, c = (None if i is None or node.args[i] is None else at.operand(node.args[i], node) for i in self.places)
         if a is None or b is None:
             raise Fault(f"{node}: an operand is missing")
@@ -132,9 +134,9 @@ class Products(Rule):
     def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
         """Return the shape of the result, and the products of matrices that it is made of."""
         if len(a.shape) != self._dimensions or len(b.shape) != self._dimensions or a.shape[-1] != b.shape[-2]:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         if a.shape[:-2] != b.shape[:-2]:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         shape = (*a.shape[:-1], b.shape[-1])
         of_a, of_b, out = (all_of(x).reshape(-1, *x[-2:]) for x in (a.shape, b.shape, shape))
         of_c = None if c is None else _spread(node, c.shape, shape).reshape(-1, *shape[-2:])
@@ -147,13 +149,13 @@ class OfVectors(Products):
 
     def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
         if len(a.shape) != 2 or b.shape != a.shape[1:]:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         return a.shape[:1], [Block(all_of(a.shape), all_of((*b.shape, 1)), all_of((a.shape[0], 1)), None)]
 
 
 def _flagged(second: Second, lo: arb, hi: arb, d: arb) -> bool:
     """Whether an output is surely flagged, (C13), with room for what scores are rounded by in float64."""
-    known = second.activation in ("identity", "leaky_relu") or (second.activation == "relu" and lo - d >= 0)
+    known = second.activation in FLAGGING and (second.activation != "relu" or lo - d >= 0)
     return bool(known and (magnitude(lo, hi) + d) * second.tolerance < ONE - power(-40))
 
 

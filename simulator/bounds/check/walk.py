@@ -21,8 +21,9 @@ import numpy as np
 from flint import arb
 
 from . import convolutions, functions, groups, moves, normal, pairs, products, smooth, softmax
+from .activations import check_activation
 from .balls import INF, ZERO, Balls, Ends, Places, balls, is_infinite, least_magnitude, magnitude
-from .document import Certificate, Fault, Node
+from .document import Certificate, Fault, Node, NoRule
 from .formats import Rounding
 from .moves import PARTED
 from .places import fits
@@ -60,7 +61,8 @@ class _Walk:
 
     def run(self) -> tuple[list[str], Counts]:
         for node in self._found.nodes:
-            _check_vector(node, self._premises, self._found)
+            _check_vector(node, self._premises)
+            check_activation(node, self._found.nodes, self._found.output)
         self._input()
         made = {self._found.input}
         for node in self._nodes:
@@ -91,7 +93,7 @@ class _Walk:
         """Check what an operation makes; return the number of that value."""
         rule = RULES.get(node.kind)
         if rule is None:
-            raise Fault(f"{node}: no rule for {node.kind}")
+            raise NoRule(f"{node}: no rule for {node.kind}")
         unknown = [read for read in node.inputs if read not in made]
         if unknown:
             raise Fault(f"{node}: reads value {unknown[0]}, which no operation before it makes")
@@ -323,7 +325,7 @@ def _premises(found: Certificate) -> Premises:
     return Premises(bits, found.running, arb(found.library), vector)
 
 
-def _check_vector(node: Node, premises: Premises, found: Certificate) -> None:
+def _check_vector(node: Node, premises: Premises) -> None:
     """Fault unless what is no product is rounded as the premises say: of narrower vector units no rule is known."""
     r = premises.vector
     expected = {
@@ -331,4 +333,4 @@ def _check_vector(node: Node, premises: Premises, found: Certificate) -> None:
         "nearest": True,
     }  # fmt: skip
     if dict(node.vector) != expected:
-        raise Fault(f"{node}: no rule for the vector unit {dict(node.vector)}; expected {expected}")
+        raise NoRule(f"{node}: no rule for the vector unit {dict(node.vector)}; expected {expected}")
