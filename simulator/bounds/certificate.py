@@ -2,8 +2,8 @@
 
 A certificate holds the graph with its constants, the inputs, what computes each operation, the bounds of every value,
 and for each pair of classes the intervals of derivatives. Everything that the claim rests on is in it; digests of the
-weights and of the inputs tie it to a network. docs/theory/bounds.md describes the file; `check.py`, which shares no
-code with the analysis, verifies it.
+weights and of the inputs tie it to a network. docs/theory/bounds.md describes the file; the room `check`, which shares
+no code with the analysis, verifies it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .products import unit_of
 from .roundings import Rounding
 from .rule import Unit
 
-KIND = "ulpsim bounds certificate 1"
+KIND = "ulpsim bounds certificate 2"
 
 
 def certificate(
@@ -69,10 +69,10 @@ def certificate(
         "kind": KIND,
         "versions": versions(),
         "network": {"name": type(model).__name__, "weights": weights_digest(model)},
-        "inputs": {"lo": packed(lo.double()), "hi": packed(hi.double()), "digest": _digest(lo, hi)},
+        "inputs": {"lo": packed(lo.double()), "hi": packed(hi.double()), "digest": inputs_digest(lo, hi)},
         "unit": {
-            "words": unit.words, "precision": precision, "fixed": unit.fixed, "running": unit.running,
-            "library": unit.library,
+            "machine": unit.words if isinstance(mac, Machine) else None, "precision": precision, "fixed": unit.fixed,
+            "running": unit.running, "library": unit.library,
         },
         "graph": {"input": graph.inputs[0], "output": graph.output, "nodes": nodes, "constants": constants},
         "values": {str(number): _value(found, number) for number in found.values},
@@ -126,7 +126,8 @@ def packed(x: Tensor) -> dict[str, Any]:
     return {"shape": list(x.shape), "data": base64.b64encode(zlib.compress(raw, 6)).decode()}
 
 
-def _digest(lo: Tensor, hi: Tensor) -> str:
+def inputs_digest(lo: Tensor, hi: Tensor) -> str:
+    """Return the SHA-256 of inputs, or of the ends of boxes, as a certificate has them."""
     raw = b"".join(x.double().contiguous().numpy().astype("<f8").tobytes() for x in (lo, hi))
     return hashlib.sha256(raw).hexdigest()
 

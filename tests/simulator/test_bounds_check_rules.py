@@ -318,7 +318,10 @@ def test_two_passes_are_followed_with_what_flags_outputs(tmp_path, method):
     x = torch.randn(2, 6)
     form = certificate(model, x, simulator.load_hardware(path), mode="two_pass", method=method)
     found = check(form)
-    assert found.ok and found.unit == "m, two_pass", "\n".join(found.problems)
+    assert found.ok and found.machine == "m, two_pass", "\n".join(found.problems)
+    assert found.unit == (
+        "fp16 -> chunk(16, fma(fp16), seq(fp16)), again on fp16 -> chunk(8, fma(fp32), seq(fp32)) above the tolerance 2"
+    )
     assert form["graph"]["nodes"][0]["second"] == {
         "mac": "fp16 -> chunk(8, fma(fp32), seq(fp32))", "tolerance": 2.0, "activation": "relu"
     }  # fmt: skip
@@ -409,3 +412,31 @@ def test_a_bias_that_a_narrow_vector_unit_does_not_hold_is_followed():
         change(form["values"][number]["local"], (0, 0), lambda x: x * (1.0 - LITTLE))
 
     refused(altered(form, lower), r"batch_norm.*: local: sample 0, element \(0, 0\)")
+
+
+class Empty(nn.Module):
+    """A product of no columns, which is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(x[:, :0] @ torch.zeros(0, 4) + x[:, :4])
+
+
+class Sum(nn.Module):
+    """The sum of one sample, a value without axes."""
+
+    def forward(self, x):
+        return x.sum().squeeze(0).expand(1, 3) * torch.tensor([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("model", [Empty, Sum])
+def test_sums_of_nothing_and_values_without_axes_are_followed(model):
+    torch.manual_seed(0)
+    form = certificate(
+        model().eval(), inputs("abs", False, samples=1 if model is Sum else 2), "fma(fp16)", method="forward"
+    )
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)

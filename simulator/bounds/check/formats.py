@@ -151,7 +151,7 @@ def use(text: str) -> Use:
     found = _format(name, text)
     rounding, overflow = "rne", found.overflow
     for mode in modes:
-        if mode in _ROUNDINGS or mode.split(":")[0] == "sr":
+        if mode in _ROUNDINGS or re.fullmatch("sr(:[1-9][0-9]?)?", mode):
             rounding = mode
         elif mode in _OVERFLOWS:
             overflow = mode
@@ -162,7 +162,7 @@ def use(text: str) -> Use:
 
 def _format(name: str, text: str) -> Format:
     base, *modifiers = name.split(":")
-    match = re.fullmatch(r"e([1-9]\d?)m([1-9]\d?)", base)
+    match = re.fullmatch("e([1-9][0-9]?)m([1-9][0-9]?)", base)
     known = base in _NAMED or (match is not None and (base not in _AMBIGUOUS or "ieee" in modifiers))
     if not known or any(modifier not in ("ieee", "ftz") for modifier in modifiers):
         raise NoRule(f"{text}: the format {name} is none that this checker has a rule for")

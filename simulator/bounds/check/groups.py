@@ -126,6 +126,8 @@ class AdaptivePool(Sums):
 class MaxPool(Rule):
     """Maxima of windows; the places of these are no values."""
 
+    results = 2
+
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         x, read = self._read(node, at)
         places = read.reshape(-1, read.shape[-1])

@@ -198,7 +198,7 @@ def _split(text: str) -> list[str]:
 
 
 def _whole(text: str, where: str) -> int:
-    if not text.isdecimal() or not int(text):
+    if not (text.isascii() and text.isdecimal() and int(text)):
         raise Fault(f"{where}: got {text}; expected a whole number above 0")
     return int(text)
 

@@ -187,7 +187,8 @@ def _moved(node: Node, shape: Shape) -> Places:
             case "squeeze", []:
                 return here.squeeze()
             case "squeeze", [axes]:
-                each = [axis % len(shape) for axis in (axes if isinstance(axes, list) else [axes])]
+                given = axes if isinstance(axes, list) else [axes]
+                each = [axis % len(shape) for axis in given] if shape else []  # a single value has no axes
                 return here.squeeze(tuple(axis for axis in each if shape[axis] == 1))
             case "expand", [size]:
                 padded = (*(1,) * (len(size) - len(shape)), *shape)

@@ -37,6 +37,8 @@ from .rule import Found, Gradients, Operand, Parts, Reader, Rule, each, number, 
 class BatchNorm(Rule):
     """Batch normalisation of each channel with constants."""
 
+    results = 3
+
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         x, channel, settings = self._read(node, at)
         r = at.premises.vector
@@ -129,6 +131,8 @@ class _Box(NamedTuple):
 
 class LayerNorm(Rule):
     """Layer normalisation over the last axes, with constants."""
+
+    results = 3
 
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         x, places, g, b, eps = self._read(node, at)

@@ -78,6 +78,7 @@ class Products(Rule):
         size = math.prod(shape)
         lo, hi, d, local = ([ZERO] * size for _ in range(4))
         owner = np.full(size, -1)
+        n = 0
         for block in blocks:
             owner[block.out] = _owner(block, a, b, c, node)
             n = block.a.shape[1]
@@ -104,7 +105,10 @@ class Products(Rule):
                 if partial is not None and not enough:
                     off = smaller(off, _through(partial.error(i), reach, results))
                 d[place], local[place] = moved[i] + off, own[i] + off
-        return Found(shape, lo, hi, d, None, local, shared(owner.reshape(shape), range(1, len(shape))).ravel())
+        owner = shared(owner.reshape(shape), range(1, len(shape))).ravel()
+        if not n:  # sums of nothing are said to belong to the sample of their row
+            owner = np.where(owner < 0, np.arange(size) // max(1, math.prod(shape[1:])), owner)
+        return Found(shape, lo, hi, d, None, local, owner)
 
     def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
         a, b, c = self._operands(node, at)
@@ -122,8 +126,10 @@ class Products(Rule):
 
     def _operands(self, node: Node, at: Reader) -> tuple[Operand, Operand, Operand | None]:
         plain(node, "alpha", "beta")
-        if any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
-            raise NoRule(f"{node}: no rule with alpha or beta")
+        for name in ("alpha", "beta"):
+            factor = node.kwargs.get(name, 1)
+            if isinstance(factor, bool) or factor != 1:
+                raise NoRule(f"{node}: no rule for {name}={factor!r}")
         if len(node.args) != self._arguments:
             raise NoRule(f"{node}: no rule for {len(node.args)} arguments")
         a, b, c = (None if i is None or node.args[i] is None else at.operand(node.args[i], node) for i in self.places)
@@ -138,8 +144,9 @@ class Products(Rule):
         if a.shape[:-2] != b.shape[:-2]:
             raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         shape = (*a.shape[:-1], b.shape[-1])
-        of_a, of_b, out = (all_of(x).reshape(-1, *x[-2:]) for x in (a.shape, b.shape, shape))
-        of_c = None if c is None else _spread(node, c.shape, shape).reshape(-1, *shape[-2:])
+        count = math.prod(shape[:-2])
+        of_a, of_b, out = (all_of(x).reshape(count, *x[-2:]) for x in (a.shape, b.shape, shape))
+        of_c = None if c is None else _spread(node, c.shape, shape).reshape(count, *shape[-2:])
         return shape, [Block(x, y, z, None if of_c is None else of_c[i])
                        for i, (x, y, z) in enumerate(zip(of_a, of_b, out, strict=True))]  # fmt: skip
 
@@ -271,7 +278,7 @@ class _Partial:
 
 
 def _owner(block: Block, a: Operand, b: Operand, c: Operand | None, node: Node) -> Places:
-    """Return the sample of each result."""
+    """Return the sample of each result, -1 of what reads nothing."""
     rows = one_owner(_owners(a, block.a), node)
     columns = one_owner(_owners(b, block.b.T), node)
     parts = [np.broadcast_to(rows[:, None], block.out.shape), np.broadcast_to(columns, block.out.shape)]
@@ -281,7 +288,7 @@ def _owner(block: Block, a: Operand, b: Operand, c: Operand | None, node: Node) 
 
 
 def _owners(x: Operand, places: Places) -> Places:
-    return np.where(places >= 0, x.owner[places], -1)
+    return np.where(places >= 0, x.owner[places], -1) if places.size else np.full((len(places), 1), -1)
 
 
 def _back(blocks: Sequence[Block], grads: Gradients, which: int, own: Operand, other: Operand) -> list[Ends]:

@@ -149,7 +149,9 @@ def _known(shape: Shape, x: Balls, d: Balls) -> Operand:
 
 
 class Rule(ABC):
-    """An operation; what it computes first is the only value that it makes."""
+    """An operation; what it computes first is the only value that it makes, of so many results."""
+
+    results = 1
 
     @abstractmethod
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
