@@ -610,6 +610,7 @@ def test_what_is_no_certificate_is_one_clear_message(tmp_path):
     for content, says in (
         ("no JSON", "got what is no JSON, or is cut off"), (text[: len(text) // 2], "got what is no JSON, or is cut"),
         ("[1]", "got list; expected 'ulpsim bounds certificate 2'"), ('{"kind": "model"}', "got the kind 'model'"),
+        ('{"kind": "a"}', "give what `python -m simulator bounds --certificate FILE.json` writes"),
         (json.dumps({"kind": "ulpsim bounds certificate 2"}), "got no versions, network, inputs, "),
     ):  # fmt: skip
         path.write_text(content)

@@ -144,7 +144,10 @@ def parsed(text: str | Mapping[str, Any], where: str) -> Mapping[str, Any]:
     kind = form.get("kind") if isinstance(form, Mapping) else None
     if kind != KIND:
         found = f"the kind {kind!r}" if isinstance(form, Mapping) else type(form).__name__
-        raise InputError(f"{where}: got {found}; expected {KIND!r}; give a certificate of `simulator bounds`")
+        raise InputError(
+            f"{where}: got {found}; expected {KIND!r}; give what `python -m simulator bounds "
+            "--certificate FILE.json` writes"
+        )
     missing = [name for name in _PARTS if name not in form]
     if missing:
         raise InputError(f"{where}: got no {', '.join(missing)}; expected a certificate; give it as it was written")
