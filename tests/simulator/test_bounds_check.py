@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -116,6 +117,11 @@ MACS = [
     "bf16 -> fma(fp32) -> bf16", "fma(fp16/rz)", "seq(bf16/sr:8)", "fma(fp8_e4m3)", "fma(e5m10:ftz)",
     "tf32/rna -> fma(fp32)",
 ]  # fmt: skip
+ALIGNED = [
+    "fp16 -> aligned(n=16, frac=25, out=fp32/rz, e_min=-133)",
+    "fp8_e4m3 -> aligned(n=2, frac=13, out=e8m13/rz, order=two_of_four)",
+    "bf16*fp16 -> aligned(n=4, frac=12, out=fp16, align=rne, e_min=-20, zero=keep, group=2)",
+]
 # Units, precisions, methods, and whether the inputs are boxes.
 SETTINGS = [
     ("fma(fp16)", None, "adjoint", False), ("seq(fp16)", None, "forward, running sums", True),
@@ -148,7 +154,7 @@ def test_certificates_of_every_kind_of_operation_are_followed(name, mac, precisi
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("mac", MACS)
+@pytest.mark.parametrize("mac", [*MACS, *ALIGNED])
 def test_certificates_of_every_unit_are_followed(mac, method):
     found = check(certificate(network("relu"), inputs("relu", False), mac, method=method))
     assert found.ok, "\n".join(found.problems)
@@ -159,6 +165,26 @@ def test_the_certificate_of_a_machine_is_followed():
     assert found.ok, "\n".join(found.problems)
     assert found.machine.endswith(", low") and found.vector == "fp32"
     assert found.unit == "fp8_e4m3/sat -> chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
+
+
+@pytest.mark.parametrize("mode", ["low", "high"])
+def test_the_certificate_of_a_machine_that_aligns_its_terms_is_followed(mode):
+    machine = simulator.load_hardware("nvidia_h100")
+    form = certificate(network("relu"), inputs("relu", False), machine, mode=mode, method="adjoint")
+    found = check(form)
+    assert found.ok and "aligned(" in found.unit, "\n".join(found.problems)
+
+
+def test_what_factors_below_the_normals_cost_in_aligned_steps_is_found():
+    """Their exponent is that of the normals, below which more is cut than is there."""
+    x = torch.full((2, 6), 2.0**-23)
+    form = certificate(network("relu"), x, "fp16 -> aligned(n=4, frac=8, out=fp32)", method="forward")
+    assert check(form).ok
+
+    def lower(form):
+        change(form["values"]["1"]["local"], (0, 0), lambda x: x * (1.0 - LITTLE))
+
+    refused(altered(form, lower), r"value 1 \(addmm in first\): local: sample 0, element \(0, 0\)")
 
 
 def test_what_overflows_is_followed_as_far_as_it_has_bounds():
@@ -186,7 +212,7 @@ def test_certificates_of_the_bundled_networks_are_followed(name, method):
 @pytest.mark.parametrize(
     ("function", "mac", "says"),
     [
-        (lambda x: functional.gelu(x), "h100.fp16", "aligned"),
+        (lambda x: functional.gelu(x), "aligned(n=4, frac=20, out=fp32, c=late)", "c=late is no setting of aligned"),
         (lambda x: functional.gelu(x), "fixed(32, 16, sat)", "the accumulator fixed is none"),
         (lambda x: functional.gelu(x), "fma(dlfloat16)", "the format dlfloat16 is none"),
         (lambda x: x - x.mean(0), "fma(fp16)", "mean in Between: it mixes samples"),
@@ -300,6 +326,9 @@ def test_another_order_in_one_layer_is_found():
         ("fma(fp16, 4)", "fma(fp16, 2)"), ("chunk(2, fma(fp16), fma(fp16))", "chunk(3, fma(fp16), fma(fp16))"),
         ("interleave(2, fma(fp16), seq(fp16))", "interleave(1, fma(fp16), seq(fp16))"),
         ("fma(fp16)", "late(fma(fp16))"), ("fma(fp16)", "fma(fp16/rz)"), ("fma(fp32)", "fma(fp16)"),
+        ("aligned(n=4, frac=20, out=fp32)", "aligned(n=4, frac=19, out=fp32)"),
+        ("aligned(n=4, frac=20, out=fp32)", "aligned(n=2, frac=20, out=fp32, order=two_of_four)"),
+        ("aligned(n=4, frac=20, out=fp32)", "aligned(n=4, frac=20, out=fp32, e_min=4)"),
         ("fma(fp16)", "fp8_e4m3 -> fma(fp16)"), ("fma(fp16)", "fma(fp16) -> bf16"), ("fma(e8m10)", "fma(fp16)"),
     ],
 )  # fmt: skip
@@ -701,9 +730,13 @@ def test_roundings_are_those_of_the_analysis(text):
         assert mine.nearest == house.nearest
 
 
-@pytest.mark.parametrize("precision", [None, 4, 24, 53])
-@pytest.mark.parametrize("products", [1, 7, 784, 100_000])
-@pytest.mark.parametrize("mac", MACS)
+@pytest.mark.parametrize(
+    ("mac", "products", "precision"),
+    [
+        *itertools.product(MACS, (1, 7, 784, 100_000), (None, 4, 24, 53)),
+        *itertools.product(ALIGNED, (1, 7, 784), (None, 4, 24)),
+    ],
+)
 def test_models_of_units_agree_with_the_analysis(mac, products, precision):
     """To 2**-30, from below; underflow of float64 is what the analysis adds to every bound."""
     roundings = of_use if precision is None else of_precision(precision)

@@ -12,6 +12,7 @@ activation behind it (activations.py).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -73,6 +74,7 @@ class Products(Rule):
         unit, roundings = _unit(node), _Roundings(at.premises)
         uses = unit.operands or (None, None)
         sides = as_held(a, uses[0], at.premises), as_held(b, uses[1], at.premises)
+        least = _least(uses, sides)
         shape, blocks = self.blocks(node, a, b, c)
         fits(node, shape)
         size = math.prod(shape)
@@ -82,7 +84,7 @@ class Products(Rule):
         for block in blocks:
             owner[block.out] = _owner(block, a, b, c, node)
             n = block.a.shape[1]
-            found = model(unit, n, roundings)
+            found = model(unit, n, roundings, least)
             results = [*found.results, *_of_type(unit, at.premises)]
             dots = Dots(block, *sides)
             z, around = dots.exact()
@@ -185,6 +187,13 @@ def _unit(node: Node) -> Mac:
     if not node.ordered and node.mac != _TORCH:
         raise Fault(f"{node}: torch's own product by the unit {node.mac}; expected {_TORCH}")
     return mac(node.mac)
+
+
+def _least(uses: tuple[Use | None, Use | None], sides: tuple[Side, Side]) -> arb:
+    """Return the largest magnitude that the exponent of a product with a subnormal factor, or 0, stands for, (C9)."""
+    normal = [power(-126 if one is None else one.format.least) for one in uses]
+    most = [functools.reduce(larger, side.most, ZERO) for side in sides]
+    return larger(larger(normal[0] * most[1], normal[1] * most[0]), normal[0] * normal[1])
 
 
 def _of_type(unit: Mac, premises: Premises) -> tuple[Rounding, ...]:
