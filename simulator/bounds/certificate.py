@@ -69,7 +69,7 @@ def certificate(
         "kind": KIND,
         "versions": versions(),
         "network": {"name": type(model).__name__, "weights": weights_digest(model)},
-        "inputs": {"lo": packed(lo.double()), "hi": packed(hi.double()), "digest": inputs_digest(lo, hi)},
+        "inputs": {"lo": packed(lo.double()), "hi": packed(hi.double()), "digest": _digest(lo, hi)},
         "unit": {
             "machine": unit.words if isinstance(mac, Machine) else None, "precision": precision, "fixed": unit.fixed,
             "running": unit.running, "library": unit.library,
@@ -126,8 +126,12 @@ def packed(x: Tensor) -> dict[str, Any]:
     return {"shape": list(x.shape), "data": base64.b64encode(zlib.compress(raw, 6)).decode()}
 
 
-def inputs_digest(lo: Tensor, hi: Tensor) -> str:
-    """Return the SHA-256 of inputs, or of the ends of boxes, as a certificate has them."""
+def digests(model: nn.Module, lo: Tensor, hi: Tensor) -> tuple[str, str]:
+    """Return the SHA-256 of weights, and of inputs or the ends of boxes, as a certificate has them."""
+    return weights_digest(model), _digest(lo, hi)
+
+
+def _digest(lo: Tensor, hi: Tensor) -> str:
     raw = b"".join(x.double().contiguous().numpy().astype("<f8").tobytes() for x in (lo, hi))
     return hashlib.sha256(raw).hexdigest()
 

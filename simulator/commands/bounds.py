@@ -129,18 +129,15 @@ def checked(path: str, inputs: Inputs | None = None, with_samples: bool = False,
     Raises:
         InputError: what is no certificate, or cannot be compared. MissingLibraryError: python-flint is not installed.
     """
-    from simulator.bounds.certificate import inputs_digest
+    from simulator.bounds.certificate import digests
     from simulator.bounds.check import check_file
-    from simulator.network.digests import weights_digest
 
     if inputs is None:
         return check_file(path)
     loaded = load(inputs)
-    digest = None
-    if with_samples:
-        (x, *_), _ = loaded.samples.batch(slice(None))
-        digest = inputs_digest(x - radius, x + radius) if radius else inputs_digest(x, x)
-    return check_file(path, weights_digest(loaded.model), digest)
+    (x, *_), _ = loaded.samples.batch(slice(None))
+    weights, samples = digests(loaded.model, *((x - radius, x + radius) if radius else (x, x)))
+    return check_file(path, weights, samples if with_samples else None)
 
 
 def show_verdict(found: Verdict, path: str, json: bool) -> None:

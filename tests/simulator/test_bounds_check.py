@@ -586,7 +586,7 @@ def _number(form):
 
 
 def _nested(form):
-    form["graph"]["nodes"][0]["mac"] = "reverse(2, " * 3000 + "fma(fp16)" + ")" * 3000
+    form["graph"]["nodes"][0]["mac"] = "reverse(2, " * 1200 + "fma(fp16)" + ")" * 1200
     form["unit"]["machine"] = "any"
 
 
