@@ -2,8 +2,8 @@
 
 A certificate holds the graph with its constants, the inputs, what computes each operation, the bounds of every value,
 and for each pair of classes the intervals of derivatives. Everything that the claim rests on is in it; digests of the
-weights and of the inputs tie it to a network. docs/theory/bounds.md describes the file; `check.py`, which shares no
-code with the analysis, verifies it.
+weights and of the inputs tie it to a network. docs/theory/bounds.md describes the file; the room `check`, which shares
+no code with the analysis, verifies it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .products import unit_of
 from .roundings import Rounding
 from .rule import Unit
 
-KIND = "ulpsim bounds certificate 1"
+KIND = "ulpsim bounds certificate 2"
 
 
 def certificate(
@@ -71,8 +71,8 @@ def certificate(
         "network": {"name": type(model).__name__, "weights": weights_digest(model)},
         "inputs": {"lo": packed(lo.double()), "hi": packed(hi.double()), "digest": _digest(lo, hi)},
         "unit": {
-            "words": unit.words, "precision": precision, "fixed": unit.fixed, "running": unit.running,
-            "library": unit.library,
+            "machine": unit.words if isinstance(mac, Machine) else None, "precision": precision, "fixed": unit.fixed,
+            "running": unit.running, "library": unit.library,
         },
         "graph": {"input": graph.inputs[0], "output": graph.output, "nodes": nodes, "constants": constants},
         "values": {str(number): _value(found, number) for number in found.values},
@@ -124,6 +124,11 @@ def packed(x: Tensor) -> dict[str, Any]:
     """Return an array as data: its shape, and its float64 values, little-endian in C order, compressed, in base64."""
     raw = x.detach().to(torch.float64).contiguous().numpy().astype("<f8").tobytes()
     return {"shape": list(x.shape), "data": base64.b64encode(zlib.compress(raw, 6)).decode()}
+
+
+def digests(model: nn.Module, lo: Tensor, hi: Tensor) -> tuple[str, str]:
+    """Return the SHA-256 of weights, and of inputs or the ends of boxes, as a certificate has them."""
+    return weights_digest(model), _digest(lo, hi)
 
 
 def _digest(lo: Tensor, hi: Tensor) -> str:

@@ -78,14 +78,42 @@ def prove_bounds(
 
 def check_certificate(
     file: Annotated[str, typer.Argument(metavar="FILE.json", help="A certificate that `bounds --certificate` wrote.")],
+    model: Annotated[
+        str | None, typer.Option(help="Network whose weights must be those of the certificate, as for the main job.")
+    ] = None,
+    weights: Weights = None,
+    data: Data = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="The first N samples must be the inputs, of --data or its own.")
+    ] = None,
+    radius: Annotated[
+        float, typer.Option(metavar="R", help="With --samples or --data: the boxes of R around each sample must.")
+    ] = 0.0,
+    seed: Seed = 0,
     json: JsonRecord = False,
 ) -> None:
-    """Verify a certificate in ball arithmetic, without the analysis that made it; exit with 3 if it does not hold."""
+    """Verify a certificate in ball arithmetic, without the analysis that made it; exit with 3 if it does not hold.
+
+    It says what the certificate is about, and compares it with a network and with samples where these are given.
+    """
     from simulator.commands import bounds
+    from simulator.errors import InputError
+    from simulator.explore.work import Inputs
     from simulator.report import to_a_reader
 
+    with_samples = data is not None or samples is not None
+    if model is None and (weights is not None or with_samples or radius):
+        raise InputError(
+            "bounds check: got --weights, --data, --samples or --radius without a network; expected --model beside "
+            "them; give it"
+        )
+    if radius and (radius < 0 or not with_samples):
+        raise InputError(
+            f"bounds check: --radius: got {radius:g}; expected a number from 0, and --data or --samples; give these"
+        )
+    inputs = None if model is None else Inputs(model, weights, data, samples, seed)
     with interruptible():
-        found = bounds.checked(file)
+        found = bounds.checked(file, inputs, with_samples, radius)
     with to_a_reader():
         bounds.show_verdict(found, file, json)
     if not found.ok:

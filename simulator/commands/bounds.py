@@ -120,15 +120,24 @@ def save_files(found: Proved, out: str) -> list[Path]:
     return paths
 
 
-def checked(path: str) -> Verdict:
+def checked(path: str, inputs: Inputs | None = None, with_samples: bool = False, radius: float = 0.0) -> Verdict:
     """Verify a certificate.
 
+    Args:
+        inputs: a network whose weights must be those of the certificate; None: nothing is compared. with_samples:
+            whether its samples, or the boxes of this radius around them, must be the inputs.
     Raises:
-        InputError: what is no certificate. MissingLibraryError: python-flint is not installed.
+        InputError: what is no certificate, or cannot be compared. MissingLibraryError: python-flint is not installed.
     """
+    from simulator.bounds.certificate import digests
     from simulator.bounds.check import check_file
 
-    return check_file(path)
+    if inputs is None:
+        return check_file(path)
+    loaded = load(inputs)
+    (x, *_), _ = loaded.samples.batch(slice(None))
+    weights, samples = digests(loaded.model, *((x - radius, x + radius) if radius else (x, x)))
+    return check_file(path, weights, samples if with_samples else None)
 
 
 def show_verdict(found: Verdict, path: str, json: bool) -> None:
@@ -138,16 +147,23 @@ def show_verdict(found: Verdict, path: str, json: bool) -> None:
         return
     if found.ok:
         facts = (
-            f"{printable(path)} holds: {counted(found.certified, 'sample')} of {found.samples:,} certified on "
-            f"{printable(found.unit)} by the method {found.method}; {found.values:,} bounds and "
-            f"{found.derivatives:,} derivatives were followed"
+            f"{printable(path)} holds: {counted(found.certified, 'sample')} of {found.samples:,} certified by the "
+            f"method {found.method}; {found.values:,} bounds and {found.derivatives:,} derivatives were followed"
         )
-        print_view(standard_output(), facts)
+        units = f"  products on {printable(found.unit)}; all else in {printable(found.vector)}"
+        machine = [] if found.machine is None else [f"  machine: {printable(found.machine)} (stated, not checked)"]
+        shown = {name: "the same" if name in found.compared else "not compared" for name in ("weights", "inputs")}
+        network = (
+            f"  network: {printable(found.network)} (stated, not checked), weights {found.weights[:16]} "
+            f"({shown['weights']}), inputs {found.inputs[:16]} ({shown['inputs']})"
+        )
+        print_view(standard_output(), facts, units, *machine, network)
         return
-    shown = [f"  {printable(text)}" for text in found.problems[:_SHOWN]]
-    more = len(found.problems) - len(shown)
+    first = [f"  {printable(text)}" for text in found.problems[:_SHOWN]]
+    more = len(found.problems) - len(first)
     tail = [f"  and {more:,} more"] if more else []
-    print_view(standard_output(), f"{printable(path)} does not hold:", *shown, *tail)
+    verdict = "does not hold:" if found.followed else "was not followed to its end, and may hold:"
+    print_view(standard_output(), f"{printable(path)} {verdict}", *first, *tail)
 
 
 def _json(record: Mapping[str, Any]) -> str:

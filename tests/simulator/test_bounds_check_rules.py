@@ -15,7 +15,7 @@ from torch.nn import functional  # noqa: E402
 import simulator  # noqa: E402
 from simulator.bounds import analysis  # noqa: E402
 from simulator.bounds.certificate import certificate, text_of  # noqa: E402
-from simulator.bounds.check import check, walk  # noqa: E402
+from simulator.bounds.check import check, smooth, walk  # noqa: E402
 from simulator.network import bundled, vector  # noqa: E402
 from tests.oracles.certificates import LITTLE, Between, Images, altered, change, refused, unpacked  # noqa: E402
 
@@ -318,7 +318,10 @@ def test_two_passes_are_followed_with_what_flags_outputs(tmp_path, method):
     x = torch.randn(2, 6)
     form = certificate(model, x, simulator.load_hardware(path), mode="two_pass", method=method)
     found = check(form)
-    assert found.ok and found.unit == "m, two_pass", "\n".join(found.problems)
+    assert found.ok and found.machine == "m, two_pass", "\n".join(found.problems)
+    assert found.unit == (
+        "fp16 -> chunk(16, fma(fp16), seq(fp16)), again on fp16 -> chunk(8, fma(fp32), seq(fp32)) above the tolerance 2"
+    )
     assert form["graph"]["nodes"][0]["second"] == {
         "mac": "fp16 -> chunk(8, fma(fp32), seq(fp32))", "tolerance": 2.0, "activation": "relu"
     }  # fmt: skip
@@ -338,3 +341,102 @@ def test_two_passes_are_followed_with_what_flags_outputs(tmp_path, method):
     for alter in (higher, otherwise, lower_unit):
         refused(altered(form, alter), r"value 1 \(addmm in 0\): local: sample")
     refused(altered(form, nothing), "graph: node 0: second: got the tolerance -1.0; expected one from 0")
+
+
+SECOND_PASSES = {
+    "relu": ([nn.ReLU()], "relu"), "behind a view": ([nn.Unflatten(1, (8, 5)), nn.ReLU(), nn.Flatten()], "relu"),
+    "of no slope": ([nn.LeakyReLU(0.0)], "relu"), "leaky_relu": ([nn.LeakyReLU(0.1)], "leaky_relu"),
+    "nothing": ([], "identity"), "what is no activation": ([nn.Hardtanh()], "identity"), "gelu": ([nn.GELU()], "gelu"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECOND_PASSES)
+def test_the_activation_of_two_passes_is_that_of_the_graph(tmp_path, name):
+    """Whatever the file says of it, as long as something would be flagged by what it says."""
+    path = tmp_path / "m.yaml"
+    path.write_text(TWO_PASSES)
+    torch.manual_seed(0)
+    between, activation = SECOND_PASSES[name]
+    model = nn.Sequential(nn.Linear(6, 40), *between, nn.Linear(40, 3)).eval()
+    form = certificate(model, torch.randn(2, 6), simulator.load_hardware(path), mode="two_pass", method="forward")
+    found = check(form)
+    assert found.ok and form["graph"]["nodes"][0]["second"]["activation"] == activation, "\n".join(found.problems)
+    for other in {"identity", "relu", "leaky_relu"} - {activation}:
+
+        def otherwise(form, other=other):
+            form["graph"]["nodes"][0]["second"]["activation"] = other
+
+        says = rf"addmm in 0: second: got the activation {other}; the graph has {activation} behind it"
+        refused(altered(form, otherwise), says)
+
+
+def test_an_output_that_two_operations_read_is_flagged_as_it_is(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(TWO_PASSES)
+    torch.manual_seed(0)
+    model = Between(lambda x: torch.relu(x) + x).eval()
+    form = certificate(model, torch.randn(2, 6), simulator.load_hardware(path), mode="two_pass", method="forward")
+    assert form["graph"]["nodes"][0]["second"]["activation"] == "identity"
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)
+
+
+def test_a_gelu_whose_bound_is_less_than_what_torch_does_is_found():
+    """Torch's own result is off by more than c u (|f| + |x|) would say, where 1 + erf cancels."""
+    x = torch.full((1, 4), -2.98516)
+    form = certificate(nn.GELU().eval(), x, "fma(fp32)", method="forward")
+    assert check(form).ok
+
+    def as_if_erf_were_exact(form):
+        for part in ("d", "e", "local"):
+            change(form["values"][str(form["graph"]["output"])][part], ..., lambda x: x * 0.66)
+
+    stated = altered(form, as_if_erf_were_exact)
+    with flint.ctx.workprec(200):
+        exact = smooth.Gelu().value(flint.arb(float(x[0, 0])))
+        off = abs(flint.arb(float(functional.gelu(x)[0, 0])) - exact)
+        assert off > flint.arb(unpacked(stated["values"]["1"]["d"])[0, 0])
+    refused(stated, r"\(gelu in GELU\): d: sample 0")
+
+
+def test_a_bias_that_a_narrow_vector_unit_does_not_hold_is_followed():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).eval()
+    model[1].bias.data.normal_()
+    form = certificate(model, torch.randn(2, 6), narrow(), mode="high", method="forward")
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)
+    number = next(str(node["outputs"][0]) for node in form["graph"]["nodes"] if "batch_norm" in node["kind"])
+
+    def lower(form):
+        change(form["values"][number]["local"], (0, 0), lambda x: x * (1.0 - LITTLE))
+
+    refused(altered(form, lower), r"batch_norm.*: local: sample 0, element \(0, 0\)")
+
+
+class Empty(nn.Module):
+    """A product of no columns, which is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(x[:, :0] @ torch.zeros(0, 4) + x[:, :4])
+
+
+class Sum(nn.Module):
+    """The sum of one sample, a value without axes."""
+
+    def forward(self, x):
+        return x.sum().squeeze(0).expand(1, 3) * torch.tensor([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("model", [Empty, Sum])
+def test_sums_of_nothing_and_values_without_axes_are_followed(model):
+    torch.manual_seed(0)
+    form = certificate(
+        model().eval(), inputs("abs", False, samples=1 if model is Sum else 2), "fma(fp16)", method="forward"
+    )
+    found = check(form)
+    assert found.ok, "\n".join(found.problems)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .balls import Places
-from .document import Fault, Node
+from .document import Fault, Node, NoRule
 from .dots import Block
 from .places import Shape, all_of, crossed, positions, setting
 from .products import Products
@@ -27,14 +27,14 @@ class Convolutions(Products):
     def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
         dims, transposed, groups = len(a.shape) - 2, node.args[6], node.args[8]
         if dims < 1 or len(b.shape) != len(a.shape) or not isinstance(transposed, bool):
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         # Weights lie by output and input channels of a group; transposed, by input and output channels.
         first, second, *size = b.shape
         if not isinstance(groups, int) or groups < 1 or first % groups:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
         inputs, outputs = (first // groups, second) if transposed else (second, first // groups)
         if a.shape[1] != inputs * groups or (c is not None and c.shape != (outputs * groups,)):
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)} in {groups} groups")
         if len(node.shapes[0]) != len(a.shape):
             raise Fault(f"{node}: its result has the shape {list(node.shapes[0])}; expected images")
         read = crossed(a.shape, _axes(node, a.shape[2:], tuple(size), transposed))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +16,17 @@ import numpy as np
 
 from simulator.errors import InputError
 
-KIND = "ulpsim bounds certificate 1"
+KIND = "ulpsim bounds certificate 2"
 _PARTS = ("kind", "versions", "network", "inputs", "unit", "graph", "values", "gradients", "claim", "digest")
 METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums")
 
 
 class Fault(Exception):
-    """What ends a check: a sentence that says where the certificate is wrong, or has no rule, and what it is."""
+    """What ends a check: a sentence that says where the certificate is wrong, and what it is."""
+
+
+class NoRule(Fault):
+    """Of these the one about what the checker does not know: nothing is said to be wrong, and nothing is proved."""
 
 
 class Array(NamedTuple):
@@ -96,11 +101,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate whose arrays are read; `gradients` by class, by number of the value: the lower, the upper ends."""
+    """A certificate whose arrays are read; `gradients` by class, by number of the value: the lower, the upper ends.
 
+    Args:
+        name, weights: of the network, and the digest of its parameters. inputs: digest of lo and hi. machine: that
+            computes and its mode, None where one unit does; nothing rests on it.
+    """
+
+    name: str
+    weights: str
+    inputs: str
     lo: Array
     hi: Array
-    words: str
+    machine: str | None
     precision: int | None
     fixed: bool
     running: bool
@@ -119,21 +132,52 @@ def parsed(text: str | Mapping[str, Any], where: str) -> Mapping[str, Any]:
     form: Any = text
     if isinstance(text, str):
         try:
-            form = json.loads(text)
+            form = json.loads(text, object_pairs_hook=_Pairs.of)
+            twice = _repeated(form)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{where}: got what is no JSON, or is cut off ({error}); expected a certificate; give the file as it "
                 "was written"
             ) from None
+        if twice is not None:
+            raise InputError(f"{where}: got {twice} twice; expected each name once; give the file as it was written")
     kind = form.get("kind") if isinstance(form, Mapping) else None
     if kind != KIND:
         found = f"the kind {kind!r}" if isinstance(form, Mapping) else type(form).__name__
-        raise InputError(f"{where}: got {found}; expected {KIND!r}; give a certificate of `simulator bounds`")
+        raise InputError(
+            f"{where}: got {found}; expected {KIND!r}; give what `python -m simulator bounds "
+            "--certificate FILE.json` writes"
+        )
     missing = [name for name in _PARTS if name not in form]
     if missing:
         raise InputError(f"{where}: got no {', '.join(missing)}; expected a certificate; give it as it was written")
     assert isinstance(form, Mapping)
     return form
+
+
+class _Pairs(dict[str, Any]):
+    """A mapping of the file, and the first one of its names that is there again."""
+
+    repeated: str | None = None
+
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> _Pairs:
+        found = cls(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            found.repeated = next(name for i, name in enumerate(names) if name in names[:i])
+        return found
+
+
+def _repeated(form: Any) -> str | None:
+    """Return where a name is repeated, as the path of names to it; None if none is."""
+    if isinstance(form, _Pairs) and form.repeated is not None:
+        return form.repeated
+    parts = form.items() if isinstance(form, dict) else enumerate(form) if isinstance(form, list) else ()
+    for name, part in parts:
+        if isinstance(part, dict | list) and (inner := _repeated(part)) is not None:
+            return f"{name}: {inner}"
+    return None
 
 
 def digest_of(form: Mapping[str, Any]) -> str:
@@ -146,20 +190,26 @@ def read(form: Mapping[str, Any]) -> Certificate:
     """Return a certificate with its arrays; Fault says where its form is wrong."""
     _keys(form, "the certificate", _PARTS)
     inputs = _keys(form["inputs"], "inputs", ("lo", "hi", "digest"))
-    unit = _keys(form["unit"], "unit", ("words", "precision", "fixed", "running", "library"))
+    network = _keys(form["network"], "network", ("name", "weights"))
+    _is(network["name"], str, "network: name")
+    _digest(network["weights"], "network: weights")
+    for name, version in _mapping(form["versions"], "versions").items():
+        _is(version, str, f"versions: {name}")
+    unit = _keys(form["unit"], "unit", ("machine", "precision", "fixed", "running", "library"))
     graph = _keys(form["graph"], "graph", ("input", "output", "nodes", "constants"))
     claim = _keys(form["claim"], "claim", ("method", "top", "certified", "margins", "bounds"))
-    _is(unit["words"], str, "unit: words")
+    if unit["machine"] is not None:
+        _is(unit["machine"], str, "unit: machine")
     for name in ("fixed", "running"):
         _is(unit[name], bool, f"unit: {name}")
     _is(unit["library"], float, "unit: library")
     if unit["precision"] is not None:
         _whole(unit["precision"], "unit: precision")
-    if claim["method"] not in METHODS:
+    if _is(claim["method"], str, "claim: method") not in METHODS:
         raise Fault(f"claim: method: {claim['method']!r} is none of {', '.join(METHODS)}")
     lo, hi = (_array(inputs[name], f"inputs: {name}") for name in ("lo", "hi"))
     raw = b"".join(np.asarray(end.numbers, "<f8").tobytes() for end in (lo, hi))
-    if hashlib.sha256(raw).hexdigest() != inputs["digest"]:
+    if hashlib.sha256(raw).hexdigest() != _digest(inputs["digest"], "inputs: digest"):
         raise Fault("inputs: the digest is not that of the inputs")
     values = {
         _number(name, "values"): {
@@ -176,7 +226,8 @@ def read(form: Mapping[str, Any]) -> Certificate:
         for j, grads in _mapping(form["gradients"], "gradients").items()
     }
     return Certificate(
-        lo, hi, unit["words"], unit["precision"], unit["fixed"], unit["running"], unit["library"],
+        network["name"], network["weights"], inputs["digest"], lo, hi, unit["machine"], unit["precision"],
+        unit["fixed"], unit["running"], unit["library"],
         _whole(graph["input"], "graph: input"), _whole(graph["output"], "graph: output"),
         [_node(node, f"graph: node {i}") for i, node in enumerate(_list(graph["nodes"], "graph: nodes"))],
         {key: _constant(array, key) for key, array in _mapping(graph["constants"], "graph: constants").items()},
@@ -196,7 +247,7 @@ def _node(form: Any, where: str) -> Node:
     of_product = ("mac", "ordered") if isinstance(form, Mapping) and "mac" in form else ()
     besides = [name for name in ("use", "second") if isinstance(form, Mapping) and name in form]
     _keys(form, where, (*_NODE, *of_product, *besides))
-    kind, path = (_is(form[name], str, f"{where}: {name}") for name in ("kind", "path"))
+    kind, path, _ = (_is(form[name], str, f"{where}: {name}") for name in ("kind", "path", "layer"))
     args, outputs, shapes = (_list(form[name], f"{where}: {name}") for name in ("args", "outputs", "shapes"))
     outputs = [None if n is None else _whole(n, f"{where}: outputs") for n in outputs]
     shapes = [tuple(_whole(n, f"{where}: shapes") for n in _list(shape, f"{where}: shapes")) for shape in shapes]
@@ -205,9 +256,9 @@ def _node(form: Any, where: str) -> Node:
     node = Node(
         kind, path, args, _mapping(form["kwargs"], f"{where}: kwargs"), outputs, shapes,
         _mapping(form["vector"], f"{where}: vector"),
-        _is(form["mac"], str, f"{where}: mac") if of_product else None,
+        _words(form["mac"], f"{where}: mac") if of_product else None,
         _is(form["ordered"], bool, f"{where}: ordered") if of_product else False,
-        _is(form["use"], str, f"{where}: use") if "use" in besides else "",
+        _words(form["use"], f"{where}: use") if "use" in besides else "",
         _second(form["second"], f"{where}: second") if "second" in besides else None,
     )  # fmt: skip
     for number in node.inputs:
@@ -219,6 +270,7 @@ def _second(form: Any, where: str) -> Second:
     _keys(form, where, Second._fields)
     kinds = zip(Second._fields, (str, float, str), strict=True)
     found = Second(*(_is(form[name], kind, f"{where}: {name}") for name, kind in kinds))
+    _words(found.mac, f"{where}: mac")
     if not found.tolerance >= 0:
         raise Fault(f"{where}: got the tolerance {found.tolerance}; expected one from 0")
     return found
@@ -247,6 +299,8 @@ def _array(form: Any, where: str) -> Array:
         raise Fault(f"{where}: its data cannot be read: {error}") from None
     if not stream.eof and len(raw) <= size:
         raise Fault(f"{where}: its data is cut off")
+    if stream.unused_data:
+        raise Fault(f"{where}: {len(stream.unused_data)} bytes are behind the end of its data")
     if len(raw) != size:
         raise Fault(f"{where}: {len(raw)} bytes are not those of the shape {list(shape)}")
     numbers = np.frombuffer(raw, "<f8").tolist()
@@ -291,6 +345,19 @@ def _is(form: Any, kind: type, where: str) -> Any:
     if not isinstance(form, kind):
         raise Fault(f"{where}: got {type(form).__name__}; expected {kind.__name__}")
     return form
+
+
+def _words(form: Any, where: str) -> str:
+    """Return the words of a unit or format, which have no other digits than 0 to 9."""
+    if not _is(form, str, where).isascii():
+        raise Fault(f"{where}: got {form!r}; expected ASCII characters")
+    return str(form)
+
+
+def _digest(form: Any, where: str) -> str:
+    if re.fullmatch("[0-9a-f]{64}", _is(form, str, where)) is None:
+        raise Fault(f"{where}: got {form!r}; expected a SHA-256 in hexadecimal")
+    return str(form)
 
 
 def _whole(form: Any, where: str) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from flint import arb
 
 from .balls import INF, ZERO, power
-from .document import Fault
+from .document import NoRule
 
 _NEAREST = ("rne", "rna", "rnz")
 _ROUNDINGS = (*_NEAREST, "rz", "ru", "rd", "odd")
@@ -151,28 +151,28 @@ def use(text: str) -> Use:
     found = _format(name, text)
     rounding, overflow = "rne", found.overflow
     for mode in modes:
-        if mode in _ROUNDINGS or mode.split(":")[0] == "sr":
+        if mode in _ROUNDINGS or re.fullmatch("sr(:[1-9][0-9]?)?", mode):
             rounding = mode
         elif mode in _OVERFLOWS:
             overflow = mode
         else:
-            raise Fault(f"{text}: {mode} is no rounding or overflow mode that this checker has a rule for")
+            raise NoRule(f"{text}: {mode} is no rounding or overflow mode that this checker has a rule for")
     return Use(found, rounding, overflow)
 
 
 def _format(name: str, text: str) -> Format:
     base, *modifiers = name.split(":")
-    match = re.fullmatch(r"e([1-9]\d?)m([1-9]\d?)", base)
+    match = re.fullmatch("e([1-9][0-9]?)m([1-9][0-9]?)", base)
     known = base in _NAMED or (match is not None and (base not in _AMBIGUOUS or "ieee" in modifiers))
     if not known or any(modifier not in ("ieee", "ftz") for modifier in modifiers):
-        raise Fault(f"{text}: the format {name} is none that this checker has a rule for")
+        raise NoRule(f"{text}: the format {name} is none that this checker has a rule for")
     exponent_bits, fraction_bits, dialect = (
         _NAMED[base] if base in _NAMED or match is None else (int(match[1]), int(match[2]), "ieee")
     )
     if "ieee" in modifiers:
         dialect = "ieee"
     if not (2 <= exponent_bits <= 11 and 1 <= fraction_bits <= 52):
-        raise Fault(f"{text}: the format {name} is none that this checker has a rule for")
+        raise NoRule(f"{text}: the format {name} is none that this checker has a rule for")
     bias = 2 ** (exponent_bits - 1) - 1
     top = 2**exponent_bits - 1 - bias - (dialect == "ieee")
     significand = 2.0 - 2.0**-fraction_bits * (2 if dialect == "fn" else 1)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from flint import arb
 
 from .balls import INF, ONE, ZERO, Balls, Ends, larger, least_magnitude, magnitude, share, smaller, times
-from .document import Fault, Node
+from .document import Fault, Node, NoRule
 from .rule import Found, Gradients, Operand, Parts, Premises, Reader, Rule, each, number, plain
 
 Pair = tuple[arb, arb]
@@ -68,7 +68,7 @@ class Function(Rule):
         """Return what it takes besides its operand."""
         plain(node)
         if len(node.args) > 1:
-            raise Fault(f"{node}: no rule for {len(node.args)} arguments")
+            raise NoRule(f"{node}: no rule for {len(node.args)} arguments")
         return ()
 
     @abstractmethod
@@ -165,7 +165,7 @@ class LeakyRelu(Function):
         plain(node)
         s = number(node.args[1], node) if len(node.args) > 1 else 0.01
         if len(node.args) > 2 or not (s == 0 or 2.0**-100 <= s <= 2.0**100):
-            raise Fault(f"{node}: no rule for the slope {s!r}")
+            raise NoRule(f"{node}: no rule for the slope {s!r}")
         return (s,)
 
     def range(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
@@ -193,14 +193,14 @@ class Clamp(Function):
         plain(node, *names)
         given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
         if len(node.args) > 3 or (node.kind == "hardtanh" and node.kwargs):
-            raise Fault(f"{node}: no rule for these arguments")
+            raise NoRule(f"{node}: no rule for these arguments")
         without = (-1.0, 1.0) if node.kind == "hardtanh" else (-math.inf, math.inf)
         low, high = (
             end if given.get(name) is None else number(given[name], node)
             for name, end in zip(names, without, strict=True)
         )
         if low > high:
-            raise Fault(f"{node}: no rule for ends {low!r} above {high!r}")
+            raise NoRule(f"{node}: no rule for ends {low!r} above {high!r}")
         return low, high
 
     def range(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:

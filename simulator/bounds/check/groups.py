@@ -17,7 +17,7 @@ from functools import reduce
 import numpy as np
 
 from .balls import INF, ZERO, Balls, Ends, Places, larger, smaller, summed_into, taken
-from .document import Fault, Node
+from .document import Node, NoRule
 from .places import Shape, along, crossed, one_owner, positions, setting
 from .rule import Found, Gradients, Operand, Parts, Reader, Rule, plain
 
@@ -67,11 +67,11 @@ class Reductions(Sums):
     def groups(self, node: Node, shape: Shape) -> tuple[Shape, Places, Sequence[int]]:
         plain(node, "keepdim", "dtype")
         if len(node.args) > 3 or node.kwargs.get("dtype") not in (None, "torch.float32", "torch.float64"):
-            raise Fault(f"{node}: no rule for {len(node.args)} arguments")
+            raise NoRule(f"{node}: no rule for {len(node.args)} arguments")
         axes, keep = [*node.args[1:], None, None][:2]
         axes = list(range(len(shape))) if axes is None or axes == [] else axes
         if not isinstance(axes, list) or not all(isinstance(a, int) and -len(shape) <= a < len(shape) for a in axes):
-            raise Fault(f"{node}: no rule for the axes {axes!r}")
+            raise NoRule(f"{node}: no rule for the axes {axes!r}")
         keep = bool(keep or node.kwargs.get("keepdim"))
         inside = {axis % len(shape) for axis in axes}
         places = along(shape, list(inside))
@@ -87,7 +87,7 @@ class AveragePool(Sums):
         dims = int(node.kind[len("avg_pool")])
         given = [*node.args[1:], *([], [0], False, True, None)[max(0, len(node.args) - 2) :]]
         if len(given) != 6 or len(shape) <= dims or len(node.shapes[0]) != len(shape):
-            raise Fault(f"{node}: no rule for these arguments")
+            raise NoRule(f"{node}: no rule for these arguments")
         size, padding = setting(given[0], node, dims), setting(given[2], node, dims, 0)
         stride = setting(given[1] or given[0], node, dims)
         axes, divisors = [], np.ones((1,) * dims, np.int64)
@@ -102,7 +102,7 @@ class AveragePool(Sums):
             divisors = divisors * np.expand_dims(each, [axis for axis in range(dims) if axis != i])
         if given[5] is not None:
             if not isinstance(given[5], int) or given[5] < 1:
-                raise Fault(f"{node}: no rule for the divisor {given[5]!r}")
+                raise NoRule(f"{node}: no rule for the divisor {given[5]!r}")
             divisors = np.full_like(divisors, given[5])
         return _of_windows(node, crossed(shape, axes), divisors)
 
@@ -113,7 +113,7 @@ class AdaptivePool(Sums):
     def groups(self, node: Node, shape: Shape) -> tuple[Shape, Places, Sequence[int]]:
         plain(node)
         if len(node.args) != 2 or len(shape) < 3:
-            raise Fault(f"{node}: no rule for these arguments")
+            raise NoRule(f"{node}: no rule for these arguments")
         axes = []
         for n, parts in zip(shape[-2:], setting(node.args[1], node, 2), strict=True):
             ends = [(i * n // parts, -(-(i + 1) * n // parts)) for i in range(parts)]
@@ -125,6 +125,8 @@ class AdaptivePool(Sums):
 
 class MaxPool(Rule):
     """Maxima of windows; the places of these are no values."""
+
+    results = 2
 
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         x, read = self._read(node, at)
@@ -161,7 +163,7 @@ class MaxPool(Rule):
         x = at.operand(node.args[0] if node.args else None, node)
         given = [*node.args[1:], *([], [0], [1], False)[max(0, len(node.args) - 2) :]]
         if len(given) != 5 or given[4] or len(x.shape) < 3 or len(node.shapes[0]) != len(x.shape):
-            raise Fault(f"{node}: no rule for these arguments")
+            raise NoRule(f"{node}: no rule for these arguments")
         settings = [
             setting(form, node, 2, least)
             for form, least in ((given[0], 1), (given[1] or given[0], 1), (given[2], 0), (given[3], 1))
@@ -172,7 +174,7 @@ class MaxPool(Rule):
         ]
         read = crossed(x.shape, axes)
         if bool((read < 0).all(-1).any()):
-            raise Fault(f"{node}: no rule for windows that read nothing")
+            raise NoRule(f"{node}: no rule for windows that read nothing")
         return x, read
 
 
@@ -180,7 +182,7 @@ def _of_windows(node: Node, read: Places, divisors: Places) -> tuple[Shape, Plac
     """Return the groups of windows, given what the means of these are divided by."""
     shape = read.shape[:-1]
     if bool((divisors < 1).any()):
-        raise Fault(f"{node}: no rule for windows that read nothing")
+        raise NoRule(f"{node}: no rule for windows that read nothing")
     return shape, read.reshape(-1, read.shape[-1]), np.broadcast_to(divisors, shape).ravel().tolist()
 
 

@@ -18,18 +18,26 @@ is larger. With u and eta of (C1), u_p and eta_p of the products, N sums:
      34, 2013), on which torch's own products rest.
 (C4) Runs within a sum: (1 + P)(1 + Q) - 1 of both, the floors of the runs through the outer sum.
 (C5) Trees: (C2) of their depth. Exact sums: one rounding. Late addends: a rounding of c, and one of the result.
+(C9) Aligned steps, whose addend is a term: each of at most n + 1 terms is cut at 2**(E - frac), off by at most that.
+     2**E is at most the largest of the terms, or L: 2**-126 for the state, 2**e_min, and what the exponent of a factor
+     that is subnormal or 0 stands for, a smallest normal times the other factor. With v the magnitudes of the terms in
+     sum, cut = (n + 1) 2**-frac, one step is off by cut (v + L), and its rounding by u (v + cut (v + L)) + eta: both by
+     q (v + L) + eta, q = (1 + cut)(1 + u) - 1. A state is at most T + D, T the sum of all magnitudes and D how far it
+     is off; so D grows to at most (1 + q) D + q (T + L) + eta, in k steps to F (T + L) + k eta (1 + F) with F = (1 +
+     q)**k - 1. The addend is rounded first, which adds u |c| + eta, both carried on.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from flint import arb
 
-from .balls import INF, ONE, ZERO, smaller
-from .document import Fault
+from .balls import INF, ONE, ZERO, larger, power, smaller
+from .document import Fault, NoRule
 from .formats import Rounding, Use, use
 
 Roundings = Callable[[Use], Rounding]
@@ -94,13 +102,26 @@ class Late:
 
 
 @dataclass(frozen=True)
+class Aligned:
+    """`products` products and the state are cut `frac` bits below the largest exponent, at least `least`, summed
+    exactly, and rounded; `pairs`: steps come in pairs, each of which takes some products of both.
+    """
+
+    sum: Use
+    products: int
+    frac: int
+    least: int | None
+    pairs: bool
+
+
+@dataclass(frozen=True)
 class Exact:
     """The sum as a real number, rounded once."""
 
     sum: Use
 
 
-Accumulator = Fma | Seq | Tree | Interleave | Chunk | Reverse | Late | Exact
+Accumulator = Fma | Seq | Tree | Interleave | Chunk | Reverse | Late | Aligned | Exact
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,7 @@ class Mac:
     def held(self) -> Use:
         """Format of the final state."""
         final = outermost(self.accumulator)
-        assert isinstance(final, Fma | Seq | Tree | Exact)
+        assert isinstance(final, Fma | Seq | Tree | Aligned | Exact)
         return final.sum
 
     @property
@@ -158,7 +179,7 @@ def mac(text: str) -> Mac:
 def _accumulator(text: str) -> Accumulator:
     name, bracket, rest = text.strip().partition("(")
     if not bracket or not rest.endswith(")"):
-        raise Fault(f"{text}: the accumulator is none that this checker has a rule for")
+        raise NoRule(f"{text}: the accumulator is none that this checker has a rule for")
     arguments = _split(rest[:-1])
     match name, arguments:
         case "fma", [one]:
@@ -183,7 +204,29 @@ def _accumulator(text: str) -> Accumulator:
             return Late(_accumulator(inner))
         case "exact", [one]:
             return Exact(use(one))
-    raise Fault(f"{text}: the accumulator {name} is none that this checker has a rule for")
+        case "aligned", _:
+            return _aligned(arguments, text)
+    raise NoRule(f"{text}: the accumulator {name} is none that this checker has a rule for")
+
+
+_ALIGNED = {  # settings, and which ones change nothing in (C9)
+    "n": "[1-9][0-9]*", "frac": "[1-9][0-9]*", "out": ".*", "e_min": "-?[0-9]+", "order": "ascending|two_of_four",
+    "c": "early", "align": "rz|rd|rne", "zero": "drop|keep", "group": "[1-9][0-9]*",
+}  # fmt: skip
+
+
+def _aligned(arguments: list[str], text: str) -> Aligned:
+    found = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in found or not re.fullmatch(_ALIGNED.get(name, "(?!)"), value):
+            raise NoRule(f"{text}: {argument} is no setting of aligned steps that this checker has a rule for")
+        found[name] = value
+    if not {"n", "frac", "out"} <= found.keys():
+        raise Fault(f"{text}: got {', '.join(found)}; expected n, frac and out of aligned steps")
+    least = int(found["e_min"]) if "e_min" in found else None
+    pairs = found.get("order") == "two_of_four"
+    return Aligned(use(found["out"]), int(found["n"]), int(found["frac"]), least, pairs)
 
 
 def _split(text: str) -> list[str]:
@@ -198,7 +241,7 @@ def _split(text: str) -> list[str]:
 
 
 def _whole(text: str, where: str) -> int:
-    if not text.isdecimal() or not int(text):
+    if not (text.isascii() and text.isdecimal() and int(text)):
         raise Fault(f"{where}: got {text}; expected a whole number above 0")
     return int(text)
 
@@ -214,14 +257,18 @@ class Model:
     results: tuple[Rounding, ...] = ()
 
 
-def model(unit: Mac, products: int, roundings: Roundings) -> Model:
-    """Return the model of a unit for sums of so many products."""
+def model(unit: Mac, products: int, roundings: Roundings, least: arb = ZERO) -> Model:
+    """Return the model of a unit for sums of so many products.
+
+    Args:
+        least: of L in (C9) what the factors have in it.
+    """
     accumulator = unit.accumulator.inner if isinstance(unit.accumulator, Late) else unit.accumulator
     results: tuple[Rounding, ...] = ()
     if isinstance(accumulator, Exact) and not unit.joins_late:  # what is rounded is the result
         found, results = Model(ZERO, ZERO, ZERO, INF), (roundings(accumulator.sum),)
     else:
-        found = _part(accumulator, max(1, products), roundings, values=False)
+        found = _part(accumulator, max(1, products), roundings, False, least)
     last = roundings(unit.result)
     if not unit.joins_late:
         return Model(
@@ -230,7 +277,7 @@ def model(unit: Mac, products: int, roundings: Roundings) -> Model:
     return Model(found.products, last.u, found.floor + last.eta, smaller(found.largest, last.largest), (*results, last))
 
 
-def _part(accumulator: Accumulator, n: int, roundings: Roundings, values: bool) -> Model:
+def _part(accumulator: Accumulator, n: int, roundings: Roundings, values: bool, least: arb) -> Model:
     """Return the model of n products, or of n values of another accumulator."""
     match accumulator:
         case Fma():
@@ -247,16 +294,18 @@ def _part(accumulator: Accumulator, n: int, roundings: Roundings, values: bool) 
             return Model(growth - ONE, ZERO, r.eta * 2 * n * growth, r.largest)
         case Interleave():
             lanes = min(n, accumulator.ways)
-            inner = _part(accumulator.inner, -(-n // accumulator.ways), roundings, values)
-            return _nested(inner, lanes, _part(accumulator.join, accumulator.ways, roundings, values=True))
+            inner = _part(accumulator.inner, -(-n // accumulator.ways), roundings, values, least)
+            return _nested(inner, lanes, _part(accumulator.join, accumulator.ways, roundings, True, least))
         case Chunk():
             runs = -(-n // accumulator.length)
-            inner = _part(accumulator.inner, min(n, accumulator.length), roundings, values)
-            return _nested(inner, runs, _part(accumulator.outer, runs, roundings, values=True))
+            inner = _part(accumulator.inner, min(n, accumulator.length), roundings, values, least)
+            return _nested(inner, runs, _part(accumulator.outer, runs, roundings, True, least))
         case Exact():
             r = roundings(accumulator.sum)
             return Model(r.u, r.u, r.eta, r.largest)
-    return _part(accumulator.inner, n, roundings, values)
+        case Aligned():
+            return _in_steps(accumulator, n, roundings(accumulator.sum), least)
+    return _part(accumulator.inner, n, roundings, values, least)
 
 
 def _sequential(r: Rounding, product: Rounding | None, sums: int, products: int) -> Model:
@@ -270,6 +319,17 @@ def _sequential(r: Rounding, product: Rounding | None, sums: int, products: int)
         any_order = (sums + 1) * r.u if alike else (ONE + u_p) * (ONE + (sums + 1) * r.u) - ONE
         factor, addend = smaller(factor, any_order), smaller(addend, (ONE + r.u) * (ONE + any_order) - ONE)
     return Model(factor, addend, (r.eta * (sums + 1) + eta_p * products) * (ONE + factor), top)
+
+
+def _in_steps(aligned: Aligned, n: int, r: Rounding, least: arb) -> Model:
+    """Return (C9)."""
+    together = 2 if aligned.pairs else 1
+    steps = together * -(-n // (together * aligned.products))
+    q = (ONE + (aligned.products + 1) * power(-aligned.frac)) * (ONE + r.u) - ONE
+    factor = (ONE + q) ** steps - ONE
+    least = larger(least, power(-126 if aligned.least is None else max(-126, aligned.least)))
+    floor = factor * least + r.eta * (steps + 1) * (ONE + factor)
+    return Model(factor, (ONE + r.u) * (ONE + factor) - ONE, floor, r.largest)
 
 
 def _nested(inner: Model, runs: int, outer: Model) -> Model:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .balls import ZERO, Balls, Ends, Places, arb, summed_into, taken
-from .document import Fault, Node
+from .document import Fault, Node, NoRule
 from .formats import use
 from .places import Shape, all_of, fits, shared
 from .rule import Found, Gradients, Operand, Parts, Reader, Rule, number, plain
@@ -52,7 +52,7 @@ class Converts(Moves):
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         found, kind = super().forward(node, at, stated), node.kwargs.get("dtype")
         if kind not in _TYPES:
-            raise Fault(f"{node}: no rule for a conversion to {kind}")
+            raise NoRule(f"{node}: no rule for a conversion to {kind}")
         name = _TYPES[kind]
         return found if name is None else _rounded(found, name)
 
@@ -108,7 +108,7 @@ class Joins(Rule):
         plain(node)
         given, axis = [*node.args, 0][:2]
         if not isinstance(given, list) or not given or len(node.args) > 2 or not isinstance(axis, int):
-            raise Fault(f"{node}: no rule for these arguments")
+            raise NoRule(f"{node}: no rule for these arguments")
         parts = [at.operand(form, node) for form in given]
         parts = [x for x in parts if x.shape != (0,)]
         first, each = 0, []
@@ -156,7 +156,7 @@ class Pads(Rule):
             not isinstance(widths, list) or len(widths) % 2 or len(widths) > 2 * dims or len(node.args) > 3
             or not all(isinstance(n, int) for n in widths)
         ):  # fmt: skip
-            raise Fault(f"{node}: no rule for the widths {widths!r}")
+            raise NoRule(f"{node}: no rule for the widths {widths!r}")
         pairs = [(0, 0)] * dims
         for i in range(len(widths) // 2):
             pairs[dims - 1 - i] = widths[2 * i], widths[2 * i + 1]
@@ -187,7 +187,8 @@ def _moved(node: Node, shape: Shape) -> Places:
             case "squeeze", []:
                 return here.squeeze()
             case "squeeze", [axes]:
-                each = [axis % len(shape) for axis in (axes if isinstance(axes, list) else [axes])]
+                given = axes if isinstance(axes, list) else [axes]
+                each = [axis % len(shape) for axis in given] if shape else []  # a single value has no axes
                 return here.squeeze(tuple(axis for axis in each if shape[axis] == 1))
             case "expand", [size]:
                 padded = (*(1,) * (len(size) - len(shape)), *shape)
@@ -226,7 +227,7 @@ def _moved(node: Node, shape: Shape) -> Places:
                 return here.diagonal(*rest)
     except (ValueError, TypeError, IndexError) as error:
         raise Fault(f"{node}: its arguments do not fit the shape {list(shape)}: {error}") from None
-    raise Fault(f"{node}: no rule for these arguments")
+    raise NoRule(f"{node}: no rule for these arguments")
 
 
 def _cut(here: Places, axis: int, some: slice) -> Places:

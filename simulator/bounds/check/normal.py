@@ -28,7 +28,7 @@ import numpy as np
 from flint import arb
 
 from .balls import INF, ONE, ZERO, Balls, Ends, Places, larger, power, share, times
-from .document import Fault, Node
+from .document import Fault, Node, NoRule
 from .formats import Rounding
 from .places import along, one_owner
 from .rule import Found, Gradients, Operand, Parts, Reader, Rule, each, number, plain
@@ -36,6 +36,8 @@ from .rule import Found, Gradients, Operand, Parts, Reader, Rule, each, number, 
 
 class BatchNorm(Rule):
     """Batch normalisation of each channel with constants."""
+
+    results = 3
 
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         x, channel, settings = self._read(node, at)
@@ -70,15 +72,15 @@ class BatchNorm(Rule):
         plain(node)
         in_training = node.kind == "native_batch_norm"
         if len(node.args) != 7 + in_training or (in_training and node.args[5]):
-            raise Fault(f"{node}: no rule but for eval mode")
+            raise NoRule(f"{node}: no rule but for eval mode")
         x, eps = at.operand(node.args[0], node), arb(number(node.args[-1], node))
         if len(x.shape) < 2 or not eps > 0:
-            raise Fault(f"{node}: no rule for these arguments")
+            raise NoRule(f"{node}: no rule for these arguments")
         weight, bias, mean, variance = (
             _channels(node.args[1 + i], x.shape[1], at, node, as_read) for i, as_read in enumerate(_AS_READ)
         )
         if mean is None or variance is None:
-            raise Fault(f"{node}: no rule without mean and variance")
+            raise NoRule(f"{node}: no rule without mean and variance")
         settings = []
         for k in range(x.shape[1]):
             if not variance.lo[k] >= 0:
@@ -100,18 +102,19 @@ def _channels(form: object, count: int, at: Reader, node: Node, as_read: bool) -
         return None
     found = at.operand(form, node, as_read)
     if found.number is not None or found.shape != (count,):
-        raise Fault(f"{node}: no rule but for constants of {count} channels")
+        raise NoRule(f"{node}: no rule but for constants of {count} channels")
     return found
 
 
 def _affine_error(a: arb, mean: arb, beta: arb, most: arb, as_read: Sequence[arb], r: Rounding, node: Node) -> arb:
     """Return (C51), infinite if something may overflow; a and beta are off by so much as they are read."""
     if r.bits < 5:
-        raise Fault(f"{node}: no rule for {r.bits} significand bits; expected at least 5")
+        raise NoRule(f"{node}: no rule for {r.bits} significand bits; expected at least 5")
     if r.eta > 0 and a != 0 and not abs(a) > power(-100):
-        raise Fault(f"{node}: no rule for a factor as small as {float(a)!r}")
-    own, size = as_read[0] * (most + abs(mean)) + as_read[1], abs(a) * (most + abs(mean))
-    off = own + (size * 8 + abs(beta) * 2 + own * 8) * r.u + 4 * r.eta
+        raise NoRule(f"{node}: no rule for a factor as small as {float(a)!r}")
+    of_a, of_beta = as_read[0] * (most + abs(mean)), as_read[1]
+    size = abs(a) * (most + abs(mean))
+    off = of_a + of_beta + ((size + of_a) * 8 + (abs(beta) + of_beta) * 2) * r.u + 4 * r.eta
     if size != 0 and not size >= 16 * r.eta:  # what underflows is not made up for
         off = off * (ONE + r.u) ** 2
     return off if size + abs(beta) + off <= r.largest else INF
@@ -128,6 +131,8 @@ class _Box(NamedTuple):
 
 class LayerNorm(Rule):
     """Layer normalisation over the last axes, with constants."""
+
+    results = 3
 
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
         x, places, g, b, eps = self._read(node, at)
@@ -174,17 +179,17 @@ class LayerNorm(Rule):
         """Return the operand, its groups, g and b, and eps."""
         plain(node)
         if len(node.args) != 5:
-            raise Fault(f"{node}: no rule for {len(node.args)} arguments")
+            raise NoRule(f"{node}: no rule for {len(node.args)} arguments")
         x, sizes, eps = at.operand(node.args[0], node), node.args[1], arb(number(node.args[4], node))
         dims = len(sizes) if isinstance(sizes, list) else 0
         if not dims or list(x.shape[-dims:]) != sizes or not eps > 0:
-            raise Fault(f"{node}: no rule for groups {sizes!r} of {list(x.shape)}, and the eps {float(eps)!r}")
+            raise NoRule(f"{node}: no rule for groups {sizes!r} of {list(x.shape)}, and the eps {float(eps)!r}")
         n, parts = math.prod(sizes), []
         for form, default in zip(node.args[2:4], (ONE, ZERO), strict=True):
             own = Operand((n,), [default] * n, [default] * n, [ZERO] * n, [ZERO] * n, np.full(n, -1))
             parts.append(own if form is None else at.operand(form, node, as_read=True))
         if any(one.number is not None or len(one.lo) != n for one in parts):
-            raise Fault(f"{node}: no rule but for constants of {sizes}")
+            raise NoRule(f"{node}: no rule but for constants of {sizes}")
         return x, along(x.shape, range(-dims, 0)), parts[0], parts[1], eps
 
 

@@ -35,7 +35,7 @@ from .balls import (
     taken,
     times,
 )
-from .document import Fault, Node
+from .document import Fault, Node, NoRule
 from .formats import Rounding
 from .places import Shape, one_owner, spread
 from .rule import Found, Gradients, Operand, Parts, Reader, Rule, plain
@@ -112,7 +112,7 @@ class Pairs(Rule):
     def _read(node: Node, at: Reader) -> tuple[tuple[Operand, Operand], Shape, tuple[Places, Places]]:
         plain(node, "alpha")
         if len(node.args) != 2 or node.kwargs.get("alpha", 1) != 1:
-            raise Fault(f"{node}: no rule for these arguments")
+            raise NoRule(f"{node}: no rule for these arguments")
         x, y = (at.operand(form, node, as_read=True) for form in node.args)
         try:
             shape = np.broadcast_shapes(x.shape, y.shape)

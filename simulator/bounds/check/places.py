@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .balls import Places
-from .document import Fault, Node
+from .document import Fault, Node, NoRule
 
 Shape = tuple[int, ...]
 
@@ -83,7 +83,7 @@ def one_owner(owners: Places, node: Node) -> Places:
     """Return to which sample each row belongs, -1 to none; Fault where a row mixes samples."""
     found = owners.max(-1)
     if bool(((owners != found[..., None]) & (owners >= 0)).any()):
-        raise Fault(f"{node}: it mixes samples; expected operations on each sample alone")
+        raise NoRule(f"{node}: it mixes samples; expected operations on each sample alone")
     return found
 
 

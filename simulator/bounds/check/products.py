@@ -6,11 +6,13 @@ operands by sum (da B + A db), of which da is that of the conversion alone; and 
 all that a' is off, and by the d of c. Results are rounded at their size. (C11) On the way back an interval of
 derivatives c +- r becomes c B +- (r (|B| + s) + |c| s), with an operand within B +- s between exact and computed.
 (C13) Of two passes an output has the larger bound of both, and that of the second where all that the first may give is
-surely flagged: of magnitude v with 1 / v above the tolerance, and not negative before relu.
+surely flagged: of magnitude v with 1 / v above the tolerance, and not negative before relu, where the graph has that
+activation behind it (activations.py).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb, arb_mat
 
+from .activations import FLAGGING
 from .balls import (
     INF,
     ONE,
@@ -36,7 +39,7 @@ from .balls import (
     summed_into,
     taken,
 )
-from .document import Fault, Node, Second
+from .document import Fault, Node, NoRule, Second
 from .dots import Block, Dots, Side, as_held
 from .formats import Rounding, Use
 from .macs import Mac, Model, mac, model
@@ -71,15 +74,17 @@ class Products(Rule):
         unit, roundings = _unit(node), _Roundings(at.premises)
         uses = unit.operands or (None, None)
         sides = as_held(a, uses[0], at.premises), as_held(b, uses[1], at.premises)
+        least = _least(uses, sides)
         shape, blocks = self.blocks(node, a, b, c)
         fits(node, shape)
         size = math.prod(shape)
         lo, hi, d, local = ([ZERO] * size for _ in range(4))
         owner = np.full(size, -1)
+        n = 0
         for block in blocks:
             owner[block.out] = _owner(block, a, b, c, node)
             n = block.a.shape[1]
-            found = model(unit, n, roundings)
+            found = model(unit, n, roundings, least)
             results = [*found.results, *_of_type(unit, at.premises)]
             dots = Dots(block, *sides)
             z, around = dots.exact()
@@ -102,7 +107,10 @@ class Products(Rule):
                 if partial is not None and not enough:
                     off = smaller(off, _through(partial.error(i), reach, results))
                 d[place], local[place] = moved[i] + off, own[i] + off
-        return Found(shape, lo, hi, d, None, local, shared(owner.reshape(shape), range(1, len(shape))).ravel())
+        owner = shared(owner.reshape(shape), range(1, len(shape))).ravel()
+        if not n:  # sums of nothing are said to belong to the sample of their row
+            owner = np.where(owner < 0, np.arange(size) // max(1, math.prod(shape[1:])), owner)
+        return Found(shape, lo, hi, d, None, local, owner)
 
     def backward(self, node: Node, at: Reader, grads: Gradients) -> Parts:
         a, b, c = self._operands(node, at)
@@ -120,10 +128,12 @@ class Products(Rule):
 
     def _operands(self, node: Node, at: Reader) -> tuple[Operand, Operand, Operand | None]:
         plain(node, "alpha", "beta")
-        if any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
-            raise Fault(f"{node}: no rule with alpha or beta")
+        for name in ("alpha", "beta"):
+            factor = node.kwargs.get(name, 1)
+            if isinstance(factor, bool) or factor != 1:
+                raise NoRule(f"{node}: no rule for {name}={factor!r}")
         if len(node.args) != self._arguments:
-            raise Fault(f"{node}: no rule for {len(node.args)} arguments")
+            raise NoRule(f"{node}: no rule for {len(node.args)} arguments")
         a, b, c = (None if i is None or node.args[i] is None else at.operand(node.args[i], node) for i in self.places)
         if a is None or b is None:
             raise Fault(f"{node}: an operand is missing")
@@ -132,12 +142,13 @@ class Products(Rule):
     def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
         """Return the shape of the result, and the products of matrices that it is made of."""
         if len(a.shape) != self._dimensions or len(b.shape) != self._dimensions or a.shape[-1] != b.shape[-2]:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         if a.shape[:-2] != b.shape[:-2]:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         shape = (*a.shape[:-1], b.shape[-1])
-        of_a, of_b, out = (all_of(x).reshape(-1, *x[-2:]) for x in (a.shape, b.shape, shape))
-        of_c = None if c is None else _spread(node, c.shape, shape).reshape(-1, *shape[-2:])
+        count = math.prod(shape[:-2])
+        of_a, of_b, out = (all_of(x).reshape(count, *x[-2:]) for x in (a.shape, b.shape, shape))
+        of_c = None if c is None else _spread(node, c.shape, shape).reshape(count, *shape[-2:])
         return shape, [Block(x, y, z, None if of_c is None else of_c[i])
                        for i, (x, y, z) in enumerate(zip(of_a, of_b, out, strict=True))]  # fmt: skip
 
@@ -147,13 +158,13 @@ class OfVectors(Products):
 
     def blocks(self, node: Node, a: Operand, b: Operand, c: Operand | None) -> tuple[Shape, list[Block]]:
         if len(a.shape) != 2 or b.shape != a.shape[1:]:
-            raise Fault(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
+            raise NoRule(f"{node}: no rule for shapes {list(a.shape)} and {list(b.shape)}")
         return a.shape[:1], [Block(all_of(a.shape), all_of((*b.shape, 1)), all_of((a.shape[0], 1)), None)]
 
 
 def _flagged(second: Second, lo: arb, hi: arb, d: arb) -> bool:
     """Whether an output is surely flagged, (C13), with room for what scores are rounded by in float64."""
-    known = second.activation in ("identity", "leaky_relu") or (second.activation == "relu" and lo - d >= 0)
+    known = second.activation in FLAGGING and (second.activation != "relu" or lo - d >= 0)
     return bool(known and (magnitude(lo, hi) + d) * second.tolerance < ONE - power(-40))
 
 
@@ -176,6 +187,13 @@ def _unit(node: Node) -> Mac:
     if not node.ordered and node.mac != _TORCH:
         raise Fault(f"{node}: torch's own product by the unit {node.mac}; expected {_TORCH}")
     return mac(node.mac)
+
+
+def _least(uses: tuple[Use | None, Use | None], sides: tuple[Side, Side]) -> arb:
+    """Return the largest magnitude that the exponent of a product with a subnormal factor, or 0, stands for, (C9)."""
+    normal = [power(-126 if one is None else one.format.least) for one in uses]
+    most = [functools.reduce(larger, side.most, ZERO) for side in sides]
+    return larger(larger(normal[0] * most[1], normal[1] * most[0]), normal[0] * normal[1])
 
 
 def _of_type(unit: Mac, premises: Premises) -> tuple[Rounding, ...]:
@@ -269,7 +287,7 @@ class _Partial:
 
 
 def _owner(block: Block, a: Operand, b: Operand, c: Operand | None, node: Node) -> Places:
-    """Return the sample of each result."""
+    """Return the sample of each result, -1 of what reads nothing."""
     rows = one_owner(_owners(a, block.a), node)
     columns = one_owner(_owners(b, block.b.T), node)
     parts = [np.broadcast_to(rows[:, None], block.out.shape), np.broadcast_to(columns, block.out.shape)]
@@ -279,7 +297,7 @@ def _owner(block: Block, a: Operand, b: Operand, c: Operand | None, node: Node) 
 
 
 def _owners(x: Operand, places: Places) -> Places:
-    return np.where(places >= 0, x.owner[places], -1)
+    return np.where(places >= 0, x.owner[places], -1) if places.size else np.full((len(places), 1), -1)
 
 
 def _back(blocks: Sequence[Block], grads: Gradients, which: int, own: Operand, other: Operand) -> list[Ends]:

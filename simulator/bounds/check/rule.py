@@ -17,7 +17,7 @@ import numpy as np
 from flint import arb
 
 from .balls import ZERO, Balls, Ends, Places, balls, magnitude, power
-from .document import Array, Fault, Node
+from .document import Array, Fault, Node, NoRule
 from .formats import Rounding, nearest_error, use
 from .places import Shape
 
@@ -97,7 +97,7 @@ class Premises:
     def constant_error(self, x: float, node: Node) -> arb:
         """Return by how much a constant in the code may change, (C8); 0 if the arithmetic holds it."""
         if x and not 2.0**-100 <= abs(x) <= 2.0**100:
-            raise Fault(f"{node}: no rule for the constant {x!r}")
+            raise NoRule(f"{node}: no rule for the constant {x!r}")
         return ZERO if nearest_error(x, self.vector.bits) == 0 else self.vector.off(abs(arb(x)))
 
 
@@ -139,7 +139,7 @@ def _as_read(numbers: Sequence[float], name: str, node: Node) -> Balls:
         return [ZERO] * len(numbers)
     found = [use(name).error_of(x) for x in numbers]
     if any(off is None for off in found):
-        raise Fault(f"{node}: no rule for constants in {name}")
+        raise NoRule(f"{node}: no rule for constants in {name}")
     return found  # type: ignore[return-value]
 
 
@@ -149,7 +149,9 @@ def _known(shape: Shape, x: Balls, d: Balls) -> Operand:
 
 
 class Rule(ABC):
-    """An operation; what it computes first is the only value that it makes."""
+    """An operation; what it computes first is the only value that it makes, of so many results."""
+
+    results = 1
 
     @abstractmethod
     def forward(self, node: Node, at: Reader, stated: Mapping[str, Balls]) -> Found:
@@ -173,7 +175,7 @@ def plain(node: Node, *names: str) -> None:
     """Fault of keyword arguments besides these, unless they are None or False."""
     for name, value in node.kwargs.items():
         if name not in names and value is not None and value is not False:
-            raise Fault(f"{node}: no rule for {name}={value!r}")
+            raise NoRule(f"{node}: no rule for {name}={value!r}")
 
 
 def each(f: Callable[..., Any], *arrays: Sequence[Any]) -> list[Any]:

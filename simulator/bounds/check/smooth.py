@@ -14,7 +14,7 @@ from collections.abc import Callable
 from flint import arb
 
 from .balls import HALF, INF, ONE, ZERO, Balls, Ends, inverse, is_infinite, larger, magnitude, power, smaller
-from .document import Fault, Node
+from .document import Node, NoRule
 from .functions import Function, Pair, library
 from .rule import Operand, Premises, Rule, plain
 
@@ -170,7 +170,9 @@ class Wavy(Function):
 
 
 class Gelu(Wavy):
-    """x Phi(x), evaluated with an error of c u (|f| + |x|). Its derivative has the derivative (2 - x**2) phi(x)."""
+    """x Phi(x), evaluated as 0.5 x (1 + erf(x / sqrt(2))), of which erf has an absolute accuracy, and the sum with 1
+    cancels: off by up to c u (|f| + 2 |x|). Its derivative has the derivative (2 - x**2) phi(x).
+    """
 
     least_at = arb("-0.751791524693564457457904947", 1e-26)
     turn = arb(2).sqrt()
@@ -178,7 +180,7 @@ class Gelu(Wavy):
     def settings(self, node: Node) -> tuple[float, ...]:
         plain(node, "approximate")
         if node.kwargs.get("approximate", "none") != "none" or len(node.args) > 1:
-            raise Fault(f"{node}: no rule for another form than x Phi(x)")
+            raise NoRule(f"{node}: no rule for another form than x Phi(x)")
         return ()
 
     def value(self, x: arb) -> arb:
@@ -188,7 +190,7 @@ class Gelu(Wavy):
         return _normal(x) + x * (-x * x / 2).exp() / (2 * arb.pi()).sqrt()
 
     def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
-        return (most + magnitude(lo, hi)) * library(p) + p.vector.eta
+        return (most + 2 * magnitude(lo, hi)) * library(p) + p.vector.eta
 
 
 class Silu(Wavy):

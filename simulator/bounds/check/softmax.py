@@ -21,7 +21,7 @@ from functools import reduce
 from flint import arb
 
 from .balls import HALF, INF, ONE, ZERO, Balls, Ends, Places, larger, smaller, times
-from .document import Fault, Node
+from .document import Node, NoRule
 from .places import along, one_owner
 from .rule import Found, Gradients, Operand, Parts, Premises, Reader, Rule, plain
 
@@ -110,7 +110,7 @@ def _read(node: Node, at: Reader) -> tuple[Operand, Places]:
     x = at.operand(node.args[0] if node.args else None, node)
     axis = node.args[1] if len(node.args) in (2, 3) and not any(node.args[2:]) else None
     if not isinstance(axis, int) or not -len(x.shape) <= axis < len(x.shape):
-        raise Fault(f"{node}: no rule for these arguments")
+        raise NoRule(f"{node}: no rule for these arguments")
     return x, along(x.shape, [axis])
 
 

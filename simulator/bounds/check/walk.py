@@ -20,9 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb
 
-from . import convolutions, functions, groups, moves, normal, pairs, products, smooth, softmax
+from . import convolutions, functions, groups, moves, normal, pairs, smooth, softmax
+from . import products as of_products
+from .activations import check_activation
 from .balls import INF, ZERO, Balls, Ends, Places, balls, is_infinite, least_magnitude, magnitude
-from .document import Certificate, Fault, Node
+from .document import Certificate, Fault, Node, NoRule
 from .formats import Rounding
 from .moves import PARTED
 from .places import fits
@@ -30,7 +32,7 @@ from .rule import TORCH, Found, Operand, Premises, Reader, Rule, each
 
 RULES: Mapping[str, Rule] = {
     **moves.RULES, **groups.RULES, **functions.RULES, **smooth.RULES, **pairs.RULES, **softmax.RULES, **normal.RULES,
-    **products.RULES, **convolutions.RULES,
+    **of_products.RULES, **convolutions.RULES,
 }  # fmt: skip
 
 
@@ -60,7 +62,8 @@ class _Walk:
 
     def run(self) -> tuple[list[str], Counts]:
         for node in self._found.nodes:
-            _check_vector(node, self._premises, self._found)
+            _check_vector(node, self._premises)
+            check_activation(node, self._found.nodes, self._found.output)
         self._input()
         made = {self._found.input}
         for node in self._nodes:
@@ -91,11 +94,13 @@ class _Walk:
         """Check what an operation makes; return the number of that value."""
         rule = RULES.get(node.kind)
         if rule is None:
-            raise Fault(f"{node}: no rule for {node.kind}")
+            raise NoRule(f"{node}: no rule for {node.kind}")
         unknown = [read for read in node.inputs if read not in made]
         if unknown:
             raise Fault(f"{node}: reads value {unknown[0]}, which no operation before it makes")
-        number = node.outputs[0] if node.outputs else None
+        if len(node.outputs) != rule.results:
+            raise Fault(f"{node}: it is said to have {len(node.outputs)} results; expected {rule.results}")
+        number = node.outputs[0]
         if number is None or number in made:
             raise Fault(f"{node}: its result has no number, or one that is taken")
         self._names[number] = f"value {number} ({node})"
@@ -305,8 +310,7 @@ def _shown(x: arb) -> str:
 
 
 def _premises(found: Certificate) -> Premises:
-    """Return what computes, from the words of the unit; Fault where they contradict each other."""
-    units = {(node.mac, node.ordered) for node in found.nodes if node.mac is not None}
+    """Return what computes; Fault where the parts of the file that say so contradict each other."""
     bits = found.precision
     if bits is not None and not 2 <= bits <= 53:
         raise Fault(f"unit: precision: got {bits}; expected from 2 to 53 bits")
@@ -314,16 +318,31 @@ def _premises(found: Certificate) -> Premises:
         raise Fault(f"unit: fixed is {found.fixed}, and the precision is {bits}")
     if found.library != (4.0 if bits is None else 1.0):
         raise Fault(f"unit: library: got {found.library}; expected {4.0 if bits is None else 1.0}")
-    suffix = "" if bits is None else f", {bits} significand bits"
-    of_machine = bits is None and found.words.endswith((", low", ", high", ", two_pass"))
-    for unit, ordered in units:
-        if not of_machine and not (ordered and found.words == f"{unit}{suffix}"):
-            raise Fault(f"unit: a product has the unit {unit}, which the words {found.words!r} do not say")
+    if found.machine is not None and bits is not None:
+        raise Fault(f"unit: got the machine {found.machine} and a precision; expected one of both")
+    shown = list(products(found))
+    if found.machine is None and len(shown) > 1:
+        raise Fault(f"unit: got products on {shown[0]} and on {shown[1]}; expected one unit, as no machine is named")
+    if found.machine is None and not all(node.ordered for node in found.nodes if node.mac is not None):
+        raise Fault("unit: got products in torch's own order; expected one unit, as no machine is named")
     vector = TORCH if bits is None else Rounding(bits, ZERO, INF)
     return Premises(bits, found.running, arb(found.library), vector)
 
 
-def _check_vector(node: Node, premises: Premises, found: Certificate) -> None:
+def products(found: Certificate) -> dict[str, None]:
+    """Return what computes products, as the operations say it, each once."""
+    shown: dict[str, None] = {}
+    for node in found.nodes:
+        if node.mac is None:
+            continue
+        text = node.mac if node.ordered else f"{node.mac} in torch's own order"
+        if node.second is not None:
+            text += f", again on {node.second.mac} above the tolerance {node.second.tolerance:g}"
+        shown[text] = None
+    return shown
+
+
+def _check_vector(node: Node, premises: Premises) -> None:
     """Fault unless what is no product is rounded as the premises say: of narrower vector units no rule is known."""
     r = premises.vector
     expected = {
@@ -331,4 +350,4 @@ def _check_vector(node: Node, premises: Premises, found: Certificate) -> None:
         "nearest": True,
     }  # fmt: skip
     if dict(node.vector) != expected:
-        raise Fault(f"{node}: no rule for the vector unit {dict(node.vector)}; expected {expected}")
+        raise NoRule(f"{node}: no rule for the vector unit {dict(node.vector)}; expected {expected}")
