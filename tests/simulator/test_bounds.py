@@ -59,6 +59,80 @@ def test_an_operation_without_a_rule_is_refused_by_name():
         bounds.certify(Sines().eval(), torch.zeros(2, 3))
 
 
+def _low_rank():
+    model = torch.nn.Module()
+    model.a, model.b = torch.nn.Parameter(torch.randn(4, 8)), torch.nn.Parameter(torch.randn(8, 3))
+    model.forward = lambda x: x @ (model.a @ model.b)
+    return model
+
+
+def _scaled(in_place):
+    model = torch.nn.Linear(4, 3)
+    model.gain = torch.nn.Parameter(torch.randn(3, 1))
+
+    def forward(x):
+        if in_place:  # into a part of what the graph reads
+            weight = torch.zeros(3, 4)
+            weight[:, 1:] = model.weight[:, 1:] * model.gain
+        else:
+            weight = (model.weight * model.gain).t().contiguous().t()
+        return torch.nn.functional.linear(x, weight)
+
+    model.forward = forward
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_low_rank, "mm makes a constant out of others, and rounds: no rule"),
+        (lambda: _scaled(in_place=False), "Linear: mul makes a constant"),
+        (lambda: _scaled(in_place=True), "Linear: mul makes a constant"),
+        (
+            lambda: torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 3)),
+            "parametrizations.weight.*: _weight_norm_interface makes a constant",
+        ),
+    ],
+)
+def test_a_constant_that_is_computed_of_weights_is_refused(make, message):
+    """Its roundings are those of no value of the graph: on fp16 they alone exceeded the bounds of the others."""
+    with pytest.raises(simulator.InputError, match=message):
+        bounds.certify(make().eval(), torch.zeros(2, 4))
+
+
+def test_a_constant_that_is_moved_or_stored_is_exact():
+    class Moved(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.narrow = torch.nn.Parameter(torch.randn(4, 6)), torch.nn.Parameter(torch.ones(6).half())
+
+        def forward(self, x):
+            places = torch.arange(6) + 0  # whole numbers are exact
+            return x @ torch.cat([self.w.t()[:3], self.w.flip(0).t()[3:]])[places] + self.narrow.float()[:4]
+
+    model, x = Moved().eval(), torch.randn(2, 6)
+    found = bounds.certify(model, x, mac="fma(fp32)")
+    exact = copy.deepcopy(model).double()(x.double()).detach().numpy()
+    assert (np.abs(model(x).double().detach().numpy() - exact) <= found.logit_bounds).all()
+    plain = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(6, 3))
+    torch.nn.utils.parametrize.remove_parametrizations(plain, "weight")
+    assert bounds.certify(plain.eval(), x).certified.all()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d, torch.nn.LayerNorm])
+def test_constants_that_are_trained_are_read_by_a_narrow_vector_unit(layer):
+    machine = simulator.load_hardware("npu")
+    machine = replace(machine, vector_unit=replace(machine.vector_unit, format=vector.unit("bf16")))
+    model, x = torch.nn.Sequential(torch.nn.Linear(6, 6), layer(6)).eval(), torch.randn(2, 6)
+    torch.nn.init.normal_(model[1].weight)
+    exact = copy.deepcopy(model).double()(x.double()).detach().numpy()
+    with torch.no_grad(), simulator.emulate(model, machine, layers={"*": "high"}) as run:
+        computed = run.model(x).double().numpy()
+    assert model[1].weight.requires_grad
+    found = bounds.certify(model, x, mac=machine, mode="high")
+    assert (np.abs(computed - exact) <= found.logit_bounds).all() and np.isfinite(found.logit_bounds).all()
+
+
 def test_more_bits_certify_more_and_enough_are_found():
     model, (x, _) = bundled.load("mlp"), bundled.digits()
     shares = [bounds.certify(model, x[:12], precision=bits).certified.sum() for bits in (8, 12, 16, 20)]
