@@ -240,11 +240,13 @@ def _input(lo: Tensor, hi: Tensor) -> Bounded:
 
 
 def _decided(found: Forward, adjoint: bool) -> dict[str, Any]:
-    z = found.output
-    if z.lo.dim() != 2 or z.lo.shape[1] < 2:
+    z, samples = found.output, found.values[found.graph.inputs[0]].lo.shape[0]
+    if z.lo.dim() != 2 or z.lo.shape[0] != samples or z.lo.shape[1] < 2:
         raise InputError(
-            f"bounds: the output has the shape {tuple(z.lo.shape)}; expected (samples, classes), at least two of these"
+            f"bounds: of {samples} samples the output has the shape {tuple(z.lo.shape)}; expected (samples, classes), "
+            "at least two of these; give a classifier"
         )
+    assert found.owners  # or an InputError: whatever mixes samples computes something else for each batch
     at, classes = torch.arange(z.lo.shape[0]), z.lo.shape[1]
     top = (z.lo + z.hi).argmax(1)
     margin = below(z.lo[at, top][:, None] - z.hi)

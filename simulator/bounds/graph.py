@@ -166,8 +166,9 @@ class _Recorder:
             return
         if made is not None:
             raise InputError(
-                f"bounds: {made} makes a constant out of others, and rounds: no rule; expected weights that are read as "
-                "they are; store the result as a parameter, as torch.nn.utils.parametrize.remove_parametrizations does"
+                f"bounds: {made} makes a constant out of others, and rounds: no rule; expected weights that are read "
+                "as they are; store its result as a parameter, as torch.nn.utils.parametrize.remove_parametrizations "
+                "does"
             )
         if name in _ASKS:
             raise InputError(

@@ -406,11 +406,30 @@ def test_samples_have_the_same_bounds_together_as_alone_wherever_they_lie():
         (lambda x: x.flip(0), "the rows of the output are not the samples in their order"),
     ],
 )
-def test_a_network_that_mixes_samples_has_no_adjoint_bound(function, message):
+@pytest.mark.parametrize("method", bounds.METHODS)
+def test_a_network_that_mixes_samples_is_refused_whatever_the_method(function, message, method):
+    """Its answers are those of one batch, and samples are analysed some at a time."""
     model, x = Function(function).eval(), torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
-    assert len(bounds.certify(model, x, methods=("forward",)).bound) == 3
     with pytest.raises(simulator.InputError, match=message):
-        bounds.certify(model, x, methods=("adjoint",))
+        bounds.certify(model, x, methods=(method,))
+
+
+@pytest.mark.parametrize("method", bounds.METHODS)
+def test_an_output_of_other_rows_than_samples_is_refused(method):
+    for function in (lambda x: x.reshape(-1, 2), lambda x: x.reshape(3, 2, 2), lambda x: x[:2]):
+        with pytest.raises(simulator.InputError, match="of 3 samples the output has the shape"):
+            bounds.certify(Function(function).eval(), torch.ones(3, 4), methods=(method,))
+
+
+@pytest.mark.parametrize("method", bounds.METHODS)
+def test_sums_of_no_products_are_their_addend(method):
+    model = torch.nn.Linear(1, 3).eval()
+    model.weight.data, model.bias.data = torch.zeros(3, 0), torch.tensor([1.0, 2.0, 3.0])
+    found = bounds.certify(model, torch.zeros(1, 0), methods=(method,))
+    assert found.certified.all() and found.logits.tolist() == [[1.0, 2.0, 3.0]]
+    none = Function(lambda x: x[:, :0].sum(1, keepdim=True) + torch.tensor([1.0, 2.0, 3.0]))
+    with pytest.raises(simulator.InputError, match="sum gives values that depend on no sample"):
+        bounds.certify(none.eval(), torch.zeros(2, 4), methods=(method,))
 
 
 def test_what_a_sample_multiplies_by_zero_belongs_to_it():
