@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 import simulator  # noqa: E402  (needs torch)
 from simulator import bounds  # noqa: E402
-from simulator.bounds import unary  # noqa: E402
+from simulator.bounds import subject, unary  # noqa: E402
 from simulator.bounds.graph import record  # noqa: E402
 from simulator.network import bundled, vector  # noqa: E402
 from tests.oracles.networks import Function  # noqa: E402
@@ -220,7 +220,13 @@ def test_statistical_bounds_say_so_and_are_smaller_than_the_worst_case():
         ({"mac": "fma(fp16"}, "bounds: mac: "),
         ({"precision": 1}, "precision: got 1; expected whole significand bits from 2 to 53"),
         ({"methods": ("guess",)}, r"methods: got \['guess'\]; expected some of forward"),
+        ({"methods": "adjoint"}, r"methods: got \['adjoint'\]; expected some of forward.*, as a tuple"),
         ({"failure": 2.0}, "failure: got 2.0; expected a probability"),
+        ({"failure": "0.1"}, "failure: got '0.1'; expected a probability"),
+        ({"failure": 0.1, "methods": ("adjoint, running sums",)}, "methods of running sums alone"),
+        ({"mac": 3}, "mac: got int; expected a MAC, a machine or None"),
+        ({"mode": "zzz"}, "mode: got 'zzz' without a machine"),
+        ({"mode": "high", "mac": "fma(fp16)"}, "mode: got 'high' without a machine"),
     ],
 )
 def test_what_cannot_be_bounded_is_refused(settings, message):
@@ -233,11 +239,26 @@ def test_inputs_and_models_that_do_not_fit_are_refused():
     model, (x, _) = bundled.load("mlp"), bundled.digits()
     for given, message in (
         ((x[:2], x[:3]), "x: got shapes"),
+        (x[:2].to(torch.complex64), "expected real numbers of one type"),
+        ((x[:2], x[:2].double()), "expected real numbers of one type"),
+        (x[:2].flatten(1)[:, :-1], r"x of shape \(N, 783\) and float32 does not fit the network"),
+        (torch.ones(2, 1, 28, 28, dtype=torch.int64), "int64 does not fit the network"),
+        ((x[:2],) * 3, "x: got 3 values; expected samples"),
+        ("digits", "x: got no array of numbers"),
+        (x[:2].double() * 1e300, "x: got values that torch.float32, the type of the weights, does not hold"),
         ((x[:2] + 1, x[:2]), "a lower end above the upper one"),
         (x[:2] * float("nan"), "an end that is not finite"),
     ):
         with pytest.raises(simulator.InputError, match=message):
             bounds.certify(model, given)
+    with pytest.raises(simulator.InputError, match=r"model: got str; expected a torch\.nn\.Module"):
+        bounds.certify("mlp", x[:2])
+    with pytest.raises(simulator.InputError, match="weight: got a weight without a shape"):
+        bounds.certify(torch.nn.LazyLinear(3).eval(), x[:2])
+    holed = bundled.load("mlp")
+    next(holed.parameters()).data[0] = float("nan")
+    with pytest.raises(simulator.InputError, match="got a NaN among the weights"):
+        bounds.certify(holed, x[:2])
     with pytest.raises(simulator.InputError, match="in training mode"):
         bounds.certify(bundled.load("mlp").train(), x[:2])
     with pytest.raises(simulator.InputError, match="npu folds batch normalisations"):
@@ -245,6 +266,34 @@ def test_inputs_and_models_that_do_not_fit_are_refused():
         bounds.certify(model, x[:2], mac=folding)
     with pytest.raises(simulator.InputError, match=r"confidence: got 0\.3"):
         bounds.required_precision(model, x[:1], confidence=0.3)
+
+
+def test_arrays_of_any_float_are_samples_and_boxes_are_rounded_outward():
+    model, (x, _) = bundled.load("mlp"), bundled.digits()
+    plain = bounds.certify(model, x[:2], precision=np.int64(20))
+    assert plain.bits == 20 and type(plain.bits) is int
+    for given in (x[:2].double().numpy(), x[:2].tolist(), x[:2].numpy()):
+        assert bounds.certify(model, given, precision=20).bound.tolist() == plain.bound.tolist()
+    ends = x[:2].double() + 1e-12, x[:2].double() + 2e-12
+    lo, hi = subject.boxes(model, ends)
+    assert lo.dtype is hi.dtype is torch.float32 and not (lo == hi).any()
+    assert (lo.double() <= ends[0]).all() and (ends[1] <= hi.double()).all()
+
+
+def test_whole_numbers_stay_whole():
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Flatten(), torch.nn.Linear(8, 3)).eval()
+    found = bounds.certify(model, np.array([[0, 1], [4, 2]]), precision=30)
+    assert found.certified.all() and found.top.tolist() == model(torch.tensor([[0, 1], [4, 2]])).argmax(1).tolist()
+
+
+def test_shares_of_samples_that_are_none_are_refused():
+    model, (x, _) = bundled.load("mlp"), bundled.digits()
+    found = bounds.required_precision(model, x[:1])
+    for share in (2.0, -1.0, "all"):
+        with pytest.raises(simulator.InputError, match=r"quantiles: got .*; expected shares from 0 to 1"):
+            found.quantiles((share,))
+    with pytest.raises(simulator.InputError, match="mac: got a machine"):
+        bounds.required_precision(model, x[:1], mac=simulator.load_hardware("npu"))
 
 
 def test_a_certificate_is_saved_of_what_was_certified(tmp_path):
@@ -417,7 +466,7 @@ def test_a_network_that_mixes_samples_is_refused_whatever_the_method(function, m
 @pytest.mark.parametrize("method", bounds.METHODS)
 def test_an_output_of_other_rows_than_samples_is_refused(method):
     for function in (lambda x: x.reshape(-1, 2), lambda x: x.reshape(3, 2, 2), lambda x: x[:2]):
-        with pytest.raises(simulator.InputError, match="of 3 samples the output has the shape"):
+        with pytest.raises(simulator.InputError, match="shape"):
             bounds.certify(Function(function).eval(), torch.ones(3, 4), methods=(method,))
 
 
@@ -444,7 +493,8 @@ def test_what_a_sample_multiplies_by_zero_belongs_to_it():
 
 def test_a_matrix_times_a_vector_is_bounded_by_its_partial_sums_too():
     vector_of = torch.tensor([1.0, -1.0, 0.5, 0.25])
-    model = Function(lambda x: torch.stack([torch.mv(x, vector_of), torch.mv(x, vector_of + 1)], 1)).eval()
+    other = vector_of + 1
+    model = Function(lambda x: torch.stack([torch.mv(x, vector_of), torch.mv(x, other)], 1)).eval()
     x = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
     plain, running = (
         bounds.certify(model, x, precision=12, methods=(name,)).logit_bounds
