@@ -46,9 +46,10 @@ class Certified:
         certified: whether the top class is that of exact arithmetic, whatever the roundings, for all inputs of its box.
         top: class with the largest exact output. margin: by how much it is above the class that comes closest to
             changing places, at least. bound: by how much computing may change that margin, at most.
+        margins, bounds: (samples, classes), the same of each class; of the top one infinity and 0.
         logit_bounds: (samples, classes), by how much each output may be off. logits: exact outputs, to float64.
         range_effect: (samples,), by how much the margin may change within the box of inputs; 0 for points.
-        method: which bound decided, one of METHODS.
+        method: of METHODS, the cheapest that certified the sample; where none did, the one of the margin and bound.
         contributions: by name of an operation, (samples,), its part of the bound of the adjoint; NaN where a sample did
             not need that.
         unit: what computes, in words. bits: of a precision, or None. subject: what `save` makes the certificate of.
@@ -58,6 +59,8 @@ class Certified:
     top: NDArray[np.int64]
     margin: NDArray[np.float64]
     bound: NDArray[np.float64]
+    margins: NDArray[np.float64]
+    bounds: NDArray[np.float64]
     logit_bounds: NDArray[np.float64]
     logits: NDArray[np.float64]
     range_effect: NDArray[np.float64]
@@ -212,9 +215,7 @@ def _of_batch(
             break
     assert result is not None
     parts = {key: value.numpy() for key, value in result["parts"].items()}
-    arrays: dict[str, Any] = {
-        key: value.numpy() for key, value in result.items() if isinstance(value, Tensor) and key not in _EACH
-    }
+    arrays: dict[str, Any] = {key: value.numpy() for key, value in result.items() if isinstance(value, Tensor)}
     return Certified(**arrays, method=tuple(result["method"]), contributions=parts, unit=unit.words, bits=bits)
 
 
@@ -254,9 +255,6 @@ def decision(found: Forward, adjoint: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_EACH = ("margins", "bounds")  # of every class
-
-
 def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) -> None:
     """Take what a tighter method says of some samples, where it is tighter."""
     better = (own["margin"] - own["bound"]) > (result["margin"] - result["bound"])[at]
@@ -275,7 +273,17 @@ def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) 
 def _joined(found: Sequence[Certified]) -> Certified:
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in found])
-        for name in ("certified", "top", "margin", "bound", "logit_bounds", "logits", "range_effect")
+        for name in (
+            "certified",
+            "top",
+            "margin",
+            "bound",
+            "margins",
+            "bounds",
+            "logit_bounds",
+            "logits",
+            "range_effect",
+        )
     }
     names = dict.fromkeys(name for one in found for name in one.contributions)
     parts = {

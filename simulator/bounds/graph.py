@@ -79,7 +79,7 @@ def record(model: nn.Module, x: Tensor) -> Graph:
         InputError: what depends on its inputs in a way that no graph shows, such as writing into a part of a tensor;
             a constant that is computed of others, with roundings that no value of the graph has.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(dict(model.named_modules()))
     number = recorder.new(x)
     with torch.no_grad(), Tap(model, lambda op: None, recorder.note):
         y = output_of(model(x))
@@ -137,7 +137,8 @@ def with_roundings(graph: Graph, shape: torch.Size, held: Callable[[str], Use | 
 
 
 class _Recorder:
-    def __init__(self) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.modules = modules  # by path
         self.nodes: list[Node] = []
         self._numbers: dict[int, int] = {}
         self._kept: list[Tensor] = []  # so that no other tensor has its address
@@ -164,6 +165,11 @@ class _Recorder:
             if made is not None:
                 self._note_made(made, [x for x in results if isinstance(x, Tensor)] or read)
             return
+        if made is not None and isinstance(layer := self.modules.get(ran.path), nn.RNNBase):
+            raise InputError(
+                f"bounds: {ran.path}: {type(layer).__name__}: recurrent layers have no rule, as their first state "
+                "does not depend on the input; expected operations of docs/theory/bounds.md; leave it out of the model"
+            )
         if made is not None:
             raise InputError(
                 f"bounds: {made} makes a constant out of others, and rounds: no rule; expected weights that are read "

@@ -232,8 +232,9 @@ class BatchNorm(Rule):
         with_training = node.kind == "native_batch_norm"
         if with_training and node.args[5]:
             raise InputError(
-                f"bounds: {node.path}: batch normalisation in training mode: each sample depends on the others; call "
-                "model.eval() first"
+                f"bounds: {node.path}: mean and variance are taken of what is normalised, as by a batch normalisation "
+                "in training mode or an instance normalisation: no rule; expected running statistics; call "
+                "model.eval(), or give the layer track_running_stats=True and train it so"
             )
         eps = float(node.args[7] if with_training else node.args[6])
         _no_refs(node, 1)

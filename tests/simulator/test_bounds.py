@@ -1,6 +1,8 @@
 """Bounds of networks: the computed outputs of the engine keep to them, and so do margins."""
 
+import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -12,14 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
 import simulator  # noqa: E402  (needs torch)
 from simulator import bounds  # noqa: E402
+from simulator.__main__ import app  # noqa: E402
 from simulator.bounds import subject, unary  # noqa: E402
 from simulator.bounds.graph import record  # noqa: E402
+from simulator.commands import bounds as command  # noqa: E402
 from simulator.network import bundled, vector  # noqa: E402
+from simulator.report.bounds import render_bounds  # noqa: E402
 from tests.oracles.networks import Function  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -39,15 +45,19 @@ def test_what_the_engine_computes_keeps_to_the_bounds(name, mac):
     with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": mac}) as run:
         computed = run.model(x).double().numpy()
     at = np.arange(len(x))
-    for methods in (("forward",), ("forward, running sums",), ("adjoint, running sums",)):
-        found = bounds.certify(model, x, mac=mac, methods=methods)
+    for method in bounds.METHODS:
+        found = bounds.certify(model, x, mac=mac, methods=(method,))
         assert (np.abs(computed - exact) <= found.logit_bounds).all()
         assert (found.top == exact.argmax(1)).all()
-        changed = np.abs((computed - exact)[at, found.top][:, None] - (computed - exact)).max(1)
+        changed = np.abs((computed - exact)[at, found.top][:, None] - (computed - exact))
+        assert (changed <= found.bounds).all() and (found.bounds[at, found.top] == 0).all()
+        ahead = exact[at, found.top][:, None] - exact
+        others = np.arange(exact.shape[1]) != found.top[:, None]
+        assert (found.margins <= ahead + 1e-9)[others].all()
         assert np.isfinite(found.bound).all() and (found.bound > 0).all()
+        closest = np.where(others, found.margins - found.bounds, np.inf)
+        assert (closest.min(1) == found.margin - found.bound).all()
         assert (computed.argmax(1) == found.top)[found.certified].all()
-        if methods == ("forward",):
-            assert (changed <= 2 * found.logit_bounds.max(1)).all()
 
 
 def test_an_operation_without_a_rule_is_refused_by_name():
@@ -131,6 +141,22 @@ def test_constants_that_are_trained_are_read_by_a_narrow_vector_unit(layer):
     assert model[1].weight.requires_grad
     found = bounds.certify(model, x, mac=machine, mode="high")
     assert (np.abs(computed - exact) <= found.logit_bounds).all() and np.isfinite(found.logit_bounds).all()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN])
+def test_recurrent_layers_are_refused_as_such(layer):
+    model = Function(lambda x: recurrent(x)[0][:, -1])
+    model.recurrent = recurrent = layer(4, 3, batch_first=True)
+    with pytest.raises(simulator.InputError, match=f"recurrent: {layer.__name__}: recurrent layers have no rule"):
+        bounds.certify(model.eval(), torch.zeros(2, 5, 4))
+
+
+def test_a_normalisation_by_its_own_inputs_is_refused_as_such():
+    model = torch.nn.Sequential(torch.nn.InstanceNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
+    with pytest.raises(
+        simulator.InputError, match=r"0: mean and variance are taken of what is normalised.* or an instance"
+    ):
+        bounds.certify(model, torch.zeros(2, 1, 2, 2))
 
 
 def test_more_bits_certify_more_and_enough_are_found():
@@ -281,9 +307,12 @@ def test_arrays_of_any_float_are_samples_and_boxes_are_rounded_outward():
 
 
 def test_whole_numbers_stay_whole():
-    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Flatten(), torch.nn.Linear(8, 3)).eval()
-    found = bounds.certify(model, np.array([[0, 1], [4, 2]]), precision=30)
-    assert found.certified.all() and found.top.tolist() == model(torch.tensor([[0, 1], [4, 2]])).argmax(1).tolist()
+    model = torch.nn.Sequential(
+        Function(lambda x: x.float() if x.dtype is torch.int64 else x[:0]), torch.nn.Linear(2, 3)
+    )
+    x = torch.tensor([[0, 1], [4, 2]])
+    found = bounds.certify(model.eval(), x.numpy(), precision=30)
+    assert found.certified.all() and found.top.tolist() == model(x).argmax(1).tolist()
 
 
 def test_shares_of_samples_that_are_none_are_refused():
@@ -317,11 +346,13 @@ def test_the_command_shows_and_writes_what_it_proves(tmp_path):
             text=True,
         )  # fmt: skip
 
-    done = run("--precision", "24", "--samples", "4", "--out", "proofs")
+    done = run("--precision", "24", "--samples", "4", "--out", "proofs", "--certificate", "c.json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
         "mlp on seq(fp32), 24 significand bits, 4 samples\ncertified 100.0 %, certified and right"
     )
+    assert "Results in c.json, proofs/bounds.json, proofs/bounds.html" in " ".join(done.stdout.split())
+    assert json.loads((tmp_path / "c.json").read_text())["claim"]["certified"] == [True] * 4
     record = json.loads((tmp_path / "proofs" / "bounds.json").read_text())
     assert record["guarantee"] == "proved" and record["certified_share"] == 1.0 and len(record["samples"]) == 4
     assert "Error bounds: mlp" in (tmp_path / "proofs" / "bounds.html").read_text()
@@ -332,6 +363,62 @@ def test_the_command_shows_and_writes_what_it_proves(tmp_path):
     assert next(iter(found["contributions"])) == "fc1"
     refused = run("--hw", "npu", "--precision", "3")
     assert refused.returncode == 2 and "ulpsim: error: bounds: --hw: got it beside" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mode", "high"), "--mode: got high without --hw"),
+        (("--confidence", "0.6"), "--confidence: got it without --required"),
+        (("--certificate", "c.json", "--failure", "0.1"), "--certificate: got it beside --failure"),
+        (("--certificate", ""), "got no name; expected the name of a file"),
+        (("--certificate", "."), "found the directory"),
+        (("--certificate", "nowhere/c.json"), "nowhere is no directory"),
+        (("--out", "file"), "file is a file; expected a directory"),
+        (("--out", "file/below"), "file is a file; expected a directory"),
+        (("--out", ""), "got no name; expected that of a directory"),
+    ],
+)
+def test_options_are_refused_before_anything_is_computed(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr("simulator.commands.bounds.run", None)  # would be a fault, with exit code 1
+    done = CliRunner().invoke(app, ["bounds", *options])
+    assert isinstance(done.exception, simulator.InputError) or done.exit_code == 2
+    assert message in f"{done.exception} {done.output}"
+    assert (tmp_path / "file").read_text() == "kept" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_not_proved_is_said(tmp_path):
+    """Of two samples one ties, so that no bits are proved for it; and of no sample a bound is finite."""
+    certified = bounds.certify(torch.nn.Linear(1, 2).eval(), torch.ones(2, 1), precision=20, methods=("forward",))
+    certified = replace(
+        certified, certified=np.array([True, False]), margin=np.array([1.0, 0.0]), bound=np.array([0.5, 0.5])
+    )
+    bits = np.array([12, 0])
+    found = command.Proved("m", certified, bounds.RequiredPrecision(bits, bits, certified, "u"), None, False)
+    record = found.to_dict()
+    assert record["methods"] == {"forward": 1, "none sufficed": 1}
+    assert record["required_precision"]["confidence_quantiles"] == {"0.5": 12, "0.9": None, "0.99": None, "1": None}
+    page = render_bounds(record)
+    assert "not shown: 1 sample without a finite bound or a margin above 0" in page
+    assert "none sufficed" in page and page.count("not proved") == 6
+    shown = _shown(found)
+    assert "suffice for the confidence: 50.0 % of the samples 12, 90.0 % of the samples not proved" in shown
+    assert "None is certified" not in shown and "none sufficed" in shown
+    none = replace(certified, certified=np.zeros(2, bool))
+    assert "None is certified: the bounds are above the margins." in _shown(
+        command.Proved("m", none, None, None, False)
+    )
+    over = replace(none, bound=np.full(2, np.inf))
+    assert "no bound is finite, as a state may overflow" in _shown(command.Proved("m", over, None, None, False))
+
+
+def _shown(found):
+    """Return what the command prints, its lines joined."""
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        command.show(found, [], json=False)
+    return " ".join(text.getvalue().split())
 
 
 def test_a_value_that_is_exactly_zero_may_be_computed_otherwise():
