@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +43,15 @@ class Forward:
     def output(self) -> Bounded:
         """Bounds of the output."""
         return self.values[self.graph.output]
+
+    @cached_property
+    def owners(self) -> Mapping[int, Tensor]:
+        """Sample of every element, by number of the value (B43).
+
+        Raises:
+            InputError: samples are mixed.
+        """
+        return owners(self.graph, {number: x.lo.shape for number, x in self.values.items()})
 
 
 def check(graph: Graph) -> None:
@@ -104,7 +114,7 @@ def margins(found: Forward, top: Tensor) -> Margins:
     Args:
         top: (samples,) class of each sample.
     """
-    classes, owner = found.output.lo.shape[1], _owners(found)
+    classes, owner = found.output.lo.shape[1], found.owners
     bounds, parts = [], []
     for j in range(classes):
         by_part = _adjoint(found, _seed(top, j, classes), owner)
@@ -117,16 +127,12 @@ def margins(found: Forward, top: Tensor) -> Margins:
 
 def adjoints(found: Forward, top: Tensor) -> dict[int, dict[int, Interval]]:
     """Return the derivatives of z_top - z_j with respect to every value, by j and by number of the value."""
-    classes, owner = found.output.lo.shape[1], _owners(found)
+    classes, owner = found.output.lo.shape[1], found.owners
     every: dict[int, dict[int, Interval]] = {}
     for j in range(classes):
         every[j] = {}
         _adjoint(found, _seed(top, j, classes), owner, every[j])
     return every
-
-
-def _owners(found: Forward) -> Mapping[int, Tensor]:
-    return owners(found.graph, {number: x.lo.shape for number, x in found.values.items()})
 
 
 def _seed(top: Tensor, j: int, classes: int) -> Interval:

@@ -11,7 +11,7 @@ from simulator.errors import InputError
 
 from .bounded import Bounded
 from .graph import Node, Ref
-from .outward import above, below, grown
+from .outward import ZERO, above, below, grown
 from .roundings import Rounding
 from .rule import Gradients, Interval, Read, Rule, Step, Unit, off_by, operand, unbroadcast
 
@@ -76,7 +76,7 @@ class Sum(Binary):
         moved = x.d + y.d
         most = torch.maximum(lo.abs(), hi.abs()) + moved
         off = off_by(r, most)
-        off = torch.where((x.computed <= _ZERO) | (y.computed <= _ZERO), 0.0, off)
+        off = torch.where((x.computed <= ZERO) | (y.computed <= ZERO), 0.0, off)
         off = grown(off)
         same = ((x.lo >= 0) & (ends[0] >= 0)) | ((x.hi <= 0) & (ends[1] <= 0))
         e = torch.where(same, grown(torch.maximum(x.e, y.e) * (1.0 + r.u) + r.u), torch.inf)
@@ -170,10 +170,6 @@ def _within(x: Bounded) -> Bounded:
 def sorted_ends(box: tuple[Tensor, Tensor], sign: float) -> tuple[Tensor, Tensor]:
     """Return the ends of a box, or of its negative."""
     return box if sign > 0 else (-box[1], -box[0])
-
-
-# What magnitudes of exact zeros become by outward rounding.
-_ZERO = 2.0**-990
 
 
 def _zero_if(d: Tensor, factor: Tensor) -> Tensor:

@@ -26,15 +26,17 @@ from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 from simulator.hardware import Machine
 from simulator.network.digests import weights_digest
+from simulator.report.directories import check_writable, write_file
 from simulator.versions import versions
 
 from .analysis import Forward, adjoints, check, forward
-from .certify import METHODS, Subject, _boxes, _decided, _input, _unit
+from .certify import METHODS, decision
 from .graph import Node, Ref, record
 from .products import RULES as PRODUCTS
 from .products import unit_of
 from .roundings import Rounding
 from .rule import Unit
+from .subject import Subject, as_bounded, subject
 
 KIND = "ulpsim bounds certificate 2"
 
@@ -54,12 +56,13 @@ def certificate(
     """
     if method not in METHODS:
         raise InputError(f"bounds: method: got {method!r}; expected one of {', '.join(METHODS)}")
-    lo, hi = _boxes(x)
-    unit = replace(_unit(model, mac, precision, mode, lo), running="running" in method)
+    of = subject(model, x, mac, precision, mode)
+    (lo, hi), precision = of.x, of.precision
+    unit = replace(of.unit(), running="running" in method)
     graph = record(model, lo)
     check(graph)
-    found = forward(graph, _input(lo, hi), unit)
-    decided = _decided(found, "adjoint" in method)
+    found = forward(graph, as_bounded(lo, hi), unit)
+    decided = decision(found, "adjoint" in method)
     top = decided["top"]
     pairs = adjoints(found, top) if "adjoint" in method else {}
     constants: dict[str, Any] = {}
@@ -88,24 +91,15 @@ def certificate(
     return {**body, "digest": digest_of(body)}
 
 
-def write_certificate(path: str | os.PathLike[str], subject: Subject, method: str) -> Path:
+def write_certificate(path: str | os.PathLike[str], of: Subject, method: str) -> Path:
     """Write the certificate of what was certified, whole or not at all, and return where.
 
     Raises:
         InputError: it cannot be made, or written.
     """
-    model, x, mac, precision, mode = subject
-    text = text_of(certificate(model, x, mac, precision, mode, method))
     where = Path(path)
-    partial = where.with_name(f"{where.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, where)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{where}: cannot be written ({error.strerror}); expected room in an existing directory; name another file"
-        ) from None
+    check_writable(where)
+    write_file(where, text_of(certificate(*of, method)))
     return where
 
 

@@ -6,8 +6,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,30 +20,22 @@ from simulator.errors import InputError
 from simulator.hardware import Machine
 
 from .analysis import Forward, check, forward, margins
-from .bounded import Bounded
 from .graph import Graph, record
-from .normal import Softmax, probabilities
+from .normal import probabilities, softmax_bounds
 from .outward import below, grown
 from .products import RULES as PRODUCTS
 from .roundings import MOST_BITS
 from .rule import Unit
-from .units import of_mac, of_machine
+from .subject import Subject, as_bounded, subject
+from .units import of_mac
 
 # The methods, the cheapest first; the first one that suffices for a sample is used for it, and named.
 METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums")
 _BATCH = 64
+# Of the samples, for which the bits are told.
+SHARES = (0.5, 0.9, 0.99, 1.0)
 
 Progress = Callable[[int, int], None]
-
-
-class Subject(NamedTuple):
-    """What was certified: the arguments of `certify`."""
-
-    model: nn.Module
-    x: tuple[Tensor, Tensor]
-    mac: str | MacSpec | Machine | None
-    precision: int | None
-    mode: str
 
 
 @dataclass(frozen=True)
@@ -53,9 +46,10 @@ class Certified:
         certified: whether the top class is that of exact arithmetic, whatever the roundings, for all inputs of its box.
         top: class with the largest exact output. margin: by how much it is above the class that comes closest to
             changing places, at least. bound: by how much computing may change that margin, at most.
+        margins, bounds: (samples, classes), the same of each class; of the top one infinity and 0.
         logit_bounds: (samples, classes), by how much each output may be off. logits: exact outputs, to float64.
         range_effect: (samples,), by how much the margin may change within the box of inputs; 0 for points.
-        method: which bound decided, one of METHODS.
+        method: of METHODS, the cheapest that certified the sample; where none did, the one of the margin and bound.
         contributions: by name of an operation, (samples,), its part of the bound of the adjoint; NaN where a sample did
             not need that.
         unit: what computes, in words. bits: of a precision, or None. subject: what `save` makes the certificate of.
@@ -65,6 +59,8 @@ class Certified:
     top: NDArray[np.int64]
     margin: NDArray[np.float64]
     bound: NDArray[np.float64]
+    margins: NDArray[np.float64]
+    bounds: NDArray[np.float64]
     logit_bounds: NDArray[np.float64]
     logits: NDArray[np.float64]
     range_effect: NDArray[np.float64]
@@ -147,28 +143,45 @@ def certify(
     Raises:
         InputError: an operation, a format or an accumulator without a rule, or what is no classifier.
     """
-    lo, hi = _boxes(x)
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
-        raise InputError(f"bounds: methods: got {unknown or methods!r}; expected some of {', '.join(METHODS)}")
-    if model.training:
-        raise InputError("bounds: got a model in training mode; expected one that runs as it will; call model.eval()")
-    if failure is not None and not 0 < failure < 1:
-        raise InputError(
-            f"bounds: failure: got {failure!r}; expected a probability above 0 and below 1; give e.g. 1e-6"
-        )
-    unit = _unit(model, mac, precision, mode, lo)
+    methods = _known(methods)
+    if failure is not None:
+        failure = between(failure, 0.0, "failure", "1e-6")
+        methods = [name for name in methods if "running" not in name]
+        if not methods:
+            raise InputError(
+                "bounds: failure: got it beside methods of running sums alone, which have no statistical bounds; "
+                "expected forward or adjoint among them; give one"
+            )
+    of = subject(model, x, mac, precision, mode)
+    (lo, hi), unit = of.x, of.unit()
     if failure is not None:
         unit = replace(unit, spread=_spread(model, lo[:1], failure), words=f"{unit.words}; statistical, {failure:g}")
-        methods = [name for name in methods if "running" not in name] or ["adjoint"]
     found = []
     for first in range(0, len(lo), _BATCH):
         some = slice(first, first + _BATCH)
-        found.append(_of_batch(model, lo[some], hi[some], unit, methods, every, precision))
+        found.append(_of_batch(model, lo[some], hi[some], unit, methods, every, of.precision))
         if progress is not None:
             progress(min(first + _BATCH, len(lo)), len(lo))
-    subject = None if failure is not None else Subject(model, (lo, hi), mac, precision, mode)
-    return replace(_joined(found), subject=subject)
+    return replace(_joined(found), subject=of if failure is None else None)
+
+
+def _known(methods: Sequence[str]) -> Sequence[str]:
+    unknown = [methods] if isinstance(methods, str) else [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise InputError(
+            f"bounds: methods: got {unknown or methods!r}; expected some of {', '.join(METHODS)}, as a tuple"
+        )
+    return methods
+
+
+def between(value: Any, least: float, name: str, example: str) -> float:
+    """Return a number above `least` and below 1; InputError that names it if it is none."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not least < number < 1:
+        raise InputError(
+            f"bounds: {name}: got {value!r}; expected a probability above {least:g} and below 1; give e.g. {example}"
+        )
+    return number
 
 
 def _spread(model: nn.Module, x: Tensor, failure: float) -> float:
@@ -178,32 +191,6 @@ def _spread(model: nn.Module, x: Tensor, failure: float) -> float:
         if node.kind in PRODUCTS:
             total += node.shapes[0].numel() * node.terms
     return math.sqrt(2.0 * math.log(2.0 * max(1, total) / failure))
-
-
-def _unit(model: nn.Module, mac: str | MacSpec | Machine | None, precision: int | None, mode: str, x: Tensor) -> Unit:
-    try:
-        if isinstance(mac, Machine):
-            if precision is not None:
-                raise InputError(
-                    "bounds: precision: got one beside a machine, whose formats are known; give one of both"
-                )
-            return of_machine(model, mac, mode, x)
-        return of_mac(mac, precision)
-    except ValueError as error:
-        raise error if isinstance(error, InputError) else InputError(f"bounds: mac: {error}") from None
-
-
-def _boxes(x: Any) -> tuple[Tensor, Tensor]:
-    lo, hi = x if isinstance(x, tuple) else (x, x)
-    lo, hi = (torch.as_tensor(end).detach() for end in (lo, hi))
-    if lo.shape != hi.shape or lo.dim() < 2 or not len(lo):
-        raise InputError(
-            f"bounds: x: got shapes {tuple(lo.shape)} and {tuple(hi.shape)}; expected samples (N, ...), or two ends of "
-            "a box for each, of one shape; give these"
-        )
-    if not bool((lo <= hi).all()) or not bool(lo.isfinite().all() and hi.isfinite().all()):
-        raise InputError("bounds: x: got an end that is not finite, or a lower end above the upper one; correct it")
-    return lo, hi
 
 
 def _of_batch(
@@ -217,8 +204,8 @@ def _of_batch(
     open_ = torch.arange(samples)
     for name in names:
         part = graph if len(open_) == samples else record(model, lo[open_])
-        found = forward(part, _input(lo[open_], hi[open_]), replace(unit, running="running" in name))
-        own = _decided(found, "adjoint" in name)
+        found = forward(part, as_bounded(lo[open_], hi[open_]), replace(unit, running="running" in name))
+        own = decision(found, "adjoint" in name)
         if result is None:
             result = {**own, "method": [name] * samples, "parts": {}}
         else:
@@ -228,23 +215,25 @@ def _of_batch(
             break
     assert result is not None
     parts = {key: value.numpy() for key, value in result["parts"].items()}
-    arrays: dict[str, Any] = {
-        key: value.numpy() for key, value in result.items() if isinstance(value, Tensor) and key not in _EACH
-    }
+    arrays: dict[str, Any] = {key: value.numpy() for key, value in result.items() if isinstance(value, Tensor)}
     return Certified(**arrays, method=tuple(result["method"]), contributions=parts, unit=unit.words, bits=bits)
 
 
-def _input(lo: Tensor, hi: Tensor) -> Bounded:
-    wide_lo, wide_hi = lo.double(), hi.double()
-    return Bounded(wide_lo, wide_hi, torch.zeros_like(wide_lo))
+def decision(found: Forward, adjoint: bool) -> dict[str, Any]:
+    """Return by name what bounds of a batch say of its samples; margins and bounds of every class besides.
 
-
-def _decided(found: Forward, adjoint: bool) -> dict[str, Any]:
-    z = found.output
-    if z.lo.dim() != 2 or z.lo.shape[1] < 2:
+    Args:
+        adjoint: whether margins are bounded by the adjoint, or by the sum of both outputs' bounds.
+    Raises:
+        InputError: no outputs of samples by classes, or samples that are mixed.
+    """
+    z, samples = found.output, found.values[found.graph.inputs[0]].lo.shape[0]
+    if z.lo.dim() != 2 or z.lo.shape[0] != samples or z.lo.shape[1] < 2:
         raise InputError(
-            f"bounds: the output has the shape {tuple(z.lo.shape)}; expected (samples, classes), at least two of these"
+            f"bounds: of {samples} samples the output has the shape {tuple(z.lo.shape)}; expected (samples, classes), "
+            "at least two of these; give a classifier"
         )
+    assert found.owners  # or an InputError: whatever mixes samples computes something else for each batch
     at, classes = torch.arange(z.lo.shape[0]), z.lo.shape[1]
     top = (z.lo + z.hi).argmax(1)
     margin = below(z.lo[at, top][:, None] - z.hi)
@@ -266,9 +255,6 @@ def _decided(found: Forward, adjoint: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_EACH = ("margins", "bounds")  # of every class
-
-
 def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) -> None:
     """Take what a tighter method says of some samples, where it is tighter."""
     better = (own["margin"] - own["bound"]) > (result["margin"] - result["bound"])[at]
@@ -287,7 +273,17 @@ def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) 
 def _joined(found: Sequence[Certified]) -> Certified:
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in found])
-        for name in ("certified", "top", "margin", "bound", "logit_bounds", "logits", "range_effect")
+        for name in (
+            "certified",
+            "top",
+            "margin",
+            "bound",
+            "margins",
+            "bounds",
+            "logit_bounds",
+            "logits",
+            "range_effect",
+        )
     }
     names = dict.fromkeys(name for one in found for name in one.contributions)
     parts = {
@@ -304,7 +300,8 @@ class RequiredPrecision:
 
     Args:
         bits: (samples,), by the margins of the outputs; 0 where not even MOST_BITS are proved to suffice.
-        confidence_bits: (samples,), so that softmax of the outputs is off by less than p - 1/2; None if no p was given.
+        confidence_bits: (samples,), so that softmax of the outputs is off by less than p - 1/2, 0 likewise;
+            None if no p was given.
         certified: what was proved with the largest of these numbers. unit: in words.
     """
 
@@ -313,14 +310,25 @@ class RequiredPrecision:
     certified: Certified
     unit: str
 
-    def quantiles(self, shares: Sequence[float] = (0.5, 0.9, 0.99, 1.0)) -> dict[float, int | None]:
-        """Return the bits that suffice for a share of the samples; None where that is not proved for so many."""
+    def quantiles(self, shares: Sequence[float] = SHARES) -> dict[float, int | None]:
+        """Return the bits that suffice for a share of the samples; None where that is not proved for so many.
+
+        Raises:
+            InputError: a share below 0 or above 1.
+        """
         return {share: _quantile(self.bits, share) for share in shares}
+
+    def confidence_quantiles(self, shares: Sequence[float] = SHARES) -> dict[float, int | None] | None:
+        """Return those that suffice for the confidence, likewise; None if no p was given."""
+        of = self.confidence_bits
+        return None if of is None else {share: _quantile(of, share) for share in shares}
 
 
 def _quantile(bits: NDArray[np.int64], share: float) -> int | None:
+    if not isinstance(share, Real) or not 0 <= float(share) <= 1:
+        raise InputError(f"bounds: quantiles: got {share!r}; expected shares from 0 to 1; give e.g. 0.9")
     ordered = np.sort(np.where(bits == 0, MOST_BITS + 1, bits))
-    value = int(ordered[max(0, math.ceil(share * len(ordered)) - 1)])
+    value = int(ordered[max(0, math.ceil(float(share) * len(ordered)) - 1)])
     return value if value <= MOST_BITS else None
 
 
@@ -341,9 +349,14 @@ def required_precision(
     Raises:
         InputError: as certify; a confidence that is none.
     """
-    if confidence is not None and not 0.5 < confidence < 1:
-        raise InputError(f"bounds: confidence: got {confidence!r}; expected above 0.5 and below 1; give e.g. 0.6")
-    lo, hi = _boxes(x)
+    if confidence is not None:
+        confidence = between(confidence, 0.5, "confidence", "0.6")
+    if isinstance(mac, Machine):
+        raise InputError(
+            "bounds: mac: got a machine, whose formats are known; expected a MAC, of any precision; give one"
+        )
+    methods = _known(methods)
+    lo, hi = subject(model, x, mac, MOST_BITS, "low").x
     done = 0
 
     def certified_with(bits: int, at: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -351,7 +364,7 @@ def required_precision(
 
     def confident_with(bits: int, at: NDArray[np.int64]) -> NDArray[np.bool_]:
         assert confidence is not None
-        return _softmax_bound(model, lo[at], hi[at], _unit(model, mac, bits, "low", lo)) < confidence - 0.5
+        return _softmax_bound(model, lo[at], hi[at], of_mac(mac, bits)) < confidence - 0.5
 
     def least(suffices: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.int64]:
         nonlocal done
@@ -378,8 +391,8 @@ def _softmax_bound(model: nn.Module, lo: Tensor, hi: Tensor, unit: Unit) -> NDAr
     """Return by how much the softmax of the outputs may be off, the largest of each sample."""
     graph: Graph = record(model, lo)
     check(graph)
-    z = forward(graph, _input(lo, hi), unit).output
+    z = forward(graph, as_bounded(lo, hi), unit).output
     r = unit.vector("")
-    d, _ = Softmax._bounds(z, z.d, *probabilities(z.lo, z.hi, 1), 1, r, unit.library)
+    d, _ = softmax_bounds(z, z.d, *probabilities(z.lo, z.hi, 1), 1, r, unit.library)
     found: NDArray[np.float64] = d.amax(1).numpy()
     return found

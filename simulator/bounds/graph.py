@@ -76,9 +76,10 @@ def record(model: nn.Module, x: Tensor) -> Graph:
     """Return the graph of a model's forward pass on a batch.
 
     Raises:
-        InputError: what depends on its inputs in a way that no graph shows, such as writing into a part of a tensor.
+        InputError: what depends on its inputs in a way that no graph shows, such as writing into a part of a tensor;
+            a constant that is computed of others, with roundings that no value of the graph has.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(dict(model.named_modules()))
     number = recorder.new(x)
     with torch.no_grad(), Tap(model, lambda op: None, recorder.note):
         y = output_of(model(x))
@@ -136,11 +137,14 @@ def with_roundings(graph: Graph, shape: torch.Size, held: Callable[[str], Use | 
 
 
 class _Recorder:
-    def __init__(self) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.modules = modules  # by path
         self.nodes: list[Node] = []
         self._numbers: dict[int, int] = {}
         self._kept: list[Tensor] = []  # so that no other tensor has its address
         self._next = 0
+        self._made: dict[int, str] = {}  # by memory, what rounded constants to make the constant in it
+        self._made_kept: list[Tensor] = []  # likewise
 
     def new(self, tensor: Tensor) -> int:
         self._numbers[id(tensor)] = self._next
@@ -152,10 +156,26 @@ class _Recorder:
         return self._numbers.get(id(tensor))
 
     def note(self, ran: Ran) -> None:
-        if not any(isinstance(x, Tensor) and id(x) in self._numbers for x in _leaves((ran.args, ran.kwargs))):
-            return
         name = str(ran.func.overloadpacket.__name__) if isinstance(ran.func, torch._ops.OpOverload) else str(ran.func)
-        results = tree_leaves(ran.result)
+        results, read = tree_leaves(ran.result), [x for x in _leaves((ran.args, ran.kwargs)) if isinstance(x, Tensor)]
+        made = next((self._made[_memory(x)] for x in read if _memory(x) in self._made), None)
+        if not any(id(x) in self._numbers for x in read):
+            if made is None and _rounds(ran, name, read):
+                made = f"{ran.path}: {name}"
+            if made is not None:
+                self._note_made(made, [x for x in results if isinstance(x, Tensor)] or read)
+            return
+        if made is not None and isinstance(layer := self.modules.get(ran.path), nn.RNNBase):
+            raise InputError(
+                f"bounds: {ran.path}: {type(layer).__name__}: recurrent layers have no rule, as their first state "
+                "does not depend on the input; expected operations of docs/theory/bounds.md; leave it out of the model"
+            )
+        if made is not None:
+            raise InputError(
+                f"bounds: {made} makes a constant out of others, and rounds: no rule; expected weights that are read "
+                "as they are; store its result as a parameter, as torch.nn.utils.parametrize.remove_parametrizations "
+                "does"
+            )
         if name in _ASKS:
             raise InputError(
                 f"bounds: {ran.path}: a number or a decision is taken from values ({name}), as by item() or by if; "
@@ -180,6 +200,10 @@ class _Recorder:
         product = (ran.ops[0].name, ran.ops[0].k) if ran.ops else ()
         self.nodes.append(Node(name.removesuffix("_"), ran.func, args, kwargs, outputs, shapes, ran.path, *product))
 
+    def _note_made(self, what: str, tensors: list[Tensor]) -> None:
+        self._made.update((_memory(x), what) for x in tensors)
+        self._made_kept += tensors
+
     def _ref(self, x: Any) -> Any:
         return Ref(self._numbers[id(x)]) if isinstance(x, Tensor) and id(x) in self._numbers else x
 
@@ -188,6 +212,23 @@ class _Recorder:
         return id(x) in self._numbers and not any(
             other is not x and other.untyped_storage()._cdata == x.untyped_storage()._cdata for other in self._kept
         )
+
+
+def _memory(x: Tensor) -> int:
+    """Return what tells the memory of a tensor, which its views share; of tensors without one, themselves."""
+    return int(x.untyped_storage()._cdata) if x.layout is torch.strided else id(x)
+
+
+def _rounds(ran: Ran, name: str, read: list[Tensor]) -> bool:
+    """Whether an operation on constants may round: all but moves, conversions that lose nothing, and integers. What
+    reads no tensor gives a constant of the code, as it is.
+    """
+    results = [x for x in tree_leaves(ran.result) if isinstance(x, Tensor)]
+    if not read or vector.moves(ran.func) or vector.computes_nothing(ran.func):
+        return False
+    if name == "_to_copy":
+        return not torch.equal(results[0].to(read[0].dtype), read[0])
+    return not results or any(x.is_floating_point() or x.is_complex() for x in results)
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

@@ -27,34 +27,13 @@ class Softmax(Rule):
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         x, dim, r = read(node.args[0].number), int(node.args[1]), unit.vector(node.path)
         lo, hi = probabilities(x.lo, x.hi, dim)
-        d, e = self._bounds(x, x.d, lo, hi, dim, r, unit.library)
+        d, e = softmax_bounds(x, x.d, lo, hi, dim, r, unit.library)
         box = probabilities(*x.box, dim)
-        local, _ = self._bounds(x, torch.zeros_like(x.d), *box, dim, r, unit.library)
+        local, _ = softmax_bounds(x, torch.zeros_like(x.d), *box, dim, r, unit.library)
         underflow = (x.lo.shape[dim] + 1) * r.eta
         if r.eta:
             e = torch.full_like(e, torch.inf)
         return [Step(Bounded(lo, hi, grown(d + underflow), e), grown(local + underflow))]
-
-    @staticmethod
-    def _bounds(
-        x: Bounded, d: Tensor, lo: Tensor, hi: Tensor, dim: int, r: Rounding, c: float
-    ) -> tuple[Tensor, Tensor]:
-        """Return absolute and relative bounds where the inputs are off by d, and exact results within [lo, hi]."""
-        n, u = x.lo.shape[dim], r.u
-        top, most = (x.box[1].amax(dim, keepdim=True), x.d.amax(dim, keepdim=True))
-        spread = top - x.box[0]  # at least |t|, computed ones too
-        each = d + (spread + d + most) * u
-        reach = grown(each.amax(dim, keepdim=True))
-        adds = sum_factor(r, n - 1)
-        if c * u >= 1 or adds >= 1:
-            return torch.full_like(d, torch.inf), torch.full_like(d, torch.inf)
-        ratio = (1.0 + c * u) * (1.0 + u) / ((1.0 - c * u) * (1.0 - adds)) * (1.0 + 2.0**-40)
-        stretch = above(torch.exp(2.0 * reach))
-        e = grown(stretch * ratio - 1.0)
-        low, high = lo / stretch, (hi * stretch).clamp(max=1.0)
-        middle = torch.full_like(low, 0.5).maximum(low).minimum(high)
-        g = 2.0 * middle * (1.0 - middle)
-        return grown(g * reach + (ratio - 1.0) * high), e
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
         number, dim = node.args[0].number, int(node.args[1])
@@ -70,6 +49,27 @@ class Softmax(Rule):
         slack = g.magnitude.amax(dim, keepdim=True) * 2.0**-36
         rest = Interval(g.lo - total.hi - slack, g.hi - total.lo + slack)
         return [(number, rest.times(lo, hi))]
+
+
+def softmax_bounds(
+    x: Bounded, d: Tensor, lo: Tensor, hi: Tensor, dim: int, r: Rounding, c: float
+) -> tuple[Tensor, Tensor]:
+    """Return absolute and relative bounds of a softmax where inputs are off by d, and exact results in [lo, hi]."""
+    n, u = x.lo.shape[dim], r.u
+    top, most = (x.box[1].amax(dim, keepdim=True), x.d.amax(dim, keepdim=True))
+    spread = top - x.box[0]  # at least |t|, computed ones too
+    each = d + (spread + d + most) * u
+    reach = grown(each.amax(dim, keepdim=True))
+    adds = sum_factor(r, n - 1)
+    if c * u >= 1 or adds >= 1:
+        return torch.full_like(d, torch.inf), torch.full_like(d, torch.inf)
+    ratio = (1.0 + c * u) * (1.0 + u) / ((1.0 - c * u) * (1.0 - adds)) * (1.0 + 2.0**-40)
+    stretch = above(torch.exp(2.0 * reach))
+    e = grown(stretch * ratio - 1.0)
+    low, high = lo / stretch, (hi * stretch).clamp(max=1.0)
+    middle = torch.full_like(low, 0.5).maximum(low).minimum(high)
+    g = 2.0 * middle * (1.0 - middle)
+    return grown(g * reach + (ratio - 1.0) * high), e
 
 
 class LogSoftmax(Rule):
@@ -232,8 +232,9 @@ class BatchNorm(Rule):
         with_training = node.kind == "native_batch_norm"
         if with_training and node.args[5]:
             raise InputError(
-                f"bounds: {node.path}: batch normalisation in training mode: each sample depends on the others; call "
-                "model.eval() first"
+                f"bounds: {node.path}: mean and variance are taken of what is normalised, as by a batch normalisation "
+                "in training mode or an instance normalisation: no rule; expected running statistics; call "
+                "model.eval(), or give the layer track_running_stats=True and train it so"
             )
         eps = float(node.args[7] if with_training else node.args[6])
         _no_refs(node, 1)

@@ -13,6 +13,8 @@ from torch import Tensor
 # What a bound of a few operations grows by, and the least that any of them may have lost.
 _GROWTH = 1.0 + 2.0**-40
 TINY = 2.0**-1000
+# What the magnitude of an exact zero may become by outward rounding.
+ZERO = 2.0**-990
 # Of the elementary functions of torch in float64, relative, many times their documented error of a few ulp.
 _FUNCTION = 2.0**-44
 

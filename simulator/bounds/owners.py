@@ -28,7 +28,7 @@ def owners(graph: Graph, shapes: Mapping[int, torch.Size]) -> Mapping[int, Tenso
     Args:
         shapes: of the values that have bounds, by number; that of the input is (samples, ...).
     Raises:
-        InputError: an operation that mixes samples, or an output whose rows are not the samples.
+        InputError: an operation that mixes samples, or depends on none, or an output whose rows are not the samples.
     """
     samples = shapes[graph.inputs[0]][0]
     number = torch.arange(samples)
@@ -38,10 +38,15 @@ def owners(graph: Graph, shapes: Mapping[int, torch.Size]) -> Mapping[int, Tenso
         with_it, without = _depends(graph, shapes, has), _depends(graph, shapes, ~has)
         for node in graph.nodes:
             made = [n for n in node.outputs if n is not None and n in with_it]
-            if not all(bool((with_it[n] != without[n]).all()) for n in made):
+            if any(bool((~with_it[n] & ~without[n]).any()) for n in made):
                 raise InputError(
-                    f"bounds: {node.path}: {node.kind} mixes samples; expected operations on each sample alone; "
-                    "certify samples one by one, or by methods that are not adjoint"
+                    f"bounds: {node.path}: {node.kind} gives values that depend on no sample; expected none but "
+                    "constants of the model; certify samples one by one"
+                )
+            if any(bool((with_it[n] & without[n]).any()) for n in made):
+                raise InputError(
+                    f"bounds: {node.path}: {node.kind} mixes samples; expected operations on each sample alone, "
+                    "whose answers are those of any batch; certify samples one by one if they run so"
                 )
         for n, owner in found.items():
             owner += with_it[n].long() << digit

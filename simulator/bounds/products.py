@@ -117,7 +117,7 @@ class Products(Rule):
         """Return how far the unit is off before what rounds its result; infinite where a state may overflow."""
         off = grown(most * model.products + addend * model.addend + model.floor, n)
         found = torch.where(grown(most + addend + off, n) > model.largest, torch.inf, off)
-        if spec is None or not unit.running or not applies(spec.accumulator):
+        if spec is None or not n or not unit.running or not applies(spec.accumulator):
             return found
         return torch.minimum(found, self._running(node, unit, spec, values, converted, model))
 

@@ -107,7 +107,7 @@ Gradients = Mapping[int, Interval]  # by number of the value
 
 
 class Rule(ABC):
-    """An operation; `sound` names what it holds for."""
+    """What the analysis knows of an operation: of its values on the way forward, of derivatives on the way back."""
 
     @abstractmethod
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
@@ -122,10 +122,10 @@ def operand(arg: Any, read: Read, use: Use | None = None) -> Bounded:
     """Return an argument as bounds; a constant is exact, or off by what rounding it to a format does."""
     if isinstance(arg, Ref):
         return read(arg.number)
-    x = torch.as_tensor(arg, dtype=torch.float64)
+    x = torch.as_tensor(arg, dtype=torch.float64).detach()
     if use is None or not isinstance(arg, Tensor):
         return Bounded.exactly(x)
-    rounded = torch.from_numpy(use.quantize(x.detach().numpy()))
+    rounded = torch.from_numpy(use.quantize(x.numpy()))
     return Bounded(x, x, (rounded - x).abs() * (1.0 + 2.0**-50))
 
 

@@ -19,13 +19,11 @@ from simulator.errors import InputError
 
 from .bounded import Bounded
 from .graph import Node
-from .outward import above, below, grown
+from .outward import ZERO, above, below, grown
 from .roundings import Rounding
 from .rule import Gradients, Interval, Read, Rule, Step, Unit
 
 Ends = tuple[Tensor, Tensor]
-# What outward rounding may make of a zero.
-_ZERO = 2.0**-990
 
 
 class Unary(Rule):
@@ -213,7 +211,7 @@ class Sqrt(Increasing):
         return below(least), torch.where(lo > 0, above(0.5 / self.value(lo, node)), torch.inf)
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
-        return torch.where(x.box[0] < -_ZERO, torch.inf, most * (c * r.u) + r.eta)
+        return torch.where(x.box[0] < -ZERO, torch.inf, most * (c * r.u) + r.eta)
 
     def relative(self, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor | None:
         found = grown(x.e / 2 * (1.0 + x.e) * (1.0 + c * r.u) + c * r.u)

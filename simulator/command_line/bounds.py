@@ -22,8 +22,9 @@ def prove_bounds(
         typer.Option(metavar="MAC", help="In its place one MAC for every product. Default: seq(fp32)."),
     ] = None,
     mode: Annotated[
-        Literal["low", "high", "two_pass"], typer.Option(help="Of the hardware: which of its modes computes.")
-    ] = "low",
+        Literal["low", "high", "two_pass"] | None,
+        typer.Option(help="Of the hardware: which of its modes computes. Default: low."),
+    ] = None,
     precision: Annotated[
         int | None,
         typer.Option(metavar="K", help="Take all formats to have K significand bits, and any exponent."),
@@ -68,10 +69,10 @@ def prove_bounds(
 
     inputs = Inputs(model, weights, data, samples, seed)
     with interruptible(), prints_aside(json), progress_bar("step" if required else "sample") as progress:
-        found = bounds.run(inputs, hw, mac, mode, precision, required, confidence, radius, failure, progress)
-        if certificate is not None:
-            found.certified.save(certificate)
-        paths = [] if out is None else bounds.save_files(found, out)
+        bounds.check_options(hw, mode, required, confidence, failure, certificate, out)
+        found = bounds.run(inputs, hw, mac, mode or "low", precision, required, confidence, radius, failure, progress)
+        paths = [] if certificate is None else [found.certified.save(certificate)]
+        paths += [] if out is None else bounds.save_files(found, out)
     with to_a_reader():
         bounds.show(found, paths, json)
 

@@ -19,9 +19,10 @@ from simulator.explore.work import Inputs, load
 from simulator.hardware import load_hardware
 from simulator.report.bounds import render_bounds
 from simulator.report.console import print_view, standard_output
-from simulator.report.directories import write_file
+from simulator.report.directories import check_enterable, check_writable, write_file
 from simulator.report.figures import counted, percent, printable, significant
 
+NONE = "none sufficed"  # in place of a method
 FILES = ("bounds.json", "bounds.html")
 _SHOWN = 20  # problems of a certificate
 if TYPE_CHECKING:
@@ -60,12 +61,49 @@ class Proved:
             bits = {
                 "bits": required.bits.tolist(),
                 "confidence_bits": None if required.confidence_bits is None else required.confidence_bits.tolist(),
-                "quantiles": {f"{share:g}": of for share, of in required.quantiles().items()},
+                "quantiles": _by_share(required.quantiles()),
+                "confidence_quantiles": _by_share(required.confidence_quantiles()),
             }
         return {
             "model": self.model, "guarantee": "statistical" if self.statistical else "proved", **found.to_dict(),
-            "certified_accuracy": right, "methods": dict(Counter(found.method)), "required_precision": bits,
+            "certified_accuracy": right, "required_precision": bits,
+            "methods": dict(Counter(
+                name if certified else NONE for name, certified in zip(found.method, found.certified, strict=True)
+            )),
         }  # fmt: skip
+
+
+def _by_share(bits: Mapping[float, int | None] | None) -> dict[str, int | None] | None:
+    return None if bits is None else {f"{share:g}": of for share, of in bits.items()}
+
+
+def check_options(
+    hw: str | None,
+    mode: str | None,
+    required: bool,
+    confidence: float | None,
+    failure: float | None,
+    certificate: str | None,
+    out: str | None,
+) -> None:
+    """Refuse options that would say nothing, and places that cannot be written to, before anything is computed.
+
+    Raises:
+        InputError: such an option or place.
+    """
+    if mode is not None and hw is None:
+        raise InputError(f"bounds: --mode: got {mode} without --hw; expected it beside one, which has modes; give both")
+    if confidence is not None and not required:
+        raise InputError("bounds: --confidence: got it without --required; expected it beside that; give both")
+    if certificate is not None and failure is not None:
+        raise InputError(
+            "bounds: --certificate: got it beside --failure, whose bounds are no proofs; expected one of both; leave "
+            "one out"
+        )
+    if certificate is not None:
+        check_writable(certificate)
+    if out is not None:
+        check_enterable(out)
 
 
 def run(
@@ -184,21 +222,21 @@ def show(found: Proved, paths: Sequence[Path], json: bool) -> None:
     share += " (statistical, no proof)" if found.statistical else ""
     parts: list[Any] = [facts, share]
     if (required := record["required_precision"]) is not None:
-        bits = ", ".join(
-            f"{percent(float(at))} of the samples {'not proved' if of is None else of}"
-            for at, of in required["quantiles"].items()
-        )
-        parts.append(f"significand bits that suffice: {bits}")
-        if required["confidence_bits"] is not None:
-            parts.append(f"bits for the confidence: at most {max(required['confidence_bits'])}")
+        parts.append(f"significand bits that suffice: {_shares(required['quantiles'])}")
+        if required["confidence_quantiles"] is not None:
+            parts.append(
+                f"significand bits that suffice for the confidence: {_shares(required['confidence_quantiles'])}"
+            )
     table = Table(box=None, pad_edge=False)
     table.add_column("method")
     for heading in ("samples", "median margin", "median bound"):
         table.add_column(heading, justify="right")
     for method, count in record["methods"].items():
-        own = [one for one in record["samples"] if one["method"] == method]
+        own = [one for one in record["samples"] if method == (one["method"] if one["certified"] else NONE)]
         table.add_row(method, f"{count:,}", *(_median(own, name) for name in ("margin", "bound")))
     parts.append(table)
+    if not record["certified_share"]:
+        parts.append(_why_none(record))
     if record["contributions"]:
         ranked = Table(box=None, pad_edge=False)
         ranked.add_column("operation")
@@ -210,6 +248,21 @@ def show(found: Proved, paths: Sequence[Path], json: bool) -> None:
     if paths:
         parts.append(f"Results in {', '.join(map(str, paths))}")
     print_view(standard_output(), *parts)
+
+
+def _shares(quantiles: Mapping[str, int | None]) -> str:
+    return ", ".join(
+        f"{percent(float(at))} of the samples {'not proved' if of is None else of}" for at, of in quantiles.items()
+    )
+
+
+def _why_none(record: Mapping[str, Any]) -> str:
+    """Return why no sample is certified: no bound at all, or what most of it comes from."""
+    if all(one["bound"] is None for one in record["samples"]):
+        return "None is certified: no bound is finite, as a state may overflow or saturate, or a value has no bound."
+    largest = next(iter(record["contributions"]), None)
+    cause = "" if largest is None else f" Most of the bound comes from {printable(largest)}."
+    return f"None is certified: the bounds are above the margins.{cause}"
 
 
 def _median(rows: Sequence[Mapping[str, Any]], name: str) -> str:

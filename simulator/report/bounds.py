@@ -41,6 +41,10 @@ def _margins(record: Record) -> Figure:
                 "text": [f"sample {place}, {one['method']}" for place, one in own],
                 "hovertemplate": "%{text}<br>margin %{x}<br>bound %{y}<extra></extra>",
             })  # fmt: skip
+    hidden = len(record["samples"]) - sum(len(trace["x"]) for trace in data)
+    title = "Bound against margin; below the dashed line the top class cannot change"
+    if hidden:
+        title += f"; not shown: {signs.counted(hidden, 'sample')} without a finite bound or a margin above 0"
     ends = [value for trace in data for axis in ("x", "y") for value in trace[axis]]
     line = {"type": "line", "line": {"color": "--muted", "width": 1, "dash": "dash"}}
     shapes = [{**line, "x0": min(ends), "y0": min(ends), "x1": max(ends), "y1": max(ends)}] if ends else []
@@ -49,7 +53,7 @@ def _margins(record: Record) -> Figure:
         "xaxis": {"type": "log", "title": {"text": "margin of the top class, exact"}},
         "yaxis": {"type": "log", "title": {"text": "bound of its change"}},
     }  # fmt: skip
-    return Figure("margins", "Bound against margin; below the dashed line the top class cannot change", data, layout)
+    return Figure("margins", title, data, layout)
 
 
 def _parts(record: Record) -> Figure:

@@ -87,6 +87,41 @@ def write_file(path: Path, text: str) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Check, without changing anything, that a file can be written to this path by `write_file`.
+
+    Raises:
+        InputError: no name of a file, a directory, or no place where files can be made.
+    """
+    where = Path(path)
+    parent = where.absolute().parent
+    if not os.fspath(path) or where.is_dir():
+        found = f"found the directory {where}" if os.fspath(path) else "got no name"
+        raise InputError(f"{os.fspath(path) or repr('')}: {found}; expected the name of a file; give one")
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "is no directory" if not parent.is_dir() else "cannot be written to"
+        raise InputError(
+            f"{path}: cannot be written ({parent} {reason}); expected a place where files can be made; name another"
+        )
+
+
+def check_enterable(directory: str | os.PathLike[str]) -> None:
+    """Check, without changing anything, that files can be written into a directory, which is made if it is missing.
+
+    Raises:
+        InputError: a file, no name, or a place where no directory or no file can be made.
+    """
+    target = Path(directory).absolute()
+    if not os.fspath(directory):
+        raise InputError("'': got no name; expected that of a directory for results; give one")
+    place = next(place for place in (target, *target.parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        reason = f"{place} cannot be written to" if place.is_dir() else f"{place} is a file"
+        raise InputError(
+            f"{directory}: {reason}; expected a directory for results, or where one can be made; name another"
+        )
+
+
 def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> Path:
     """Return the absolute path of `directory` if results may be written there, without changing anything.
 

@@ -82,7 +82,8 @@ ROOMS = {
         ("numpy", "torch", "pandas"),
     ),
     "simulator.bounds": Room(
-        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP), ("numpy", "torch")
+        ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.network", "simulator.report", *TOP),
+        ("numpy", "torch"),
     ),
     "simulator.bounds.check": Room(("simulator.errors",), ("numpy", "flint")),  # shares no code with what it checks
     "simulator.studies": Room(

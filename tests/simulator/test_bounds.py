@@ -1,6 +1,8 @@
 """Bounds of networks: the computed outputs of the engine keep to them, and so do margins."""
 
+import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -12,14 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
 import simulator  # noqa: E402  (needs torch)
 from simulator import bounds  # noqa: E402
-from simulator.bounds import unary  # noqa: E402
+from simulator.__main__ import app  # noqa: E402
+from simulator.bounds import subject, unary  # noqa: E402
 from simulator.bounds.graph import record  # noqa: E402
+from simulator.commands import bounds as command  # noqa: E402
 from simulator.network import bundled, vector  # noqa: E402
+from simulator.report.bounds import render_bounds  # noqa: E402
 from tests.oracles.networks import Function  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -39,15 +45,19 @@ def test_what_the_engine_computes_keeps_to_the_bounds(name, mac):
     with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": mac}) as run:
         computed = run.model(x).double().numpy()
     at = np.arange(len(x))
-    for methods in (("forward",), ("forward, running sums",), ("adjoint, running sums",)):
-        found = bounds.certify(model, x, mac=mac, methods=methods)
+    for method in bounds.METHODS:
+        found = bounds.certify(model, x, mac=mac, methods=(method,))
         assert (np.abs(computed - exact) <= found.logit_bounds).all()
         assert (found.top == exact.argmax(1)).all()
-        changed = np.abs((computed - exact)[at, found.top][:, None] - (computed - exact)).max(1)
+        changed = np.abs((computed - exact)[at, found.top][:, None] - (computed - exact))
+        assert (changed <= found.bounds).all() and (found.bounds[at, found.top] == 0).all()
+        ahead = exact[at, found.top][:, None] - exact
+        others = np.arange(exact.shape[1]) != found.top[:, None]
+        assert (found.margins <= ahead + 1e-9)[others].all()
         assert np.isfinite(found.bound).all() and (found.bound > 0).all()
+        closest = np.where(others, found.margins - found.bounds, np.inf)
+        assert (closest.min(1) == found.margin - found.bound).all()
         assert (computed.argmax(1) == found.top)[found.certified].all()
-        if methods == ("forward",):
-            assert (changed <= 2 * found.logit_bounds.max(1)).all()
 
 
 def test_an_operation_without_a_rule_is_refused_by_name():
@@ -57,6 +67,96 @@ def test_an_operation_without_a_rule_is_refused_by_name():
 
     with pytest.raises(simulator.InputError, match=r"no rule for sin in Sines, cumsum in Sines"):
         bounds.certify(Sines().eval(), torch.zeros(2, 3))
+
+
+def _low_rank():
+    model = torch.nn.Module()
+    model.a, model.b = torch.nn.Parameter(torch.randn(4, 8)), torch.nn.Parameter(torch.randn(8, 3))
+    model.forward = lambda x: x @ (model.a @ model.b)
+    return model
+
+
+def _scaled(in_place):
+    model = torch.nn.Linear(4, 3)
+    model.gain = torch.nn.Parameter(torch.randn(3, 1))
+
+    def forward(x):
+        if in_place:  # into a part of what the graph reads
+            weight = torch.zeros(3, 4)
+            weight[:, 1:] = model.weight[:, 1:] * model.gain
+        else:
+            weight = (model.weight * model.gain).t().contiguous().t()
+        return torch.nn.functional.linear(x, weight)
+
+    model.forward = forward
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_low_rank, "mm makes a constant out of others, and rounds: no rule"),
+        (lambda: _scaled(in_place=False), "Linear: mul makes a constant"),
+        (lambda: _scaled(in_place=True), "Linear: mul makes a constant"),
+        (
+            lambda: torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 3)),
+            "parametrizations.weight.*: _weight_norm_interface makes a constant",
+        ),
+    ],
+)
+def test_a_constant_that_is_computed_of_weights_is_refused(make, message):
+    """Its roundings are those of no value of the graph: on fp16 they alone exceeded the bounds of the others."""
+    with pytest.raises(simulator.InputError, match=message):
+        bounds.certify(make().eval(), torch.zeros(2, 4))
+
+
+def test_a_constant_that_is_moved_or_stored_is_exact():
+    class Moved(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.narrow = torch.nn.Parameter(torch.randn(4, 6)), torch.nn.Parameter(torch.ones(6).half())
+
+        def forward(self, x):
+            places = torch.arange(6) + 0  # whole numbers are exact
+            return x @ torch.cat([self.w.t()[:3], self.w.flip(0).t()[3:]])[places] + self.narrow.float()[:4]
+
+    model, x = Moved().eval(), torch.randn(2, 6)
+    found = bounds.certify(model, x, mac="fma(fp32)")
+    exact = copy.deepcopy(model).double()(x.double()).detach().numpy()
+    assert (np.abs(model(x).double().detach().numpy() - exact) <= found.logit_bounds).all()
+    plain = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(6, 3))
+    torch.nn.utils.parametrize.remove_parametrizations(plain, "weight")
+    assert bounds.certify(plain.eval(), x).certified.all()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d, torch.nn.LayerNorm])
+def test_constants_that_are_trained_are_read_by_a_narrow_vector_unit(layer):
+    machine = simulator.load_hardware("npu")
+    machine = replace(machine, vector_unit=replace(machine.vector_unit, format=vector.unit("bf16")))
+    model, x = torch.nn.Sequential(torch.nn.Linear(6, 6), layer(6)).eval(), torch.randn(2, 6)
+    torch.nn.init.normal_(model[1].weight)
+    exact = copy.deepcopy(model).double()(x.double()).detach().numpy()
+    with torch.no_grad(), simulator.emulate(model, machine, layers={"*": "high"}) as run:
+        computed = run.model(x).double().numpy()
+    assert model[1].weight.requires_grad
+    found = bounds.certify(model, x, mac=machine, mode="high")
+    assert (np.abs(computed - exact) <= found.logit_bounds).all() and np.isfinite(found.logit_bounds).all()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN])
+def test_recurrent_layers_are_refused_as_such(layer):
+    model = Function(lambda x: recurrent(x)[0][:, -1])
+    model.recurrent = recurrent = layer(4, 3, batch_first=True)
+    with pytest.raises(simulator.InputError, match=f"recurrent: {layer.__name__}: recurrent layers have no rule"):
+        bounds.certify(model.eval(), torch.zeros(2, 5, 4))
+
+
+def test_a_normalisation_by_its_own_inputs_is_refused_as_such():
+    model = torch.nn.Sequential(torch.nn.InstanceNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
+    with pytest.raises(
+        simulator.InputError, match=r"0: mean and variance are taken of what is normalised.* or an instance"
+    ):
+        bounds.certify(model, torch.zeros(2, 1, 2, 2))
 
 
 def test_more_bits_certify_more_and_enough_are_found():
@@ -146,7 +246,13 @@ def test_statistical_bounds_say_so_and_are_smaller_than_the_worst_case():
         ({"mac": "fma(fp16"}, "bounds: mac: "),
         ({"precision": 1}, "precision: got 1; expected whole significand bits from 2 to 53"),
         ({"methods": ("guess",)}, r"methods: got \['guess'\]; expected some of forward"),
+        ({"methods": "adjoint"}, r"methods: got \['adjoint'\]; expected some of forward.*, as a tuple"),
         ({"failure": 2.0}, "failure: got 2.0; expected a probability"),
+        ({"failure": "0.1"}, "failure: got '0.1'; expected a probability"),
+        ({"failure": 0.1, "methods": ("adjoint, running sums",)}, "methods of running sums alone"),
+        ({"mac": 3}, "mac: got int; expected a MAC, a machine or None"),
+        ({"mode": "zzz"}, "mode: got 'zzz' without a machine"),
+        ({"mode": "high", "mac": "fma(fp16)"}, "mode: got 'high' without a machine"),
     ],
 )
 def test_what_cannot_be_bounded_is_refused(settings, message):
@@ -159,11 +265,26 @@ def test_inputs_and_models_that_do_not_fit_are_refused():
     model, (x, _) = bundled.load("mlp"), bundled.digits()
     for given, message in (
         ((x[:2], x[:3]), "x: got shapes"),
+        (x[:2].to(torch.complex64), "expected real numbers of one type"),
+        ((x[:2], x[:2].double()), "expected real numbers of one type"),
+        (x[:2].flatten(1)[:, :-1], r"x of shape \(N, 783\) and float32 does not fit the network"),
+        (torch.ones(2, 1, 28, 28, dtype=torch.int64), "int64 does not fit the network"),
+        ((x[:2],) * 3, "x: got 3 values; expected samples"),
+        ("digits", "x: got no array of numbers"),
+        (x[:2].double() * 1e300, "x: got values that torch.float32, the type of the weights, does not hold"),
         ((x[:2] + 1, x[:2]), "a lower end above the upper one"),
         (x[:2] * float("nan"), "an end that is not finite"),
     ):
         with pytest.raises(simulator.InputError, match=message):
             bounds.certify(model, given)
+    with pytest.raises(simulator.InputError, match=r"model: got str; expected a torch\.nn\.Module"):
+        bounds.certify("mlp", x[:2])
+    with pytest.raises(simulator.InputError, match="weight: got a weight without a shape"):
+        bounds.certify(torch.nn.LazyLinear(3).eval(), x[:2])
+    holed = bundled.load("mlp")
+    next(holed.parameters()).data[0] = float("nan")
+    with pytest.raises(simulator.InputError, match="got a NaN among the weights"):
+        bounds.certify(holed, x[:2])
     with pytest.raises(simulator.InputError, match="in training mode"):
         bounds.certify(bundled.load("mlp").train(), x[:2])
     with pytest.raises(simulator.InputError, match="npu folds batch normalisations"):
@@ -171,6 +292,37 @@ def test_inputs_and_models_that_do_not_fit_are_refused():
         bounds.certify(model, x[:2], mac=folding)
     with pytest.raises(simulator.InputError, match=r"confidence: got 0\.3"):
         bounds.required_precision(model, x[:1], confidence=0.3)
+
+
+def test_arrays_of_any_float_are_samples_and_boxes_are_rounded_outward():
+    model, (x, _) = bundled.load("mlp"), bundled.digits()
+    plain = bounds.certify(model, x[:2], precision=np.int64(20))
+    assert plain.bits == 20 and type(plain.bits) is int
+    for given in (x[:2].double().numpy(), x[:2].tolist(), x[:2].numpy()):
+        assert bounds.certify(model, given, precision=20).bound.tolist() == plain.bound.tolist()
+    ends = x[:2].double() + 1e-12, x[:2].double() + 2e-12
+    lo, hi = subject.boxes(model, ends)
+    assert lo.dtype is hi.dtype is torch.float32 and not (lo == hi).any()
+    assert (lo.double() <= ends[0]).all() and (ends[1] <= hi.double()).all()
+
+
+def test_whole_numbers_stay_whole():
+    model = torch.nn.Sequential(
+        Function(lambda x: x.float() if x.dtype is torch.int64 else x[:0]), torch.nn.Linear(2, 3)
+    )
+    x = torch.tensor([[0, 1], [4, 2]])
+    found = bounds.certify(model.eval(), x.numpy(), precision=30)
+    assert found.certified.all() and found.top.tolist() == model(x).argmax(1).tolist()
+
+
+def test_shares_of_samples_that_are_none_are_refused():
+    model, (x, _) = bundled.load("mlp"), bundled.digits()
+    found = bounds.required_precision(model, x[:1])
+    for share in (2.0, -1.0, "all"):
+        with pytest.raises(simulator.InputError, match=r"quantiles: got .*; expected shares from 0 to 1"):
+            found.quantiles((share,))
+    with pytest.raises(simulator.InputError, match="mac: got a machine"):
+        bounds.required_precision(model, x[:1], mac=simulator.load_hardware("npu"))
 
 
 def test_a_certificate_is_saved_of_what_was_certified(tmp_path):
@@ -194,11 +346,13 @@ def test_the_command_shows_and_writes_what_it_proves(tmp_path):
             text=True,
         )  # fmt: skip
 
-    done = run("--precision", "24", "--samples", "4", "--out", "proofs")
+    done = run("--precision", "24", "--samples", "4", "--out", "proofs", "--certificate", "c.json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
         "mlp on seq(fp32), 24 significand bits, 4 samples\ncertified 100.0 %, certified and right"
     )
+    assert "Results in c.json, proofs/bounds.json, proofs/bounds.html" in " ".join(done.stdout.split())
+    assert json.loads((tmp_path / "c.json").read_text())["claim"]["certified"] == [True] * 4
     record = json.loads((tmp_path / "proofs" / "bounds.json").read_text())
     assert record["guarantee"] == "proved" and record["certified_share"] == 1.0 and len(record["samples"]) == 4
     assert "Error bounds: mlp" in (tmp_path / "proofs" / "bounds.html").read_text()
@@ -209,6 +363,62 @@ def test_the_command_shows_and_writes_what_it_proves(tmp_path):
     assert next(iter(found["contributions"])) == "fc1"
     refused = run("--hw", "npu", "--precision", "3")
     assert refused.returncode == 2 and "ulpsim: error: bounds: --hw: got it beside" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mode", "high"), "--mode: got high without --hw"),
+        (("--confidence", "0.6"), "--confidence: got it without --required"),
+        (("--certificate", "c.json", "--failure", "0.1"), "--certificate: got it beside --failure"),
+        (("--certificate", ""), "got no name; expected the name of a file"),
+        (("--certificate", "."), "found the directory"),
+        (("--certificate", "nowhere/c.json"), "nowhere is no directory"),
+        (("--out", "file"), "file is a file; expected a directory"),
+        (("--out", "file/below"), "file is a file; expected a directory"),
+        (("--out", ""), "got no name; expected that of a directory"),
+    ],
+)
+def test_options_are_refused_before_anything_is_computed(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr("simulator.commands.bounds.run", None)  # would be a fault, with exit code 1
+    done = CliRunner().invoke(app, ["bounds", *options])
+    assert isinstance(done.exception, simulator.InputError) or done.exit_code == 2
+    assert message in f"{done.exception} {done.output}"
+    assert (tmp_path / "file").read_text() == "kept" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_not_proved_is_said(tmp_path):
+    """Of two samples one ties, so that no bits are proved for it; and of no sample a bound is finite."""
+    certified = bounds.certify(torch.nn.Linear(1, 2).eval(), torch.ones(2, 1), precision=20, methods=("forward",))
+    certified = replace(
+        certified, certified=np.array([True, False]), margin=np.array([1.0, 0.0]), bound=np.array([0.5, 0.5])
+    )
+    bits = np.array([12, 0])
+    found = command.Proved("m", certified, bounds.RequiredPrecision(bits, bits, certified, "u"), None, False)
+    record = found.to_dict()
+    assert record["methods"] == {"forward": 1, "none sufficed": 1}
+    assert record["required_precision"]["confidence_quantiles"] == {"0.5": 12, "0.9": None, "0.99": None, "1": None}
+    page = render_bounds(record)
+    assert "not shown: 1 sample without a finite bound or a margin above 0" in page
+    assert "none sufficed" in page and page.count("not proved") == 6
+    shown = _shown(found)
+    assert "suffice for the confidence: 50.0 % of the samples 12, 90.0 % of the samples not proved" in shown
+    assert "None is certified" not in shown and "none sufficed" in shown
+    none = replace(certified, certified=np.zeros(2, bool))
+    assert "None is certified: the bounds are above the margins." in _shown(
+        command.Proved("m", none, None, None, False)
+    )
+    over = replace(none, bound=np.full(2, np.inf))
+    assert "no bound is finite, as a state may overflow" in _shown(command.Proved("m", over, None, None, False))
+
+
+def _shown(found):
+    """Return what the command prints, its lines joined."""
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        command.show(found, [], json=False)
+    return " ".join(text.getvalue().split())
 
 
 def test_a_value_that_is_exactly_zero_may_be_computed_otherwise():
@@ -332,11 +542,30 @@ def test_samples_have_the_same_bounds_together_as_alone_wherever_they_lie():
         (lambda x: x.flip(0), "the rows of the output are not the samples in their order"),
     ],
 )
-def test_a_network_that_mixes_samples_has_no_adjoint_bound(function, message):
+@pytest.mark.parametrize("method", bounds.METHODS)
+def test_a_network_that_mixes_samples_is_refused_whatever_the_method(function, message, method):
+    """Its answers are those of one batch, and samples are analysed some at a time."""
     model, x = Function(function).eval(), torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
-    assert len(bounds.certify(model, x, methods=("forward",)).bound) == 3
     with pytest.raises(simulator.InputError, match=message):
-        bounds.certify(model, x, methods=("adjoint",))
+        bounds.certify(model, x, methods=(method,))
+
+
+@pytest.mark.parametrize("method", bounds.METHODS)
+def test_an_output_of_other_rows_than_samples_is_refused(method):
+    for function in (lambda x: x.reshape(-1, 2), lambda x: x.reshape(3, 2, 2), lambda x: x[:2]):
+        with pytest.raises(simulator.InputError, match="shape"):
+            bounds.certify(Function(function).eval(), torch.ones(3, 4), methods=(method,))
+
+
+@pytest.mark.parametrize("method", bounds.METHODS)
+def test_sums_of_no_products_are_their_addend(method):
+    model = torch.nn.Linear(1, 3).eval()
+    model.weight.data, model.bias.data = torch.zeros(3, 0), torch.tensor([1.0, 2.0, 3.0])
+    found = bounds.certify(model, torch.zeros(1, 0), methods=(method,))
+    assert found.certified.all() and found.logits.tolist() == [[1.0, 2.0, 3.0]]
+    none = Function(lambda x: x[:, :0].sum(1, keepdim=True) + torch.tensor([1.0, 2.0, 3.0]))
+    with pytest.raises(simulator.InputError, match="sum gives values that depend on no sample"):
+        bounds.certify(none.eval(), torch.zeros(2, 4), methods=(method,))
 
 
 def test_what_a_sample_multiplies_by_zero_belongs_to_it():
@@ -351,7 +580,8 @@ def test_what_a_sample_multiplies_by_zero_belongs_to_it():
 
 def test_a_matrix_times_a_vector_is_bounded_by_its_partial_sums_too():
     vector_of = torch.tensor([1.0, -1.0, 0.5, 0.25])
-    model = Function(lambda x: torch.stack([torch.mv(x, vector_of), torch.mv(x, vector_of + 1)], 1)).eval()
+    other = vector_of + 1
+    model = Function(lambda x: torch.stack([torch.mv(x, vector_of), torch.mv(x, other)], 1)).eval()
     x = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
     plain, running = (
         bounds.certify(model, x, precision=12, methods=(name,)).logit_bounds
