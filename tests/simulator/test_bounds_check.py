@@ -215,7 +215,6 @@ def test_certificates_of_the_bundled_networks_are_followed(name, method):
         (lambda x: functional.gelu(x), "aligned(n=4, frac=20, out=fp32, c=late)", "c=late is no setting of aligned"),
         (lambda x: functional.gelu(x), "fixed(32, 16, sat)", "the accumulator fixed is none"),
         (lambda x: functional.gelu(x), "fma(dlfloat16)", "the format dlfloat16 is none"),
-        (lambda x: x - x.mean(0), "fma(fp16)", "mean in Between: it mixes samples"),
     ],
 )
 def test_what_has_no_rule_is_refused_by_name(function, mac, says):

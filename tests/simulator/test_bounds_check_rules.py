@@ -86,7 +86,7 @@ NETWORKS = {
     "select": (rows(lambda x: x[:, 3, None] * x), None),
     "index": (rows(lambda x: x[:, torch.tensor([0, 3, 3, 1, 1])]), None),
     "index_select": (rows(lambda x: x.index_select(1, torch.tensor([0, 3, 3, 1, 1]))), None),
-    "gather": (rows(lambda x: x.gather(1, torch.tensor([[0, 1, 4, 4, 2], [2, 2, 3, 0, 1]]))), None),
+    "gather": (rows(lambda x: x.gather(1, torch.tensor([[0, 1, 4, 4, 2], [2, 2, 3, 0, 1]])[: len(x)])), None),
     "flip": (rows(lambda x: x.flip(1) * x), None),
     "roll": (rows(lambda x: x.roll(2, 1) * x), None),
     "repeat": (rows(lambda x: x[:, :1].repeat(1, 5)), None),
@@ -435,8 +435,6 @@ class Sum(nn.Module):
 @pytest.mark.parametrize("model", [Empty, Sum])
 def test_sums_of_nothing_and_values_without_axes_are_followed(model):
     torch.manual_seed(0)
-    form = certificate(
-        model().eval(), inputs("abs", False, samples=1 if model is Sum else 2), "fma(fp16)", method="forward"
-    )
+    form = certificate(model().eval(), inputs("abs", False, samples=1), "fma(fp16)", method="forward")
     found = check(form)
     assert found.ok, "\n".join(found.problems)

@@ -55,7 +55,7 @@ class Values(_Recorder):
     """The values of a graph as they were computed, by number."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__({})
         self.values = []
 
     def new(self, tensor):
