@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import simulator
+from simulator.tracking import operation
 from simulator.tracking.rules import FUSED, MOVES, RULES
 from tests.simulator.tracked_cases import KINDS, check
 from tests.simulator.tracked_programs import PROGRAMS
@@ -301,6 +302,41 @@ def test_what_cancels_exactly_is_exact():
         assert bool((bits.of(log).bound < 1e-37).all())
         difference = (x + 1) - 1 - x
         assert bool((difference.abs() <= bits.of(difference).bound).all())
+
+
+@pytest.mark.parametrize("run", [
+    lambda d: (d > 0) & True, lambda d: True | (d > 0), lambda d: (d > 0).logical_xor(d < 0),
+    lambda d: d.argmax() & 1, lambda d: (d > 0) ^ torch.tensor([True, False, True]),
+], ids=["mask_and_number", "number_or_mask", "masks", "place_and_number", "mask_and_tensor"])  # fmt: skip
+def test_what_is_not_decided_stays_so_through_logic(run):
+    x = torch.tensor([1e-9, 1e-9, -1e-9])
+    with simulator.track(None, numbers=("safe",)) as bits:
+        bits.declare(x, error=1e-3)
+        found = torch.where(run(x) == 1, 1.0, 2.0)
+    assert torch.equal(found, torch.where(run(x) == 1, 1.0, 2.0))
+    assert bool((bits.of(found).bound >= 1).all())
+
+
+def _fails(*args, **kwargs):
+    raise AttributeError("a rule with a mistake")
+
+
+@pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")
+def test_a_rule_that_fails_leaves_the_run_alone(monkeypatch):
+    monkeypatch.setitem(RULES, "exp", RULES["exp"]._replace(make=_fails))
+    monkeypatch.setitem(FUSED, "_fused_sgd", _fails)
+    monkeypatch.setattr("simulator.tracking.interpret.running", _fails)
+    operation.known_of.cache_clear()
+    model = torch.nn.BatchNorm1d(3)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    with simulator.track(model, numbers=("safe",)) as bits:
+        model(x.exp()).square().sum().backward()
+        optimiser.step()
+    monkeypatch.undo()
+    operation.known_of.cache_clear()
+    assert {name.split()[0] for name in bits.shadowed} == {"exp", "native_batch_norm", "_fused_sgd"}
+    assert bool(bits.of(model.weight).bound.isinf().all()) and bool(bits.of(model.running_mean).bound.isinf().all())
 
 
 def test_minus_infinity_shuts_and_is_exact():

@@ -199,10 +199,11 @@ def logical_not(t: Trace, x: Any) -> Choice | None:
 
 @rule("logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", chooses=True)
 def logical(t: Trace, x: Any, y: Any) -> Choice | None:
-    """Decided where both are."""
+    """Decided where both are; numbers of the code are."""
     parts = [part.undecided for part in (x, y) if isinstance(part, Choice)]
     if not parts:
         return None
     found = parts[0] if len(parts) == 1 else torch.maximum(*parts)
-    shape = torch.broadcast_shapes(*(p.x.shape if isinstance(p, Choice) else p.shape for p in (x, y)))
-    return Choice(torch.zeros(shape, dtype=torch.bool), found.expand(shape))
+    operands = [part.x if isinstance(part, Choice) else torch.as_tensor(part) for part in (x, y)]
+    z = torch.zeros(torch.broadcast_shapes(*(part.shape for part in operands)), dtype=torch.bool)
+    return Choice(z, found.expand(z.shape))
