@@ -21,15 +21,15 @@ class _Entry:
 
     Args:
         reference: to the memory; it must live as long as the entry does. buffers: by number, an amplitude for each
-            element of the memory; None: all are exact. itemsize: bytes of an element.
+            element of the memory; None: all are exact. dtype: of an element.
         seen: tensors that are this memory. left: those that were there when the block was left, and their versions;
             empty within it. stale: whether one was written to since.
     """
 
-    __slots__ = ("buffers", "itemsize", "left", "reference", "seen", "stale")
+    __slots__ = ("buffers", "dtype", "left", "reference", "seen", "stale")
 
-    def __init__(self, reference: Any, count: int, itemsize: int) -> None:
-        self.reference, self.itemsize, self.stale = reference, itemsize, False
+    def __init__(self, reference: Any, count: int, dtype: torch.dtype) -> None:
+        self.reference, self.dtype, self.stale = reference, dtype, False
         self.buffers: list[Tensor | None] = [None] * count
         self.seen: list[weakref.ref[Tensor]] = []
         self.left: list[tuple[weakref.ref[Tensor], int]] = []
@@ -106,7 +106,7 @@ class Table:
     def get(self, x: Tensor) -> tuple[Tensor | None, ...]:
         """Return the noise of a tensor, of its shape, or None where all of it is exact; to be read only.
 
-        A memory that is read as elements of another size than it was written with is not known: infinite.
+        A memory that is read in another type than it was written in is not known: infinite.
 
         Raises:
             InputError: it was written to outside of the block.
@@ -122,7 +122,7 @@ class Table:
             )
         if self._within:
             entry.see(x)
-        if entry.itemsize != x.itemsize:
+        if entry.dtype != x.dtype:
             return (torch.full((), math.inf).expand(x.shape),) * self.count
         return tuple(None if buffer is None else _as(x, buffer) for buffer in entry.buffers)
 
@@ -131,12 +131,12 @@ class Table:
         whether they are.
         """
         entry = self._entries.get(source.untyped_storage()._cdata)
-        if entry is None or x.itemsize != 1 or source.itemsize != 1 or entry.itemsize == 1:
+        if entry is None or x.itemsize != 1 or x.dtype != source.dtype or entry.dtype == source.dtype:
             return False
         if x.numel() != x.untyped_storage().nbytes() or source.numel() != source.untyped_storage().nbytes():
             return False
         copied = self._entry(x)
-        copied.buffers, copied.itemsize, copied.stale = list(entry.buffers), entry.itemsize, entry.stale
+        copied.buffers, copied.dtype, copied.stale = list(entry.buffers), entry.dtype, entry.stale
         return True
 
     def _entry(self, x: Tensor) -> _Entry:
@@ -144,7 +144,7 @@ class Table:
         storage = x.untyped_storage()
         key, entries = storage._cdata, self._entries
         if key not in entries:
-            entries[key] = _Entry(weakref.ref(storage, lambda _: entries.pop(key, None)), self.count, x.itemsize)
+            entries[key] = _Entry(weakref.ref(storage, lambda _: entries.pop(key, None)), self.count, x.dtype)
         return entries[key]
 
     def put(self, x: Tensor, noise: tuple[Tensor | None, ...]) -> None:
@@ -157,11 +157,11 @@ class Table:
             self._entries.pop(storage._cdata, None)
             return
         entry = self._entry(x)
-        if entry.itemsize != x.itemsize and not whole:
+        if entry.dtype != x.dtype and not whole:
             entry.buffers = [torch.full((size,), math.inf, dtype=working(x.dtype)) for _ in noise]
         for i, part in enumerate(noise):
             entry.buffers[i] = _written(x, size, entry.buffers[i], part, whole)
-        entry.itemsize = x.itemsize
+        entry.dtype = x.dtype
         entry.see(x)
         entry.stale = entry.stale and not whole
         if not self._within and not entry.stale:

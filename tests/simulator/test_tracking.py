@@ -513,6 +513,25 @@ def test_memory_read_in_another_type_is_not_known():
         assert (bits.of(y.view(torch.bfloat16)).safe == 0).all()
         assert (bits.of(torch.view_as_real(torch.complex(y, y))).safe == 0).all()
         assert (bits.of(y.view(torch.int32).view(torch.float32)).safe > 20).all()
+        assert (bits.of(torch.exp(rand(4).bfloat16()).view(torch.float16)).safe == 0).all()
+
+
+def test_real_values_whose_digits_are_cut_off_by_logic_are_not_known():
+    with track() as bits:
+        y = torch.exp(rand(4))
+        cut = (y.view(torch.int32) & -65536).view(torch.float32)
+        assert bits.of(cut).bound.isinf().all() and (bits.of(y).safe > 20).all()
+        y.view(torch.int32).bitwise_and_(-65536)
+        assert torch.equal(y, cut) and bits.of(y).bound.isinf().all()
+
+
+def test_copies_of_masks_and_of_real_values_by_their_memory_keep_their_noise():
+    with track() as bits:
+        y = torch.tensor([1e-9, 1.0])
+        bits.declare(y, error=1e-3)
+        mask = copy.deepcopy(y > 0)
+        assert torch.equal(bits.of(torch.where(mask, 1.0, 2.0)).bound > 0.5, torch.tensor([True, False]))
+        assert torch.equal(bits.of(copy.deepcopy(y)).bound, bits.of(y).bound)
 
 
 @pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")
@@ -548,6 +567,25 @@ def test_what_comes_of_complex_or_sparse_tensors_is_not_known():
 # --- between blocks ---------------------------------------------------------------------------------------------------
 
 STALE = r"written to outside of the block.*expected writes within"
+
+
+@pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")
+@pytest.mark.parametrize("draw", [
+    lambda rates, g: torch.poisson(rates, generator=g), lambda rates, g: torch.binomial(rates, rates / 9, generator=g),
+    lambda rates, g: torch.poisson(rates, g),
+], ids=["poisson", "binomial", "by place"])  # fmt: skip
+def test_generators_of_the_run_are_drawn_from_by_the_run_alone(draw):
+    def run():
+        g = torch.Generator().manual_seed(3)
+        found = [draw(torch.full((5,), 7.0), g) for _ in range(3)]
+        return torch.stack([*found, torch.rand(5, generator=g)])
+
+    plain = run()
+    with track() as bits:
+        found = run()
+        drawn = draw(torch.full((5,), 7.0), torch.Generator())
+        assert bool(bits.of(drawn).bound.isinf().all()) and bool((bits.of(drawn).expected == 0).all())
+    assert torch.equal(found, plain)
 
 
 def test_noise_goes_on_from_block_to_block():
