@@ -193,10 +193,8 @@ class Interpreter:
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
-        wrapped_args, wrapped = (
-            mapped(args, lambda x: self._wrapped(x, trace)),
-            mapped(given, lambda x: self._wrapped(x, trace)),
-        )
+        once = {id(x): self._wrapped(x, trace) for x in leaves((args, given))}  # a tensor twice is one Value twice
+        wrapped_args, wrapped = (mapped(x, lambda leaf: once[id(leaf)]) for x in (args, given))
         if real and args and isinstance(wrapped_args[0], Tensor) and not any(map(_real, given_tensors)) and not strange:
             wrapped_args = (trace.value(wrapped_args[0]), *wrapped_args[1:])  # a function of whole numbers
         inputs = leaves((wrapped_args, wrapped))

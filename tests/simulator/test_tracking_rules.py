@@ -96,7 +96,8 @@ def test_every_rule_is_run_by_a_program():
 ELSEWHERE = {
     "_convolution", "mkldnn_convolution", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "linear", "matmul", "softmax",
     "log_softmax", "to", "type_as", "_fused_rms_norm", "_fused_rms_norm_backward", "native_dropout",
-    "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
+    "isnan", "isinf", "isposinf", "isneginf",
+    "scalar_tensor", "arange", "linspace", "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
 }  # fmt: skip
 
 
@@ -315,6 +316,61 @@ def test_what_is_not_decided_stays_so_through_logic(run):
         found = torch.where(run(x) == 1, 1.0, 2.0)
     assert torch.equal(found, torch.where(run(x) == 1, 1.0, 2.0))
     assert bool((bits.of(found).bound >= 1).all())
+
+
+FUNCTIONAL = torch.nn.functional
+# Programs of a tensor that computes with numbers of the code: where they decide, and where they are values.
+OF_NUMBERS = {
+    "threshold": lambda x: FUNCTIONAL.threshold(x, 0.1, 5.0), "hardshrink": lambda x: FUNCTIONAL.hardshrink(x, 0.1),
+    "threshold, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.threshold(y, 0.1, 5.0), x),
+    "hardshrink, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.hardshrink(y, 0.1), x),
+    "softshrink, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.softshrink(y, 0.1), x),
+    "logit, on the way back": lambda x: _gradient(lambda y: y.logit(0.1), x),
+    "softplus": lambda x: FUNCTIONAL.softplus(x, 1.0, 0.1), "where": lambda x: torch.where(x > 0.05, 0.1, x),
+    "scalar": lambda x: torch.scalar_tensor(0.1, dtype=x.dtype), "mask": lambda x: x.masked_fill(x > 0.05, 0.7),
+    "arange": lambda x: torch.arange(0.3, 1, 0.1, dtype=x.dtype), "linspace": lambda x: _spaced(0.1, 1, 11, x),
+    "arange, one number": lambda x: torch.arange(7.5, dtype=x.dtype), "linspace, thirds": lambda x: _spaced(0, 1, 4, x),
+    "linspace of one": lambda x: _spaced(0.1, 1, 1, x), "linspace of none": lambda x: _spaced(0, 1, 0, x),
+}  # fmt: skip
+
+
+def _gradient(f, x):
+    with torch.enable_grad():
+        y = x.detach().clone().requires_grad_(True)
+        f(y).sum().backward()
+        return y.grad
+
+
+def _spaced(start, end, steps, x):
+    return torch.linspace(start, end, steps, dtype=x.dtype)
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_numbers_of_the_code_are_off_by_their_conversion(name):
+    x = torch.tensor([0.1, -0.1, 0.5, 0.9, 0.02])
+    with simulator.track(None, numbers=("safe",)) as bits:
+        found = OF_NUMBERS[name](x)
+    assert not bits.shadowed
+    off = (found.double() - OF_NUMBERS[name](x.double())).abs()
+    bound = bits.of(found).bound.double()
+    assert bool((off <= bound).all()) and bool((bound < 1e-6).any() or not bound.numel())
+
+
+def test_whole_steps_are_exact():
+    with simulator.track(None, numbers=("safe",)) as bits:
+        for z in (torch.arange(5.0), torch.arange(9, 1, -2, dtype=torch.float32), torch.linspace(0, 10, 11)):
+            assert bool((bits.of(z).bound == 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_whether_a_tensor_is_finite_is_decided(dtype):
+    x = torch.tensor([1.0, torch.inf, torch.nan], dtype=dtype)
+    with simulator.track(None, numbers=("safe",)) as bits:
+        bits.declare(x, error=0.25)
+        for decision in (x.isfinite(), x.isinf(), x.isposinf(), x.isneginf(), x.isnan(), x == x):
+            undecided = bits.of(torch.where(decision, 1.0, 2.0)).bound >= 1
+            assert not undecided[0] and not (undecided[1] and decision[1])
+        assert bool(bits.of(torch.where(x.isnan(), 0.0, 1.0)).bound[2] >= 1)  # a number, had it not overflowed
 
 
 def _fails(*args, **kwargs):

@@ -175,11 +175,31 @@ def gated(g: Value, x: Value, z: Tensor) -> Value:
 
 def _compares(t: Trace, x: Value, y: Any, f: Any) -> Choice | None:
     y = t.value(y)
+    if y.x is x.x:  # which asks whether it is a number
+        return _is_of_kind(x, f(x.x, x.x))
     bounds = [n for n in (x.bound(), y.bound()) if n is not None]
     if not bounds:
         return None
     total = bounds[0] if len(bounds) == 1 else bounds[0] + bounds[1]
     return Choice(f(x.x, y.x), within((x.x - y.x).abs(), total).to(t.dtype))
+
+
+def _is_of_kind(x: Value, z: Tensor) -> Choice | None:
+    """Return whether it is a number, or a finite one: decided where there is one and a bound of it."""
+    bound = x.bound()
+    if bound is None:
+        return None
+    undecided = ~bound.isfinite() | (x.x.isnan() & (bound != 0))
+    return Choice(z, undecided.to(x.x.dtype)) if bool(undecided.any()) else None
+
+
+for _name, _asks in (("isnan", torch.isnan), ("isinf", torch.isinf), ("isposinf", torch.isposinf),
+                     ("isneginf", torch.isneginf)):  # fmt: skip
+
+    def _ask(t: Trace, x: Any, f: Any = _asks) -> Choice | None:
+        return _is_of_kind(x, f(x.x)) if isinstance(x, Value) else None
+
+    rule(_name, chooses=True)(_ask)
 
 
 for _name, _compare in (("lt", torch.lt), ("le", torch.le), ("gt", torch.gt), ("ge", torch.ge), ("eq", torch.eq),

@@ -27,7 +27,7 @@ MOVES = frozenset({
 # What makes values of nothing: exact.
 MAKES = frozenset({
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros",
-    "ones", "ones_like", "new_ones", "arange", "linspace", "eye", "scalar_tensor",
+    "ones", "ones_like", "new_ones", "eye",
     "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "normal", "uniform", "bernoulli",
     "exponential", "random", "zero", "multinomial", "tril_indices", "triu_indices", "one_hot",
     "_efficientzerotensor", "log_normal", "geometric", "cauchy",
