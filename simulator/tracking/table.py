@@ -124,7 +124,8 @@ class Table:
             entry.see(x)
         if entry.dtype != x.dtype:
             return (torch.full((), math.inf).expand(x.shape),) * self.count
-        return tuple(None if buffer is None else _as(x, buffer) for buffer in entry.buffers)
+        size = x.untyped_storage().nbytes() // x.itemsize
+        return tuple(None if buffer is None else _as(x, _grown(buffer, size)) for buffer in entry.buffers)
 
     def carry(self, x: Tensor, source: Tensor) -> bool:
         """Give a memory the noise of another one, if both are taken as bytes, as copies of storages take them; return
@@ -174,6 +175,13 @@ def _as(x: Tensor, buffer: Tensor) -> Tensor:
     return buffer.as_strided(x.size(), x.stride(), x.storage_offset())
 
 
+def _grown(buffer: Tensor, size: int) -> Tensor:
+    """Return the buffer of a memory that has grown to so many elements since: what is new is not known."""
+    if buffer.numel() >= size:
+        return buffer
+    return torch.cat([buffer, torch.full((size - buffer.numel(),), math.inf, dtype=buffer.dtype)])
+
+
 def _covers(x: Tensor, size: int) -> bool:
     """Whether a tensor is all of a memory of so many elements."""
     return x.numel() == size and (x.is_contiguous() or 0 not in x.stride())
@@ -187,10 +195,7 @@ def _written(x: Tensor, size: int, buffer: Tensor | None, noise: Tensor | None, 
         assert noise is not None
         return noise.expand(x.shape).contiguous().view(-1)
     # A new one, for another memory may have the same noise.
-    if whole or buffer is None or buffer.numel() != size:
-        buffer = torch.zeros(size, dtype=working(x.dtype))
-    else:
-        buffer = buffer.clone()
+    buffer = torch.zeros(size, dtype=working(x.dtype)) if whole or buffer is None else _grown(buffer, size).clone()
     if noise is None:
         _as(x, buffer).zero_()
     else:

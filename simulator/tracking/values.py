@@ -42,8 +42,12 @@ class Trace:
             return x
         if isinstance(x, Tensor):
             return self._whole(x) if not x.is_floating_point() and x.itemsize >= 4 else self.exact(x)
-        held = torch.tensor(float(x), dtype=self.dtype)
-        off = abs(float(x) - float(held)) if math.isfinite(x) else 0.0
+        return self.number(float(x))
+
+    def number(self, x: float, off: float = 0.0) -> Value:
+        """Return a number of the code, which is off by so much at most itself, and rounded by its conversion."""
+        held = torch.tensor(x, dtype=self.dtype)
+        off = off + (abs(x - float(held)) if math.isfinite(x) else 0.0)
         if not off:
             return Value(self, held, self._exactly)
         noise = torch.tensor(off * (1.0 + 2.0**-20), dtype=self.dtype)

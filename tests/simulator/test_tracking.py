@@ -588,6 +588,26 @@ def test_generators_of_the_run_are_drawn_from_by_the_run_alone(draw):
     assert torch.equal(found, plain)
 
 
+@pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")  # resize_
+def test_what_is_new_of_a_memory_that_grows_is_not_known():
+    with track() as bits:
+        y = torch.exp(rand(6))
+        front = y[:3]
+        known = bits.of(front).bound
+        y.resize_(9)
+        assert bits.of(y).bound[6:].isinf().all()
+        y[4:] = 0
+        assert (bits.of(y).bound[4:] == 0).all()
+        z = torch.exp(rand(6))
+        front = z[:3]
+        z.untyped_storage().resize_(48)
+        assert torch.equal(bits.of(front).bound, known)
+        whole = torch.empty(0).set_(z.untyped_storage(), 0, (12,))
+        assert bits.of(whole).bound[6:].isinf().all() and torch.equal(bits.of(whole).bound[:3], known)
+        whole[7:] = 0
+        assert torch.equal(bits.of(whole).bound[:3], known) and bits.of(whole).bound[6].isinf()
+
+
 def test_noise_goes_on_from_block_to_block():
     x, bits, whole = rand(5), track(), track()
     with bits:

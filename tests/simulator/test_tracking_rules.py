@@ -6,13 +6,14 @@ in float64 by numpy in extended precision). The run itself has the bits that it 
 
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
 import simulator
 from simulator.tracking import operation
-from simulator.tracking.rules import FUSED, MOVES, RULES
+from simulator.tracking.rules import FUSED, MOVES, RULES, optimisers
 from tests.simulator.tracked_cases import KINDS, check
 from tests.simulator.tracked_programs import PROGRAMS
 
@@ -321,6 +322,7 @@ def test_what_is_not_decided_stays_so_through_logic(run):
 FUNCTIONAL = torch.nn.functional
 # Programs of a tensor that computes with numbers of the code: where they decide, and where they are values.
 OF_NUMBERS = {
+    "mean of a negative number": lambda x: _mean_of_less(x), "its gradient": lambda x: _gradient(_mean_of_less, x),
     "threshold": lambda x: FUNCTIONAL.threshold(x, 0.1, 5.0), "hardshrink": lambda x: FUNCTIONAL.hardshrink(x, 0.1),
     "threshold, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.threshold(y, 0.1, 5.0), x),
     "hardshrink, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.hardshrink(y, 0.1), x),
@@ -332,6 +334,10 @@ OF_NUMBERS = {
     "arange, one number": lambda x: torch.arange(7.5, dtype=x.dtype), "linspace, thirds": lambda x: _spaced(0, 1, 4, x),
     "linspace of one": lambda x: _spaced(0.1, 1, 1, x), "linspace of none": lambda x: _spaced(0, 1, 0, x),
 }  # fmt: skip
+
+
+def _mean_of_less(x):
+    return FUNCTIONAL.avg_pool2d((x * 0.7)[None, None], (1, 2), divisor_override=-3)
 
 
 def _gradient(f, x):
@@ -371,6 +377,43 @@ def test_whether_a_tensor_is_finite_is_decided(dtype):
             undecided = bits.of(torch.where(decision, 1.0, 2.0)).bound >= 1
             assert not undecided[0] and not (undecided[1] and decision[1])
         assert bool(bits.of(torch.where(x.isnan(), 0.0, 1.0)).bound[2] >= 1)  # a number, had it not overflowed
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW], ids=["adam", "adamw"])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.3, 0.4)])
+def test_bounds_of_a_fused_optimiser_in_float64_hold(make, betas):
+    start = torch.tensor([1 / 3, -0.7, 1e-3], dtype=torch.float64)
+    gradients = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    settings = {"lr": 0.1, "betas": betas, "eps": 1e-8, "weight_decay": 0.01}
+    w = torch.nn.Parameter(start.clone())
+    optimiser = make([w], fused=True, **settings)
+    with mpmath.workprec(200):
+        (beta1, beta2), lr, decay, eps = map(mpmath.mpf, betas), *(mpmath.mpf(x) for x in (0.1, 0.01, 1e-8))
+        exact = [[mpmath.mpf(x), mpmath.mpf(0), mpmath.mpf(0)] for x in start.tolist()]
+        with simulator.track(None, numbers=("safe",)) as bits:
+            for n, gradient in enumerate(gradients, 1):
+                w.grad = gradient.clone()
+                optimiser.step()
+                for state, computed in zip(exact, gradient.tolist(), strict=True):
+                    x, m, v = state
+                    g = mpmath.mpf(computed)
+                    x, g = (x - lr * decay * x, g) if make is torch.optim.AdamW else (x, g + decay * x)
+                    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+                    x -= lr / (1 - beta1**n) * m / (mpmath.sqrt(v) / mpmath.sqrt(1 - beta2**n) + eps)
+                    state[:] = x, m, v
+                bound = bits.of(w).bound
+                assert bool((bound < 1e-12).all())
+                for state, found, most in zip(exact, w.tolist(), bound.tolist(), strict=True):
+                    assert abs(state[0] - mpmath.mpf(found)) <= most
+
+
+def test_corrections_of_an_optimiser_are_off_by_no_more_than_is_said():
+    with mpmath.workprec(300):
+        for beta in (0.9, 0.999, 0.3, 1 - 2.0**-30):
+            for n in (1, 2, 7, 1000, 10**6):
+                found, relative = optimisers._corrected(beta, float(n))
+                exact = 1 - mpmath.mpf(beta) ** n
+                assert abs(found / exact - 1) <= relative
 
 
 def _fails(*args, **kwargs):
