@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import threading
+import warnings
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -606,6 +607,36 @@ def test_what_is_new_of_a_memory_that_grows_is_not_known():
         assert bits.of(whole).bound[6:].isinf().all() and torch.equal(bits.of(whole).bound[:3], known)
         whole[7:] = 0
         assert torch.equal(bits.of(whole).bound[:3], known) and bits.of(whole).bound[6].isinf()
+
+
+def test_a_warning_points_at_the_line_of_the_program():
+    x = rand(3).requires_grad_()
+    with warnings.catch_warnings(record=True) as caught, track():
+        warnings.simplefilter("always")
+        torch.special.bessel_j0(x.detach())
+        nn.Sequential(nn.Identity())(x).lgamma().sum().backward()
+    assert len(caught) == 3 and {record.filename for record in caught} == {__file__}
+    assert len({record.lineno for record in caught}) == 2
+
+
+def test_lists_and_arrays_are_read_as_exact_and_not_counted():
+    with track() as bits:
+        y = torch.exp(rand(3))
+        for z in (torch.tensor(y.tolist()), torch.from_numpy(y.numpy().copy())):
+            assert (bits.of(z).safe == 24).all()
+        assert bits.read_as_numbers == 0
+        float(y[0])
+    assert bits.read_as_numbers == 1
+
+
+def test_tensors_of_shapes_only_run_as_ever():
+    model = perceptron()
+    with track(model) as bits:
+        with torch.device("meta"):
+            shapes = nn.Linear(3, 4)(torch.empty(2, 3))
+        assert shapes.shape == (2, 4) and (shapes @ shapes.T).shape == (2, 2)
+        model.to("meta")(torch.empty(5, 6, device="meta")).sum().backward()
+        assert bits.entries == 0 and not bits.shadowed
 
 
 def test_noise_goes_on_from_block_to_block():
