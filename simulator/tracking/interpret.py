@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from .algebra import Algebra, Noise
 from .labels import EXPECTED, precision, working
 from .operation import Known, each_of, known_of, read_again, silent, without_out
 from .rules import FUSED, MAKES, MOVES, Choice, moved
-from .rules.moves import leaves, mapped
+from .rules.nested import leaves, mapped
 from .rules.normal import running
 from .shadow import deviations
 from .table import Table
@@ -166,7 +167,7 @@ class Interpreter:
             dtype = torch.float64 if any(x.dtype == torch.float64 for x in results) else torch.float32
             trace = self._traces[dtype]
             given = tuple(self._wrapped(x, trace) for x in one)
-            rest = mapped(settings, lambda x, trace=trace: self._wrapped(x, trace))
+            rest = mapped(settings, functools.partial(self._wrapped, trace=trace))
             try:
                 made = FUSED[known.name](trace, *given, **rest)
             except Exception:  # as in _made

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .rules import RULES, Rule
-from .rules.moves import leaves
+from .rules.nested import leaves
 
 # In place these change how a tensor looks at its memory, and nothing in it.
 _LOOKS = frozenset({"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "detach", "set",

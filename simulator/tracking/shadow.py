@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .rules import Choice
-from .rules.moves import leaves, mapped
+from .rules.nested import leaves, mapped
 from .rules.registry import functional
 from .values import Value
 

@@ -18,7 +18,6 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor, nn
 
-import simulator
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.network.emulation import Emulation
@@ -294,7 +293,7 @@ class Tracker:
 
 
 # Where frames are that are no lines of the program that is tracked.
-_INSIDE = tuple(f"{Path(file).parent}{os.sep}" for file in (simulator.__file__, torch.__file__))
+_INSIDE = tuple(f"{place}{os.sep}" for place in (Path(__file__).parents[1], Path(torch.__file__).parent))
 
 
 def _level() -> int:

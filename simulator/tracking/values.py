@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Both, Function, Linear, Noise
+from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Both, Function, Linear, Noise, plain_sum
 from .functions import FUNCTIONS
 
 Number = int | float
@@ -104,10 +104,6 @@ class Value:
         """Return the values in another place, or some of them."""
         return Value(self.trace, f(self.x), tuple(None if n is None else f(n.expand(self.shape)) for n in self.noise))
 
-    def detached(self) -> Value:
-        """Return the same values without noise."""
-        return self.trace.exact(self.x)
-
     # Arithmetic; `z` of the methods is the result where the run has computed it already.
 
     def plus(self, other: Any, z: Tensor | None = None) -> Value:
@@ -168,7 +164,7 @@ class Value:
             listed = list(range(self.x.dim()))
         else:
             listed = [axes] if isinstance(axes, int) else list(axes)
-        z = _sum(self.x, listed, keep) if z is None else z
+        z = plain_sum(self.x, listed, keep) if z is None else z
         return self.trace.map(z, lambda a, i: a.total(self.x, self.given(a, i), listed, keep, z))
 
     def mean(self, axes: Sequence[int] | int | None = None, keep: bool = False) -> Value:
@@ -268,10 +264,6 @@ def narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
     """Return noise in a narrower type, rounded up."""
     found = noise.to(dtype)
     return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
-
-
-def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    return torch.sum(x, axes, keepdim=keep) if axes else x
 
 
 def _scales_exactly(x: Tensor, by: Value) -> bool:
