@@ -327,7 +327,7 @@ OF_NUMBERS = {
     "threshold, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.threshold(y, 0.1, 5.0), x),
     "hardshrink, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.hardshrink(y, 0.1), x),
     "softshrink, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.softshrink(y, 0.1), x),
-    "logit, on the way back": lambda x: _gradient(lambda y: y.logit(0.1), x),
+    "logit, on the way back": lambda x: _gradient(lambda y: y.logit(0.35), x),
     "softplus": lambda x: FUNCTIONAL.softplus(x, 1.0, 0.1), "where": lambda x: torch.where(x > 0.05, 0.1, x),
     "scalar": lambda x: torch.scalar_tensor(0.1, dtype=x.dtype), "mask": lambda x: x.masked_fill(x > 0.05, 0.7),
     "arange": lambda x: torch.arange(0.3, 1, 0.1, dtype=x.dtype), "linspace": lambda x: _spaced(0.1, 1, 11, x),
@@ -353,7 +353,7 @@ def _spaced(start, end, steps, x):
 
 @pytest.mark.parametrize("name", OF_NUMBERS)
 def test_numbers_of_the_code_are_off_by_their_conversion(name):
-    x = torch.tensor([0.1, -0.1, 0.5, 0.9, 0.02])
+    x = torch.tensor([0.1, -0.1, 0.5, 0.9, 0.02, 0.35])
     with simulator.track(None, numbers=("safe",)) as bits:
         found = OF_NUMBERS[name](x)
     assert not bits.shadowed
