@@ -123,6 +123,7 @@ class Tap:
         self._calls: Counter[str] = Counter()
         self._origins = Origins(follows)
         self._recurs = self._begins = False  # whether a recurrent layer, or `begin`, runs
+        self._emulating = False
         self._thread = 0
         self._dispatcher = _Dispatcher(self)
         self._entered = ExitStack()
@@ -146,7 +147,8 @@ class Tap:
                 entered.callback(behind.remove)
             self._thread = threading.get_ident()
             entered.callback(self._running.clear)
-            if any(self.emulates(path) for path, _ in modules):
+            self._emulating = any(self.emulates(path) for path, _ in modules)
+            if self._emulating:
                 entered.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
                 torch.backends.mha.set_fastpath_enabled(False)
                 entered.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -203,8 +205,7 @@ class Tap:
         return ran.result
 
     def _forward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Ran:
-        with _alone():
-            found = as_op(func, args, kwargs)
+        found = self._as_op(func, args, kwargs)
         op = found if isinstance(found, Op) else None
         if op is not None:
             op.name, op.step = self._name(path), self._recurs
@@ -222,6 +223,13 @@ class Tap:
         if result is None:
             result = func(*args, **kwargs)
         return Ran(func, args, kwargs, result, path, FORWARD, (op,), executed)
+
+    def _as_op(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str | None:
+        """Return an operation as an Op, as `as_op` does; of tensors without values, only if something is emulated."""
+        if not self._emulating and any(isinstance(x, Tensor) and x.is_meta for x in (*args, *kwargs.values())):
+            return None
+        with _alone():
+            return as_op(func, args, kwargs)
 
     def _backward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran:
         # Asking torch for the node wraps it for Python, and freeing a long chain of such nodes overflows the stack; so
@@ -279,8 +287,7 @@ class Tap:
         outer = [mode.tap for mode in _get_current_dispatch_mode_stack() if isinstance(mode, _Dispatcher)]
         if any(tap.path is not None or tap._origins.current() is not None for tap in outer):
             return ""  # it belongs to another model, whose tap it reaches next
-        with _alone():
-            found = as_op(func, args, kwargs)
+        found = self._as_op(func, args, kwargs)
         unknown = str(func.overloadpacket.__name__) if isinstance(found, Op) else found or ""
         if unknown:
             self.not_emulated[unknown, where] += 1

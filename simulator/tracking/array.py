@@ -30,6 +30,7 @@ from .array_functions import (
     converted,
     dot,
     exactly,
+    full_like,
     moved,
     of_values,
     outer,
@@ -206,7 +207,8 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.sum: Tracked.sum, np.mean: Tracked.mean, np.var: Tracked.var, np.std: Tracked.std, np.max: Tracked.max,
     np.min: Tracked.min, np.amax: Tracked.max, np.amin: Tracked.min, np.prod: Tracked.prod, np.cumsum: Tracked.cumsum,
     np.clip: clip, np.where: where, np.dot: dot, np.outer: outer,
-    **{f: exactly(f) for f in (np.zeros_like, np.ones_like, np.full_like, np.empty_like)},
+    **{f: exactly(f) for f in (np.zeros_like, np.ones_like, np.empty_like)},
+    np.full_like: full_like,
     **{f: of_values(f) for f in (np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.array_equal)},
 }  # fmt: skip
 

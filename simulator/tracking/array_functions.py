@@ -189,6 +189,17 @@ def exactly(function: Any) -> Callable[..., Any]:
     return lambda x, *args: exact(function(x.values, *args), x)
 
 
+def full_like(x: Held, fill_value: Any, *args: Any) -> Any:
+    """Return numpy.full_like; a number is off by its conversion."""
+    z = owned(np.full_like(x.values, fill_value, *args))
+    if z.dtype not in TYPES or not isinstance(fill_value, int | float | np.integer | np.floating):
+        return exact(z, x)
+    with apart():
+        trace, values = trace_of(x.numbers, z.dtype), torch.from_numpy(z)
+        number = trace.value(float(fill_value))
+        return type(x)(Value(trace, number.x.expand(values.shape), number.noise).departing(values), x.numbers)
+
+
 def of_values(function: Any) -> Callable[..., Any]:
     """Return a function of numpy that looks at values alone, and gives plain numbers or arrays."""
     return lambda *args, **kwargs: function(*map(plain, args), **kwargs)

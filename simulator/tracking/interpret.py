@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from .algebra import Algebra, Noise
 from .labels import EXPECTED, precision, working
 from .operation import Known, each_of, known_of, read_again, silent, without_out
 from .rules import FUSED, MAKES, MOVES, Choice, moved
-from .rules.moves import leaves, mapped
+from .rules.nested import leaves, mapped
 from .rules.normal import running
 from .shadow import deviations
 from .table import Table
@@ -166,8 +167,12 @@ class Interpreter:
             dtype = torch.float64 if any(x.dtype == torch.float64 for x in results) else torch.float32
             trace = self._traces[dtype]
             given = tuple(self._wrapped(x, trace) for x in one)
-            rest = mapped(settings, lambda x, trace=trace: self._wrapped(x, trace))
-            made = FUSED[known.name](trace, *given, **rest)
+            rest = mapped(settings, functools.partial(self._wrapped, trace=trace))
+            try:
+                made = FUSED[known.name](trace, *given, **rest)
+            except Exception:  # as in _made
+                self._lost(known, results, path)
+                continue
             for x, y in zip(one, made, strict=True):
                 if isinstance(x, Tensor) and y is not None:
                     found.append((x, self._set(x, y)))
@@ -189,10 +194,8 @@ class Interpreter:
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
-        wrapped_args, wrapped = (
-            mapped(args, lambda x: self._wrapped(x, trace)),
-            mapped(given, lambda x: self._wrapped(x, trace)),
-        )
+        once = {id(x): self._wrapped(x, trace) for x in leaves((args, given))}  # a tensor twice is one Value twice
+        wrapped_args, wrapped = (mapped(x, lambda leaf: once[id(leaf)]) for x in (args, given))
         if real and args and isinstance(wrapped_args[0], Tensor) and not any(map(_real, given_tensors)) and not strange:
             wrapped_args = (trace.value(wrapped_args[0]), *wrapped_args[1:])  # a function of whole numbers
         inputs = leaves((wrapped_args, wrapped))
@@ -208,7 +211,7 @@ class Interpreter:
             if x is not None:
                 found.append((x, self._set(x, y)))
         if known.name in _STATISTICS:
-            self._statistics(args, wrapped_args, trace)
+            self._statistics(known, args, wrapped_args, path, trace)
         return found
 
     def _made(
@@ -216,19 +219,21 @@ class Interpreter:
         direct: bool, trace: Trace,
     ) -> list[Any] | None:  # fmt: skip
         """Return what the rule makes of each result; None where there is none, or it does not take these operands."""
-        if known.name in MOVES and not any(isinstance(x, Choice) for x in inputs):
-            if any(_noisy(x) for x in inputs):
-                return moved(trace, func, args, kwargs, results)
+        moves = known.name in MOVES and not any(isinstance(x, Choice) for x in inputs)
+        if moves and not any(_noisy(x) for x in inputs):
             return [None] * len(results)
         rule = known.rule
-        if rule is None or (any(isinstance(x, Choice) for x in inputs) and not rule.chooses):
+        if not moves and (rule is None or (any(isinstance(x, Choice) for x in inputs) and not rule.chooses)):
             return None
         try:
+            if moves:
+                return moved(trace, func, args, kwargs, results)
+            assert rule is not None
             if rule.direct and direct:
                 made = rule.make(trace, *args, **kwargs, z=tuple(results) if len(results) > 1 else results[0])
             else:
                 made = rule.make(trace, *args, **kwargs)
-        except (RuntimeError, TypeError, IndexError):  # operands or an overload of which the rule says nothing
+        except Exception:  # operands or an overload of which the rule says nothing; the run goes on in any case
             return None
         return _of_results(made, results)
 
@@ -270,12 +275,16 @@ class Interpreter:
             self.shadowed[where] = self.shadowed.get(where, 0) + 1
             self.table.put(x, tuple(a.unknown(x.detach().to(working(x.dtype))) for a in self.algebras))
 
-    def _statistics(self, args: Any, wrapped: Any, trace: Trace) -> None:
+    def _statistics(self, known: Known, args: Any, wrapped: Any, path: str, trace: Trace) -> None:
         """Follow running statistics, which a batch normalisation in training writes."""
         training = next((x for x in args[5:6] if isinstance(x, bool)), False)
         if not training or not all(isinstance(x, Tensor) for x in args[3:5]):
             return
-        made = running(trace, wrapped[0], wrapped[3:5], float(args[6]))
+        try:
+            made = running(trace, wrapped[0], wrapped[3:5], float(args[6]))
+        except Exception:  # as in _made
+            self._lost(known, list(args[3:5]), path)
+            return
         for x, y in zip(args[3:5], made, strict=True):
             self._set(x, y)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .rules import RULES, Rule
-from .rules.moves import leaves
+from .rules.nested import leaves
 
 # In place these change how a tensor looks at its memory, and nothing in it.
 _LOOKS = frozenset({"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "detach", "set",
@@ -76,7 +76,7 @@ def silent(known: Known, args: tuple[Any, ...], kwargs: dict[str, Any], results:
         return []
     written = [args[i] for i in known.writes if i < len(args)]
     written += [kwargs[name] for name in known.named if name in kwargs]
-    targets = [x for x in leaves(written) if isinstance(x, Tensor) and x.layout is torch.strided]
+    targets = [x for x in leaves(written) if isinstance(x, Tensor) and x.layout is torch.strided and not x.is_meta]
     returned = {x.untyped_storage()._cdata for x in results if x is not None}
     return [x for x in targets if x.untyped_storage()._cdata not in returned]
 

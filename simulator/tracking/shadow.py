@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .rules import Choice
-from .rules.moves import leaves, mapped
+from .rules.nested import leaves, mapped
 from .rules.registry import functional
 from .values import Value
 
@@ -23,13 +23,16 @@ def deviations(
 ) -> list[Tensor] | None:
     """Return standard deviations of the errors of real results, or None if it cannot be computed again.
 
+    An operation that draws random numbers is not: others would be drawn, and from the generator of the run if it names
+    one.
+
     Args:
         args, kwargs: with Values for real tensors. place: of the noise of the expected number in a Value; None: it is
             not kept.
         results: of the run.
     """
     again = functional(func)
-    if again is None:
+    if again is None or torch.Tag.nondeterministic_seeded in func.tags:
         return None
     generator = torch.Generator().manual_seed(0)
 

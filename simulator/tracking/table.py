@@ -21,15 +21,15 @@ class _Entry:
 
     Args:
         reference: to the memory; it must live as long as the entry does. buffers: by number, an amplitude for each
-            element of the memory; None: all are exact. itemsize: bytes of an element.
+            element of the memory; None: all are exact. dtype: of an element.
         seen: tensors that are this memory. left: those that were there when the block was left, and their versions;
             empty within it. stale: whether one was written to since.
     """
 
-    __slots__ = ("buffers", "itemsize", "left", "reference", "seen", "stale")
+    __slots__ = ("buffers", "dtype", "left", "reference", "seen", "stale")
 
-    def __init__(self, reference: Any, count: int, itemsize: int) -> None:
-        self.reference, self.itemsize, self.stale = reference, itemsize, False
+    def __init__(self, reference: Any, count: int, dtype: torch.dtype) -> None:
+        self.reference, self.dtype, self.stale = reference, dtype, False
         self.buffers: list[Tensor | None] = [None] * count
         self.seen: list[weakref.ref[Tensor]] = []
         self.left: list[tuple[weakref.ref[Tensor], int]] = []
@@ -106,7 +106,7 @@ class Table:
     def get(self, x: Tensor) -> tuple[Tensor | None, ...]:
         """Return the noise of a tensor, of its shape, or None where all of it is exact; to be read only.
 
-        A memory that is read as elements of another size than it was written with is not known: infinite.
+        A memory that is read in another type than it was written in is not known: infinite.
 
         Raises:
             InputError: it was written to outside of the block.
@@ -122,21 +122,22 @@ class Table:
             )
         if self._within:
             entry.see(x)
-        if entry.itemsize != x.itemsize:
+        if entry.dtype != x.dtype:
             return (torch.full((), math.inf).expand(x.shape),) * self.count
-        return tuple(None if buffer is None else _as(x, buffer) for buffer in entry.buffers)
+        size = x.untyped_storage().nbytes() // x.itemsize
+        return tuple(None if buffer is None else _as(x, _grown(buffer, size)) for buffer in entry.buffers)
 
     def carry(self, x: Tensor, source: Tensor) -> bool:
         """Give a memory the noise of another one, if both are taken as bytes, as copies of storages take them; return
         whether they are.
         """
         entry = self._entries.get(source.untyped_storage()._cdata)
-        if entry is None or x.itemsize != 1 or source.itemsize != 1 or entry.itemsize == 1:
+        if entry is None or x.itemsize != 1 or x.dtype != source.dtype or entry.dtype == source.dtype:
             return False
         if x.numel() != x.untyped_storage().nbytes() or source.numel() != source.untyped_storage().nbytes():
             return False
         copied = self._entry(x)
-        copied.buffers, copied.itemsize, copied.stale = list(entry.buffers), entry.itemsize, entry.stale
+        copied.buffers, copied.dtype, copied.stale = list(entry.buffers), entry.dtype, entry.stale
         return True
 
     def _entry(self, x: Tensor) -> _Entry:
@@ -144,7 +145,7 @@ class Table:
         storage = x.untyped_storage()
         key, entries = storage._cdata, self._entries
         if key not in entries:
-            entries[key] = _Entry(weakref.ref(storage, lambda _: entries.pop(key, None)), self.count, x.itemsize)
+            entries[key] = _Entry(weakref.ref(storage, lambda _: entries.pop(key, None)), self.count, x.dtype)
         return entries[key]
 
     def put(self, x: Tensor, noise: tuple[Tensor | None, ...]) -> None:
@@ -157,11 +158,11 @@ class Table:
             self._entries.pop(storage._cdata, None)
             return
         entry = self._entry(x)
-        if entry.itemsize != x.itemsize and not whole:
+        if entry.dtype != x.dtype and not whole:
             entry.buffers = [torch.full((size,), math.inf, dtype=working(x.dtype)) for _ in noise]
         for i, part in enumerate(noise):
             entry.buffers[i] = _written(x, size, entry.buffers[i], part, whole)
-        entry.itemsize = x.itemsize
+        entry.dtype = x.dtype
         entry.see(x)
         entry.stale = entry.stale and not whole
         if not self._within and not entry.stale:
@@ -172,6 +173,13 @@ def _as(x: Tensor, buffer: Tensor) -> Tensor:
     if buffer.numel() == x.numel() and x.is_contiguous():
         return buffer.view(x.shape)
     return buffer.as_strided(x.size(), x.stride(), x.storage_offset())
+
+
+def _grown(buffer: Tensor, size: int) -> Tensor:
+    """Return the buffer of a memory that has grown to so many elements since: what is new is not known."""
+    if buffer.numel() >= size:
+        return buffer
+    return torch.cat([buffer, torch.full((size - buffer.numel(),), math.inf, dtype=buffer.dtype)])
 
 
 def _covers(x: Tensor, size: int) -> bool:
@@ -187,10 +195,7 @@ def _written(x: Tensor, size: int, buffer: Tensor | None, noise: Tensor | None, 
         assert noise is not None
         return noise.expand(x.shape).contiguous().view(-1)
     # A new one, for another memory may have the same noise.
-    if whole or buffer is None or buffer.numel() != size:
-        buffer = torch.zeros(size, dtype=working(x.dtype))
-    else:
-        buffer = buffer.clone()
+    buffer = torch.zeros(size, dtype=working(x.dtype)) if whole or buffer is None else _grown(buffer, size).clone()
     if noise is None:
         _as(x, buffer).zero_()
     else:

@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import functools
 import os
+import sys
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import torch
@@ -194,7 +196,9 @@ class Tracker:
 
     @property
     def read_as_numbers(self) -> int:
-        """How many values with noise the program read as plain numbers, which are exact from there on."""
+        """How many values with noise the program read as plain numbers, which are exact from there on: by `item`,
+        `float` and the like. What `tolist` and `numpy` read reaches no dispatcher: it is exact too, and not counted.
+        """
         return self._interpreter.read_as_numbers
 
     @property
@@ -262,7 +266,7 @@ class Tracker:
                     f"track: {last.name} in {last.path or 'no module'} has no rule: no safe bound, and its expected "
                     "error is that of a shadow in float64",
                     UntrackedOperation,
-                    stacklevel=3,
+                    stacklevel=_level(),
                 )
             self.statistics.weigh(self.entries, lambda: self.bytes)
             if not self.statistics.keeps:
@@ -286,6 +290,18 @@ class Tracker:
             with apart():
                 noise = self._interpreter.table.get(gradient)
                 self.statistics.take(OF_PARAMETER, name, gradient.detach(), noise)
+
+
+# Where frames are that are no lines of the program that is tracked.
+_INSIDE = tuple(f"{place}{os.sep}" for place in (Path(__file__).parents[1], Path(torch.__file__).parent))
+
+
+def _level() -> int:
+    """Return the stack level, for a warning of the caller, of the line of the program that runs."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _check_real(what: str, x: Any) -> None:

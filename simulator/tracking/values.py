@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Both, Function, Linear, Noise
+from .algebra import EXACTLY, ONCE, Algebra, Bilinear, Both, Function, Linear, Noise, plain_sum
 from .functions import FUNCTIONS
 
 Number = int | float
@@ -42,8 +42,12 @@ class Trace:
             return x
         if isinstance(x, Tensor):
             return self._whole(x) if not x.is_floating_point() and x.itemsize >= 4 else self.exact(x)
-        held = torch.tensor(float(x), dtype=self.dtype)
-        off = abs(float(x) - float(held)) if math.isfinite(x) else 0.0
+        return self.number(float(x))
+
+    def number(self, x: float, off: float = 0.0) -> Value:
+        """Return a number of the code, which is off by so much at most itself, and rounded by its conversion."""
+        held = torch.tensor(x, dtype=self.dtype)
+        off = off + (abs(x - float(held)) if math.isfinite(x) else 0.0)
         if not off:
             return Value(self, held, self._exactly)
         noise = torch.tensor(off * (1.0 + 2.0**-20), dtype=self.dtype)
@@ -99,10 +103,6 @@ class Value:
     def moved(self, f: Callable[[Tensor], Tensor]) -> Value:
         """Return the values in another place, or some of them."""
         return Value(self.trace, f(self.x), tuple(None if n is None else f(n.expand(self.shape)) for n in self.noise))
-
-    def detached(self) -> Value:
-        """Return the same values without noise."""
-        return self.trace.exact(self.x)
 
     # Arithmetic; `z` of the methods is the result where the run has computed it already.
 
@@ -164,7 +164,7 @@ class Value:
             listed = list(range(self.x.dim()))
         else:
             listed = [axes] if isinstance(axes, int) else list(axes)
-        z = _sum(self.x, listed, keep) if z is None else z
+        z = plain_sum(self.x, listed, keep) if z is None else z
         return self.trace.map(z, lambda a, i: a.total(self.x, self.given(a, i), listed, keep, z))
 
     def mean(self, axes: Sequence[int] | int | None = None, keep: bool = False) -> Value:
@@ -264,10 +264,6 @@ def narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
     """Return noise in a narrower type, rounded up."""
     found = noise.to(dtype)
     return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
-
-
-def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    return torch.sum(x, axes, keepdim=keep) if axes else x
 
 
 def _scales_exactly(x: Tensor, by: Value) -> bool:

@@ -421,6 +421,17 @@ def test_printed_digits_that_are_not_claimed_are_question_marks():
     assert "expected" in tracked([1.0]).reading.shown("expected")
 
 
+@in_both_types
+def test_an_array_full_of_a_number_is_off_by_its_conversion(dtype):
+    x = tracked(numbers(2, 3, dtype=dtype), bits=10)
+    found = np.full_like(x, 0.1)
+    assert found.values.dtype == dtype and same(found.values, np.full_like(x.values, 0.1))
+    assert is_covered(found, [mpmath.mpf(0.1)] * 6) and np.all(found.bound < 1e-8)
+    assert np.all((found.bound > 0) == (dtype is np.float32))
+    assert is_covered(found + found, [2 * mpmath.mpf(0.1)] * 6)
+    assert np.all(np.full_like(x, 2).bound == 0) and np.all(np.full_like(x, dtype(0.1)).bound == 0)
+
+
 def test_it_does_not_mix_with_tracking_around_it():
     x = tracked(numbers(5), bits=11)
     alone = np.log(x * x + 1).sum()

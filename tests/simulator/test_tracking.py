@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import threading
+import warnings
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -513,6 +514,25 @@ def test_memory_read_in_another_type_is_not_known():
         assert (bits.of(y.view(torch.bfloat16)).safe == 0).all()
         assert (bits.of(torch.view_as_real(torch.complex(y, y))).safe == 0).all()
         assert (bits.of(y.view(torch.int32).view(torch.float32)).safe > 20).all()
+        assert (bits.of(torch.exp(rand(4).bfloat16()).view(torch.float16)).safe == 0).all()
+
+
+def test_real_values_whose_digits_are_cut_off_by_logic_are_not_known():
+    with track() as bits:
+        y = torch.exp(rand(4))
+        cut = (y.view(torch.int32) & -65536).view(torch.float32)
+        assert bits.of(cut).bound.isinf().all() and (bits.of(y).safe > 20).all()
+        y.view(torch.int32).bitwise_and_(-65536)
+        assert torch.equal(y, cut) and bits.of(y).bound.isinf().all()
+
+
+def test_copies_of_masks_and_of_real_values_by_their_memory_keep_their_noise():
+    with track() as bits:
+        y = torch.tensor([1e-9, 1.0])
+        bits.declare(y, error=1e-3)
+        mask = copy.deepcopy(y > 0)
+        assert torch.equal(bits.of(torch.where(mask, 1.0, 2.0)).bound > 0.5, torch.tensor([True, False]))
+        assert torch.equal(bits.of(copy.deepcopy(y)).bound, bits.of(y).bound)
 
 
 @pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")
@@ -548,6 +568,75 @@ def test_what_comes_of_complex_or_sparse_tensors_is_not_known():
 # --- between blocks ---------------------------------------------------------------------------------------------------
 
 STALE = r"written to outside of the block.*expected writes within"
+
+
+@pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")
+@pytest.mark.parametrize("draw", [
+    lambda rates, g: torch.poisson(rates, generator=g), lambda rates, g: torch.binomial(rates, rates / 9, generator=g),
+    lambda rates, g: torch.poisson(rates, g),
+], ids=["poisson", "binomial", "by place"])  # fmt: skip
+def test_generators_of_the_run_are_drawn_from_by_the_run_alone(draw):
+    def run():
+        g = torch.Generator().manual_seed(3)
+        found = [draw(torch.full((5,), 7.0), g) for _ in range(3)]
+        return torch.stack([*found, torch.rand(5, generator=g)])
+
+    plain = run()
+    with track() as bits:
+        found = run()
+        drawn = draw(torch.full((5,), 7.0), torch.Generator())
+        assert bool(bits.of(drawn).bound.isinf().all()) and bool((bits.of(drawn).expected == 0).all())
+    assert torch.equal(found, plain)
+
+
+@pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")  # resize_
+def test_what_is_new_of_a_memory_that_grows_is_not_known():
+    with track() as bits:
+        y = torch.exp(rand(6))
+        front = y[:3]
+        known = bits.of(front).bound
+        y.resize_(9)
+        assert bits.of(y).bound[6:].isinf().all()
+        y[4:] = 0
+        assert (bits.of(y).bound[4:] == 0).all()
+        z = torch.exp(rand(6))
+        front = z[:3]
+        z.untyped_storage().resize_(48)
+        assert torch.equal(bits.of(front).bound, known)
+        whole = torch.empty(0).set_(z.untyped_storage(), 0, (12,))
+        assert bits.of(whole).bound[6:].isinf().all() and torch.equal(bits.of(whole).bound[:3], known)
+        whole[7:] = 0
+        assert torch.equal(bits.of(whole).bound[:3], known) and bits.of(whole).bound[6].isinf()
+
+
+def test_a_warning_points_at_the_line_of_the_program():
+    x = rand(3).requires_grad_()
+    with warnings.catch_warnings(record=True) as caught, track():
+        warnings.simplefilter("always")
+        torch.special.bessel_j0(x.detach())
+        nn.Sequential(nn.Identity())(x).lgamma().sum().backward()
+    assert len(caught) == 3 and {record.filename for record in caught} == {__file__}
+    assert len({record.lineno for record in caught}) == 2
+
+
+def test_lists_and_arrays_are_read_as_exact_and_not_counted():
+    with track() as bits:
+        y = torch.exp(rand(3))
+        for z in (torch.tensor(y.tolist()), torch.from_numpy(y.numpy().copy())):
+            assert (bits.of(z).safe == 24).all()
+        assert bits.read_as_numbers == 0
+        float(y[0])
+    assert bits.read_as_numbers == 1
+
+
+def test_tensors_of_shapes_only_run_as_ever():
+    model = perceptron()
+    with track(model) as bits:
+        with torch.device("meta"):
+            shapes = nn.Linear(3, 4)(torch.empty(2, 3))
+        assert shapes.shape == (2, 4) and (shapes @ shapes.T).shape == (2, 2)
+        model.to("meta")(torch.empty(5, 6, device="meta")).sum().backward()
+        assert bits.entries == 0 and not bits.shadowed
 
 
 def test_noise_goes_on_from_block_to_block():

@@ -6,12 +6,14 @@ in float64 by numpy in extended precision). The run itself has the bits that it 
 
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
 import simulator
-from simulator.tracking.rules import FUSED, MOVES, RULES
+from simulator.tracking import operation
+from simulator.tracking.rules import FUSED, MOVES, RULES, optimisers
 from tests.simulator.tracked_cases import KINDS, check
 from tests.simulator.tracked_programs import PROGRAMS
 
@@ -95,7 +97,8 @@ def test_every_rule_is_run_by_a_program():
 ELSEWHERE = {
     "_convolution", "mkldnn_convolution", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "linear", "matmul", "softmax",
     "log_softmax", "to", "type_as", "_fused_rms_norm", "_fused_rms_norm_backward", "native_dropout",
-    "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
+    "isnan", "isinf", "isposinf", "isneginf",
+    "scalar_tensor", "arange", "linspace", "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
 }  # fmt: skip
 
 
@@ -301,6 +304,138 @@ def test_what_cancels_exactly_is_exact():
         assert bool((bits.of(log).bound < 1e-37).all())
         difference = (x + 1) - 1 - x
         assert bool((difference.abs() <= bits.of(difference).bound).all())
+
+
+@pytest.mark.parametrize("run", [
+    lambda d: (d > 0) & True, lambda d: True | (d > 0), lambda d: (d > 0).logical_xor(d < 0),
+    lambda d: d.argmax() & 1, lambda d: (d > 0) ^ torch.tensor([True, False, True]),
+], ids=["mask_and_number", "number_or_mask", "masks", "place_and_number", "mask_and_tensor"])  # fmt: skip
+def test_what_is_not_decided_stays_so_through_logic(run):
+    x = torch.tensor([1e-9, 1e-9, -1e-9])
+    with simulator.track(None, numbers=("safe",)) as bits:
+        bits.declare(x, error=1e-3)
+        found = torch.where(run(x) == 1, 1.0, 2.0)
+    assert torch.equal(found, torch.where(run(x) == 1, 1.0, 2.0))
+    assert bool((bits.of(found).bound >= 1).all())
+
+
+FUNCTIONAL = torch.nn.functional
+# Programs of a tensor that computes with numbers of the code: where they decide, and where they are values.
+OF_NUMBERS = {
+    "mean of a negative number": lambda x: _mean_of_less(x), "its gradient": lambda x: _gradient(_mean_of_less, x),
+    "threshold": lambda x: FUNCTIONAL.threshold(x, 0.1, 5.0), "hardshrink": lambda x: FUNCTIONAL.hardshrink(x, 0.1),
+    "threshold, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.threshold(y, 0.1, 5.0), x),
+    "hardshrink, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.hardshrink(y, 0.1), x),
+    "softshrink, on the way back": lambda x: _gradient(lambda y: FUNCTIONAL.softshrink(y, 0.1), x),
+    "logit, on the way back": lambda x: _gradient(lambda y: y.logit(0.35), x),
+    "softplus": lambda x: FUNCTIONAL.softplus(x, 1.0, 0.1), "where": lambda x: torch.where(x > 0.05, 0.1, x),
+    "scalar": lambda x: torch.scalar_tensor(0.1, dtype=x.dtype), "mask": lambda x: x.masked_fill(x > 0.05, 0.7),
+    "arange": lambda x: torch.arange(0.3, 1, 0.1, dtype=x.dtype), "linspace": lambda x: _spaced(0.1, 1, 11, x),
+    "arange, one number": lambda x: torch.arange(7.5, dtype=x.dtype), "linspace, thirds": lambda x: _spaced(0, 1, 4, x),
+    "linspace of one": lambda x: _spaced(0.1, 1, 1, x), "linspace of none": lambda x: _spaced(0, 1, 0, x),
+}  # fmt: skip
+
+
+def _mean_of_less(x):
+    return FUNCTIONAL.avg_pool2d((x * 0.7)[None, None], (1, 2), divisor_override=-3)
+
+
+def _gradient(f, x):
+    with torch.enable_grad():
+        y = x.detach().clone().requires_grad_(True)
+        f(y).sum().backward()
+        return y.grad
+
+
+def _spaced(start, end, steps, x):
+    return torch.linspace(start, end, steps, dtype=x.dtype)
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_numbers_of_the_code_are_off_by_their_conversion(name):
+    x = torch.tensor([0.1, -0.1, 0.5, 0.9, 0.02, 0.35])
+    with simulator.track(None, numbers=("safe",)) as bits:
+        found = OF_NUMBERS[name](x)
+    assert not bits.shadowed
+    off = (found.double() - OF_NUMBERS[name](x.double())).abs()
+    bound = bits.of(found).bound.double()
+    assert bool((off <= bound).all()) and bool((bound < 1e-6).any() or not bound.numel())
+
+
+def test_whole_steps_are_exact():
+    with simulator.track(None, numbers=("safe",)) as bits:
+        for z in (torch.arange(5.0), torch.arange(9, 1, -2, dtype=torch.float32), torch.linspace(0, 10, 11)):
+            assert bool((bits.of(z).bound == 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_whether_a_tensor_is_finite_is_decided(dtype):
+    x = torch.tensor([1.0, torch.inf, torch.nan], dtype=dtype)
+    with simulator.track(None, numbers=("safe",)) as bits:
+        bits.declare(x, error=0.25)
+        for decision in (x.isfinite(), x.isinf(), x.isposinf(), x.isneginf(), x.isnan(), x == x):
+            undecided = bits.of(torch.where(decision, 1.0, 2.0)).bound >= 1
+            assert not undecided[0] and not (undecided[1] and decision[1])
+        assert bool(bits.of(torch.where(x.isnan(), 0.0, 1.0)).bound[2] >= 1)  # a number, had it not overflowed
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW], ids=["adam", "adamw"])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.3, 0.4)])
+def test_bounds_of_a_fused_optimiser_in_float64_hold(make, betas):
+    start = torch.tensor([1 / 3, -0.7, 1e-3], dtype=torch.float64)
+    gradients = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    settings = {"lr": 0.1, "betas": betas, "eps": 1e-8, "weight_decay": 0.01}
+    w = torch.nn.Parameter(start.clone())
+    optimiser = make([w], fused=True, **settings)
+    with mpmath.workprec(200):
+        (beta1, beta2), lr, decay, eps = map(mpmath.mpf, betas), *(mpmath.mpf(x) for x in (0.1, 0.01, 1e-8))
+        exact = [[mpmath.mpf(x), mpmath.mpf(0), mpmath.mpf(0)] for x in start.tolist()]
+        with simulator.track(None, numbers=("safe",)) as bits:
+            for n, gradient in enumerate(gradients, 1):
+                w.grad = gradient.clone()
+                optimiser.step()
+                for state, computed in zip(exact, gradient.tolist(), strict=True):
+                    x, m, v = state
+                    g = mpmath.mpf(computed)
+                    x, g = (x - lr * decay * x, g) if make is torch.optim.AdamW else (x, g + decay * x)
+                    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+                    x -= lr / (1 - beta1**n) * m / (mpmath.sqrt(v) / mpmath.sqrt(1 - beta2**n) + eps)
+                    state[:] = x, m, v
+                bound = bits.of(w).bound
+                assert bool((bound < 1e-12).all())
+                for state, found, most in zip(exact, w.tolist(), bound.tolist(), strict=True):
+                    assert abs(state[0] - mpmath.mpf(found)) <= most
+
+
+def test_corrections_of_an_optimiser_are_off_by_no_more_than_is_said():
+    with mpmath.workprec(300):
+        for beta in (0.9, 0.999, 0.3, 1 - 2.0**-30):
+            for n in (1, 2, 7, 1000, 10**6):
+                found, relative = optimisers._corrected(beta, float(n))
+                exact = 1 - mpmath.mpf(beta) ** n
+                assert abs(found / exact - 1) <= relative
+
+
+def _fails(*args, **kwargs):
+    raise AttributeError("a rule with a mistake")
+
+
+@pytest.mark.filterwarnings("ignore::simulator.tracking.UntrackedOperation")
+def test_a_rule_that_fails_leaves_the_run_alone(monkeypatch):
+    monkeypatch.setitem(RULES, "exp", RULES["exp"]._replace(make=_fails))
+    monkeypatch.setitem(FUSED, "_fused_sgd", _fails)
+    monkeypatch.setattr("simulator.tracking.interpret.running", _fails)
+    operation.known_of.cache_clear()
+    model = torch.nn.BatchNorm1d(3)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    with simulator.track(model, numbers=("safe",)) as bits:
+        model(x.exp()).square().sum().backward()
+        optimiser.step()
+    monkeypatch.undo()
+    operation.known_of.cache_clear()
+    assert {name.split()[0] for name in bits.shadowed} == {"exp", "native_batch_norm", "_fused_sgd"}
+    assert bool(bits.of(model.weight).bound.isinf().all()) and bool(bits.of(model.running_mean).bound.isinf().all())
 
 
 def test_minus_infinity_shuts_and_is_exact():

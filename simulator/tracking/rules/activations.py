@@ -39,19 +39,14 @@ def hardtanh(t: Trace, x: Value, min_val: float = -1, max_val: float = 1) -> Val
 @rule("threshold")
 def threshold(t: Trace, x: Value, at: float, value: float) -> Value:
     """x above a threshold, else a number."""
-    found = chosen(x.x > at, x, t.value(value))
-    bound = x.bound()
-    if bound is None:
-        return found
-    return found.either(x.x.abs() + bound + abs(value), within((x.x - at).abs(), bound))
+    found, near = chosen(x.x > at, x, t.value(value)), _near(x, (at,))
+    return found if near is None else found.either(size(x) + abs(value), near)
 
 
 @rule("hardshrink")
 def hardshrink(t: Trace, x: Value, at: float = 0.5) -> Value:
     """x where |x| is above a threshold, else 0."""
-    found = chosen(x.x.abs() > at, x, t.value(0.0))
-    bound = x.bound()
-    return found if bound is None else found.either(x.x.abs() + bound, within((x.x.abs() - at).abs(), bound))
+    return let_through(x, x.x.abs() > at, _near(x, (at, -at)))
 
 
 @rule("softshrink")
@@ -129,9 +124,8 @@ def softplus(t: Trace, x: Value, beta: float = 1.0, threshold: float = 20.0) -> 
 
 def _near_threshold(scaled: Value, threshold: float) -> Tensor | None:
     """Return 1 where it may be on the other side of a threshold, else 0; None if it is nowhere."""
-    bound = scaled.bound()
-    near = None if bound is None else within((scaled.x - threshold).abs(), bound)
-    return None if near is None or not bool(near.any()) else near.to(scaled.x.dtype)
+    near = _near(scaled, (threshold,))
+    return None if near is None else near.to(scaled.x.dtype)
 
 
 @rule("mish")
@@ -184,14 +178,16 @@ def softshrink_backward(t: Trace, g: Value, x: Value, at: float) -> Value:
 
 
 def _near(x: Value, kinks: Sequence[float]) -> Tensor | None:
-    """Return where one of these is within the bound; None if nothing is off."""
-    bound = x.bound()
-    if bound is None:
-        return None
-    found = torch.zeros(x.shape, dtype=torch.bool)
-    for kink in kinks:
-        found = found | within((x.x - kink).abs(), bound)
-    return found
+    """Return where one of these numbers of the code is within the bound, which their conversion is a part of; None if
+    none is anywhere.
+    """
+    found = None
+    for over in (x - kink if kink else x for kink in kinks):
+        bound = over.bound()
+        if bound is not None:
+            near = within(over.x.abs(), bound)
+            found = near if found is None else found | near
+    return found if found is not None and bool(found.any()) else None
 
 
 def _bent(found: Value, g: Value, x: Value, kinks: Sequence[float], by: Tensor | float) -> Value:

@@ -175,11 +175,31 @@ def gated(g: Value, x: Value, z: Tensor) -> Value:
 
 def _compares(t: Trace, x: Value, y: Any, f: Any) -> Choice | None:
     y = t.value(y)
+    if y.x is x.x:  # which asks whether it is a number
+        return _is_of_kind(x, f(x.x, x.x))
     bounds = [n for n in (x.bound(), y.bound()) if n is not None]
     if not bounds:
         return None
     total = bounds[0] if len(bounds) == 1 else bounds[0] + bounds[1]
     return Choice(f(x.x, y.x), within((x.x - y.x).abs(), total).to(t.dtype))
+
+
+def _is_of_kind(x: Value, z: Tensor) -> Choice | None:
+    """Return whether it is a number, or a finite one: decided where there is one and a bound of it."""
+    bound = x.bound()
+    if bound is None:
+        return None
+    undecided = ~bound.isfinite() | (x.x.isnan() & (bound != 0))
+    return Choice(z, undecided.to(x.x.dtype)) if bool(undecided.any()) else None
+
+
+for _name, _asks in (("isnan", torch.isnan), ("isinf", torch.isinf), ("isposinf", torch.isposinf),
+                     ("isneginf", torch.isneginf)):  # fmt: skip
+
+    def _ask(t: Trace, x: Any, f: Any = _asks) -> Choice | None:
+        return _is_of_kind(x, f(x.x)) if isinstance(x, Value) else None
+
+    rule(_name, chooses=True)(_ask)
 
 
 for _name, _compare in (("lt", torch.lt), ("le", torch.le), ("gt", torch.gt), ("ge", torch.ge), ("eq", torch.eq),
@@ -199,10 +219,11 @@ def logical_not(t: Trace, x: Any) -> Choice | None:
 
 @rule("logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", chooses=True)
 def logical(t: Trace, x: Any, y: Any) -> Choice | None:
-    """Decided where both are."""
+    """Decided where both are; numbers of the code are."""
     parts = [part.undecided for part in (x, y) if isinstance(part, Choice)]
     if not parts:
         return None
     found = parts[0] if len(parts) == 1 else torch.maximum(*parts)
-    shape = torch.broadcast_shapes(*(p.x.shape if isinstance(p, Choice) else p.shape for p in (x, y)))
-    return Choice(torch.zeros(shape, dtype=torch.bool), found.expand(shape))
+    operands = [part.x if isinstance(part, Choice) else torch.as_tensor(part) for part in (x, y)]
+    z = torch.zeros(torch.broadcast_shapes(*(part.shape for part in operands)), dtype=torch.bool)
+    return Choice(z, found.expand(z.shape))

@@ -138,10 +138,13 @@ def logit_backward(t: Trace, g: Value, x: Value, eps: float | None = None) -> Va
     found = g / (x * (1.0 - x))
     if eps is None:
         return found
-    bound, inside = x.bound(), (x.x >= eps) & (x.x <= 1.0 - eps)
-    if bound is None:
+    inside = (x.x >= eps) & (x.x <= 1.0 - eps)
+    near = torch.zeros_like(inside)
+    for over in (x - eps, 1.0 - t.value(eps) - x):
+        bound = over.bound()
+        near = near if bound is None else near | within(over.x.abs(), bound)
+    if not bool(near.any()):
         return let_through(found, inside, None)
-    near = within((x.x - eps).abs(), bound) | within((1.0 - eps - x.x).abs(), bound)
     steepest = size(g) / (eps * (1.0 - eps)) * 1.01
     return let_through(found, inside & ~near, None).either(steepest.expand(found.shape), near)
 
@@ -261,10 +264,37 @@ def fill(t: Trace, x: Value, value: Any) -> Value:
     return t.map(value.x.expand(x.shape), lambda a, i: value.noise[i])
 
 
-@rule("full", "full_like", "new_full")
+@rule("full", "full_like", "new_full", "scalar_tensor")
 def full(t: Trace, *args: Any, **kwargs: Any) -> Value:
     """A number, which its conversion rounds."""
     return t.value(args[-1])
+
+
+@rule("arange")
+def arange(t: Trace, *args: Any, **kwargs: Any) -> Value:
+    """Numbers from one on, in steps."""
+    places = t.exact(torch.arange(len(torch.arange(*args, dtype=torch.float64))))
+    start = args[0] if len(args) > 1 else 0
+    return _steps(t, start, args[2] if len(args) > 2 else 1, places)
+
+
+@rule("linspace")
+def linspace(t: Trace, start: Any, end: Any, steps: int, **kwargs: Any) -> Value:
+    """Numbers from one to another, in equal steps."""
+    places = t.exact(torch.arange(steps))
+    if isinstance(start, int | float) and isinstance(end, int | float) and (end - start) % max(1, steps - 1) == 0:
+        return _steps(t, start, (end - start) / max(1, steps - 1), places)
+    start, end = t.value(start), t.value(end)
+    return start + (end - start) * (places / float(max(1, steps - 1)))
+
+
+def _steps(t: Trace, start: float, step: float, places: Value) -> Value:
+    """Return numbers in steps; whole ones of which the type has all digits are exact."""
+    if float(start).is_integer() and float(step).is_integer():
+        z = start + step * places.x.double()
+        if not z.numel() or float(z.abs().max()) < 1.0 / torch.finfo(t.dtype).eps:
+            return t.exact(z)
+    return t.value(start) + places * step
 
 
 @rule("nan_to_num")

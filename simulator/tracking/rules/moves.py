@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..values import Trace, Value
+from .nested import leaves, mapped
 from .registry import Choice, as_it_is, functional, rule
 
 # Operations that give some of their operands' elements, each in one place, and zeros or numbers of the code.
@@ -27,7 +28,7 @@ MOVES = frozenset({
 # What makes values of nothing: exact.
 MAKES = frozenset({
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros",
-    "ones", "ones_like", "new_ones", "arange", "linspace", "eye", "scalar_tensor",
+    "ones", "ones_like", "new_ones", "eye",
     "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "normal", "uniform", "bernoulli",
     "exponential", "random", "zero", "multinomial", "tril_indices", "triu_indices", "one_hot",
     "_efficientzerotensor", "log_normal", "geometric", "cauchy",
@@ -57,22 +58,6 @@ def moved(t: Trace, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], re
         for part, n in zip(found, out if isinstance(out, tuple | list) else (out,), strict=True):
             part.append(n)
     return [Value(t, r, tuple(part)) for r, part in zip(results, found, strict=True)]
-
-
-def leaves(x: Any) -> list[Any]:
-    if isinstance(x, tuple | list) and not isinstance(x, Value | Choice):
-        return [leaf for part in x for leaf in leaves(part)]
-    if isinstance(x, dict):
-        return leaves(tuple(x.values()))
-    return [x]
-
-
-def mapped(x: Any, f: Any) -> Any:
-    if isinstance(x, tuple | list) and not isinstance(x, Value | Choice):
-        return type(x)(mapped(part, f) for part in x)
-    if isinstance(x, dict):
-        return {key: mapped(part, f) for key, part in x.items()}
-    return f(x)
 
 
 @rule("constant_pad_nd")

@@ -34,6 +34,22 @@ def _number(x: Any) -> float:
     return float(x.x) if isinstance(x, Value) else float(x)
 
 
+# Of the arithmetic in float64 that makes numbers of the settings of an optimiser.
+_UNIT = 2.0**-53
+
+
+def _rest(t: Trace, x: float) -> Value:
+    """Return 1 - x, computed in float64."""
+    return t.number(1.0 - x, 0.0 if 0.5 <= x <= 2.0 else _UNIT * abs(1.0 - x))
+
+
+def _corrected(beta: float, n: float) -> tuple[float, float]:
+    """Return 1 - beta^n, computed in float64, and by how much it may be off relatively (S2, S4)."""
+    power = beta**n
+    found = 1.0 - power
+    return found, _UNIT * ((n + 2.0) * power / found + 1.0)
+
+
 def _skips(found_inf: Any) -> bool:
     """Whether a step is left out because a scaled gradient has overflowed."""
     return found_inf is not None and _number(found_inf) != 0.0
@@ -52,7 +68,7 @@ def sgd(
     g = _gradient(g, grad_scale, maximize)
     step = g + w * weight_decay if weight_decay else g
     if momentum and moment is not None:
-        moment = step if is_first_step else moment * momentum + step * (1.0 - dampening)
+        moment = step if is_first_step else moment * momentum + step * _rest(t, dampening)
         step = step + moment * momentum if nesterov else moment
     return w - step * lr, scaled, moment
 
@@ -74,13 +90,18 @@ def _adam(decoupled: bool) -> Callable[..., tuple[Value | None, ...]]:
             w = w - w * (t.value(lr) * weight_decay)
         elif weight_decay:
             g = g + w * weight_decay
-        m = m * beta1 + g * (1.0 - beta1)
-        v = v * beta2 + g.square() * (1.0 - beta2)
+        m = m * beta1 + g * _rest(t, beta1)
+        v = v * beta2 + g.square() * _rest(t, beta2)
         root = v
         if amsgrad and most is not None:
             root = most = maximum(t, most, v)
-        size = lr / (1.0 - beta1**n) if isinstance(lr, float) else t.value(lr) / (1.0 - beta1**n)
-        w = w - m * size / (root.function("sqrt") / math.sqrt(1.0 - beta2**n) + eps)
+        (first, off), (second, off_second) = _corrected(beta1, n), _corrected(beta2, n)
+        if isinstance(lr, float):
+            size = t.number(lr / first, abs(lr / first) * (off + _UNIT) * 1.01)
+        else:
+            size = t.value(lr) / t.number(first, first * off)
+        scale = math.sqrt(second)
+        w = w - m * size / (root.function("sqrt") / t.number(scale, scale * (off_second + _UNIT) * 1.01) + eps)
         return w, scaled, m, v, most, None
 
     return make
@@ -101,5 +122,6 @@ def adagrad(
     g = _gradient(g, grad_scale, maximize)
     g = g + w * weight_decay if weight_decay else g
     sums = sums + g.square()
-    size = t.value(lr) / (1.0 + (_number(steps) - 1.0) * lr_decay)
+    slower = 1.0 + (_number(steps) - 1.0) * lr_decay
+    size = t.value(lr) / t.number(slower, 2.0 * _UNIT * slower if lr_decay else 0.0)
     return w - g * size / (sums.function("sqrt") + eps), scaled, sums, None

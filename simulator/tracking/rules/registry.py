@@ -16,7 +16,8 @@ class Choice(NamedTuple):
     """Numbers that are no real ones, or decisions.
 
     Args:
-        x: as the run has them. undecided: 1 where they could be others within the bounds of what decided them.
+        x: as the run has them; of a result of a rule only the shape counts, as the run has the rest. undecided:
+            not 0 where they could be others within the bounds of what decided them.
     """
 
     x: Tensor

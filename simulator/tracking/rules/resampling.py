@@ -93,16 +93,28 @@ def _window(kernel: Any, dims: int) -> int:
     return math.prod(kernel) if len(kernel) == dims else kernel[0] ** dims
 
 
+def _positive(settings: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+    """Return settings of mean pooling with the magnitude of the divisor, their last, and whether it is negative."""
+    if len(settings) < _DIVISOR + 1 or settings[_DIVISOR] is None or settings[_DIVISOR] > 0:
+        return settings, False
+    return (*settings[:_DIVISOR], -settings[_DIVISOR]), True
+
+
+_DIVISOR = 4  # behind the stride, the padding, and two that say how ends count
+
+
 def _averages(dims: int) -> None:
     """Register the rules of mean pooling over so many axes."""
 
     def forward(t: Trace, x: Value, kernel: Any, *settings: Any) -> Value:
-        f = getattr(aten, f"avg_pool{dims}d")
-        return _average(t, x, lambda n: f(n, kernel, *settings), _window(kernel, dims))
+        f, (settings, negative) = getattr(aten, f"avg_pool{dims}d"), _positive(settings)
+        found = _average(t, x, lambda n: f(n, kernel, *settings), _window(kernel, dims))
+        return -found if negative else found
 
     def backward(t: Trace, g: Value, x: Value, kernel: Any, *settings: Any) -> Value:
-        f = getattr(aten, f"avg_pool{dims}d_backward")
-        return _average(t, g, lambda n: f(n, x.x.to(n.dtype), kernel, *settings), _window(kernel, dims))
+        f, (settings, negative) = getattr(aten, f"avg_pool{dims}d_backward"), _positive(settings)
+        found = _average(t, g, lambda n: f(n, x.x.to(n.dtype), kernel, *settings), _window(kernel, dims))
+        return -found if negative else found
 
     def adaptive(t: Trace, x: Value, sizes: Any) -> Value:
         f = getattr(aten, f"_adaptive_avg_pool{dims}d")
