@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -50,13 +51,13 @@ class Binary(Rule):
             )
         return operand(node.args[0], read, node.use), operand(node.args[1], read, node.use)
 
+    @abstractmethod
     def of(self, x: Bounded, y: Bounded, r: Rounding, node: Node) -> Step:
         """Return the bounds of the result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def derivatives(self, x: Bounded, y: Bounded, node: Node) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return what encloses the derivatives with respect to both, over the boxes."""
-        raise NotImplementedError
 
 
 class Sum(Binary):
