@@ -7,6 +7,7 @@ from .fit import Epoch, History, accuracy, fit
 from .points import MEANINGS, POINTS, Counts
 from .predict import Prediction, predict
 from .recipe import LossScale, Recipe
+from .recipe_files import load_recipe, recipe_names
 
 __all__ = ["MEANINGS", "POINTS", "Counts", "Epoch", "History", "LossScale", "Prediction", "Recipe", "UpdateCounts",
-           "accuracy", "fit", "predict"]  # fmt: skip
+           "accuracy", "fit", "load_recipe", "predict", "recipe_names"]  # fmt: skip

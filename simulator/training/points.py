@@ -113,14 +113,15 @@ def _mixed(seed: int, step: int, site: int) -> int:
     return int(philox((seed, step), (site, 0, 0, 0))[0])
 
 
-def parse_use(text: str | Use, where: str, rounding: str | None = None) -> Use:
-    """Return a format in use, written `e8m6/rz`; InputError names where it stands."""
+def parse_use(text: str | Use, where: str = "", rounding: str | None = None) -> Use:
+    """Return a format in use, written `e8m6/rz`; InputError says what is wrong with it, and where it stands."""
     try:
         if rounding is not None and isinstance(text, str) and "/" not in text:
             text = f"{text}/{rounding}"
         return Use.parse(text)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: {error}; expected a format and its rounding; write e.g. 'e8m6/rz'") from None
+        at = f"{where}: " if where else ""
+        raise InputError(f"{at}{error}; expected a format and its rounding; write e.g. 'e8m6/rz'") from None
 
 
 def layers_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,19 @@ from simulator.errors import InputError
 from .points import POINTS, WEIGHT_STORE, parse_use
 
 PRODUCTS = ("forward", "input_gradient", "weight_gradient")
+
+
+def is_power_of_two(value: float) -> bool:
+    """Whether a loss multiplied by it, and its gradients divided by it, keep their significands."""
+    return value > 0 and math.isfinite(value) and math.frexp(value)[0] == 0.5
+
+
+def parse_mac(unit: str) -> str:
+    """Return a MAC unit in its own words; ValueError says what is wrong with it."""
+    try:
+        return str(mac(unit))
+    except ValueError as error:
+        raise ValueError(f"{error}; give e.g. 'fma(fp16)'") from None
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class Recipe:
                 f"recipe: {unknown[0]}: unknown quantisation point; expected one of {', '.join(POINTS)}; correct it"
             )
         scale = loss_scale if isinstance(loss_scale, LossScale) else LossScale(float(loss_scale or 1.0))
-        if scale.start <= 0 or not (scale.start.hex().startswith("0x1.0000000000000p")):
+        if not is_power_of_two(scale.start):
             raise InputError(f"recipe: loss_scale: got {scale.start}; expected a power of two; give e.g. 1024")
         units = {}
         for product, unit in (macs or {}).items():
@@ -72,9 +86,9 @@ class Recipe:
                     f"recipe: mac: {product}: unknown product; expected one of {', '.join(PRODUCTS)}; correct it"
                 )
             try:
-                units[product] = str(mac(unit))
+                units[product] = parse_mac(unit)
             except ValueError as error:
-                raise InputError(f"recipe: mac: {product}: {error}; give e.g. 'fma(fp16)'") from None
+                raise InputError(f"recipe: mac: {product}: {error}") from None
         found = {point: parse_use(use, f"recipe: {point}") for point, use in points.items()}
         return cls(found, scale, name, units)
 
