@@ -125,6 +125,13 @@ class Emulation:
         """Have every operation seen before and after it runs, and forward passes as they begin, as the tap has it."""
         self._tap.before, self._after, self._beginning = before, after, begin
 
+    def restart(self, seed: int) -> None:
+        """Forget what was counted; stochastic roundings that follow depend on this seed alone, and not on earlier ones.
+
+        The block may be entered again before and after it, but is not open meanwhile.
+        """
+        self.seed, self.tallies = seed, Tallies()
+
     def __enter__(self) -> Emulation:
         self._tap.__enter__()
         self._entered = True

@@ -69,7 +69,7 @@ def replace_directory(directory: str | os.PathLike[str], contents: Contents, fil
     return target
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Write a file in place of an earlier one, whole or not at all.
 
     Raises:
@@ -77,7 +77,7 @@ def write_file(path: Path, text: str) -> None:
     """
     fresh = path.absolute().with_name(f".{secrets.token_hex(8)}.new")
     try:
-        _write(fresh, text)
+        _write(fresh, content)
         os.replace(fresh, path)
     except OSError as error:
         raise InputError(
@@ -163,13 +163,14 @@ def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> 
     return target
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     """Write a file through to the disk, so that a full disk shows here and not after the earlier results are gone.
 
     Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
     """
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.write(text)
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with path.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .causes import UpdateCounts
-from .fit import Epoch, History, accuracy, fit
+from .fit import fit
+from .history import Epoch, History
+from .loop import accuracy
 from .points import MEANINGS, POINTS, Counts
 from .predict import Prediction, predict
 from .recipe import LossScale, Recipe

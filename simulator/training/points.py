@@ -64,14 +64,14 @@ class Point:
     Args:
         name: of POINTS. use: the format and its rounding. seed: key of stochastic roundings; with the step and the
             number of the tensor it decides on every random word, whatever the order of work.
-        counts: by tensor, of an epoch.
+        counts: by tensor, of an epoch. numbers: of the tensors, in the order in which they were met.
     """
 
     name: str
     use: Use
     seed: int = 0
     counts: dict[str, Counts] = field(default_factory=dict)
-    _numbers: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def rounded(self, x: Tensor, tensor: str, step: int) -> Tensor:
         """Return values rounded into the format. Correctly rounded.
@@ -79,10 +79,10 @@ class Point:
         Args:
             tensor: its name. step: of the training, from 0; weights before the first one have their own.
         """
-        number = self._numbers.setdefault(tensor, len(self._numbers))
+        number = self.numbers.setdefault(tensor, len(self.numbers))
         array = x.detach().numpy()
         if self.use.format.has_blocks:
-            found = self.use.quantize(array, seed=_mixed(self.seed, step, self._site(number)))
+            found = self.use.quantize(array, seed=mixed_key(self.seed, step, self._site(number)))
         else:
             beyond = np.zeros(array.shape, np.bool_)
             found = quantize(array, self.use, np.float64, beyond, seed=self.seed, step=step, site=self._site(number))
@@ -108,7 +108,7 @@ class Point:
         return found
 
 
-def _mixed(seed: int, step: int, site: int) -> int:
+def mixed_key(seed: int, step: int, site: int) -> int:
     """Return a key of 32 bits that differs from step to step and from tensor to tensor."""
     return int(philox((seed, step), (site, 0, 0, 0))[0])
 

@@ -1,0 +1,82 @@
+"""Where in a step of training values meet the quantisation points of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .points import ACTIVATION, GRADIENT, WEIGHT_USE, Point, layers_of
+from .recipe import Recipe
+
+
+class _Rounding(torch.autograd.Function):
+    """Rounds an output forward and its gradient backward, each as if the other were not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, run: Rounds, layer: str) -> Tensor:
+        ctx.run, ctx.layer = run, layer
+        return run.at(ACTIVATION, x, layer)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.run.at(GRADIENT, gradient, ctx.layer), None, None
+
+
+class Rounds:
+    """The points of a training, and the step that it is at.
+
+    Args:
+        recipe: what they are. seed: of stochastic roundings.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        self.points = {name: Point(name, use, seed) for name, use in recipe.points.items()}
+        self.step = 0
+
+    def at(self, point: str, x: Tensor, tensor: str) -> Tensor:
+        """Return values as they are after a point: themselves if it is off."""
+        found = self.points.get(point)
+        return x.clone() if found is None else found.rounded(x, tensor, self.step)
+
+    def store(self, point: str, x: Tensor, tensor: str) -> None:
+        """Round values in place, if a point is on."""
+        found = self.points.get(point)
+        if found is not None:
+            x.copy_(found.rounded(x, tensor, self.step))
+
+    @contextmanager
+    def in_layers(self, model: nn.Module) -> Iterator[None]:
+        """Within it, outputs of layers and their gradients are rounded."""
+        with ExitStack() as hooks:
+            if ACTIVATION in self.points or GRADIENT in self.points:
+                for path, module in layers_of(model):
+                    hook = module.register_forward_hook(
+                        lambda module, args, out, path=path: (
+                            _Rounding.apply(out, self, path)
+                            if isinstance(out, Tensor) and out.is_floating_point()
+                            else out
+                        )
+                    )
+                    hooks.callback(hook.remove)
+            yield
+
+    @contextmanager
+    def with_copies(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+        """Within it, parameters are rounded copies of the masters, which are there again behind it."""
+        if WEIGHT_USE not in self.points:
+            yield
+            return
+        masters = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                self.store(WEIGHT_USE, parameter, name)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in parameters.items():
+                    parameter.copy_(masters[name])
