@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from .command_line import bounds, formats, job, machines, studies, sweeps, tracking
+from .command_line import bounds, formats, job, machines, studies, sweeps, tracking, training
 from .command_line.interruption import INTERRUPTED
 from .errors import InputError
 
@@ -25,6 +25,7 @@ app.command("compare")(machines.compare_machines)
 app.command("sweep")(sweeps.run_sweep)
 app.command("plan")(studies.make_plan)
 app.command("runs")(sweeps.show_runs)
+app.command("train")(training.train_network)
 
 proofs = typer.Typer(rich_markup_mode=None)
 proofs.callback(invoke_without_command=True)(bounds.prove_bounds)

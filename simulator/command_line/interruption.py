@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -12,12 +12,13 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 @contextmanager
-def interruptible(left: str = "") -> Iterator[None]:
+def interruptible(left: str | Callable[[], str] = "") -> Iterator[None]:
     """End the command on Ctrl-C with one line, which says what is left of its work, and the code for it."""
     try:
         yield
     except KeyboardInterrupt:
-        so_far = f"; {left}" if left else ""
+        found = left if isinstance(left, str) else left()
+        so_far = f"; {found}" if found else ""
         print(f"ulpsim: interrupted{so_far}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 

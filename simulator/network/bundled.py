@@ -187,6 +187,18 @@ def load(name: str) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def fresh(name: str, seed: int) -> nn.Module:
+    """Return a bundled network to train: float32 weights that torch's layers draw, the same ones for a seed.
+
+    Args:
+        name: one of NAMES.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = NAMES[name]()
+    return model
+
+
 def digits() -> tuple[Tensor, Tensor]:
     """Return the 1,500 test digits: pixels as float32 (1500, 1, 28, 28), normalised, and classes as int64 (1500,)."""
     with np.load(DATA / "digits1500.npz") as data:

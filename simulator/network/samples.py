@@ -54,12 +54,12 @@ class Samples(NamedTuple):
         return (), {name: value[rows] for name, value in self.x.items()}
 
 
-def load_samples(path: str | None, count: int | None, model: nn.Module) -> Samples:
+def load_samples(path: str | None, count: int | None, model: nn.Module, part: str = "test") -> Samples:
     """Return samples that fit a network, on which it is run once.
 
     Args:
-        path: directory with the IDX files of MNIST or Fashion-MNIST, whose test images are taken; or `.npz` file with
-            `x`, or with several inputs under the names that the network's forward has for them, and
+        path: directory with the IDX files of MNIST or Fashion-MNIST, of which `part` is taken, train or test; or `.npz`
+            file with `x`, or with several inputs under the names that the network's forward has for them, and
             `y` if there are labels; None for the bundled digits, which only the bundled networks take, and for
             cnn_fashion the images that Debian's dataset-fashion-mnist installs. For the bundled networks, grey
             levels (uint8) are normalised as they were trained. For any network floats are converted to the type of its
@@ -76,11 +76,11 @@ def load_samples(path: str | None, count: int | None, model: nn.Module) -> Sampl
             "along the first axis"
         )
     if path is None and isinstance(model, bundled.LeNet5Fashion):
-        samples = _of_directory(str(FASHION), model)
+        samples = _of_directory(str(FASHION), model, part)
     elif path is None:
         samples = Samples(*bundled.digits(), "bundled digits")
     elif has_images(Path(path)):
-        samples = _of_directory(path, model)
+        samples = _of_directory(path, model, part)
     else:
         samples = _for_bundled(path, model) if own else _for_any(path, model)
     if count is not None and not 1 <= count <= samples.size:
@@ -93,13 +93,13 @@ def load_samples(path: str | None, count: int | None, model: nn.Module) -> Sampl
     return samples
 
 
-def _of_directory(path: str, model: nn.Module) -> Samples:
+def _of_directory(path: str, model: nn.Module, part: str) -> Samples:
     if not isinstance(model, tuple(bundled.NAMES.values())):
         raise InputError(
             f"{path}: is a directory, whose images are normalised for the bundled networks only; expected an .npz file "
             f"for {type(model).__name__}; write one with numpy.savez(path, x=..., y=...)"
         )
-    images, classes = read_images(Path(path), "test")
+    images, classes = read_images(Path(path), part)
     return Samples(bundled.normalise(images), torch.from_numpy(classes.astype(np.int64)), path)
 
 

@@ -117,6 +117,7 @@ ROOMS = {
             "simulator.report",
             "simulator.run",
             "simulator.studies",
+            "simulator.training",
             *TOP,
         ),
         ("typer", "rich"),

@@ -1,0 +1,77 @@
+"""`python -m simulator train`: a network trained with roundings, epoch by epoch, and what became of it."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.table import Table
+
+from simulator.explore.export import as_json
+from simulator.report.console import print_view, standard_output
+from simulator.report.figures import significant
+from simulator.training.history import Epoch
+from simulator.training.job import CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
+
+
+def run(job: Job, out: str, resume: bool, progress: Callable[[float, int | None], None]) -> Trained:
+    """Train a network, say after each epoch on standard error how far it is, and write the files of the directory.
+
+    Raises:
+        InputError: what cannot be trained, or does not go together; nothing was written.
+    """
+
+    def observe(epoch: Epoch) -> None:
+        print(f"epoch {epoch.number + 1} of {job.epochs}: {_in_words(epoch)}", file=sys.stderr)
+
+    found, weights = train(job, out, resume, observe, progress)
+    save(found, weights, _text(found))
+    return found
+
+
+def left(out: str) -> str:
+    """Return what is left of a training that was interrupted."""
+    if (Path(out) / CHECKPOINT).is_file():
+        return f"the last checkpoint is in {out}, and the same command with --resume goes on"
+    return "nothing was written"
+
+
+def show(found: Trained, out: str, json: bool) -> None:
+    """Print what a training came to."""
+    if json:
+        sys.stdout.write(_text(found))
+        return
+    job, recipe = found.job, found.history.recipe
+    rounded = ", ".join([f"{name} {use}" for name, use in recipe.points.items()] + list(recipe.macs))
+    named = f"recipe {recipe.name}: " if recipe.name else ""
+    what = (
+        f"{job.model}: {job.optimizer}, learning rate {job.rate:g}, batches of {job.batch_size}, {found.samples:,} "
+        f"samples, {found.tested:,} for the accuracy; {named}{rounded or 'nothing is rounded'}."
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("epoch", "loss", "accuracy", "loss scale", "skipped", "updates lost"):
+        table.add_column(name, justify="right")
+    for epoch in found.history.epochs:
+        table.add_row(
+            str(epoch.number + 1), significant(epoch.loss), _accuracy(epoch), f"{epoch.loss_scale:g}",
+            str(epoch.skipped), f"{100 * lost_share(epoch):.1f}%",
+        )  # fmt: skip
+    files = f"Results in {out}: {HISTORY}, {TABLE}, {WEIGHTS}; {CHECKPOINT} to go on from."
+    print_view(standard_output(), what, "", table, "", files)
+
+
+def _in_words(epoch: Epoch) -> str:
+    return (
+        f"loss {significant(epoch.loss)}, accuracy {_accuracy(epoch)}, loss scale {epoch.loss_scale:g}, "
+        f"{epoch.skipped} skipped, {100 * lost_share(epoch):.1f}% of updates lost"
+    )
+
+
+def _accuracy(epoch: Epoch) -> str:
+    return "–" if epoch.accuracy is None else f"{epoch.accuracy:.4f}"
+
+
+def _text(found: Trained) -> str:
+    return json_module.dumps(as_json(found.to_dict()), indent=1, allow_nan=False) + "\n"

@@ -1,0 +1,270 @@
+"""A network and samples by name, trained with the files of a directory: what `python -m simulator train` does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simulator.errors import InputError, first_line
+from simulator.network import bundled
+from simulator.network.fit import is_ours
+from simulator.network.idx_files import has_images
+from simulator.network.model_files import load_model
+from simulator.network.samples import Samples, load_samples
+from simulator.network.state_dicts import load_weights
+from simulator.network.threads import torch_threads
+from simulator.report.directories import Contents, check_replaceable, write_file
+from simulator.versions import versions
+
+from .causes import UpdateCounts
+from .fit import fit
+from .history import Epoch, History, to_plain
+from .points import Counts
+from .recipe import Recipe
+from .recipe_files import load_recipe
+
+CHECKPOINT, HISTORY, TABLE, WEIGHTS = "checkpoint.pt", "history.json", "history.csv", "weights.pt"
+CONTENTS = Contents("a training", (), (CHECKPOINT, HISTORY, TABLE, WEIGHTS))
+TEST_SHARE = 0.2
+RATES = {"sgd": 0.1}  # of the others torch's own
+_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what, and how.
+
+    Args:
+        model: a bundled network, which begins with weights drawn anew, or what the main job takes. weights: file of
+            those that it begins with. data: as the main job takes it; of a directory of images those for training.
+        test: file of samples for the accuracy, or the share of `data` that is held out for it, drawn by the seed; None:
+            the test images of a directory, else TEST_SHARE. recipe: name or path; storage, rounding: in its place.
+        lr: None for that of RATES. options: of the optimiser. allow_code: as the main job has it. threads: at most.
+    """
+
+    model: str = "mlp"
+    weights: str | None = None
+    data: str | None = None
+    test: str | None = None
+    recipe: str | None = None
+    storage: str | None = None
+    rounding: str | None = None
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float | None = None
+    optimizer: str = "sgd"
+    options: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    allow_code: bool = False
+    threads: int | None = None
+
+    @property
+    def rate(self) -> float:
+        """The learning rate in force."""
+        return RATES.get(self.optimizer, _RATE) if self.lr is None else self.lr
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a job came to.
+
+    Args:
+        history: of all epochs. samples, tested: how many it was trained on, and its accuracy is of. out: absolute path
+            of the directory.
+    """
+
+    job: Job
+    history: History
+    samples: int
+    tested: int
+    out: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        job, recipe = self.job, self.history.recipe
+        return {
+            "model": job.model, "weights": job.weights, "data": job.data, "test": job.test, "samples": self.samples,
+            "tested": self.tested, "recipe": {"name": recipe.name, **recipe.in_words()},
+            "optimizer": {"name": job.optimizer, "lr": job.rate, **job.options}, "batch_size": job.batch_size,
+            "seed": job.seed, "steps": self.history.steps, "accuracy": self.history.accuracy,
+            "epochs": [{**to_plain(epoch), "lost_share": lost_share(epoch)} for epoch in self.history.epochs],
+            "versions": versions(),
+        }  # fmt: skip
+
+
+def lost_share(epoch: Epoch) -> float:
+    """Return the share of all updates of an epoch that were without effect."""
+    total = UpdateCounts()
+    for counts in epoch.updates.values():
+        total.add(counts)
+    return total.lost_share
+
+
+def train(
+    job: Job,
+    out: str | os.PathLike[str],
+    resume: bool = False,
+    observe: Callable[[Epoch], None] | None = None,
+    progress: Callable[[int, int], None] = lambda steps, of: None,
+) -> tuple[Trained, dict[str, Any]]:
+    """Train a network; its state is in a directory after every epoch.
+
+    Args:
+        out: the directory, with CHECKPOINT from the beginning and WEIGHTS at the end, and what `save` writes.
+        resume: whether to go on from the checkpoint in it. observe, progress: as `fit` has them.
+    Returns:
+        What it came to, and the state dict of the network.
+    Raises:
+        InputError: what cannot be trained, or does not go together; a directory with something else, or with a training
+            that is not to be resumed. Nothing was written then.
+    """
+    checkpoint = _checked(out, resume)
+    recipe = None if job.recipe is None else load_recipe(job.recipe)
+    model = _network(job)
+    data, test = _samples(job, model)
+    made = not checkpoint.parent.exists()
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with torch_threads(job.threads):
+            history = _fit(job, model, data, test, recipe, checkpoint, resume, observe, progress)
+    except InputError:
+        if made and not any(checkpoint.parent.iterdir()):
+            checkpoint.parent.rmdir()
+        raise
+    return Trained(job, history, len(data[0]), len(test[0]), checkpoint.parent), model.state_dict()
+
+
+def save(found: Trained, weights: Mapping[str, Tensor], record: str) -> None:
+    """Write the history as JSON and as a table, and the weights, each whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(dict(weights), buffer)
+    for name, content in ((HISTORY, record), (TABLE, _csv(found.history)), (WEIGHTS, buffer.getvalue())):
+        write_file(found.out / name, content)
+
+
+def _checked(out: str | os.PathLike[str], resume: bool) -> Path:
+    checkpoint = Path(out).resolve() / CHECKPOINT
+    if resume:
+        if not checkpoint.is_file():
+            raise InputError(
+                f"--resume: {out}: holds no {CHECKPOINT}; expected the directory of a training; leave --resume out to "
+                "begin one"
+            )
+        return checkpoint
+    target = check_replaceable(out, CONTENTS)
+    if (target / CHECKPOINT).exists():
+        raise InputError(
+            f"{out}: holds a training; expected a new or empty directory; give --resume to go on with it, or another "
+            "name"
+        )
+    return checkpoint
+
+
+def _network(job: Job) -> nn.Module:
+    if job.model in bundled.NAMES and not job.allow_code:
+        model = bundled.fresh(job.model, job.seed)
+        if job.weights is not None:
+            load_weights(model, job.weights)
+    else:
+        model = load_model(job.model, job.weights, job.allow_code, job.seed)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return model.eval()
+
+
+def _samples(job: Job, model: nn.Module) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the samples for training and those for the accuracy."""
+    share = _share(job.test)
+    images = job.data is not None and has_images(Path(job.data))
+    data = _pair(load_samples(job.data, None, model, "train"), "--data")
+    if share is None and (images or job.test is not None):
+        return data, _pair(load_samples(job.test or job.data, None, model), "--test")
+    count = len(data[0])
+    held_out = round(count * (TEST_SHARE if share is None else share))
+    if not 0 < held_out < count:
+        raise InputError(
+            f"--test: got {job.test or TEST_SHARE} of {count} samples, which is {held_out}; expected some to be held "
+            "out and some to be left; give more samples, another share, or a file"
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(job.seed))
+    kept, tested = order[held_out:].sort().values, order[:held_out].sort().values
+    return (data[0][kept], data[1][kept]), (data[0][tested], data[1][tested])
+
+
+def _share(text: str | None) -> float | None:
+    """Return the share that --test names; None if it is a file."""
+    try:
+        share = float(text or "")
+    except ValueError:
+        return None
+    if not 0.0 < share < 1.0:
+        raise InputError(f"--test: got {text}; expected a share between 0 and 1, or a file; give e.g. 0.2")
+    return share
+
+
+def _pair(samples: Samples, option: str) -> tuple[Tensor, Tensor]:
+    if not isinstance(samples.x, Tensor):
+        raise InputError(f"{option}: {samples.source}: holds several inputs; expected x alone; stack them into one")
+    if samples.y is None:
+        raise InputError(f"{option}: {samples.source}: holds no y; expected labels to train on; add them")
+    return samples.x, samples.y
+
+
+def _fit(
+    job: Job,
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    recipe: Recipe | None,
+    checkpoint: Path,
+    resume: bool,
+    observe: Callable[[Epoch], None] | None,
+    progress: Callable[[int, int], None],
+) -> History:
+    options: dict[str, Any] = dict(job.options)
+    try:
+        return fit(
+            model, data, job.storage, job.rounding, job.epochs, job.batch_size, job.rate, job.optimizer, job.seed,
+            recipe, test, observe=observe, checkpoint=checkpoint, resume=resume, progress=progress, **options,
+        )  # fmt: skip
+    except InputError:
+        raise
+    except Exception as error:
+        if is_ours(error):
+            raise
+        raise InputError(
+            f"train: the network {type(model).__name__} fails in training ({type(error).__name__}: "
+            f"{first_line(error)}); expected what takes batches of {job.batch_size} and their gradients; correct the "
+            "samples, --batch-size or the network"
+        ) from error
+
+
+def _csv(history: History) -> str:
+    """Return a row for each epoch: its figures, and the counts of every point over all tensors."""
+    text = io.StringIO()
+    points = list(history.recipe.points)
+    kinds = [each.name for each in fields(Counts)]
+    names = ["epoch", "loss", "accuracy", "loss_scale", "skipped", "updates", "lost", "lost_share"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *(f"{point}_{kind}" for point in points for kind in kinds)])
+    for epoch in history.epochs:
+        total = UpdateCounts()
+        for counts in epoch.updates.values():
+            total.add(counts)
+        met = [
+            sum(getattr(counts, kind) for counts in epoch.counts.get(point, {}).values())
+            for point in points for kind in kinds
+        ]  # fmt: skip
+        writer.writerow([
+            epoch.number, epoch.loss, epoch.accuracy, epoch.loss_scale, epoch.skipped, total.wanted, total.lost,
+            total.lost_share, *met,
+        ])  # fmt: skip
+    return text.getvalue()
