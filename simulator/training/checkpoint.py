@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from simulator.errors import InputError, first_line
 from simulator.network.state_dicts import NeedsCodeError, read_torch_file
-from simulator.report.directories import write_file
+from simulator.report.directories import check_writable, write_file
 from simulator.versions import NUMERICS
 
 from .loop import Training
@@ -56,9 +56,12 @@ class Checkpoint:
 
     Args:
         training: before its first step. path: of the file.
+    Raises:
+        InputError: a path that cannot be written to.
     """
 
     def __init__(self, training: Training, path: str | os.PathLike[str]) -> None:
+        check_writable(path)
         self._training, self.path = training, Path(path)
         self._settings = settings(training)
 

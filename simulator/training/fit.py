@@ -63,8 +63,8 @@ def fit(
     Returns:
         The history. The same arguments on the same kind of processor give the same bits, whatever the threads.
     Raises:
-        InputError: what does not fit together; a checkpoint that is damaged, or of other settings, each of them named.
-            Nothing has changed then.
+        InputError: what does not fit together, or a checkpoint that is damaged, or of other settings, each of them
+            named: nothing has changed then; a checkpoint that can no longer be written.
     """
     recipe = _recipe(storage, rounding, recipe)
     _check_counts(epochs, batch_size, seed)

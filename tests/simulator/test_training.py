@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import simulator  # noqa: E402
 from formats.philox import word  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.training import LossScale, Recipe, fit, predict  # noqa: E402
-from simulator.training.causes import C1, Updates  # noqa: E402
+from simulator.training.causes import C1, LOW, PER_BIT, Updates  # noqa: E402
 from simulator.training.points import POINTS, Point  # noqa: E402
 
 
@@ -247,6 +248,35 @@ def test_updates_are_counted_by_what_became_of_them():
     assert found.critical.sum() == 3 and predict([found], 1, 0.1).lost_share(0) == 1.0
     assert predict([found], 1, 0.1).lost_share(1) == 0.0
     assert updates.close() == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_critical_widths_are_counted_exactly(dtype):
+    """Against the definition in rational numbers, in which a quarter of a bit is a fourth root."""
+    random = np.random.default_rng(3)
+    sizes = 2.0 ** random.uniform(-40, 8, 300)
+    before = torch.from_numpy(np.where(random.random(300) < 0.1, 0.0, sizes)).to(dtype)
+    wanted = (before.double() + torch.from_numpy(sizes * 2.0 ** random.uniform(-8, 4, 300))).to(dtype)
+    if dtype == torch.float32:  # subnormal values, of which bits alone do not tell the exponent
+        before[:3], wanted[:3] = torch.tensor([3e-42, 1e-44, 1e-38]), torch.tensor([5e-42, 1.4e-44, 1.0001e-38])
+    updates = Updates()
+    updates.see("w", before, wanted, wanted)
+    found = updates.close()["w"]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    expected = np.zeros(len(found.critical), int)
+    for w, v in zip(before.to(wide), wanted.to(wide), strict=True):
+        d = abs(Fraction(float(v - w)))
+        if not d or not w:
+            continue
+        exponent = math.frexp(float(w))[1] - 1
+        # ceil(4 m*) is the least a with m* <= a / 4, which is 2**(4 (exponent - 1) - a) <= d**4.
+        least = next(a for a in range(-400, 1000) if Fraction(2) ** (4 * (exponent - 1) - a) <= d**4)
+        expected[min(max(least - PER_BIT * LOW, 1), len(expected)) - 1] += 1
+    assert (
+        np.array_equal(found.critical, expected)
+        and found.critical.sum() == found.entries > 200
+        and np.count_nonzero(expected) > 40
+    )
 
 
 @pytest.mark.parametrize(

@@ -261,8 +261,11 @@ def test_an_optimizer_whose_state_no_checkpoint_can_hold_is_refused(tmp_path):
 def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(InputError, match="resume without a checkpoint"):
         fit(net(), samples(), resume=True)
+    model = net()
+    start = bits(model)
     with pytest.raises(InputError, match="cannot be written"):
-        fit(net(), samples(), checkpoint=tmp_path / "missing" / "checkpoint.pt")
+        fit(model, samples(), storage="e8m1", checkpoint=tmp_path / "missing" / "checkpoint.pt")
+    assert bits(model) == start
     for name, value in (("epochs", -1), ("batch_size", 0), ("seed", 1 << 32), ("epochs", 1.5)):
         with pytest.raises(InputError, match=f"fit: {name}: got .*; expected a whole number from"):
             fit(net(), samples(), **{name: value})
