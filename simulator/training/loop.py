@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -47,7 +48,7 @@ class Training:
         self.optimizer, self.loss, self.batch_size, self.seed = optimizer, loss, batch_size, seed
         self.parameters = trainable(model)
         self.rounds, self.history = Rounds(recipe, seed), History(recipe)
-        self.scale, self.good = recipe.loss_scale.start, 0  # good: steps since the last that was skipped
+        self.scale, self.good = float(recipe.loss_scale.start), 0  # good: steps since the last that was skipped
         self._order = torch.Generator().manual_seed(seed)
         self._random = torch.Generator().manual_seed(_OF_MODEL + seed).get_state()
         self._emulation = _emulation(model, recipe, seed)
@@ -156,7 +157,7 @@ class Training:
             "step": self.rounds.step,
             "numbers": {name: point.numbers for name, point in self.rounds.points.items()},
             "steps": self.history.steps,
-            "epochs": to_plain(self.history.epochs),
+            "epochs": [json.dumps(to_plain(epoch)) for epoch in self.history.epochs],  # a text is fast to write
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -171,7 +172,7 @@ class Training:
             if (tensors[name].shape, tensors[name].dtype) != (tensor.shape, tensor.dtype):
                 raise ValueError(f"{name}: another shape or type")
         orders = [torch.Generator().set_state(state[name]) for name in ("order", "random")]
-        epochs = [from_plain(Epoch, epoch) for epoch in state["epochs"]]
+        epochs = [from_plain(Epoch, json.loads(epoch)) for epoch in state["epochs"]]
         numbers = {name: {str(tensor): int(n) for tensor, n in state["numbers"][name].items()}
                    for name in self.rounds.points}  # fmt: skip
         steps, step, good, scale = int(state["steps"]), int(state["step"]), int(state["good"]), float(state["scale"])

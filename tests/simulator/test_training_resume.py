@@ -65,7 +65,7 @@ CASES = {
         "momentum": 0.9,
     },
     "stochastic sums": {"recipe": Recipe.of({}, macs={"forward": "seq(fp16/sr)", "weight_gradient": "fma(bf16/sr)"})},
-    "growing scale": {"recipe": Recipe.of({}, LossScale(4.0, dynamic=True, every=3))},
+    "growing scale": {"recipe": Recipe.of({}, LossScale(4, dynamic=True, every=3))},
     "falling scale": {"recipe": Recipe.of({"gradient": "fp16"}, LossScale(2.0**20, dynamic=True, every=7))},
     "hybrid": {"recipe": "fp8_hybrid", "optimizer": "adam", "lr": 0.01},
     "blocks": {"recipe": "mx_blocks"},
