@@ -185,7 +185,8 @@ class Interpreter:
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
         given = without_out(kwargs, known.named)
         dtype = torch.float32
-        given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
+        operands = leaves((args, given))
+        given_tensors = [leaf for leaf in operands if isinstance(leaf, Tensor)]
         strange = any(_strange(x) for x in given_tensors) or any(x is not None and x.is_complex() for x in results)
         if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
             dtype = torch.float64
@@ -194,7 +195,7 @@ class Interpreter:
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
-        once = {id(x): self._wrapped(x, trace) for x in leaves((args, given))}  # a tensor twice is one Value twice
+        once = {id(x): self._wrapped(x, trace) for x in operands}  # a tensor twice is one Value twice
         wrapped_args, wrapped = (mapped(x, lambda leaf: once[id(leaf)]) for x in (args, given))
         if real and args and isinstance(wrapped_args[0], Tensor) and not any(map(_real, given_tensors)) and not strange:
             wrapped_args = (trace.value(wrapped_args[0]), *wrapped_args[1:])  # a function of whole numbers

@@ -73,6 +73,7 @@ ROOMS = {
     "simulator.tracking": Room(
         (
             "formats",
+            "native",
             "simulator.arithmetic",
             "simulator.hardware",
             "simulator.network",
