@@ -244,9 +244,11 @@ typedef struct {
     int64_t planes, in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
 } ulp_windows;
 
-/* largest: y = the largest of each window. undecided: y = jump of the window where its largest noise is not 0 and,
- * `twice` as large, reaches from its largest x to the second, else 0; returns how many are not 0. spread: y = (y + jump) growth
- * at each element of each window whose jump is not 0; returns how many elements that were. -1: out of memory. */
+/* largest: y = the largest of each window.
+ * undecided: y = jump of the window where its largest noise is not 0 and, `twice` as large, reaches from its largest x
+ * to the second, else 0; returns how many are not 0.
+ * spread: y = (y + jump) growth at each element of each window whose jump is not 0; returns how many elements that
+ * were. -1: out of memory. */
 int ulp_noise_largest(int wide, const void *x, void *y, const ulp_windows *windows);
 int64_t ulp_noise_undecided(int wide, const void *x, const void *noise, const void *jump, void *y,
                             const ulp_windows *windows, double twice, double tiny);
