@@ -32,8 +32,9 @@ def _gather(x: Any, found: list[Any]) -> None:
 
 def mapped(x: Any, f: Callable[[Any], Any]) -> Any:
     """Return the same tuples, lists and dictionaries of f of each of the leaves."""
-    if isinstance(x, tuple | list) and not isinstance(x, Choice):
-        return type(x)(mapped(part, f) for part in x)
-    if isinstance(x, dict):
+    kind = type(x)
+    if kind is dict:
         return {key: mapped(part, f) for key, part in x.items()}
+    if kind is tuple or kind is list or (isinstance(x, tuple | list) and kind is not Choice):
+        return kind([mapped(part, f) for part in x])
     return f(x)
