@@ -16,6 +16,7 @@ from simulator.hardware import load_hardware
 from simulator.network.emulation import Emulation
 
 from .causes import UpdateCounts, Updates
+from .observed import Observation, Observer
 from .points import (
     ACTIVATION,
     GRADIENT,
@@ -45,7 +46,7 @@ class Epoch:
         number: from 0. loss: mean over the samples, as seen in training. accuracy: share of right answers among the
             test samples, or the training samples if there are none; None without classes.
         counts: by point and tensor. updates: by parameter. skipped: steps whose gradients were not finite under a
-            dynamic loss scale. loss_scale: at the end.
+            dynamic loss scale. loss_scale: at the end. observation: of the last batch, if it was asked for.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Epoch:
     updates: dict[str, UpdateCounts] = field(default_factory=dict)
     skipped: int = 0
     loss_scale: float = 1.0
+    observation: Observation | None = None
 
 
 @dataclass
@@ -94,6 +96,12 @@ class _Run:
     def __init__(self, recipe: Recipe, seed: int) -> None:
         self.points = {name: Point(name, use, seed) for name, use in recipe.points.items()}
         self.step = 0
+
+    def part(self, recipe: Recipe) -> _Run:
+        """Return a run at the same step with those of the points that a recipe has, whose counts are its own."""
+        part = _Run(Recipe(), 0)
+        part.points, part.step = {name: self.points[name].apart() for name in recipe.points}, self.step
+        return part
 
     def at(self, point: str, x: Tensor, tensor: str) -> Tensor:
         """Return values as they are after a point: themselves if it is off."""
@@ -154,6 +162,7 @@ def fit(
     test: tuple[Any, Any] | None = None,
     loss: Loss | None = None,
     observe: Callable[[Epoch], None] | None = None,
+    causes: bool = False,
     **options: Any,
 ) -> History:
     """Train a model in place.
@@ -164,7 +173,8 @@ def fit(
         optimizer: sgd, adam, adamw, rmsprop with `options`, such as momentum, or what makes one of the parameters.
         seed: of the order of the samples and of stochastic roundings. test: samples for the accuracy.
         loss: of outputs and targets; None: cross entropy for classes, mean squares for real targets.
-        observe: called after each epoch.
+        observe: called after each epoch. causes: whether to look at what each point does to the last batch of an epoch,
+            which changes no bit of the training: `Epoch.observation`, read by `training.causes_of`.
     Returns:
         The history. The same arguments on the same kind of processor give the same bits, whatever the threads.
     Raises:
@@ -184,6 +194,11 @@ def fit(
             run.store(WEIGHT_STORE, parameter, name)
     generator = torch.Generator().manual_seed(seed)
     emulation = _emulation(model, recipe, seed)
+    watching = None
+    if causes:
+        watching = Observer(
+            model, parameters, made, loss, recipe, run, lambda part: _emulation(model, part, seed), seed
+        )
     for number in range(epochs):
         model.train()
         total, skipped = 0.0, 0
@@ -204,14 +219,18 @@ def fit(
                     scale *= 2.0
             _step(made, parameters, run, updates)
             history.steps += 1
+        observation = None if watching is None else watching.look(x[rows], y[rows], scale)
         history.epochs.append(
             Epoch(
                 number, total / len(x), accuracy(model, *held_out, run=run, emulation=emulation),
                 {name: point.close() for name, point in run.points.items()}, updates.close(), skipped, scale,
+                observation,
             )
         )  # fmt: skip
         if observe is not None:
             observe(history.epochs[-1])
+    if watching is not None:
+        watching.close()
     return history
 
 
