@@ -327,9 +327,10 @@ def _effects(found: _Seen, without: _Seen) -> dict[str, Effect]:
     effects = {}
     for depth, (path, outputs) in enumerate(without.outputs.items(), 1):
         masks = list(zip(found.masks.get(path, []), without.masks.get(path, []), strict=True))
+        deltas = found.deltas.get(path, []), without.deltas.get(path, [])
         effects[path] = Effect(
             depth, sum(mask.numel() for mask, _ in masks), sum(int((a != b).sum()) for a, b in masks),
-            _relative(found.outputs[path], outputs), _relative(found.deltas.get(path, []), without.deltas.get(path, [])),
+            _relative(found.outputs[path], outputs), _relative(*deltas),
         )  # fmt: skip
     return effects
 

@@ -67,7 +67,15 @@ ROOMS = {
         ("numpy", "pandas", "dask", "distributed"),
     ),
     "simulator.training": Room(
-        ("formats", "native", "simulator.arithmetic", "simulator.hardware", "simulator.network", *TOP),
+        (
+            "formats",
+            "native",
+            "simulator.arithmetic",
+            "simulator.hardware",
+            "simulator.network",
+            "simulator.report",  # for reports to show and save themselves
+            *TOP,
+        ),
         ("numpy", "torch"),
     ),
     "simulator.tracking": Room(
