@@ -57,8 +57,8 @@ def _read(points: str) -> dict[str, str]:
         name, sign, use = (part.strip() for part in word.partition("="))
         if not sign or name in found:
             raise InputError(
-                f"study: --points: got {word.strip()!r}; expected NAME=FORMAT with commas between, each name once; write "
-                "e.g. weight_store=e8m4/rz,gradient=e8m4/rz"
+                f"study: --points: got {word.strip()!r}; expected NAME=FORMAT with commas between, each name once; "
+                "write e.g. weight_store=e8m4/rz,gradient=e8m4/rz"
             )
         found[name] = use
     return found

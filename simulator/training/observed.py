@@ -209,6 +209,7 @@ class Observer:
         self._recipe, self._run, self._emulated, self._seed = recipe, run, emulated, seed
         self._moments: dict[str, _Moments] = {}
         self._wanted: dict[str, Tensor] = {}
+        self._step = run.step
         self._hooks = (
             optimizer.register_step_pre_hook(lambda *_: self._before_step()),
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
@@ -220,6 +221,9 @@ class Observer:
             hook.remove()
 
     def _before_step(self) -> None:
+        if self._step == self._run.step:  # torch calls again for a class of optimisers within one that derives from it
+            return
+        self._step = self._run.step
         for name, parameter in self._parameters.items():
             if parameter.grad is not None:
                 self._moments.setdefault(name, _Moments()).add(parameter.grad)
