@@ -30,7 +30,7 @@ def _count(name: str) -> Callable[[Record], str]:
 
 
 def _share(name: str, of: str) -> Callable[[Record], str]:
-    return lambda row: percent(row[name] / row[of]) if row[of] else MISSING
+    return lambda row: percent(row[name] / row[of]) if row[of] and row[name] is not None else MISSING
 
 
 def _percent(name: str) -> Callable[[Record], str]:

@@ -42,6 +42,7 @@ class Counts:
     Args:
         values: how many. saturated: beyond the largest finite value, and kept there. overflowed: beyond it, and
             infinite or NaN since. vanished: rounded to 0. subnormal: rounded to a value below the smallest normal one.
+            Of formats with shared scales `values` and `vanished` alone are counted.
     """
 
     values: int = 0
@@ -89,6 +90,9 @@ class Point:
         array = x.detach().numpy()
         if self.use.format.has_blocks:
             found = self.use.quantize(array, seed=_mixed(self.seed, step, self._site(number)))
+            given = int(np.count_nonzero(array))
+            vanished = given - int(np.count_nonzero(found))
+            self.counts.setdefault(tensor, Counts()).add(Counts(given, vanished=vanished))
         else:
             beyond = np.zeros(array.shape, np.bool_)
             found = quantize(array, self.use, np.float64, beyond, seed=self.seed, step=step, site=self._site(number))

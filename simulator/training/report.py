@@ -67,7 +67,9 @@ class CausesReport:
         check_enterable(directory)
         paths = [Path(directory) / name for name in FILES]
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        table = csv.DictWriter(text := io.StringIO(), ("epoch", "point", "layer", "tensor", *COLUMNS))
+        table = csv.DictWriter(
+            text := io.StringIO(), ("epoch", "point", "layer", "tensor", *COLUMNS), lineterminator="\n"
+        )
         table.writeheader()
         table.writerows(self.rows)
         write_file(paths[0], json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -108,7 +110,12 @@ def _found(epoch: Epoch, recipe: Recipe) -> Iterator[tuple[str, str, Row]]:
     """Yield point, tensor and what is known of them."""
     for point, tensors in epoch.counts.items():
         for tensor, counts in tensors.items():
-            yield point, tensor, asdict(counts)
+            shared = point in recipe.points and recipe.points[point].format.has_blocks  # scales: nothing else is known
+            yield (
+                point,
+                tensor,
+                {name: count for name, count in asdict(counts).items() if not shared or name in ("values", "vanished")},
+            )
     seen = epoch.observation
     for name, updates in epoch.updates.items():
         rate = None if seen is None else seen.rates.get(name)

@@ -31,6 +31,15 @@ EVERY_POINT = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks as small as these are slower on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def blobs(count=128, classes=4, size=12, seed=0):
     random = np.random.default_rng(seed)
     y = random.integers(0, classes, count)
@@ -265,6 +274,18 @@ def test_values_beyond_the_largest_are_counted_by_what_became_of_them():
         counts = point.close()["a"]
         assert (counts.values, counts.saturated, counts.overflowed) == (6, saturated, overflowed)
         assert (counts.vanished, counts.subnormal) == (1, 1)
+
+
+def test_formats_with_shared_scales_are_counted_as_far_as_is_known():
+    x = torch.zeros(2, 32, dtype=torch.float64)
+    x[0, 0], x[0, 1], x[1, 2] = 1024.0, 2.0**-20, 2.0**-20
+    point = Point("gradient", formats.Use.parse("mxfp8_e4m3"))
+    assert int((point.rounded(x, "a", 1) != 0).sum()) == 2
+    assert (point.counts["a"].values, point.counts["a"].vanished) == (3, 1)
+    history = fit(plain(), blobs(), recipe=Recipe.of({"gradient": "mxfp8_e4m3"}), epochs=1)
+    row = next(row for row in causes_of(history).rows if row["point"] == "gradient")
+    assert row["values"] > 0 and row["vanished"] is not None
+    assert row["saturated"] is None and row["subnormal"] is None
 
 
 def test_laws_are_those_of_the_specification():
