@@ -153,6 +153,16 @@ def test_flips_and_errors_of_activations_are_those_of_two_passes_written_out(inp
     assert seen.effects["all"] == effects
 
 
+def test_what_vanishes_flips_its_mask():
+    model = plain(widths=(1, 2, 4))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[2.0**-12], [-(2.0**-12)]]))
+        model[0].bias.zero_()
+    data = np.ones((8, 1)), np.zeros(8, np.int64)
+    seen, _, _ = observed(model, Recipe.of({"activation": "fp8_e4m3/rz"}), data, lr=1e-30)
+    assert (seen.effects["activation"]["0"].units, seen.effects["activation"]["0"].flipped) == (16, 8)
+
+
 def test_stored_weights_are_compared_with_those_that_the_last_step_wanted():
     """The step is taken again, from the parameters before it: one batch is one step."""
     data = blobs(32)
@@ -203,7 +213,7 @@ def test_signal_to_noise_is_that_of_numpy_over_the_batches():
             return super().step(closure)
 
     seen, x, y = observed(
-        model, Recipe.of({"weight_gradient": "e8m2/rz"}), optimizer=lambda parameters: Noting(parameters, lr=0.1)
+        model, Recipe.of({"weight_gradient": "e8m2/rz"}, 256.0), optimizer=lambda parameters: Noting(parameters, lr=0.1)
     )
     assert len(kept_ones) == 4
     for (name, noise), gradients in zip(seen.gradients.items(), zip(*kept_ones, strict=True), strict=True):
@@ -338,6 +348,7 @@ def test_the_report_has_every_epoch_point_and_layer(tmp_path):
         for point in (*EVERY_POINT, "forward", "all"):
             if point != "optimizer_state":
                 assert keys[epoch, point, "first"]["forward_error"] is not None
+        assert keys[epoch, "all", "last.weight"]["batches"] == 4
         assert keys[epoch, "activation", "first"]["values"] > 0
         assert keys[epoch, "weight_use", "normal"]["flips_law"] > 0
         assert keys[epoch, "forward", "first"]["additions"] > 0
