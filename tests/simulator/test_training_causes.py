@@ -156,11 +156,11 @@ def test_flips_and_errors_of_activations_are_those_of_two_passes_written_out(inp
 def test_what_vanishes_flips_its_mask():
     model = plain(widths=(1, 2, 4))
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[2.0**-12], [-(2.0**-12)]]))
+        model[0].weight.copy_(torch.full((2, 1), 2.0**-12))
         model[0].bias.zero_()
     data = np.ones((8, 1)), np.zeros(8, np.int64)
     seen, _, _ = observed(model, Recipe.of({"activation": "fp8_e4m3/rz"}), data, lr=1e-30)
-    assert (seen.effects["activation"]["0"].units, seen.effects["activation"]["0"].flipped) == (16, 8)
+    assert (seen.effects["activation"]["0"].units, seen.effects["activation"]["0"].flipped) == (16, 16)
 
 
 def test_stored_weights_are_compared_with_those_that_the_last_step_wanted():
