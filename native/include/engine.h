@@ -217,6 +217,43 @@ typedef struct {
 } ulp_profile;
 int ulp_profile_of(int isa, const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile);
 
+/* Noise of tracked values (simulator/tracking/safe.py), element by element; `wide` 1: arrays of double, 0: of float.
+ * What is NaN stands for an infinite bound: no comparison closes a gate for it.
+ *
+ * weighted: y = noise + |x| factor, the latter at least the smallest normal unless x is 0; noise NULL: without it.
+ * grown: x = x factor + more, in place.
+ * kept: y = noise, 0 where x + noise <= 0.
+ * gated: y = noise_g (NULL: 0), 0 where x + noise_x <= 0, and (noise_g + |g|) growth where besides
+ * noise_x - x within > 0; returns at how many elements that was, g being none of 0.
+ * multiple_added: to = (|y| by[0] + |z| by[1] + by[3] where y is not 0 + noise_x + (noise_y + by[3] where it is not 0)
+ * by[2]) by[4]; noises NULL: without them.
+ * max_product: y[i, j] = the largest of 0 and a[i, k] b[k, j] over k, NaN if one of these is. */
+void ulp_noise_weighted(int wide, const void *x, const void *noise, void *y, int64_t n, double factor);
+void ulp_noise_grown(int wide, void *x, int64_t n, double factor, double more);
+void ulp_noise_kept(int wide, const void *x, const void *noise, void *y, int64_t n);
+int64_t ulp_noise_gated(int wide, const void *g, const void *noise_g, const void *x, const void *noise_x, void *y,
+                        int64_t n, double within, double growth);
+void ulp_noise_multiple_added(int wide, const void *z, const void *y, const void *noise_x, const void *noise_y,
+                              void *to, int64_t n, const double *by);
+
+void ulp_noise_max_product(int wide, const void *a, const void *b, void *y, int64_t rows, int64_t inner,
+                           int64_t columns);
+
+/* Windows of pooling over the last three axes of arrays of so many planes, as torch has them. */
+typedef struct {
+    int64_t planes, in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
+} ulp_windows;
+
+/* largest: y = the largest of each window.
+ * undecided: y = jump of the window where its largest noise is not 0 and, `twice` as large, reaches from its largest x
+ * to the second, else 0; returns how many are not 0.
+ * spread: y = (y + jump) growth at each element of each window whose jump is not 0; returns how many elements that
+ * were. -1: out of memory. */
+int ulp_noise_largest(int wide, const void *x, void *y, const ulp_windows *windows);
+int64_t ulp_noise_undecided(int wide, const void *x, const void *noise, const void *jump, void *y,
+                            const ulp_windows *windows, double twice, double tiny);
+int64_t ulp_noise_spread(int wide, const void *jump, void *y, const ulp_windows *windows, double growth);
+
 /* The caller's floating-point environment: saved into `size` bytes while the default one is set, and restored. */
 int ulp_environment_size(void);
 void ulp_default_environment(void *saved);

@@ -1,4 +1,4 @@
-"""Plans before a run, and studies of many: plan, study two-pass, study truncation."""
+"""Plans before a run, and studies of many: plan, study two-pass, study truncation, study points."""
 
 from __future__ import annotations
 
@@ -146,3 +146,29 @@ def study_truncation(
         paths = truncation.save(found, out)
     with to_a_reader():
         truncation.show(found, paths, json)
+
+
+def study_points(
+    points: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=FORMAT,...",
+            help="Quantisation points. Default: weight_store=e8m4/rz,activation=e8m4/rz,gradient=e8m4/rz.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings of each kind.")] = 1,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where results and runs go; a study goes on from there.")
+    ] = "points",
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
+    json: JsonRecord = False,
+) -> None:
+    """Train on 8x8 digits with each quantisation point alone and with all but each: which one limits the training."""
+    from simulator.commands import points as command
+    from simulator.report import to_a_reader
+
+    with interruptible(points_stay(out)), prints_aside(json), progress_bar("run") as progress:
+        found = command.run(out, points, seeds=seeds, workers=workers, progress=progress)
+        paths = command.save(found, out)
+    with to_a_reader():
+        command.show(found, paths, json)

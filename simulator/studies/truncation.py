@@ -7,17 +7,16 @@ study that was stopped goes on from there, with the same numbers.
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
 from simulator.training.trial import CARRIER, Outcome, Setting, trial
+
+from .trainings import Trainings
 
 BITS = (CARRIER, 23, 16, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1)
 
@@ -102,50 +101,12 @@ def truncation_study(
         Run(name, m, seed) for name in settings for m in bits for seed in range(base_seeds if name in base else seeds)
     ]
     path = None if out is None else Path(out) / "runs.jsonl"
-    known = dict(_read(path)) if path is not None else {}
-    todo = [run for run in wanted if run not in known]
-    done = len(wanted) - len(todo)
-    progress(done, len(wanted))
-    for run, found in _computed(todo, workers):
-        known[run] = found
-        if path is not None:
-            _append(path, run, found)
-        done += 1
-        progress(done, len(wanted))
-    return TruncationStudy({run: known[run] for run in wanted}, len(todo))
-
-
-def _computed(runs: Sequence[Run], workers: int) -> Iterator[tuple[Run, Outcome]]:
-    if workers == 1 or len(runs) < 2:
-        yield from ((run, _outcome(run)) for run in runs)
-        return
-    # A fork behind a parallel region of OpenMP hangs.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_outcome, run): run for run in runs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    outcomes, computed = _TRAININGS.all(wanted, path, workers, progress)
+    return TruncationStudy(outcomes, computed)
 
 
 def _outcome(run: Run) -> Outcome:
     return trial(SETTINGS[run.setting], run.bits, run.seed)
 
 
-def _append(path: Path, run: Run, found: Outcome) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps({"run": asdict(run), "outcome": asdict(found)}) + "\n")
-
-
-def _read(path: Path) -> Iterator[tuple[Run, Outcome]]:
-    """Yield the runs of a file; a last line that was cut off is no run."""
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-            yield Run(**record["run"]), Outcome(**record["outcome"])
-        except (ValueError, KeyError, TypeError):
-            continue
+_TRAININGS = Trainings(_outcome, Run, Outcome)

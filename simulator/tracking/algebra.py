@@ -103,9 +103,9 @@ class Algebra(ABC):
         """Return the noise of max(x, 0)."""
 
     @abstractmethod
-    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
-        """Return the noise of a gradient g that is let through where x > 0, and where that is not decided, as numbers
-        that are not 0; None: everywhere.
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, int]:
+        """Return the noise of a gradient g that is let through where x > 0, and at how many elements, g being none of
+        0, that is not decided.
         """
 
     @abstractmethod

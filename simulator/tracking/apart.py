@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _disable_current_modes
 
 _NOTHING = nullcontext()
 
 
 def apart() -> AbstractContextManager[Any]:
     """Keep what is computed within it, of tensors without gradients, from other modes, autograd and inference mode."""
-    inference, modes = torch.is_inference_mode_enabled(), bool(_get_current_dispatch_mode_stack())
+    inference, modes = torch.is_inference_mode_enabled(), torch._C._len_torch_dispatch_stack() > 0
     if not inference and not modes:
         return _NOTHING  # within an operation, which is below autograd, or outside of all
     stack = ExitStack()

@@ -13,10 +13,9 @@ import math
 import torch
 from torch import Tensor
 
+from . import elements
 from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded
 from .labels import CERTAIN_NOISE, binade
-
-_BLOCK = 1 << 22  # elements of a part of a product of matrices, in which maxima are taken
 
 
 class CertainNoise(Algebra):
@@ -90,9 +89,9 @@ class CertainNoise(Algebra):
         found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
         return found
 
-    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, int]:
         """Return that of the gradient where the gate is open."""
-        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), None
+        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), 0
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return the root of the sum of squares: f has no form that takes maxima."""
@@ -122,7 +121,7 @@ class CertainNoise(Algebra):
             return None
         x, y = binade(x), binade(y)
         if matrix:
-            found = torch.maximum(_max_product(x, noise_y), _max_product(noise_x, y))
+            found = torch.maximum(elements.max_product(x, noise_y), elements.max_product(noise_x, y))
         else:
             found = (f(x.square(), noise_y.square()) + f(noise_x.square(), y.square())).sqrt()
         return torch.maximum(found, self._least(z))
@@ -150,16 +149,3 @@ class CertainNoise(Algebra):
     def unknown(self, z: Tensor) -> Noise:
         """Return the noise of what is exact, being certain of none."""
         return self._least(z)
-
-
-def _max_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return max over k of a[..., m, k] b[..., k, n]."""
-    rows, columns = a.shape[-2], b.shape[-1]
-    turned = b.transpose(-1, -2).contiguous()
-    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), rows, columns)
-    found = torch.zeros(shape, dtype=a.dtype)
-    each = max(1, _BLOCK // max(1, turned.numel()))
-    for at in range(0, rows, each):
-        part = a[..., at : at + each, None, :] * turned[..., None, :, :]
-        found[..., at : at + each, :] = part.amax(-1) if part.shape[-1] else 0.0
-    return found

@@ -126,9 +126,9 @@ class Expected(Algebra):
         found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
         return found
 
-    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, int]:
         """Return that of the gradient where the gate is open."""
-        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), None
+        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), 0
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return that of sums of so many terms; f is applied to variances, so its coefficients count as 0 or 1."""

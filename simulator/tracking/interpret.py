@@ -55,6 +55,7 @@ class Interpreter:
         self._traces = {dtype: Trace(self.algebras, dtype) for dtype in (torch.float32, torch.float64)}
         self._expected = next((i for i, a in enumerate(self.algebras) if a.label == EXPECTED), None)
         self._old: dict[int, Tensor] = {}
+        self._last: tuple[Any, Known] | None = None  # the operation that is about to run, or ran last
         self._measures = False  # whether roundings of the operation that ran last are measured
 
     @property
@@ -66,20 +67,16 @@ class Interpreter:
         """Drop what is kept of the operation that ran last, which may have failed."""
         self._old = {}
 
-    @staticmethod
-    def writes(func: Any) -> bool:
-        """Whether an operation overwrites its first operand."""
-        return 0 in known_of(func).writes
-
-    @staticmethod
-    def name(func: Any) -> str:
-        """Return the name of an operation without overload and the _ of operations in place."""
-        return known_of(func).name
+    def known(self, func: Any) -> Known:
+        """Return what is known of an operation, which is mostly the last one that was asked for."""
+        if self._last is None or self._last[0] is not func:
+            self._last = func, known_of(func)
+        return self._last[1]
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep what an operation is going to overwrite, where its rule reads it."""
         self._old = {}
-        known = known_of(func)
+        known = self.known(func)
         if known.name in _STATISTICS:
             self._keep(args[3:5])
         if known.idle or not (known.writes or known.named):
@@ -110,7 +107,7 @@ class Interpreter:
         Args:
             own: whether torch computed it, by its own arithmetic.
         """
-        known = known_of(func)
+        known = self.known(func)
         if known.idle:
             for x in _parts((*args[:1], result)):
                 if x is not None:
@@ -185,7 +182,8 @@ class Interpreter:
         real = [x for x in results if x is not None and precision(x.dtype) is not None]
         given = without_out(kwargs, known.named)
         dtype = torch.float32
-        given_tensors = [leaf for leaf in leaves((args, given)) if isinstance(leaf, Tensor)]
+        operands = leaves((args, given))
+        given_tensors = [leaf for leaf in operands if isinstance(leaf, Tensor)]
         strange = any(_strange(x) for x in given_tensors) or any(x is not None and x.is_complex() for x in results)
         if any(x.dtype == torch.float64 for x in (*real, *given_tensors)):
             dtype = torch.float64
@@ -194,7 +192,7 @@ class Interpreter:
         if not own:
             dtype = torch.float64  # finer than the unit, so that its own errors are seen as they are
         trace = self._traces[dtype]
-        once = {id(x): self._wrapped(x, trace) for x in leaves((args, given))}  # a tensor twice is one Value twice
+        once = {id(x): self._wrapped(x, trace) for x in operands}  # a tensor twice is one Value twice
         wrapped_args, wrapped = (mapped(x, lambda leaf: once[id(leaf)]) for x in (args, given))
         if real and args and isinstance(wrapped_args[0], Tensor) and not any(map(_real, given_tensors)) and not strange:
             wrapped_args = (trace.value(wrapped_args[0]), *wrapped_args[1:])  # a function of whole numbers

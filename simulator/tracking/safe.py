@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from . import elements
 from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum
 from .labels import SAFE
 
@@ -23,11 +24,12 @@ def _unit(dtype: torch.dtype) -> float:
 
 def grown(bound: Tensor, terms: int = 0) -> Tensor:
     """Return a bound, sums of so many terms, rounded up in place; 0 of a few operations stays 0 (S0)."""
-    unit = _unit(bound.dtype)
-    bound.mul_(1.0 + 2.0 * (terms + 64) * unit)
-    if terms:
-        bound.add_(terms * float(torch.finfo(bound.dtype).tiny))
-    return bound
+    return elements.grow(bound, growth(bound, terms), terms * _tiny(bound))
+
+
+def growth(bound: Tensor, terms: int = 0) -> float:
+    """Return the factor by which a bound grows that is sums of so many terms (S0)."""
+    return 1.0 + 2.0 * (terms + 64) * _unit(bound.dtype)
 
 
 def gamma(terms: int, unit: float) -> float:
@@ -113,16 +115,9 @@ class Safe(Algebra):
 
     def multiple_added(self, z: Tensor, y: Tensor, factor: float, off: float, noise_x: Noise, noise_y: Noise) -> Noise:
         """Return (S3) with a product by a number that is itself off, and two roundings."""
-        unit = _unit(z.dtype)
-        size = y.abs().expand(z.shape).contiguous()
-        found = size * (abs(factor) * unit * (1.0 + 2.0**-20) + off)
-        found.add_(z.abs(), alpha=unit * (1.0 + 2.0**-20))
-        found.add_(size.sign_(), alpha=_tiny(z))
-        if noise_x is not None:
-            found = _sum(found, noise_x)
-        if noise_y is not None:
-            found = torch.add(found, noise_y + _vanished(noise_y), alpha=(abs(factor) + off) * (1.0 + 2.0**-20))
-        return grown(found)
+        unit = _unit(z.dtype) * (1.0 + 2.0**-20)
+        of_y, of_noise = abs(factor) * unit + off, (abs(factor) + off) * (1.0 + 2.0**-20)
+        return elements.multiple_added(z, y, noise_x, noise_y, of_y, unit, of_noise, growth(z))
 
     def function(self, z: Tensor, x: Tensor, noise: Noise, function: Function) -> Noise:
         """Return (S7): how far the function moves over the interval, and the error of the library."""
@@ -135,27 +130,20 @@ class Safe(Algebra):
 
     def kept(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return the noise of max(x, 0): that of x, and none where x is surely negative."""
-        found: Tensor = torch.ops.aten.threshold_backward(noise, x + noise, 0)
-        return found
+        return elements.kept(x, noise)
 
-    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, Tensor | None]:
+    def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, int]:
         """Return (S10): where x > 0 is not decided, the gradient may be let through or not."""
         if noise_x is None:
-            return (None if noise_g is None else _gate(noise_g, x)), None
-        reaches = x + noise_x
-        found = None if noise_g is None else _gate(noise_g.expand(g.shape), reaches)
+            return (None if noise_g is None else _gate(noise_g, x)), 0
         # Above 0 where the bound reaches down to 0, from an x above it.
-        falls = torch.sub(noise_x, x, alpha=1.0 - 4.0 * float(torch.finfo(x.dtype).eps))
-        if float(falls.max()) <= 0.0:
-            return found, None
-        jump = _gate(_gate(g.abs(), reaches), falls)
-        return grown(jump + 0.0 if found is None else found.add_(jump)), jump
+        within = 1.0 - 4.0 * float(torch.finfo(x.dtype).eps)
+        return elements.gated(g, noise_g, x, noise_x, within, growth(g))
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return (S8): f(D) and the roundings of sums of so many terms in any order."""
         factor = gamma(terms, _unit(x.dtype)) * (1.0 + 2.0**-20)
-        own = x.abs() * factor if noise is None else torch.add(noise, x.abs(), alpha=factor)
-        return grown(f(own), terms)
+        return grown(f(elements.weighted(x, noise, factor)), terms)
 
     def total(self, x: Tensor, noise: Noise, axes: list[int], keep: bool, z: Tensor) -> Noise:
         """Return (S8); sums of whole numbers that stay in range are exact."""
@@ -174,16 +162,15 @@ class Safe(Algebra):
     ) -> Noise:  # fmt: skip
         """Return (S9): D_x |y| + |x| D_y + D_x D_y and gamma |x| |y|, as one or two products."""
         factor = gamma(terms + 1, _unit(x.dtype)) * (1.0 + 2.0**-20)
-        x, y = x.abs(), y.abs()
         if noise_x is None and noise_y is None:
-            found = f(x, y).mul_(factor)
+            found = f(x.abs(), y.abs()).mul_(factor)
         elif noise_y is None:
-            assert noise_x is not None
-            found = f(torch.add(noise_x, x, alpha=factor), y)
+            found = f(elements.weighted(x, noise_x, factor), y.abs())
         elif noise_x is None:
-            found = f(x, torch.add(noise_y, y, alpha=factor))
+            found = f(x.abs(), elements.weighted(y, noise_y, factor))
         else:
-            first, second = (x, torch.add(noise_y, y, alpha=factor)), (noise_x, y.add_(noise_y))
+            first = (x.abs(), elements.weighted(y, noise_y, factor))
+            second = (noise_x, elements.weighted(y, noise_y, 1.0))
             found = f(*first).add_(f(*second)) if both is None else both(first, second)
         return grown(found, terms)
 

@@ -100,13 +100,15 @@ class Step(NamedTuple):
     undecided: int
 
 
-def sampled(x: Tensor) -> Tensor:
-    """Return up to SAMPLE elements, in runs that are evenly spread over the tensor; all of a small one."""
-    flat = x.reshape(-1)
-    if len(flat) <= SAMPLE:
-        return flat
+def sample(x: Tensor) -> Tensor:
+    """Return a copy of up to SAMPLE elements, in runs that are evenly spread over the tensor; all of a small one."""
+    count = x.numel()
+    if count <= SAMPLE:
+        return x.flatten().clone() if x.dim() == 1 else x.clone().flatten()
+    if not x.is_contiguous():
+        x = x.flatten()
     runs = SAMPLE // _RUN  # few, since each costs a way to the memory
-    return flat.as_strided((runs, _RUN), (len(flat) // runs, 1), flat.storage_offset()).reshape(-1)
+    return x.as_strided((runs, _RUN), (count // runs, 1), x.storage_offset()).clone().view(-1)
 
 
 @dataclass
@@ -167,8 +169,7 @@ class Statistics:
         if not x.numel():
             return
         found = _Taken(
-            kind, name, x.numel(), sampled(x).clone(),
-            tuple(None if n is None else sampled(n.expand(x.shape)).clone() for n in noise),
+            kind, name, x.numel(), sample(x), tuple(None if n is None else sample(n.expand(x.shape)) for n in noise)
         )  # fmt: skip
         if kind == OF_PARAMETER:
             self._gradients[name] = found
@@ -183,8 +184,8 @@ class Statistics:
         """
         known = self._parameters.get(name)
         self._parameters[name] = _Parameter(
-            after.numel(), before if known is None else known.before, sampled(after).clone(),
-            tuple(None if n is None else sampled(n.expand(after.shape)).clone() for n in noise),
+            after.numel(), before if known is None else known.before, sample(after),
+            tuple(None if n is None else sample(n.expand(after.shape)) for n in noise),
         )  # fmt: skip
 
     def weigh(self, entries: int, noise_bytes: Callable[[], int]) -> None:
@@ -208,8 +209,7 @@ class Statistics:
             taken = _numbered([*self._taken, *self._gradients.values(), *written])
             for i, label in enumerate(self.labels):
                 self.rows += self._rows(label, i, taken)
-            for name, parameter in self._parameters.items():
-                self.updates.append(self._update(name, parameter))
+            self.updates += self._written()
             self.spent += time.perf_counter() - begun
         self._taken, self._gradients, self._parameters = [], {}, {}
         seconds = time.perf_counter() - self._begun
@@ -233,17 +233,37 @@ class Statistics:
             ]
         return sorted(rows, key=lambda row: row.order)
 
-    def _update(self, name: str, parameter: _Parameter) -> Update:
-        moved = (parameter.after.double() - parameter.before.double()).abs()
-        less = {
-            label: 0 if noise is None else int(((moved < reach(label, noise)) & (moved > 0)).sum())
-            for label, noise in zip(self.labels, parameter.noise, strict=True)
-        }
-        gradient = self._gradients.get(name)
-        lost = 0
-        if gradient is not None and gradient.values.shape == moved.shape:
-            lost = int(((moved == 0) & (gradient.values != 0)).sum())
-        return Update(self.step, name, parameter.elements, len(moved), less, lost)
+    def _written(self) -> list[Update]:
+        """Return what became of all parameters, of the samples of all at once."""
+        if not self._parameters:
+            return []
+        written = list(self._parameters.values())
+        before, after = (
+            torch.cat(parts).double() for parts in zip(*((p.before, p.after) for p in written), strict=True)
+        )
+        moved = (after - before).abs()
+        gradients = []
+        for name, p in self._parameters.items():
+            found = self._gradients.get(name)
+            known = found is not None and found.values.shape == p.after.shape
+            gradients.append(found.values if found is not None and known else torch.zeros_like(p.after))
+        asked = [(moved == 0) & (torch.cat(gradients) != 0)]
+        for i, label in enumerate(self.labels):
+            noise = torch.cat([_filled(p.noise[i], p.after) for p in written])
+            asked.append((moved < reach(label, noise)) & (moved > 0))
+        sizes = [len(p.after) for p in written]
+        counts = [_sums(answers, sizes) for answers in asked]
+        return [
+            Update(self.step, name, p.elements, len(p.after),
+                   {label: less[k] for label, less in zip(self.labels, counts[1:], strict=True)}, counts[0][k])
+            for k, (name, p) in enumerate(self._parameters.items())
+        ]  # fmt: skip
+
+
+def _sums(x: Tensor, sizes: list[int]) -> list[int]:
+    """Return the sums of so many elements each, one after the other."""
+    ends = torch.cumsum(x, 0)[torch.cumsum(torch.tensor(sizes), 0) - 1].tolist()
+    return [int(end) - int(start) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _numbered(taken: list[_Taken]) -> list[_Taken]:

@@ -34,7 +34,7 @@ from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, precision, working
 from .reading import Reading
 from .report import Report
 from .safe import Safe
-from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sampled
+from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sample
 
 ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
 
@@ -244,11 +244,11 @@ class Tracker:
         with apart():
             self._interpreter.before(func, args, kwargs)
             self._before = []
-            if self._interpreter.writes(func) and args and self.statistics.keeps:
+            if 0 in self._interpreter.known(func).writes and args and self.statistics.keeps:
                 for x in args[0] if isinstance(args[0], list | tuple) else args[:1]:
                     name = self._names.get(x.untyped_storage()._cdata) if isinstance(x, Tensor) else None
                     if name is not None:
-                        self._before.append((name, x, sampled(x.detach()).clone()))
+                        self._before.append((name, x, sample(x.detach())))
 
     @_timed
     def _later(self, ran: Ran) -> None:
@@ -278,7 +278,7 @@ class Tracker:
                 return
             kind = GRADIENT if ran.phase == BACKWARD or (ran.ops and ran.ops[0].phase != "forward") else VALUE
             product = kind == GRADIENT and len(ran.ops) == len(found) == 1
-            what = ran.ops[0].phase if product else self._interpreter.name(ran.func)
+            what = ran.ops[0].phase if product else self._interpreter.known(ran.func).name
             where = "backward" if ran.path == IN_BACKWARD else ran.path
             for x, noise in found:
                 if precision(x.dtype) is not None and (where or kind == GRADIENT):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from .ablation import Ablation, Cost, Verdict, ablation
 from .causes import UpdateCounts
 from .fit import fit
 from .history import Epoch, History
 from .loop import accuracy
+from .observed import Effect, GradientNoise, Observation
 from .points import MEANINGS, POINTS, Counts
 from .predict import Prediction, predict
 from .recipe import LossScale, Recipe
 from .recipe_files import load_recipe, recipe_names
+from .report import CausesReport, causes_of
+from .swamping import Swamping
 
-__all__ = ["MEANINGS", "POINTS", "Counts", "Epoch", "History", "LossScale", "Prediction", "Recipe", "UpdateCounts",
-           "accuracy", "fit", "load_recipe", "predict", "recipe_names"]  # fmt: skip
+__all__ = ["MEANINGS", "POINTS", "Ablation", "CausesReport", "Cost", "Counts", "Effect", "Epoch", "GradientNoise",
+           "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping", "UpdateCounts", "Verdict",
+           "ablation", "accuracy", "causes_of", "fit", "load_recipe", "predict", "recipe_names"]  # fmt: skip

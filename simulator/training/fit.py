@@ -43,6 +43,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda steps, of: None,
+    causes: bool = False,
     **options: Any,
 ) -> History:
     """Train a model in place.
@@ -59,7 +60,8 @@ def fit(
         checkpoint: file that the state of the training is written to, at first and after each epoch, whole or not at
             all; an earlier one is replaced. resume: whether to go on from what is there, to `epochs` in all; the
             parameters and the history then end with the same bits as those of a training that was never stopped, on
-            the same kind of processor.
+            the same kind of processor. causes: whether to look at what each point does to the last batch of an epoch,
+            which changes no bit of the training: `Epoch.observation`, read by `training.causes_of`.
     Returns:
         The history. The same arguments on the same kind of processor give the same bits, whatever the threads.
     Raises:
@@ -78,8 +80,30 @@ def fit(
         )
     made = _optimizer(optimizer, parameters, lr, options)
     loss = loss or (nn.functional.mse_loss if samples[1].is_floating_point() else nn.functional.cross_entropy)
-    training = Training(model, samples, recipe, made, loss, batch_size, seed, held_out)
-    file = None if checkpoint is None else Checkpoint(training, checkpoint)
+    training = Training(model, samples, recipe, made, loss, batch_size, seed, held_out, causes)
+    try:
+        _run(
+            training,
+            None if checkpoint is None else Checkpoint(training, checkpoint),
+            epochs,
+            resume,
+            observe,
+            progress,
+        )
+    finally:
+        training.close()
+    return training.history
+
+
+def _run(
+    training: Training,
+    file: Checkpoint | None,
+    epochs: int,
+    resume: bool,
+    observe: Callable[[Epoch], None] | None,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Train from the beginning or from a checkpoint to so many epochs in all."""
     if not resume:
         training.begin()
         if file is not None:
@@ -95,7 +119,6 @@ def fit(
             file.write()
         if observe is not None:
             observe(epoch)
-    return training.history
 
 
 def _check_counts(epochs: int, batch_size: int, seed: int) -> None:

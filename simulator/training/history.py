@@ -10,6 +10,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 import numpy as np
 
 from .causes import UpdateCounts
+from .observed import Observation
 from .points import Counts
 from .recipe import Recipe
 
@@ -22,7 +23,7 @@ class Epoch:
         number: from 0. loss: mean over the samples, as seen in training. accuracy: share of right answers among the
             test samples, or the training samples if there are none; None without classes.
         counts: by point and tensor. updates: by parameter. skipped: steps whose gradients were not finite under a
-            dynamic loss scale. loss_scale: at the end.
+            dynamic loss scale. loss_scale: at the end. observation: of the last batch, if it was asked for.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Epoch:
     updates: dict[str, UpdateCounts] = field(default_factory=dict)
     skipped: int = 0
     loss_scale: float = 1.0
+    observation: Observation | None = None
 
 
 @dataclass

@@ -15,6 +15,7 @@ from simulator.network.emulation import Emulation
 
 from .causes import Updates
 from .history import Epoch, History, from_plain, to_plain
+from .observed import Observer
 from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, mixed_key
 from .recipe import PRODUCTS, Recipe
 from .rounds import Rounds
@@ -31,6 +32,7 @@ class Training:
         optimizer: of the parameters of the model that require gradients. loss: of outputs and targets.
         batch_size: of the steps. seed: of the order of the samples, of random numbers that the model draws from torch,
             and of stochastic roundings. test: samples for the accuracy.
+        causes: whether the last batch of each epoch is looked at; until `close`.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Training:
         batch_size: int,
         seed: int,
         test: Samples,
+        causes: bool = False,
     ) -> None:
         self.model, self.data, self.test, self.recipe = model, data, test, recipe
         self.optimizer, self.loss, self.batch_size, self.seed = optimizer, loss, batch_size, seed
@@ -53,6 +56,17 @@ class Training:
         self._random = torch.Generator().manual_seed(_OF_MODEL + seed).get_state()
         self._emulation = _emulation(model, recipe, seed)
         self._updates = Updates()
+        self._watching = None
+        if causes:
+            self._watching = Observer(
+                model, self.parameters, optimizer, loss, recipe, self.rounds,
+                lambda part: _emulation(model, part, seed), seed,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Follow the optimiser no longer."""
+        if self._watching is not None:
+            self._watching.close()
 
     @property
     def steps_of_epoch(self) -> int:
@@ -84,11 +98,19 @@ class Training:
                 else:
                     skipped += 1
                 progress(self.rounds.step)
+            observation = None if self._watching is None else self._watching.look(x[rows], y[rows], self.scale)
             right = accuracy(self.model, *self.test, run=self.rounds, emulation=self._emulation)
             self._random = torch.get_rng_state()
         counts = {name: point.close() for name, point in self.rounds.points.items()}
         found = Epoch(
-            len(self.history.epochs), total / len(x), right, counts, self._updates.close(), skipped, self.scale
+            len(self.history.epochs),
+            total / len(x),
+            right,
+            counts,
+            self._updates.close(),
+            skipped,
+            self.scale,
+            observation,
         )
         self.history.epochs.append(found)
         return found

@@ -6,7 +6,7 @@ Source: arXiv 1805.01078 for `weight_store`, the stored network truncated after 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,14 @@ class Counts:
     """What rounding did to the values that met it; zeros are not counted.
 
     Args:
-        values: how many. saturated: beyond the largest finite value. vanished: rounded to 0. subnormal: rounded to a
-            value below the smallest normal one.
+        values: how many. saturated: beyond the largest finite value, and kept there. overflowed: beyond it, and
+            infinite or NaN since. vanished: rounded to 0. subnormal: rounded to a value below the smallest normal one.
+            Of formats with shared scales `values` and `vanished` alone are counted.
     """
 
     values: int = 0
     saturated: int = 0
+    overflowed: int = 0
     vanished: int = 0
     subnormal: int = 0
 
@@ -53,6 +55,7 @@ class Counts:
         """Add those of another."""
         self.values += other.values
         self.saturated += other.saturated
+        self.overflowed += other.overflowed
         self.vanished += other.vanished
         self.subnormal += other.subnormal
 
@@ -73,6 +76,10 @@ class Point:
     counts: dict[str, Counts] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
+    def apart(self) -> Point:
+        """Return the same point, with the same random words, whose counts are its own."""
+        return replace(self, counts={}, numbers=dict(self.numbers))
+
     def rounded(self, x: Tensor, tensor: str, step: int) -> Tensor:
         """Return values rounded into the format. Correctly rounded.
 
@@ -83,6 +90,9 @@ class Point:
         array = x.detach().numpy()
         if self.use.format.has_blocks:
             found = self.use.quantize(array, seed=mixed_key(self.seed, step, self._site(number)))
+            given = int(np.count_nonzero(array))
+            vanished = given - int(np.count_nonzero(found))
+            self.counts.setdefault(tensor, Counts()).add(Counts(given, vanished=vanished))
         else:
             beyond = np.zeros(array.shape, np.bool_)
             found = quantize(array, self.use, np.float64, beyond, seed=self.seed, step=step, site=self._site(number))
@@ -95,9 +105,10 @@ class Point:
     def _count(self, tensor: str, x: NDArray[Any], y: NDArray[Any], beyond: NDArray[np.bool_]) -> None:
         counts = self.counts.setdefault(tensor, Counts())
         given, kept, size = int(np.count_nonzero(x)), int(np.count_nonzero(y)), np.abs(y)
+        overflowed = int(np.count_nonzero(beyond & ~np.isfinite(y)))
         counts.add(
             Counts(
-                given, int(np.count_nonzero(beyond)), given - kept,
+                given, int(np.count_nonzero(beyond)) - overflowed, overflowed, given - kept,
                 int(np.count_nonzero(size < self.use.format.smallest_normal)) - (size.size - kept),
             )
         )  # fmt: skip

@@ -37,6 +37,12 @@ class Rounds:
         self.points = {name: Point(name, use, seed) for name, use in recipe.points.items()}
         self.step = 0
 
+    def part(self, recipe: Recipe) -> Rounds:
+        """Return them at the same step, those of the points that a recipe has, whose counts are their own."""
+        part = Rounds(Recipe(), 0)
+        part.points, part.step = {name: self.points[name].apart() for name in recipe.points}, self.step
+        return part
+
     def at(self, point: str, x: Tensor, tensor: str) -> Tensor:
         """Return values as they are after a point: themselves if it is off."""
         found = self.points.get(point)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from simulator.network import bundled
 
 from .causes import UpdateCounts
 from .fit import fit
 from .predict import predict
+from .recipe import Recipe
 
 CARRIER = 0  # bits of a run that rounds nothing
 TRAINING_DIGITS = 1400
@@ -79,6 +80,31 @@ def network(setting: Setting, seed: int, inputs: int = 64, classes: int = 10) ->
     return nn.Sequential(*layers)
 
 
+def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return 1,400 of the 8x8 digits to train on and the 397 others, each with their classes."""
+    x, y = bundled.digits8x8()
+    order = np.random.default_rng(0).permutation(len(x))
+    train, test = order[:TRAINING_DIGITS], order[TRAINING_DIGITS:]
+    return (x[train], y[train]), (x[test], y[test])
+
+
+def accuracy_under(setting: Setting, recipe: Recipe, seed: int) -> tuple[float, int]:
+    """Train on the digits under a recipe, and return the accuracy on those held out, and how many these are.
+
+    Args:
+        setting: whose rounding and exponent are without effect. seed: of weights and of the order.
+    """
+    torch.set_num_threads(1)
+    train, test = digits()
+    options: dict[str, Any] = {"momentum": setting.momentum} if setting.momentum else {}
+    history = fit(
+        network(setting, seed), train, epochs=setting.epochs, batch_size=setting.batch, lr=setting.lr,
+        optimizer=setting.optimizer, seed=seed, test=test, recipe=recipe, **options,
+    )  # fmt: skip
+    assert history.accuracy is not None
+    return history.accuracy, len(test[0])
+
+
 def trial(setting: Setting, bits: int, seed: int) -> Outcome:
     """Train on 1,400 of the 8x8 digits and test on the others.
 
@@ -86,11 +112,7 @@ def trial(setting: Setting, bits: int, seed: int) -> Outcome:
         bits: stored significand bits of the parameters, CARRIER for float64. seed: of weights and of the order.
     """
     torch.set_num_threads(1)
-    x, y = bundled.digits8x8()
-    order = np.random.default_rng(0).permutation(len(x))
-    train, test = (x[order[:TRAINING_DIGITS]], y[order[:TRAINING_DIGITS]]), (
-        x[order[TRAINING_DIGITS:]], y[order[TRAINING_DIGITS:]],
-    )  # fmt: skip
+    train, test = digits()
     model = network(setting, seed)
     rounds: dict[str, Any] = (
         {} if bits == CARRIER else {"storage": f"e{setting.exponent}m{bits}", "rounding": setting.rounding}

@@ -73,7 +73,7 @@ ROOMS = {
             "simulator.arithmetic",
             "simulator.hardware",
             "simulator.network",
-            "simulator.report",  # for files to be written whole
+            "simulator.report",  # for files to be written whole, and reports to show themselves
             *TOP,
         ),
         ("numpy", "torch"),
@@ -81,6 +81,7 @@ ROOMS = {
     "simulator.tracking": Room(
         (
             "formats",
+            "native",
             "simulator.arithmetic",
             "simulator.hardware",
             "simulator.network",

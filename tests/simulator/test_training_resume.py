@@ -69,6 +69,7 @@ CASES = {
     "falling scale": {"recipe": Recipe.of({"gradient": "fp16"}, LossScale(2.0**20, dynamic=True, every=7))},
     "hybrid": {"recipe": "fp8_hybrid", "optimizer": "adam", "lr": 0.01},
     "blocks": {"recipe": "mx_blocks"},
+    "causes": {"recipe": Recipe.of({"weight_store": "e8m5", "gradient": "e5m2"}), "causes": True},
 }  # fmt: skip
 
 

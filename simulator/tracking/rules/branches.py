@@ -165,8 +165,7 @@ def gated(g: Value, x: Value, z: Tensor) -> Value:
     for i, a in enumerate(t.algebras):
         found, undecided = a.gated(g.x, g.given(a, i), x.x, x.given(a, i))
         noise.append(found)
-        if undecided is not None:
-            t.count(undecided)
+        t.undecided += undecided
     return Value(t, z, tuple(noise))
 
 

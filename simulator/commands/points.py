@@ -1,0 +1,69 @@
+"""`python -m simulator study points`: which quantisation point limits a training."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import InputError
+from simulator.explore.export import write_table
+from simulator.report.causes import ablation_views
+from simulator.report.console import print_view, standard_output
+from simulator.report.directories import write_file
+from simulator.report.figures import counted
+from simulator.studies.points import POINTS, PointsStudy, points_study
+from simulator.training.recipe import Recipe
+
+FILES = ("study.json", "points.csv")
+
+
+def run(out: str, points: str | None, **options: Any) -> PointsStudy:
+    """Run a study of the points that a text names.
+
+    Args:
+        points: `NAME=FORMAT,NAME=FORMAT`; None for those of the study.
+    Raises:
+        InputError: what cannot be run.
+    """
+    return points_study(Recipe.of(POINTS if points is None else _read(points)), out=out, **options)
+
+
+def save(found: PointsStudy, out: str) -> list[Path]:
+    """Write the study beside its trainings: whole as JSON, its points as CSV, each whole or not at all."""
+    paths = [Path(out) / name for name in FILES]
+    write_file(paths[0], _text(found))
+    write_table([asdict(cost) for cost in found.ablation.costs], paths[1])
+    return paths
+
+
+def show(found: PointsStudy, paths: Sequence[Path], json: bool) -> None:
+    """Print a study."""
+    if json:
+        sys.stdout.write(_text(found))
+        return
+    points = ", ".join(f"{name}={use}" for name, use in found.recipe.points.items())
+    where = f"{counted(found.computed, 'run')} computed now; in {', '.join(map(str, paths))}"
+    print_view(standard_output(), f"Mean accuracy on the digits held out, of {points}.", "",
+               *ablation_views(found.ablation.to_dict()), "", where)  # fmt: skip
+
+
+def _read(points: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in points.split(","):
+        name, sign, use = (part.strip() for part in word.partition("="))
+        if not sign or name in found:
+            raise InputError(
+                f"study: --points: got {word.strip()!r}; expected NAME=FORMAT with commas between, each name once; "
+                "write e.g. weight_store=e8m4/rz,gradient=e8m4/rz"
+            )
+        found[name] = use
+    return found
+
+
+def _text(found: PointsStudy) -> str:
+    record = {"recipe": found.recipe.in_words(), **found.ablation.to_dict()}
+    return json_module.dumps(record, indent=2, allow_nan=False) + "\n"
