@@ -296,13 +296,16 @@ def accuracy(
 
 
 def _emulation(model: nn.Module, recipe: Recipe, seed: int) -> AbstractContextManager[Any]:
-    """Return the context in which the products of all layers are those of the recipe's MAC units."""
+    """Return the context in which the products of all layers are those of the recipe's MAC units, where it names one.
+
+    The engine takes as many threads as torch does.
+    """
     if not recipe.macs:
         return nullcontext()
-    forward, to_input, to_weight = (recipe.macs.get(product, "exact(fp32)") for product in PRODUCTS)
+    forward, to_input, to_weight = (recipe.macs.get(product, "float32") for product in PRODUCTS)
     rule = {"mac": forward, "gradients": to_input, "weight_gradients": to_weight}
     # Of the machine nothing counts here: each of its layers has a rule.
-    return Emulation(model, load_hardware("npu"), {"*": rule}, default="low", seed=seed)
+    return Emulation(model, load_hardware("npu"), {"*": rule}, default="low", seed=seed, threads=torch.get_num_threads())
 
 
 def _recipe(storage: str | None, rounding: str | None, recipe: Recipe | None) -> Recipe:
