@@ -8,10 +8,11 @@ from .fit import Epoch, History, accuracy, fit
 from .observed import Effect, GradientNoise, Observation
 from .points import MEANINGS, POINTS, Counts
 from .predict import Prediction, predict
+from .products import UnemulatedProduct
 from .recipe import LossScale, Recipe
 from .report import CausesReport, causes_of
 from .swamping import Swamping
 
 __all__ = ["MEANINGS", "POINTS", "Ablation", "CausesReport", "Cost", "Counts", "Effect", "Epoch", "GradientNoise",
-           "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping", "UpdateCounts", "Verdict",
-           "ablation", "accuracy", "causes_of", "fit", "predict"]  # fmt: skip
+           "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping", "UnemulatedProduct",
+           "UpdateCounts", "Verdict", "ablation", "accuracy", "causes_of", "fit", "predict"]  # fmt: skip

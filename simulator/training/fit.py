@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from simulator.errors import InputError
-from simulator.hardware import load_hardware
-from simulator.network.emulation import Emulation
 
 from .causes import UpdateCounts, Updates
 from .observed import Observation, Observer
@@ -28,7 +26,8 @@ from .points import (
     Point,
     layers_of,
 )  # fmt: skip
-from .recipe import PRODUCTS, Recipe
+from .products import OneThread, Products
+from .recipe import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -296,16 +295,8 @@ def accuracy(
 
 
 def _emulation(model: nn.Module, recipe: Recipe, seed: int) -> AbstractContextManager[Any]:
-    """Return the context in which the products of all layers are those of the recipe's MAC units, where it names one.
-
-    The engine takes as many threads as torch does.
-    """
-    if not recipe.macs:
-        return nullcontext()
-    forward, to_input, to_weight = (recipe.macs.get(product, "float32") for product in PRODUCTS)
-    rule = {"mac": forward, "gradients": to_input, "weight_gradients": to_weight}
-    # Of the machine nothing counts here: each of its layers has a rule.
-    return Emulation(model, load_hardware("npu"), {"*": rule}, default="low", seed=seed, threads=torch.get_num_threads())
+    """Return the context in which products of layers are those of the recipe's MAC units; torch has one thread in it."""
+    return Products(model, recipe.macs, seed) if recipe.macs else OneThread()
 
 
 def _recipe(storage: str | None, rounding: str | None, recipe: Recipe | None) -> Recipe:
