@@ -113,8 +113,8 @@ enum { ULP_MAX_NODES = 15, ULP_MAX_JOINS = 7 }; /* cffi wants the numbers again 
 enum { ULP_MAX_THREADS = 256 };
 
 /* A matrix of float or double: element [i, j] lies at i * row_stride + j * column_stride or, if tables are given, at
- * row_offsets[i] + column_offsets[j]. All count elements; strides may be 0 or negative. Of a job only operand a may have
- * tables: they read a convolution's input without copying it into a matrix. */
+ * row_offsets[i] + column_offsets[j]. All count elements; strides may be 0 or negative. Of a job only operand a may
+ * have tables: they read a convolution's input without copying it into a matrix. */
 typedef struct {
     const void *data;
     int64_t row_stride, column_stride;

@@ -85,7 +85,8 @@ static size_t next_line(size_t at) { return (at + 63) / 64 * 64; }
 
 static layout_t layout(const ulp_job *job, int64_t slots)
 {
-    size_t n = (size_t)slots, b = n * COLUMNS * (job->rows ? 1 : (size_t)panels(slots)), a = n * (job->rows ? COLUMNS : ROWS);
+    size_t n = (size_t)slots, b = n * COLUMNS * (job->rows ? 1 : (size_t)panels(slots));
+    size_t a = n * (job->rows ? COLUMNS : ROWS);
     layout_t l;
     l.b_values = next_line(sizeof(context_t));
     l.b_exponents = next_line(l.b_values + b * sizeof(float));

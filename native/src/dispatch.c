@@ -232,8 +232,8 @@ static ulp_job turned(const ulp_job *job)
     return other;
 }
 
-/* About what tiles of m x n outputs cost, those over the edge included: to pack a k of a column of b costs about as much
- * as a step of PACKED outputs. */
+/* About what tiles of m x n outputs cost, those over the edge included: to pack a k of a column of b costs about as
+ * much as a step of PACKED outputs. */
 enum { PACKED = 4 };
 static double cost(const ulp_kernel *kernel, int64_t m, int64_t n)
 {

@@ -295,7 +295,7 @@ def accuracy(
 
 
 def _emulation(model: nn.Module, recipe: Recipe, seed: int) -> AbstractContextManager[Any]:
-    """Return the context in which products of layers are those of the recipe's MAC units; torch has one thread in it."""
+    """Return the context in which products are those of the recipe's MAC units; torch has one thread in it."""
     return Products(model, recipe.macs, seed) if recipe.macs else OneThread()
 
 
