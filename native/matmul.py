@@ -189,7 +189,7 @@ def matmul(
     if c is not None:
         job.c = _matrix(c)
     job.out = ffi.cast("void *", out.ctypes.data)
-    job.out_stride = out.strides[0] // out.itemsize
+    job.out_row_stride, job.out_column_stride = out.strides[0] // out.itemsize, 1
     job.out_is_double = out.dtype == np.float64
     if overflow is not None:
         job.overflow = ffi.cast("uint8_t *", overflow.ctypes.data)

@@ -113,8 +113,8 @@ enum { ULP_MAX_NODES = 15, ULP_MAX_JOINS = 7 }; /* cffi wants the numbers again 
 enum { ULP_MAX_THREADS = 256 };
 
 /* A matrix of float or double: element [i, j] lies at i * row_stride + j * column_stride or, if tables are given, at
- * row_offsets[i] + column_offsets[j]. All count elements; strides may be 0 or negative. Only operand a may have
- * tables: they read a convolution's input without copying it into a matrix. */
+ * row_offsets[i] + column_offsets[j]. All count elements; strides may be 0 or negative. Of a job only operand a may
+ * have tables: they read a convolution's input without copying it into a matrix. */
 typedef struct {
     const void *data;
     int64_t row_stride, column_stride;
@@ -125,7 +125,7 @@ typedef struct {
 /* A job: out[m, n] = sum over k of a[m, k] * b[k, n], plus c[m, n], rounded as `nodes` prescribe.
  *   a, b      operands, exact in float or double
  *   c         addend, already a value of the outermost state's format; data NULL: none, the state starts at +0
- *   out       float or double, [m, n] at m * out_stride + n; must not overlap an input
+ *   out       float or double, [m, n] at m * out_row_stride + n * out_column_stride; must not overlap an input
  *   overflow  NULL, or bytes at the same places: set to 1 where a rounding met a result beyond max (others left alone)
  *   rows, columns, count   NULL, or the `count` outputs to compute; output i then goes to out[i] and overflow[i]
  * NaNs come out as the positive quiet NaN. */
@@ -133,7 +133,7 @@ typedef struct {
     int64_t m, n, k;
     ulp_matrix a, b, c;
     void *out;
-    int64_t out_stride;
+    int64_t out_row_stride, out_column_stride;
     int32_t out_is_double;
     uint8_t *overflow;
     const int64_t *rows, *columns;

@@ -165,6 +165,12 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
 {
     context_t *c = start(job, scratch);
     states_t s;
+    const int64_t width = panels(c->slots) * COLUMNS;
+    if (col1 - col0 > width) { /* more than fit at once */
+        dense(job, row0, row1, col0, col0 + width, scratch);
+        dense(job, row0, row1, col0 + width, col1, scratch);
+        return;
+    }
     for (int64_t column = col0; column < col1; column += COLUMNS)
         pack_b(c, (column - col0) / COLUMNS, column, col1 - column < COLUMNS ? col1 - column : COLUMNS);
     for (int64_t row = row0; row < row1; row += ROWS) {
@@ -180,7 +186,7 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
             accumulate(c, &s, job->join_count, 0, job->k);
             for (int64_t i = 0; i < s.rows; i++)
                 for (int64_t j = 0; j < s.columns; j++)
-                    store(c, &s, i * COLUMNS + j, (row + i) * job->out_stride + column + j);
+                    store(c, &s, i * COLUMNS + j, ulp_place_of(job, row + i, column + j));
             for (int64_t i = 0; job->counts && i < s.rows; i++)
                 publish(c, &s, i * COLUMNS, row + i, column);
         }
@@ -212,4 +218,4 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
     }
 }
 
-const ulp_kernel ISA_NAME(ulp_float32_aligned) = {dense, listed, scratch_bytes, ROWS, PANELS * COLUMNS, 0};
+const ulp_kernel ISA_NAME(ulp_float32_aligned) = {dense, listed, scratch_bytes, ROWS, PANELS * COLUMNS, 0, 0};

@@ -11,6 +11,7 @@ enum {
     COLUMN_VECTORS = 2,
     COLUMNS = COLUMN_VECTORS * WIDTH,
     PANELS = 128 / COLUMNS, /* of a tile */
+    MANY_SLOTS = 1 << 16,   /* beyond which a tile has one panel, so as not to take more memory */
     ROWS = 8,
 #if defined(ISA_AVX512)
     TOGETHER = 4, /* rows of a step, as many as registers hold; divides ROWS */
@@ -36,7 +37,7 @@ typedef struct {
     const ulp_node *node;
     int64_t slots;                       /* of all runs */
     int64_t *order;                      /* [slots]: k, or -1 for a zero */
-    float *b_values, *a_values;          /* [PANELS][slots][COLUMNS], [ROWS][slots]; listed: both [slots][COLUMNS] */
+    float *b_values, *a_values;          /* [panels][slots][COLUMNS], [ROWS][slots]; listed: both [slots][COLUMNS] */
     int16_t *b_exponents, *a_exponents;  /* the same; of dense a [ROWS][slots][2], each twice, to be broadcast as one */
     int ending;
     rounder state;                       /* of the state, for NEAREST; max for CUT too */
@@ -77,11 +78,15 @@ typedef struct {
     size_t b_values, b_exponents, a_values, a_exponents, order, bytes; /* offsets in the scratch memory */
 } layout_t;
 
+/* Panels that are packed at once. */
+static int64_t panels(int64_t slots) { return slots > MANY_SLOTS ? 1 : PANELS; }
+
 static size_t next_line(size_t at) { return (at + 63) / 64 * 64; }
 
 static layout_t layout(const ulp_job *job, int64_t slots)
 {
-    size_t n = (size_t)slots, b = n * COLUMNS * (job->rows ? 1 : PANELS), a = n * (job->rows ? COLUMNS : ROWS);
+    size_t n = (size_t)slots, b = n * COLUMNS * (job->rows ? 1 : (size_t)panels(slots));
+    size_t a = n * (job->rows ? COLUMNS : ROWS);
     layout_t l;
     l.b_values = next_line(sizeof(context_t));
     l.b_exponents = next_line(l.b_values + b * sizeof(float));

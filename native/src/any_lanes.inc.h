@@ -520,7 +520,7 @@ static void any_dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t co
         }
         finish(&r, 0, state, &product);
         for (int64_t i = 0; i < columns; i++)
-            ulp_store(job, row * job->out_stride + col0 + i, product.x[i], r.over[i]);
+            ulp_store(job, ulp_place_of(job, row, col0 + i), product.x[i], r.over[i]);
         if (r.counts)
             publish(&r, row, col0, columns);
     }
@@ -556,4 +556,4 @@ static void any_listed(const ulp_job *job, int64_t first, int64_t last, void *sc
     }
 }
 
-const ulp_kernel ISA_NAME(ulp_float64_any) = {any_dense, any_listed, any_scratch, 1, LANES, 0};
+const ulp_kernel ISA_NAME(ulp_float64_any) = {any_dense, any_listed, any_scratch, 1, LANES, 0, 0};

@@ -211,6 +211,44 @@ static int run_sorted(const ulp_job *job, const ulp_kernel *kernel)
     return status;
 }
 
+static ulp_matrix transpose(const ulp_matrix *x)
+{
+    return (ulp_matrix){x->data, x->column_stride, x->row_stride, x->is_double, x->column_offsets, x->row_offsets};
+}
+
+/* The job whose outputs are the transposed ones, at the same places: each has the same products in the same order. */
+static ulp_job turned(const ulp_job *job)
+{
+    ulp_job other = *job;
+    other.m = job->n;
+    other.n = job->m;
+    other.a = transpose(&job->b);
+    other.b = transpose(&job->a);
+    other.c = transpose(&job->c);
+    other.out_row_stride = job->out_column_stride;
+    other.out_column_stride = job->out_row_stride;
+    other.row_index = job->column_index;
+    other.column_index = job->row_index;
+    return other;
+}
+
+/* About what tiles of m x n outputs cost, those over the edge included: to pack a k of a column of b costs about as
+ * much as a step of PACKED outputs. */
+enum { PACKED = 4 };
+static double cost(const ulp_kernel *kernel, int64_t m, int64_t n)
+{
+    double rows = (double)((m + kernel->row_step - 1) / kernel->row_step) * kernel->row_step;
+    double columns = (double)((n + kernel->column_step - 1) / kernel->column_step) * kernel->column_step;
+    return columns * (rows + PACKED);
+}
+
+/* Whether few columns fill tiles so badly that a quarter of the time is saved if they are rows. */
+static int is_better_turned(const ulp_kernel *kernel, const ulp_job *job)
+{
+    return kernel->turns && !job->rows && !job->counts && job->n < job->m &&
+           cost(kernel, job->n, job->m) < 0.75 * cost(kernel, job->m, job->n);
+}
+
 int ulp_matmul(int kernel, int isa, const ulp_job *job)
 {
     if (kernel < 0 || kernel >= KERNELS)
@@ -220,5 +258,9 @@ int ulp_matmul(int kernel, int isa, const ulp_job *job)
     if (job->m <= 0 || job->n <= 0 || (job->rows && job->count <= 0))
         return ULP_OK;
     const ulp_kernel *chosen = table[isa][kernel] ? table[isa][kernel] : table[ULP_PORTABLE][kernel];
+    if (is_better_turned(chosen, job)) {
+        const ulp_job other = turned(job);
+        return run_all(&other, chosen);
+    }
     return job->rows && !is_sorted(job, chosen->list_step) ? run_sorted(job, chosen) : run_all(job, chosen);
 }

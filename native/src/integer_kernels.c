@@ -634,7 +634,7 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
     memset(scratch, 0, scratch_bytes(job));
     for (int64_t row = row0; row < row1; row++)
         for (int64_t column = col0; column < col1; column++)
-            compute(job, row, column, row * job->out_stride + column, scratch);
+            compute(job, row, column, ulp_place_of(job, row, column), scratch);
 }
 
 static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratch)
@@ -644,4 +644,4 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
         compute(job, job->rows[i], job->columns[i], i, scratch);
 }
 
-const ulp_kernel ulp_integer_any = {dense, listed, scratch_bytes, 1, 16, 0};
+const ulp_kernel ulp_integer_any = {dense, listed, scratch_bytes, 1, 16, 0, 0};

@@ -16,6 +16,7 @@ typedef struct {
     size_t (*scratch_bytes)(const ulp_job *job);
     int row_step, column_step; /* rectangles are cut at multiples of these */
     int list_step;             /* a list comes sorted by blocks of so many columns; 0: in any order */
+    int turns;                 /* whether it takes operands that have changed places, b with the tables of a */
 } ulp_kernel;
 
 #define LANES(name) extern const ulp_kernel ulp_##name##_portable;
@@ -49,6 +50,12 @@ static inline double ulp_element(const ulp_matrix *x, int64_t row, int64_t colum
     int64_t at = x->row_offsets ? x->row_offsets[row] + x->column_offsets[column]
                                 : row * x->row_stride + column * x->column_stride;
     return x->is_double ? ((const double *)x->data)[at] : (double)((const float *)x->data)[at];
+}
+
+/* Where an output lies, of a job that has no list. */
+static inline int64_t ulp_place_of(const ulp_job *job, int64_t row, int64_t column)
+{
+    return row * job->out_row_stride + column * job->out_column_stride;
 }
 
 /* Store one result at its place; a NaN becomes the positive quiet NaN, the same on every instruction set. */

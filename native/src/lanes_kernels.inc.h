@@ -203,6 +203,20 @@ static void copy_line(REAL *to, int64_t to_step, const ulp_matrix *x, int64_t at
     }
 }
 
+/* The same of a line whose elements lie at offsets. */
+static void gather_line(REAL *to, const ulp_matrix *x, int64_t at, const int64_t *offsets, int64_t count)
+{
+    if (x->is_double) {
+        const double *from = (const double *)x->data + at;
+        for (int64_t i = 0; i < count; i++)
+            to[i] = (REAL)from[offsets[i]];
+    } else {
+        const float *from = (const float *)x->data + at;
+        for (int64_t i = 0; i < count; i++)
+            to[i] = (REAL)from[offsets[i]];
+    }
+}
+
 /* Have the panel, `width` columns wide, hold k, with as many k's behind it as fit; a short inner product is packed once
  * for all rows. */
 INLINE void pack(context_t *context, int64_t k, int width)
@@ -216,7 +230,11 @@ INLINE void pack(context_t *context, int64_t k, int width)
     context->packed_end = k + count;
     if (context->columns < width)
         memset(context->b_panel, 0, (size_t)(count * width) * sizeof(REAL));
-    if (b->column_stride == 1)
+    if (b->column_offsets)
+        for (int64_t i = 0; i < count; i++)
+            gather_line(context->b_panel + i * width, b, b->row_offsets[k + i], b->column_offsets + context->column,
+                        context->columns);
+    else if (b->column_stride == 1)
         for (int64_t i = 0; i < count; i++)
             copy_line(context->b_panel + i * width, 1, b, at + i * b->row_stride, 1, context->columns);
     else
@@ -438,7 +456,7 @@ static int64_t place(const ulp_job *job, const tile_t *tile, int lane, int64_t *
     }
     *row = tile->row + lane / COLUMNS;
     *column = tile->column + lane % COLUMNS;
-    return lane / COLUMNS < tile->rows && lane % COLUMNS < tile->columns ? *row * job->out_stride + *column : -1;
+    return lane / COLUMNS < tile->rows && lane % COLUMNS < tile->columns ? ulp_place_of(job, *row, *column) : -1;
 }
 
 /* Accumulate a tile from its addends, which lie in `addends` if there are any. */
@@ -636,7 +654,7 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
     {                                                                                                                  \
         listed(job, first, last, s, &name##_listed_leaves);                                                            \
     }                                                                                                                  \
-    const ulp_kernel ISA_NAME(ulp_##name) = {name##_dense, name##_listed, scratch_bytes, ROWS, COLUMNS, SPAN};
+    const ulp_kernel ISA_NAME(ulp_##name) = {name##_dense, name##_listed, scratch_bytes, ROWS, COLUMNS, SPAN, 1};
 
 #if REAL_IS_DOUBLE
 KERNEL(float64_exact, STEP_EXACT)

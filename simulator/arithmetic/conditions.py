@@ -57,7 +57,7 @@ from .situation import (
 
 IN_ORDER = "products come in order, in runs that are joined by single sums if at all"
 TAPERED = ("formats.posit.PositFormat", "formats.takum.TakumFormat")
-MAX_SLOTS = 1 << 16  # products of an output that the aligned kernel packs at once
+MAX_SLOTS = 1 << 18  # products of an output that the aligned kernel packs at once
 
 
 class Shortcuts(NamedTuple):

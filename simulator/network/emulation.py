@@ -205,7 +205,7 @@ class Emulation:
         return self._tap.not_emulated
 
     def _emulates(self, path: str) -> bool:
-        return self.rules.forward(path).low is not None
+        return self.rules.emulates(path)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Prepare a forward pass of the model, or of a module of it that is called directly."""

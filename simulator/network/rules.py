@@ -161,6 +161,11 @@ class Rules:
             return self._default_backward
         return rule.of_weights if phase == WEIGHT_GRADIENT else rule.backward
 
+    def emulates(self, name: str) -> bool:
+        """Whether a MAC computes any product of a layer, of the forward pass or of the backward pass."""
+        found = (self.forward(name), self.backward(name), self.backward(name, WEIGHT_GRADIENT))
+        return any(arithmetic.low is not None for arithmetic in found)
+
     def arithmetic(self, op: Op) -> Arithmetic:
         """Return the arithmetic of an Op; with factors it has one pass, since its score would be that of a part."""
         rule = self._rule(op.name)

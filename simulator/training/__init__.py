@@ -10,11 +10,13 @@ from .loop import accuracy
 from .observed import Effect, GradientNoise, Observation
 from .points import MEANINGS, POINTS, Counts
 from .predict import Prediction, predict
+from .products import UnemulatedProduct
 from .recipe import LossScale, Recipe
 from .recipe_files import load_recipe, recipe_names
 from .report import CausesReport, causes_of
 from .swamping import Swamping
 
 __all__ = ["MEANINGS", "POINTS", "Ablation", "CausesReport", "Cost", "Counts", "Effect", "Epoch", "GradientNoise",
-           "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping", "UpdateCounts", "Verdict",
-           "ablation", "accuracy", "causes_of", "fit", "load_recipe", "predict", "recipe_names"]  # fmt: skip
+           "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping", "UnemulatedProduct",
+           "UpdateCounts", "Verdict", "ablation", "accuracy", "causes_of", "fit", "load_recipe", "predict",
+           "recipe_names"]  # fmt: skip

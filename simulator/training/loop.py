@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from simulator.hardware import load_hardware
 from simulator.network.emulation import Emulation
 
 from .causes import Updates
 from .history import Epoch, History, from_plain, to_plain
 from .observed import Observer
 from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, mixed_key
-from .recipe import PRODUCTS, Recipe
+from .products import OneThread, Products
+from .recipe import Recipe
 from .rounds import Rounds
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -277,10 +277,5 @@ def accuracy(
 
 
 def _emulation(model: nn.Module, recipe: Recipe, seed: int) -> AbstractContextManager[Any]:
-    """Return the context in which the products of all layers are those of the recipe's MAC units."""
-    if not recipe.macs:
-        return nullcontext()
-    forward, to_input, to_weight = (recipe.macs.get(product, "exact(fp32)") for product in PRODUCTS)
-    rule = {"mac": forward, "gradients": to_input, "weight_gradients": to_weight}
-    # Of the machine nothing counts here: each of its layers has a rule.
-    return Emulation(model, load_hardware("npu"), {"*": rule}, default="low", seed=seed)
+    """Return the context in which products are those of the recipe's MAC units; torch has one thread in it."""
+    return Products(model, recipe.macs, seed) if recipe.macs else OneThread()

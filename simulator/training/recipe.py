@@ -49,8 +49,7 @@ class Recipe:
 
     Args:
         points: format in use by name of POINTS. loss_scale: of the loss. name: of the recipe. macs: the MAC units of
-            the three products of each layer, by name of PRODUCTS; where one is said, those that are not are exact to
-            float32.
+            the three products of each layer, by name of PRODUCTS; those not named are torch's own.
     """
 
     points: Mapping[str, Use] = field(default_factory=dict)

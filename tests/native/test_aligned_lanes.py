@@ -125,6 +125,18 @@ def test_runs_too_large_for_the_constants_of_the_next_join(isa):
     assert np.array_equal(stats.overflowed, counted.overflowed)
 
 
+def test_a_long_sum_has_panels_one_after_the_other(isa):
+    """Of more products than a tile packs panels for at once."""
+    rng = np.random.default_rng(SEED)
+    k = (1 << 16) + 40
+    a, b = (rng.integers(-8, 9, shape).astype(np.float32) for shape in ((2, k), (k, 70)))
+    (y, stats), (z, wanted) = (
+        forced(kernel, "aligned(8, 6, bf16)", a, b).dense("overflows") for kernel in ("float32_aligned", "integer_any")
+    )
+    assert_same_bits(y, z, note=f"{isa} seed {SEED}")
+    assert_same_bits(stats.overflowed, wanted.overflowed, note=f"{isa} seed {SEED}")
+
+
 def test_real_units_run_in_lanes():
     rng = np.random.default_rng(SEED)
     a, b = rng.standard_normal((20, 96)), rng.standard_normal((96, 20))

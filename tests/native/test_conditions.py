@@ -319,9 +319,9 @@ BOUNDS = {
     ),
     "float32_aligned: slots": (
         "float32_aligned",
-        situation("aligned(4, 23, fp32/rz)", ONE, k=1 << 16),
-        situation("aligned(4, 23, fp32/rz)", ONE, k=(1 << 16) + 1),
-        "65540 products, zeros filled in, <= 65536",
+        situation("aligned(4, 23, fp32/rz)", ONE, k=1 << 18),
+        situation("aligned(4, 23, fp32/rz)", ONE, k=(1 << 18) + 1),
+        "262148 products, zeros filled in, <= 262144",
     ),
     "float64_any: p = 51": (
         "float64_any",

@@ -17,8 +17,9 @@ from tests.oracles.bits import assert_same_bits, digest, operands_of
 from tests.oracles.kernel_cases import CASES, Case, definition, expected, forced, shortened
 
 SEED = 100
-# Beyond a tile in every direction; a long inner product, longer than the blocks in which listed operands are gathered.
-SHAPES = [(3, 37, 9), (2, 3, 130), (5, 1, 1)]
+# Beyond a tile in every direction; a long inner product, longer than the blocks in which listed operands are gathered;
+# so few columns that they become rows.
+SHAPES = [(3, 37, 9), (2, 3, 130), (5, 1, 1), (71, 3, 9)]
 
 ids = {"ids": str}
 
@@ -210,10 +211,11 @@ def test_tiles_that_overflow_and_tiles_that_do_not_follow_each_other(spec, isa):
     assert_same_bits(stats.overflowed, flags.ravel(), note=f"{spec} {isa} {work.kernel.name} seed {SEED}")
 
 
+@pytest.mark.parametrize("m, n", [(19, 37), (71, 3)])
 @pytest.mark.parametrize("case", CASES, **ids)
-def test_a_gathered_operand_gives_the_bits_of_the_matrix_that_it_reads(case, isa):
+def test_a_gathered_operand_gives_the_bits_of_the_matrix_that_it_reads(case, m, n, isa):
     """Rows and k's in any order out of a larger array, some twice, as a convolution reads its input."""
-    m, n, k = 19, 37, 21
+    k = 21
     a, b, c = case.arrays(m, n, k, SEED)
     rng = np.random.default_rng(SEED)
     where = rng.permutation(3 * m)[:m] * (2 * k), rng.permutation(2 * k)[:k]
