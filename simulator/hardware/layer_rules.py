@@ -50,7 +50,8 @@ class LayerRule:
         operands, output: formats in place of the MAC's. tolerance, budget: in place of the policy's; score, with
             side_metric and side_format, likewise.
         activations, weights: scales of the two operands. vector: format of the vector unit.
-        gradients: like mac, of the backward pass. weight_gradients: of the gradients of weights alone.
+        gradients: like mac, of the backward pass. weight_gradients: of the gradients of weights alone; its operand
+            formats are those of the gradient of the outputs and of the layer's input.
     """
 
     pattern: str

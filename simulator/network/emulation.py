@@ -234,6 +234,7 @@ class Emulation:
         forward = op.phase == FORWARD
         self._weights.unstack(op, self._in_pass)
         arithmetic = self.rules.arithmetic(op)
+        op.roles = self.rules.roles(op)
         if forward and self._is_calibrated(arithmetic):
             if op.name not in self.criteria:
                 raise InputError(

@@ -120,7 +120,19 @@ def _matrix_gradient(a: Tensor, b: Tensor, origin: Origin) -> MatrixProduct | No
         op.roles = (1, 0) if transposed else (0, 1)
     else:
         op.phase, op.roles = WEIGHT_GRADIENT, (0, 0)
+        op.gradient = _place_of_gradient(a, b, op, origin)
     return op
+
+
+def _place_of_gradient(a: Tensor, b: Tensor, op: MatrixProduct, origin: Origin) -> int:
+    """Return which operand of a weight's gradient is that of the outputs: not the one that is the first operand of the
+    product, or has its width.
+    """
+    firsts = [x.data_ptr() == origin.first for x in (a, b)]
+    if firsts[0] != firsts[1]:
+        return int(firsts[0])
+    # a^T dy is as wide as the outputs, dy^T a as high; where both are the same, torch's formulas have a^T dy.
+    return 0 if op.m == origin.shape[1] != op.n else 1
 
 
 def _is_of_first(a: Tensor, b: Tensor, origin: Origin) -> bool:
@@ -162,4 +174,6 @@ def _convolution_gradients(
         # A transposed convolution is the gradient of a plain one, so that image and gradient change places.
         image, outputs = (dy, x) if transposed else (x, dy)
         to_weight = ops.kernel_gradient(image, outputs, weight, stride, padding, dilation, groups)
+        if to_weight is not None:
+            to_weight.gradient = 0 if transposed else 1
     return [to_input, to_weight, None]

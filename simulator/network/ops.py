@@ -64,6 +64,7 @@ class Op(ABC):
         name: path of the module, with `#2` for its second call. phase: FORWARD or of which gradient.
         roles: whether the operands a and b are values of the network (0) or weights (1), and so which of a unit's two
             operand formats is theirs; gradients and what flows through a product with them are values.
+        gradient: of a weight's gradient, which operand is the gradient of the outputs.
         factors: of the products and of the addend, alpha and beta of BLAS.
         step: whether it is one of the products of a recurrent layer.
     """
@@ -78,6 +79,7 @@ class Op(ABC):
     name: str = field(default="", init=False)
     phase: str = field(default=FORWARD, init=False)
     roles: tuple[int, int] = field(default=(0, 1), init=False)
+    gradient: int = field(default=0, init=False)
     factors: tuple[float, float] = field(default=(1.0, 1.0), init=False)
     step: bool = field(default=False, init=False)
 

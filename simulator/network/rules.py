@@ -166,6 +166,15 @@ class Rules:
         found = (self.forward(name), self.backward(name), self.backward(name, WEIGHT_GRADIENT))
         return any(arithmetic.low is not None for arithmetic in found)
 
+    def roles(self, op: Op) -> tuple[int, int]:
+        """Return which of a unit's operand formats the operands of an Op have: where a rule has a unit of its own for
+        gradients of weights, these are of the gradient of the outputs and of what it is multiplied by.
+        """
+        rule = self._rule(op.name)
+        if op.phase != WEIGHT_GRADIENT or rule is None or rule.rule.weight_gradients is None:
+            return op.roles
+        return (1, 0) if op.gradient else (0, 1)
+
     def arithmetic(self, op: Op) -> Arithmetic:
         """Return the arithmetic of an Op; with factors it has one pass, since its score would be that of a part."""
         rule = self._rule(op.name)

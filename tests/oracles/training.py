@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import simulator
+from formats.philox import philox
 from simulator.arithmetic import reference
 from simulator.arithmetic.places import Place
 from tests.oracles.layers import unfolded
@@ -27,7 +28,7 @@ class Units:
 
     Args:
         forward, input_gradient, weight_gradient: MAC strings; None for torch's own arithmetic. seed: of random words,
-            which a run gives one after the other to the products that it meets, by rows.
+            which a step gives one after the other to the products that it meets, by rows.
     """
 
     forward: str | None
@@ -39,20 +40,29 @@ class Units:
         self.sites: dict[Any, int] = {}
         self.rows: dict[Any, int] = {}
 
+    def begin(self, seed: int, step: int) -> None:
+        """Begin a step of a training, counted from 1, whose random words are its own."""
+        self.seed = int(philox((seed, step), ((1 << 32) - 1, 0, 0, 0))[0])
+        self.rows.clear()
+        self.sites.clear()
+
     @property
     def recipe(self) -> dict[str, str]:
         return {name: getattr(self, name) for name in ("forward", "input_gradient", "weight_gradient")}
 
     def product(
-        self, phase: str, layer: Any, a: Any, b: Any, c: Any = None, gemm: int = 0, last: bool = True
+        self, phase: str, layer: Any, a: Any, b: Any, c: Any = None, gemm: int = 0, last: bool = True, gradient: int = 0
     ) -> Tensor:
-        """One product (M, K) x (K, N) of a layer; of several side by side `gemm` says which, and the last one ends."""
+        """One product (M, K) x (K, N) of a layer; of several side by side `gemm` says which, and the last one ends.
+
+        Of a weight's gradient `gradient` says which operand is the gradient of the outputs: it has the first format.
+        """
         unit = getattr(self, phase)
         if unit is None:
             return a @ b if c is None else torch.addmm(c, a, b)
         spec = simulator.mac(unit)
-        if phase == "weight_gradient" and spec.operands is not None:
-            spec = replace(spec, operands=(spec.operands[0],) * 2)
+        if phase == "weight_gradient" and gradient == 1 and spec.operands is not None:
+            spec = replace(spec, operands=spec.operands[::-1])
         a, b = np.asarray(a.detach(), np.float64), np.asarray(b.detach(), np.float64)
         columns = [column.tolist() for column in b.T]
         addends = [None] * len(columns) if c is None else np.asarray(c.detach(), np.float64).tolist()
@@ -180,7 +190,7 @@ class Geometry:
     def kernel_gradient(self, units: Units, layer: Any, x: Tensor, dy: Tensor, weight: Tensor) -> Tensor:
         parts = [
             units.product("weight_gradient", layer, rows.T, y.transpose(0, 1).flatten(1).T, None, group,
-                          group == self.groups - 1).T
+                          group == self.groups - 1, 0 if self.transposed else 1).T
             for group, (rows, y) in enumerate(
                 zip(self.windows(x, True), dy.chunk(self.groups, 1), strict=True)
             )

@@ -22,6 +22,7 @@ FLOATS = (
 )
 BLOCKS = ("mxfp8_e4m3 -> fma(fp16)", "mxfp8_e5m2*mxfp8_e4m3 -> seq(fp32)", "mxfp4 -> exact(fp32)")
 STOCHASTIC = ("fp8_e4m3 -> seq(fp16/sr)", "fp8_e5m2*fp8_e4m3 -> fma(bf16/sr)", "seq(fp16/sr)")
+SEED = 5
 ARITHMETICS = {"floats": FLOATS, "blocks": BLOCKS}
 
 
@@ -38,13 +39,16 @@ class Recorder(torch.optim.SGD):
 
 
 class Probe(nn.Module):
-    """A model whose outputs, and gradients of its input, are kept."""
+    """A model whose outputs, and gradients of its input, are kept; each pass of it is a step of the units."""
 
-    def __init__(self, model, seen):
+    def __init__(self, model, seen, units=None):
         super().__init__()
-        self.model, self.seen = model, seen
+        self.model, self.seen, self.units, self.step = model, seen, units, 0
 
     def forward(self, x):
+        self.step += 1
+        if self.units is not None:
+            self.units.begin(SEED, self.step)
         if x.is_floating_point():
             x = x.detach().requires_grad_()
             x.register_hook(lambda gradient: self.seen.append(gradient.clone()))
@@ -54,8 +58,12 @@ class Probe(nn.Module):
         return y.flatten(1)
 
 
-def trained(make, x, recipe, epochs=2):
-    """What a model that `make` makes has seen in training: outputs, gradients of inputs and of parameters, in order."""
+def trained(make, x, recipe, units=None, epochs=2):
+    """What a model that `make` makes has seen in training: outputs, gradients of inputs and of parameters, in order.
+
+    Args:
+        units: those of the definition that computes it; None: the engine does.
+    """
     torch.manual_seed(1)
     model = make()
     seen = []
@@ -64,7 +72,7 @@ def trained(make, x, recipe, epochs=2):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UnemulatedProduct)
         fit(
-            Probe(model, seen), (x, y), recipe=recipe, epochs=epochs, batch_size=len(x), seed=5,
+            Probe(model, seen, units), (x, y), recipe=recipe, epochs=epochs, batch_size=len(x), seed=SEED,
             optimizer=lambda parameters: Recorder(parameters, seen),
             loss=lambda out, y: (out * y + out.square()).mean(),
         )  # fmt: skip
@@ -200,11 +208,11 @@ NETWORKS = {
 
 
 def assert_trains_by_definition(make, x, units, monkeypatch):
-    units = definition.Units(*units, seed=5)
+    units = definition.Units(*units)
     found = trained(make, x, Recipe.of({}, macs=units.recipe))
     with monkeypatch.context() as patch:
         patched(patch, units)
-        wanted = trained(make, x, Recipe())
+        wanted = trained(make, x, Recipe(), units)
     assert len(found) == len(wanted) and any(bool(g.count_nonzero()) for g in wanted)
     for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
         assert torch.equal(a, b), f"tensor {number} of {len(found)}: {a.flatten()[:8]} is not {b.flatten()[:8]}"
