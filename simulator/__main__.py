@@ -41,6 +41,7 @@ study = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 study.command("two-pass")(studies.study_two_pass)
 study.command("truncation")(studies.study_truncation)
 study.command("points")(studies.study_points)
+study.command("laws")(studies.study_laws)
 app.add_typer(study, name="study", help="Run a study: many runs that answer one question, with controls.")
 
 

@@ -1,4 +1,4 @@
-"""Plans before a run, and studies of many: plan, study two-pass, study truncation, study points."""
+"""Plans before a run, and studies of many: plan, study two-pass, study truncation, study points, study laws."""
 
 from __future__ import annotations
 
@@ -128,20 +128,33 @@ def study_truncation(
         typer.Option(metavar="N,N", help="Stored significand bits, 0 for float64. Default: 0, 23 and down to 1."),
     ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings of each cell.")] = 2,
-    base_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Of the rows rz, rne and sr.")] = 8,
+    base_seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Of the rows rz, rne, sr and decay. Default: 8; with --data, that of the others."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Grey levels x (N, height, width) and classes y (N,) in place of the 8x8 digits; the last three "
+            "sixteenths test.",
+        ),
+    ] = None,
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where results and runs go; a study goes on from there.")
     ] = "truncation",
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
     json: JsonRecord = False,
 ) -> None:
-    """Train on 8x8 digits with truncated parameters: accuracy against stored bits, one setting changed in each row."""
+    """Train on digits with truncated parameters: accuracy against stored bits, one setting changed in each row."""
     from simulator.commands import truncation
     from simulator.report import to_a_reader
 
     with interruptible(points_stay(out)), prints_aside(json), progress_bar("run") as progress:
         found = truncation.run(
-            out, settings, bits, seeds=seeds, base_seeds=base_seeds, workers=workers, progress=progress
+            out, settings, bits, seeds=seeds, base_seeds=base_seeds, data=data, workers=workers, progress=progress
         )
         paths = truncation.save(found, out)
     with to_a_reader():
@@ -172,3 +185,21 @@ def study_points(
         paths = command.save(found, out)
     with to_a_reader():
         command.show(found, paths, json)
+
+
+def study_laws(
+    bits: Annotated[int, typer.Option(metavar="N", help="Stored significand bits where they are not varied.")] = 8,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Networks of each row.")] = 4,
+    trained: Annotated[bool, typer.Option(help="Train networks on 8x8 digits too.")] = True,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where results go.")] = "laws",
+    json: JsonRecord = False,
+) -> None:
+    """Measure how errors of rounded weights grow forward and backward, beside the laws that predict them."""
+    from simulator.commands import laws
+    from simulator.report import to_a_reader
+
+    with interruptible("nothing was written"), prints_aside(json), progress_bar("row") as progress:
+        found = laws.run(bits=bits, seeds=seeds, trained=trained, progress=progress)
+        paths = laws.save(found, out)
+    with to_a_reader():
+        laws.show(found, paths, json)

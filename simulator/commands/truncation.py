@@ -15,14 +15,16 @@ from simulator.explore.export import write_table
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted
-from simulator.studies.truncation import BITS, SETTINGS, TruncationStudy, truncation_study
+from simulator.report.truncation import render_truncation
+from simulator.studies.truncation import POINTS, TruncationStudy, truncation_study
 from simulator.training.trial import CARRIER
 
-FILES = ("study.json", "study.parquet")
-_LEGEND = (
-    "Mean accuracy on the digits held out, by stored significand bits; fp64 rounds nothing. Rows change one setting of "
-    "the first one: truncation, one hidden layer of 32 ReLU, SGD, rate 0.1, batches of 32, 20 epochs."
+FILES = ("study.json", "study.parquet", "study.html")
+_OF_CRITICAL = (
+    "Predicted: from the run in float64, the bits below which nothing is learned, by the rule of the rounding. First: "
+    f"the most bits with which {100 * POINTS:g} points or more are lost."
 )
+_OF_LOST = "Share of the updates of the last epoch without effect, and as the run in float64 predicts it."
 
 
 def run(out: str, settings: str | None, bits: str | None, **options: Any) -> TruncationStudy:
@@ -31,9 +33,9 @@ def run(out: str, settings: str | None, bits: str | None, **options: Any) -> Tru
     Raises:
         InputError: what cannot be run.
     """
-    names = tuple(SETTINGS) if settings is None else tuple(word.strip() for word in settings.split(","))
+    names = None if settings is None else tuple(word.strip() for word in settings.split(","))
     try:
-        widths = BITS if bits is None else tuple(int(word) for word in bits.split(","))
+        widths = None if bits is None else tuple(int(word) for word in bits.split(","))
     except ValueError:
         raise InputError(
             f"study: --bits: got {bits!r}; expected whole numbers with commas between them; write e.g. 10,8,6"
@@ -42,10 +44,11 @@ def run(out: str, settings: str | None, bits: str | None, **options: Any) -> Tru
 
 
 def save(found: TruncationStudy, out: str) -> list[Path]:
-    """Write the means beside the runs: as JSON and as Parquet, each whole or not at all."""
+    """Write the means beside the runs: as JSON, as Parquet and as a page, each whole or not at all."""
     paths = [Path(out) / name for name in FILES]
     write_file(paths[0], _text(found))
     write_table(found.rows(), paths[1])
+    write_file(paths[2], render_truncation(found.to_dict()))
     return paths
 
 
@@ -54,18 +57,53 @@ def show(found: TruncationStudy, paths: Sequence[Path], json: bool) -> None:
     if json:
         sys.stdout.write(_text(found))
         return
-    rows = found.rows()
+    rows, base = found.rows(), found.base
     widths = list(dict.fromkeys(row["bits"] for row in rows))
+    accuracies = _by_bits(widths)
+    for name in dict.fromkeys(row["setting"] for row in rows):
+        accuracies.add_row(name, *_cells(widths, rows, name, "accuracy"))
+    legend = (
+        f"Mean accuracy on {found.test:,} of {found.data}, trained on {found.train:,} others, by stored "
+        "significand bits; fp64 rounds nothing. Rows change one setting of truncation, one hidden layer of "
+        f"{base.hidden[0]} ReLU, SGD, rate {base.lr}, batches of {base.batch}, {base.epochs} epochs."
+    )
+    shown: list[Any] = [accuracies, legend]
+    critical = found.critical()
+    if critical:
+        shown += ["", _critical(critical), _OF_CRITICAL]
+    lost = [row for row in rows if row["lost_predicted"] is not None]
+    if lost:
+        table = _by_bits(known := [row["bits"] for row in lost if row["setting"] == lost[0]["setting"]])
+        table.add_row("lost to nearest", *_cells(known, lost, lost[0]["setting"], "lost"))
+        table.add_row("predicted", *_cells(known, lost, lost[0]["setting"], "lost_predicted"))
+        shown += ["", table, _OF_LOST]
+    shown += ["", f"{counted(found.computed, 'run')} computed now; in {', '.join(map(str, paths))}"]
+    print_view(standard_output(), *shown)
+
+
+def _by_bits(widths: Sequence[int]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for bits in widths:
         table.add_column("fp64" if bits == CARRIER else str(bits), justify="right", no_wrap=True)
-    for name in dict.fromkeys(row["setting"] for row in rows):
-        cells = {row["bits"]: f"{row['accuracy']:.3f}".removeprefix("0") for row in rows if row["setting"] == name}
-        table.add_row(name, *(cells.get(bits, "") for bits in widths))
-    where = f"{counted(found.computed, 'run')} computed now; in {', '.join(map(str, paths))}"
-    print_view(standard_output(), table, _LEGEND, where)
+    return table
+
+
+def _cells(widths: Sequence[int], rows: Sequence[dict[str, Any]], name: str, value: str) -> list[str]:
+    cells = {row["bits"]: f"{row[value]:.3f}".removeprefix("0") for row in rows if row["setting"] == name}
+    return [cells.get(bits, "") for bits in widths]
+
+
+def _critical(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("critical bits", no_wrap=True)
+    for heading in ("rounding", "predicted", "first"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        first = "none" if row["first_losing_bits"] is None else str(row["first_losing_bits"])
+        table.add_row(row["setting"], row["rounding"], f"{row['predicted_bits']:.1f}", first)
+    return table
 
 
 def _text(found: TruncationStudy) -> str:
-    return json_module.dumps({"rows": found.rows()}, indent=2, allow_nan=False) + "\n"
+    return json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n"

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from .causes import C1, LOW, PER_BIT, UpdateCounts
+from .fit import accuracy
 
 # Share of lost updates at which training to nearest stagnates, as observed; uncertain.
 STAGNATION = 0.9
@@ -53,6 +56,28 @@ class Prediction:
         """
         return math.log2(C1 * self.batches)
 
+    def noise(self, bits: int) -> float:
+        """Return the deviation of a weight, in units of its binade 2^floor(log2|w|), that stochastic rounding adds up
+        over the training if nothing counteracts it: sqrt(sum over the steps of q^2 f (1 - f)).
+
+        f is the fraction of a grid step in an update, 2^(bits - m* - 1) of what m* says of it.
+        """
+        counts = self.updates.critical
+        critical = LOW + (np.arange(len(counts)) + 0.5) / PER_BIT
+        fraction = np.exp2(bits - critical - 1.0) % 1.0
+        variance = float((counts * fraction * (1.0 - fraction)).sum() / max(1, counts.sum()))
+        return 2.0**-bits * math.sqrt(self.batches * variance)
+
+    def stochastic(self, harmless: float) -> int:
+        """Return the fewest bits with which the noise of stochastic rounding is harmless; (8).
+
+        It is an upper estimate: steps of the gradient that work against the noise are left out.
+
+        Args:
+            harmless: deviation of the weights that leaves the loss as it is, as `harmless_noise` measures it.
+        """
+        return next((bits for bits in range(1, 64) if self.noise(bits) <= harmless), 64)
+
     def decay(self, bits: int) -> float:
         """Return the coefficient of the weight decay that truncation to so many stored bits amounts to, (6)."""
         return C1 * 2.0**-bits / self.lr
@@ -70,3 +95,32 @@ def predict(updates: Iterable[UpdateCounts], batches: int, lr: float) -> Predict
         return a
 
     return Prediction(reduce(added, updates, UpdateCounts()), batches, lr)
+
+
+@torch.no_grad()
+def harmless_noise(model: nn.Module, x: Tensor, y: Tensor, points: float = 0.01, draws: int = 4) -> float:
+    """Return the largest deviation of the weights, in units of their binades, that costs no more accuracy than this.
+
+    Args:
+        x, y: samples (N, ...) and classes (N,). points: of accuracy that may be lost, in the mean of the draws.
+    Returns:
+        A power of the root of two, from 2^-12 to 1. Statistical.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    kept = [p.clone() for p in parameters]
+    generator = torch.Generator().manual_seed(0)
+    before, found = accuracy(model, x, y), 2.0**-12
+    assert before is not None
+    for half in range(-23, 1):
+        deviation, after = 2.0 ** (half / 2), 0.0
+        for _ in range(draws):
+            for p, w in zip(parameters, kept, strict=True):
+                binade = torch.where(w == 0, 0.0, torch.exp2(torch.frexp(w).exponent - 1.0))
+                p.copy_(w + deviation * binade * torch.randn(w.shape, generator=generator, dtype=w.dtype))
+            after += (accuracy(model, x, y) or 0.0) / draws
+        if after < before - points:
+            break
+        found = deviation
+    for p, w in zip(parameters, kept, strict=True):
+        p.copy_(w)
+    return found
