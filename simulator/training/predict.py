@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .causes import C1, LOW, PER_BIT, UpdateCounts
-from .fit import accuracy
+from .loop import accuracy
 
 # Share of lost updates at which training to nearest stagnates, as observed; uncertain.
 STAGNATION = 0.9
