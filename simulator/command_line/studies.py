@@ -169,6 +169,10 @@ def study_points(
             help="Quantisation points. Default: weight_store=e8m4/rz,activation=e8m4/rz,gradient=e8m4/rz.",
         ),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="In their place: a bundled recipe or a YAML file, its MAC units too."),
+    ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings of each kind.")] = 1,
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where results and runs go; a study goes on from there.")
@@ -181,7 +185,7 @@ def study_points(
     from simulator.report import to_a_reader
 
     with interruptible(points_stay(out)), prints_aside(json), progress_bar("run") as progress:
-        found = command.run(out, points, seeds=seeds, workers=workers, progress=progress)
+        found = command.run(out, points, recipe, seeds=seeds, workers=workers, progress=progress)
         paths = command.save(found, out)
     with to_a_reader():
         command.show(found, paths, json)

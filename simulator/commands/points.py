@@ -17,19 +17,21 @@ from simulator.report.directories import write_file
 from simulator.report.figures import counted
 from simulator.studies.points import POINTS, PointsStudy, points_study
 from simulator.training.recipe import Recipe
+from simulator.training.recipe_files import load_recipe
 
 FILES = ("study.json", "points.csv")
 
 
-def run(out: str, points: str | None, **options: Any) -> PointsStudy:
-    """Run a study of the points that a text names.
+def run(out: str, points: str | None, recipe: str | None, **options: Any) -> PointsStudy:
+    """Run a study of the points of a recipe.
 
     Args:
-        points: `NAME=FORMAT,NAME=FORMAT`; None for those of the study.
+        points: `NAME=FORMAT,NAME=FORMAT`. recipe: name or path, as `load_recipe` takes it. None of both: the points of
+            the study.
     Raises:
         InputError: what cannot be run.
     """
-    return points_study(Recipe.of(POINTS if points is None else _read(points)), out=out, **options)
+    return points_study(_recipe(points, recipe), out=out, **options)
 
 
 def save(found: PointsStudy, out: str) -> list[Path]:
@@ -45,10 +47,19 @@ def show(found: PointsStudy, paths: Sequence[Path], json: bool) -> None:
     if json:
         sys.stdout.write(_text(found))
         return
-    points = ", ".join(f"{name}={use}" for name, use in found.recipe.points.items())
+    parts = [*found.recipe.points.items(), *found.recipe.macs.items()]
+    points = ", ".join(f"{name}={use}" for name, use in parts)
     where = f"{counted(found.computed, 'run')} computed now; in {', '.join(map(str, paths))}"
     print_view(standard_output(), f"Mean accuracy on the digits held out, of {points}.", "",
                *ablation_views(found.ablation.to_dict()), "", where)  # fmt: skip
+
+
+def _recipe(points: str | None, recipe: str | None) -> Recipe:
+    if points is not None and recipe is not None:
+        raise InputError("study: got --points and --recipe; expected one; write the points into the recipe")
+    if recipe is not None:
+        return load_recipe(recipe)
+    return Recipe.of(POINTS if points is None else _read(points))
 
 
 def _read(points: str) -> dict[str, str]:

@@ -47,9 +47,25 @@ def test_the_command_prints_the_ranking_and_writes_it(short, command, tmp_path):
     assert code == 0 and json.loads(out) == record
 
 
+def test_the_parts_of_a_recipe_are_its_points_and_its_mac_units(short, command, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "schema: 1\npoints:\n  weight_store: e8m3/rz\nmacs:\n  weight_gradient: fp8_e5m2*fp8_e4m3/sat -> fma(fp16)\n"
+    )
+    code, out, err = command("study", "points", "--recipe", "mine.yaml", "--out", "here")
+    assert (code, err) == (0, "") and "weight_gradient=fp8_e5m2*fp8_e4m3/sat -> fma(fp16)" in " ".join(out.split())
+    record = json.loads((tmp_path / "here" / "study.json").read_text())
+    assert record["recipe"]["macs"] == {"weight_gradient": "fp8_e5m2*fp8_e4m3/sat -> fma(fp16)"}
+    assert {cost["point"] for cost in record["points"]} == {"weight_store", "weight_gradient"}
+    on = [run["on"] for run in record["runs"]]
+    assert sorted(on) == [[], ["weight_gradient"], ["weight_store"], ["weight_store", "weight_gradient"]]
+    assert record["verdict"]["point"] == "weight_store"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--points", "weight_store"], "--points: got 'weight_store'; expected NAME=FORMAT"),
+    [(["--points", "gradient=fp16", "--recipe", "truncated"], "got --points and --recipe; expected one"),
+     (["--recipe", "truncate"], "got 'truncate', no file and no bundled recipe"),
+     (["--points", "weight_store"], "--points: got 'weight_store'; expected NAME=FORMAT"),
      (["--points", "gradient=fp16,gradient=bf16"], "got 'gradient=bf16'"),
      (["--points", "weights=fp16"], "weights: unknown quantisation point"),
      (["--points", "gradient=e8m"], "recipe: gradient: ")],
