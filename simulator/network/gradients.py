@@ -29,6 +29,7 @@ class Origin:
         path: of its module. op: name, kind and whether it is one of a recurrent layer's; None if it is no Op.
         shape: (M, N) of its product.
         first, second: where its operands begin; those whose gradients need them are kept alive by the graph.
+        turned: whether torch computes the gradients of the two operands turned: b dyᵀ, and dyᵀ a.
         seen: gradients of both operands that were computed so far.
     """
 
@@ -37,6 +38,7 @@ class Origin:
     shape: tuple[int, int] = (0, 0)
     first: int = 0
     second: int = 0
+    turned: tuple[bool, bool] = (False, False)
     seen: int = 0
 
 
@@ -63,7 +65,9 @@ class Origins:
         origin = Origin(path)
         if op is not None:
             a, b = tensors[:2] if isinstance(op, ops.Convolution) else tensors[-2:]
-            origin = Origin(path, (op.name, op.kind, op.step), (op.m, op.n), a.data_ptr(), b.data_ptr())
+            origin = Origin(
+                path, (op.name, op.kind, op.step), (op.m, op.n), a.data_ptr(), b.data_ptr(), _turned_gradients(a, b)
+            )
         # What has no derivative makes no node; the last one is that of an earlier operation, and known already.
         self._of.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
         if len(self._of) > _KEPT:
@@ -114,25 +118,24 @@ def _matrix_gradient(a: Tensor, b: Tensor, origin: Origin) -> MatrixProduct | No
         return None
     of_first = _is_of_first(a, b, origin) if m == n else op.k == n
     if of_first:
-        op.phase = INPUT_GRADIENT
-        seconds = [x.data_ptr() == origin.second for x in (a, b)]
-        transposed = seconds[0] if any(seconds) else op.m != m
-        op.roles = (1, 0) if transposed else (0, 1)
+        op.phase, op.roles = INPUT_GRADIENT, ((1, 0) if origin.turned[0] else (0, 1))
     else:
-        op.phase, op.roles = WEIGHT_GRADIENT, (0, 0)
-        op.gradient = _place_of_gradient(a, b, op, origin)
+        op.phase, op.roles, op.gradient = WEIGHT_GRADIENT, (0, 0), (0 if origin.turned[1] else 1)
     return op
 
 
-def _place_of_gradient(a: Tensor, b: Tensor, op: MatrixProduct, origin: Origin) -> int:
-    """Return which operand of a weight's gradient is that of the outputs: not the one that is the first operand of the
-    product, or has its width.
+def _turned_gradients(a: Tensor, b: Tensor) -> tuple[bool, bool]:
+    """Return of both operands whether torch computes the gradient turned.
+
+    It does where a matrix lies column by column, so that the gradient lies so too, and of the second of two vectors,
+    whose product is a matrix. Shapes do not tell in square products, nor does memory: an operand can be the gradient of
+    the outputs, or gone by the time of the backward pass and its place taken.
+
+    Source: torch/csrc/autograd/FunctionsManual.cpp, mm_mat1_backward and mm_mat2_backward; tools/autograd/
+    derivatives.yaml for bmm, mv and addr.
     """
-    firsts = [x.data_ptr() == origin.first for x in (a, b)]
-    if firsts[0] != firsts[1]:
-        return int(firsts[0])
-    # a^T dy is as wide as the outputs, dy^T a as high; where both are the same, torch's formulas have a^T dy.
-    return 0 if op.m == origin.shape[1] != op.n else 1
+    by_column = [x.dim() == 2 and x.stride() == (1, x.shape[0]) for x in (a, b)]
+    return by_column[0], by_column[1] or a.dim() == b.dim() == 1
 
 
 def _is_of_first(a: Tensor, b: Tensor, origin: Origin) -> bool:
