@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+import formats  # noqa: E402
 import simulator  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from tests.oracles.layers import NPU, by_definition, product  # noqa: E402
@@ -414,6 +415,123 @@ def test_what_no_op_covers_is_listed_in_the_backward_pass_too():
         layer(rand(1, 2, 5, 5).requires_grad_()).sum().backward()
     assert [layer.phase for layer in run.result.layers] == ["forward"]
     assert any("convolution_backward in the backward pass: not emulated" in text for text in run.result.warnings)
+
+
+# --- which operand of a weight's gradient is the gradient of the outputs ----------------------------------------------
+
+PLACED = {"*": {"mac": VALUES, "gradients": MIXED, "weight_gradients": MIXED}}
+
+
+def gradient_of_second(a, dy):
+    """By definition: dy in e5m2 and a in e4m3, (K, N); the formats the other way round would give other bits."""
+    wanted = by_definition(MIXED, dy.T, a)
+    assert not torch.equal(wanted, by_definition("fp8_e4m3*fp8_e5m2 -> fma(fp16)", dy.T, a))
+    return wanted.T
+
+
+@pytest.mark.parametrize("of_input", [False, True])
+@pytest.mark.parametrize("m, k, n", [(3, 4, 4), (4, 4, 4), (4, 3, 4), (4, 4, 3), (3, 5, 4)])
+def test_the_gradient_has_its_place_in_linear_layers(m, k, n, of_input):
+    """Also where the gradient of the outputs is the input itself, so that their memory tells nothing."""
+    layer, x = nn.Linear(k, n), rand(m, k, seed=3).requires_grad_(of_input)
+    for dy in [rand(m, n, seed=5), *([x.detach()] if k == n else [])]:
+        layer.zero_grad()
+        x.grad = None
+        with simulator.emulate(layer, "npu", layers=PLACED):
+            layer(x).backward(dy)
+        assert torch.equal(layer.weight.grad, gradient_of_second(x.detach(), dy).T)
+        assert torch.equal(x.grad, by_definition(MIXED, dy, layer.weight.detach())) if of_input else x.grad is None
+
+
+SQUARE = {
+    "mm": torch.mm,
+    "addmm": lambda a, b: torch.addmm(torch.zeros(4), a, b),
+    "bmm": lambda a, b: torch.bmm(a[None], b[None])[0],
+    "baddbmm": lambda a, b: torch.baddbmm(torch.zeros(1), a[None], b[None])[0],
+    "addbmm": lambda a, b: torch.addbmm(torch.zeros(4), a[None], b[None]),
+}
+
+
+@pytest.mark.parametrize("function", SQUARE.values(), ids=SQUARE)
+@pytest.mark.parametrize("of_first", [False, True])
+@pytest.mark.parametrize("by_column", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("given", ["another", "first", "second"])
+def test_the_gradient_has_its_place_in_square_products(function, of_first, by_column, given):
+    """Of operands in either layout; the gradient of the outputs may be an operand."""
+    a, b = (
+        x.T.contiguous().T if turned else x
+        for x, turned in zip((rand(4, 4), rand(4, 4, seed=1)), by_column, strict=True)
+    )
+    dy = {"another": rand(4, 4, seed=2), "first": a.detach(), "second": b.detach()}[given]
+    a.requires_grad_(of_first)
+    b.requires_grad_()
+    model = Function(function)
+    with simulator.emulate(model, "npu", layers=PLACED):
+        model(a, b).backward(dy)
+    assert torch.equal(b.grad, gradient_of_second(a.detach(), dy))
+    assert torch.equal(a.grad, by_definition(MIXED, dy, b.detach().T)) if of_first else a.grad is None
+
+
+@pytest.mark.parametrize("of_first", [False, True])
+def test_the_gradient_has_its_place_in_products_of_vectors(of_first):
+    """A column times a row is a matrix, of which torch computes both gradients as products with it."""
+    column, row, dy = rand(4).requires_grad_(of_first), rand(4, seed=1).requires_grad_(), rand(4, 4, seed=2)
+    model = Function(lambda u, v: torch.addr(torch.zeros(4, 4), u, v))
+    with simulator.emulate(model, "npu", layers=PLACED):
+        model(column, row).backward(dy)
+    assert torch.equal(row.grad, gradient_of_second(column.detach()[:, None], dy)[0])
+    if of_first:
+        assert torch.equal(column.grad, by_definition(MIXED, dy, row.detach()[:, None])[:, 0])
+    matrix, vector, dy = rand(1, 4).requires_grad_(of_first), rand(4, seed=1).requires_grad_(), rand(1, seed=2)
+    model = Function(torch.mv)
+    with simulator.emulate(model, "npu", layers=PLACED):
+        model(matrix, vector).backward(dy)
+    assert torch.equal(vector.grad, gradient_of_second(matrix.detach(), dy[:, None])[:, 0])
+
+
+@pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False)])
+def test_the_gradient_has_its_place_in_products_of_an_operand_with_itself(turned):
+    x, dy = rand(4, 4).requires_grad_(), rand(4, 4, seed=2)
+    model = Function(lambda x: torch.mm(*(x.T if turn else x for turn in turned)))
+    with simulator.emulate(model, "npu", layers=PLACED):
+        model(x).backward(dy)
+    a, b = (x.detach().T if turn else x.detach() for turn in turned)
+    parts = by_definition(MIXED, dy, b.T), gradient_of_second(a, dy)
+    first, second = (part.T if turn else part for part, turn in zip(parts, turned, strict=True))
+    assert torch.equal(x.grad, first + second)
+
+
+@pytest.mark.parametrize("of_input", [False, True])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_the_gradient_has_its_place_in_convolutions(kind, of_input):
+    """As many samples as channels, outputs and kernel positions along an axis; exact sums are those of float64."""
+    layer, x = kind(3, 3, 3, padding=1, bias=False), rand(3, 3, 5, 5).requires_grad_(of_input)
+    with simulator.emulate(
+        layer, "npu", layers={"*": {"mac": VALUES, "weight_gradients": "fp8_e5m2*fp8_e4m3 -> exact(fp32)"}}
+    ):
+        y = layer(x)
+        y.backward(dy := rand(*y.shape, seed=4))
+
+    def by_formats(of_gradient, of_values):
+        dy_, x_ = (
+            torch.from_numpy(formats.get(name).quantize(t.detach().numpy()))
+            for name, t in ((of_gradient, dy), (of_values, x))
+        )
+        same_layer = kind(3, 3, 3, padding=1, bias=False).double()
+        return torch.autograd.grad(same_layer(x_), same_layer.weight, dy_)[0].float()
+
+    assert torch.equal(layer.weight.grad, by_formats("fp8_e5m2", "fp8_e4m3"))
+    assert not torch.equal(layer.weight.grad, by_formats("fp8_e4m3", "fp8_e5m2"))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_the_gradient_has_its_place_in_checkpoints(reentrant):
+    """What a checkpoint computes again lies elsewhere."""
+    layer, x = nn.Linear(4, 4), rand(4, 4, seed=3).requires_grad_()
+    model, dy = Checkpointed(layer, reentrant), rand(4, 4, seed=5)
+    with simulator.emulate(model, "npu", layers=PLACED):
+        model(x).backward(dy)
+    assert torch.equal(layer.weight.grad, gradient_of_second(x.detach(), dy).T)
 
 
 @pytest.mark.full
