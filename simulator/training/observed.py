@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from formats import FloatFormat, Use
 from simulator.network.emulation import Emulation
 
-from .causes import C1
+from .laws import INCOHERENT, flip_probability, forward_error
 from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, layers_of
 from .recipe import Recipe
 from .swamping import Swamped, Swamping
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from .rounds import Rounds
 
 ALL = "all"  # the cause that is all points together
-# Section 3 of the specification: deviation of the relative loss of a truncation, in units of 2**-m, and of the relative
-# error of rounding to nearest; significands being spread as 1 / x.
-C2 = math.sqrt(1.0 / (8.0 * math.log(2.0)) - C1 * C1)
-C3 = 1.0 / math.sqrt(32.0 * math.log(2.0))
 
 _RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
@@ -101,30 +97,20 @@ def fraction_bits(use: Use | None) -> int | None:
 
 
 def flips_law(use: Use, depth: int) -> float | None:
-    """Return the share of masks at a depth that weights in a format flip, (4); None for roundings without a law.
-
-    Estimate for random ReLU networks: the coherent part of truncation flips none.
-    """
-    bits, factor = fraction_bits(use), _incoherent(use)
-    if bits is None or factor is None:
-        return None
-    return math.atan(factor * 2.0**-bits * math.sqrt(depth)) / math.pi
+    """Return the share of masks at a depth that weights in a format flip, (4); None for roundings without a law."""
+    bits, rounding = fraction_bits(use), _rounding(use)
+    return flip_probability(rounding, bits, depth) if bits is not None and rounding in INCOHERENT else None
 
 
 def forward_law(use: Use, depth: int) -> float | None:
     """Return the relative error at a depth that weights in a format cause, (3); None for roundings without a law."""
-    bits, factor = fraction_bits(use), _incoherent(use)
-    if bits is None or factor is None:
-        return None
-    coherent = C1 if use.rounding == "rz" else 0.0
-    return 2.0**-bits * math.sqrt((coherent * depth) ** 2 + factor**2 * depth)
+    bits, rounding = fraction_bits(use), _rounding(use)
+    return forward_error(rounding, bits, depth) if bits is not None and rounding in INCOHERENT else None
 
 
-def _incoherent(use: Use) -> float | None:
-    """Return the deviation of one rounding's relative error, in units of 2**-m."""
-    if use.mode.stochastic:
-        return C3 * math.sqrt(2.0)
-    return {"rz": C2, "rne": C3}.get(use.rounding)
+def _rounding(use: Use) -> str:
+    """Return the rounding as the laws name it."""
+    return "sr" if use.mode.stochastic else use.rounding
 
 
 class _Moments:

@@ -21,7 +21,8 @@ from simulator.errors import InputError  # noqa: E402
 from simulator.training import LossScale, Recipe, UpdateCounts, ablation, causes_of, fit  # noqa: E402
 from simulator.training.ablation import Ablation, combinations, kept  # noqa: E402
 from simulator.training.causes import C1  # noqa: E402
-from simulator.training.observed import C2, C3, flips_law, forward_law  # noqa: E402
+from simulator.training.laws import C2, C3  # noqa: E402
+from simulator.training.observed import flips_law, forward_law  # noqa: E402
 from simulator.training.points import Point  # noqa: E402
 from simulator.training.swamping import Swamped  # noqa: E402
 
