@@ -150,29 +150,29 @@ static int NAME(quarters)(const ulp_windows *w)
            w->dilation[2] == 1 && w->in[0] == w->out[0] && w->in[1] >= 2 * w->out[1] && w->in[2] >= 2 * w->out[2];
 }
 
-static inline void NAME(rows)(const REAL *plane, const ulp_windows *w, int64_t d, int64_t h, NAME(row) r, int seconds)
+CLONED static void NAME(largest_quarters)(const REAL *restrict x, REAL *restrict y, int64_t rows, int64_t width,
+                                          int64_t line)
 {
-    if (!NAME(quarters)(w)) {
-        NAME(windows)(plane, w, d, h, r);
-        return;
-    }
-    const REAL *one = plane + (d * w->in[1] + 2 * h) * w->in[2], *two = one + w->in[2];
-    REAL *restrict first = r.first, *restrict second = r.second, *restrict bad = r.bad;
-    for (int64_t i = 0, width = w->out[2]; i < width; i++) {
-        REAL a = one[2 * i], b = one[2 * i + 1], c = two[2 * i], e = two[2 * i + 1];
-        REAL high = a > b ? a : b, low = a > b ? b : a, higher = c > e ? c : e, lower = c > e ? e : c;
-        if (seconds) {
-            REAL between = high > higher ? higher : high, beside = high > higher ? low : lower;
-            second[i] = between > beside ? between : beside;
+    for (int64_t h = 0; h < rows; h++, x += 2 * line, y += width)
+        for (int64_t i = 0; i < width; i++) {
+            REAL a = x[2 * i], b = x[2 * i + 1], c = x[line + 2 * i], e = x[line + 2 * i + 1];
+            REAL high = a > b ? a : b, higher = c > e ? c : e, found = high > higher ? high : higher;
+            found = a == a ? found : a;
+            found = b == b ? found : b;
+            found = c == c ? found : c;
+            y[i] = e == e ? found : e;
         }
-        first[i] = high > higher ? high : higher;
-        bad[i] = a == a && b == b && c == c && e == e ? 0 : 1;
-    }
 }
 
 static int NAME(largest)(const REAL *x, REAL *y, const ulp_windows *w)
 {
     int64_t in = w->in[0] * w->in[1] * w->in[2], width = w->out[2];
+    if (NAME(quarters)(w)) {
+        const int64_t plane = w->in[1] * w->in[2], outputs = w->out[1] * width;
+        for (int64_t p = 0; p < w->planes * w->in[0]; p++)
+            NAME(largest_quarters)(x + p * plane, y + p * outputs, w->out[1], width, w->in[2]);
+        return ULP_OK;
+    }
     REAL *scratch = malloc((size_t)(2 * width + 1) * sizeof *scratch);
     if (!scratch)
         return ULP_NO_MEMORY;
@@ -180,7 +180,7 @@ static int NAME(largest)(const REAL *x, REAL *y, const ulp_windows *w)
         for (int64_t d = 0; d < w->out[0]; d++)
             for (int64_t h = 0; h < w->out[1]; h++, y += width) {
                 NAME(row) r = {y, scratch, scratch + width};
-                NAME(rows)(x + p * in, w, d, h, r, 0);
+                NAME(windows)(x + p * in, w, d, h, r);
                 for (int64_t i = 0; i < width; i++)
                     y[i] = r.bad[i] != 0 ? (REAL)NAN : y[i];
             }
@@ -188,10 +188,46 @@ static int NAME(largest)(const REAL *x, REAL *y, const ulp_windows *w)
     return ULP_OK;
 }
 
+/* undecided, of a plane of windows that are quarters: all at once, in registers. */
+CLONED static int64_t NAME(undecided_quarters)(const REAL *restrict x, const REAL *restrict noise,
+                                               const REAL *restrict jump, REAL *restrict y, int64_t rows,
+                                               int64_t width, int64_t line, REAL twice, REAL tiny)
+{
+    WHOLE found = 0;
+    for (int64_t h = 0; h < rows; h++, x += 2 * line, noise += 2 * line, jump += width, y += width)
+        for (int64_t i = 0; i < width; i++) {
+            REAL a = x[2 * i], b = x[2 * i + 1], c = x[line + 2 * i], e = x[line + 2 * i + 1];
+            REAL high = a > b ? a : b, low = a > b ? b : a, higher = c > e ? c : e, lower = c > e ? e : c;
+            REAL between = high > higher ? higher : high, beside = high > higher ? low : lower;
+            REAL first = high > higher ? high : higher, second = between > beside ? between : beside;
+            REAL d = noise[2 * i], f = noise[2 * i + 1], g = noise[line + 2 * i], k = noise[line + 2 * i + 1];
+            REAL one = d > f ? d : f, other = g > k ? g : k, largest = one > other ? one : other;
+            /* What is NaN makes these NaN, which are above everything. */
+            REAL of_x = a == a ? 0 : a, of_noise = d == d ? 0 : d;
+            of_x = b == b ? of_x : b, of_noise = f == f ? of_noise : f;
+            of_x = c == c ? of_x : c, of_noise = g == g ? of_noise : g;
+            of_x = e == e ? of_x : e, of_noise = k == k ? of_noise : k;
+            largest += of_noise;
+            REAL reach = largest * twice - (first - second) + of_x, own = jump[i];
+            own = reach <= -tiny ? 0 : own;
+            own = largest <= 0 ? 0 : own;
+            y[i] = own;
+            found += own == 0 ? 0 : 1;
+        }
+    return found;
+}
+
 static int64_t NAME(undecided)(const REAL *x, const REAL *noise, const REAL *restrict jump, REAL *restrict y,
                                const ulp_windows *w, REAL twice, REAL tiny)
 {
     int64_t in = w->in[0] * w->in[1] * w->in[2], width = w->out[2], found = 0;
+    if (NAME(quarters)(w)) {
+        const int64_t plane = w->in[1] * w->in[2], rows = w->out[1], outputs = rows * width;
+        for (int64_t p = 0; p < w->planes * w->in[0]; p++)
+            found += NAME(undecided_quarters)(x + p * plane, noise + p * plane, jump + p * outputs, y + p * outputs,
+                                              rows, width, w->in[2], twice, tiny);
+        return found;
+    }
     REAL *scratch = malloc((size_t)(6 * width + 1) * sizeof *scratch);
     if (!scratch)
         return -1;
@@ -200,8 +236,8 @@ static int64_t NAME(undecided)(const REAL *x, const REAL *noise, const REAL *res
     for (int64_t p = 0; p < w->planes; p++)
         for (int64_t deep = 0; deep < w->out[0]; deep++)
             for (int64_t h = 0; h < w->out[1]; h++, y += width, jump += width) {
-                NAME(rows)(x + p * in, w, deep, h, v, 1);
-                NAME(rows)(noise + p * in, w, deep, h, d, 0);
+                NAME(windows)(x + p * in, w, deep, h, v);
+                NAME(windows)(noise + p * in, w, deep, h, d);
                 WHOLE here = 0;
                 for (int64_t i = 0; i < width; i++) {
                     /* What is NaN makes these NaN, which are above everything. */
@@ -219,8 +255,36 @@ static int64_t NAME(undecided)(const REAL *x, const REAL *noise, const REAL *res
     return found;
 }
 
+/* spread, of windows that are quarters. */
+static int64_t NAME(spread_quarters)(const REAL *jump, REAL *y, const ulp_windows *w, REAL growth)
+{
+    int64_t width = w->out[2], line = w->in[2], found = 0;
+    for (int64_t p = 0; p < w->planes * w->in[0]; p++, y += w->in[1] * line)
+        for (int64_t h = 0; h < w->out[1]; h++, jump += width) {
+            REAL any = 0;
+            for (int64_t i = 0; i < width; i++)
+                any = jump[i] == 0 ? any : 1;
+            if (any == 0)
+                continue;
+            REAL *restrict one = y + 2 * h * line, *restrict two = one + line;
+            WHOLE here = 0;
+            for (int64_t i = 0; i < width; i++) {
+                REAL more = jump[i], by = more == 0 ? 1 : growth;
+                one[2 * i] = (one[2 * i] + more) * by;
+                one[2 * i + 1] = (one[2 * i + 1] + more) * by;
+                two[2 * i] = (two[2 * i] + more) * by;
+                two[2 * i + 1] = (two[2 * i + 1] + more) * by;
+                here += more == 0 ? 0 : 4;
+            }
+            found += here;
+        }
+    return found;
+}
+
 static int64_t NAME(spread)(const REAL *jump, REAL *y, const ulp_windows *w, REAL growth)
 {
+    if (NAME(quarters)(w))
+        return NAME(spread_quarters)(jump, y, w, growth);
     int64_t in = w->in[0] * w->in[1] * w->in[2], found = 0;
     uint8_t *seen = malloc((size_t)in + 1);
     if (!seen)

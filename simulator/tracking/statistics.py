@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from .labels import bits_of, precision, reach
 
 SAMPLE = 256  # elements of a tensor that are looked at, evenly spread
 _RUN = 32
+_IN_BLOCK = 256  # samples for which memory is taken at once
+_TOGETHER = 8  # steps of which histograms are made at once
 BINS = 54  # from 0 to 53 bits
 
 VALUE, GRADIENT, OF_PARAMETER, PARAMETER = "value", "gradient", "gradient of parameter", "parameter"
@@ -100,15 +102,34 @@ class Step(NamedTuple):
     undecided: int
 
 
-def sample(x: Tensor) -> Tensor:
-    """Return a copy of up to SAMPLE elements, in runs that are evenly spread over the tensor; all of a small one."""
-    count = x.numel()
-    if count <= SAMPLE:
-        return x.flatten().clone() if x.dim() == 1 else x.clone().flatten()
-    if not x.is_contiguous():
-        x = x.flatten()
-    runs = SAMPLE // _RUN  # few, since each costs a way to the memory
-    return x.as_strided((runs, _RUN), (count // runs, 1), x.storage_offset()).clone().view(-1)
+class Samples:
+    """Copies of elements of tensors, in memory that is kept: small pieces between large tensors would scatter these."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[torch.dtype, list[Tensor]] = {}
+        self._used: dict[torch.dtype, int] = {}
+
+    def take(self, x: Tensor) -> Tensor:
+        """Return a copy of up to SAMPLE elements, in runs evenly spread over the tensor; all of a small one."""
+        used = self._used.get(x.dtype, 0)
+        self._used[x.dtype] = used + 1
+        blocks = self._blocks.setdefault(x.dtype, [])
+        if used == len(blocks) * _IN_BLOCK:
+            blocks.append(torch.empty(_IN_BLOCK, SAMPLE, dtype=x.dtype))
+        room, count = blocks[used // _IN_BLOCK][used % _IN_BLOCK], x.numel()
+        if count <= SAMPLE:
+            room = room[:count]
+            room.view(x.shape).copy_(x)
+            return room
+        if not x.is_contiguous():
+            x = x.flatten()
+        runs = SAMPLE // _RUN  # few, since each costs a way to the memory
+        room.view(runs, _RUN).copy_(x.as_strided((runs, _RUN), (count // runs, 1), x.storage_offset()))
+        return room
+
+    def clear(self) -> None:
+        """Have the memory for others; what was taken is not valid any more."""
+        self._used.clear()
 
 
 @dataclass
@@ -128,21 +149,29 @@ class _Parameter:
     noise: tuple[Noise, ...]
 
 
+class _Kept(NamedTuple):
+    """What was taken in a step."""
+
+    step: int
+    taken: list[_Taken]
+    gradients: dict[str, _Taken]
+    parameters: dict[str, _Parameter]
+
+
 @dataclass
 class Statistics:
-    """Histograms of a run; those of a step are made at its end, all at once.
+    """Histograms of a run; those of several steps are made at once, which takes less time, or when they are read.
 
     Args:
-        labels: of the numbers. every: steps of which one is kept. spent: seconds of tracking in this step, which
-            whoever tracks counts.
+        labels: of the numbers. every: steps of which one is kept. samples: of tensors of the steps that wait. spent:
+            seconds of tracking in this step, which whoever tracks counts.
     """
 
     labels: tuple[str, ...]
     every: int = 1
     step: int = -1
-    rows: list[Row] = field(default_factory=list)
-    updates: list[Update] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    samples: Samples = field(default_factory=Samples)
     spent: float = 0.0
     _begun: float = field(default_factory=time.perf_counter)
     _undecided: int = 0
@@ -151,6 +180,21 @@ class Statistics:
     _taken: list[_Taken] = field(default_factory=list)
     _gradients: dict[str, _Taken] = field(default_factory=dict)
     _parameters: dict[str, _Parameter] = field(default_factory=dict)
+    _rows: list[Row] = field(default_factory=list)
+    _updates: list[Update] = field(default_factory=list)
+    _waiting: list[_Kept] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Bits of all tensors, by step and label, in the order in which they were seen."""
+        self._work()
+        return self._rows
+
+    @property
+    def updates(self) -> list[Update]:
+        """What the steps did to the parameters."""
+        self._work()
+        return self._updates
 
     def begin(self) -> None:
         """Begin the next step."""
@@ -169,7 +213,8 @@ class Statistics:
         if not x.numel():
             return
         found = _Taken(
-            kind, name, x.numel(), sample(x), tuple(None if n is None else sample(n.expand(x.shape)) for n in noise)
+            kind, name, x.numel(), self.samples.take(x),
+            tuple(None if n is None else self.samples.take(n.expand(x.shape)) for n in noise),
         )  # fmt: skip
         if kind == OF_PARAMETER:
             self._gradients[name] = found
@@ -184,8 +229,8 @@ class Statistics:
         """
         known = self._parameters.get(name)
         self._parameters[name] = _Parameter(
-            after.numel(), before if known is None else known.before, sample(after),
-            tuple(None if n is None else sample(n.expand(after.shape)) for n in noise),
+            after.numel(), before if known is None else known.before, self.samples.take(after),
+            tuple(None if n is None else self.samples.take(n.expand(after.shape)) for n in noise),
         )  # fmt: skip
 
     def weigh(self, entries: int, noise_bytes: Callable[[], int]) -> None:
@@ -203,61 +248,69 @@ class Statistics:
             return
         if self.keeps:
             begun = time.perf_counter()
-            written = [
-                _Taken(PARAMETER, name, p.elements, p.after, p.noise) for name, p in self._parameters.items()
-            ]  # fmt: skip
-            taken = _numbered([*self._taken, *self._gradients.values(), *written])
-            for i, label in enumerate(self.labels):
-                self.rows += self._rows(label, i, taken)
-            self.updates += self._written()
+            self._waiting.append(_Kept(self.step, self._taken, self._gradients, self._parameters))
+            if len(self._waiting) >= _TOGETHER:
+                self._work()
+                self.samples.clear()
             self.spent += time.perf_counter() - begun
         self._taken, self._gradients, self._parameters = [], {}, {}
         seconds = time.perf_counter() - self._begun
         self.steps.append(Step(self.step, seconds, self.spent, self._noise_bytes, undecided - self._undecided))
         self._undecided = undecided
 
-    def _rows(self, label: str, i: int, taken: list[_Taken]) -> list[Row]:
-        rows = []
-        for dtype in {t.values.dtype for t in taken}:
-            same = [(order, t) for order, t in enumerate(taken) if t.values.dtype == dtype]
-            most = precision(dtype)
-            assert most is not None
-            x = torch.cat([t.values for _, t in same])
-            noise = torch.cat([_filled(t.noise[i], t.values) for _, t in same])
-            bits = bits_of(label, x, noise, most).to(torch.int64)
-            place = torch.repeat_interleave(torch.arange(len(same)), torch.tensor([len(t.values) for _, t in same]))
-            counts = torch.bincount(place * BINS + bits, minlength=len(same) * BINS).view(len(same), BINS).numpy()
-            rows += [
-                Row(self.step, t.kind, t.name, order, t.elements, label, counts[k].copy(), most)
-                for k, (order, t) in enumerate(same)
-            ]
-        return sorted(rows, key=lambda row: row.order)
+    def _work(self) -> None:
+        """Make the histograms that are waiting."""
+        kept, self._waiting = self._waiting, []
+        found = []
+        for step in kept:
+            written = [_Taken(PARAMETER, name, p.elements, p.after, p.noise) for name, p in step.parameters.items()]
+            numbered = _numbered([*step.taken, *step.gradients.values(), *written])
+            found += [(step.step, order, t) for order, t in enumerate(numbered)]
+        rows = [row for i, label in enumerate(self.labels) for row in _histograms(label, i, found)]
+        self._rows += sorted(rows, key=lambda row: (row.step, self.labels.index(row.label), row.order))
+        self._updates += _updates(self.labels, kept)
 
-    def _written(self) -> list[Update]:
-        """Return what became of all parameters, of the samples of all at once."""
-        if not self._parameters:
-            return []
-        written = list(self._parameters.values())
-        before, after = (
-            torch.cat(parts).double() for parts in zip(*((p.before, p.after) for p in written), strict=True)
+
+def _histograms(label: str, i: int, taken: list[tuple[int, int, _Taken]]) -> Iterator[Row]:
+    """Yield the bits of tensors, of which step and order are given."""
+    for dtype in {t.values.dtype for *_, t in taken}:
+        same = [(step, order, t) for step, order, t in taken if t.values.dtype == dtype]
+        most = precision(dtype)
+        assert most is not None
+        x = torch.cat([t.values for *_, t in same])
+        noise = torch.cat([_filled(t.noise[i], t.values) for *_, t in same])
+        bits = bits_of(label, x, noise, most).to(torch.int64)
+        place = torch.repeat_interleave(torch.arange(len(same)), torch.tensor([len(t.values) for *_, t in same]))
+        counts = torch.bincount(place * BINS + bits, minlength=len(same) * BINS).view(len(same), BINS).numpy()
+        for (step, order, t), own in zip(same, counts, strict=True):
+            yield Row(step, t.kind, t.name, order, t.elements, label, own, most)
+
+
+def _updates(labels: tuple[str, ...], kept: list[_Kept]) -> list[Update]:
+    """Return what became of all parameters, of the samples of all at once."""
+    written = [(step, name, p) for step in kept for name, p in step.parameters.items()]
+    if not written:
+        return []
+    before, after = (torch.cat([x.double() for x in parts]) for parts in
+                     (zip(*((p.before, p.after) for *_, p in written), strict=True)))  # fmt: skip
+    moved = (after - before).abs()
+    gradients = []
+    for step, name, p in written:
+        found = step.gradients.get(name)
+        known = found is not None and found.values.shape == p.after.shape
+        gradients.append(found.values.double() if found is not None and known else torch.zeros_like(p.after).double())
+    asked = [(moved == 0) & (torch.cat(gradients) != 0)]
+    for i, label in enumerate(labels):
+        noise = torch.cat([_filled(p.noise[i], p.after) for *_, p in written])
+        asked.append((moved < reach(label, noise)) & (moved > 0))
+    lost, *less = (_sums(answers, [len(p.after) for *_, p in written]) for answers in asked)
+    return [
+        Update(
+            step.step, name, p.elements, len(p.after), {label: of[k] for label, of in zip(labels, less, strict=True)},
+            lost[k],
         )
-        moved = (after - before).abs()
-        gradients = []
-        for name, p in self._parameters.items():
-            found = self._gradients.get(name)
-            known = found is not None and found.values.shape == p.after.shape
-            gradients.append(found.values if found is not None and known else torch.zeros_like(p.after))
-        asked = [(moved == 0) & (torch.cat(gradients) != 0)]
-        for i, label in enumerate(self.labels):
-            noise = torch.cat([_filled(p.noise[i], p.after) for p in written])
-            asked.append((moved < reach(label, noise)) & (moved > 0))
-        sizes = [len(p.after) for p in written]
-        counts = [_sums(answers, sizes) for answers in asked]
-        return [
-            Update(self.step, name, p.elements, len(p.after),
-                   {label: less[k] for label, less in zip(self.labels, counts[1:], strict=True)}, counts[0][k])
-            for k, (name, p) in enumerate(self._parameters.items())
-        ]  # fmt: skip
+        for k, (step, name, p) in enumerate(written)
+    ]  # fmt: skip
 
 
 def _sums(x: Tensor, sizes: list[int]) -> list[int]:

@@ -34,7 +34,7 @@ from .labels import CERTAIN_NOISE, EXPECTED, LABELS, SAFE, precision, working
 from .reading import Reading
 from .report import Report
 from .safe import Safe
-from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics, sample
+from .statistics import GRADIENT, OF_PARAMETER, VALUE, Statistics
 
 ALGEBRAS: dict[str, type[Algebra]] = {SAFE: Safe, EXPECTED: Expected, CERTAIN_NOISE: CertainNoise}
 
@@ -248,7 +248,7 @@ class Tracker:
                 for x in args[0] if isinstance(args[0], list | tuple) else args[:1]:
                     name = self._names.get(x.untyped_storage()._cdata) if isinstance(x, Tensor) else None
                     if name is not None:
-                        self._before.append((name, x, sample(x.detach())))
+                        self._before.append((name, x, self.statistics.samples.take(x.detach())))
 
     @_timed
     def _later(self, ran: Ran) -> None:

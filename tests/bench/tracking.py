@@ -3,37 +3,38 @@
 python -m tests.bench.tracking             times of a tracked step over a plain one, and bytes of noise an element
 python -m tests.bench.tracking --honesty   section 8 of the specification: networks trained anew on 8x8 digits
 
-Times are of steps of SGD of the bundled networks, batch 256, on one thread: seconds of the processor, which others on
-the machine lengthen less, the best of some, in one run, plain steps before and after. Bytes are of parameters and their
-gradients after a step, over the elements of these.
+Times are of runs of so many steps of SGD of the bundled networks, batch 256, on one thread, the histograms of every
+step among them, each run in a process of its own; the shortest of three. Bytes are of parameters and their gradients
+after a step, over the elements of these.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from simulator.network import bundled
-from simulator.tracking import LABELS, Tracker, calibrate, track
+from simulator.tracking import LABELS, calibrate, track
 from tests.bench.bounds import NETWORKS, TRAINING, digits, trained
 
 BATCH = 256
 NUMBERS = (("safe",), ("safe", "expected"), LABELS)
 ROUNDINGS = ("bounded", "measured")
-SECONDS = 4.0  # of steps whose best counts; three at least
+STEPS, REPEATED = 96, 3  # of a run; a fourth of them with several numbers
 
 
 class Cost(NamedTuple):
     """What tracking costs.
 
     Args:
-        ratio: seconds of a tracked step over those of a plain one. bytes_per_element: of noise.
+        ratio: seconds of a tracked run over those of a plain one. bytes_per_element: of noise.
     """
 
     ratio: float
@@ -54,26 +55,35 @@ def steps_of(name: str, batch: int = BATCH) -> tuple[nn.Module, Callable[[], Non
     return model, step
 
 
-def best(step: Callable[[], None], within: AbstractContextManager[Any], seconds: float = SECONDS) -> float:
-    """Return the seconds of the processor of the fastest step within a context."""
-    times: list[float] = []
-    with within:
-        step()
-        while len(times) < 3 or sum(times) < seconds:
-            begun = time.thread_time()
+def run(name: str, numbers: tuple[str, ...], roundings: str, steps: int) -> tuple[float, float]:
+    """Train in this process; return seconds of all steps, and the bytes of noise an element.
+
+    Args:
+        numbers: to be tracked; none: a plain run.
+    """
+    model, step = steps_of(name)
+    bits = track(model, numbers, roundings=roundings, restart="step") if numbers else None
+    begun = time.perf_counter()
+    with bits or nullcontext():
+        for _ in range(steps):
             step()
-            times.append(time.thread_time() - begun)
-    return min(times)
+    seconds = time.perf_counter() - begun
+    elements = sum(2 * parameter.numel() for parameter in model.parameters())
+    return seconds, bits.bytes / elements if bits is not None else 0.0
 
 
-def cost(name: str, numbers: tuple[str, ...], roundings: str, batch: int = BATCH, seconds: float = SECONDS) -> Cost:
-    """Measure a bundled network."""
-    model, step = steps_of(name, batch)
-    bits: Tracker = track(model, numbers, roundings=roundings, restart="step")
-    plain = best(step, nullcontext(), seconds)
-    tracked, noise = best(step, bits, seconds), bits.bytes
-    plain = min(plain, best(step, nullcontext(), seconds))
-    return Cost(tracked / plain, noise / sum(2 * parameter.numel() for parameter in model.parameters()))
+def apart(name: str, numbers: tuple[str, ...], roundings: str, steps: int) -> tuple[float, float]:
+    """Do the same in a process of its own, whose memory no other run has shaped."""
+    args = [sys.executable, "-m", "tests.bench.tracking", "--run", name, ",".join(numbers), roundings, str(steps)]
+    seconds, noise = subprocess.run(args, check=True, capture_output=True, text=True).stdout.split()
+    return float(seconds), float(noise)
+
+
+def cost(name: str, numbers: tuple[str, ...], roundings: str, steps: int = STEPS, repeated: int = REPEATED) -> Cost:
+    """Measure a bundled network: the shortest of some runs each, plain and tracked ones in turn."""
+    runs = [(apart(name, (), roundings, steps), apart(name, numbers, roundings, steps)) for _ in range(repeated)]
+    (plain, _), (tracked, noise) = (min(kind) for kind in zip(*runs, strict=True))
+    return Cost(tracked / plain, noise)
 
 
 def costs() -> None:
@@ -82,9 +92,9 @@ def costs() -> None:
     for name in ("mlp", "cnn"):
         for roundings in ROUNDINGS:
             for numbers in NUMBERS:
-                found = cost(name, numbers, roundings)
+                found = cost(name, numbers, roundings, STEPS if len(numbers) == 1 else STEPS // 4)
                 print(
-                    f"| {name} | {roundings} | {', '.join(numbers)} | {found.ratio:.1f} | "
+                    f"| {name} | {roundings} | {', '.join(numbers)} | {found.ratio:.2f} | "
                     f"{found.bytes_per_element:.1f} |",
                     flush=True,
                 )
@@ -124,6 +134,17 @@ def honesty() -> None:
                 )
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> None:
+    """Do what the command line asks for."""
     torch.set_num_threads(1)
-    honesty() if sys.argv[1:] == ["--honesty"] else costs()
+    if arguments[:1] == ["--run"]:
+        name, numbers, roundings, steps = arguments[1:]
+        print(*run(name, tuple(filter(None, numbers.split(","))), roundings, int(steps)))
+    elif arguments == ["--honesty"]:
+        honesty()
+    else:
+        costs()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -288,5 +288,5 @@ def test_what_cannot_be_calibrated_is_refused():
 
 
 def test_the_bench_measures_ratios_and_four_bytes_an_element_and_number():
-    found = bench.cost("cnn", ("safe", "expected"), "bounded", batch=4, seconds=0.0)
+    found = bench.cost("cnn", ("safe", "expected"), "bounded", steps=2, repeated=1)
     assert found.ratio > 1 and found.bytes_per_element == pytest.approx(8, rel=0.01)
