@@ -99,6 +99,12 @@ class Interpreter:
                 if isinstance(x, Tensor) and plain(x):
                     self._old[id(x)] = x.detach().clone()
 
+    def looked(self, args: tuple[Any, ...], result: Any) -> None:
+        """Keep in mind what an idle operation has made: another tensor of the same memory."""
+        for x in (*args[:1], *(result if isinstance(result, tuple | list) else (result,))):
+            if isinstance(x, Tensor) and plain(x) and not x.is_meta:
+                self.table.see(x)
+
     def after(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, path: str, own: bool
     ) -> list[tuple[Tensor, tuple[Noise, ...]]]:
@@ -109,9 +115,7 @@ class Interpreter:
         """
         known = self.known(func)
         if known.idle:
-            for x in _parts((*args[:1], result)):
-                if x is not None:
-                    self.table.see(x)
+            self.looked(args, result)
             return []
         if known.name == "copy" and not known.each and self.table.carry(args[0], args[1]):
             return []

@@ -241,9 +241,12 @@ class Tracker:
                 "track: a function compiled by torch.compile runs, whose operations are its own; expected plain ones; "
                 "call the function that it was made of"
             )
+        self._before = []
+        if self._interpreter.known(func).idle:
+            self._interpreter.forget()
+            return
         with apart():
             self._interpreter.before(func, args, kwargs)
-            self._before = []
             if 0 in self._interpreter.known(func).writes and args and self.statistics.keeps:
                 for x in args[0] if isinstance(args[0], list | tuple) else args[:1]:
                     name = self._names.get(x.untyped_storage()._cdata) if isinstance(x, Tensor) else None
@@ -252,6 +255,9 @@ class Tracker:
 
     @_timed
     def _later(self, ran: Ran) -> None:
+        if self._interpreter.known(ran.func).idle:
+            self._interpreter.looked(ran.args, ran.result)
+            return
         own = (
             self.bounded
             and not ran.executed
