@@ -127,7 +127,14 @@ class Training:
         return float(value.detach())
 
     def _accepts(self) -> bool:
-        """Divide gradients by the loss scale, and tell whether a step may be taken with them; the scale adapts."""
+        """Round the gradients of the scaled loss, divide them by its scale, and tell whether they may be stepped with.
+
+        The scale adapts to what they are after rounding, whose overflow counts.
+        """
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                if parameter.grad is not None:
+                    self.rounds.store(WEIGHT_GRADIENT, parameter.grad, name)
         dynamic = self.recipe.loss_scale.dynamic
         if self.scale == 1.0 and not dynamic:
             return True
@@ -144,11 +151,7 @@ class Training:
 
     def _step(self) -> None:
         """Take a step of the optimiser, and round what it wrote."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                if parameter.grad is not None:
-                    self.rounds.store(WEIGHT_GRADIENT, parameter.grad, name)
-            before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.optimizer.step()
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -242,7 +245,7 @@ def _unscale(parameters: dict[str, nn.Parameter], scale: float) -> bool:
             if parameter.grad is not None:
                 if scale != 1.0:
                     parameter.grad.div_(scale)
-                finite = finite and bool(torch.isfinite(parameter.grad.sum()))
+                finite = finite and bool(torch.isfinite(parameter.grad).all())
     return finite
 
 

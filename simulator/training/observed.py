@@ -291,8 +291,9 @@ class Observer:
             )
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                seen.gradients[name] = gradient / scale if scale != 1.0 else gradient.clone()
+                seen.gradients[name] = gradient.clone()
                 run.store(WEIGHT_GRADIENT, seen.gradients[name], name)
+                seen.gradients[name] /= scale
         for deltas in seen.deltas.values():
             for delta in deltas:
                 delta /= scale

@@ -27,7 +27,7 @@ MEANINGS = {
     WEIGHT_USE: "the copy of the parameters that a batch runs with; the master copy keeps the carrier",
     ACTIVATION: "outputs of layers with parameters, before what follows them",
     GRADIENT: "gradients with respect to these outputs",
-    WEIGHT_GRADIENT: "gradients of the parameters, before the optimiser reads them",
+    WEIGHT_GRADIENT: "gradients of the parameters, before the loss scale is taken off and the optimiser reads them",
     OPTIMIZER_STATE: "momenta and moments, after their update",
 }
 POINTS = tuple(MEANINGS)

@@ -196,6 +196,32 @@ def test_a_dynamic_scale_halves_and_skips_the_step_until_gradients_are_finite():
     assert fit(net(), blobs(64), epochs=1, batch_size=16, recipe=Recipe.of({}, growing)).epochs[0].loss_scale == 4.0
 
 
+def test_finite_gradients_whose_sum_is_not_are_stepped_with():
+    model = nn.Linear(2, 1, bias=False)
+    scale = LossScale(1.0, dynamic=True)
+    x, y = np.full((1, 2), 2e38, np.float32), np.zeros((1, 1), np.float32)
+    history = fit(model, (x, y), epochs=1, lr=1e-30, recipe=Recipe.of({}, scale), loss=lambda out, target: out.sum())
+    assert history.epochs[0].skipped == 0 and history.steps == 1
+
+
+def test_gradients_of_parameters_are_rounded_under_the_loss_scale():
+    """The least value of fp8_e5m2 is 2**-16; the gradients are 2**-20 and 3 2**-20."""
+    x, y = np.array([[1.0, 3.0]]) * 2.0**-20, np.zeros((1, 1))
+
+    def moved(scale):
+        model = nn.Linear(2, 1, bias=False, dtype=torch.float64)
+        start = model.weight.detach().clone()
+        recipe = Recipe.of({"weight_gradient": "fp8_e5m2"}, scale)
+        history = fit(model, (x, y), epochs=1, lr=1.0, recipe=recipe, loss=lambda out, target: out.sum())
+        return (start - model.weight.detach()).numpy() * 2.0**20, history.epochs[0]
+
+    assert not moved(1.0)[0].any()
+    assert moved(1024.0)[0] == pytest.approx(np.array([[1.0, 3.0]]), abs=1e-9)
+    # A dynamic scale sees what the format makes of too large a gradient.
+    updates, epoch = moved(LossScale(2.0**36, dynamic=True))
+    assert not updates.any() and epoch.skipped == 1 and epoch.loss_scale == 2.0**35
+
+
 def test_truncation_is_a_weight_decay():
     """The law w <- w - C1 2**-m w for each batch whose gradient is not 0, and no decay where it is; 3 %."""
     bits, epochs, batch = 8, 30, 16
