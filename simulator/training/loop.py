@@ -15,7 +15,7 @@ from simulator.network.emulation import Emulation
 from .causes import Updates
 from .history import Epoch, History, from_plain, to_plain
 from .observed import Observer
-from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, mixed_key
+from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, mixed_key, parameters_of
 from .products import OneThread, Products
 from .recipe import Recipe
 from .rounds import Rounds
@@ -74,10 +74,12 @@ class Training:
         return -(-len(self.data[0]) // self.batch_size)
 
     def begin(self) -> None:
-        """Round the parameters that a model has before its first step."""
+        """Round the parameters that a model has before its first step; the counts of epochs leave that out."""
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
+            for name, parameter in parameters_of(self.model):
                 self.rounds.store(WEIGHT_STORE, parameter, name)
+        for point in self.rounds.points.values():
+            point.close()
 
     def epoch(self, progress: Callable[[int], None] = lambda steps: None) -> Epoch:
         """Pass over the samples once.
@@ -121,7 +123,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         if isinstance(self._emulation, Emulation):
             self._emulation.restart(mixed_key(self.seed, self.rounds.step, _OF_PRODUCTS))
-        with self._emulation, self.rounds.in_layers(self.model), self.rounds.with_copies(self.parameters):
+        with self._emulation, self.rounds.in_layers(self.model), self.rounds.with_copies(self.model):
             value = self.loss(self.model(x), y)
             (value * self.scale if self.scale != 1.0 else value).backward()
         return float(value.detach())
@@ -271,7 +273,7 @@ def accuracy(
         if emulation is not None:
             points.enter_context(emulation)
         if run is not None:
-            points.enter_context(run.with_copies(trainable(model)))
+            points.enter_context(run.with_copies(model))
             points.enter_context(run.in_layers(model))
         for start in range(0, len(x), batch):
             right += int((model(x[start : start + batch]).argmax(-1) == y[start : start + batch]).sum())

@@ -283,7 +283,7 @@ class Observer:
         with (
             torch.random.fork_rng(devices=[]), _values(dict(self._model.named_buffers())), emulation,
             seen.each(self._model, seen.gradient_of), run.in_layers(self._model),
-            seen.each(self._model, seen.output_of), run.with_copies(parameters), _Masks(seen),
+            seen.each(self._model, seen.output_of), run.with_copies(self._model), _Masks(seen),
         ):  # fmt: skip
             value = self._loss(self._model(x), y)
             gradients = torch.autograd.grad(

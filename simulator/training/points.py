@@ -135,6 +135,13 @@ def parse_use(text: str | Use, where: str = "", rounding: str | None = None) -> 
         raise InputError(f"{at}{error}; expected a format and its rounding; write e.g. 'e8m6/rz'") from None
 
 
+def parameters_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Yield the parameters that have a format, by name: those that are real, trained or frozen."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            yield name, parameter
+
+
 def layers_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     """Yield the modules that have parameters of their own, by path."""
     for path, module in model.named_modules():

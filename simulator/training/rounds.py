@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .points import ACTIVATION, GRADIENT, WEIGHT_USE, Point, layers_of
+from .points import ACTIVATION, GRADIENT, WEIGHT_USE, Point, layers_of, parameters_of
 from .recipe import Recipe
 
 
@@ -71,11 +71,12 @@ class Rounds:
             yield
 
     @contextmanager
-    def with_copies(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-        """Within it, parameters are rounded copies of the masters, which are there again behind it."""
+    def with_copies(self, model: nn.Module) -> Iterator[None]:
+        """Within it, parameters of a model are rounded copies of the masters, which are there again behind it."""
         if WEIGHT_USE not in self.points:
             yield
             return
+        parameters = dict(parameters_of(model))
         masters = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         with torch.no_grad():
             for name, parameter in parameters.items():

@@ -115,6 +115,19 @@ def test_every_point_rounds_what_it_says():
     assert torch.equal(momentum, rounded("optimizer_state", of_weight))
 
 
+def test_frozen_parameters_are_stored_and_used_in_the_formats():
+    form, narrow = formats.get("e8m6"), formats.get("e8m3")
+    model = net()
+    model[0].weight.requires_grad_(False)
+    start, seen = model[0].weight.detach().numpy().copy(), []
+    model[0].register_forward_pre_hook(lambda layer, args: seen.append(layer.weight.detach().numpy().copy()))
+    recipe = Recipe.of({"weight_store": "e8m6/rne", "weight_use": "e8m3/rne"})
+    fit(model, blobs(), recipe=recipe, epochs=1)
+    stored = form.quantize(start, rounding="rne")
+    assert np.array_equal(model[0].weight.numpy(), stored)
+    assert all(np.array_equal(used, narrow.quantize(stored, rounding="rne")) for used in seen) and seen
+
+
 def test_products_run_on_the_mac_units_of_the_recipe():
     model = nn.Linear(40, 3, bias=False)
     start = model.weight.detach().numpy().copy()
