@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from simulator.errors import InputError, first_line
@@ -35,11 +35,13 @@ def settings(training: Training) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "network": type(model).__qualname__,
         "shapes of the network": hashlib.sha256(shapes.encode()).hexdigest()[:16],
+        **{f"layer {path or 'of all'}": _layer(module) for path, module in model.named_modules()},
         "data": _digest(training.data),
         "test": _digest(training.test),
         "loss": str(getattr(training.loss, "__qualname__", type(training.loss).__qualname__)),
         "batch_size": training.batch_size,
         "seed": training.seed,
+        "causes": training.causes,
         "optimizer": type(optimizer).__qualname__,
     }
     for number, group in enumerate(optimizer.param_groups):
@@ -47,7 +49,7 @@ def settings(training: Training) -> dict[str, Any]:
         found |= {f"{key}{of_group}": _word(value) for key, value in group.items() if key != "params"}
     scale = recipe.loss_scale
     found |= {f"recipe: {name}": str(use) for name, use in recipe.points.items()}
-    found |= {f"recipe: {name}": unit for name, unit in recipe.macs.items()}
+    found |= {f"recipe: mac {name}": unit for name, unit in recipe.macs.items()}
     return found | {f"recipe: loss_scale.{name}": getattr(scale, name) for name in ("start", "dynamic", "every")}
 
 
@@ -151,6 +153,11 @@ def _shown(found: Mapping[str, Any], name: str) -> str:
 def _word(value: Any) -> Any:
     """Return a setting of an optimiser as it is compared: as a number or as text."""
     return value if type(value) in _PLAIN else str(value)
+
+
+def _layer(module: nn.Module) -> str:
+    """Return a module without those in it, as it shows itself; in one line."""
+    return " ".join(f"{type(module).__qualname__}({module.extra_repr()})".split())
 
 
 def _digest(data: tuple[Tensor, Tensor]) -> str:

@@ -60,7 +60,8 @@ def fit(
         checkpoint: file that the state of the training is written to, at first and after each epoch, whole or not at
             all; an earlier one is replaced. resume: whether to go on from what is there, to `epochs` in all; the
             parameters and the history then end with the same bits as those of a training that was never stopped, on
-            the same kind of processor. causes: whether to look at what each point does to the last batch of an epoch,
+            the same kind of processor. Settings that differ are refused: the network as torch prints it, a loss of
+            one's own by its name only. causes: whether to look at what each point does to the last batch of an epoch,
             which changes no bit of the training: `Epoch.observation`, read by `training.causes_of`.
     Returns:
         The history. The same arguments on the same kind of processor give the same bits, whatever the threads.

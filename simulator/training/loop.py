@@ -56,7 +56,7 @@ class Training:
         self._random = torch.Generator().manual_seed(_OF_MODEL + seed).get_state()
         self._emulation = _emulation(model, recipe, seed)
         self._updates = Updates()
-        self._watching = None
+        self.causes, self._watching = causes, None
         if causes:
             self._watching = Observer(
                 model, self.parameters, optimizer, loss, recipe, self.rounds,

@@ -169,6 +169,12 @@ OTHERS = {
     "less": ({"storage": None}, "recipe: weight_store is e8m6/rz there and not set here"),
     "loss": ({"loss": nn.functional.multi_margin_loss}, "loss is cross_entropy there and multi_margin_loss here"),
     "test": ({"test": samples(20)}, "test is "),
+    "causes": ({"causes": True}, "causes is False there and True here"),
+    "mac": (
+        {"storage": None, "recipe": Recipe.of({"weight_gradient": "fp16"}, macs={"weight_gradient": "fma(fp16)"})},
+        "recipe: weight_gradient is not set there and fp16 here; "
+        "recipe: mac weight_gradient is not set there and fma(fp16) here",
+    ),
 }  # fmt: skip
 
 
@@ -191,6 +197,11 @@ def test_a_checkpoint_of_another_network_or_of_other_samples_is_refused(tmp_path
     fit(net(), samples(), epochs=1, checkpoint=path)
     with pytest.raises(InputError, match="shapes of the network is "):
         fit(nn.Sequential(nn.Linear(10, 3)), samples(), epochs=2, checkpoint=path, resume=True)
+    other = net()
+    other[2], other[3] = nn.Tanh(), nn.Dropout(0.1)
+    message = r"layer 2 is ReLU\(\) there and Tanh\(\) here; layer 3 is Dropout\(p=0\.3, .* and Dropout\(p=0\.1, "
+    with pytest.raises(InputError, match=message):
+        fit(other, samples(), epochs=2, checkpoint=path, resume=True)
     with pytest.raises(InputError, match=r"data is .* there and .* here; test is "):
         fit(net(), samples(71), epochs=2, checkpoint=path, resume=True)
 
@@ -215,13 +226,19 @@ def _other_shape(path):
     torch.save(content, path)
 
 
+def _a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"batch_size")] ^= 1
+    path.write_bytes(content)
+
+
 def _later_version(path):
     torch.save({**torch.load(path, weights_only=True), "version": 2}, path)
 
 
 DAMAGES = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-2000]), "truncated or damaged"),
-    "a bit": (lambda path: path.write_bytes(bytes(b ^ (i == 3000) for i, b in enumerate(path.read_bytes()))), ""),
+    "a bit": (_a_bit, ""),
     "empty": (lambda path: path.write_bytes(b""), ""),
     "noise": (lambda path: path.write_bytes(bytes(range(256)) * 9), "cannot be read"),
     "missing": (lambda path: path.unlink(), "no such file"),
