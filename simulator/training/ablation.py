@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from simulator.errors import InputError
 
 from .fit import fit
 from .recipe import Recipe
+from .recipe_files import load_recipe
 
 # A gain counts from so many standard errors on.
 ERRORS = 2.0
@@ -155,7 +157,7 @@ def combinations(recipe: Recipe) -> list[Parts]:
 def ablation(
     make_model: Callable[[int], nn.Module],
     data: tuple[Any, Any],
-    recipe: Recipe,
+    recipe: Recipe | str | os.PathLike[str],
     test: tuple[Any, Any],
     seeds: Sequence[int] = (0,),
     progress: Callable[[int, int], None] = lambda done, of: None,
@@ -165,14 +167,16 @@ def ablation(
 
     Args:
         make_model: returns an untrained model, always the same one for a seed. data, test: samples and their classes,
-            as `fit` takes them. seeds: all combinations are trained with each of them. progress: called with how many
-            trainings of how many are done. options: of `fit`, such as epochs, lr, optimizer.
+            as `fit` takes them. recipe: likewise, or the name or path of its file.
+        seeds: all combinations are trained with each of them. progress: called with how many trainings of how many are
+            done. options: of `fit`, such as epochs, lr, optimizer.
     Returns:
         The accuracies, which rank the points; `print` shows them with the verdict. A verdict comes from what happened
         without a point, not from counts of what rounding did.
     Raises:
         InputError: a recipe without points, no classes, or what `fit` refuses.
     """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     wanted = [(on, seed) for seed in seeds for on in combinations(recipe)]
     if not wanted:
         raise InputError("ablation: got no seeds; expected at least one; give e.g. seeds=(0,)")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from simulator.errors import InputError
+from simulator.errors import InputError, first_line
 from simulator.hardware.quantities import describe
 
 from .checkpoint import Checkpoint
@@ -18,6 +20,10 @@ from .history import Epoch, History
 from .loop import Loss, Training, trainable
 from .recipe import Recipe
 from .recipe_files import load_recipe
+
+_CARRIERS = (torch.float32, torch.float64)
+_IGNORED = -100  # the class of samples that torch's cross entropy leaves out
+_LR = 0.1  # of a named optimiser, if none is given
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -33,7 +39,7 @@ def fit(
     rounding: str | None = None,
     epochs: int = 10,
     batch_size: int = 32,
-    lr: float = 0.1,
+    lr: float | None = None,
     optimizer: str | MakeOptimizer = "sgd",
     seed: int = 0,
     recipe: Recipe | str | os.PathLike[str] | None = None,
@@ -49,10 +55,12 @@ def fit(
     """Train a model in place.
 
     Args:
+        model: whose parameters are float32 or float64.
         data: samples (N, ...) and their classes, or real targets. storage, rounding: format of the stored parameters
             and its rounding, in place of a recipe: the setting of arXiv 1805.01078. recipe: what is rounded where, or
             the name or path of its file, as `load_recipe` takes it.
-        optimizer: sgd, adam, adamw, rmsprop with `options`, such as momentum, or what makes one of the parameters.
+        optimizer: sgd, adam, adamw, rmsprop with `options`, such as momentum, or what makes one of the parameters,
+            which goes with neither these nor lr. lr: of a named one; None: 0.1.
         seed: of the order of the samples, of random numbers that the model draws from torch (dropout), whose global
             generator stays as it is, and of stochastic roundings. test: samples for the accuracy.
         loss: of outputs and targets; None: cross entropy for classes, mean squares for real targets.
@@ -67,9 +75,11 @@ def fit(
         The history. The same arguments on the same kind of processor give the same bits, whatever the threads.
     Raises:
         InputError: what does not fit together, or a checkpoint that is damaged, or of other settings, each of them
-            named: nothing has changed then; a checkpoint that can no longer be written.
+            named: nothing has changed then; classes beyond the first outputs; a checkpoint that can no longer be
+            written.
     """
     recipe = _recipe(storage, rounding, recipe)
+    _check_carrier(model)
     _check_counts(epochs, batch_size, seed)
     samples = _tensors(data, "data", model)
     held_out = samples if test is None else _tensors(test, "test", model)
@@ -80,20 +90,40 @@ def fit(
             "model.requires_grad_(True)"
         )
     made = _optimizer(optimizer, parameters, lr, options)
+    own_loss = loss is not None
     loss = loss or (nn.functional.mse_loss if samples[1].is_floating_point() else nn.functional.cross_entropy)
     training = Training(model, samples, recipe, made, loss, batch_size, seed, held_out, causes)
     try:
-        _run(
-            training,
-            None if checkpoint is None else Checkpoint(training, checkpoint),
-            epochs,
-            resume,
-            observe,
-            progress,
-        )
+        file = None if checkpoint is None else Checkpoint(training, checkpoint)
+        with _classes_within(model, None if own_loss else samples[1]):
+            _run(training, file, epochs, resume, observe, progress)
     finally:
         training.close()
     return training.history
+
+
+@contextmanager
+def _classes_within(model: nn.Module, targets: Tensor | None) -> Iterator[None]:
+    """Within it, the first outputs of a model tell whether there is one for each of the classes."""
+    if targets is None or targets.is_floating_point() or bool((targets == _IGNORED).all()):
+        yield
+        return
+    wanted = targets[targets != _IGNORED]
+    least, most = int(wanted.min()), int(wanted.max())
+
+    def check(module: nn.Module, args: Any, out: Any) -> None:
+        hook.remove()
+        if isinstance(out, Tensor) and out.ndim > 1 and not 0 <= least <= most < out.shape[1]:
+            raise InputError(
+                f"fit: data: got classes from {least} to {most}; expected them from 0 to {out.shape[1] - 1}, the "
+                f"outputs of {type(model).__name__}; correct them, or widen its last layer"
+            )
+
+    hook = model.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _run(
@@ -120,6 +150,16 @@ def _run(
             file.write()
         if observe is not None:
             observe(epoch)
+
+
+def _check_carrier(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dtype not in _CARRIERS:
+            found = str(parameter.dtype).removeprefix("torch.")
+            raise InputError(
+                f"fit: {type(model).__name__}: {name} is {found}; expected float32 or float64, in which values of a "
+                "narrower format are carried; call model.float() and write the format into the recipe"
+            )
 
 
 def _check_counts(epochs: int, batch_size: int, seed: int) -> None:
@@ -149,7 +189,12 @@ def _tensors(data: tuple[Any, Any], name: str, model: nn.Module) -> tuple[Tensor
         x, y = data
     except (TypeError, ValueError):
         raise InputError(f"fit: {name}: got {type(data).__name__}; expected two arrays; give (x, y)") from None
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    try:
+        x, y = torch.as_tensor(x), torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"fit: {name}: {first_line(error)}; expected two arrays of numbers; give (x, y)") from None
+    if not (x.ndim and y.ndim):
+        raise InputError(f"fit: {name}: got a single number; expected two arrays, one row a sample; give (x, y)")
     if len(x) != len(y) or not len(x):
         raise InputError(f"fit: {name}: got {len(x)} samples and {len(y)} targets; expected as many; give (x, y)")
     carrier = next((p.dtype for p in model.parameters()), torch.float32)
@@ -157,15 +202,34 @@ def _tensors(data: tuple[Any, Any], name: str, model: nn.Module) -> tuple[Tensor
 
 
 def _optimizer(
-    optimizer: str | MakeOptimizer, parameters: list[nn.Parameter], lr: float, options: dict[str, Any]
+    optimizer: str | MakeOptimizer, parameters: list[nn.Parameter], lr: float | None, options: dict[str, Any]
 ) -> torch.optim.Optimizer:
     if not isinstance(optimizer, str):
+        given = [*([] if lr is None else ["lr"]), *options]
+        if given:
+            raise InputError(
+                f"fit: got {', '.join(given)} beside what makes an optimizer; expected none; give them to the optimizer"
+            )
         return optimizer(parameters)
     if optimizer not in OPTIMIZERS:
         raise InputError(f"fit: optimizer: got {optimizer!r}; expected {', '.join(OPTIMIZERS)}; give one of them")
-    if not (lr > 0 and math.isfinite(lr)):
-        raise InputError(f"fit: lr: got {lr}; expected a positive number; give e.g. 0.1")
+    lr = _LR if lr is None else lr
+    if not (_is_finite(lr) and lr > 0):
+        raise InputError(f"fit: lr: got {describe(lr)}; expected a positive number; give e.g. {_LR}")
+    for option, value in options.items():
+        if isinstance(value, Real) and not isinstance(value, bool) and not _is_finite(value):
+            raise InputError(f"fit: {option}: got {describe(value)}; expected a finite number; give e.g. 0.9")
     try:
         return OPTIMIZERS[optimizer](parameters, lr=lr, **options)
-    except TypeError as error:
-        raise InputError(f"fit: {optimizer}: {error}; expected its own options; leave this one out") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"fit: {optimizer}: {first_line(error)}; expected its own options, with values that it takes; correct this "
+            "one or leave it out"
+        ) from None
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False

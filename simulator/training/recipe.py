@@ -10,6 +10,7 @@ from typing import Any
 from formats import Use
 from simulator.arithmetic.spec import mac
 from simulator.errors import InputError
+from simulator.hardware.quantities import describe
 
 from .points import POINTS, WEIGHT_STORE, parse_use
 
@@ -18,7 +19,10 @@ PRODUCTS = ("forward", "input_gradient", "weight_gradient")
 
 def is_power_of_two(value: float) -> bool:
     """Whether a loss multiplied by it, and its gradients divided by it, keep their significands."""
-    return value > 0 and math.isfinite(value) and math.frexp(value)[0] == 0.5
+    try:
+        return value > 0 and math.isfinite(value) and math.frexp(value)[0] == 0.5 and float(value) == value
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def parse_mac(unit: str) -> str:
@@ -29,6 +33,16 @@ def parse_mac(unit: str) -> str:
         raise ValueError(f"{error}; give e.g. 'fma(fp16)'") from None
 
 
+def _unit(product: str, unit: str) -> str:
+    """Return the MAC unit of a product in its own words."""
+    if product not in PRODUCTS:
+        raise InputError(f"recipe: mac: {product}: unknown product; expected one of {', '.join(PRODUCTS)}; correct it")
+    try:
+        return parse_mac(unit)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"recipe: mac: {product}: {error}") from None
+
+
 @dataclass(frozen=True)
 class LossScale:
     """Powers of two by which the loss is multiplied, and the gradients divided again before the optimiser reads them.
@@ -36,11 +50,22 @@ class LossScale:
     Args:
         start: of the first step. dynamic: whether it halves after a step whose gradients are not finite, which is
             skipped, and doubles after so many good ones: `every`.
+    Raises:
+        InputError: a start that is no power of two, or an `every` that is no whole number from 1.
     """
 
     start: float = 1.0
     dynamic: bool = False
     every: int = 2000
+
+    def __post_init__(self) -> None:
+        start, every = self.start, self.every
+        if isinstance(start, bool) or not isinstance(start, int | float) or not is_power_of_two(start):
+            raise InputError(f"recipe: loss_scale: got {describe(start)}; expected a power of two; give e.g. 1024")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise InputError(
+                f"recipe: loss_scale: every: got {describe(every)}; expected a whole number from 1; give e.g. 2000"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,12 +75,31 @@ class Recipe:
     Args:
         points: format in use by name of POINTS. loss_scale: of the loss. name: of the recipe. macs: the MAC units of
             the three products of each layer, by name of PRODUCTS; those not named are torch's own.
+    Raises:
+        InputError: an unknown point or product, or what is no format, MAC unit or loss scale.
     """
 
     points: Mapping[str, Use] = field(default_factory=dict)
     loss_scale: LossScale = field(default_factory=LossScale)
     name: str = ""
     macs: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for point, use in self.points.items():
+            if point not in POINTS:
+                raise InputError(
+                    f"recipe: {point}: unknown quantisation point; expected one of {', '.join(POINTS)}; correct it"
+                )
+            if not isinstance(use, Use):
+                raise InputError(
+                    f"recipe: {point}: got {describe(use)}; expected a format in use; call Recipe.of, which reads words"
+                )
+        if not isinstance(self.loss_scale, LossScale):
+            raise InputError(
+                f"recipe: loss_scale: got {describe(self.loss_scale)}; expected a LossScale; give e.g. LossScale(1024)"
+            )
+        for product, unit in self.macs.items():
+            _unit(product, unit)
 
     @classmethod
     def of(
@@ -70,24 +114,11 @@ class Recipe:
         Raises:
             InputError: an unknown point, a format that is none, or a loss scale that is no power of two.
         """
-        unknown = [point for point in points if point not in POINTS]
-        if unknown:
-            raise InputError(
-                f"recipe: {unknown[0]}: unknown quantisation point; expected one of {', '.join(POINTS)}; correct it"
-            )
-        scale = loss_scale if isinstance(loss_scale, LossScale) else LossScale(float(loss_scale or 1.0))
-        if not is_power_of_two(scale.start):
-            raise InputError(f"recipe: loss_scale: got {scale.start}; expected a power of two; give e.g. 1024")
-        units = {}
-        for product, unit in (macs or {}).items():
-            if product not in PRODUCTS:
-                raise InputError(
-                    f"recipe: mac: {product}: unknown product; expected one of {', '.join(PRODUCTS)}; correct it"
-                )
-            try:
-                units[product] = parse_mac(unit)
-            except ValueError as error:
-                raise InputError(f"recipe: mac: {product}: {error}") from None
+        if loss_scale is None:
+            scale = LossScale()
+        else:
+            scale = loss_scale if isinstance(loss_scale, LossScale) else LossScale(loss_scale)
+        units = {product: _unit(product, unit) for product, unit in (macs or {}).items()}
         found = {point: parse_use(use, f"recipe: {point}") for point, use in points.items()}
         return cls(found, scale, name, units)
 

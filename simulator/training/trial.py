@@ -170,8 +170,8 @@ def trained(setting: Setting, bits: int, seed: int, data: str | None = None) -> 
         return made
 
     history = fit(
-        model, found.train, epochs=setting.epochs, batch_size=setting.batch, lr=setting.lr, optimizer=optimizer,
-        seed=seed, test=found.test, storage=f"e{setting.exponent}m{bits}" if rounds else None,
+        model, found.train, epochs=setting.epochs, batch_size=setting.batch, optimizer=optimizer, seed=seed,
+        test=found.test, storage=f"e{setting.exponent}m{bits}" if rounds else None,
         rounding=setting.rounding if rounds else None,
     )  # fmt: skip
     return model, history

@@ -327,6 +327,15 @@ def test_critical_widths_are_counted_exactly(dtype):
         ({"optimizer": "adan"}, "optimizer: got 'adan'"),
         ({"lr": -1.0}, "lr: got -1.0"),
         ({"momentun": 0.9}, "its own options"),
+        ({"lr": "a"}, "lr: got 'a'"),
+        ({"lr": math.nan}, "lr: got nan"),
+        ({"momentum": math.nan}, "momentum: got nan; expected a finite number"),
+        ({"weight_decay": math.inf}, "weight_decay: got inf; expected a finite number"),
+        ({"momentum": -1.0}, "sgd: Invalid momentum value"),
+        ({"optimizer": torch.optim.SGD, "lr": 0.5}, "got lr beside what makes an optimizer"),
+        ({"optimizer": torch.optim.SGD, "momentum": 0.9}, "got momentum beside what makes an optimizer"),
+        ({"test": ("ab", "cd")}, "test: .*; expected two arrays of numbers"),
+        ({"test": (1.0, 2)}, "test: got a single number"),
         ({"storage": "e8m6", "recipe": Recipe()}, "got a recipe with storage"),
     ],
 )
@@ -338,7 +347,38 @@ def test_what_does_not_fit_is_refused_before_anything_changes(arguments, message
     assert torch.equal(state(model), start)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_only_the_carriers_are_trained(dtype):
+    model = net(dtype=dtype)
+    start = state(model).clone()
+    with pytest.raises(InputError, match=rf"0\.weight is {str(dtype)[6:]}; expected float32 or float64"):
+        fit(model, blobs(), storage="e8m3")
+    assert torch.equal(state(model), start)
+
+
+@pytest.mark.parametrize(("changed", "found"), [(4, "from 0 to 4"), (-1, "from -1 to 3")])
+def test_classes_without_an_output_are_named(changed, found):
+    x, y = blobs()
+    y[-1] = changed
+    model = net()
+    start = state(model).clone()
+    with pytest.raises(InputError, match=f"data: got classes {found}; expected them from 0 to 3"):
+        fit(model, (x, y), epochs=1)
+    assert torch.equal(state(model), start) and not model._forward_hooks
+
+
 def test_recipes_are_strict():
+    for start in (0, "a", True, (1 << 60) + 1, 1 << 2000, math.nan):
+        with pytest.raises(InputError, match=r"recipe: loss_scale: got .*; expected a power of two"):
+            Recipe.of({}, start)
+    with pytest.raises(InputError, match="every: got 0; expected a whole number from 1"):
+        LossScale(every=0)
+    with pytest.raises(InputError, match=r"weight_store: got 'e8m6'; expected a format in use; call Recipe\.of"):
+        Recipe({"weight_store": "e8m6"})
+    with pytest.raises(InputError, match="loss_scale: got 2; expected a LossScale"):
+        Recipe({}, 2)
+    with pytest.raises(InputError, match="mac: forward: "):
+        Recipe(macs={"forward": "fma"})
     with pytest.raises(InputError, match="weights: unknown quantisation point"):
         Recipe.of({"weights": "fp16"})
     with pytest.raises(InputError, match=r"loss_scale: got 3\.0; expected a power of two"):

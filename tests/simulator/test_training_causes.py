@@ -18,7 +18,7 @@ from simulator.arithmetic import mac  # noqa: E402
 from simulator.arithmetic.reference import Place, accumulate  # noqa: E402
 from simulator.arithmetic.reference import Run as Sum  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
-from simulator.training import LossScale, Recipe, UpdateCounts, ablation, causes_of, fit  # noqa: E402
+from simulator.training import LossScale, Recipe, UpdateCounts, ablation, causes_of, fit, load_recipe  # noqa: E402
 from simulator.training.ablation import Ablation, combinations, kept  # noqa: E402
 from simulator.training.causes import C1  # noqa: E402
 from simulator.training.laws import C2, C3  # noqa: E402
@@ -453,6 +453,8 @@ def test_an_ablation_is_trainings_with_some_of_the_points():
             assert own.accuracy == share
     history = fit(plain(), data, recipe=recipe, test=test, epochs=1)
     report = causes_of(history, found)
+    by_name = ablation(plain, data, "truncated", test, epochs=1)
+    assert by_name.accuracies == ablation(plain, data, load_recipe("truncated"), test, epochs=1).accuracies
     assert report.to_dict()["ablation"] == found.to_dict() and found.verdict.sentence.split("(")[0] in str(report)
 
 
