@@ -6,7 +6,7 @@ from .ablation import Ablation, Cost, Verdict, ablation
 from .causes import UpdateCounts
 from .fit import fit
 from .history import Epoch, History
-from .loop import accuracy
+from .loop import DivergedTraining, accuracy
 from .observed import Effect, GradientNoise, Observation
 from .points import MEANINGS, POINTS, Counts
 from .predict import Prediction, predict
@@ -16,7 +16,7 @@ from .recipe_files import load_recipe, recipe_names
 from .report import CausesReport, causes_of
 from .swamping import Swamping
 
-__all__ = ["MEANINGS", "POINTS", "Ablation", "CausesReport", "Cost", "Counts", "Effect", "Epoch", "GradientNoise",
-           "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping", "UnemulatedProduct",
-           "UpdateCounts", "Verdict", "ablation", "accuracy", "causes_of", "fit", "load_recipe", "predict",
-           "recipe_names"]  # fmt: skip
+__all__ = ["MEANINGS", "POINTS", "Ablation", "CausesReport", "Cost", "Counts", "DivergedTraining", "Effect", "Epoch",
+           "GradientNoise", "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping",
+           "UnemulatedProduct", "UpdateCounts", "Verdict", "ablation", "accuracy", "causes_of", "fit", "load_recipe",
+           "predict", "recipe_names"]  # fmt: skip

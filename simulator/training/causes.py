@@ -22,7 +22,8 @@ class UpdateCounts:
     """Updates of a parameter over an epoch, of entries whose optimiser wanted another value.
 
     Args:
-        wanted: how many. lost: without effect. lost_towards, lost_away: of these, towards 0 and away from it.
+        wanted: how many, those by a finite step. lost: without effect.
+        lost_towards, lost_away: of these, towards 0 and away from it.
         shrunk: sum of (|w wanted| - |w stored|) / |w| over entries with w not 0, and `entries`, how many these are.
         critical: histogram of m* = floor(log2|w|) - log2|d| - 1, (5) of the specification.
     """
@@ -92,7 +93,7 @@ def _count(found: UpdateCounts, before: Floats, wanted: Floats, after: Floats | 
     """Add a part of a step; after: None if it is what was wanted."""
     bins = len(found.critical)
     step = wanted - before
-    moves = step != 0
+    moves = (step != 0) & np.isfinite(step)
     has = moves & (before != 0)
     found.wanted += int(np.count_nonzero(moves))
     found.entries += int(np.count_nonzero(has))

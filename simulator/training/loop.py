@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -114,8 +116,27 @@ class Training:
             self.scale,
             observation,
         )
+        self._warn(found)
         self.history.epochs.append(found)
         return found
+
+    def _warn(self, epoch: Epoch) -> None:
+        """Tell of an epoch that went wrong, if no earlier one did likewise."""
+        before = self.history.epochs
+        if not math.isfinite(epoch.loss) and all(math.isfinite(each.loss) for each in before):
+            warnings.warn(
+                f"epoch {epoch.number}: the loss is {epoch.loss}; give a smaller lr, or formats of a wider range",
+                DivergedTraining,
+                stacklevel=5,
+            )
+        steps = self.steps_of_epoch
+        if epoch.skipped == steps and all(each.skipped < steps for each in before):
+            warnings.warn(
+                f"epoch {epoch.number}: all {steps} steps were skipped, as gradients were not finite under the dynamic "
+                f"loss scale, {epoch.loss_scale:g} by now; give a smaller one, or formats of a wider range",
+                DivergedTraining,
+                stacklevel=5,
+            )
 
     def _backward(self, x: Tensor, y: Tensor) -> float:
         """Compute the gradients of a batch, and return its loss."""
@@ -144,11 +165,11 @@ class Training:
         if not dynamic:
             return True
         if not finite:
-            self.scale, self.good = self.scale / 2.0, 0
+            self.scale, self.good = max(self.scale / 2.0, min(self.scale, _LEAST)), 0
             return False
         self.good += 1
         if self.good % self.recipe.loss_scale.every == 0:
-            self.scale *= 2.0
+            self.scale = min(self.scale * 2.0, max(self.scale, _MOST))
         return True
 
     def _step(self) -> None:
@@ -232,6 +253,14 @@ class Training:
 
 # Keys of random numbers apart from others of the same seed: of those that the model draws, and of those within MACs.
 _OF_MODEL, _OF_PRODUCTS = 1 << 32, (1 << 32) - 1
+
+
+# Dynamic loss scales: the normal powers of two of float32.
+_LEAST, _MOST = 2.0**-126, 2.0**127
+
+
+class DivergedTraining(UserWarning):
+    """A training whose loss is not finite, or an epoch of which took no step."""
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

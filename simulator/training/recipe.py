@@ -49,7 +49,8 @@ class LossScale:
 
     Args:
         start: of the first step. dynamic: whether it halves after a step whose gradients are not finite, which is
-            skipped, and doubles after so many good ones: `every`.
+            skipped, and doubles after so many good ones: `every`; from 2**-126 to 2**127 (or
+            start), so that it stays a normal float32.
     Raises:
         InputError: a start that is no power of two, or an `every` that is no whole number from 1.
     """

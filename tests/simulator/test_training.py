@@ -16,7 +16,7 @@ import formats  # noqa: E402
 import simulator  # noqa: E402
 from formats.philox import word  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
-from simulator.training import LossScale, Recipe, fit, predict  # noqa: E402
+from simulator.training import DivergedTraining, LossScale, Recipe, fit, predict  # noqa: E402
 from simulator.training.causes import C1, LOW, PER_BIT, Updates  # noqa: E402
 from simulator.training.points import POINTS, Point  # noqa: E402
 
@@ -202,11 +202,39 @@ def test_a_dynamic_scale_halves_and_skips_the_step_until_gradients_are_finite():
     model = net(dtype=torch.float32)
     start = copy.deepcopy(model)
     scale = LossScale(2.0**126, dynamic=True, every=1000)
-    history = fit(model, blobs(64), epochs=1, batch_size=16, recipe=Recipe.of({"gradient": "fp16"}, scale))
+    with pytest.warns(DivergedTraining, match="epoch 0: all 4 steps were skipped"):
+        history = fit(model, blobs(64), epochs=1, batch_size=16, recipe=Recipe.of({"gradient": "fp16"}, scale))
     assert history.epochs[0].skipped == 4 and history.epochs[0].loss_scale == 2.0**122
     assert torch.equal(state(model), state(start))
     growing = LossScale(1.0, dynamic=True, every=2)
     assert fit(net(), blobs(64), epochs=1, batch_size=16, recipe=Recipe.of({}, growing)).epochs[0].loss_scale == 4.0
+
+
+def test_a_training_that_diverges_is_told_once_and_its_scale_stays_normal():
+    x, y = np.full((4, 2), np.inf, np.float32), np.zeros((4, 1), np.float32)
+    scale = Recipe.of({}, LossScale(2.0**-124, dynamic=True))
+    with pytest.warns(DivergedTraining) as told:
+        history = fit(nn.Linear(2, 1), (x, y), epochs=3, batch_size=1, recipe=scale)
+    assert history.epochs[-1].loss_scale == 2.0**-126 and history.steps == 0
+    assert [str(each.message).split(" ")[2:5] for each in told] == [["the", "loss", "is"], ["all", "4", "steps"]]
+    assert all(each.filename == __file__ for each in told)
+
+
+def test_a_dynamic_scale_grows_to_the_largest_power_of_float32():
+    def last(start):
+        scale = Recipe.of({}, LossScale(start, dynamic=True, every=1))
+        return fit(net(), blobs(64), epochs=1, batch_size=16, recipe=scale).epochs[0].loss_scale
+
+    assert last(2.0**125) == 2.0**127 and last(2.0**200) == 2.0**200
+
+
+def test_updates_that_are_not_finite_are_no_updates():
+    updates, before = Updates(), torch.tensor([1.0, 2.0, 0.0, 4.0])
+    wanted = torch.tensor([math.nan, math.inf, 1.0, 3.0])
+    updates.see("w", before, wanted, wanted.clone())
+    found = updates.close()["w"]
+    assert (found.wanted, found.entries, found.lost, found.critical.sum()) == (2, 1, 0, 1)
+    assert found.shrunk == 0.0
 
 
 def test_finite_gradients_whose_sum_is_not_are_stepped_with():
@@ -231,7 +259,8 @@ def test_gradients_of_parameters_are_rounded_under_the_loss_scale():
     assert not moved(1.0)[0].any()
     assert moved(1024.0)[0] == pytest.approx(np.array([[1.0, 3.0]]), abs=1e-9)
     # A dynamic scale sees what the format makes of too large a gradient.
-    updates, epoch = moved(LossScale(2.0**36, dynamic=True))
+    with pytest.warns(DivergedTraining):
+        updates, epoch = moved(LossScale(2.0**36, dynamic=True))
     assert not updates.any() and epoch.skipped == 1 and epoch.loss_scale == 2.0**35
 
 
