@@ -33,6 +33,7 @@ MEANINGS = {
 POINTS = tuple(MEANINGS)
 
 _TENSORS = 1 << 20  # of a point, each with a site of its own for its random words
+_CALLS = 1 << 31  # the site of keys for a tensor that is met again in a step, such as of a layer that is called twice
 
 
 @dataclass
@@ -65,9 +66,10 @@ class Point:
     """A quantisation point of a run.
 
     Args:
-        name: of POINTS. use: the format and its rounding. seed: key of stochastic roundings; with the step and the
-            number of the tensor it decides on every random word, whatever the order of work.
+        name: of POINTS. use: the format and its rounding. seed: key of stochastic roundings; with the step, the number
+            of the tensor and how often it was met in the step it decides on every random word.
         counts: by tensor, of an epoch. numbers: of the tensors, in the order in which they were met.
+        met: how often a tensor was, in the step `step`.
     """
 
     name: str
@@ -75,10 +77,12 @@ class Point:
     seed: int = 0
     counts: dict[str, Counts] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    met: dict[str, int] = field(default_factory=dict)
+    step: int = 0
 
     def apart(self) -> Point:
-        """Return the same point, with the same random words, whose counts are its own."""
-        return replace(self, counts={}, numbers=dict(self.numbers))
+        """Return the same point, with the same random words as at the beginning of a step, whose counts are its own."""
+        return replace(self, counts={}, numbers=dict(self.numbers), met={})
 
     def rounded(self, x: Tensor, tensor: str, step: int) -> Tensor:
         """Return values rounded into the format. Correctly rounded.
@@ -87,15 +91,20 @@ class Point:
             tensor: its name. step: of the training, from 0; weights before the first one have their own.
         """
         number = self.numbers.setdefault(tensor, len(self.numbers))
+        if step != self.step:
+            self.step, self.met = step, {}
+        call = self.met.get(tensor, 0)
+        self.met[tensor] = call + 1
+        seed = mixed_key(self.seed, call, _CALLS) if call else self.seed
         array = x.detach().numpy()
         if self.use.format.has_blocks:
-            found = self.use.quantize(array, seed=mixed_key(self.seed, step, self._site(number)))
+            found = self.use.quantize(array, seed=mixed_key(seed, step, self._site(number)))
             given = int(np.count_nonzero(array))
             vanished = given - int(np.count_nonzero(found))
             self.counts.setdefault(tensor, Counts()).add(Counts(given, vanished=vanished))
         else:
             beyond = np.zeros(array.shape, np.bool_)
-            found = quantize(array, self.use, np.float64, beyond, seed=self.seed, step=step, site=self._site(number))
+            found = quantize(array, self.use, np.float64, beyond, seed=seed, step=step, site=self._site(number))
             self._count(tensor, array, found, beyond)
         return torch.from_numpy(np.ascontiguousarray(found)).to(x.dtype)
 

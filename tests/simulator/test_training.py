@@ -155,6 +155,13 @@ def test_stochastic_words_depend_on_seed_step_point_and_tensor_alone():
     assert torch.equal(first, again)
     others = (point.rounded(x, "a", 4), point.rounded(x, "b", 3), Point("weight_store", use, 5).rounded(x, "a", 3))
     assert not any(torch.equal(first, other) for other in others)
+    point = Point("gradient", use, seed=5)
+    point.rounded(x, "z", 3)
+    calls = [point.rounded(x, "a", 3) for _ in range(3)]
+    assert len({call.numpy().tobytes() for call in calls}) == 3
+    assert torch.equal(calls[0], others[1]) and torch.equal(point.apart().rounded(x, "a", 3), calls[0])
+    blocks = Point("activation", formats.Use.parse("mxfp8_e4m3/sr"), seed=5)
+    assert not torch.equal(blocks.rounded(x, "a", 3), blocks.rounded(x, "a", 3))
     # Against the definition: the word is a fraction of a last place, which is added before the rest is cut.
     site = POINTS.index("gradient") << 20
     for i in (10, 40, 77):
@@ -162,6 +169,25 @@ def test_stochastic_words_depend_on_seed_step_point_and_tensor_alone():
         ulp = 2.0 ** (math.floor(math.log2(abs(value))) - 2)
         whole = math.floor(abs(value) / ulp + word(5, i, site=site, step=3) * 2.0**-64)
         assert float(first[i]) == math.copysign(whole * ulp, value)
+
+
+def test_a_layer_called_twice_and_batches_of_a_test_have_words_of_their_own():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.seen = nn.Linear(12, 4), []
+
+        def forward(self, x):
+            out = self.layer(x), self.layer(x)
+            self.seen.append([each.detach().numpy().tobytes() for each in out])
+            return out[0] + out[1]
+
+    x, y = blobs(1, seed=4)
+    model, recipe = Twice(), Recipe.of({"activation": "e8m2/sr"})
+    fit(model, (x, y), recipe=recipe, epochs=1, lr=1e-30, test=(np.repeat(x, 2048, 0), np.repeat(y, 2048)))
+    (first, second), *tested = model.seen
+    assert first != second and len(tested) == 2
+    assert len({each for batch in tested for each in batch}) == 4
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_the_threads():
