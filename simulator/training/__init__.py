@@ -14,9 +14,10 @@ from .products import UnemulatedProduct
 from .recipe import LossScale, Recipe
 from .recipe_files import load_recipe, recipe_names
 from .report import CausesReport, causes_of
+from .rounds import UnroundedLayer
 from .swamping import Swamping
 
 __all__ = ["MEANINGS", "POINTS", "Ablation", "CausesReport", "Cost", "Counts", "DivergedTraining", "Effect", "Epoch",
            "GradientNoise", "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping",
-           "UnemulatedProduct", "UpdateCounts", "Verdict", "ablation", "accuracy", "causes_of", "fit", "load_recipe",
-           "predict", "recipe_names"]  # fmt: skip
+           "UnemulatedProduct", "UnroundedLayer", "UpdateCounts", "Verdict", "ablation", "accuracy", "causes_of",
+           "fit", "load_recipe", "predict", "recipe_names"]  # fmt: skip

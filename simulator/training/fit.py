@@ -75,6 +75,7 @@ def fit(
         The history. The same arguments on the same kind of processor give the same bits, whatever the threads.
     Warns:
         DivergedTraining: once each, of the first loss that is not finite, and of the first epoch without a step.
+        UnroundedLayer: once by name, of layers whose outputs are not where `activation` and `gradient` round.
     Raises:
         InputError: what does not fit together, or a checkpoint that is damaged, or of other settings, each of them
             named: nothing has changed then; classes beyond the first outputs; a checkpoint that can no longer be

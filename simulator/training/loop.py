@@ -17,10 +17,10 @@ from simulator.network.emulation import Emulation
 from .causes import Updates
 from .history import Epoch, History, from_plain, to_plain
 from .observed import Observer
-from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, mixed_key, parameters_of
+from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, layers_of, mixed_key, parameters_of
 from .products import OneThread, Products
 from .recipe import Recipe
-from .rounds import Rounds
+from .rounds import Rounds, UnroundedLayer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Samples = tuple[Tensor, Tensor]
@@ -58,6 +58,7 @@ class Training:
         self._random = torch.Generator().manual_seed(_OF_MODEL + seed).get_state()
         self._emulation = _emulation(model, recipe, seed)
         self._updates = Updates()
+        self._told: set[str] = set()  # layers that were warned of
         self.causes, self._watching = causes, None
         if causes:
             self._watching = Observer(
@@ -144,9 +145,18 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         if isinstance(self._emulation, Emulation):
             self._emulation.restart(mixed_key(self.seed, self.rounds.step, _OF_PRODUCTS))
-        with self._emulation, self.rounds.in_layers(self.model), self.rounds.with_copies(self.model):
+        with self._emulation, self.rounds.in_layers(self.model) as unmet, self.rounds.with_copies(self.model):
             value = self.loss(self.model(x), y)
             (value * self.scale if self.scale != 1.0 else value).backward()
+        new = [path for path, _ in layers_of(self.model) if path in unmet - self._told]
+        if new:
+            self._told.update(new)
+            warnings.warn(
+                f"{', '.join(new)}: no output met activation and gradient in step {self.rounds.step}; the layer did "
+                "not run as a module, or handed on no tensor",
+                UnroundedLayer,
+                stacklevel=5,
+            )
         return float(value.detach())
 
     def _accepts(self) -> bool:

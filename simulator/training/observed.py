@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from formats import FloatFormat, Use
 from simulator.network.emulation import Emulation
@@ -139,11 +140,15 @@ class _Seen:
     @contextmanager
     def each(self, model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
         """Within it, outputs of layers are seen, before or after what hooks registered earlier make of them."""
+
+        def see_all(path: str, out: Any) -> None:
+            for x in tree_leaves(out):
+                if isinstance(x, Tensor) and x.is_floating_point():
+                    see(path, x)
+
         with ExitStack() as hooks:
             for path, module in layers_of(model):
-                hook = module.register_forward_hook(
-                    lambda module, args, out, path=path: see(path, out) if isinstance(out, Tensor) else None
-                )
+                hook = module.register_forward_hook(lambda module, args, out, path=path: see_all(path, out))
                 hooks.callback(hook.remove)
             yield
 

@@ -25,7 +25,7 @@ GRADIENT, WEIGHT_GRADIENT, OPTIMIZER_STATE = "gradient", "weight_gradient", "opt
 MEANINGS = {
     WEIGHT_STORE: "parameters, once before training and after every step of the optimiser",
     WEIGHT_USE: "the copy of the parameters that a batch runs with; the master copy keeps the carrier",
-    ACTIVATION: "outputs of layers with parameters, before what follows them",
+    ACTIVATION: "outputs of layers with parameters, each tensor of tuples too, before what follows them",
     GRADIENT: "gradients with respect to these outputs",
     WEIGHT_GRADIENT: "gradients of the parameters, before the loss scale is taken off and the optimiser reads them",
     OPTIMIZER_STATE: "momenta and moments, after their update",

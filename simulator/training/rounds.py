@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from .points import ACTIVATION, GRADIENT, WEIGHT_USE, Point, layers_of, parameters_of
 from .recipe import Recipe
+
+
+class UnroundedLayer(UserWarning):
+    """A layer with parameters that ran in no step, or handed on no tensor: `activation`, `gradient` round nothing."""
 
 
 class _Rounding(torch.autograd.Function):
@@ -55,20 +60,29 @@ class Rounds:
             x.copy_(found.rounded(x, tensor, self.step))
 
     @contextmanager
-    def in_layers(self, model: nn.Module) -> Iterator[None]:
-        """Within it, outputs of layers and their gradients are rounded."""
+    def in_layers(self, model: nn.Module) -> Iterator[set[str]]:
+        """Within it, outputs of layers and their gradients are rounded, each tensor of tuples too.
+
+        Yields:
+            The paths of layers of which no output has met these points so far.
+        """
+        unmet: set[str] = set()
+
+        def rounded(x: Tensor, path: str) -> Tensor:
+            if not x.is_floating_point():
+                return x
+            unmet.discard(path)
+            return cast("Tensor", _Rounding.apply(x, self, path))
+
         with ExitStack() as hooks:
             if ACTIVATION in self.points or GRADIENT in self.points:
                 for path, module in layers_of(model):
+                    unmet.add(path)
                     hook = module.register_forward_hook(
-                        lambda module, args, out, path=path: (
-                            _Rounding.apply(out, self, path)
-                            if isinstance(out, Tensor) and out.is_floating_point()
-                            else out
-                        )
+                        lambda module, args, out, path=path: tree_map_only(Tensor, lambda x: rounded(x, path), out)
                     )
                     hooks.callback(hook.remove)
-            yield
+            yield unmet
 
     @contextmanager
     def with_copies(self, model: nn.Module) -> Iterator[None]:

@@ -11,12 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
 
 import formats  # noqa: E402
 import simulator  # noqa: E402
 from formats.philox import word  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
-from simulator.training import DivergedTraining, LossScale, Recipe, fit, predict  # noqa: E402
+from simulator.training import DivergedTraining, LossScale, Recipe, UnroundedLayer, fit, predict  # noqa: E402
 from simulator.training.causes import C1, LOW, PER_BIT, Updates  # noqa: E402
 from simulator.training.points import POINTS, Point  # noqa: E402
 
@@ -169,6 +170,55 @@ def test_stochastic_words_depend_on_seed_step_point_and_tensor_alone():
         ulp = 2.0 ** (math.floor(math.log2(abs(value))) - 2)
         whole = math.floor(abs(value) / ulp + word(5, i, site=site, step=3) * 2.0**-64)
         assert float(first[i]) == math.copysign(whole * ulp, value)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.head, self.seen = kind(3, 4, batch_first=True), nn.Linear(4, 4), []
+
+    def forward(self, x):
+        out = self.layer(x)
+        self.seen.append([each.detach().numpy() for each in tree_leaves(out)])
+        return self.head(out[0][:, -1] + sum(each[0] for each in tree_leaves(out[1])))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("point", ["activation", "gradient"])
+def test_outputs_in_tuples_are_rounded(kind, point):
+    """The outputs, the last state, and that of an LSTM's cells; of the outputs the last one alone has a gradient."""
+    torch.manual_seed(0)
+    model, form = Recurrent(kind).double(), formats.get("e8m2")
+    x, y = blobs(8)
+    x = x.reshape(8, 4, 3)
+    unrounded = copy.deepcopy(model)
+    fit(unrounded, (x, y), epochs=1)
+    history = fit(model, (x, y), epochs=1, recipe=Recipe.of({point: "e8m2/rne"}), causes=True)
+    states = 2 if kind is nn.LSTM else 1
+    # A step, and for activations the test too, of 8 samples, 4 times and 4 outputs.
+    of_outputs, passes = (4, 2) if point == "activation" else (1, 1)
+    assert history.epochs[0].counts[point]["layer"].values == passes * 8 * 4 * (of_outputs + states)
+    if point == "activation":
+        assert len(model.seen[0]) == 1 + states
+        assert all(np.array_equal(form.quantize(each), each) for each in model.seen[0])
+        assert history.epochs[0].observation.effects[point]["layer"].forward_error > 0
+    assert history.epochs[0].observation.effects[point]["layer"].gradient_error > 0
+    assert not torch.equal(model.layer.weight_ih_l0, unrounded.layer.weight_ih_l0)
+
+
+def test_layers_that_no_point_meets_are_told_once_by_name():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x[:, None], x[:, None], x[:, None])[0][:, 0]
+
+    with pytest.warns(UnroundedLayer) as told:
+        history = fit(Attending(), blobs(8), epochs=2, batch_size=4, recipe=Recipe.of({"activation": "fp16"}))
+    assert [str(each.message).split(":")[0] for each in told] == ["attention.out_proj"]
+    assert told[0].filename == __file__ and history.epochs[0].counts["activation"]["attention"].values > 0
 
 
 def test_a_layer_called_twice_and_batches_of_a_test_have_words_of_their_own():
