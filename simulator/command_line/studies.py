@@ -203,7 +203,7 @@ def study_laws(
     from simulator.report import to_a_reader
 
     with interruptible("nothing was written"), prints_aside(json), progress_bar("row") as progress:
-        found = laws.run(bits=bits, seeds=seeds, trained=trained, progress=progress)
+        found = laws.run(out, bits=bits, seeds=seeds, trained=trained, progress=progress)
         paths = laws.save(found, out)
     with to_a_reader():
         laws.show(found, paths, json)

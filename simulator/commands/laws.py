@@ -14,9 +14,10 @@ from simulator.explore.export import write_table
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted, significant
+from simulator.studies.directory import RESULTS, check_study_directory
 from simulator.studies.laws import LawsStudy, laws_study
 
-FILES = ("study.json", "study.parquet")
+FILES = (RESULTS, "study.parquet")
 _LEGEND = (
     "Relative errors of outputs, of the gradient of the inputs for a random gradient of the outputs, and share of the "
     "units with ReLU that open or close, after rounding the weights to so many stored bits; beside each what the law "
@@ -25,12 +26,13 @@ _LEGEND = (
 )
 
 
-def run(**options: Any) -> LawsStudy:
-    """Run a study.
+def run(out: str, **options: Any) -> LawsStudy:
+    """Run a study whose results are to go into a directory.
 
     Raises:
-        InputError: what cannot be run.
+        InputError: what cannot be run, or not go there.
     """
+    check_study_directory(out, "laws")
     return laws_study(**options)
 
 
@@ -65,4 +67,5 @@ def show(found: LawsStudy, paths: Sequence[Path], json: bool) -> None:
 
 
 def _text(found: LawsStudy) -> str:
-    return json_module.dumps({"seeds": found.seeds, "rows": found.rows()}, indent=2, allow_nan=False) + "\n"
+    record = {"study": "laws", "seeds": found.seeds, "rows": found.rows()}
+    return json_module.dumps(record, indent=2, allow_nan=False) + "\n"

@@ -15,11 +15,12 @@ from simulator.report.causes import ablation_views
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted
+from simulator.studies.directory import RESULTS
 from simulator.studies.points import POINTS, PointsStudy, points_study
 from simulator.training.recipe import Recipe
 from simulator.training.recipe_files import load_recipe
 
-FILES = ("study.json", "points.csv")
+FILES = (RESULTS, "points.csv")
 
 
 def run(out: str, points: str | None, recipe: str | None, **options: Any) -> PointsStudy:
@@ -76,5 +77,5 @@ def _read(points: str) -> dict[str, str]:
 
 
 def _text(found: PointsStudy) -> str:
-    record = {"recipe": found.recipe.in_words(), **found.ablation.to_dict()}
+    record = {"study": "points", "recipe": found.recipe.in_words(), **found.ablation.to_dict()}
     return json_module.dumps(record, indent=2, allow_nan=False) + "\n"

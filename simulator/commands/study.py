@@ -18,6 +18,7 @@ from simulator.report.directories import write_file
 from simulator.report.figures import counted, percent, printable, score, significant
 from simulator.report.study import render_study
 from simulator.studies import TwoPassStudy, two_pass_study
+from simulator.studies.directory import RESULTS
 from simulator.studies.two_pass import CONTROLS, STATIC, mean_of
 
 Row = Mapping[str, Any]
@@ -26,7 +27,7 @@ _LEGEND = (
     "controls that recompute as much of each layer; static: of a static plan that costs as much; changed: answers that "
     "differ from those of exact accumulation."
 )
-FILES = ("study.json", "study.parquet", "study.html")
+FILES = (RESULTS, "study.parquet", "study.html")
 
 
 def run(

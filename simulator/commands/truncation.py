@@ -16,10 +16,11 @@ from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted
 from simulator.report.truncation import render_truncation
+from simulator.studies.directory import RESULTS
 from simulator.studies.truncation import POINTS, TruncationStudy, truncation_study
 from simulator.training.trial import CARRIER
 
-FILES = ("study.json", "study.parquet", "study.html")
+FILES = (RESULTS, "study.parquet", "study.html")
 _OF_CRITICAL = (
     "Predicted: from the run in float64, the bits below which nothing is learned, by the rule of the rounding. First: "
     f"the most bits with which {100 * POINTS:g} points or more are lost."

@@ -16,6 +16,7 @@ from simulator.training.ablation import Ablation, combinations, kept
 from simulator.training.recipe import LossScale, Recipe
 from simulator.training.trial import Setting, accuracy_under
 
+from .directory import check_study_directory
 from .trainings import Trainings
 
 POINTS = dict.fromkeys(("weight_store", "activation", "gradient"), "e8m4/rz")
@@ -64,10 +65,12 @@ def points_study(
             trainings that are known; None: none are. workers: processes. progress: called with how many of how many are
             known.
     Raises:
-        InputError: a recipe without points, or no seed or worker.
+        InputError: a recipe without points, no seed or worker, or a directory that the study cannot go into.
     """
     if min(seeds, workers) < 1:
         raise InputError(f"study: got {seeds} seeds and {workers} workers; expected at least one of each; give more")
+    if out is not None:
+        check_study_directory(out, "points")
     kinds = combinations(recipe)
     runs = {on: [Run(_words(kept(recipe, on)), seed) for seed in range(seeds)] for on in kinds}
     path = None if out is None else Path(out) / "runs.jsonl"

@@ -75,5 +75,7 @@ class Trainings(Generic[Run, Outcome]):
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A last line that was cut off stays one of its own.
+    cut = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write("\n" * cut + json.dumps(record) + "\n")

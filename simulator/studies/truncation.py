@@ -18,6 +18,7 @@ from typing import Any
 from simulator.errors import InputError
 from simulator.training.trial import CARRIER, DECAY, Outcome, Setting, digits, trial
 
+from .directory import check_study_directory
 from .trainings import Trainings
 
 BITS = (CARRIER, 23, 16, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1)
@@ -164,7 +165,8 @@ def truncation_study(
         out: directory whose runs.jsonl has the runs that are known; None: none are. workers: processes.
         progress: called with how many of how many are known.
     Raises:
-        InputError: an unknown setting, what is no number of bits or seeds, or a file without digits.
+        InputError: an unknown setting, what is no number of bits or seeds, a file without digits, or a directory that
+            the study cannot go into.
     """
     if settings is None:
         settings = tuple(SETTINGS) if data is None else OF_FILES
@@ -175,6 +177,8 @@ def truncation_study(
         raise InputError(f"study: settings: {unknown[0]!r} is unknown; expected some of {', '.join(SETTINGS)}")
     if any(not 0 <= m <= 23 for m in bits or ()) or min(seeds, base_seeds, workers) < 1:
         raise InputError("study: bits from 1 to 23, 0 for float64, and at least one seed and worker are expected")
+    if out is not None:
+        check_study_directory(out, "truncation")
     samples = digits(data)  # a file that cannot be read is refused before anything is written
     known_as = SMALL_DIGITS if data is None else hashlib.sha256(Path(data).read_bytes()).hexdigest()[:16]
     wanted = [

@@ -30,6 +30,7 @@ from simulator.hardware.scores import fitting_metrics, score_names
 from simulator.hardware.template import Template
 from simulator.report.directories import write_file
 
+from .directory import check_study_directory
 from .intervals import wilson
 
 SCORES = ("kappa_prime", "norm2", "sensitivity")
@@ -157,7 +158,9 @@ def two_pass_study(
     }
     inputs = Inputs(model, weights, data, samples, 0, calibration)
     cluster = {"workers": workers, "scheduler": scheduler, "threads": threads}
-    Cluster(**cluster)  # type: ignore[arg-type]  # refused before anything runs
+    # Refused before anything runs.
+    Cluster(**cluster)  # type: ignore[arg-type]
+    check_study_directory(out, "two-pass")
 
     def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
         points_of = [{**one.changes(machine, own_rules), "seed": one.seed} for one in wanted]

@@ -41,7 +41,8 @@ def test_the_command_prints_the_ranking_and_writes_it(short, command, tmp_path):
     assert "weight_store limits the training" in out and "397 test samples, 2 seeds" in " ".join(out.split())
     assert "4 runs computed now; in here/study.json, here/points.csv" in out
     record = json.loads((tmp_path / "here" / "study.json").read_text())
-    assert record["verdict"]["point"] == "weight_store" and record["recipe"]["points"] == {"weight_store": "e8m3/rz"}
+    assert record["study"] == "points" and record["verdict"]["point"] == "weight_store"
+    assert record["recipe"]["points"] == {"weight_store": "e8m3/rz"}
     assert (tmp_path / "here" / "points.csv").read_text().startswith("point,alone,cost,cost_error,without,gain")
     code, out, _ = command(*arguments, "--json")
     assert code == 0 and json.loads(out) == record

@@ -167,7 +167,9 @@ def test_the_study_prints_measurements_beside_the_laws(command, tmp_path, monkey
     monkeypatch.setattr("simulator.studies.laws.WIDTHS", (64,))
     code, out, err = command("study", "laws", "--no-trained", "--seeds", 1, "--out", "here")
     assert (code, err) == (0, "") and "depth 16" in out and "in here/study.json, here/study.parquet" in out
-    rows = json.loads((tmp_path / "here" / "study.json").read_text())["rows"]
+    record = json.loads((tmp_path / "here" / "study.json").read_text())
+    rows = record["rows"]
+    assert record["study"] == "laws"
     found = {(row["varied"], row["value"], row["rounding"]): row for row in rows}
     of_depth = found["depth", "16", "rz"]
     assert of_depth["forward_predicted"] == forward_error("rz", 8, 16)
