@@ -23,7 +23,8 @@ Fidelity = Annotated[
     typer.Option(help="How cycles are counted: a lower bound, closed forms a tile, or event by event."),
 ]
 
-Threads = Annotated[int | None, typer.Option(metavar="N", help="At most N threads. Default: all processors.")]
+# The bound is that of network/threads.py, which is not read for the help of a command: it has torch.
+Threads = Annotated[int | None, typer.Option(metavar="N", max=1024, help="At most N threads. Default: all processors.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", help="Processes to spawn here. Default: one a processor.")]
 Scheduler = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="In their place a dask cluster, as in tcp://host:8786.")

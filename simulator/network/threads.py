@@ -7,10 +7,20 @@ from contextlib import contextmanager
 
 import torch
 
+from simulator.errors import InputError
+
+_MOST = 1024  # with many more torch ends the process
+
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch take so many threads in this process within the block; None leaves them as they are."""
+    """Let torch take so many threads in this process within the block; None leaves them as they are.
+
+    Raises:
+        InputError: less than one, or more than torch can be trusted with.
+    """
+    if count is not None and not 1 <= count <= _MOST:
+        raise InputError(f"threads: got {count}; expected 1 to {_MOST}; give fewer or more, or leave it out")
     before = torch.get_num_threads()
     try:
         if count is not None:

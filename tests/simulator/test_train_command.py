@@ -148,6 +148,7 @@ def test_a_training_is_neither_replaced_nor_mixed_with_another(command, tmp_path
         (("--lr", "nan"), "lr: got nan"),
         (("--epochs", -1), "epochs: got -1"),
         (("--batch-size", 0), "batch_size: got 0"),
+        (("--threads", 0), "threads: got 0; expected 1 to 1024"),
         (("--seed", -1), "seed"),
         (("--test", 1.5), "--test: got 1.5; expected a share between 0 and 1, or a file"),
         (("--test", 0.001), "--test: got 0.001 of 80 samples, which is 0"),
