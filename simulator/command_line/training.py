@@ -51,6 +51,9 @@ def train_network(
     weight_decay: Annotated[
         float | None, typer.Option(metavar="W", help="Of the optimiser. Default: torch's, 0, of adamw 0.01.")
     ] = None,
+    causes: Annotated[
+        bool, typer.Option("--causes", help="Look for what each rounding did; changes no bit of the training.")
+    ] = False,
     seed: Seed = 0,
     threads: Threads = None,
     out: Annotated[
@@ -64,7 +67,7 @@ def train_network(
     """Train a network with some of its values in narrow formats; a recipe says which, where and how they are rounded.
 
     DIR gets a checkpoint after every epoch, and at the end history.json, history.csv and weights.pt, which the main job
-    takes as --weights.
+    takes as --weights; with --causes also causes.json and causes.csv.
     """
     from simulator.commands import train
     from simulator.report import to_a_reader
@@ -74,9 +77,9 @@ def train_network(
     options = {name: value for name, value in given.items() if value is not None}
     job = Job(
         model, weights, data, test, recipe, storage, rounding, epochs, batch_size, lr, optimizer, options, seed,
-        allow_code, threads,
+        allow_code, threads, causes,
     )  # fmt: skip
-    with interruptible(lambda: train.left(out)), prints_aside(json), progress_bar("step") as progress:
+    with interruptible(lambda: train.left(job, out)), prints_aside(json), progress_bar("step") as progress:
         found = train.run(job, out, resume, progress)
     with to_a_reader():
         train.show(found, out, json)

@@ -13,7 +13,7 @@ from simulator.explore.export import as_json
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import significant
 from simulator.training.history import Epoch
-from simulator.training.job import CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
+from simulator.training.job import CAUSES, CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
 
 
 def run(job: Job, out: str, resume: bool, progress: Callable[[float, int | None], None]) -> Trained:
@@ -31,10 +31,11 @@ def run(job: Job, out: str, resume: bool, progress: Callable[[float, int | None]
     return found
 
 
-def left(out: str) -> str:
+def left(job: Job, out: str) -> str:
     """Return what is left of a training that was interrupted."""
     if (Path(out) / CHECKPOINT).is_file():
-        return f"the last checkpoint is in {out}, and the same command with --resume goes on"
+        without = "" if job.weights is None else " and without --weights"
+        return f"the last checkpoint is in {out}, and the same command with --resume{without} goes on"
     return "nothing was written"
 
 
@@ -58,7 +59,8 @@ def show(found: Trained, out: str, json: bool) -> None:
             str(epoch.number + 1), significant(epoch.loss), _accuracy(epoch), f"{epoch.loss_scale:g}",
             str(epoch.skipped), f"{100 * lost_share(epoch):.1f}%",
         )  # fmt: skip
-    files = f"Results in {out}: {HISTORY}, {TABLE}, {WEIGHTS}; {CHECKPOINT} to go on from."
+    names = ", ".join([HISTORY, TABLE, WEIGHTS, *(CAUSES if job.causes else ())])
+    files = f"Results in {out}: {names}; {CHECKPOINT} to go on from."
     print_view(standard_output(), what, "", table, "", files)
 
 

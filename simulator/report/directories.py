@@ -19,11 +19,13 @@ class Contents:
 
     Args:
         what: the results, with their article. always: files that are there. sometimes: files that may be.
+        replaced: whether earlier ones are, in place of being refused.
     """
 
     what: str
     always: tuple[str, ...]
     sometimes: tuple[str, ...] = ()
+    replaced: bool = True
 
     def __str__(self) -> str:
         *most, last = (*self.always, *self.sometimes)
@@ -155,10 +157,10 @@ def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> 
         if strangers or (found and not found >= {*contents.always}):
             listed = strangers or sorted(found)
             shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+            whole = f", or one with {contents} alone, which is replaced whole" if contents.replaced else ""
             raise InputError(
-                f"{directory}: found {shown}, which is not {contents.what}; expected a new or empty directory, or one "
-                f"with {contents} alone, which is replaced whole. Move what is yours out of it, "
-                "or choose another name."
+                f"{directory}: found {shown}, which is not {contents.what}; expected a new or empty directory{whole}. "
+                "Move what is yours out of it, or choose another name."
             )
     return target
 

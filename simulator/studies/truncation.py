@@ -175,8 +175,17 @@ def truncation_study(
     unknown = [name for name in settings if name not in SETTINGS]
     if unknown:
         raise InputError(f"study: settings: {unknown[0]!r} is unknown; expected some of {', '.join(SETTINGS)}")
-    if any(not 0 <= m <= 23 for m in bits or ()) or min(seeds, base_seeds, workers) < 1:
-        raise InputError("study: bits from 1 to 23, 0 for float64, and at least one seed and worker are expected")
+    beyond = [m for m in bits or () if not 0 <= m <= 23]
+    if beyond:
+        raise InputError(
+            f"study: bits: got {beyond[0]}; expected bits from 1 to 23, or 0 for float64; leave it out or give such a "
+            "number"
+        )
+    if min(seeds, base_seeds, workers) < 1:
+        raise InputError(
+            f"study: got {seeds} seeds, {base_seeds} base seeds and {workers} workers; expected at least one of each; "
+            "give more"
+        )
     if out is not None:
         check_study_directory(out, "truncation")
     samples = digits(data)  # a file that cannot be read is refused before anything is written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -30,9 +31,11 @@ from .history import Epoch, History, to_plain
 from .points import Counts
 from .recipe import Recipe
 from .recipe_files import load_recipe
+from .report import FILES as CAUSES
+from .report import causes_of
 
 CHECKPOINT, HISTORY, TABLE, WEIGHTS = "checkpoint.pt", "history.json", "history.csv", "weights.pt"
-CONTENTS = Contents("a training", (), (CHECKPOINT, HISTORY, TABLE, WEIGHTS))
+CONTENTS = Contents("a training", (), (CHECKPOINT, HISTORY, TABLE, WEIGHTS, *CAUSES), replaced=False)
 TEST_SHARE = 0.2
 RATES = {"sgd": 0.1}  # of the others torch's own
 _RATE = 1e-3
@@ -48,6 +51,7 @@ class Job:
         test: file of samples for the accuracy, or the share of `data` that is held out for it, drawn by the seed; None:
             the test images of a directory, else TEST_SHARE. recipe: name or path; storage, rounding: in its place.
         lr: None for that of RATES. options: of the optimiser. allow_code: as the main job has it. threads: at most.
+        causes: whether to look for what each rounding did.
     """
 
     model: str = "mlp"
@@ -65,6 +69,7 @@ class Job:
     seed: int = 0
     allow_code: bool = False
     threads: int | None = None
+    causes: bool = False
 
     @property
     def rate(self) -> float:
@@ -124,30 +129,70 @@ def train(
         What it came to, and the state dict of the network.
     Raises:
         InputError: what cannot be trained, or does not go together; a directory with something else, or with a training
-            that is not to be resumed. Nothing was written then.
+            that is not to be resumed. Nothing was written then, unless an epoch had ended.
     """
+    _check_together(job, resume)
     checkpoint = _checked(out, resume)
     recipe = None if job.recipe is None else load_recipe(job.recipe)
     model = _network(job)
     data, test = _samples(job, model)
-    made = not checkpoint.parent.exists()
+    missing = [place for place in checkpoint.parents if not place.exists()]
+    begun = resume
+
+    def ended(epoch: Epoch) -> None:
+        nonlocal begun
+        begun = True
+        if observe is not None:
+            observe(epoch)
+
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     try:
         with torch_threads(job.threads):
-            history = _fit(job, model, data, test, recipe, checkpoint, resume, observe, progress)
-    except InputError:
-        if made and not any(checkpoint.parent.iterdir()):
-            checkpoint.parent.rmdir()
+            history = _fit(job, model, data, test, recipe, checkpoint, resume, ended, progress)
+    except BaseException as error:
+        if isinstance(error, InputError) and not begun:
+            checkpoint.unlink(missing_ok=True)
+        for place in missing:
+            if any(place.iterdir()):
+                break
+            place.rmdir()
         raise
     return Trained(job, history, len(data[0]), len(test[0]), checkpoint.parent), model.state_dict()
 
 
 def save(found: Trained, weights: Mapping[str, Tensor], record: str) -> None:
-    """Write the history as JSON and as a table, and the weights, each whole or not at all."""
+    """Write the history as JSON and as a table, the weights, and the causes if they were looked for, each whole or not
+    at all; causes of fewer epochs do not stay.
+    """
     buffer = io.BytesIO()
     torch.save(dict(weights), buffer)
     for name, content in ((HISTORY, record), (TABLE, _csv(found.history)), (WEIGHTS, buffer.getvalue())):
         write_file(found.out / name, content)
+    if found.job.causes:
+        causes_of(found.history).save(found.out)
+        return
+    for name in CAUSES:
+        (found.out / name).unlink(missing_ok=True)
+
+
+def _check_together(job: Job, resume: bool) -> None:
+    """Refuse options that do not go together, in the words of the command."""
+    if job.epochs < 1:
+        raise InputError(f"--epochs: got {job.epochs}; expected at least 1; give more")
+    if job.recipe is not None and (job.storage is not None or job.rounding is not None):
+        raise InputError(
+            f"--recipe: got {job.recipe} beside --storage or --rounding; expected one; write them into the recipe"
+        )
+    if job.rounding is not None and job.storage is None:
+        raise InputError(
+            f"--rounding: got {job.rounding} without --storage; expected the format that it rounds to; give e.g. "
+            "--storage e8m6, or leave it out"
+        )
+    if resume and job.weights is not None:
+        raise InputError(
+            f"--weights: got {job.weights} beside --resume; expected one: a training goes on with the weights of its "
+            "checkpoint; leave --weights out"
+        )
 
 
 def _checked(out: str | os.PathLike[str], resume: bool) -> Path:
@@ -160,11 +205,9 @@ def _checked(out: str | os.PathLike[str], resume: bool) -> Path:
             )
         return checkpoint
     target = check_replaceable(out, CONTENTS)
-    if (target / CHECKPOINT).exists():
-        raise InputError(
-            f"{out}: holds a training; expected a new or empty directory; give --resume to go on with it, or another "
-            "name"
-        )
+    if target.is_dir() and any(target.iterdir()):
+        go_on = "--resume to go on with it, or " if checkpoint.is_file() else ""
+        raise InputError(f"{out}: holds a training; expected a new or empty directory; give {go_on}another name")
     return checkpoint
 
 
@@ -226,14 +269,15 @@ def _fit(
     recipe: Recipe | None,
     checkpoint: Path,
     resume: bool,
-    observe: Callable[[Epoch], None] | None,
+    observe: Callable[[Epoch], None],
     progress: Callable[[int, int], None],
 ) -> History:
     options: dict[str, Any] = dict(job.options)
     try:
         return fit(
             model, data, job.storage, job.rounding, job.epochs, job.batch_size, job.rate, job.optimizer, job.seed,
-            recipe, test, observe=observe, checkpoint=checkpoint, resume=resume, progress=progress, **options,
+            recipe, test, observe=observe, checkpoint=checkpoint, resume=resume, progress=progress, causes=job.causes,
+            **options,
         )  # fmt: skip
     except InputError:
         raise
@@ -248,7 +292,9 @@ def _fit(
 
 
 def _csv(history: History) -> str:
-    """Return a row for each epoch: its figures, and the counts of every point over all tensors."""
+    """Return a row for each epoch: its figures, and the counts of every point over all tensors; what is no finite
+    number is left empty, as it is null in JSON.
+    """
     text = io.StringIO()
     points = list(history.recipe.points)
     kinds = [each.name for each in fields(Counts)]
@@ -263,8 +309,9 @@ def _csv(history: History) -> str:
             sum(getattr(counts, kind) for counts in epoch.counts.get(point, {}).values())
             for point in points for kind in kinds
         ]  # fmt: skip
-        writer.writerow([
+        figures = (
             epoch.number, epoch.loss, epoch.accuracy, epoch.loss_scale, epoch.skipped, total.wanted, total.lost,
             total.lost_share, *met,
-        ])  # fmt: skip
+        )  # fmt: skip
+        writer.writerow("" if x is None or not math.isfinite(x) else x for x in figures)
     return text.getvalue()

@@ -15,7 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import simulator.training.job as job_module  # noqa: E402
+from simulator.errors import InputError  # noqa: E402
 from simulator.network import bundled  # noqa: E402
+from simulator.training.history import Epoch  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 FILES = ["checkpoint.pt", "history.csv", "history.json", "weights.pt"]
@@ -105,8 +107,9 @@ def test_real_targets_have_no_accuracy_and_weights_are_a_start(command, tmp_path
     np.savez(tmp_path / "r.npz", x=np.load(tmp_path / "d.npz")["x"][:20], y=values)
     assert command(*own, "--epochs", 1, "--out", "a")[0] == 0
     code, out, err = command(
-        "train", "--model", "own_nets:Net", "--data", "r.npz", "--weights", "a/weights.pt", "--epochs", 0, "--out", "b"
-    )
+        "train", "--model", "own_nets:Net", "--data", "r.npz", "--weights", "a/weights.pt", "--epochs", 1,
+        "--lr", 1e-30, "--out", "b",
+    )  # fmt: skip
     assert code == 0, err
     assert weights(tmp_path / "b") == weights(tmp_path / "a")
     code, out, err = command("train", "--model", "own_nets:Net", "--data", "r.npz", "--epochs", 1, "--out", "c")
@@ -140,13 +143,15 @@ def test_a_training_is_neither_replaced_nor_mixed_with_another(command, tmp_path
     [
         (("--resume",), "--resume: train: holds no checkpoint.pt; expected the directory of a training"),
         (("--recipe", "fp8"), "no bundled recipe; expected one of "),
-        (("--recipe", "truncated", "--storage", "e8m6"), "got a recipe with storage or rounding"),
+        (("--recipe", "truncated", "--storage", "e8m6"), "--recipe: got truncated beside --storage or --rounding"),
+        (("--recipe", "empty.yaml"), "the file is empty; expected a mapping of keys; start with e.g. 'schema: 1'"),
         (("--storage", "e8m"), "storage: "),
-        (("--rounding", "rz"), "got rounding without storage"),
+        (("--rounding", "rz"), "--rounding: got rz without --storage; expected the format"),
         (("--optimizer", "adam", "--momentum", 0.9), "adam: "),
         (("--lr", -1), "lr: got -1.0"),
         (("--lr", "nan"), "lr: got nan"),
-        (("--epochs", -1), "epochs: got -1"),
+        (("--epochs", -1), "--epochs: got -1; expected at least 1"),
+        (("--epochs", 0), "--epochs: got 0; expected at least 1"),
         (("--batch-size", 0), "batch_size: got 0"),
         (("--threads", 0), "threads: got 0; expected 1 to 1024"),
         (("--seed", -1), "seed"),
@@ -161,13 +166,21 @@ def test_a_training_is_neither_replaced_nor_mixed_with_another(command, tmp_path
         (("--model", "mlp", "--allow-code"), "--allow-code: given with --model mlp"),
         (("--out", "."), "found the current directory"),
         (("--out", "d.npz"), "found a file"),
-        (("--out", "mine"), "found notes.txt, which is not a training"),
+        (
+            ("--out", "mine"),
+            "found notes.txt, which is not a training; expected a new or empty directory. Move",
+        ),
+        (("--out", "old"), "old: holds a training; expected a new or empty directory; give another name"),
+        (("--resume", "--weights", "w.pt"), "--weights: got w.pt beside --resume; expected one"),
     ],
 )
 def test_bad_input_is_one_message_and_nothing_is_written(command, tmp_path, own, arguments, message):
     np.savez(tmp_path / "no_y.npz", x=np.zeros((4, 6)))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "weights.pt").write_text("mine")
+    (tmp_path / "empty.yaml").write_text("")
     before = sorted(tmp_path.rglob("*"))
     code, out, err = command(*own, *arguments)
     assert (code, out) == (2, "") and message in err and err.startswith("ulpsim: error: ")
@@ -177,8 +190,54 @@ def test_bad_input_is_one_message_and_nothing_is_written(command, tmp_path, own,
 
 def test_a_network_that_fails_in_training_is_named(command, tmp_path, own):
     (tmp_path / "own_nets.py").write_text(OWN + FAILS)
-    code, _, err = command(*own)
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = command(*own, "--out", "deep/train")
     assert code == 2 and "train: the network Net fails in training (AssertionError: no)" in err
+    assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.parametrize(("ended", "left"), [(0, []), (1, ["deep", "deep/train", "deep/train/checkpoint.pt"])])
+@pytest.mark.parametrize("error", [InputError("no"), KeyboardInterrupt("stop")])
+def test_a_failure_leaves_what_an_epoch_came_to_and_no_empty_directory(tmp_path, own, monkeypatch, ended, left, error):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+
+    def fails(*args, checkpoint, observe, **kwargs):
+        if ended or isinstance(error, InputError):
+            checkpoint.write_text("state")
+        for number in range(ended):
+            observe(Epoch(number, 0.0, None))
+        raise error
+
+    monkeypatch.setattr(job_module, "fit", fails)
+    with pytest.raises(type(error), match=str(error)):
+        job_module.train(job_module.Job("own_nets:Net", data="d.npz"), "deep/train")
+    found = [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in path.parts and path not in before]
+    assert [str(path.relative_to(tmp_path)) for path in found] == left
+
+
+def test_causes_are_beside_the_history_and_change_no_bit(command, tmp_path, own):
+    settings = (*own, "--recipe", "sr_storage")
+    code, out, err = command(*settings, "--epochs", 2, "--causes", "--out", "a")
+    assert code == 0 and "causes.json, causes.csv" in " ".join(out.split()), err
+    rows = json.loads((tmp_path / "a" / "causes.json").read_text())["rows"]
+    assert {row["epoch"] for row in rows} == {0, 1} and any(row["forward_error"] for row in rows)
+    assert (tmp_path / "a" / "causes.csv").read_text().startswith("epoch,point,layer,tensor,")
+    code, out, err = command(*settings, "--epochs", 2, "--out", "b")
+    assert code == 0 and "causes" not in out, err
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == FILES
+    # Those of fewer epochs do not stay beside the history of more.
+    assert command(*settings, "--epochs", 3, "--out", "a", "--resume")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == FILES
+
+
+def test_a_loss_that_is_no_number_is_null_in_json_and_empty_in_the_table(command, tmp_path, own):
+    code, _, err = command(*own, "--epochs", 1, "--lr", 1e30)
+    assert code == 0, err
+    assert json.loads((tmp_path / "train" / "history.json").read_text())["epochs"][0]["loss"] is None
+    (row,) = csv.DictReader((tmp_path / "train" / "history.csv").open())
+    assert row["loss"] == "" and float(row["accuracy"]) >= 0
 
 
 def test_ctrl_c_leaves_the_last_checkpoint_and_says_how_to_go_on(command, tmp_path, own, monkeypatch):

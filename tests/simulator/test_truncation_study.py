@@ -111,7 +111,7 @@ def test_the_command_prints_the_table_and_writes_it(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--settings", "width 9"], "'width 9' is unknown"), (["--bits", "8,x"], "--bits: got '8,x'"),
-     (["--bits", "30"], "bits from 1 to 23")],
+     (["--bits", "24"], "bits: got 24; expected bits from 1 to 23, or 0 for float64; leave it out or give")],
 )  # fmt: skip
 def test_what_cannot_be_studied_is_refused(command, tmp_path, arguments, message):
     code, out, err = command("study", "truncation", *arguments)
