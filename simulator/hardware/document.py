@@ -114,7 +114,7 @@ def read_document(path: Path, shown: str) -> Document:
         document._note(where, f"got what YAML cannot read ({error}); expected plain text; write the characters out")
         document.check()
     if node is None:
-        raise InputError(f"{shown}:1:1: the file is empty; expected a mapping of keys; start with e.g. 'schema: 1'")
+        raise InputError(f"{shown}:1:1: the file is empty; expected a mapping; write 'key: value' lines")
     document.data = _plain(node, (), document)
     _keep_comments(text, node, document)
     if not isinstance(document.data, dict):

@@ -162,7 +162,7 @@ def train(
 
 def save(found: Trained, weights: Mapping[str, Tensor], record: str) -> None:
     """Write the history as JSON and as a table, the weights, and the causes if they were looked for, each whole or not
-    at all; causes of fewer epochs do not stay.
+    at all.
     """
     buffer = io.BytesIO()
     torch.save(dict(weights), buffer)
@@ -170,9 +170,6 @@ def save(found: Trained, weights: Mapping[str, Tensor], record: str) -> None:
         write_file(found.out / name, content)
     if found.job.causes:
         causes_of(found.history).save(found.out)
-        return
-    for name in CAUSES:
-        (found.out / name).unlink(missing_ok=True)
 
 
 def _check_together(job: Job, resume: bool) -> None:

@@ -290,8 +290,8 @@ def test_a_wrong_value_is_refused_with_place_value_expectation_and_remedy(refuse
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "m.yaml:1:1: the file is empty; expected a mapping of keys; start with e.g. 'schema: 1'"),
-        ("# nothing\n", "m.yaml:1:1: the file is empty; expected a mapping of keys; start with e.g. 'schema: 1'"),
+        ("", "m.yaml:1:1: the file is empty; expected a mapping; write 'key: value' lines"),
+        ("# nothing\n", "m.yaml:1:1: the file is empty; expected a mapping; write 'key: value' lines"),
         ("- a\n", "m.yaml:1:1: got a list at the top; expected a mapping; write 'key: value' lines"),
         ("npu", "m.yaml:1:1: got 'npu' at the top; expected a mapping; write 'key: value' lines"),
         (SHORT + "---\n" + SHORT, "m.yaml:3:1: got a second document; expected one per file; remove the '---'"),

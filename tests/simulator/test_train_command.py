@@ -144,7 +144,7 @@ def test_a_training_is_neither_replaced_nor_mixed_with_another(command, tmp_path
         (("--resume",), "--resume: train: holds no checkpoint.pt; expected the directory of a training"),
         (("--recipe", "fp8"), "no bundled recipe; expected one of "),
         (("--recipe", "truncated", "--storage", "e8m6"), "--recipe: got truncated beside --storage or --rounding"),
-        (("--recipe", "empty.yaml"), "the file is empty; expected a mapping of keys; start with e.g. 'schema: 1'"),
+        (("--recipe", "empty.yaml"), "the file is empty; expected a mapping; write 'key: value' lines"),
         (("--storage", "e8m"), "storage: "),
         (("--rounding", "rz"), "--rounding: got rz without --storage; expected the format"),
         (("--optimizer", "adam", "--momentum", 0.9), "adam: "),
@@ -227,9 +227,9 @@ def test_causes_are_beside_the_history_and_change_no_bit(command, tmp_path, own)
     assert code == 0 and "causes" not in out, err
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == FILES
-    # Those of fewer epochs do not stay beside the history of more.
-    assert command(*settings, "--epochs", 3, "--out", "a", "--resume")[0] == 0
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == FILES
+    assert command(*settings, "--epochs", 3, "--causes", "--out", "a", "--resume")[0] == 0
+    rows = json.loads((tmp_path / "a" / "causes.json").read_text())["rows"]
+    assert {row["epoch"] for row in rows if row["forward_error"]} == {0, 1, 2}
 
 
 def test_a_loss_that_is_no_number_is_null_in_json_and_empty_in_the_table(command, tmp_path, own):
