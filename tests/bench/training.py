@@ -19,18 +19,16 @@ import torch
 from simulator.training import Recipe
 from simulator.training.products import Products
 from simulator.training.recipe import PRODUCTS
+from simulator.training.recipe_files import load_recipe
 from tests.bench.tracking import steps_of
 
-CHUNKED = "chunk(64, seq(fp16), seq(fp32))"
 UNITS = {
     "none named but the forward one, fma(fp32)": ("fma(fp32)",),
     "fma(fp32)": ("fma(fp32)",) * 3,
     "fma(fp16)": ("fma(fp16)",) * 3,
     "seq(bf16)": ("seq(bf16)",) * 3,
     "fp8_e4m3 -> fma(fp16)": ("fp8_e4m3 -> fma(fp16)",) * 3,
-    f"fp8_e4m3, gradients fp8_e5m2 -> {CHUNKED}": (
-        f"fp8_e4m3 -> {CHUNKED}", f"fp8_e5m2*fp8_e4m3 -> {CHUNKED}", f"fp8_e5m2 -> {CHUNKED}",
-    ),
+    "those of the recipe fp8_hybrid": tuple(load_recipe("fp8_hybrid").macs[product] for product in PRODUCTS),
     "h100.fp8.wgmma": ("h100.fp8.wgmma",) * 3,
 }  # fmt: skip
 ROUNDS, SECONDS = 6, 1.0  # turns, and seconds of steps in each, of emulated and of plain ones
