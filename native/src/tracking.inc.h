@@ -79,7 +79,7 @@ CLONED static void NAME(multiple_added)(const REAL *z, const REAL *y, const REAL
     }
 }
 
-/* Columns from..to of rows of y, each one row of a times the columns of b; four rows at once read b less often. */
+/* The largest products of some rows of a with b, into rows of y; several at once read b less often. */
 CLONED static void NAME(max_rows)(const REAL *a, const REAL *b, REAL *restrict y, int64_t rows, int64_t inner,
                                   int64_t columns)
 {
