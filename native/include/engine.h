@@ -254,6 +254,9 @@ int64_t ulp_noise_undecided(int wide, const void *x, const void *noise, const vo
                             const ulp_windows *windows, double twice, double tiny);
 int64_t ulp_noise_spread(int wide, const void *jump, void *y, const ulp_windows *windows, double growth);
 
+/* Copies runs of so many bytes each, which begin `step` bytes of x apart, one behind the other into y. */
+void ulp_copied_runs(const void *x, void *y, int64_t runs, int64_t bytes, int64_t step);
+
 /* The caller's floating-point environment: saved into `size` bytes while the default one is set, and restored. */
 int ulp_environment_size(void);
 void ulp_default_environment(void *saved);

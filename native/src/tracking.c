@@ -105,3 +105,11 @@ int64_t ulp_noise_spread(int wide, const void *jump, void *y, const ulp_windows 
                                      : spread_float(jump, y, windows, (float)growth));
     return found;
 }
+
+void ulp_copied_runs(const void *x, void *y, int64_t runs, int64_t bytes, int64_t step)
+{
+    const char *from = x;
+    char *to = y;
+    for (int64_t i = 0; i < runs; i++, from += step, to += bytes)
+        memcpy(to, from, (size_t)bytes);
+}

@@ -188,31 +188,46 @@ static int NAME(largest)(const REAL *x, REAL *y, const ulp_windows *w)
     return ULP_OK;
 }
 
-/* undecided, of a plane of windows that are quarters: all at once, in registers. */
+/* Adds what is NaN of two to a third, which is not: NaN stands for what is above everything. */
+static inline REAL NAME(or_nan)(REAL v, REAL one, REAL other)
+{
+    return v + (one == one ? 0 : one) + (other == other ? 0 : other);
+}
+
+/* undecided, of a plane of windows that are quarters: first down the columns, then along the rows, of so many windows
+ * at once that registers are full. */
 CLONED static int64_t NAME(undecided_quarters)(const REAL *restrict x, const REAL *restrict noise,
                                                const REAL *restrict jump, REAL *restrict y, int64_t rows,
                                                int64_t width, int64_t line, REAL twice, REAL tiny)
 {
+    const int64_t wide = width < BLOCK ? width : BLOCK, high = BLOCK / (wide ? wide : 1);
+    REAL upper[2 * BLOCK], lower[2 * BLOCK], largest[2 * BLOCK];
     WHOLE found = 0;
-    for (int64_t h = 0; h < rows; h++, x += 2 * line, noise += 2 * line, jump += width, y += width)
-        for (int64_t i = 0; i < width; i++) {
-            REAL a = x[2 * i], b = x[2 * i + 1], c = x[line + 2 * i], e = x[line + 2 * i + 1];
-            REAL high = a > b ? a : b, low = a > b ? b : a, higher = c > e ? c : e, lower = c > e ? e : c;
-            REAL between = high > higher ? higher : high, beside = high > higher ? low : lower;
-            REAL first = high > higher ? high : higher, second = between > beside ? between : beside;
-            REAL d = noise[2 * i], f = noise[2 * i + 1], g = noise[line + 2 * i], k = noise[line + 2 * i + 1];
-            REAL one = d > f ? d : f, other = g > k ? g : k, largest = one > other ? one : other;
-            /* What is NaN makes these NaN, which are above everything. */
-            REAL of_x = a == a ? 0 : a, of_noise = d == d ? 0 : d;
-            of_x = b == b ? of_x : b, of_noise = f == f ? of_noise : f;
-            of_x = c == c ? of_x : c, of_noise = g == g ? of_noise : g;
-            of_x = e == e ? of_x : e, of_noise = k == k ? of_noise : k;
-            largest += of_noise;
-            REAL reach = largest * twice - (first - second) + of_x, own = jump[i];
-            own = reach <= -tiny ? 0 : own;
-            own = largest <= 0 ? 0 : own;
-            y[i] = own;
-            found += own == 0 ? 0 : 1;
+    for (int64_t top = 0; top < rows; top += high)
+        for (int64_t left = 0; left < width; left += wide) {
+            int64_t tall = rows - top < high ? rows - top : high, across = width - left < wide ? width - left : wide;
+            for (int64_t h = 0; h < tall; h++) {
+                int64_t from = 2 * (top + h) * line + 2 * left, to = 2 * h * across;
+                for (int64_t i = 0; i < 2 * across; i++) {
+                    REAL a = x[from + i], c = x[from + line + i], d = noise[from + i], g = noise[from + line + i];
+                    upper[to + i] = NAME(or_nan)(a > c ? a : c, a, c);
+                    lower[to + i] = a > c ? c : a;
+                    largest[to + i] = NAME(or_nan)(d > g ? d : g, d, g);
+                }
+            }
+            /* Blocks are either of whole rows or of a part of one, so that results lie one behind the other. */
+            const REAL *own = jump + top * width + left;
+            REAL *restrict out = y + top * width + left;
+            for (int64_t i = 0; i < tall * across; i++) {
+                REAL a = upper[2 * i], b = upper[2 * i + 1], d = largest[2 * i], f = largest[2 * i + 1];
+                REAL first = a > b ? a : b, between = a > b ? b : a, beside = a > b ? lower[2 * i] : lower[2 * i + 1];
+                REAL second = between > beside ? between : beside, most = NAME(or_nan)(d > f ? d : f, d, f);
+                REAL reach = NAME(or_nan)(most * twice - (first - second), a, b), to = own[i];
+                to = reach <= -tiny ? 0 : to;
+                to = most <= 0 ? 0 : to;
+                out[i] = to;
+                found += to == 0 ? 0 : 1;
+            }
         }
     return found;
 }

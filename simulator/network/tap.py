@@ -226,6 +226,8 @@ class Tap:
 
     def _as_op(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op | str | None:
         """Return an operation as an Op, as `as_op` does; of tensors without values, only if something is emulated."""
+        if bears_none(func):
+            return None
         if not self._emulating and any(isinstance(x, Tensor) and x.is_meta for x in (*args, *kwargs.values())):
             return None
         with _alone():

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 _NOTHING = nullcontext()
 
@@ -18,7 +17,7 @@ def apart() -> AbstractContextManager[Any]:
         return _NOTHING  # within an operation, which is below autograd, or outside of all
     stack = ExitStack()
     if modes:
-        stack.enter_context(_disable_current_modes())
+        stack.enter_context(torch._C._DisableTorchDispatch())  # in a tenth of the time of _disable_current_modes
     if inference:
         stack.enter_context(torch.inference_mode(False))  # which turns gradients on
     stack.enter_context(torch.no_grad())

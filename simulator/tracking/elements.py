@@ -80,6 +80,11 @@ def max_product(a: Tensor, b: Tensor) -> Tensor:
     return y.view(*shape, rows, columns)
 
 
+def copy_runs(x: Tensor, y: Tensor, runs: int, step: int) -> None:
+    """Copy so many runs of equal length, which begin so many elements of x apart, into all of y, of the same type."""
+    lib.ulp_copied_runs(_at(x), _at(y), runs, y.numel() * y.itemsize // runs, step * x.itemsize)
+
+
 class Windows:
     """Windows of pooling over the last axes.
 

@@ -163,7 +163,9 @@ class Safe(Algebra):
         """Return (S9): D_x |y| + |x| D_y + D_x D_y and gamma |x| |y|, as one or two products."""
         factor = gamma(terms + 1, _unit(x.dtype)) * (1.0 + 2.0**-20)
         if noise_x is None and noise_y is None:
-            found = f(x.abs(), y.abs()).mul_(factor)
+            one, other = (x, y) if x.numel() < y.numel() else (y, x)
+            less = elements.weighted(one, None, factor)
+            found = f(less, other.abs()) if one is x else f(other.abs(), less)
         elif noise_y is None:
             found = f(elements.weighted(x, noise_x, factor), y.abs())
         elif noise_x is None:

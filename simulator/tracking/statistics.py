@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .algebra import Noise
-from .labels import bits_of, precision, reach
+from .elements import copy_runs
+from .labels import bits_of, precision, reach, working
 
 SAMPLE = 256  # elements of a tensor that are looked at, evenly spread
 _RUN = 32
@@ -106,25 +107,26 @@ class Samples:
     """Copies of elements of tensors, in memory that is kept: small pieces between large tensors would scatter these."""
 
     def __init__(self) -> None:
-        self._blocks: dict[torch.dtype, list[Tensor]] = {}
+        self._rooms: dict[torch.dtype, list[Tensor]] = {}
         self._used: dict[torch.dtype, int] = {}
 
     def take(self, x: Tensor) -> Tensor:
         """Return a copy of up to SAMPLE elements, in runs evenly spread over the tensor; all of a small one."""
         used = self._used.get(x.dtype, 0)
         self._used[x.dtype] = used + 1
-        blocks = self._blocks.setdefault(x.dtype, [])
-        if used == len(blocks) * _IN_BLOCK:
-            blocks.append(torch.empty(_IN_BLOCK, SAMPLE, dtype=x.dtype))
-        room, count = blocks[used // _IN_BLOCK][used % _IN_BLOCK], x.numel()
-        if count <= SAMPLE:
-            room = room[:count]
-            room.view(x.shape).copy_(x)
-            return room
+        rooms = self._rooms.setdefault(x.dtype, [])
+        if used == len(rooms):
+            rooms += torch.empty(_IN_BLOCK, SAMPLE, dtype=x.dtype).unbind()
+        room, count = rooms[used], x.numel()
         if not x.is_contiguous():
             x = x.flatten()
-        runs = SAMPLE // _RUN  # few, since each costs a way to the memory
-        room.view(runs, _RUN).copy_(x.as_strided((runs, _RUN), (count // runs, 1), x.storage_offset()))
+        if count <= SAMPLE:
+            room = room[:count]
+            if count:
+                copy_runs(x, room, 1, 0)
+        else:
+            runs = SAMPLE // _RUN  # few, since each costs a way to the memory
+            copy_runs(x, room, runs, count // runs)
         return room
 
     def clear(self) -> None:
@@ -278,7 +280,7 @@ def _histograms(label: str, i: int, taken: list[tuple[int, int, _Taken]]) -> Ite
         most = precision(dtype)
         assert most is not None
         x = torch.cat([t.values for *_, t in same])
-        noise = torch.cat([_filled(t.noise[i], t.values) for *_, t in same])
+        noise = torch.cat([_filled(t.noise[i], t.values) for *_, t in same]).double()
         bits = bits_of(label, x, noise, most).to(torch.int64)
         place = torch.repeat_interleave(torch.arange(len(same)), torch.tensor([len(t.values) for *_, t in same]))
         counts = torch.bincount(place * BINS + bits, minlength=len(same) * BINS).view(len(same), BINS).numpy()
@@ -291,17 +293,17 @@ def _updates(labels: tuple[str, ...], kept: list[_Kept]) -> list[Update]:
     written = [(step, name, p) for step in kept for name, p in step.parameters.items()]
     if not written:
         return []
-    before, after = (torch.cat([x.double() for x in parts]) for parts in
-                     (zip(*((p.before, p.after) for *_, p in written), strict=True)))  # fmt: skip
+    before = torch.cat([p.before for *_, p in written]).double()
+    after = torch.cat([p.after for *_, p in written]).double()
     moved = (after - before).abs()
     gradients = []
     for step, name, p in written:
         found = step.gradients.get(name)
         known = found is not None and found.values.shape == p.after.shape
-        gradients.append(found.values.double() if found is not None and known else torch.zeros_like(p.after).double())
+        gradients.append(found.values if found is not None and known else torch.zeros_like(p.after))
     asked = [(moved == 0) & (torch.cat(gradients) != 0)]
     for i, label in enumerate(labels):
-        noise = torch.cat([_filled(p.noise[i], p.after) for *_, p in written])
+        noise = torch.cat([_filled(p.noise[i], p.after) for *_, p in written]).double()
         asked.append((moved < reach(label, noise)) & (moved > 0))
     lost, *less = (_sums(answers, [len(p.after) for *_, p in written]) for answers in asked)
     return [
@@ -331,4 +333,4 @@ def _numbered(taken: list[_Taken]) -> list[_Taken]:
 
 
 def _filled(noise: Noise, x: Tensor) -> Tensor:
-    return torch.zeros(x.shape, dtype=torch.float64) if noise is None else noise.double()
+    return torch.zeros(x.shape, dtype=working(x.dtype)) if noise is None else noise

@@ -179,3 +179,23 @@ def test_windows(random, dtype, pool, special):
     to = torch.ones(shape, dtype=dtype)
     assert found.spread(undecided, to, growth) == len(touched)
     assert torch.equal(to, spread)
+
+
+# Wider than the blocks in which the engine takes windows, and higher; the last row and column are in no window.
+@pytest.mark.parametrize("shape", [(2, 5, 2103), (3, 811, 7), (1, 3, 2050), (4, 28, 28)])
+@pytest.mark.parametrize("special", [0.0, 0.05])
+def test_quarters_in_blocks(random, dtype, shape, special):
+    x = values(random, shape, dtype, special)
+    noise = torch.where(torch.from_numpy(random.random(shape) < 0.5), 0.0, noises(random, shape, dtype) * 1e-3)
+    each_x, each_noise = (part.unfold(-2, 2, 2).unfold(-2, 2, 2).flatten(-2) for part in (x, noise))
+    jump = values(random, each_x.shape[:-1], dtype, 0.0).abs()
+    largest, second = each_x.topk(2).values.unbind(-1)
+    most = each_noise.amax(-1)
+    reach = most * (2.0 + 2.0**-18) - (largest - second)
+    open_ = ~(reach <= -torch.finfo(dtype).tiny) & (most != 0)
+    unordered = each_x.isnan().any(-1) & (most != 0)
+    expected = torch.where(open_ | unordered, jump, 0.0)
+    pooled = elements.Windows(x, jump.shape, [(2, 2, 0, 1)] * 2)
+    found, count = pooled.undecided(x, noise, jump)
+    assert torch.equal(found, expected) and count == int((expected != 0).sum()) and 0 < count < found.numel()
+    assert same(pooled.largest(x), each_x.amax(-1))
