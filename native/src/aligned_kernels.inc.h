@@ -5,16 +5,33 @@
 
 #include "aligned_step.inc.h"
 
+/* Pack the next window of slots. */
+static __attribute__((noinline)) void pack_next(context_t *c, states_t *s)
+{
+    s->from = s->at;
+    s->to = s->at + c->packed < c->slots ? s->at + c->packed : c->slots;
+    if (c->job->rows)
+        pack_listed(c, s->row, s->columns, s->from, s->to);
+    else {
+        pack_b(c, s->panel, s->column, s->columns, s->from, s->to);
+        pack_a(c, s->row, s->rows, s->from, s->to);
+    }
+}
+
 INLINE void run_steps(context_t *c, states_t *s, int64_t steps, int lanes, int ending, int counts)
 {
-    const int64_t n = c->node->length, first = s->panel * c->slots;
+    const int64_t n = c->node->length, first = s->panel * c->packed;
     const int together = lanes ? 1 : TOGETHER;
-    for (int64_t i = 0; i < steps; i++, s->at += n)
+    for (int64_t i = 0; i < steps; i++, s->at += n) {
+        if (s->at == s->to)
+            pack_next(c, s);
+        const int64_t at = s->at - s->from;
         for (int64_t row = 0; row < s->rows; row += together) {
-            int64_t a = lanes ? s->at * COLUMNS : row * c->slots + s->at, b = (first + s->at) * COLUMNS;
+            int64_t a = lanes ? at * COLUMNS : row * c->packed + at, b = (first + at) * COLUMNS;
             step(c, s, row * COLUMNS, c->a_values + a, c->a_exponents + (lanes ? a : 2 * a), c->b_values + b,
                  c->b_exponents + b, together, lanes, ending, counts);
         }
+    }
 }
 
 /* Run the leaf; compiled on its own for each way that a step ends. */
@@ -116,8 +133,12 @@ static void accumulate(context_t *c, states_t *s, int level, int64_t k0, int64_t
     }
 }
 
+static int has_windows(const context_t *c) { return c->packed < c->slots; }
+
 static void begin(const context_t *c, states_t *s)
 {
+    s->from = 0;
+    s->to = has_windows(c) ? 0 : c->slots;
     memset(s->leaf, 0, sizeof s->leaf);
     for (int level = 1; level <= c->job->join_count; level++)
         memset(s->joined[level], 0, sizeof s->joined[level]);
@@ -171,12 +192,15 @@ static void dense(const ulp_job *job, int64_t row0, int64_t row1, int64_t col0, 
         dense(job, row0, row1, col0 + width, col1, scratch);
         return;
     }
-    for (int64_t column = col0; column < col1; column += COLUMNS)
-        pack_b(c, (column - col0) / COLUMNS, column, col1 - column < COLUMNS ? col1 - column : COLUMNS);
+    for (int64_t column = col0; column < col1 && !has_windows(c); column += COLUMNS)
+        pack_b(c, (column - col0) / COLUMNS, column, col1 - column < COLUMNS ? col1 - column : COLUMNS, 0, c->slots);
     for (int64_t row = row0; row < row1; row += ROWS) {
+        s.row = row;
         s.rows = row1 - row < ROWS ? row1 - row : ROWS;
-        pack_a(c, row, s.rows);
+        if (!has_windows(c))
+            pack_a(c, row, s.rows, 0, c->slots);
         for (int64_t column = col0; column < col1; column += COLUMNS) {
+            s.column = column;
             s.panel = (column - col0) / COLUMNS;
             s.columns = col1 - column < COLUMNS ? col1 - column : COLUMNS;
             begin(c, &s);
@@ -201,14 +225,9 @@ static void listed(const ulp_job *job, int64_t first, int64_t last, void *scratc
     s.panel = 0;
     for (; first < last; first += COLUMNS) {
         int64_t lanes = s.columns = last - first < COLUMNS ? last - first : COLUMNS;
-        for (int64_t slot = 0; slot < c->slots; slot++)
-            for (int64_t i = 0; i < COLUMNS; i++) {
-                int64_t k = i < lanes ? c->order[slot] : -1, at = first + (i < lanes ? i : 0);
-                c->a_values[slot * COLUMNS + i] = element_or_zero(&job->a, job->rows[at], k, k);
-                c->b_values[slot * COLUMNS + i] = element_or_zero(&job->b, k, job->columns[at], k);
-            }
-        exponents(c->a_values, c->a_exponents, c->slots * COLUMNS, c->node->a_min_exponent);
-        exponents(c->b_values, c->b_exponents, c->slots * COLUMNS, c->node->b_min_exponent);
+        s.row = first;
+        if (!has_windows(c))
+            pack_listed(c, first, lanes, 0, c->slots);
         begin(c, &s);
         for (int64_t i = 0; i < lanes; i++)
             place_addend(c, &s, i, job->rows[first + i], job->columns[first + i]);

@@ -2,7 +2,8 @@
  *
  * What a step lacks at the end of a run is filled with zeros, and the order of the products in a run is that of its
  * slots. b is packed into panels [slot][COLUMNS] of values and exponents, once for all rows; a into rows [slot], once
- * for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. */
+ * for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. Of very many slots a window is packed
+ * at a time, as the steps of each tile come to it: memory that is touched for the first time costs more than packing. */
 
 #include "lanes.inc.h"
 #include "roundpack.h"
@@ -11,7 +12,8 @@ enum {
     COLUMN_VECTORS = 2,
     COLUMNS = COLUMN_VECTORS * WIDTH,
     PANELS = 128 / COLUMNS, /* of a tile */
-    MANY_SLOTS = 1 << 16,   /* beyond which a tile has one panel, so as not to take more memory */
+    MANY_SLOTS = 1 << 16,   /* beyond which a tile has one panel, of which a window is packed at a time */
+    WINDOW = 1 << 13,
     ROWS = 8,
 #if defined(ISA_AVX512)
     TOGETHER = 4, /* rows of a step, as many as registers hold; divides ROWS */
@@ -35,10 +37,11 @@ typedef struct {
 typedef struct {
     const ulp_job *job;
     const ulp_node *node;
-    int64_t slots;                       /* of all runs */
+    int64_t slots, packed;               /* of all runs, and how many of them are packed at once */
     int64_t *order;                      /* [slots]: k, or -1 for a zero */
-    float *b_values, *a_values;          /* [panels][slots][COLUMNS], [ROWS][slots]; listed: both [slots][COLUMNS] */
-    int16_t *b_exponents, *a_exponents;  /* the same; of dense a [ROWS][slots][2], each twice, to be broadcast as one */
+    int64_t in_order;                    /* so many of the first ones are 0, 1, 2, ... */
+    float *b_values, *a_values;          /* [panels][packed][COLUMNS], [ROWS][packed]; listed: both [packed][COLUMNS] */
+    int16_t *b_exponents, *a_exponents;  /* the same; of dense a [ROWS][packed][2], each twice, to be broadcast as one */
     int ending;
     rounder state;                       /* of the state, for NEAREST; max for CUT too */
     B kept_bits;                         /* for CUT: the mask of p bits */
@@ -78,14 +81,20 @@ typedef struct {
     size_t b_values, b_exponents, a_values, a_exponents, order, bytes; /* offsets in the scratch memory */
 } layout_t;
 
-/* Panels that are packed at once. */
+/* Panels that are packed at once, and slots, whole steps. */
 static int64_t panels(int64_t slots) { return slots > MANY_SLOTS ? 1 : PANELS; }
+
+static int64_t packed_slots(const ulp_job *job, int64_t slots)
+{
+    const int64_t length = job->nodes[job->leaf].length, steps = WINDOW / length;
+    return slots > MANY_SLOTS ? (steps ? steps : 1) * length : slots;
+}
 
 static size_t next_line(size_t at) { return (at + 63) / 64 * 64; }
 
 static layout_t layout(const ulp_job *job, int64_t slots)
 {
-    size_t n = (size_t)slots, b = n * COLUMNS * (job->rows ? 1 : (size_t)panels(slots));
+    size_t n = (size_t)packed_slots(job, slots), b = n * COLUMNS * (job->rows ? 1 : (size_t)panels(slots));
     size_t a = n * (job->rows ? COLUMNS : ROWS);
     layout_t l;
     l.b_values = next_line(sizeof(context_t));
@@ -93,7 +102,7 @@ static layout_t layout(const ulp_job *job, int64_t slots)
     l.a_values = next_line(l.b_exponents + b * sizeof(int16_t));
     l.a_exponents = next_line(l.a_values + a * sizeof(float));
     l.order = next_line(l.a_exponents + 2 * a * sizeof(int16_t));
-    l.bytes = l.order + n * sizeof(int64_t);
+    l.bytes = l.order + (size_t)slots * sizeof(int64_t);
     return l;
 }
 
@@ -124,6 +133,7 @@ static context_t *start(const ulp_job *job, void *scratch)
     c->job = job;
     c->node = &job->nodes[job->leaf];
     c->slots = append_runs(job, job->join_count, 0, job->k, NULL, 0);
+    c->packed = packed_slots(job, c->slots);
     layout_t l = layout(job, c->slots);
     c->b_values = (float *)((char *)scratch + l.b_values);
     c->b_exponents = (int16_t *)((char *)scratch + l.b_exponents);
@@ -131,6 +141,9 @@ static context_t *start(const ulp_job *job, void *scratch)
     c->a_exponents = (int16_t *)((char *)scratch + l.a_exponents);
     c->order = (int64_t *)((char *)scratch + l.order);
     append_runs(job, job->join_count, 0, job->k, c->order, 0);
+    c->in_order = 0;
+    while (c->in_order < c->slots && c->order[c->in_order] == c->in_order)
+        c->in_order++;
     c->state_double = make_double_rounder(use, use->infinite, use->infinite_below);
     c->state.smallest_normal = broadcast((float)ldexp(1.0, use->min_exponent));
     c->state.max = broadcast((float)use->max);
@@ -170,36 +183,62 @@ static float element_or_zero(const ulp_matrix *x, int64_t row, int64_t column, i
     return k < 0 ? 0.0f : (float)ulp_element(x, row, column);
 }
 
-static void pack_b(context_t *c, int64_t panel, int64_t column, int64_t columns)
+/* Pack columns of b, and zeros for what a panel lacks, from a slot on. */
+static void pack_b(context_t *c, int64_t panel, int64_t column, int64_t columns, int64_t from, int64_t to)
 {
     const ulp_matrix *b = &c->job->b;
-    float *values = c->b_values + panel * c->slots * COLUMNS;
-    for (int64_t slot = 0; slot < c->slots; slot++) {
-        int64_t k = c->order[slot];
-        for (int64_t j = 0; j < COLUMNS; j++)
-            values[slot * COLUMNS + j] = j < columns ? element_or_zero(b, k, column + j, k) : 0.0f;
+    const int simple = !b->is_double && !b->row_offsets;
+    float *values = c->b_values + panel * c->packed * COLUMNS, *at = values;
+    for (int64_t slot = from; slot < to; slot++, at += COLUMNS) {
+        const int64_t k = c->order[slot];
+        if (k < 0 || columns < COLUMNS)
+            memset(at, 0, COLUMNS * sizeof *at);
+        if (k >= 0 && simple && b->column_stride == 1)
+            memcpy(at, (const float *)b->data + k * b->row_stride + column, (size_t)columns * sizeof *at);
+        else if (k >= 0)
+            for (int64_t j = 0; j < columns; j++)
+                at[j] = (float)ulp_element(b, k, column + j);
     }
-    exponents(values, c->b_exponents + panel * c->slots * COLUMNS, c->slots * COLUMNS, c->node->b_min_exponent);
+    exponents(values, c->b_exponents + panel * c->packed * COLUMNS, (to - from) * COLUMNS, c->node->b_min_exponent);
 }
 
-/* Pack rows, and zeros for what the last rows of a step lack. */
-static void pack_a(context_t *c, int64_t row, int64_t rows)
+/* Pack rows, and zeros for what the last rows of a step lack, from a slot on. */
+static void pack_a(context_t *c, int64_t row, int64_t rows, int64_t from, int64_t to)
 {
     const ulp_matrix *a = &c->job->a;
+    const int64_t *order = c->order + from, slots = to - from;
     for (int64_t i = 0; i < (rows + TOGETHER - 1) / TOGETHER * TOGETHER; i++) {
-        float *values = c->a_values + i * c->slots;
-        int16_t *to = c->a_exponents + 2 * i * c->slots;
+        float *values = c->a_values + i * c->packed;
+        int16_t *twice = c->a_exponents + 2 * i * c->packed;
         if (i >= rows)
-            memset(values, 0, (size_t)c->slots * sizeof(float));
+            memset(values, 0, (size_t)slots * sizeof(float));
         else if (a->is_double || a->row_offsets)
-            for (int64_t slot = 0; slot < c->slots; slot++)
-                values[slot] = element_or_zero(a, row + i, c->order[slot], c->order[slot]);
+            for (int64_t slot = 0; slot < slots; slot++)
+                values[slot] = element_or_zero(a, row + i, order[slot], order[slot]);
         else {
-            const float *from = (const float *)a->data + (row + i) * a->row_stride;
-            for (int64_t slot = 0; slot < c->slots; slot++)
-                values[slot] = c->order[slot] < 0 ? 0.0f : from[c->order[slot] * a->column_stride];
+            const float *line = (const float *)a->data + (row + i) * a->row_stride;
+            int64_t slot = c->in_order < to ? c->in_order - from : slots;
+            slot = a->column_stride == 1 && slot > 0 ? slot : 0;
+            memcpy(values, line + from, (size_t)slot * sizeof(float));
+            for (; slot < slots; slot++)
+                values[slot] = order[slot] < 0 ? 0.0f : line[order[slot] * a->column_stride];
         }
-        for (int64_t slot = 0; slot < c->slots; slot++)
-            to[2 * slot] = to[2 * slot + 1] = exponent_of(values[slot], c->node->a_min_exponent);
+        for (int64_t slot = 0; slot < slots; slot++)
+            twice[2 * slot] = twice[2 * slot + 1] = exponent_of(values[slot], c->node->a_min_exponent);
     }
+}
+
+/* Pack listed outputs from `first` on, in lanes. */
+static void pack_listed(context_t *c, int64_t first, int64_t lanes, int64_t from, int64_t to)
+{
+    const ulp_job *job = c->job;
+    for (int64_t slot = from; slot < to; slot++)
+        for (int64_t i = 0; i < COLUMNS; i++) {
+            int64_t k = i < lanes ? c->order[slot] : -1, output = first + (i < lanes ? i : 0);
+            int64_t at = (slot - from) * COLUMNS + i;
+            c->a_values[at] = element_or_zero(&job->a, job->rows[output], k, k);
+            c->b_values[at] = element_or_zero(&job->b, k, job->columns[output], k);
+        }
+    exponents(c->a_values, c->a_exponents, (to - from) * COLUMNS, c->node->a_min_exponent);
+    exponents(c->b_values, c->b_exponents, (to - from) * COLUMNS, c->node->b_min_exponent);
 }

@@ -26,9 +26,10 @@ typedef struct {
     double joined[ULP_MAX_JOINS + 1][TILE_LANES]; /* from level 1 on */
     int32_t over[TILE_LANES];
     tally_t tally;
-    int64_t rows, columns;
+    int64_t row, column, rows, columns; /* where they begin, or in the list; how many */
     int64_t panel;
-    int64_t at; /* the slot where the next run begins */
+    int64_t at;       /* the slot where the next run begins */
+    int64_t from, to; /* slots that are packed */
 } states_t;
 
 /* --- one step ----------------------------------------------------------------------------------------------------- */
@@ -267,7 +268,7 @@ INLINE void end_step(const context_t *c, states_t *s, int64_t at, B sum, B other
 INLINE void step(const context_t *c, states_t *s, int64_t lane, const float *a, const int16_t *a_exponents,
                  const float *b, const int16_t *b_exponents, int rows, int lanes, int ending, int counts)
 {
-    const int64_t n = c->node->length, slots = c->slots;
+    const int64_t n = c->node->length, slots = c->packed;
     const int32_t fraction = c->node->fraction, late = ending == IN_DOUBLE && c->node->late;
     const int16_t lowest = (int16_t)(c->node->min_exponent == ULP_NONE ? NO_EXPONENT : c->node->min_exponent);
     const B none = (B){0} + NO_EXPONENT, bias = (B){0} + 127, least = (B){0} - 126;

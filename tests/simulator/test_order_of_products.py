@@ -89,3 +89,23 @@ def test_a_convolution_takes_its_products_in_that_order_too():
 def test_what_makes_no_sense_is_refused(form, message):
     with pytest.raises(ValueError, match=message):
         simulator.mac(form)
+
+
+# More products than the engine packs at once: the same as in two parts, of which the second goes on from the first.
+@pytest.mark.parametrize(
+    "form",
+    ["h100.fp8.wgmma", "aligned(4, 22, fp32/rz)", "aligned(6, 9, fp32)", "chunk(640, aligned(16, 25, fp32), fma(fp32))"],
+)
+def test_very_many_products_are_taken_in_windows(form):
+    spec = simulator.mac(form)
+    k, part = 71_003, 640 * 60
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-8, 9, (11, k)) / 8, rng.integers(-8, 9, (k, 35)) / 8
+    whole = simulator.matmul(a, b, spec)
+    first = simulator.matmul(a[:, :part], b[:part], spec)
+    assert np.array_equal(whole, simulator.matmul(a[:, part:], b[part:], spec, c=first))
+    assert len(np.unique(whole)) > 99
+    assert np.array_equal(whole, simulator.matmul(a, b, spec, stats=True)[0])
+    again = simulator.two_pass(a, b, low="fma(fp8_e4m3)", high=form, tolerance=0.5, activation="relu")
+    assert 0 < again.recomputed.sum() < whole.size
+    assert np.array_equal(again.output[again.recomputed], whole[again.recomputed])
