@@ -212,10 +212,14 @@ static void pack_a(context_t *c, int64_t row, int64_t rows, int64_t from, int64_
         int16_t *twice = c->a_exponents + 2 * i * c->packed;
         if (i >= rows)
             memset(values, 0, (size_t)slots * sizeof(float));
-        else if (a->is_double || a->row_offsets)
+        else if (a->is_double)
             for (int64_t slot = 0; slot < slots; slot++)
                 values[slot] = element_or_zero(a, row + i, order[slot], order[slot]);
-        else {
+        else if (a->row_offsets) {
+            const float *line = (const float *)a->data + a->row_offsets[row + i];
+            for (int64_t slot = 0; slot < slots; slot++)
+                values[slot] = order[slot] < 0 ? 0.0f : line[a->column_offsets[order[slot]]];
+        } else {
             const float *line = (const float *)a->data + (row + i) * a->row_stride;
             int64_t slot = c->in_order < to ? c->in_order - from : slots;
             slot = a->column_stride == 1 && slot > 0 ? slot : 0;

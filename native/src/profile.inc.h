@@ -79,10 +79,13 @@ void ISA_NAME(ulp_profile_of)(const ulp_matrix *x, int64_t rows, int64_t columns
         V square = {0};
         for (int64_t k = 0; k < columns; k += STRETCH) {
             int count = columns - k < STRETCH ? (int)(columns - k) : STRETCH;
-            const float *from = (const float *)x->data + row * x->row_stride + k;
-            if (x->column_stride == 1 && !x->row_offsets && !x->is_double)
+            const float *from = (const float *)x->data + (x->row_offsets ? x->row_offsets[row] : row * x->row_stride);
+            if (x->row_offsets && !x->is_double)
                 for (int i = 0; i < count; i++)
-                    line[i] = from[i];
+                    line[i] = from[x->column_offsets[k + i]];
+            else if (x->column_stride == 1 && !x->is_double)
+                for (int i = 0; i < count; i++)
+                    line[i] = from[k + i];
             else
                 for (int i = 0; i < count; i++)
                     line[i] = ulp_element(x, row, k + i);
