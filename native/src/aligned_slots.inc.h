@@ -2,8 +2,9 @@
  *
  * What a step lacks at the end of a run is filled with zeros, and the order of the products in a run is that of its
  * slots. b is packed into panels [slot][COLUMNS] of values and exponents, once for all rows; a into rows [slot], once
- * for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. Of very many slots a window is packed
- * at a time, as the steps of each tile come to it: memory that is touched for the first time costs more than packing. */
+ * for all panels of a tile; of listed outputs both lie in lanes, [slot][COLUMNS]. Of very many slots a window is
+ * packed at a time, as the steps of each tile come to it: memory that is touched for the first time costs more than
+ * packing. */
 
 #include "lanes.inc.h"
 #include "roundpack.h"
@@ -40,7 +41,7 @@ typedef struct {
     int64_t slots, packed;               /* of all runs, and how many of them are packed at once */
     int64_t *order;                      /* [slots]: k, or -1 for a zero */
     int64_t in_order;                    /* so many of the first ones are 0, 1, 2, ... */
-    float *b_values, *a_values;          /* [panels][packed][COLUMNS], [ROWS][packed]; listed: both [packed][COLUMNS] */
+    float *b_values, *a_values;          /* [panels][packed][COLUMNS], [ROWS][packed]; listed: [packed][COLUMNS] */
     int16_t *b_exponents, *a_exponents;  /* the same; of dense a [ROWS][packed][2], each twice, to be broadcast as one */
     int ending;
     rounder state;                       /* of the state, for NEAREST; max for CUT too */

@@ -55,9 +55,28 @@ static void look_closely(const ulp_matrix *x, int64_t rows, int64_t columns, ulp
 
 enum { ABREAST = 4 * WIDTH }; /* rows looked at together where they lie side by side */
 
+typedef float narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(4), may_alias));
+
+INLINE V load_wide(const ulp_matrix *x, int64_t at)
+{
+    return x->is_double ? load((const double *)x->data + at)
+                        : __builtin_convertvector(*(const narrow *)((const float *)x->data + at), V);
+}
+
+/* Look at rows that offsets place side by side, as pixels of a line are; some may be looked at twice. */
+INLINE void look_along(const ulp_matrix *x, int64_t from, int64_t to, int64_t columns, seen_t *seen, V *squares)
+{
+    for (int64_t row = from; row < to; row += WIDTH) {
+        const int64_t start = x->row_offsets[row + WIDTH < to ? row : to - WIDTH];
+        V square = {0};
+        for (int64_t k = 0; k < columns; k++)
+            look(load_wide(x, start + x->column_offsets[k]), seen, &square);
+        *squares = maximum(square, *squares);
+    }
+}
+
 void ISA_NAME(ulp_profile_of)(const ulp_matrix *x, int64_t rows, int64_t columns, ulp_profile *profile)
 {
-    typedef float narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(4), may_alias));
     seen_t seen = {.least = broadcast(-(double)INFINITY)};
     double line[STRETCH] __attribute__((aligned(64)));
     V squares = {0};
@@ -66,16 +85,21 @@ void ISA_NAME(ulp_profile_of)(const ulp_matrix *x, int64_t rows, int64_t columns
         for (; row + ABREAST <= rows; row += ABREAST) {
             V square[4] = {{0}, {0}, {0}, {0}};
             for (int64_t k = 0; k < columns; k++)
-                for (int i = 0; i < 4; i++) {
-                    int64_t at = row + i * WIDTH + k * x->column_stride;
-                    look(x->is_double ? load((const double *)x->data + at)
-                                      : __builtin_convertvector(*(const narrow *)((const float *)x->data + at), V),
-                         &seen, &square[i]);
-                }
+                for (int i = 0; i < 4; i++)
+                    look(load_wide(x, row + i * WIDTH + k * x->column_stride), &seen, &square[i]);
             for (int i = 0; i < 4; i++)
                 squares = maximum(square[i], squares);
         }
-    for (; row < rows; row++) {
+    for (int64_t side = row; row < rows; row++) {
+        if (x->row_offsets && row >= side) {
+            for (side = row + 1; side < rows && x->row_offsets[side] == x->row_offsets[side - 1] + 1;)
+                side++;
+            if (side - row >= WIDTH) {
+                look_along(x, row, side, columns, &seen, &squares);
+                row = side - 1;
+                continue;
+            }
+        }
         V square = {0};
         for (int64_t k = 0; k < columns; k += STRETCH) {
             int count = columns - k < STRETCH ? (int)(columns - k) : STRETCH;

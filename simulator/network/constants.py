@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from .leaves import tensors_in
 from .storages import Storages
 from .tap import Ran
 
@@ -36,16 +36,12 @@ class Constants:
 
         What has a gradient is no constant: the weights that it is made of change from step to step.
         """
-        operands = _tensors((ran.args, ran.kwargs))
+        operands = tensors_in((ran.args, ran.kwargs))
         learns = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
         constant = not learns and all(self.holds(x) for x in operands)
-        for x in _tensors(ran.result):
+        for x in tensors_in(ran.result):
             if constant:
                 self._made.add(x)
             else:
                 self._made.discard(x)
         return constant
-
-
-def _tensors(tree: object) -> Iterable[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

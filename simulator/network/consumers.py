@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.scores import MASKED
 
+from .leaves import tensors_in
 from .ops import Block, Convolution, Op, array
 from .tap import Ran, Tap
 
@@ -294,7 +295,7 @@ class _Recorder:
         read = {id(value): (tensor, value) for tensor, value in self._read((inputs, kwargs))}
         self._forget_overwritten(func, inputs, kwargs)
         for tensor, value in read.values():
-            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            outputs = tensors_in(result)
             if name in _SAME_VALUES or getattr(func, "is_view", False):
                 for output in outputs:
                     self._carriers[id(output)] = output, value

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from simulator.cost import VectorOperation
 
+from .leaves import tensors_in
 from .storages import Storages
 from .tap import Ran
 
@@ -33,10 +31,10 @@ class Epilogue:
         """Take note of an operation that is not elementwise: of a product, whose results are on their way, or not."""
         if from_array:
             self._coming.clear()
-            for x in _tensors(ran.result):
+            for x in tensors_in(ran.result):
                 self._coming.add(x)
         else:
-            for x in _tensors((ran.args, ran.kwargs, ran.result)):
+            for x in tensors_in((ran.args, ran.kwargs, ran.result)):
                 self._coming.discard(x)
 
     def fused(self, ran: Ran, asked: VectorOperation) -> VectorOperation:
@@ -44,8 +42,8 @@ class Epilogue:
 
         The product has paid for as many results as are on their way; a result that is larger goes to memory beyond.
         """
-        taken = {id(x): x for x in _tensors((ran.args, ran.kwargs)) if x in self._coming}.values()
-        results = list(_tensors(ran.result))
+        taken = {id(x): x for x in tensors_in((ran.args, ran.kwargs)) if x in self._coming}.values()
+        results = tensors_in(ran.result)
         if not taken:
             for x in results:
                 self._coming.discard(x)
@@ -58,10 +56,6 @@ class Epilogue:
             inputs=max(asked.inputs - sum(x.numel() for x in taken), 0),
             outputs=max(asked.outputs - sum(_distinct(x) for x in taken), 0),
         )
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def _distinct(x: Tensor) -> int:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from simulator.errors import InputError
 
 from .consumers import BATCH_NORMS, Affine, Normalisation
+from .leaves import tensors_in
 from .ops import Op
 from .tap import Ran
 
@@ -77,9 +77,9 @@ class Folding:
         """Raise InputError if an operation read what waits for its normalisation."""
         if not self._waiting:
             return
-        for leaf in tree_leaves((ran.args, ran.kwargs)):
-            if isinstance(leaf, Tensor) and leaf.layout is torch.strided and leaf.data_ptr() in self._waiting:
-                self._refuse(leaf.data_ptr(), f"{ran.func.__name__} reads its result")
+        for x in tensors_in((ran.args, ran.kwargs)):
+            if x.layout is torch.strided and x.data_ptr() in self._waiting:
+                self._refuse(x.data_ptr(), f"{ran.func.__name__} reads its result")
 
     def end(self) -> None:
         """Raise InputError if a forward pass ends while a result waits for its normalisation."""

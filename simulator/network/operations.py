@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from formats import Format
@@ -25,6 +24,7 @@ from . import vector
 from .aten_ops import TORCH_NAMESPACES
 from .constants import Constants
 from .epilogue import Epilogue
+from .leaves import tensors_in
 from .tap import Ran
 from .vector_work import move, vector_operation
 
@@ -152,14 +152,13 @@ def _name(func: Any) -> str:
 
 
 def _dtype(result: Any) -> str:
-    types = [leaf.dtype for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-    return str(types[0]).removeprefix("torch.") if types else ""
+    found = tensors_in(result)
+    return str(found[0].dtype).removeprefix("torch.") if found else ""
 
 
 def _largest(ran: Ran) -> int:
     """Return the elements of the largest tensor read or written."""
-    tensors = [leaf for leaf in tree_leaves((ran.args, ran.kwargs, ran.result)) if isinstance(leaf, Tensor)]
-    return max((tensor.numel() for tensor in tensors), default=0)
+    return max((x.numel() for x in tensors_in((ran.args, ran.kwargs, ran.result))), default=0)
 
 
 def _work(ran: Ran, largest: int) -> int:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from simulator.cost import KINDS, VectorOperation
 
+from .leaves import tensors_in
 from .tap import Ran
 
 # By kind the operations that do not have its name. What is in neither is elementwise, an addition for each element.
@@ -112,15 +112,15 @@ def _operands(ran: Ran) -> Iterator[Tensor]:
     """Yield the tensors that an operation reads, each once."""
     written = {argument.name for argument in ran.func._schema.arguments if argument.is_out}
     seen = set()
-    for leaf in tree_leaves((ran.args, {name: value for name, value in ran.kwargs.items() if name not in written})):
-        if isinstance(leaf, Tensor) and id(leaf) not in seen:
-            seen.add(id(leaf))
-            yield leaf
+    for x in tensors_in((ran.args, {name: value for name, value in ran.kwargs.items() if name not in written})):
+        if id(x) not in seen:
+            seen.add(id(x))
+            yield x
 
 
 def _results(ran: Ran) -> list[Tensor]:
     """Return the tensors that an operation gives, without the indices that stand beside values."""
-    found = [leaf for leaf in tree_leaves(ran.result) if isinstance(leaf, Tensor)]
+    found = tensors_in(ran.result)
     return [x for x in found if x.is_floating_point()] or found
 
 

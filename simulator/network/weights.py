@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .leaves import tensors_in
 from .ops import Op
 from .storages import plain
 from .tap import Ran
@@ -76,8 +77,8 @@ class Weights:
             return
         written = [
             (storage.data_ptr(), storage.data_ptr() + storage.nbytes())
-            for leaf in tree_leaves((ran.args, ran.kwargs))
-            if isinstance(leaf, Tensor) and plain(leaf) and (storage := leaf.untyped_storage())
+            for x in tensors_in((ran.args, ran.kwargs))
+            if plain(x) and (storage := x.untyped_storage())
         ]
         for key, kept in list(self._kept.items()):
             if any(start < kept.end and kept.first < stop for start, stop in written):

@@ -358,3 +358,21 @@ def test_no_nan_leaves_with_a_sign_or_a_payload(isa):
 
 def test_pins_cover_every_kernel():
     assert sorted(PINS) == sorted(native.kernels())
+
+
+# Stretches of rows that lie side by side, shorter and longer than a vector; the last bits and the square among them.
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (7, 8, 9), (28, 28, 28), (64, 3, 17, 1), (5,)])
+def test_a_gathered_operand_is_looked_at_like_a_copy(isa, dtype, lengths):
+    rng = np.random.default_rng(sum(lengths))
+    data = (rng.standard_normal(4000) * 2.0 ** rng.integers(-20, 20, 4000)).astype(dtype)
+    data[rng.random(4000) < 0.3] = 0.0
+    starts = rng.integers(0, 1000, len(lengths)) * 3
+    rows = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
+    for taps in (rng.integers(0, 900, 25), np.arange(13), np.array([5])):
+        gathered = Gathered(data, rows.astype(np.int64), taps.astype(np.int64))
+        whole = np.stack([gathered.row(i) for i in range(len(rows))])
+        found, expected = profile(gathered), profile(whole)
+        assert found._replace(square=0.0) == expected._replace(square=0.0)
+        exact = float((whole.astype(np.float64) ** 2).sum(1).max())
+        assert exact <= found.square <= exact * (1 + 2.0**-40) and exact <= expected.square

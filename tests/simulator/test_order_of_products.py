@@ -94,7 +94,12 @@ def test_what_makes_no_sense_is_refused(form, message):
 # More products than the engine packs at once: the same as in two parts, of which the second goes on from the first.
 @pytest.mark.parametrize(
     "form",
-    ["h100.fp8.wgmma", "aligned(4, 22, fp32/rz)", "aligned(6, 9, fp32)", "chunk(640, aligned(16, 25, fp32), fma(fp32))"],
+    [
+        "h100.fp8.wgmma",
+        "aligned(4, 22, fp32/rz)",
+        "aligned(6, 9, fp32)",
+        "chunk(640, aligned(16, 25, fp32), fma(fp32))",
+    ],
 )
 def test_very_many_products_are_taken_in_windows(form):
     spec = simulator.mac(form)
