@@ -38,11 +38,11 @@ typedef struct {
 typedef struct {
     const ulp_job *job;
     const ulp_node *node;
-    int64_t slots, packed;               /* of all runs, and how many of them are packed at once */
+    int64_t slots, packed;               /* of all runs, and how many are packed at once */
     int64_t *order;                      /* [slots]: k, or -1 for a zero */
     int64_t in_order;                    /* so many of the first ones are 0, 1, 2, ... */
     float *b_values, *a_values;          /* [panels][packed][COLUMNS], [ROWS][packed]; listed: [packed][COLUMNS] */
-    int16_t *b_exponents, *a_exponents;  /* the same; of dense a [ROWS][packed][2], each twice, to be broadcast as one */
+    int16_t *b_exponents, *a_exponents;  /* likewise; of dense a [ROWS][packed][2], twice, broadcast as one */
     int ending;
     rounder state;                       /* of the state, for NEAREST; max for CUT too */
     B kept_bits;                         /* for CUT: the mask of p bits */
