@@ -1,0 +1,125 @@
+"""What an ONNX file declares of its inputs: names, types and shapes, and what is said of others."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simulator.errors import InputError
+
+from .onnx_operators.registry import Value
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An input as the file declares it.
+
+    Args:
+        name: in the file. argument: in Python, an identifier.
+        dtype: of its elements; None for a sequence, or an optional, which are taken as they are.
+        shape: the lengths that are fixed, and the names of those that are free, "" without a name; None: any shape.
+        has_default: whether the file holds a value for it.
+    """
+
+    name: str
+    argument: str
+    dtype: torch.dtype | None
+    shape: tuple[int | str, ...] | None
+    has_default: bool
+
+    def check(self, path: str, value: Value, dtype: torch.dtype | None) -> Value:
+        """Return what is given for the input, in a type.
+
+        Args:
+            path: of the file, for messages. value: what is given. dtype: the type to convert to.
+        Raises:
+            InputError: it has another kind of elements, numbers beyond the type, or another shape.
+        """
+        if dtype is None:
+            return value
+        place = f"{path}: input {self.name}"
+        if not isinstance(value, Tensor):
+            raise InputError(f"{place}: is given {type(value).__name__}; expected a tensor; give one")
+        if self.shape is not None and not self._takes(tuple(value.shape)):
+            raise InputError(
+                f"{place}: is given shape {tuple(value.shape)}; expected {self._shape()}, as the file declares it; "
+                "reshape the data, or export the network with free axes"
+            )
+        return value if value.dtype == dtype else self._converted(place, value, dtype)
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        assert self.shape is not None
+        fits = (isinstance(own, str) or own == given for own, given in zip(self.shape, shape, strict=False))
+        return len(shape) == len(self.shape) and all(fits)
+
+    def _shape(self) -> str:
+        shown = [str(length) or "any" for length in self.shape or ()]
+        return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})"
+
+    def _converted(self, place: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+        kinds = [_kind(value.dtype), _kind(dtype)]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                f"{place}: is given {_name(value.dtype)}; expected {_name(dtype)}, as the file declares it; convert "
+                "the data"
+            )
+        if kinds[0] == "integer" and value.numel():
+            limits = torch.iinfo(dtype)
+            least, largest = (int(x) for x in value.long().aminmax())
+            if least < limits.min or largest > limits.max:
+                beyond = least if least < limits.min else largest
+                raise InputError(
+                    f"{place}: is given {beyond}; expected {limits.min} to {limits.max}, as {_name(dtype)} holds them; "
+                    "correct the data"
+                )
+        return value.to(dtype)
+
+
+def signature(inputs: Sequence[Declared]) -> inspect.Signature:
+    """Return the signature of the forward pass of a network with such inputs, those without default first."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ordered = sorted(inputs, key=lambda one: one.has_default)
+    own = [inspect.Parameter(one.argument, kind, default=None if one.has_default else inspect.Parameter.empty)
+           for one in ordered]  # fmt: skip
+    return inspect.Signature([inspect.Parameter("self", kind), *own])
+
+
+def arguments(names: Iterable[str]) -> list[str]:
+    """Return an identifier for each name, as close to it as can be, each another."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "input"
+        if plain[0].isdigit():
+            plain = f"input_{plain}"
+        if keyword.iskeyword(plain) or plain == "self":
+            plain += "_"
+        number, free = 1, plain
+        while free in found:
+            number += 1
+            free = f"{plain}_{number}"
+        found.append(free)
+    return found
+
+
+def fixed_batch(inputs: Sequence[Declared]) -> int | None:
+    """Return how many samples a network takes at a time, if its inputs all fix the same number; None if they do not."""
+    first = {one.shape[0] for one in inputs if one.shape and not one.has_default}
+    only = first.pop() if len(first) == 1 else ""
+    return only if isinstance(only, int) and only > 0 else None
+
+
+def _kind(dtype: torch.dtype) -> Any:
+    if dtype == torch.bool:
+        return "bool"
+    return "float" if dtype.is_floating_point else "complex" if dtype.is_complex else "integer"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
