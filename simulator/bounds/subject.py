@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError, first_line
 from simulator.hardware import Machine
+from simulator.network.batches import fixed_batch
 from simulator.network.fit import check_fit
 
 from .bounded import Bounded
@@ -69,7 +70,7 @@ def subject(model: Any, x: Any, mac: Any, precision: Any, mode: str) -> Subject:
         )
     ends = boxes(model, x)
     remedy = "expected samples as its forward takes them; correct these samples, or the network"
-    check_fit(model, (ends[0][:1],), {}, None, "bounds", remedy)
+    check_fit(model, (ends[0][: fixed_batch(model) or 1],), {}, None, "bounds", remedy)
     return Subject(model, ends, mac, _whole(precision), mode)
 
 

@@ -27,7 +27,8 @@ def simulate(
         str,
         typer.Option(
             metavar="NAME|MODULE:ATTRIBUTE|FILE",
-            help="Network: a bundled one, a torch module that Python can import, or a .pt file of a pickled one.",
+            help="Network: a bundled one, a torch module that Python can import, an .onnx file, or a .pt file of a "
+            "pickled one.",
         ),
     ] = "mlp",
     weights: Annotated[

@@ -6,9 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from simulator.errors import InputError
+
+
+def fixed_batch(model: nn.Module) -> int | None:
+    """Return how many samples a network takes at a time, neither more nor less; None for any number.
+
+    A network says so by an attribute of this name, as those do whose file fixes the first axis of their inputs.
+    """
+    size = getattr(model, "fixed_batch", None)
+    return size if isinstance(size, int) else None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.result import FLOAT32, MODES, PRICED_MODES, RunResult
 
-from .batches import Batch, Batches
+from .batches import Batch, Batches, fixed_batch
 from .buffers import Buffers
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
@@ -86,7 +86,8 @@ def evaluate(
             `batch`.
         metrics: your own, name -> function of (outputs, labels) of a batch, which returns one number for each sample,
             shape (samples,); the metric is their mean over all samples, whatever the batches.
-        batch: at most so many samples at a time; None for as many as keep the outputs of all layers below 4 million.
+        batch: at most so many samples at a time; None for as many as keep the outputs of all layers below 4 million, or
+            for exactly as many as a model's attribute `fixed_batch` says.
         calibration: inputs like x, labels aside, for the scales that a rule wants calibrated and for a two-pass policy
             with the score sensitivity or a budget of the network; None for the first 32 samples of x (of its first
             batch). The policy takes as many of them as keep the outputs of all layers below 4 million, at most 256.
@@ -114,6 +115,13 @@ def evaluate(
     for unit in machine.mac.modes.values():
         mode_energy(machine, unit)  # what cannot be priced is refused before anything runs
     data = Batches(x, y)
+    fixed = fixed_batch(model)
+    if fixed is not None and batch not in (None, fixed):
+        raise InputError(
+            f"batch: got {batch}; expected {fixed}, as many samples as {type(model).__name__} takes at a time; leave it "
+            "out"
+        )
+    batch = fixed or batch
     with _evaluation_mode(model), torch.no_grad(), Interruption(keep_partial) as interruption:
         consumers = _consumers(model, data.head(batch or 1))
         modes = ("exact", "low") if machine.mac.high is None else MODES if machine.policy else ("exact", "low", "high")
@@ -133,8 +141,11 @@ def evaluate(
         policy = [one.emulation for one in reversed(passes.values()) if one.emulation.needs_calibrated_policy]
         if scales or policy:
             given = data if calibration is None else Batches(calibration)
-            first, buffers = given.head(CALIBRATION_SAMPLES), Buffers(model)
+            at_once = fixed or 1
+            first, buffers = given.head(max(1, CALIBRATION_SAMPLES // at_once) * at_once), Buffers(model)
             head = (first if calibration is None or not policy else given.head(_batch_size(consumers))).copy()
+            if fixed is not None:
+                head = head.part(0, fixed)
             if scales:
                 for part in first.parts(size) if calibration is None else given.parts(size):
                     own = part.copy()

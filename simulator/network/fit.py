@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from simulator.errors import InputError, first_line
 
 from .buffers import Buffers
+from .weights import samples_of
 
 _HOUSE = Path(__file__).parents[2]
 OURS = tuple(str(_HOUSE / package) + os.sep for package in ("simulator", "formats", "native"))
@@ -27,11 +28,12 @@ NUMPY = str(Path(np.__file__).parent) + os.sep
 def check_fit(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor | None, source: str, remedy: str
 ) -> None:
-    """Run a network on its first sample, without gradients, and refuse what it cannot take or what it returns.
+    """Run a network on its first samples, without gradients, and refuse what it cannot take or what it returns.
 
     Args:
-        model: in eval mode. args, kwargs: of a forward pass on one sample. y: labels of all samples, or None.
-        source: where the samples come from. remedy: what was expected and what to do, as the message ends.
+        model: in eval mode. args, kwargs: of a forward pass on one sample, or on as many as it takes at a time.
+        y: labels of all samples, or None. source: where the samples come from.
+        remedy: what was expected and what to do, as the message ends.
     Raises:
         InputError: the forward pass fails, returns a tensor without samples first, or has other classes than y.
     """
@@ -48,9 +50,11 @@ def check_fit(
         ) from None
     if not isinstance(output, Tensor):
         return
-    if not output.dim() or output.shape[0] != 1:
+    count = samples_of(args, kwargs)
+    if not output.dim() or output.shape[0] != count:
+        given = "one sample" if count == 1 else f"{count} samples"
         raise InputError(
-            f"{source}: {network} returns shape {tuple(output.shape)} for one sample; expected samples along the first "
+            f"{source}: {network} returns shape {tuple(output.shape)} for {given}; expected samples along the first "
             "axis; wrap it in a module that returns them there"
         )
     if y is not None and not y.is_floating_point():

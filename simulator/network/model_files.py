@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
-from simulator.errors import InputError, first_line
+from simulator.errors import InputError, first_line, missing
 
 from . import bundled
 from .limits import check_fits
 from .state_dicts import NeedsCodeError, described, is_state_dict, load_weights, read_torch_file
 
 TORCH_FILES = (".pt", ".pth")
+ONNX_FILE = ".onnx"
 _TOO_LARGE = "take a smaller network, or a machine with more memory"
 
 
@@ -34,8 +35,8 @@ def load_model(name: str, weights: str | None = None, allow_code: bool = False, 
 
     Args:
         name: mlp or cnn; `module:attribute`, where the module is importable, from the current directory too, and the
-            attribute an nn.Module, or a class or function that makes one without arguments; or a `.pt` or `.pth` file
-            of a whole pickled module, whose own code then runs.
+            attribute an nn.Module, or a class or function that makes one without arguments; an `.onnx` file; or a
+            `.pt` or `.pth` file of a whole pickled module, whose own code then runs.
         weights: file of a state dict for it, as torch.save or safetensors writes it; None for the weights it has.
         allow_code: whether a file given as name may run code. seed: of weights that the network's own code draws.
     Raises:
@@ -54,6 +55,8 @@ def load_model(name: str, weights: str | None = None, allow_code: bool = False, 
             model = bundled.load(name)
         elif is_file:
             model = _read_module(name, allow_code)
+        elif Path(name).suffix == ONNX_FILE:
+            model = _read_onnx(name)
         elif ":" in name and not os.path.exists(name):
             model = _import_module(name, seed)
         else:
@@ -79,7 +82,7 @@ def _refuse(name: str) -> NoReturn:
         hint = "; that file holds weights alone: give --model module:attribute --weights FILE"
     raise InputError(
         f"--model: got {name!r}; expected one of {', '.join(bundled.NAMES)}, module:attribute, or a "
-        f"{' or '.join(TORCH_FILES)} file; choose one{hint}"
+        f"{', '.join(TORCH_FILES)} or {ONNX_FILE} file; choose one{hint}"
     )
 
 
@@ -221,6 +224,16 @@ def _read_module(path: str, allow_code: bool) -> nn.Module:
         f"{path}: holds {described(found)}; expected a whole module; write it with torch.save(model, path), or "
         "give --model module:attribute --weights FILE"
     )
+
+
+def _read_onnx(path: str) -> nn.Module:
+    try:
+        from .onnx_files import read_onnx
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "onnx":
+            raise
+        raise missing(f"--model {path}", "the library onnx", "onnx") from None
+    return read_onnx(path)
 
 
 # --- what a network may hold ----------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Constant:
         if as_weight and self._weight is None and self.tensor.dim() and self.tensor.dtype in _FLOATS:
             extremes = torch.stack(self.tensor.float().aminmax()) if self.tensor.numel() else torch.zeros(2)
             if bool(extremes.isfinite().all()):
-                self._weight = nn.Parameter(self.tensor, requires_grad=False)
+                self._weight = nn.Parameter(self.tensor)
         return self._weight if as_weight and self._weight is not None else self.tensor
 
 
@@ -212,7 +212,9 @@ class Builder:
         no_weights = _NO_WEIGHTS.get(proto.op_type, ())
         constants = [scope.constant(name) if name else None for name in proto.input]
         inputs = ["" if constant else name for name, constant in zip(proto.input, constants, strict=True)]
-        operation.set_inputs([one and (one.name, one.used(i not in no_weights)) for i, one in enumerate(constants)])
+        operation.set_inputs(
+            [(one.name, one.used(i not in no_weights)) if one else None for i, one in enumerate(constants)]
+        )
         add_module(body, module_name, operation)
         for name, graph in graphs.items():
             inner = Scope(
@@ -375,10 +377,10 @@ def opset_versions(path: str, imports: Iterable[Any]) -> dict[str, int]:
 OLDEST_OPSET = 11
 
 
-def schema_function(domain: str, op: str, version: int) -> Any | None:
+def schema_function(domain: str, op: str, version: int) -> Any:
     """Return the function by which ONNX itself defines an operator, a FunctionProto; None if it does not."""
     try:
-        schema = onnx.defs.get_schema(op, version, domain)
+        schema: Any = onnx.defs.get_schema(op, version, domain)
     except onnx.defs.SchemaError:
         return None
     since = max((one for one in schema.function_opset_versions if one <= version), default=None)

@@ -8,7 +8,6 @@ from typing import Any
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 from torch import nn
 
 from simulator.errors import InputError
@@ -41,10 +40,12 @@ def read_onnx(path: str) -> nn.Module:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(Path(path).read_bytes())
-    except DecodeError:
+    except Exception:  # of protobuf, which says no more than that it failed
         raise InputError(
             f"{path}: cannot be read as ONNX; expected a whole .onnx file in binary form; write or copy it anew"
         ) from None
+    if not _is_text(model):
+        raise InputError(f"{path}: holds names that are no UTF-8; expected a whole .onnx file; write or copy it anew")
     if not model.HasField("graph") or not model.opset_import:
         raise InputError(f"{path}: holds no graph of ONNX; expected a whole .onnx file; write or copy it anew")
     if model.ir_version > onnx.IR_VERSION:
@@ -53,6 +54,19 @@ def read_onnx(path: str) -> nn.Module:
             "onnx, or export the network for an older version"
         )
     return _network(model, path)
+
+
+def _is_text(message: Any) -> bool:
+    """Whether all names in a message are text; protobuf returns those of a damaged file as bytes."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if not all(isinstance(one, str) for one in ([value] if isinstance(value, str | bytes) else value)):
+                return False
+        elif field.type == field.TYPE_MESSAGE and not all(
+            map(_is_text, [value] if hasattr(value, "ListFields") else value)
+        ):
+            return False
+    return True
 
 
 class OnnxNetwork(Body):

@@ -122,8 +122,11 @@ class Operation(nn.Module):
         given = [getattr(self, name) if name else x for name, x in zip(self._constants, inputs[:own], strict=True)]
         try:
             result = self._function(self._with_subgraphs(inputs[own:]), *given)
-        except InputError:
-            raise
+        except InputError as error:
+            place = f"{self._path}: "
+            if str(error).startswith(place):  # from a node of a subgraph
+                raise
+            raise InputError(f"{place}{self._node.where}: {error}") from None
         except Declined as declined:
             raise InputError(
                 f"{self._path}: {self._node.where}: {declined}; expected a node without; change the network, or ask "

@@ -16,6 +16,7 @@ from simulator.errors import InputError
 
 from . import bundled
 from .arrays import array_names, read_arrays
+from .batches import fixed_batch
 from .fit import check_fit
 from .idx_files import FASHION, has_images, read_images
 
@@ -89,7 +90,14 @@ def load_samples(path: str | None, count: int | None, model: nn.Module, part: st
             "number, or leave it out for all"
         )
     samples = samples.part(slice(count))
-    check_fit(model, *samples.batch(slice(0, 1)), samples.y, samples.source, _remedy(own))
+    at_once = fixed_batch(model) or 1
+    if samples.size % at_once:
+        whole = samples.size // at_once * at_once
+        raise InputError(
+            f"{samples.source}: {samples.size} samples; expected a multiple of {at_once}, as many as "
+            f"{type(model).__name__} takes at a time; give {f'--samples {whole}' if whole else 'more samples'}"
+        )
+    check_fit(model, *samples.batch(slice(0, at_once)), samples.y, samples.source, _remedy(own))
     return samples
 
 

@@ -10,6 +10,8 @@ from .types import torch_type
 
 _NARROW = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
 
+_ROUNDS_BEYOND = 464.0  # halfway from the largest e4m3fn, 448, to what would follow it; a tie goes to 448
+
 
 @operator("Cast", since=9)
 def _cast(node: Node, x: Tensor) -> Tensor:
@@ -29,6 +31,8 @@ def _converted(node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype in _NARROW and node.get("saturate", 1):
         largest = torch.finfo(dtype).max
         return x.float().clamp(-largest, largest).to(dtype)  # NaN stays
+    if dtype == torch.float8_e4m3fn:  # which has no infinity; torch's conversion saturates
+        return torch.where(x.float().abs() > _ROUNDS_BEYOND, torch.nan, x.float()).to(dtype)
     return x.to(dtype)
 
 

@@ -30,5 +30,5 @@ def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
     value = node.get("value", torch.zeros(1))
     if value.numel() != 1:
         raise Declined(f"a value of shape {tuple(value.shape)}, where it is to be one")
-    check_fits(f"{node.where}: a tensor of shape {tuple(lengths)}", math.prod(lengths), value.element_size())
+    check_fits(f"a tensor of shape {tuple(lengths)}", math.prod(lengths), value.element_size())
     return value.reshape([1] * len(lengths)).expand(lengths).clone()
