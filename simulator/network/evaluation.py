@@ -118,8 +118,8 @@ def evaluate(
     fixed = fixed_batch(model)
     if fixed is not None and batch not in (None, fixed):
         raise InputError(
-            f"batch: got {batch}; expected {fixed}, as many samples as {type(model).__name__} takes at a time; leave it "
-            "out"
+            f"batch: got {batch}; expected {fixed}, as many samples as {type(model).__name__} takes at a time; leave "
+            "it out"
         )
     batch = fixed or batch
     with _evaluation_mode(model), torch.no_grad(), Interruption(keep_partial) as interruption:

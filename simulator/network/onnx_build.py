@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -208,6 +209,10 @@ class Builder:
             scope.values.discard(proto.output[0])
             scope.constants[proto.output[0]] = constant
             return []
+        try:
+            inspect.signature(function).bind(node, *proto.input)
+        except TypeError as error:
+            self._refuse(f"{place}: has {len(proto.input)} inputs ({error})", "those of its operator", "correct it")
         operation = Operation(node, function, self.path)
         no_weights = _NO_WEIGHTS.get(proto.op_type, ())
         constants = [scope.constant(name) if name else None for name in proto.input]
@@ -363,6 +368,12 @@ def opset_versions(path: str, imports: Iterable[Any]) -> dict[str, int]:
         InputError: ONNX's own is one that is not supported.
     """
     versions = {plain_domain(one.domain): one.version for one in imports}
+    for domain, version in versions.items():
+        if not 0 < version < 1 << 31:
+            raise InputError(
+                f"{path}: imports version {version} of the opset {domain or 'ai.onnx'}; expected a positive number; "
+                "export the network anew"
+            )
     newest = onnx.defs.onnx_opset_version()
     if "" in versions and not OLDEST_OPSET <= versions[""] <= newest:
         remedy = (

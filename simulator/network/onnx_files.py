@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from .onnx_inputs import Declared, arguments, fixed_batch, signature
 from .onnx_operators.registry import Declined, Value
 from .onnx_operators.types import torch_type
 from .onnx_tensors import Tensors
+
+# Fields that are for people to read, of whatever length and with whatever in it.
+_REMARKS = frozenset({"doc_string", "metadata_props"})
 
 
 def read_onnx(path: str) -> nn.Module:
@@ -44,8 +48,10 @@ def read_onnx(path: str) -> nn.Module:
         raise InputError(
             f"{path}: cannot be read as ONNX; expected a whole .onnx file in binary form; write or copy it anew"
         ) from None
-    if not _is_text(model):
-        raise InputError(f"{path}: holds names that are no UTF-8; expected a whole .onnx file; write or copy it anew")
+    if not _has_names(model):
+        raise InputError(
+            f"{path}: holds names that are no printable text; expected a whole .onnx file; write or copy it anew"
+        )
     if not model.HasField("graph") or not model.opset_import:
         raise InputError(f"{path}: holds no graph of ONNX; expected a whole .onnx file; write or copy it anew")
     if model.ir_version > onnx.IR_VERSION:
@@ -56,14 +62,17 @@ def read_onnx(path: str) -> nn.Module:
     return _network(model, path)
 
 
-def _is_text(message: Any) -> bool:
-    """Whether all names in a message are text; protobuf returns those of a damaged file as bytes."""
+def _has_names(message: Any) -> bool:
+    """Whether all names in a message are printable text; protobuf returns what is no text as bytes."""
     for field, value in message.ListFields():
+        if field.name in _REMARKS:
+            continue
         if field.type == field.TYPE_STRING:
-            if not all(isinstance(one, str) for one in ([value] if isinstance(value, str | bytes) else value)):
+            texts = [value] if isinstance(value, str | bytes) else value
+            if not all(isinstance(text, str) and text.isprintable() for text in texts):
                 return False
         elif field.type == field.TYPE_MESSAGE and not all(
-            map(_is_text, [value] if hasattr(value, "ListFields") else value)
+            map(_has_names, value if isinstance(value, Sequence) else [value])
         ):
             return False
     return True

@@ -100,7 +100,7 @@ class Tensors:
         if unknown:
             raise InputError(f"{place}: its data have {', '.join(unknown)}; expected {', '.join(sorted(_KEYS))} alone")
         file = self._folder / location
-        if "\0" in location or not Path(os.path.realpath(file)).is_relative_to(self._folder):
+        if not Path(os.path.realpath(file)).is_relative_to(self._folder):
             raise InputError(
                 f"{place}: its data lie in {location!r}, a link out of the folder of the network; expected a file in "
                 "it; copy the data there"

@@ -80,7 +80,7 @@ def test_nodes_with_hostile_names_still_have_one_each(read):
         "weight",
         "a" * 300,
         "/".join("abcdefgh" * 40),
-        "ü:\n",
+        "ü: -",
         "training",
     ]
     chain = [node("Rectified", f"v{i}", f"v{i + 1}", name=name) for i, name in enumerate(names)]
