@@ -14,11 +14,14 @@ from torch import nn
 from simulator.errors import InputError
 
 from .files import check_file
-from .onnx_build import Builder, Scope, opset_versions, plain_domain, unsupported
+from .named_forward import unique_names
+from .onnx_build import Builder
+from .onnx_functions import opset_versions, plain_domain, unsupported
 from .onnx_graph import Body
-from .onnx_inputs import Declared, arguments, fixed_batch, signature
+from .onnx_inputs import Declared, fixed_batch, signature
 from .onnx_operators.registry import Declined, Value
 from .onnx_operators.types import torch_type
+from .onnx_scope import Scope
 from .onnx_tensors import Tensors
 
 # Fields that are for people to read, of whatever length and with whatever in it.
@@ -155,7 +158,7 @@ def _class_of(path: str, declared: list[Declared]) -> type[OnnxNetwork]:
 
     own = signature(declared)
     forward.__signature__ = own  # type: ignore[attr-defined]
-    (name,) = arguments([Path(path).stem])
+    (name,) = unique_names([Path(path).stem])
     return type(name, (OnnxNetwork,), {"forward": forward, "_signature": own, "__doc__": f"The network of {path}."})
 
 
@@ -179,7 +182,7 @@ def _declared(graph: Any, ir_version: int, scope: Scope, path: str) -> list[Decl
         raise InputError(f"{path}: has inputs {', '.join(names)}; expected names, each another; export it anew")
     return [
         Declared(value.name, argument, *_type(value, path), value.name in scope.constants)
-        for value, argument in zip(protos, arguments(names), strict=True)
+        for value, argument in zip(protos, unique_names(["self", *names])[1:], strict=True)
     ]
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import keyword
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,23 +87,6 @@ def signature(inputs: Sequence[Declared]) -> inspect.Signature:
     own = [inspect.Parameter(one.argument, kind, default=None if one.has_default else inspect.Parameter.empty)
            for one in ordered]  # fmt: skip
     return inspect.Signature([inspect.Parameter("self", kind), *own])
-
-
-def arguments(names: Iterable[str]) -> list[str]:
-    """Return an identifier for each name, as close to it as can be, each another."""
-    found: list[str] = []
-    for name in names:
-        plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "input"
-        if plain[0].isdigit():
-            plain = f"input_{plain}"
-        if keyword.iskeyword(plain) or plain == "self":
-            plain += "_"
-        number, free = 1, plain
-        while free in found:
-            number += 1
-            free = f"{plain}_{number}"
-        found.append(free)
-    return found
 
 
 def fixed_batch(inputs: Sequence[Declared]) -> int | None:

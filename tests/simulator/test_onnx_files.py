@@ -177,10 +177,10 @@ def test_inputs_are_given_by_name_or_in_order(read):
     network = read(
         model(chain, [floats("input.1", "N"), floats("2nd:0", "N"), floats("class", "N")], [floats("y", "N")])
     )
-    assert list(inspect.signature(network.forward).parameters) == ["input_1", "input_2nd_0", "class_"]
+    assert list(inspect.signature(network.forward).parameters) == ["input_1", "_2nd_0", "_class"]
     one, two, three = torch.ones(1), torch.ones(1) * 2, torch.ones(1) * 3
-    assert network(one, input_2nd_0=two, class_=three).item() == network(one, two, three).item() == 6.0
-    with pytest.raises(TypeError, match="missing a required argument: 'class_'"):
+    assert network(one, _2nd_0=two, _class=three).item() == network(one, two, three).item() == 6.0
+    with pytest.raises(TypeError, match="missing a required argument: '_class'"):
         network(one, two)
 
 

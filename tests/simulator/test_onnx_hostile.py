@@ -155,7 +155,7 @@ def loop(*chain):
     ("proto", "message"),
     [
         (loop(node("Plus", "x b", "a", name="p"), node("Identity", "a", "b"), node("Identity", "b", "y")),
-         "node 0 p (Plus): waits for its own output; 3 nodes are in a circle or behind one"),
+         "node 0 p (Plus): waits for its own output, or for a node that does (3 nodes do)"),
         (loop(node("Plus", "x y", "y")), "node 0 (Plus): waits for its own output"),
         (loop(node("Plus", "x nothing", "y")), "node 0 (Plus): reads nothing, which nothing defines"),
         (loop(node("Identity", "x", "z")), "output 'y', which nothing defines"),

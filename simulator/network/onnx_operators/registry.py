@@ -78,6 +78,12 @@ def find(domain: str, op: str, version: int) -> Operator | None:
     return None if since is None else versions[since]
 
 
+def versions(name: str) -> list[int]:
+    """Return since which versions there are functions for an operator, by a name of `supported`."""
+    domain, _, op = name.rpartition(".")
+    return sorted(_OPERATORS[domain, op])
+
+
 def supported() -> list[str]:
     """Return the names of all operators that have a function, those of other domains as domain.name."""
     return sorted(f"{domain}.{name}" if domain else name for domain, name in _OPERATORS)
