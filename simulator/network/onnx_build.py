@@ -10,7 +10,7 @@ import onnx
 
 from simulator.errors import InputError, first_line
 
-from .onnx_functions import opset_versions, plain_domain, schema_function
+from .onnx_functions import Functions, opset_versions, plain_domain
 from .onnx_graph import Body, Operation, Step, add_module
 from .onnx_operators.registry import Declined, Node, Operator, find
 from .onnx_scope import GRAPH, Constant, Scope, in_order, seen
@@ -33,10 +33,10 @@ class Builder:
 
     Args:
         path: of the file, for messages. tensors: what reads its tensors.
-        functions: of the file, by domain and name.
+        functions: by which operators are defined.
     """
 
-    def __init__(self, path: str, tensors: Tensors, functions: Mapping[tuple[str, str], Any]) -> None:
+    def __init__(self, path: str, tensors: Tensors, functions: Functions) -> None:
         self.path = path
         self._tensors = tensors
         self._functions = functions
@@ -82,9 +82,9 @@ class Builder:
         """Return the step of a node; none for one that only gives a constant a name."""
         self._check(proto, scope, place)
         attributes = self._attributes(proto, scope, place)
-        domain, version = self._domain(proto, scope)
-        ours = (domain, proto.op_type) not in self._functions
-        function = find(domain, proto.op_type, version) if ours else None
+        domain = plain_domain(proto.domain)
+        version = scope.versions.get(domain, 0)
+        function = None if self._functions.defines(domain, proto.op_type) else find(domain, proto.op_type, version)
         if function is None:
             return [self._call(body, proto, module_name, attributes, scope, place)]
         graphs = {name: value.g for name, value in attributes.items() if value.type == GRAPH}
@@ -169,11 +169,10 @@ class Builder:
         self, body: Body, proto: Any, module_name: str, attributes: Mapping[str, Any], scope: Scope, place: str
     ) -> Step:
         """Expand a node whose operator is a function, of the file or of ONNX."""
-        domain, version = self._domain(proto, scope)
-        key = domain, proto.op_type
+        key = plain_domain(proto.domain), proto.op_type
         if key in scope.calls:
             self._refuse(f"{place}: a function that calls itself", "one that ends", "export the network without it")
-        function = self._functions.get(key) or schema_function(*key, version)
+        function = self._functions.function(proto, scope.versions, outermost=not scope.where)
         if len(proto.input) > len(function.input) or len(proto.output) > len(function.output):
             self._refuse(
                 f"{place}: has {len(proto.input)} inputs and {len(proto.output)} outputs",
@@ -198,11 +197,6 @@ class Builder:
         self.fill(child, function.node, inner, child._outputs)
         self.check_outputs(child._outputs, inner)
         return Step(child, tuple(inputs), tuple(proto.output) or ("",))
-
-    @staticmethod
-    def _domain(proto: Any, scope: Scope) -> tuple[str, int]:
-        domain = plain_domain(proto.domain)
-        return domain, scope.versions.get(domain, 0)
 
     # --- attributes ---------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from simulator.errors import InputError
 from .files import check_file
 from .named_forward import unique_names
 from .onnx_build import Builder
-from .onnx_functions import opset_versions, plain_domain, unsupported
+from .onnx_functions import Functions, opset_versions
 from .onnx_graph import Body
 from .onnx_inputs import Declared, fixed_batch, signature
 from .onnx_operators.registry import Declined, Value
@@ -122,9 +122,9 @@ def _type_buffer(one: Declared) -> str:
 
 def _network(model: Any, path: str) -> nn.Module:
     graph = model.graph
-    functions = _functions(model, path)
+    functions = Functions(model, path)
     versions = opset_versions(path, model.opset_import)
-    counts = unsupported(graph.node, versions, functions)
+    counts = functions.unsupported(graph.node, versions)
     if counts:
         named = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
         raise InputError(
@@ -160,18 +160,6 @@ def _class_of(path: str, declared: list[Declared]) -> type[OnnxNetwork]:
     forward.__signature__ = own  # type: ignore[attr-defined]
     (name,) = unique_names([Path(path).stem])
     return type(name, (OnnxNetwork,), {"forward": forward, "_signature": own, "__doc__": f"The network of {path}."})
-
-
-def _functions(model: Any, path: str) -> dict[tuple[str, str], Any]:
-    functions: dict[tuple[str, str], Any] = {}
-    for function in model.functions:
-        key = plain_domain(function.domain), function.name
-        if key in functions:
-            raise InputError(
-                f"{path}: two functions {'.'.join(key)}; expected one; export the network without overloads"
-            )
-        functions[key] = function
-    return functions
 
 
 def _declared(graph: Any, ir_version: int, scope: Scope, path: str) -> list[Declared]:

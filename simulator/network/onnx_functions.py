@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,97 @@ from .onnx_operators.registry import find
 from .onnx_scope import GRAPH
 
 OLDEST_OPSET = 11
+
+
+class Functions:
+    """The functions by which operators of one file are defined, in the file or by ONNX itself.
+
+    Args:
+        model: the file's ModelProto. path: of the file, for messages.
+    Raises:
+        InputError: two functions of one name.
+    """
+
+    def __init__(self, model: Any, path: str) -> None:
+        self._model = model
+        self._of_file: dict[tuple[str, str], Any] = {}
+        for function in model.functions:
+            key = plain_domain(function.domain), function.name
+            if key in self._of_file:
+                raise InputError(
+                    f"{path}: two functions {'.'.join(key)}; expected one; export the network without overloads"
+                )
+            self._of_file[key] = function
+
+    def defines(self, domain: str, op: str) -> bool:
+        """Whether the file itself defines an operator, whatever else that name may mean."""
+        return (domain, op) in self._of_file
+
+    def function(self, node: Any, versions: Mapping[str, int], outermost: bool) -> Any:
+        """Return the function of a node's operator, a FunctionProto; None if it has none.
+
+        Args:
+            versions: of the opsets, by domain. outermost: whether the node stands in the graph of the file itself; only
+                there the types are known on which some functions of ONNX depend.
+        """
+        domain, op = plain_domain(node.domain), node.op_type
+        version = versions.get(domain, 0)
+        if self.defines(domain, op):
+            return self._of_file[domain, op]
+        try:
+            schema: Any = onnx.defs.get_schema(op, version, domain)
+        except onnx.defs.SchemaError:
+            return None
+        written = b""
+        if since := _latest(schema.function_opset_versions, version):
+            written = schema.get_function_with_opset_version(since)
+        elif outermost and (since := _latest(schema.context_dependent_function_opset_versions, version)):
+            types = [self._types.get(name, b"") for name in node.input]
+            written = schema.get_context_dependent_function_with_opset_version(since, node.SerializeToString(), types)
+        function = onnx.FunctionProto()
+        function.ParseFromString(written)
+        # What a call leaves out has the value that the operator gives it.
+        defaults = (one.default_value for one in schema.attributes.values())
+        function.attribute_proto.extend(value for value in defaults if value.type)
+        return function if function.node else None
+
+    def unsupported(self, nodes: Iterable[Any], versions: Mapping[str, int]) -> Counter[str]:
+        """Count the nodes whose operators are neither ours nor functions of such, those of each function once."""
+        counts: Counter[str] = Counter()
+        seen: set[tuple[str, str]] = set()
+        waiting = [(node, versions, True) for node in nodes]
+        while waiting:
+            node, opsets, outermost = waiting.pop()
+            key = plain_domain(node.domain), node.op_type
+            waiting += [(inner, opsets, False) for one in node.attribute if one.type == GRAPH for inner in one.g.node]
+            if not self.defines(*key) and find(*key, opsets.get(key[0], 0)) is not None:
+                continue
+            function = self.function(node, opsets, outermost)
+            if function is None:
+                counts[".".join(filter(None, key))] += 1
+            elif key not in seen:
+                seen.add(key)
+                inner_versions = {plain_domain(one.domain): one.version for one in function.opset_import}
+                waiting += [(inner, {**opsets, **inner_versions}, False) for inner in function.node]
+        return counts
+
+    @functools.cached_property
+    def _types(self) -> dict[str, bytes]:
+        """The types of values in the graph of the file, as far as they can be inferred, by name."""
+        graph = self._model.graph
+        bare = onnx.ModelProto(ir_version=self._model.ir_version, opset_import=self._model.opset_import)
+        bare.graph.CopyFrom(onnx.GraphProto(node=graph.node, input=graph.input, output=graph.output))
+        for tensor in graph.initializer:  # without the data, which may be large
+            bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        try:
+            found = onnx.shape_inference.infer_shapes(bare).graph
+        except Exception:  # whatever the library says of a graph that is none, which is refused in our own words
+            found = bare.graph
+        return {value.name: value.type.SerializeToString() for value in (*found.input, *found.value_info)}
+
+
+def _latest(versions: Iterable[int], version: int) -> int | None:
+    return max((one for one in versions if one <= version), default=None)
 
 
 def plain_domain(domain: str) -> str:
@@ -43,42 +135,3 @@ def opset_versions(path: str, imports: Iterable[Any]) -> dict[str, int]:
         )
         raise InputError(f"{path}: of opset {versions['']}; expected {OLDEST_OPSET} to {newest}; {remedy}")
     return versions
-
-
-def schema_function(domain: str, op: str, version: int) -> Any:
-    """Return the function by which ONNX itself defines an operator, a FunctionProto; None if it does not."""
-    try:
-        schema: Any = onnx.defs.get_schema(op, version, domain)
-    except onnx.defs.SchemaError:
-        return None
-    since = max((one for one in schema.function_opset_versions if one <= version), default=None)
-    if since is None:
-        return None
-    function = onnx.FunctionProto()
-    function.ParseFromString(schema.get_function_with_opset_version(since))
-    return function
-
-
-def unsupported(
-    nodes: Iterable[Any], versions: Mapping[str, int], functions: Mapping[tuple[str, str], Any]
-) -> Counter[str]:
-    """Count the nodes whose operators are neither ours nor functions of such, those of each function once."""
-    counts: Counter[str] = Counter()
-    seen: set[tuple[str, str]] = set()
-    waiting = [(node, versions) for node in nodes]
-    while waiting:
-        node, opsets = waiting.pop()
-        key = plain_domain(node.domain), node.op_type
-        waiting += [(inner, opsets) for one in node.attribute if one.type == GRAPH for inner in one.g.node]
-        function = functions.get(key)
-        if function is None:
-            if find(*key, opsets.get(key[0], 0)) is not None:
-                continue
-            function = schema_function(*key, opsets.get(key[0], 0))
-        if function is None:
-            counts[".".join(filter(None, key))] += 1
-        elif key not in seen:
-            seen.add(key)
-            inner_versions = {plain_domain(one.domain): one.version for one in function.opset_import}
-            waiting += [(inner, {**opsets, **inner_versions}) for inner in function.node]
-    return counts

@@ -18,6 +18,7 @@ from simulator.errors import InputError  # noqa: E402
 from simulator.network.evaluation import evaluate  # noqa: E402
 from simulator.network.model_files import load_model  # noqa: E402
 from simulator.network.onnx_files import read_onnx  # noqa: E402
+from simulator.network.onnx_operators import registry  # noqa: E402
 from simulator.network.samples import load_samples  # noqa: E402
 from simulator.run import run  # noqa: E402
 from tests.simulator.onnx_models import (  # noqa: E402
@@ -30,6 +31,7 @@ from tests.simulator.onnx_models import (  # noqa: E402
     perceptron,
     saved,
 )  # fmt: skip
+from tests.simulator.onnx_node_cases import PASSES, cases, outcome  # noqa: E402
 
 
 @pytest.fixture
@@ -328,6 +330,42 @@ def test_a_function_of_the_file_becomes_a_module_with_its_nodes_inside(read):
     network = read(model(chain, [floats("x", "N", 2)], [floats("y", "N", 2)], tensors, functions=[function]))
     assert [name for name, _ in network.named_parameters()] == ["first.inner.w1", "second.inner.w2"]
     assert network(torch.ones(1, 2)).tolist() == [[64.0, 64.0]]  # (2 ** 3) ** 2: without a value, the operator's own
+
+
+@pytest.mark.parametrize("op", ["CastLike", "SequenceMap"])
+def test_an_operator_without_a_function_here_is_expanded_as_onnx_defines_it(op, tmp_path, monkeypatch):
+    """Its body depends on the types of its inputs, which are inferred."""
+    monkeypatch.delitem(registry._OPERATORS, ("", op))
+    named = "test_castlike_FLOAT_to_DOUBLE" if op == "CastLike" else "test_sequence_map_identity_2_sequences"
+    case = cases()[named]
+    assert outcome(case, tmp_path) == PASSES
+    network = read_onnx(str(tmp_path / f"{named}.onnx"))
+    assert type(next(network.children())).__name__ == "Body"
+
+
+def test_attributes_left_out_have_the_values_of_the_operator(read, monkeypatch):
+    """Of a function that ONNX defines, whose body refers to them."""
+    monkeypatch.delitem(registry._OPERATORS, ("", "ThresholdedRelu"), raising=False)
+    for op in ("Less", "Where"):
+        monkeypatch.setitem(registry._OPERATORS, ("", op), {})
+    registry.operator("Less")(lambda node, a, b: a < b)
+    registry.operator("Where")(lambda node, flags, a, b: torch.where(flags, a, b))
+    network = read(model([node("ThresholdedRelu", "x", "y")], [floats("x", "N")], [floats("y", "N")]))
+    assert network(torch.tensor([0.5, 1.5])).tolist() == [0.0, 1.5]  # the threshold is 1
+
+
+def test_every_analysis_takes_a_file(tmp_path):
+    network = load_model(saved(perceptron(), tmp_path / "net.onnx"))
+    x, y = torch.randn(8, 6, generator=torch.Generator().manual_seed(4)), torch.arange(8) % 3
+    assert simulator.bounds.certify(network, x, precision=16).certified.any()
+    with simulator.track(network) as bits:
+        reading = bits.of(network(x))
+    assert 0 < int(reading.bits("safe").float().mean()) < 24  # some digits are lost, and that is known
+    before = [one.clone() for one in network.parameters()]
+    for one in network.parameters():
+        one.requires_grad_(True)
+    simulator.training.fit(network, (x, y), storage="e8m6", rounding="rz", epochs=1)
+    assert all(not torch.equal(one, old) for one, old in zip(network.parameters(), before, strict=True))
 
 
 # --- external data ----------------------------------------------------------------------------------------------------
