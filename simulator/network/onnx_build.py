@@ -192,11 +192,12 @@ class Builder:
             else:
                 inner.values.add(name)
             inputs.append("" if constant is not None else outer)
-        child = Body(function.input, function.output[: max(1, len(proto.output))])
+        # What the call leaves out the body need not define.
+        child = Body(function.input, [own for own, asked in zip(function.output, proto.output, strict=False) if asked])
         add_module(body, module_name, child)
         self.fill(child, function.node, inner, child._outputs)
         self.check_outputs(child._outputs, inner)
-        return Step(child, tuple(inputs), tuple(proto.output) or ("",))
+        return Step(child, tuple(inputs), tuple(filter(None, proto.output)))
 
     # --- attributes ---------------------------------------------------------------------------------------------------
 
