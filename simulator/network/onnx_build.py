@@ -119,7 +119,7 @@ class Builder:
             child = self._subgraph(graph, inner, around)
             operation.add_subgraph(name, child, len(around))
             inputs += around
-        return [Step(operation, tuple(inputs), tuple(proto.output) or ("",))]
+        return [Step(operation, tuple(inputs), tuple(proto.output))]
 
     def _check(self, proto: Any, scope: Scope, place: str) -> None:
         """Refuse numbers of inputs, and attributes, that are none of the operator's, as ONNX itself knows them."""

@@ -147,7 +147,7 @@ class Operation(nn.Module):
                 f"{self._path}: {self._node.where}: output {len(outputs)} ({asked[len(outputs)]}) is asked for, which "
                 "is not computed here; expected a network that does without; export it for inference"
             )
-        return outputs[0] if len(asked) <= 1 else outputs[: len(asked)]
+        return outputs[0] if len(asked) == 1 else outputs[: len(asked)]
 
     def _with_subgraphs(self, around: tuple[Value, ...]) -> Node:
         """Return the node, its subgraphs bound to what they see."""

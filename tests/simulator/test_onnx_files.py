@@ -278,6 +278,17 @@ def test_a_branch_sees_the_values_and_weights_around_it(read):
     assert network(x, torch.tensor([False])).tolist() == [[5.0, 5.0]]
 
 
+def test_nodes_whose_outputs_nobody_asks_for_just_run(read):
+    empty = helper.make_graph([], "branch", [], [])
+    chain = [
+        helper.make_node("If", ["flag"], [], then_branch=empty, else_branch=empty),
+        node("Identity", "x", "y"),
+    ]  # fmt: skip
+    inputs = [floats("x", "N"), helper.make_tensor_value_info("flag", TensorProto.BOOL, [])]
+    network = read(model(chain, inputs, [floats("y", "N")]))
+    assert network(torch.ones(2), torch.tensor(True)).tolist() == [1.0, 1.0]
+
+
 def loop_body():
     return helper.make_graph(
         [node("Plus", "total x", "next"), node("Less", "next limit", "goes"), node("Identity", "next", "seen")],
