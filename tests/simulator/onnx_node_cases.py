@@ -32,8 +32,8 @@ RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 
-# Least relative tolerance of narrow types, two units in the last place: where a function rounds in between, its cases do
-# not say. That of bfloat16 is that of onnx's own runner.
+# Least relative tolerance of narrow types, two units in the last place: where an operator rounds in between, its cases
+# do not say. That of bfloat16 is that of onnx's own runner.
 LEAST = {torch.bfloat16: 2.0**-6, torch.float16: 2.0**-9}
 
 

@@ -12,7 +12,7 @@ from simulator.network.limits import check_fits
 from .registry import Declined, Graph, Node, Value, operator
 
 # Rounds after which a loop is taken for one without end.
-MAX_ROUNDS = 1 << 20
+MAX_ROUNDS = 1 << 17
 
 
 @operator("Constant")
