@@ -45,8 +45,9 @@ class Functions:
         """Return the function of a node's operator, a FunctionProto; None if it has none.
 
         Args:
-            versions: of the opsets, by domain. outermost: whether the node stands in the graph of the file itself; only
-                there the types are known on which some functions of ONNX depend.
+            versions: of the opsets, by domain.
+            outermost: whether the node stands in the graph of the file itself, which declares the types on which some
+                functions of ONNX depend.
         """
         domain, op = plain_domain(node.domain), node.op_type
         version = versions.get(domain, 0)
@@ -57,11 +58,14 @@ class Functions:
         except onnx.defs.SchemaError:
             return None
         written = b""
-        if since := _latest(schema.function_opset_versions, version):
+        since = _latest(schema.function_opset_versions, version)
+        if since is not None:
             written = schema.get_function_with_opset_version(since)
-        elif outermost and (since := _latest(schema.context_dependent_function_opset_versions, version)):
+        elif outermost and not domain and all(name in self._types for name in node.input if name):
+            since = _latest(schema.context_dependent_function_opset_versions, version)
             types = [self._types.get(name, b"") for name in node.input]
-            written = schema.get_context_dependent_function_with_opset_version(since, node.SerializeToString(), types)
+            if since is not None:
+                written = _dependent(schema, since, node, types)
         function = onnx.FunctionProto()
         function.ParseFromString(written)
         # What a call leaves out has the value that the operator gives it.
@@ -91,17 +95,25 @@ class Functions:
 
     @functools.cached_property
     def _types(self) -> dict[str, bytes]:
-        """The types of values in the graph of the file, as far as they can be inferred, by name."""
+        """The types that the file declares of values in its graph, by name.
+
+        The library could infer the others, but is brought down by files that were made for it.
+        """
         graph = self._model.graph
-        bare = onnx.ModelProto(ir_version=self._model.ir_version, opset_import=self._model.opset_import)
-        bare.graph.CopyFrom(onnx.GraphProto(node=graph.node, input=graph.input, output=graph.output))
-        for tensor in graph.initializer:  # without the data, which may be large
-            bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        try:
-            found = onnx.shape_inference.infer_shapes(bare).graph
-        except Exception:  # whatever the library says of a graph that is none, which is refused in our own words
-            found = bare.graph
-        return {value.name: value.type.SerializeToString() for value in (*found.input, *found.value_info)}
+        values = (*graph.input, *graph.value_info, *graph.output)
+        types = {value.name: value.type.SerializeToString() for value in values}
+        for tensor in graph.initializer:
+            own = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+            types[tensor.name] = own.SerializeToString()
+        return types
+
+
+def _dependent(schema: Any, since: int, node: Any, types: list[bytes]) -> bytes:
+    """Return the function that ONNX makes for a node whose inputs have some types; nothing if it makes none."""
+    try:
+        return bytes(schema.get_context_dependent_function_with_opset_version(since, node.SerializeToString(), types))
+    except Exception:  # of a node with attributes that it does not take
+        return b""
 
 
 def _latest(versions: Iterable[int], version: int) -> int | None:

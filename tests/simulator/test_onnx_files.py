@@ -345,7 +345,7 @@ def test_a_function_of_the_file_becomes_a_module_with_its_nodes_inside(read):
 
 @pytest.mark.parametrize("op", ["CastLike", "SequenceMap"])
 def test_an_operator_without_a_function_here_is_expanded_as_onnx_defines_it(op, tmp_path, monkeypatch):
-    """Its body depends on the types of its inputs, which are inferred."""
+    """Its body depends on the types of its inputs, which the file declares."""
     monkeypatch.delitem(registry._OPERATORS, ("", op))
     named = "test_castlike_FLOAT_to_DOUBLE" if op == "CastLike" else "test_sequence_map_identity_2_sequences"
     case = cases()[named]
