@@ -173,6 +173,8 @@ class Builder:
         if key in scope.calls:
             self._refuse(f"{place}: a function that calls itself", "one that ends", "export the network without it")
         function = self._functions.function(proto, scope.versions, outermost=not scope.where)
+        if function is None:  # which depends on versions that differ from call to call
+            self._refuse(f"{place}: is not supported in its opset here", "another one", "export the network without it")
         if len(proto.input) > len(function.input) or len(proto.output) > len(function.output):
             self._refuse(
                 f"{place}: has {len(proto.input)} inputs and {len(proto.output)} outputs",

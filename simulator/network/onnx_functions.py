@@ -73,24 +73,29 @@ class Functions:
         function.attribute_proto.extend(value for value in defaults if value.type)
         return function if function.node else None
 
-    def unsupported(self, nodes: Iterable[Any], versions: Mapping[str, int]) -> Counter[str]:
-        """Count the nodes whose operators are neither ours nor functions of such, those of each function once."""
+    def unsupported(self, nodes: Iterable[Any], versions: Mapping[str, int], outermost: bool = True) -> Counter[str]:
+        """Count the nodes whose operators are neither ours nor functions of such.
+
+        The nodes in a function of the file count once, those in a function of ONNX as the operator that it defines.
+        """
         counts: Counter[str] = Counter()
         seen: set[tuple[str, str]] = set()
-        waiting = [(node, versions, True) for node in nodes]
+        waiting = [(node, versions, outermost) for node in nodes]
         while waiting:
-            node, opsets, outermost = waiting.pop()
+            node, opsets, outer = waiting.pop()
             key = plain_domain(node.domain), node.op_type
             waiting += [(inner, opsets, False) for one in node.attribute if one.type == GRAPH for inner in one.g.node]
-            if not self.defines(*key) and find(*key, opsets.get(key[0], 0)) is not None:
+            own = self.defines(*key)
+            if not own and find(*key, opsets.get(key[0], 0)) is not None:
                 continue
-            function = self.function(node, opsets, outermost)
-            if function is None:
-                counts[".".join(filter(None, key))] += 1
-            elif key not in seen:
+            function = self.function(node, opsets, outer)
+            imports = () if function is None else function.opset_import
+            inside = {**opsets, **{plain_domain(one.domain): one.version for one in imports}}
+            if own and key not in seen:
                 seen.add(key)
-                inner_versions = {plain_domain(one.domain): one.version for one in function.opset_import}
-                waiting += [(inner, {**opsets, **inner_versions}, False) for inner in function.node]
+                waiting += [(inner, inside, False) for inner in function.node]
+            if not own and (function is None or self.unsupported(function.node, inside, outermost=False)):
+                counts[".".join(filter(None, key))] += 1
         return counts
 
     @functools.cached_property
