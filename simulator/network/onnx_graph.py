@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from simulator.errors import InputError, first_line
 
+from . import limits
 from .fit import NUMPY, OURS
 from .onnx_operators.registry import Declined, Node, Operator, Value
 
@@ -124,7 +125,7 @@ class Operation(nn.Module):
             result = self._function(self._with_subgraphs(inputs[own:]), *given)
         except InputError as error:
             place = f"{self._path}: "
-            if str(error).startswith(place):  # from a node of a subgraph
+            if str(error).startswith(place) or _is_of_emulation(error):  # from a node of a subgraph; of an analysis
                 raise
             raise InputError(f"{place}{self._node.where}: {error}") from None
         except Declined as declined:
@@ -232,7 +233,7 @@ def _described(value: Value) -> str:
 
 def _is_of_emulation(error: BaseException) -> bool:
     """Whether an exception arose in our own code for the emulation, a fault of ours, and not for a node in an operator
-    or in torch, where it is the operands' fault."""
+    or in torch, where it is the operands' fault. What does not fit in memory is the fault of who asked."""
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    innermost = next((name for name in reversed(frames) if not name.startswith(NUMPY)), "")
+    innermost = next((name for name in reversed(frames) if not name.startswith((NUMPY, limits.__file__))), "")
     return innermost.startswith(OURS) and not innermost.startswith(_OPERATORS)

@@ -47,6 +47,11 @@ def _halves(node: Node, x: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.chunk(2, dim=1))
 
 
+@operator("Sorted", domain=DOMAIN)
+def _sorted(node: Node, x: Tensor) -> Tensor:
+    return x.sort(1).values
+
+
 @operator("Fussy", domain=DOMAIN)
 def _fussy(node: Node, x: Tensor) -> Tensor:
     raise Declined("anything at all")
@@ -54,7 +59,9 @@ def _fussy(node: Node, x: Tensor) -> Tensor:
 
 def node(op: str, inputs: Any, outputs: Any, **attributes: Any) -> Any:
     """Return a node; names of inputs and outputs by spaces. The operators above come first."""
-    domain = DOMAIN if op in ("Affine", "Plus", "Less", "Rectified", "Power", "Halves", "Fussy", "Missing") else ""
+    domain = (
+        DOMAIN if op in ("Affine", "Plus", "Less", "Rectified", "Power", "Halves", "Fussy", "Sorted", "Missing") else ""
+    )
     attributes.setdefault("domain", domain)
     return helper.make_node(op, inputs.split(), outputs.split(), **attributes)
 

@@ -379,6 +379,12 @@ def test_every_analysis_takes_a_file(tmp_path):
     assert all(not torch.equal(one, old) for one, old in zip(network.parameters(), before, strict=True))
 
 
+def test_what_an_analysis_refuses_is_said_in_its_own_words(read):
+    network = read(model([node("Sorted", "x", "y")], [floats("x", "N", 3)], [floats("y", "N", 3)]))
+    with pytest.raises(InputError, match=r"^bounds: "):
+        simulator.bounds.certify(network, torch.randn(4, 3), precision=16)
+
+
 # --- external data ----------------------------------------------------------------------------------------------------
 
 
