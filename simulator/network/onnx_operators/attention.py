@@ -45,7 +45,7 @@ def attention(
     present = k, v
     shared = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(shared, 1) if shared > 1 else x for x in (k, v))
-    root = math.sqrt(node.get("scale", 1 / math.sqrt(q.shape[-1])))
+    root = torch.tensor(node.get("scale", 1 / math.sqrt(q.shape[-1]))).sqrt().to(q.dtype)
     scores = torch.matmul(q * root, (k * root).transpose(-2, -1))
     stages = [scores]
     cap = node.get("softcap", 0.0)
@@ -125,17 +125,18 @@ def linear_attention(
 ) -> tuple[Tensor, Tensor]:
     """Return scale S^T q for each step, and the last state S (batch, heads, key size, value size).
 
-    S' = e^g S + k u^T, with u = v, or u = beta (v - e^g S^T k) by a rule of delta, g = 0 by a rule without a gate.
+    S' = e^g S + k u^T, with u = v, or u = beta (v - e^g S^T k) by a rule of delta, g = 0 by a rule without a gate, all
+    in float32.
     """
     rule = node.get("update_rule", "gated_delta")
     heads, kv_heads = node.get("q_num_heads"), node.get("kv_num_heads")
     q, (k, v) = _heads(query, heads), (_heads(x, kv_heads) for x in (key, value))
     scale = node.get("scale", 0.0) or 1 / math.sqrt(q.shape[-1])
+    stored = query.dtype if past is None else past.dtype
     state = k.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]) if past is None else past
-    kind = state.dtype
-    q, k, v = q.to(kind), k.to(kind), v.to(kind)
-    gate = None if decay is None or "gated" not in rule else _heads(decay, kv_heads).to(kind).exp()[..., None]
-    rate = None if beta is None or "delta" not in rule else _heads(beta, beta.shape[-1]).to(kind)
+    q, k, v, state = q.float(), k.float(), v.float(), state.float()
+    gate = None if decay is None or "gated" not in rule else _heads(decay.float(), kv_heads).exp()[..., None]
+    rate = None if beta is None or "delta" not in rule else _heads(beta.float(), beta.shape[-1])
     outputs = []
     for t in range(k.shape[2]):
         state = state if gate is None else gate[:, :, t] * state
@@ -146,4 +147,4 @@ def linear_attention(
         seen = state.repeat_interleave(heads // kv_heads, 1)
         outputs.append(scale * torch.matmul(q[:, :, t : t + 1], seen))
     result = torch.cat(outputs, 2).transpose(1, 2)
-    return result.reshape(*query.shape[:2], -1).to(query.dtype), state
+    return result.reshape(*query.shape[:2], -1).to(query.dtype), state.to(stored)

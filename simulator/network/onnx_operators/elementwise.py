@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .carriers import computing
-from .registry import Node, Operator, operator
+from .registry import Declined, Node, Operator, operator
+from .types import torch_type
 
 
 def _plain(function: Callable[..., Tensor]) -> Operator:
@@ -151,3 +152,12 @@ def is_inf(node: Node, x: Tensor) -> Tensor:
     """Return where it is an infinity, of the signs asked for."""
     wanted = [sign * math.inf for sign, name in ((1, "positive"), (-1, "negative")) if node.get(f"detect_{name}", 1)]
     return functools.reduce(torch.logical_or, (x == value for value in wanted), torch.zeros_like(x, dtype=torch.bool))
+
+
+@operator("BitCast")
+def bit_cast(node: Node, x: Tensor) -> Tensor:
+    """Return the same bits as another type of the same width."""
+    dtype = torch_type(node.get("to"))
+    if dtype.itemsize != x.dtype.itemsize:
+        raise Declined("a type of another width")
+    return x.view(dtype)

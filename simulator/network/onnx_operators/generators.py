@@ -1,0 +1,43 @@
+"""Operators that make tensors from a few numbers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .registry import Node, operator
+from .types import torch_type
+
+
+@operator("Range")
+def arithmetic_range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    """Return start, start + delta, ... before a limit."""
+    if not start.is_floating_point():
+        return torch.tensor(range(start.item(), limit.item(), delta.item()), dtype=start.dtype)
+    wide = torch.promote_types(start.dtype, torch.float32)
+    first, last, step = start.to(wide), limit.to(wide), delta.to(wide)
+    count = max(0, math.ceil((last - first).item() / step.item()))
+    return (first + torch.arange(count).to(wide) * step).to(start.dtype)
+
+
+@operator("EyeLike")
+def eye_like(node: Node, x: Tensor) -> Tensor:
+    """Return ones on the k-th diagonal of a matrix of zeros in the shape of x."""
+    dtype = torch_type(node.get("dtype")) if "dtype" in node.attributes else x.dtype
+    rows, columns = (torch.arange(size) for size in x.shape)
+    return (columns == rows[:, None] + node.get("k", 0)).to(dtype)
+
+
+@operator("HannWindow", "HammingWindow", "BlackmanWindow")
+def window(node: Node, size: Tensor) -> Tensor:
+    """Return a sum of cosines over one period of a window: of `size` steps, or of one fewer if not `periodic`."""
+    count = int(size.item())
+    steps = count if node.get("periodic", 1) else count - 1
+    coefficients = {
+        "HannWindow": (0.5, -0.5), "HammingWindow": (25 / 46, -21 / 46), "BlackmanWindow": (0.42, -0.5, 0.08),
+    }[node.op]  # fmt: skip
+    angle = 2 * math.pi * torch.arange(count, dtype=torch.float64) / max(steps, 1)
+    total = sum((factor * torch.cos(k * angle) for k, factor in enumerate(coefficients)), torch.zeros_like(angle))
+    return total.to(torch_type(node.get("output_datatype", 1)))
