@@ -52,7 +52,11 @@ def attention(
     stages.append(cap * torch.tanh(stages[-1] / cap) if cap else stages[-1])
     bias = _bias(node, q, k, mask, lengths, past)
     stages.append(stages[-1] if bias is None else stages[-1] + bias)
-    precise = stages[-1].to(torch_type(node.get("softmax_precision"))) if "softmax_precision" in node.attributes else stages[-1]
+    precise = (
+        stages[-1].to(torch_type(node.get("softmax_precision")))
+        if "softmax_precision" in node.attributes
+        else stages[-1]
+    )
     weights = torch.softmax(precise, -1).to(q.dtype)
     if bias is not None:
         weights = torch.where((bias == -math.inf).all(-1, keepdim=True), 0, weights)
@@ -96,10 +100,8 @@ def _bias(node: Node, q: Tensor, k: Tensor, mask: Tensor | None, lengths: Tensor
 
 
 @operator("RotaryEmbedding")
-def rotary_embedding(
-    node: Node, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None
-) -> Tensor:
-    """Return x with pairs of its elements turned by the angle of their position: halves, or neighbours, are the pairs."""
+def rotary_embedding(node: Node, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Return x with pairs of its elements turned by the angle of their position, one of each half or neighbours."""
     heads = _heads(x, node.get("num_heads"))
     if positions is not None:
         cos, sin = cos[positions], sin[positions]

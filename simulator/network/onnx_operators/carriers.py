@@ -49,7 +49,9 @@ def moving(function: Operator) -> Operator:
         types = [x.dtype for x in inputs if isinstance(x, Tensor) and x.dtype in _SAME_WIDTH]
         if not types:
             return function(node, *inputs)
-        carried = (x.view(_SAME_WIDTH[x.dtype]) if isinstance(x, Tensor) and x.dtype in _SAME_WIDTH else x for x in inputs)
+        carried = (
+            x.view(_SAME_WIDTH[x.dtype]) if isinstance(x, Tensor) and x.dtype in _SAME_WIDTH else x for x in inputs
+        )
         return function(node, *carried).view(types[0])
 
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +52,12 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
     if rank not in _TRANSPOSED:
         raise Declined(f"{rank} spatial axes; torch convolves over 1 to 3")
     over, extra = _transposed_windows(node, x.shape[2:], node.get("kernel_shape", weight.shape[2:]))
-    more = [begin - end + n for begin, end, n in zip(over.begin, over.end, extra)]
+    more = [begin - end + n for begin, end, n in zip(over.begin, over.end, extra, strict=True)]
     groups, function = node.get("group", 1), _TRANSPOSED[rank]
     steps = map(max, over.strides, over.dilations)
-    if min(over.begin) >= 0 and all(0 <= n < step for n, step in zip(more, steps)):
+    if min(over.begin) >= 0 and all(0 <= n < step for n, step in zip(more, steps, strict=True)):
         return function(x, weight, bias, over.strides, over.begin, more, groups, over.dilations)
-    cut = [n - end for end, n in zip(over.end, extra)]
+    cut = [n - end for end, n in zip(over.end, extra, strict=True)]
     whole = function(x, weight, None, over.strides, 0, 0, groups, over.dilations)
     result = padded(whole, [-begin for begin in over.begin], cut)
     return result if bias is None else result + bias.reshape(-1, *(1,) * rank)
@@ -72,13 +73,16 @@ def _transposed_windows(node: Node, sizes: Sequence[int], kernel: Sequence[int])
     auto, shape = node.get("auto_pad", "NOTSET"), node.get("output_shape")
     if shape is None and auto not in ("SAME_UPPER", "SAME_LOWER"):
         return over, extra
-    wanted = [n * stride for n, stride in zip(sizes, over.strides)] if shape is None else shape[-len(sizes) :]
+    wanted = (
+        [n * stride for n, stride in zip(sizes, over.strides, strict=True)] if shape is None else shape[-len(sizes) :]
+    )
     total = [
         stride * (size - 1) + more + extent - n
         for size, stride, more, extent, n in zip(sizes, over.strides, extra, over.extent, wanted, strict=True)
     ]
     less, rest = tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
-    return over._replace(**dict(zip(("begin", "end") if auto == "SAME_UPPER" else ("end", "begin"), (less, rest)))), extra
+    begin, end = (less, rest) if auto == "SAME_UPPER" else (rest, less)
+    return over._replace(begin=begin, end=end), extra
 
 
 @operator("CausalConvWithState")
@@ -102,17 +106,22 @@ def columns_to_image(node: Node, columns: Tensor, image: Tensor, block: Tensor) 
     over = windows(node, sizes, kernel)
     steps = [
         (begin + size + end - extent) // stride + 1
-        for size, begin, end, extent, stride in zip(sizes, over.begin, over.end, over.extent, over.strides)
+        for size, begin, end, extent, stride in zip(sizes, over.begin, over.end, over.extent, over.strides, strict=True)
     ]
     n, channels = columns.shape[0], columns.shape[1] // math.prod(kernel)
     blocks = columns.reshape(n, channels, math.prod(kernel), *steps)
-    whole = columns.new_zeros(n, channels, *(b + size + e for size, b, e in zip(sizes, over.begin, over.end)))
+    whole = columns.new_zeros(
+        n, channels, *(b + size + e for size, b, e in zip(sizes, over.begin, over.end, strict=True))
+    )
     for at, place in enumerate(itertools.product(*map(range, kernel))):
-        along = (
-            slice(i * dilation, i * dilation + (count - 1) * stride + 1, stride)
-            for i, dilation, count, stride in zip(place, over.dilations, steps, over.strides)
+        along: Any = (
+            ...,
+            *(
+                slice(i * dilation, i * dilation + (count - 1) * stride + 1, stride)
+                for i, dilation, count, stride in zip(place, over.dilations, steps, over.strides, strict=True)
+            ),
         )
-        whole[(..., *along)] += blocks[:, :, at]
+        whole[along] += blocks[:, :, at]
     return padded(whole, [-n for n in over.begin], [-n for n in over.end])
 
 

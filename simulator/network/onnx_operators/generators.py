@@ -15,7 +15,11 @@ from .types import torch_type
 def arithmetic_range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """Return start, start + delta, ... before a limit."""
     if not start.is_floating_point():
-        return torch.tensor(range(start.item(), limit.item(), delta.item()), dtype=start.dtype)
+        return (
+            torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+            if (limit - start) * delta > 0
+            else start.new_zeros(0)
+        )
     wide = torch.promote_types(start.dtype, torch.float32)
     first, last, step = start.to(wide), limit.to(wide), delta.to(wide)
     count = max(0, math.ceil((last - first).item() / step.item()))

@@ -12,7 +12,9 @@ def _likelihood(node: Node, logarithms: Tensor, labels: Tensor, weight: Tensor |
     ignored = node.get("ignore_index")
     labels = labels.to(torch.int64)
     none = -1 if ignored is None else ignored
-    return nn.functional.nll_loss(logarithms, labels, weight, ignore_index=none, reduction=node.get("reduction", "mean"))
+    return nn.functional.nll_loss(
+        logarithms, labels, weight, ignore_index=none, reduction=node.get("reduction", "mean")
+    )
 
 
 @operator("NegativeLogLikelihoodLoss")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor, nn
 
@@ -45,8 +44,8 @@ def _batch_normalized(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, 
     wide = x
     for values in (mean, variance, scale, bias):
         wide = wide.to(torch.promote_types(wide.dtype, values.dtype))
-    each = (values.to(wide.dtype) for values in (mean, variance, scale, bias))
-    return nn.functional.batch_norm(wide, *each, eps=epsilon).to(x.dtype)
+    mean, variance, scale, bias = (values.to(wide.dtype) for values in (mean, variance, scale, bias))
+    return nn.functional.batch_norm(wide, mean, variance, scale, bias, eps=epsilon).to(x.dtype)
 
 
 @operator("InstanceNormalization")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from .registry import Declined, Node, operator
 from .windows import Windows, padded, unfolded, windows
 
-_MAX = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
+_MAX: dict[int, Any] = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
 _AVERAGE = {1: nn.functional.avg_pool1d, 2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}
 
 
@@ -20,7 +21,7 @@ def _over(node: Node, x: Tensor) -> Windows:
 
 def _complete(x: Tensor, over: Windows, value: float) -> Tensor:
     """Return x with all padding that its windows reach."""
-    end = [n + more for n, more in zip(over.end, over.beyond(x.shape[2:]))]
+    end = [n + more for n, more in zip(over.end, over.beyond(x.shape[2:]), strict=True)]
     return padded(x, over.begin, end, value)
 
 
@@ -32,25 +33,26 @@ def max_pool(node: Node, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         raise Declined(f"{rank} spatial axes; torch pools over 1 to 3")
     over = _over(node, x)
     values = x if x.is_floating_point() else x.to(torch.float32)
-    half = all(2 * n <= k for n, k in zip(over.begin, over.kernel))
+    half = all(2 * n <= k for n, k in zip(over.begin, over.kernel, strict=True))
     asks = len(node.outputs) > 1
     if over.symmetric and half and not asks:
         padding, whole, ceil = over.begin, values, over.ceil
     else:
         padding, whole, ceil = (0,) * rank, _complete(values, over, -math.inf), False
-    result = _MAX[rank](whole, over.kernel, over.strides, padding, over.dilations, ceil, return_indices=asks)
+    geometry = (over.kernel, over.strides, padding, over.dilations, ceil)
     if not asks:
-        return result.to(x.dtype)
-    return result[0].to(x.dtype), _places(node, result[1], whole.shape[2:], x.shape, over)
+        return _MAX[rank](whole, *geometry).to(x.dtype)
+    result, indices = _MAX[rank](whole, *geometry, return_indices=True)
+    return result.to(x.dtype), _places(node, indices, whole.shape[2:], x.shape, over)
 
 
 def _places(node: Node, indices: Tensor, within: torch.Size, shape: torch.Size, over: Windows) -> Tensor:
     """Return indices into the padded plane as ONNX counts them: into the whole input, rows or columns first."""
-    coordinates = []
+    coordinates: list[Tensor] = []
     for size in reversed(within):
         coordinates.insert(0, indices % size)
         indices = indices // size
-    spatial = list(zip(coordinates, over.begin, shape[2:]))
+    spatial = list(zip(coordinates, over.begin, shape[2:], strict=True))
     place = torch.zeros_like(indices)
     for coordinate, begin, size in reversed(spatial) if node.get("storage_order", 0) else spatial:
         place = place * size + (coordinate - begin)
@@ -63,7 +65,7 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     """Return the average of each window, over the elements of x in it, or over those of its padding too."""
     over, included = _over(node, x), bool(node.get("count_include_pad", 0))
     rank = x.dim() - 2
-    half = all(2 * n <= k for n, k in zip(over.begin, over.kernel))
+    half = all(2 * n <= k for n, k in zip(over.begin, over.kernel, strict=True))
     if rank in _AVERAGE and over.symmetric and half and set(over.dilations) == {1}:
         return _AVERAGE[rank](x, over.kernel, over.strides, over.begin, over.ceil, included)
     inner = tuple(range(-rank, 0))
@@ -109,10 +111,14 @@ def max_unpool(node: Node, x: Tensor, indices: Tensor, shape: Tensor | None = No
     over = windows(node, x.shape[2:], node.get("kernel_shape"))
     sizes = [
         (size - 1) * stride + extent - begin - end
-        for size, stride, extent, begin, end in zip(x.shape[2:], over.strides, over.extent, over.begin, over.end)
+        for size, stride, extent, begin, end in zip(
+            x.shape[2:], over.strides, over.extent, over.begin, over.end, strict=True
+        )
     ]
     whole = x.new_zeros(x.shape[0] * x.shape[1] * math.prod(sizes))
     whole = whole.scatter(0, indices.reshape(-1), x.reshape(-1)).reshape(*x.shape[:2], *sizes)
     if shape is None:
         return whole
-    return padded(whole, (0,) * len(sizes), [wanted - size for wanted, size in zip(shape.tolist()[2:], sizes)])
+    return padded(
+        whole, (0,) * len(sizes), [wanted - size for wanted, size in zip(shape.tolist()[2:], sizes, strict=True)]
+    )

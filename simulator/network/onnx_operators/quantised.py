@@ -76,7 +76,16 @@ def _shifted(x: Tensor, zero: Tensor | None, shape: tuple[int, ...] = ()) -> Ten
     """Return x minus its zero point in float64; a zero point of several in a shape, if it has one axis."""
     if zero is None:
         return x.double()
-    return x.double() - (zero.reshape(shape) if zero.dim() == 1 and zero.numel() > 1 else zero.squeeze() if zero.numel() == 1 else zero).double()
+    return (
+        x.double()
+        - (
+            zero.reshape(shape)
+            if zero.dim() == 1 and zero.numel() > 1
+            else zero.squeeze()
+            if zero.numel() == 1
+            else zero
+        ).double()
+    )
 
 
 @operator("MatMulInteger")

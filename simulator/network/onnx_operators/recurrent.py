@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,14 @@ from torch import Tensor, nn
 from .registry import Declined, Node, operator
 
 Activation = Callable[[Tensor], Tensor]
+
+# Of the product of the input (batch, gates hidden) and the states (batch, hidden), to the new states.
+Step = Callable[..., tuple[Tensor, ...]]
+
+# Of a node, the weights and bias of the state, activations, and peepholes.
+Cell = Callable[[Node, Tensor, Tensor, list[Activation], "Tensor | None"], Step]
+
+_DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 # Which of alpha and beta an activation takes, with the value that stands for each if it is not given.
 _ALPHA = {"LeakyRelu": 0.01, "ThresholdedRelu": 1.0, "Elu": 1.0, "HardSigmoid": 0.2, "Affine": 1.0, "ScaledTanh": 1.0}
@@ -48,65 +55,67 @@ def _activations(node: Node, default: list[str], directions: int) -> list[list[A
     return [made[i : i + len(default)] for i in range(0, len(made), len(default))]
 
 
-class _Layer(NamedTuple):
-    """What all recurrent layers share.
+def _recurrent(
+    node: Node,
+    cell: Cell,
+    default: list[str],
+    x: Tensor,
+    weights: Tensor,
+    recurrence: Tensor,
+    biases: Tensor | None,
+    lengths: Tensor | None,
+    states: tuple[Tensor | None, ...],
+    peepholes: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Return the outputs (steps, directions, batch, hidden), and the last states (directions, batch, hidden).
+
+    With `layout` the batch is the first axis of all, and of x (steps, batch, input) and the states to begin with, which
+    are 0 where there are none.
 
     Args:
-        x: (steps, batch, input). w, r: (directions, gates hidden, input or hidden). b: (directions, 2 gates hidden).
-        valid: (steps, batch, 1), whether a step lies within the sequence of a sample, or None if all do.
-        h: (directions, batch, hidden), the states to begin with. backward: of each direction.
+        cell: makes the step of one direction. default: names of its activations.
+        weights, recurrence: (directions, gates hidden, input or hidden). biases: (directions, 2 gates hidden), of both.
+        lengths: of the sequence of each sample; behind it a state stays, and the outputs are 0.
     """
-
-    x: Tensor
-    w: Tensor
-    r: Tensor
-    b: Tensor
-    valid: Tensor | None
-    h: Tensor
-    backward: list[bool]
-
-    def run(self, direction: int, step: Callable[..., tuple[Tensor, ...]], *states: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of one direction (steps, batch, hidden), and its last states.
-
-        Behind the end of a sample's sequence its state stays, and its outputs are 0.
-
-        Args:
-            step: of the product of the input, (batch, gates hidden), and the states, to the new ones.
-        """
-        w_bias, _ = self.b[direction].chunk(2)
-        inputs = nn.functional.linear(self.x, self.w[direction], w_bias)
-        outputs: list[Tensor] = [self.x] * len(inputs)
-        for t in reversed(range(len(inputs))) if self.backward[direction] else range(len(inputs)):
-            new = step(inputs[t], *states)
-            if self.valid is None:
-                outputs[t], states = new[0], new
-            else:
-                within = self.valid[t]
-                outputs[t] = torch.where(within, new[0], 0)
-                states = tuple(torch.where(within, after, before) for after, before in zip(new, states, strict=True))
-        return torch.stack(outputs), *states
-
-
-def _layer(node: Node, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, lengths: Tensor | None, h: Tensor | None) -> _Layer:
-    if node.get("layout", 0):
-        x = x.transpose(0, 1)
-        h = h if h is None else h.transpose(0, 1)
-    direction = node.get("direction", "forward")
-    backward = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}.get(direction)
-    if backward is None or len(backward) != len(w):
-        raise Declined(f"the direction {direction} with weights of {len(w)}")
-    b = w.new_zeros(len(w), 2 * w.shape[1]) if b is None else b
-    h = x.new_zeros(len(w), x.shape[1], r.shape[2]) if h is None else h
+    batch_first, direction = bool(node.get("layout", 0)), node.get("direction", "forward")
+    x = x.transpose(0, 1) if batch_first else x
+    backward = _DIRECTIONS.get(direction)
+    if backward is None or len(backward) != len(weights):
+        raise Declined(f"the direction {direction} with weights of {len(weights)}")
+    begin = [
+        x.new_zeros(len(weights), x.shape[1], recurrence.shape[2])
+        if state is None
+        else state.transpose(0, 1)
+        if batch_first
+        else state
+        for state in states
+    ]
+    biases = weights.new_zeros(len(weights), 2 * weights.shape[1]) if biases is None else biases
     valid = None if lengths is None else (torch.arange(len(x))[:, None] < lengths)[..., None]
-    return _Layer(x, w, r, b, valid, h, backward)
+    results = []
+    for at, functions in enumerate(_activations(node, default, len(backward))):
+        bias, state_bias = biases[at].chunk(2)
+        step = cell(node, recurrence[at], state_bias, functions, None if peepholes is None else peepholes[at])
+        inputs = nn.functional.linear(x, weights[at], bias)
+        results.append(_steps(inputs, step, tuple(state[at] for state in begin), valid, backward[at]))
+    outputs, *last = (torch.stack(parts) for parts in zip(*results, strict=True))
+    if batch_first:
+        return outputs.permute(2, 1, 0, 3), *(state.transpose(0, 1) for state in last)
+    return outputs.transpose(0, 1), *last
 
 
-def _outputs(node: Node, directions: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Return the outputs (steps, directions, batch, hidden) and the last states; with `layout` the batch is first."""
-    outputs, *states = (torch.stack(parts) for parts in zip(*directions, strict=True))
-    if node.get("layout", 0):
-        return outputs.permute(2, 1, 0, 3), *(state.transpose(0, 1) for state in states)
-    return outputs.transpose(0, 1), *states
+def _steps(
+    inputs: Tensor, step: Step, states: tuple[Tensor, ...], valid: Tensor | None, backward: bool
+) -> tuple[Tensor, ...]:
+    """Return the outputs of all steps (steps, batch, hidden) in the order of the input, and the last states."""
+    outputs: dict[int, Tensor] = {}
+    for t in reversed(range(len(inputs))) if backward else range(len(inputs)):
+        new = step(inputs[t], *states)
+        if valid is not None:
+            new = tuple(torch.where(valid[t], after, before) for after, before in zip(new, states, strict=True))
+        outputs[t] = new[0] if valid is None else torch.where(valid[t], new[0], 0)
+        states = new
+    return torch.stack([outputs[t] for t in range(len(inputs))]), *states
 
 
 def _clipped(node: Node, x: Tensor) -> Tensor:
@@ -125,16 +134,12 @@ def rnn(
     h: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Return h' = f(W x + R h + b) for each step, and the last."""
-    layer = _layer(node, x, w, r, b, lengths, h)
-    results = []
-    for at, (f,) in enumerate(_activations(node, ["Tanh"], len(layer.backward))):
-        weight, bias = layer.r[at], layer.b[at].chunk(2)[1]
+    return _recurrent(node, _rnn_cell, ["Tanh"], x, w, r, b, lengths, (h,))
 
-        def step(given: Tensor, state: Tensor) -> tuple[Tensor]:
-            return (f(_clipped(node, given + nn.functional.linear(state, weight, bias))),)
 
-        results.append(layer.run(at, step, layer.h[at]))
-    return _outputs(node, results)
+def _rnn_cell(node: Node, weight: Tensor, bias: Tensor, functions: list[Activation], peepholes: Tensor | None) -> Step:
+    (f,) = functions
+    return lambda given, state: (f(_clipped(node, given + nn.functional.linear(state, weight, bias))),)
 
 
 @operator("GRU")
@@ -151,27 +156,27 @@ def gru(
 
     n = g(W x + R (r h) + b), or g(W x + r (R h + Rb) + Wb) with `linear_before_reset`.
     """
-    layer = _layer(node, x, w, r, b, lengths, h)
-    size = layer.h.shape[-1]
-    results = []
-    for at, (f, g) in enumerate(_activations(node, ["Sigmoid", "Tanh"], len(layer.backward))):
-        weight, bias = layer.r[at], layer.b[at].chunk(2)[1]
+    return _recurrent(node, _gru_cell, ["Sigmoid", "Tanh"], x, w, r, b, lengths, (h,))
 
-        def step(given: Tensor, state: Tensor) -> tuple[Tensor]:
-            gates, new = given.split([2 * size, size], -1)
-            if node.get("linear_before_reset", 0):
-                state_gates, state_new = nn.functional.linear(state, weight, bias).split([2 * size, size], -1)
-                update, reset = f(_clipped(node, gates + state_gates)).chunk(2, -1)
-                candidate = g(_clipped(node, new + reset * state_new))
-            else:
-                state_gates = nn.functional.linear(state, weight[: 2 * size], bias[: 2 * size])
-                update, reset = f(_clipped(node, gates + state_gates)).chunk(2, -1)
-                state_new = nn.functional.linear(reset * state, weight[2 * size :], bias[2 * size :])
-                candidate = g(_clipped(node, new + state_new))
-            return ((1 - update) * candidate + update * state,)
 
-        results.append(layer.run(at, step, layer.h[at]))
-    return _outputs(node, results)
+def _gru_cell(node: Node, weight: Tensor, bias: Tensor, functions: list[Activation], peepholes: Tensor | None) -> Step:
+    f, g = functions
+    size = weight.shape[1]
+    sizes = [2 * size, size]
+
+    def step(given: Tensor, state: Tensor) -> tuple[Tensor]:
+        gates, new = given.split(sizes, -1)
+        if node.get("linear_before_reset", 0):
+            more, candidate = nn.functional.linear(state, weight, bias).split(sizes, -1)
+            update, reset = f(_clipped(node, gates + more)).chunk(2, -1)
+            candidate = reset * candidate
+        else:
+            more = nn.functional.linear(state, weight[: 2 * size], bias[: 2 * size])
+            update, reset = f(_clipped(node, gates + more)).chunk(2, -1)
+            candidate = nn.functional.linear(reset * state, weight[2 * size :], bias[2 * size :])
+        return ((1 - update) * g(_clipped(node, new + candidate)) + update * state,)
+
+    return step
 
 
 @operator("LSTM")
@@ -190,25 +195,21 @@ def lstm(
 
     Peepholes add a multiple of c to i and f, of c' to o; with `input_forget` f = 1 - i.
     """
-    layer = _layer(node, x, w, r, b, lengths, h)
-    if c is None:
-        c = torch.zeros_like(layer.h)
-    elif node.get("layout", 0):
-        c = c.transpose(0, 1)
-    results = []
-    for at, (f, g, last) in enumerate(_activations(node, ["Sigmoid", "Tanh", "Tanh"], len(layer.backward))):
-        weight, bias = layer.r[at], layer.b[at].chunk(2)[1]
-        peep_i, peep_o, peep_f = (0.0, 0.0, 0.0) if peepholes is None else peepholes[at].chunk(3)
+    return _recurrent(node, _lstm_cell, ["Sigmoid", "Tanh", "Tanh"], x, w, r, b, lengths, (h, c), peepholes)
 
-        def step(given: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-            i, o, forget, new = (given + nn.functional.linear(state, weight, bias)).chunk(4, -1)
-            if peepholes is not None:
-                i, forget = i + peep_i * cell, forget + peep_f * cell
-            i, new = f(_clipped(node, i)), g(_clipped(node, new))
-            forget = 1 - i if node.get("input_forget", 0) else f(_clipped(node, forget))
-            cell = forget * cell + i * new
-            o = o if peepholes is None else o + peep_o * cell
-            return f(_clipped(node, o)) * last(cell), cell
 
-        results.append(layer.run(at, step, layer.h[at], c[at]))
-    return _outputs(node, results)
+def _lstm_cell(node: Node, weight: Tensor, bias: Tensor, functions: list[Activation], peepholes: Tensor | None) -> Step:
+    f, g, last = functions
+
+    def step(given: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        i, o, forget, new = (given + nn.functional.linear(state, weight, bias)).chunk(4, -1)
+        if peepholes is not None:
+            peep_i, peep_o, peep_f = peepholes.chunk(3)
+            i, forget = i + peep_i * cell, forget + peep_f * cell
+        i, new = f(_clipped(node, i)), g(_clipped(node, new))
+        forget = 1 - i if node.get("input_forget", 0) else f(_clipped(node, forget))
+        cell = forget * cell + i * new
+        o = o if peepholes is None else o + peep_o * cell
+        return f(_clipped(node, o)) * last(cell), cell
+
+    return step

@@ -40,6 +40,7 @@ def _extreme(x: Tensor, axes: list[int], function: Callable[..., Tensor], neutra
     """Return an extreme; of nothing, an infinity, or the last value of an integer type, which torch does not give."""
     if all(x.shape[axis] for axis in axes):
         return function(x, axes, keepdim=True)
+    value: float
     if x.dtype == torch.bool:
         value = neutral == "max"
     elif x.is_floating_point():

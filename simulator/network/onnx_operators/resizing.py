@@ -16,12 +16,12 @@ class _Axis(NamedTuple):
     """One axis that is resized.
 
     Args:
-        size: of the input. count: of the output. scale: from the one to the other, which rounding to whole elements
+        size: of the input. target: of the output. scale: from the one to the other, which rounding to whole elements
             may leave a little off. start, end: of the region that is taken, in parts of the input.
     """
 
     size: int
-    count: int
+    target: int
     scale: float
     start: float
     end: float
@@ -74,7 +74,7 @@ def _resized(node: Node, x: Tensor, along: list[_Axis], axes: list[int]) -> Tens
     crops = node.get("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     result = x if nearest else x.to(torch.promote_types(x.dtype, torch.float32))
     for axis, one in zip(axes, along, strict=True):
-        if one.count == one.size and one.scale == 1 and not crops:
+        if one.target == one.size and one.scale == 1 and not crops:
             continue
         places = _places(node, one)
         base, weights = _taps(node, places, one)
@@ -109,7 +109,7 @@ def _places(node: Node, axis: _Axis) -> Tensor:
             before it is rounded: the text of ONNX aligns those of the rounded size, its recorded cases the others.
     """
     mode = node.get("coordinate_transformation_mode", "half_pixel")
-    size, count, scale = axis.size, axis.count, axis.scale
+    size, count, scale = axis.size, axis.target, axis.scale
     at = torch.arange(count, dtype=torch.float64)
     if mode == "asymmetric":
         return at / scale
@@ -151,10 +151,7 @@ def _taps(node: Node, places: Tensor, axis: _Axis) -> tuple[Tensor, Tensor]:
     wide = math.ceil(reach / stretch)
     base = places.floor().long() - wide + 1
     distance = ((base[:, None] + torch.arange(2 * wide)) - places[:, None]).abs() * stretch
-    if mode == "linear":
-        weights = (1 - distance).clamp(min=0)
-    else:
-        weights = _cubic(distance, node.get("cubic_coeff_a", -0.75))
+    weights = (1 - distance).clamp(min=0) if mode == "linear" else _cubic(distance, node.get("cubic_coeff_a", -0.75))
     return base, weights / weights.sum(1, keepdim=True) if stretch < 1 else weights
 
 
@@ -167,7 +164,7 @@ def _cubic(d: Tensor, a: float) -> Tensor:
 
 @operator("CenterCropPad")
 def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
-    """Return the middle of x, or x in the middle of zeros, along some axes; what is odd is cut before, padded behind."""
+    """Return the middle of x, or x in the middle of zeros, along some axes; one more is cut before, padded behind."""
     axes = all_positive(node.get("axes", list(range(x.dim()))), x.dim())
     for axis, wanted in zip(axes, shape.tolist(), strict=True):
         missing = wanted - x.shape[axis]

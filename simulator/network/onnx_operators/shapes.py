@@ -95,7 +95,9 @@ def slices(
     """Return every step-th element from a start to before an end along some axes; a negative step goes backwards."""
     begin, end = starts.tolist(), ends.tolist()
     along = all_positive(list(range(len(begin))) if axes is None else axes.tolist(), x.dim())
-    for axis, first, last, step in zip(along, begin, end, [1] * len(begin) if steps is None else steps.tolist()):
+    for axis, first, last, step in zip(
+        along, begin, end, [1] * len(begin) if steps is None else steps.tolist(), strict=True
+    ):
         size = x.shape[axis]
         first, last = (place + size if place < 0 else place for place in (first, last))
         if step > 0:

@@ -13,7 +13,7 @@ from .types import torch_type
 
 
 def _complex(x: Tensor) -> Tensor:
-    """Return complex128 numbers of which the last axis holds the real parts, and the imaginary ones if there are any."""
+    """Return complex128 numbers whose real parts, and imaginary ones if any, the last axis holds."""
     wide = x.double() if x.shape[-1] == 2 else torch.nn.functional.pad(x.double(), (0, 1))
     return torch.view_as_complex(wide.contiguous())
 
@@ -53,11 +53,9 @@ def fourier(node: Node, x: Tensor, length: Tensor | None = None, axis: Tensor | 
 def short_time_fourier(
     node: Node, x: Tensor, step: Tensor, window: Tensor | None = None, length: Tensor | None = None
 ) -> Tensor:
-    """Return the spectra of frames of a signal (batch, length, 1 or 2), each step elements behind the last, windowed."""
-    if length is not None:
-        count = int(length.item())
-    else:
-        count = x.shape[1] if window is None else len(window)
+    """Return the spectra of frames of a signal (batch, length, 1 or 2), a step behind one another, windowed."""
+    whole = x.shape[1] if window is None else len(window)
+    count = whole if length is None else int(length.item())
     frames = _complex(x).unfold(1, count, int(step.item()))
     spectra = torch.fft.fft(frames if window is None else frames * window.double())
     if node.get("onesided", 1):
@@ -66,9 +64,7 @@ def short_time_fourier(
 
 
 @operator("MelWeightMatrix")
-def mel_weights(
-    node: Node, bins: Tensor, length: Tensor, rate: Tensor, low: Tensor, high: Tensor
-) -> Tensor:
+def mel_weights(node: Node, bins: Tensor, length: Tensor, rate: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Return the weights of the bins of a spectrum in each mel band, a triangle; a mel is 2595 log10(1 + Hz / 700)."""
     count, size = int(bins.item()), int(length.item())
     ends = [2595 * math.log10(1 + edge.item() / 700) for edge in (low, high)]

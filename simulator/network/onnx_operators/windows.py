@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .registry import Declined, Node
@@ -40,7 +39,9 @@ class Windows(NamedTuple):
     def beyond(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Return how far the last windows reach beyond the padding behind an input of some sizes, 0 without `ceil`."""
         result = []
-        for size, extent, stride, begin, end in zip(sizes, self.extent, self.strides, self.begin, self.end, strict=True):
+        for size, extent, stride, begin, end in zip(
+            sizes, self.extent, self.strides, self.begin, self.end, strict=True
+        ):
             room = begin + size + end - extent
             steps = -(-room // stride) if self.ceil else room // stride
             if self.ceil and steps * stride >= size + begin:  # it would begin behind the input
@@ -59,7 +60,9 @@ def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
     strides, dilations = node.get("strides", [1] * rank), node.get("dilations", [1] * rank)
     pads = node.get("pads", [0] * (2 * rank))
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
-        raise Declined(f"a kernel of {len(kernel)} axes on {rank} spatial ones, or strides, dilations or pads that do not fit")
+        raise Declined(
+            f"a kernel of {len(kernel)} axes on {rank} spatial ones, or strides, dilations or pads that do not fit"
+        )
     whole = Windows(tuple(kernel), tuple(strides), tuple(dilations), tuple(pads[:rank]), tuple(pads[rank:]))
     auto = node.get("auto_pad", "NOTSET")
     if auto == "VALID":
@@ -78,13 +81,13 @@ def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
 
 def padded(x: Tensor, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> Tensor:
     """Return x with elements before and behind its last axes; negative numbers remove some."""
-    return nn.functional.pad(x, [n for both in zip(reversed(begin), reversed(end)) for n in both], value=value)
+    return nn.functional.pad(
+        x, [n for both in zip(reversed(begin), reversed(end), strict=True) for n in both], value=value
+    )
 
 
 def unfolded(x: Tensor, over: Windows) -> Tensor:
     """Return the windows over an input that is padded already: a view (N, C, windows, kernel) of axes as many."""
-    rank = len(over.kernel)
-    for axis, (extent, stride, dilation) in enumerate(zip(over.extent, over.strides, over.dilations)):
+    for axis, (extent, stride, dilation) in enumerate(zip(over.extent, over.strides, over.dilations, strict=True)):
         x = x.unfold(2 + axis, extent, stride)[..., ::dilation]
-    assert x.dim() == 2 + 2 * rank
     return x
