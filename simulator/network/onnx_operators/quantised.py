@@ -72,20 +72,11 @@ def dynamic_quantize(node: Node, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _saturated(x / scale, zero, torch.uint8), scale, zero
 
 
-def _shifted(x: Tensor, zero: Tensor | None, shape: tuple[int, ...] = ()) -> Tensor:
-    """Return x minus its zero point in float64; a zero point of several in a shape, if it has one axis."""
+def _shifted(x: Tensor, zero: Tensor | None, shape: tuple[int, ...] = (-1,)) -> Tensor:
+    """Return x minus its zero point in float64; where several are a vector, in a shape that broadcasts to x."""
     if zero is None:
         return x.double()
-    return (
-        x.double()
-        - (
-            zero.reshape(shape)
-            if zero.dim() == 1 and zero.numel() > 1
-            else zero.squeeze()
-            if zero.numel() == 1
-            else zero
-        ).double()
-    )
+    return x.double() - (zero.reshape(shape) if zero.dim() == 1 and zero.numel() > 1 else zero).double()
 
 
 @operator("MatMulInteger")

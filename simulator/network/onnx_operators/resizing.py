@@ -102,7 +102,7 @@ def _resized(node: Node, x: Tensor, along: list[_Axis], axes: list[int]) -> Tens
 
 
 def _places(node: Node, axis: _Axis) -> Tensor:
-    """Return where in the input each output lies, in float64.
+    """Return where in the input each output lies, in float32 as others do, for ties.
 
     Raises:
         Declined: a way to find it that ONNX does not know, or corners to align of an output whose size is not whole
@@ -110,7 +110,7 @@ def _places(node: Node, axis: _Axis) -> Tensor:
     """
     mode = node.get("coordinate_transformation_mode", "half_pixel")
     size, count, scale = axis.size, axis.target, axis.scale
-    at = torch.arange(count, dtype=torch.float64)
+    at = torch.arange(count, dtype=torch.float32)
     if mode == "asymmetric":
         return at / scale
     if mode == "tf_half_pixel_for_nn":
