@@ -12,6 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import helper  # noqa: E402
 
 from simulator.network.onnx_operators.registry import Declined, Node, find  # noqa: E402
+from simulator.network.tap import Tap  # noqa: E402
 
 UINT8, INT8 = np.uint8, np.int8
 
@@ -710,3 +711,73 @@ def test_what_torch_does_not_take_is_declined_in_words():
         by_torch("Softmax", [draw((2, 3))], 1, 13, {"axis": 3})
     with pytest.raises(Declined, match="values of uint64 from 2\\^63 on"):
         by_torch("Less", [np.array([2**63], np.uint64), np.array([1], np.uint64)], 1, 13, {})
+
+
+# --- what the tap sees ------------------------------------------------------------------------------------------------
+
+
+class Operator(torch.nn.Module):
+    """One operator as a module."""
+
+    def __init__(self, op, version=17, outputs=1, **attributes):
+        super().__init__()
+        self.node = Node(op, "", version, attributes, tuple(f"y{i}" for i in range(outputs)), op)
+
+    def forward(self, *inputs):
+        return find("", self.node.op, self.node.version)(self.node, *inputs)
+
+
+def products(operator, *inputs):
+    """Return (kind, products, M, N, K) of all that an operator multiplies and adds, and what of that is no Op."""
+    ops = []
+    tap = Tap(operator, ops.append)
+    with torch.no_grad(), tap:
+        operator(*(None if x is None else torch.from_numpy(np.array(x)) for x in inputs))
+    return [(op.kind, op.gemms, op.m, op.n, op.k) for op in ops], list(tap.not_emulated)
+
+
+def test_products_and_convolutions_are_operations_that_the_tap_sees():
+    assert products(Operator("Gemm", transB=1), draw((3, 4)), draw((5, 4)), draw((5,))) == (
+        [("linear", 1, 3, 5, 4)],
+        [],
+    )
+    assert products(Operator("MatMul"), draw((2, 3, 4)), draw((2, 4, 5))) == ([("bmm", 2, 3, 5, 4)], [])
+    image, weights = draw((1, 2, 5, 5)), draw((3, 2, 3, 3))
+    assert products(Operator("Conv", pads=[1, 0, 0, 0]), image, weights) == ([("conv2d", 1, 12, 3, 18)], [])
+    bytes_, kernel = draw((1, 2, 5, 5), 0, 255, 0, UINT8), draw((3, 2, 3, 3), 0, 255, 1, UINT8)
+    assert products(Operator("ConvInteger"), bytes_, kernel) == ([("conv2d", 1, 9, 3, 18)], [])
+    assert products(Operator("Einsum", equation="bij,bjk->bik"), draw((2, 3, 4)), draw((2, 4, 5)))[1] == []
+
+
+def test_recurrent_layers_are_one_product_of_the_input_and_one_of_the_state_for_each_step():
+    x, w, r, b, _ = recurrent(4, 1)
+    seen, listed = products(Operator("LSTM", 14, hidden_size=2), x, w, r, b)
+    assert (seen, listed) == ([("linear", 1, 15, 8, 4), *[("linear", 1, 3, 8, 2)] * 5], [])
+
+
+def test_attention_is_two_products():
+    seen, listed = products(Operator("Attention", 23), draw((2, 3, 4, 8)), draw((2, 3, 6, 8)), draw((2, 3, 6, 5)))
+    assert (seen, listed) == ([("bmm", 6, 4, 6, 8), ("bmm", 6, 4, 5, 6)], [])
+
+
+# --- what is drawn ----------------------------------------------------------------------------------------------------
+
+
+def test_drawn_numbers_are_those_of_the_seed():
+    attributes = {"shape": [2000], "mean": 3.0, "scale": 0.5}
+    first, again, other = (by_torch("RandomNormal", [], 1, 17, {**attributes, "seed": s})[0] for s in (1.5, 1.5, 2.5))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert abs(first.mean() - 3) < 0.05
+    assert abs(first.std() - 0.5) < 0.05
+    (uniform,) = by_torch("RandomUniformLike", [first], 1, 17, {"low": -1.0, "high": 4.0, "seed": 1.0})
+    assert uniform.shape == first.shape
+    assert -1 <= uniform.min() < -0.9 < 3.9 < uniform.max() <= 4
+    (drawn,) = by_torch("Bernoulli", [np.full(2000, 0.3, np.float32)], 1, 17, {"seed": 1.0})
+    assert set(drawn) == {0, 1}
+    assert abs(drawn.mean() - 0.3) < 0.05
+    (classes,) = by_torch("Multinomial", [np.log(floats([0.2, 0.8]))], 1, 17, {"seed": 1.0, "sample_size": 2000})
+    assert classes.dtype == np.int32
+    assert abs(classes.mean() - 0.8) < 0.05
+    with pytest.raises(Declined, match="random numbers without a seed"):
+        by_torch("RandomNormal", [], 1, 17, attributes)

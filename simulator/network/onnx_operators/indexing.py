@@ -52,7 +52,7 @@ def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     return picked.reshape(outer + indices.shape[batch:-1] + x.shape[batch + length :])
 
 
-@operator("ScatterElements", "Scatter")
+@operator("ScatterElements")
 @moving
 def scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     """Return x with an update for each index there along an axis, at its own place along the others."""

@@ -26,11 +26,11 @@ def _per_axis(node: Node, values: Tensor, x: Tensor) -> Tensor:
     return values.reshape([-1 if at == axis else 1 for at in range(x.dim())])
 
 
-def _saturated(x: Tensor, zero: Tensor | int, dtype: torch.dtype, saturate: bool = True) -> Tensor:
+def _saturated(x: Tensor, zero: Tensor | int, dtype: torch.dtype) -> Tensor:
     """Return x rounded to the nearest, ties to even, plus a zero point, within the range of a type."""
     if dtype.is_floating_point:
         top = torch.finfo(dtype).max
-        return (x.clamp(-top, top) if saturate else x).to(dtype)
+        return x.clamp(-top, top).to(dtype)
     limits = torch.iinfo(dtype)
     whole = x.to(torch.promote_types(x.dtype, torch.float32)).round() + zero
     return whole.clamp(limits.min, limits.max).to(dtype)
@@ -48,7 +48,9 @@ def quantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -
         precision = torch.float32
     quotient = x.to(precision) / _per_axis(node, scale.to(precision), x)
     whole = 0 if zero is None or dtype.is_floating_point else _per_axis(node, zero.to(torch.int32), x)
-    return _saturated(quotient, whole, dtype, bool(node.get("saturate", 1)))
+    if dtype.is_floating_point and not node.get("saturate", 1):
+        raise Declined("a quantisation to floats of 8 bits that does not saturate")
+    return _saturated(quotient, whole, dtype)
 
 
 @operator("DequantizeLinear")

@@ -39,17 +39,6 @@ def resize(
     return _resized(node, x, [_axis(node, x, axes, at, roi, given) for at in range(len(axes))], axes)
 
 
-@operator("Upsample", since=9)
-def upsample(node: Node, x: Tensor, scales: Tensor) -> Tensor:
-    """Return x with other sizes, which scales give; the place of an output in the input is its own over the scale."""
-    old = Node(node.op, node.domain, node.version, {**node.attributes, **_OF_UPSAMPLE}, node.outputs, node.where)
-    axes = list(range(x.dim()))
-    return _resized(old, x, [_axis(old, x, axes, at, None, scales) for at in axes], axes)
-
-
-_OF_UPSAMPLE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-
-
 def _axis(node: Node, x: Tensor, axes: list[int], at: int, roi: Tensor | None, given: Tensor) -> _Axis:
     size = x.shape[axes[at]]
     start, end = 0.0, 1.0
