@@ -538,6 +538,13 @@ def test_resizing_to_the_nearest(rule, scale):
     compare("Resize", draw((1, 1, 6, 5)), None, floats(1, 1, scale, 2), version=13, mode="nearest", nearest_mode=rule)
 
 
+@pytest.mark.parametrize("places", ["half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"])
+def test_resizing_of_version_11_has_empty_operands_for_what_is_not_given(places):
+    x, nothing, attributes = draw((1, 1, 4, 5)), floats(), {"coordinate_transformation_mode": places}
+    compare("Resize", x, nothing, nothing, ints(1, 1, 7, 8), version=11, **attributes)
+    compare("Resize", x, nothing, floats(1, 1, 2, 2.6), version=11, mode="nearest", **attributes)
+
+
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_resizing_excludes_what_lies_outside(mode):
     outside = int(mode == "cubic")

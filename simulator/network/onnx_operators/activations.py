@@ -78,7 +78,7 @@ def hard_swish(node: Node, x: Tensor) -> Tensor:
 @operator("Softplus")
 def softplus(node: Node, x: Tensor) -> Tensor:
     """Return ln(1 + e^x)."""
-    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype))
+    return nn.functional.softplus(x)
 
 
 @operator("Softsign")

@@ -91,9 +91,8 @@ def mean(node: Node, *inputs: Tensor) -> Tensor:
 @computing
 def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     """Return min(max(x, low), high): high where low exceeds it."""
-    if low is not None:
-        x = torch.maximum(x, low)
-    return x if high is None else torch.minimum(x, high)
+    bounds = tuple(None if bound is None else bound.item() for bound in (low, high))
+    return x if bounds == (None, None) else torch.clamp(x, *bounds)
 
 
 @operator("BitShift")
