@@ -11,6 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import helper  # noqa: E402
 
+from simulator.errors import InputError  # noqa: E402
 from simulator.network.onnx_operators.registry import Declined, Node, find  # noqa: E402
 from simulator.network.tap import Tap  # noqa: E402
 
@@ -788,3 +789,54 @@ def test_drawn_numbers_are_those_of_the_seed():
     assert abs(classes.mean() - 0.8) < 0.05
     with pytest.raises(Declined, match="random numbers without a seed"):
         by_torch("RandomNormal", [], 1, 17, attributes)
+
+
+# --- what does not fit ------------------------------------------------------------------------------------------------
+
+HUGE = [
+    ("Range", (np.array(0), np.array(2**60), np.array(1)), {}),
+    ("Range", (np.float32(0), np.float32(1e30), np.float32(1)), {}),
+    ("Tile", (draw((2, 3)), ints(2**40, 2**40)), {}),
+    ("Expand", (draw((2, 1)), ints(2, 2**50)), {}),
+    ("Pad", (draw((2,)), ints(0, 2**50)), {}),
+    ("OneHot", (ints(1, 2), np.array(2**50), floats(0, 1)), {}),
+    ("Resize", (draw((1, 1, 2, 2)), None, None, ints(1, 1, 2**40, 2**40)), {}),
+    ("Resize", (draw((1, 1, 2, 2)), None, floats(1, 1, 1e18, 1)), {}),
+    ("CenterCropPad", (draw((2, 2)), ints(2**40, 2**40)), {}),
+    ("HannWindow", (np.array(2**50),), {}),
+    ("DFT", (draw((2, 8, 1)), np.array(2**50)), {}),
+    ("MelWeightMatrix", (np.array(2**30), np.array(2**30), np.array(8000), np.float32(20), np.float32(3900)), {}),
+    ("RandomNormal", (), {"shape": [2**30, 2**30], "seed": 1.0}),
+    ("AffineGrid", (draw((1, 2, 3)), ints(1, 1, 2**30, 2**30)), {}),
+    ("Col2Im", (draw((1, 4, 4)), ints(2**40 + 2, 2**40 + 2), ints(2, 2)), {"strides": [2**40, 2**40]}),
+    ("Conv", (draw((1, 1, 4, 4)), draw((1, 1, 2, 2))), {"pads": [2**40] * 4}),
+    ("Conv", (draw((1, 1, 4, 4)), draw((1, 1, 2, 2))), {"pads": [2**40, 0, 0, 0], "strides": [2**39, 1]}),
+    ("ConvTranspose", (draw((1, 1, 4, 4)), draw((1, 1, 2, 2))), {"strides": [2**40, 2**40]}),
+    ("MaxPool", (draw((1, 1, 4, 4)),), {"kernel_shape": [2, 2], "pads": [2**40] * 4}),
+    ("AveragePool", (draw((1, 1, 4, 4)),), {"kernel_shape": [2, 2], "pads": [2**40, 0, 0, 0], "strides": [2**39, 1]}),
+    ("MaxUnpool", (draw((1, 1, 2)), ints([[0, 1]])), {"kernel_shape": [2], "strides": [2**50]}),
+]
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes"), HUGE)
+def test_what_does_not_fit_in_memory_is_refused_before_it_is_made(op, inputs, attributes):
+    with pytest.raises(InputError, match=r"a tensor of shape \(.*half of this machine's memory"):
+        by_torch(op, inputs, 1, 20, attributes)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Pad", (draw((2,)), ints(-3, 0)), {}),
+        ("Tile", (draw((2, 3)), ints(1, -1)), {}), ("CenterCropPad", (draw((2, 2)), ints(-1, 2)), {}),
+        ("Conv", (draw((1, 1, 4)), draw((1, 1, 9))), {}), ("MaxPool", (draw((1, 1, 4)),), {"kernel_shape": [9]}),
+        ("Conv", (draw((1, 1, 4)), draw((1, 1, 2))), {"strides": [0]}),
+        ("MaxPool", (draw((1, 1, 4)),), {"kernel_shape": [2], "dilations": [-1]}),
+        ("AveragePool", (draw((1, 1, 4)),), {"kernel_shape": [2, 2]}),
+    ],
+)  # fmt: skip
+def test_sizes_that_there_are_not_are_declined(op, inputs, attributes):
+    with pytest.raises(
+        (Declined, RuntimeError), match=r"a result of shape|less than 1|a kernel of 2 axes on 1|negative"
+    ):
+        by_torch(op, inputs, 1, 20, attributes)

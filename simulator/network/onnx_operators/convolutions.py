@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .axes import fitting
 from .registry import Declined, Node, operator
 from .windows import Windows, padded, windows
 
@@ -29,6 +30,7 @@ def convolved(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None)
     if rank not in _CONVOLUTIONS:
         raise Declined(f"{rank} spatial axes; torch convolves over 1 to 3")
     over = windows(node, x.shape[2:], node.get("kernel_shape", weight.shape[2:]))
+    fitting([x.shape[0], weight.shape[0], *over.counts(x.shape[2:])], x.dtype)
     if not over.symmetric:
         x = padded(x, over.begin, over.end)
     padding = over.begin if over.symmetric else 0
@@ -54,6 +56,8 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
     over, extra = _transposed_windows(node, x.shape[2:], node.get("kernel_shape", weight.shape[2:]))
     more = [begin - end + n for begin, end, n in zip(over.begin, over.end, extra, strict=True)]
     groups, function = node.get("group", 1), _TRANSPOSED[rank]
+    wide = [(n - 1) * s + extent for n, s, extent in zip(x.shape[2:], over.strides, over.extent, strict=True)]
+    fitting([x.shape[0], weight.shape[1] * groups, *wide], x.dtype)
     steps = map(max, over.strides, over.dilations)
     if min(over.begin) >= 0 and all(0 <= n < step for n, step in zip(more, steps, strict=True)):
         return function(x, weight, bias, over.strides, over.begin, more, groups, over.dilations)
@@ -104,15 +108,11 @@ def columns_to_image(node: Node, columns: Tensor, image: Tensor, block: Tensor) 
     """Return the images whose blocks the columns are, (N, C block, blocks); where blocks overlap, their sum."""
     sizes, kernel = image.tolist(), block.tolist()
     over = windows(node, sizes, kernel)
-    steps = [
-        (begin + size + end - extent) // stride + 1
-        for size, begin, end, extent, stride in zip(sizes, over.begin, over.end, over.extent, over.strides, strict=True)
-    ]
+    steps = over.counts(sizes)
     n, channels = columns.shape[0], columns.shape[1] // math.prod(kernel)
     blocks = columns.reshape(n, channels, math.prod(kernel), *steps)
-    whole = columns.new_zeros(
-        n, channels, *(b + size + e for size, b, e in zip(sizes, over.begin, over.end, strict=True))
-    )
+    around = map(sum, zip(sizes, over.begin, over.end, strict=True))
+    whole = columns.new_zeros(fitting([n, channels, *around], columns.dtype))
     for at, place in enumerate(itertools.product(*map(range, kernel))):
         along: Any = (
             ...,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .axes import fitting
 from .registry import Declined, Node, operator
 from .types import torch_type
 
@@ -28,7 +29,7 @@ def _dtype(node: Node, x: Tensor | None) -> torch.dtype:
 @operator("RandomUniform", "RandomUniformLike")
 def uniform(node: Node, like: Tensor | None = None) -> Tensor:
     """Return numbers that are equally likely from `low` to `high`, in a shape or that of another tensor."""
-    shape = node.get("shape") if like is None else like.shape
+    shape = fitting(node.get("shape") if like is None else like.shape, torch.float32)
     low, high = node.get("low", 0.0), node.get("high", 1.0)
     return (low + (high - low) * torch.rand(shape, generator=_generator(node))).to(_dtype(node, like))
 
@@ -36,7 +37,7 @@ def uniform(node: Node, like: Tensor | None = None) -> Tensor:
 @operator("RandomNormal", "RandomNormalLike")
 def normal(node: Node, like: Tensor | None = None) -> Tensor:
     """Return normally distributed numbers of a mean and a standard deviation `scale`."""
-    shape = node.get("shape") if like is None else like.shape
+    shape = fitting(node.get("shape") if like is None else like.shape, torch.float32)
     drawn = torch.randn(shape, generator=_generator(node))
     return (node.get("mean", 0.0) + node.get("scale", 1.0) * drawn).to(_dtype(node, like))
 
@@ -51,5 +52,6 @@ def bernoulli(node: Node, probability: Tensor) -> Tensor:
 def multinomial(node: Node, logarithms: Tensor) -> Tensor:
     """Return `sample_size` classes for each row, by the logarithms of their probabilities, up to a constant."""
     likely = torch.softmax(logarithms.float(), 1)
-    drawn = torch.multinomial(likely, node.get("sample_size", 1), replacement=True, generator=_generator(node))
+    _, count = fitting([len(likely), node.get("sample_size", 1)], torch.int64)
+    drawn = torch.multinomial(likely, count, replacement=True, generator=_generator(node))
     return drawn.to(torch_type(node.get("dtype", 6)))

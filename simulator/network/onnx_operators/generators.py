@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from .axes import fitting
 from .registry import Node, operator
 from .types import torch_type
 
@@ -15,14 +16,12 @@ from .types import torch_type
 def arithmetic_range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """Return start, start + delta, ... before a limit."""
     if not start.is_floating_point():
-        return (
-            torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
-            if (limit - start) * delta > 0
-            else start.new_zeros(0)
-        )
+        numbers = range(int(start.item()), int(limit.item()), int(delta.item()))
+        fitting([len(numbers)], torch.int64)
+        return torch.arange(numbers.start, numbers.start + len(numbers) * numbers.step, numbers.step).to(start.dtype)
     wide = torch.promote_types(start.dtype, torch.float32)
     first, last, step = start.to(wide), limit.to(wide), delta.to(wide)
-    count = max(0, math.ceil((last - first).item() / step.item()))
+    (count,) = fitting([max(0, math.ceil((last - first).item() / step.item()))], torch.int64)
     return (first + torch.arange(count).to(wide) * step).to(start.dtype)
 
 
@@ -37,7 +36,7 @@ def eye_like(node: Node, x: Tensor) -> Tensor:
 @operator("HannWindow", "HammingWindow", "BlackmanWindow")
 def window(node: Node, size: Tensor) -> Tensor:
     """Return a sum of cosines over one period of a window: of `size` steps, or of one fewer if not `periodic`."""
-    count = int(size.item())
+    (count,) = fitting([int(size.item())], torch.float64)
     steps = count if node.get("periodic", 1) else count - 1
     coefficients = {
         "HannWindow": (0.5, -0.5), "HammingWindow": (25 / 46, -21 / 46), "BlackmanWindow": (0.42, -0.5, 0.08),

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .axes import positive
+from .axes import fitting, positive
 from .carriers import moving, widened
 from .registry import Declined, Node, operator
 
@@ -99,7 +99,7 @@ def tensor_scatter(node: Node, cache: Tensor, update: Tensor, first: Tensor | No
 def one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
     """Return the on value at each index along a new axis, and the off value elsewhere."""
     axis = positive(node.get("axis", -1), indices.dim() + 1)
-    count = int(depth.item())
+    *_, count = fitting([*indices.shape, int(depth.item())], values.dtype)
     places = _from_front(widened(indices), count).unsqueeze(axis)
     shape = [count if at == axis else 1 for at in range(indices.dim() + 1)]
     return torch.where(places == torch.arange(count).reshape(shape), values[1], values[0])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .axes import fitting
 from .registry import Declined, Node, operator
 from .windows import Windows, padded, unfolded, windows
 
@@ -16,7 +17,9 @@ _AVERAGE = {1: nn.functional.avg_pool1d, 2: nn.functional.avg_pool2d, 3: nn.func
 
 
 def _over(node: Node, x: Tensor) -> Windows:
-    return windows(node, x.shape[2:], node.get("kernel_shape"))
+    over = windows(node, x.shape[2:], node.get("kernel_shape"))
+    fitting([*x.shape[:2], *over.counts(x.shape[2:])], x.dtype)
+    return over
 
 
 def _complete(x: Tensor, over: Windows, value: float) -> Tensor:
@@ -115,7 +118,7 @@ def max_unpool(node: Node, x: Tensor, indices: Tensor, shape: Tensor | None = No
             x.shape[2:], over.strides, over.extent, over.begin, over.end, strict=True
         )
     ]
-    whole = x.new_zeros(x.shape[0] * x.shape[1] * math.prod(sizes))
+    whole = x.new_zeros(math.prod(fitting([*x.shape[:2], *sizes], x.dtype)))
     whole = whole.scatter(0, indices.reshape(-1), x.reshape(-1)).reshape(*x.shape[:2], *sizes)
     if shape is None:
         return whole

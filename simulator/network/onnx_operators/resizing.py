@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .axes import all_positive
+from .axes import all_positive, fitting
 from .registry import Declined, Node, operator
 
 
@@ -65,6 +65,7 @@ def _resized(node: Node, x: Tensor, along: list[_Axis], axes: list[int]) -> Tens
     for axis, one in zip(axes, along, strict=True):
         if one.target == one.size and one.scale == 1 and not crops:
             continue
+        fitting([one.target if at == axis else size for at, size in enumerate(result.shape)], result.dtype)
         places = _places(node, one)
         base, weights = _taps(node, places, one)
         indices = base[:, None] + torch.arange(weights.shape[1])
@@ -138,6 +139,7 @@ def _taps(node: Node, places: Tensor, axis: _Axis) -> tuple[Tensor, Tensor]:
         raise Declined(f"the mode {mode}")
     stretch = min(axis.scale, 1.0) if node.get("antialias", 0) else 1.0
     wide = math.ceil(reach / stretch)
+    fitting([len(places), 2 * wide], torch.float64)
     base = places.floor().long() - wide + 1
     distance = ((base[:, None] + torch.arange(2 * wide)) - places[:, None]).abs() * stretch
     weights = (1 - distance).clamp(min=0) if mode == "linear" else _cubic(distance, node.get("cubic_coeff_a", -0.75))
@@ -156,6 +158,7 @@ def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     """Return the middle of x, or x in the middle of zeros, along some axes; one more is cut before, padded behind."""
     axes = all_positive(node.get("axes", list(range(x.dim()))), x.dim())
     for axis, wanted in zip(axes, shape.tolist(), strict=True):
+        fitting((wanted if at == axis else size for at, size in enumerate(x.shape)), x.dtype)
         missing = wanted - x.shape[axis]
         around = [0] * (2 * x.dim())
         before = missing // 2 if missing >= 0 else -(-missing // 2)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .axes import fitting
 from .registry import Declined, Node, operator
 
 # Names of ONNX, those before version 20 among them -> of torch.
@@ -30,7 +31,7 @@ def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
 @operator("AffineGrid")
 def affine_grid(node: Node, theta: Tensor, size: Tensor) -> Tensor:
     """Return the places to which affine maps (N, 2, 3) or (N, 3, 4) take those of a grid from -1 to 1."""
-    return nn.functional.affine_grid(theta, size.tolist(), bool(node.get("align_corners", 0)))
+    return nn.functional.affine_grid(theta, fitting(size.tolist(), theta.dtype), bool(node.get("align_corners", 0)))
 
 
 @operator("RoiAlign", since=10)
@@ -52,6 +53,7 @@ def roi_align(node: Node, x: Tensor, regions: Tensor, batch: Tensor) -> Tensor:
             offset = 0.5 if shifted else 0.0
             length = high - low if shifted else max(high - low, 1.0)
             each = samples or math.ceil(length / bins)
+            fitting([x.shape[1], bins, each], x.dtype)
             steps = (torch.arange(bins * each, dtype=x.dtype) + 0.5) / each
             spans.append(_pixels(low - offset + steps * (length / bins), size))
         (r, r_weight), (c, c_weight) = spans

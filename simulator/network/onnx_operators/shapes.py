@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .axes import all_positive, integers, positive
+from .axes import all_positive, fitting, integers, positive
 from .carriers import moving
 from .registry import Declined, Node, operator
 
@@ -59,13 +59,15 @@ def flatten(node: Node, x: Tensor) -> Tensor:
 @operator("Expand")
 def expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     """Return x broadcast with a shape, to the larger of both along each axis."""
-    return x.expand(torch.broadcast_shapes(x.shape, shape.tolist()))
+    return x.expand(fitting(torch.broadcast_shapes(x.shape, shape.tolist()), x.dtype))
 
 
 @operator("Tile")
 def tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
     """Return copies of x side by side."""
-    return x.repeat(repeats.tolist())
+    counts = repeats.tolist()
+    fitting((size * count for size, count in zip(x.shape, counts, strict=True)), x.dtype)
+    return x.repeat(counts)
 
 
 @operator("Concat")
@@ -127,6 +129,7 @@ def pad(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: 
     along = all_positive(list(range(x.dim())) if axes is None else axes.tolist(), x.dim())
     around = pads.tolist()
     width = {axis: (around[i], around[i + len(along)]) for i, axis in enumerate(along)}
+    fitting((size + sum(width.get(axis, (0, 0))) for axis, size in enumerate(x.shape)), x.dtype)
     mode = node.get("mode", "constant")
     if mode == "constant":
         flat = [side for axis in reversed(range(x.dim())) for side in width.get(axis, (0, 0))]

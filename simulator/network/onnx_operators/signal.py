@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .axes import positive
+from .axes import fitting, positive
 from .registry import Declined, Node, operator
 from .types import torch_type
 
@@ -24,9 +24,10 @@ def _transformed(node: Node, x: Tensor, count: int | None, axis: int) -> Tensor:
     if along == x.dim() - 1:
         raise Declined("the transform along the axis of real and imaginary parts")
     values = _complex(x)
+    length = x.shape[along] if count is None else count
+    fitting([x.numel() // max(x.shape[along], 1), length], torch.complex128)
     if inverse and one_sided:
         return torch.fft.irfft(values, count, along)[..., None].to(x.dtype)
-    length = x.shape[along] if count is None else count
     spectrum = (torch.fft.ifft if inverse else torch.fft.fft)(values, length, along)
     if one_sided:
         spectrum = spectrum.narrow(along, 0, length // 2 + 1)
@@ -66,7 +67,7 @@ def short_time_fourier(
 @operator("MelWeightMatrix")
 def mel_weights(node: Node, bins: Tensor, length: Tensor, rate: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Return the weights of the bins of a spectrum in each mel band, a triangle; a mel is 2595 log10(1 + Hz / 700)."""
-    count, size = int(bins.item()), int(length.item())
+    count, size = fitting([int(bins.item()), int(length.item())], torch.float64)
     ends = [2595 * math.log10(1 + edge.item() / 700) for edge in (low, high)]
     mels = ends[0] + torch.arange(count + 2, dtype=torch.float64) * ((ends[1] - ends[0]) / (count + 2))
     hertz = 700 * (torch.pow(10.0, mels / 2595) - 1)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from .axes import fitting
 from .registry import Declined, Node
 
 
@@ -36,6 +37,11 @@ class Windows(NamedTuple):
         """Whether there is as much padding before as behind."""
         return self.begin == self.end
 
+    def counts(self, sizes: Sequence[int]) -> list[int]:
+        """Return how many windows there are along each axis of an input of some sizes, those beyond it included."""
+        whole = zip(sizes, self.begin, self.end, self.beyond(sizes), self.extent, self.strides, strict=True)
+        return [(begin + n + end + more - extent) // stride + 1 for n, begin, end, more, extent, stride in whole]
+
     def beyond(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Return how far the last windows reach beyond the padding behind an input of some sizes, 0 without `ceil`."""
         result = []
@@ -63,6 +69,8 @@ def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
         raise Declined(
             f"a kernel of {len(kernel)} axes on {rank} spatial ones, or strides, dilations or pads that do not fit"
         )
+    if min([*kernel, *strides, *dilations], default=1) < 1:
+        raise Declined(f"a kernel {list(kernel)}, strides {strides} or dilations {dilations} of less than 1")
     whole = Windows(tuple(kernel), tuple(strides), tuple(dilations), tuple(pads[:rank]), tuple(pads[rank:]))
     auto = node.get("auto_pad", "NOTSET")
     if auto == "VALID":
@@ -81,6 +89,8 @@ def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
 
 def padded(x: Tensor, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> Tensor:
     """Return x with elements before and behind its last axes; negative numbers remove some."""
+    around = zip(x.shape[-len(begin) :], begin, end, strict=True)
+    fitting([*x.shape[: -len(begin)], *map(sum, around)], x.dtype)
     return nn.functional.pad(
         x, [n for both in zip(reversed(begin), reversed(end), strict=True) for n in both], value=value
     )
