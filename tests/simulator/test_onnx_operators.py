@@ -806,6 +806,7 @@ HUGE = [
     ("HannWindow", (np.array(2**50),), {}),
     ("DFT", (draw((2, 8, 1)), np.array(2**50)), {}),
     ("MelWeightMatrix", (np.array(2**30), np.array(2**30), np.array(8000), np.float32(20), np.float32(3900)), {}),
+    ("LRN", (draw((1, 2, 3, 3)),), {"size": 2**50}),
     ("RandomNormal", (), {"shape": [2**30, 2**30], "seed": 1.0}),
     ("AffineGrid", (draw((1, 2, 3)), ints(1, 1, 2**30, 2**30)), {}),
     ("Col2Im", (draw((1, 4, 4)), ints(2**40 + 2, 2**40 + 2), ints(2, 2)), {"strides": [2**40, 2**40]}),

@@ -29,7 +29,7 @@ def convolved(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None)
     rank = x.dim() - 2
     if rank not in _CONVOLUTIONS:
         raise Declined(f"{rank} spatial axes; torch convolves over 1 to 3")
-    over = windows(node, x.shape[2:], node.get("kernel_shape", weight.shape[2:]))
+    over = windows(node, x.shape[2:], weight.shape[2:])
     fitting([x.shape[0], weight.shape[0], *over.counts(x.shape[2:])], x.dtype)
     if not over.symmetric:
         x = padded(x, over.begin, over.end)
@@ -53,7 +53,7 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
     rank = x.dim() - 2
     if rank not in _TRANSPOSED:
         raise Declined(f"{rank} spatial axes; torch convolves over 1 to 3")
-    over, extra = _transposed_windows(node, x.shape[2:], node.get("kernel_shape", weight.shape[2:]))
+    over, extra = _transposed_windows(node, x.shape[2:], weight.shape[2:])
     more = [begin - end + n for begin, end, n in zip(over.begin, over.end, extra, strict=True)]
     groups, function = node.get("group", 1), _TRANSPOSED[rank]
     wide = [(n - 1) * s + extent for n, s, extent in zip(x.shape[2:], over.strides, over.extent, strict=True)]
@@ -143,7 +143,7 @@ def deformable_conv(
     """
     if x.dim() != 4:
         raise Declined(f"{x.dim() - 2} spatial axes; expected 2")
-    over = windows(node, x.shape[2:], node.get("kernel_shape", weight.shape[2:]))
+    over = windows(node, x.shape[2:], weight.shape[2:])
     (n, c), groups, taps = x.shape[:2], node.get("offset_group", 1), math.prod(over.kernel)
     rows, columns = offset.shape[2:]
     shift = offset.reshape(n, groups, taps, 2, rows, columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .axes import all_positive, positive
+from .axes import all_positive, fitting, positive
 from .registry import Declined, Node, operator
 from .types import torch_type
 
@@ -107,6 +107,7 @@ def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Tensor:
 def local_response_normalization(node: Node, x: Tensor) -> Tensor:
     """Return x / (bias + alpha / size sum)^beta, the sum of the squares of `size` channels around each."""
     size, bias = node.get("size"), node.get("bias", 1.0)
+    fitting([x.shape[0], x.shape[1] + size - 1, *x.shape[2:]], x.dtype)
     before = (size - 1) // 2
     padding = (0, 0) * (x.dim() - 2) + (before, size - 1 - before)
     sums = nn.functional.pad(x.square(), padding).unfold(1, size, 1).sum(-1)

@@ -22,7 +22,7 @@ def _per_axis(node: Node, values: Tensor, x: Tensor) -> Tensor:
         return values.reshape(())
     axis = positive(node.get("axis", 1), x.dim())
     if block:
-        return values.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+        return values.repeat_interleave(min(block, x.shape[axis]), axis).narrow(axis, 0, x.shape[axis])
     return values.reshape([-1 if at == axis else 1 for at in range(x.dim())])
 
 
@@ -59,9 +59,9 @@ def dequantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None)
     dtype = torch_type(node.get("output_dtype")) if node.get("output_dtype", 0) else scale.dtype
     if dtype.itemsize == 1:
         dtype = torch.float32
-    whole = x.to(torch.float32) if x.dtype.is_floating_point else x.to(torch.int64)
+    whole = x.to(torch.float32) if x.dtype.is_floating_point else x.to(torch.int32)
     if zero is not None and not zero.dtype.is_floating_point:
-        whole = whole - _per_axis(node, zero.to(torch.int64), x)
+        whole = whole - _per_axis(node, zero.to(torch.int32), x)
     return whole.to(dtype) * _per_axis(node, scale.to(dtype), x)
 
 
@@ -99,8 +99,8 @@ def integer_conv(
 
 
 def _integers(sums: Tensor) -> Tensor:
-    """Return exact sums as int32, which wraps."""
-    return sums.to(torch.int64).to(torch.int32)
+    """Return sums as int32, which wraps; what an emulated unit leaves between integers is rounded."""
+    return sums.round().to(torch.int64).to(torch.int32)
 
 
 @operator("QLinearMatMul")

@@ -84,6 +84,8 @@ def split(node: Node, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, .
     parts = integers(node, "split", sizes)
     if parts is None:
         count = node.get("num_outputs", len(node.outputs))
+        if count != len(node.outputs):
+            raise Declined(f"{count} parts for {len(node.outputs)} outputs")
         size = -(-x.shape[axis] // count)
         parts = [max(0, min(size, x.shape[axis] - size * part)) for part in range(count)]
     return torch.split(x, parts, axis)
