@@ -102,9 +102,7 @@ def _check_members(path: str, archive: zipfile.ZipFile, names: list[str]) -> Non
     _check_graph(json.loads(archive.read(folder + _GRAPH)))
 
 
-def _check_tensors(
-    path: str, where: str, config: dict[str, Any], archive: zipfile.ZipFile, folder: str
-) -> None:
+def _check_tensors(path: str, where: str, config: dict[str, Any], archive: zipfile.ZipFile, folder: str) -> None:
     for name, payload in config.items():
         if not _NAME.fullmatch(name):
             raise _NeedsCode(f"a name that is none, {name!r:.80}")
@@ -178,7 +176,8 @@ def _check_expression(text: str) -> None:
             plain = node.id in _FUNCTIONS or bool(_SYMBOL.fullmatch(node.id))
         elif isinstance(node, ast.Constant):
             value = node.value
-            plain = bool(_SYMBOL.fullmatch(value)) if isinstance(value, str) else abs(complex(value or 0)) < _LARGEST
+            plain = isinstance(value, int | float) and abs(value) < _LARGEST
+            plain |= isinstance(value, str) and bool(_SYMBOL.fullmatch(value))
         if isinstance(node, ast.LShift | ast.RShift | ast.MatMult) or not plain or _is_large_power(node):
             raise _NeedsCode(f"an expression that is no arithmetic on sizes, {text:.80}")
 

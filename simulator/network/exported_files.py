@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from simulator.errors import InputError, first_line
@@ -20,6 +21,15 @@ from .named_forward import NamedForward, unique_names
 
 # Arguments of operations that say whether a layer is in training.
 _TRAINING = ("train", "training")
+
+# Layers as torch's operations -> as the functions that modules call, in which the tap finds their products.
+_FUNCTIONS = {
+    torch.ops.aten.linear.default: functional.linear,
+    torch.ops.aten.lstm.input: torch.lstm, torch.ops.aten.lstm.data: torch.lstm,
+    torch.ops.aten.gru.input: torch.gru, torch.ops.aten.gru.data: torch.gru,
+    torch.ops.aten.rnn_tanh.input: torch.rnn_tanh, torch.ops.aten.rnn_tanh.data: torch.rnn_tanh,
+    torch.ops.aten.rnn_relu.input: torch.rnn_relu, torch.ops.aten.rnn_relu.data: torch.rnn_relu,
+}  # fmt: skip
 
 _Range = tuple[int, int | None]
 
@@ -33,6 +43,8 @@ class ExportedNetwork(nn.Module):
         fixed_batch: how many samples it takes at a time, neither more nor less; None for any number.
         forward: has the names of the inputs; returns what the exported module returned.
     """
+
+    graph: Any
 
     def __init__(self, program: Any) -> None:
         super().__init__()
@@ -48,7 +60,7 @@ class ExportedNetwork(nn.Module):
         least, most = first.pop() if len(first) == 1 else (0, None)
         self.fixed_batch = least if least == most else None
         graph = torch.export.unflatten(program)
-        _forget_example(graph)
+        _prepare(graph)
         object.__setattr__(self, "graph", graph)  # not a part: its parts are, in the very same dictionaries
         self._modules, self._parameters, self._buffers = graph._modules, graph._parameters, graph._buffers
         self.forward = NamedForward(self._names, self._run)
@@ -150,9 +162,13 @@ def _shown(allowed: _Range) -> str:
     return str(least) if least == most else f"{least} to {most}"
 
 
-def _forget_example(graph: Any) -> None:
-    """Drop the tensors without values that torch traced with, which cannot be copied, and its check that needs them."""
+def _prepare(graph: Any) -> None:
+    """Let layers be called as modules call them, and drop the example, whose tensors without values cannot be copied.
+
+    Torch's check of the inputs, which needs them, goes too; the network has its own.
+    """
     graph.check_input_constraints = False
     for module in graph.modules():
         for node in module.graph.nodes if hasattr(module, "graph") else ():
             node.meta.clear()
+            node.target = _FUNCTIONS.get(node.target, node.target)

@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
-
 from simulator.errors import InputError, MissingLibraryError, first_line
 
 from .archives import read_members
@@ -23,9 +21,8 @@ _EXPECTED = "a .keras file as model.save(path) of Keras 3 writes it"
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
 # Where in Keras the objects of a graph are: what else its modules hold can read files, or allow code.
-_ROOMS = frozenset({
-    "activations", "constraints", "dtype_policies", "initializers", "layers", "models", "ops", "random", "regularizers",
-})  # fmt: skip
+_FUNCTIONS = frozenset({"activations", "constraints", "initializers", "ops", "random", "regularizers"})
+_CLASSES = _FUNCTIONS | {"dtype_policies", "layers", "models"}
 _TOP = frozenset({"Sequential", "Model", "Functional", "DTypePolicy", "Variable"})
 # Layers that are or load code.
 _CODE = frozenset({"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"})
@@ -146,8 +143,8 @@ def _is_of_keras(config: dict[str, Any], name: str) -> bool:
         return name == "function" and isinstance(config["config"], str)
     if module == "keras":
         return name in _TOP
-    parts = module.removeprefix("keras.").removeprefix("src.").split(".")
-    return module.startswith("keras.") and parts[0] in _ROOMS and "load" not in name
+    room = module.removeprefix("keras.").removeprefix("src.").split(".")[0]
+    return module.startswith("keras.") and room in (_FUNCTIONS if name == "function" else _CLASSES)
 
 
 # --- weights --------------------------------------------------------------------------------------------------------

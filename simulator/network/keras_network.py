@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from simulator.errors import InputError
 
+from .keras_layers import torch_call
 from .named_forward import NamedForward, unique_names
 
 
@@ -30,6 +32,8 @@ class KerasNetwork(nn.Module):
             number. forward: has the names of the model's inputs; integers and floats are converted to their
             types, and what the model returns comes back as it is: a tensor, or a list or dict of tensors.
     """
+
+    model: Any
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -54,7 +58,7 @@ class KerasNetwork(nn.Module):
 
         for variable, tensors, name in self._variables:
             variable._value = tensors[name]
-        with keras.device("cpu"):
+        with keras.device("cpu"), _plain_failures(keras):
             given = keras.tree.pack_sequence_as(self._inputs, list(inputs))
             return self.model(given, training=self.training)
 
@@ -75,7 +79,7 @@ class _Layer(nn.Module):
     def __init__(self, layer: Any, variables: list[tuple[Any, dict[str, Any], str]], made: dict[int, _Layer]) -> None:
         super().__init__()
         self._kind = type(layer).__name__
-        self.call: Callable[..., Any] = layer.call
+        self.call = torch_call(layer)
         _add_variables(self, layer, variables)
         _add_layers(self, layer, variables, made)
         # Past Keras' own way of setting attributes, which would make a layer of this.
@@ -92,6 +96,18 @@ def network_of(found: nn.Module) -> nn.Module:
     """Return a network, as a KerasNetwork if it is a Keras model."""
     keras = sys.modules.get("keras")
     return KerasNetwork(found) if keras is not None and isinstance(found, keras.Model) else found
+
+
+@contextmanager
+def _plain_failures(keras: Any) -> Iterator[None]:
+    """Let what fails within layers come out as it is, without what Keras adds to the message."""
+    before = keras.config.is_traceback_filtering_enabled()
+    keras.config.disable_traceback_filtering()
+    try:
+        yield
+    finally:
+        if before:
+            keras.config.enable_traceback_filtering()
 
 
 def _add_layers(module: nn.Module, layer: Any, variables: list[Any], made: dict[int, _Layer]) -> None:
