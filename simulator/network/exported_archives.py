@@ -88,13 +88,13 @@ def _check_members(path: str, archive: zipfile.ZipFile, names: list[str]) -> Non
     # All members are in one folder, named like the file was.
     folder = names[0].split("/")[0] + "/" if names else ""
     inside = [name.removeprefix(folder) for name in names]
+    if missing := [name for name in (_GRAPH, *_CONFIGS.values()) if name not in inside]:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; expected {EXPECTED}; write or copy it anew")
     for member, name in zip(names, inside, strict=True):
         if not member.startswith(folder) or not _PLAIN.fullmatch(name):
             raise _NeedsCode(f"the member {member}")
         if archive.getinfo(member).compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{member} is compressed")
-    if missing := [name for name in (_GRAPH, *_CONFIGS.values()) if name not in inside]:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; expected {EXPECTED}; export the network anew")
     for where, config in _CONFIGS.items():
         _check_tensors(path, where, json.loads(archive.read(folder + config))["config"], archive, folder)
     if _EXAMPLE in inside:

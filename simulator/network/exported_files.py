@@ -95,6 +95,7 @@ def load_exported(path: str, allow_code: bool = False) -> ExportedNetwork:
     try:
         with _silent():
             program = torch.export.load(path)
+            _check_tensors(program)
             trained = list(_in_training(program))
             network = None if trained else ExportedNetwork(program)
     except Exception as error:
@@ -120,6 +121,20 @@ def _silent() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _check_tensors(program: Any) -> None:
+    """Raise ValueError for tensors of other shapes or types than those that the graph was traced with."""
+    traced = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    for spec in program.graph_signature.input_specs:
+        found = program.state_dict.get(spec.target, program.constants.get(spec.target))
+        if isinstance(found, Tensor):
+            wanted = traced[spec.arg.name]
+            if found.shape != wanted.shape or found.dtype != wanted.dtype:
+                raise ValueError(
+                    f"{spec.target} of shape {tuple(found.shape)} and {found.dtype}, and the graph has "
+                    f"{tuple(wanted.shape)} and {wanted.dtype}"
+                )
 
 
 def _in_training(program: Any) -> Iterator[str]:
