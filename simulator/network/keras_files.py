@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from simulator.errors import InputError, MissingLibraryError, first_line
+from simulator.errors import InputError, first_line, missing
 
 from .archives import read_members
 from .files import check_file
@@ -72,9 +72,7 @@ def _keras(path: str) -> Any:
     try:
         import keras
     except ImportError:
-        raise MissingLibraryError(
-            f"{path}: needs the library keras; install it with: pip install 'ulpsim[keras]'"
-        ) from None
+        raise missing(path, "keras", "keras") from None
     if keras.backend.backend() != "torch":
         raise InputError(
             f"{path}: keras is imported already, with the backend {keras.backend.backend()}; expected torch; set "
