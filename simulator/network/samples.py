@@ -61,11 +61,12 @@ def load_samples(path: str | None, count: int | None, model: nn.Module, part: st
     Args:
         path: directory with the IDX files of MNIST or Fashion-MNIST, of which `part` is taken, train or test; directory
             of PNG or JPEG images, as image_files takes them, of which the network gets grey levels or colours between 0
-            and 1, channels first or last, whichever it takes; or `.npz` file with `x`, or with several inputs under the names that the network's forward has for them, and
-            `y` if there are labels; None for the bundled digits, which only the bundled networks take, and for
-            cnn_fashion the images that Debian's dataset-fashion-mnist installs. For the bundled networks, grey
-            levels (uint8) are normalised as they were trained. For any network floats are converted to the type of its
-            parameters; for others than the bundled ones, integers become int64, and bools stay.
+            and 1, channels first or last, whichever it takes; or `.npz` file with `x`, or with several inputs under the
+            names that the network's forward has for them, and `y` if there are labels; None for the bundled digits,
+            which only the bundled networks take, and for cnn_fashion the images that Debian's dataset-fashion-mnist
+            installs. For the bundled networks, grey levels (uint8) are normalised as they were trained. For any network
+            floats are converted to the type of its parameters; for others than the bundled ones, integers become int64,
+            and bools stay.
         count: how many, from the first; None for all.
     Raises:
         InputError: a file that is missing, of the wrong kind or with contents that do not fit; a bad count.
