@@ -53,7 +53,7 @@ def read_members(path: str, expected: str, needed: Iterable[str], others: Iterab
     besides = sorted(set(names) - {*needed, *others})
     if missing or besides:
         parts = [("lacks", missing), ("has besides", besides)]
-        found = " and ".join(f"{verb} {', '.join(some[:4])}" for verb, some in parts if some)
+        found = " and ".join(f"{verb} {', '.join(map(shown_name, some[:4]))}" for verb, some in parts if some)
         raise InputError(f"{path}: {found}; expected {expected}; write it anew")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -62,6 +62,11 @@ def read_members(path: str, expected: str, needed: Iterable[str], others: Iterab
         raise InputError(
             f"{path}: cannot be read ({first_line(error)}); expected {expected}; write or copy it anew"
         ) from None
+
+
+def shown_name(name: str) -> str:
+    """Return a name of a file's for a message: one short line, whatever it is."""
+    return name[:80] if name.isprintable() else repr(name[:80])
 
 
 def _leaves(name: str) -> bool:

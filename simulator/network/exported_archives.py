@@ -21,7 +21,7 @@ import torch
 
 from simulator.errors import InputError, first_line
 
-from .archives import member_names
+from .archives import member_names, shown_name
 from .limits import check_fits
 
 EXPECTED = "a .pt2 file as torch.export.save(program, path) writes it"
@@ -92,9 +92,9 @@ def _check_members(path: str, archive: zipfile.ZipFile, names: list[str]) -> Non
         raise InputError(f"{path}: lacks {', '.join(missing)}; expected {EXPECTED}; write or copy it anew")
     for member, name in zip(names, inside, strict=True):
         if not member.startswith(folder) or not _PLAIN.fullmatch(name):
-            raise _NeedsCode(f"the member {member}")
+            raise _NeedsCode(f"the member {shown_name(member)}")
         if archive.getinfo(member).compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{member} is compressed")
+            raise ValueError(f"{shown_name(member)} is compressed")
     for where, config in _CONFIGS.items():
         _check_tensors(path, where, json.loads(archive.read(folder + config))["config"], archive, folder)
     if _EXAMPLE in inside:
@@ -135,7 +135,7 @@ def _check_graph(graph: dict[str, Any]) -> None:
         if key not in _TEXT and not all(_NAME.fullmatch(text) for text in texts):
             raise _NeedsCode(f"a name that is none, {max(texts, key=len)!r:.80}")
         if key == "target" and not (isinstance(value, str) and _OPERATION.fullmatch(value)):
-            raise _NeedsCode(f"the operation {value!s:.80}")
+            raise _NeedsCode(f"the operation {shown_name(str(value))}")
         if key == "expr_str":
             _check_expression(value)
         if key in ("as_operator", "as_graph", "as_custom_obj", "custom_obj") and value is not None:
@@ -145,7 +145,7 @@ def _check_graph(graph: dict[str, Any]) -> None:
         if key in ("in_spec", "out_spec"):
             for part, kind in _entries(json.loads(value)):
                 if part == "type" and kind not in _STRUCTURES:
-                    raise _NeedsCode(f"a structure of the type {kind!s:.80}")
+                    raise _NeedsCode(f"a structure of the type {shown_name(str(kind))}")
     for symbol in graph["range_constraints"]:
         _check_expression(symbol)
 
@@ -179,7 +179,7 @@ def _check_expression(text: str) -> None:
             plain = isinstance(value, int | float) and abs(value) < _LARGEST
             plain |= isinstance(value, str) and bool(_SYMBOL.fullmatch(value))
         if isinstance(node, ast.LShift | ast.RShift | ast.MatMult) or not plain or _is_large_power(node):
-            raise _NeedsCode(f"an expression that is no arithmetic on sizes, {text:.80}")
+            raise _NeedsCode(f"an expression that is no arithmetic on sizes, {shown_name(text)}")
 
 
 def _is_large_power(node: ast.AST) -> bool:

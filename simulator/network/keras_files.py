@@ -12,7 +12,7 @@ from typing import Any
 
 from simulator.errors import InputError, first_line, missing
 
-from .archives import read_members
+from .archives import read_members, shown_name
 from .files import check_file
 from .keras_network import KerasNetwork
 from .limits import check_fits
@@ -109,7 +109,7 @@ def _read_config(path: str, text: bytes) -> dict[str, Any]:
         raise InputError(f"{path}: its {_CONFIG} names no model; expected {_EXPECTED}; write it anew")
     if foreign:
         raise InputError(
-            f"{path}: needs code beside Keras' own layers: {', '.join(foreign)} (nothing was run); expected a graph of "
+            f"{path}: needs code beside Keras' own layers: {', '.join(list(foreign)[:8])} (nothing was run); expected a graph of "
             "these layers; write a module with the code and a function that returns keras.saving.load_model(path, "
             "custom_objects=...), and give --model module:function"
         )
@@ -126,7 +126,7 @@ def _foreign(config: Any) -> Iterator[str]:
     if isinstance(config.get("class_name"), str) and "config" in config:
         name = config["class_name"]
         if name in _CODE or (name not in _DATA and not _is_of_keras(config, name)):
-            yield str(config.get("registered_name") or (config["config"] if name == "function" else name))
+            yield shown_name(str(config.get("registered_name") or (config["config"] if name == "function" else name)))
             return
     for key, value in config.items():
         if key != "compile_config":  # which is not read
