@@ -184,6 +184,9 @@ def _prepare(graph: Any) -> None:
     """
     graph.check_input_constraints = False
     for module in graph.modules():
-        for node in module.graph.nodes if hasattr(module, "graph") else ():
-            node.meta.clear()
-            node.target = _FUNCTIONS.get(node.target, node.target)
+        if hasattr(module, "graph"):
+            for node in module.graph.nodes:
+                node.meta.clear()
+                node.target = _FUNCTIONS.get(node.target, node.target)
+            module._run_with_interpreter = False  # which adds its own words to what is said of a failure
+            module.finalize()

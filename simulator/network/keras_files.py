@@ -109,9 +109,9 @@ def _read_config(path: str, text: bytes) -> dict[str, Any]:
         raise InputError(f"{path}: its {_CONFIG} names no model; expected {_EXPECTED}; write it anew")
     if foreign:
         raise InputError(
-            f"{path}: needs code beside Keras' own layers: {', '.join(list(foreign)[:8])} (nothing was run); expected a graph of "
-            "these layers; write a module with the code and a function that returns keras.saving.load_model(path, "
-            "custom_objects=...), and give --model module:function"
+            f"{path}: needs code beside Keras' own layers: {', '.join(list(foreign)[:8])} (nothing was run); expected "
+            "a graph of these layers; write a module with the code and a function that returns "
+            "keras.saving.load_model(path, custom_objects=...), and give --model module:function"
         )
     return config
 

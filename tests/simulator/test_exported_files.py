@@ -220,6 +220,17 @@ def test_they_train_in_narrow_formats(build):
     assert all(not torch.equal(value, before[name]) for name, value in network.named_parameters() if "weight" in name)
 
 
+def test_what_an_analysis_refuses_is_said_in_its_own_words():
+    class Sine(nn.Module):
+        def forward(self, x):
+            return torch.special.bessel_j0(x)
+
+    export(nn.Sequential(nn.Linear(6, 3), Sine()), X[mlp])
+    with pytest.raises(InputError) as caught:
+        simulator.bounds.certify(load_model("net.pt2"), X[mlp]["input"], precision=24)
+    assert str(caught.value).startswith("bounds: ") and "\n" not in str(caught.value)
+
+
 # --- hostile files --------------------------------------------------------------------------------------------------
 
 

@@ -313,6 +313,13 @@ def test_each_mode_has_the_state_of_a_layer_for_itself(tmp_path):
     assert before and all(torch.equal(value, before[name]) for name, value in network.named_buffers())
 
 
+def test_what_an_analysis_refuses_is_said_in_its_own_words():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.Reshape((4, 1)), layers.LSTM(3)])
+    with pytest.raises(InputError) as caught:
+        simulator.bounds.certify(KerasNetwork(model).eval(), torch.from_numpy(INPUTS[mlp]["x"]), precision=24)
+    assert str(caught.value).startswith("bounds: ") and "\n" not in str(caught.value)
+
+
 # --- hostile files --------------------------------------------------------------------------------------------------
 
 
