@@ -52,7 +52,7 @@ class ExportedNetwork(nn.Module):
         # Arguments that were no tensors have the values that they were exported with.
         self._constants = [getattr(argument, "value", None) for argument in arguments]
         self._places = [i for i, argument in enumerate(arguments) if not hasattr(argument, "value")]
-        self._structure = program.module_call_graph[0].signature.in_spec
+        self._nesting = _Nesting(program.module_call_graph[0].signature.out_spec)
         names = [arguments[i].name for i in self._places]
         self._names = unique_names(names)
         self._shapes = [_shape(program, name) for name in names]
@@ -74,8 +74,18 @@ class ExportedNetwork(nn.Module):
                     "network was exported; reshape the data, or export the network with other dynamic_shapes"
                 )
             values[place] = value
-        args, kwargs = pytree.tree_unflatten(values, self._structure)
-        return self.graph(*args, **kwargs)
+        outputs = type(self.graph.graph_module).forward(self.graph, *values)
+        return pytree.tree_unflatten(outputs, self._nesting.of_outputs)
+
+
+class _Nesting:
+    """How the outputs are nested, which copies of a network share: torch warns of copies."""
+
+    def __init__(self, of_outputs: Any) -> None:
+        self.of_outputs = of_outputs
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Nesting:
+        return self
 
 
 def load_exported(path: str, allow_code: bool = False) -> ExportedNetwork:
@@ -178,11 +188,8 @@ def _shown(allowed: _Range) -> str:
 
 
 def _prepare(graph: Any) -> None:
-    """Let layers be called as modules call them, and drop the example, whose tensors without values cannot be copied.
-
-    Torch's check of the inputs, which needs them, goes too; the network has its own.
-    """
-    graph.check_input_constraints = False
+    """Let layers be called as modules call them, and drop what a copy cannot have: the tensors of the example."""
+    graph.module_call_graph = []
     for module in graph.modules():
         if hasattr(module, "graph"):
             for node in module.graph.nodes:

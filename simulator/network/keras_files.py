@@ -54,7 +54,7 @@ def load_keras(path: str) -> KerasNetwork:
             ) from None
         remedy = "take a smaller network, or a machine with more memory"
         check_fits(f"{path}: variables of the network", size, 1, remedy)
-        _check_weights(path, members[_WEIGHTS])
+        _check_weights(path, members.pop(_WEIGHTS))
         try:
             with keras.device("cpu"):
                 model = keras.saving.load_model(path, compile=False, safe_mode=True)

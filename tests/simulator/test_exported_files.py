@@ -124,7 +124,7 @@ def test_positional_arguments_and_arguments_that_are_no_tensors():
 def test_a_copy_has_weights_of_its_own(saved):
     _, inputs = saved
     network = load_model("net.pt2")
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="error"):
         twin = copy.deepcopy(network)
     before = first(network(**inputs))
     with torch.no_grad():
