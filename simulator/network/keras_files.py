@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -57,7 +58,8 @@ def load_keras(path: str) -> KerasNetwork:
         _check_weights(path, members.pop(_WEIGHTS))
         try:
             with keras.device("cpu"):
-                model = keras.saving.load_model(path, compile=False, safe_mode=True)
+                model = _model_of(keras, config)
+                model.load_weights(path)
         except Exception as error:
             raise InputError(
                 f"{path}: its weights do not fit its layers ({_reason(error)}); expected {_EXPECTED}; write it anew"
@@ -82,7 +84,10 @@ def _keras(path: str) -> Any:
 
 
 def _model_of(keras: Any, config: dict[str, Any]) -> Any:
-    model = keras.saving.deserialize_keras_object({**config, "compile_config": None}, safe_mode=True)
+    from keras.src.saving.serialization_lib import ObjectSharingScope
+
+    with ObjectSharingScope():  # as Keras reads a file: what layers share is one object
+        model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)  # which it changes
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(f"a {type(model).__name__} that is no built model")
     return model
@@ -99,7 +104,7 @@ def _reason(error: Exception) -> str:
 def _read_config(path: str, text: bytes) -> dict[str, Any]:
     """Return the graph; InputError names whatever in it is or needs code."""
     try:
-        config = json.loads(text)
+        config = json.loads(text, object_hook=_uncompiled)
         foreign = dict.fromkeys(_foreign(config))
     except (ValueError, RecursionError) as error:
         raise InputError(
@@ -116,6 +121,11 @@ def _read_config(path: str, text: bytes) -> dict[str, Any]:
     return config
 
 
+def _uncompiled(found: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how a model, or one within it, was compiled: losses and optimisers, which may be code."""
+    return {key: value for key, value in found.items() if key != "compile_config"}
+
+
 def _foreign(config: Any) -> Iterator[str]:
     """Yield what a configuration names that is none of Keras' own objects of a graph."""
     if isinstance(config, list):
@@ -128,9 +138,8 @@ def _foreign(config: Any) -> Iterator[str]:
         if name in _CODE or (name not in _DATA and not _is_of_keras(config, name)):
             yield shown_name(str(config.get("registered_name") or (config["config"] if name == "function" else name)))
             return
-    for key, value in config.items():
-        if key != "compile_config":  # which is not read
-            yield from _foreign(value)
+    for value in config.values():
+        yield from _foreign(value)
 
 
 def _is_of_keras(config: dict[str, Any], name: str) -> bool:

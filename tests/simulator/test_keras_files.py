@@ -214,6 +214,17 @@ def test_a_keras_model_of_ones_own_code_has_its_layers_too(tmp_path, monkeypatch
     sys.modules.pop("own_keras")
 
 
+def test_a_layer_that_is_called_twice_is_one_module(tmp_path):
+    x, shared = keras.Input((3,)), layers.Dense(3, name="shared")
+    model = keras.Model(x, shared(shared(x)))
+    model.save(tmp_path / "net.keras")
+    network = load_model(str(tmp_path / "net.keras"))
+    given = torch.from_numpy(RNG.standard_normal((2, 3)).astype(np.float32))
+    torch.testing.assert_close(network(given), model(given, training=False).detach())
+    assert [name for name, _ in network.named_parameters()] == ["shared.kernel", "shared.bias"]
+    assert [layer.name for layer in evaluate(network, "npu", given).layers] == ["shared", "shared#2"]
+
+
 def test_a_fixed_batch_is_known():
     assert KerasNetwork(mlp()).fixed_batch is None
     fixed = keras.Sequential([keras.Input(batch_shape=(4, 6)), layers.Dense(3)])
@@ -504,6 +515,22 @@ def test_a_layer_of_ones_own_that_is_saved_is_named(members):
 
     keras.Sequential([keras.Input((3,)), Own(), layers.Dense(2, activation=lambda x: x)]).save("net.keras")
     refusal("needs code beside Keras' own layers: .*Own.*, ")
+
+
+def test_how_models_were_compiled_is_not_read(members):
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    inner.compile("adam", "mse", ["mae"])
+    outer = keras.Sequential([keras.Input((3,)), inner, layers.Dense(2)])
+    outer.compile("adam", lambda y, z: keras.ops.mean(y - z))
+    outer.save("net.keras")
+    assert load_model("net.keras")(torch.zeros(1, 3)).shape == (1, 2)
+    with zipfile.ZipFile("net.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    (within,) = (layer for layer in config["config"]["layers"] if layer["class_name"] == "Sequential")
+    within["compile_config"]["loss"] = plain("function", "get_file", "keras.utils", "get_file")
+    write({**members, "config.json": json.dumps(config)})
+    assert load_model("net.keras")(torch.zeros(1, 3)).shape == (1, 2)
 
 
 def test_a_lookup_reads_no_file(members):
