@@ -30,9 +30,10 @@ def run(
 
     Args:
         hw: a machine, hardware YAML file, or the name of a bundled one.
-        model: what load_model takes as name: mlp, cnn, `module:attribute`, an `.onnx` file, or a file of a whole
-            pickled module.
-        data: `.npz` file with x and y; None for the bundled digits. samples: how many; None for all.
+        model: what load_model takes as name: mlp, cnn, `module:attribute`, or a file: `.onnx`, `.keras`, `.pt2`, or
+            of a whole pickled module.
+        data: `.npz` file with x and y, or a directory of images; None for the bundled digits.
+        samples: how many; None for all.
         tolerance: of the two-pass policy; None for the file's.
         seed: of every random choice. threads: at most so many; None for all processors available.
         progress, keep_partial: as evaluate takes them.

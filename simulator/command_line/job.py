@@ -27,8 +27,8 @@ def simulate(
         str,
         typer.Option(
             metavar="NAME|MODULE:ATTRIBUTE|FILE",
-            help="Network: a bundled one, a torch module that Python can import, an .onnx file, or a .pt file of a "
-            "pickled one.",
+            help="Network: a bundled one, a torch or Keras one that Python can import, or an .onnx, .keras, .pt2 or "
+            ".pt file.",
         ),
     ] = "mlp",
     weights: Annotated[

@@ -14,7 +14,7 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let a file given as --model run whatever code it holds.")
 ]
 
-Data = Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y.")]
+Data = Annotated[str | None, typer.Option(metavar="FILE", help="Samples: .npz with x and y, or a directory of images.")]
 Samples = Annotated[int | None, typer.Option(metavar="N", help="Run only the first N samples.")]
 Seed = Annotated[int, typer.Option(metavar="S", help="Of every random choice.")]
 

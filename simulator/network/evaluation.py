@@ -26,7 +26,7 @@ from .fit import named_failures
 from .interruption import Interruption
 from .metrics import Function, Metrics, are_classes
 from .ops import Op
-from .outputs import output_of
+from .outputs import further_outputs, output_of
 from .scaled import Calibration
 from .tally import LayerTally
 from .weights import Weights
@@ -74,7 +74,8 @@ def evaluate(
     state from one call to the next, does.
 
     Of a model that returns more than a tensor the outputs are `.logits` or "logits", as in transformers, or else the
-    first tensor in its tuple, list or mapping.
+    first tensor in its tuple, list or mapping. Of each other tensor of floats there, with samples first, there is the
+    mean squared error against the exact run, as the metric "mse of NAME", after its key or its place.
 
     Args:
         model: any torch module on the CPU. hw: a machine, or what load_hardware takes.
@@ -161,15 +162,19 @@ def evaluate(
             unemulated = plain.forward(part, done)
             weights.forget()  # quantised ones are shared by the modes of a batch, all of which are watched
             exact: dict[str, NDArray[Any]] = {}
+            further: dict[str, Tensor] = {}
             wanted: Tensor | None = None
             for i, one in enumerate(passes.values()):
                 outputs = one.forward(part, done, exact)
                 if wanted is None:
                     wanted = outputs
                     odd.add(wanted)
+                    further = one.further
                     plain.metrics.add(unemulated, wanted, part.labels)
+                    plain.add_further(further)
                     del unemulated
                 one.metrics.add(outputs, wanted, part.labels)
+                one.add_further(further)
                 if progress is not None:
                     progress(done + part.samples * (i + 1) / len(modes), data.expected)
             done += part.samples
@@ -206,6 +211,8 @@ class _Pass:
     def __init__(self, model: nn.Module, metrics: Mapping[str, Function] | None, seed: int) -> None:
         self.model, self.seed = model, seed
         self.metrics = Metrics(metrics)
+        self.further: dict[str, Tensor] = {}  # the other outputs of the last batch
+        self._of_further: dict[str, Metrics] = {}
         self._buffers = Buffers(model)
 
     def forward(self, batch: Batch, done: int) -> Tensor:
@@ -218,7 +225,11 @@ class _Pass:
         ):
             torch.default_generator.manual_seed(self.seed)  # what a model draws, it draws in every mode
             # A copy: what a model returns it may keep, and change later.
-            outputs = output_of(self._run(own.args, dict(own.kwargs))).clone()
+            result = self._run(own.args, dict(own.kwargs))
+            outputs = output_of(result).clone()
+            self.further = {
+                name: x.clone() for name, x in further_outputs(result).items() if x.shape[:1] == (batch.samples,)
+            }
         if not outputs.dim() or len(outputs) != batch.samples:
             raise InputError(
                 f"the model returned shape {tuple(outputs.shape)} for {batch.samples} samples; expected samples along "
@@ -231,6 +242,18 @@ class _Pass:
                 "or both parts as torch.view_as_real gives them"
             )
         return outputs
+
+    def add_further(self, exact: Mapping[str, Tensor]) -> None:
+        """Compare the other outputs of the last batch with those of the exact run."""
+        for name, outputs in self.further.items():
+            if name in exact and exact[name].shape == outputs.shape:
+                self._of_further.setdefault(name, Metrics()).add(outputs, exact[name])
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The metrics of the outputs, and the errors of the others."""
+        errors = {f"mse of {name}": metrics.values["mse"] for name, metrics in self._of_further.items()}
+        return {**self.metrics.values, **errors}
 
     def _run(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Any:
         # Its fused path for transformers drops padding, so that shapes would differ from those of the modes.
@@ -388,10 +411,10 @@ def _record(
 ) -> RunResult:
     """Bring the modes together in one record; its layers are those of the most advanced mode."""
     results = {mode: one.emulation.result for mode, one in passes.items()}
-    values = {FLOAT32: plain.metrics.values, **{mode: one.metrics.values for mode, one in passes.items()}}
+    values = {FLOAT32: plain.values, **{mode: one.values for mode, one in passes.items()}}
     main = results["two_pass" if "two_pass" in results else "low"]
     by_name = {
-        name: {mode: values[mode][name] if mode in values else None for mode in (FLOAT32, *MODES)}
+        name: {mode: values[mode].get(name) if mode in values else None for mode in (FLOAT32, *MODES)}
         for name in values["exact"]
     }
     metrics = {name: by_mode for name, by_mode in by_name.items() if any(v is not None for v in by_mode.values())}

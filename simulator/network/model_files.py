@@ -22,11 +22,14 @@ from torch.nn.parameter import is_lazy
 from simulator.errors import InputError, first_line, missing
 
 from . import bundled
+from .exported_files import load_exported
+from .keras_files import load_keras
+from .keras_network import network_of
 from .limits import check_fits
 from .state_dicts import NeedsCodeError, described, is_state_dict, load_weights, read_torch_file
 
-TORCH_FILES = (".pt", ".pth")
-ONNX_FILE = ".onnx"
+TORCH_FILES, ONNX, KERAS, EXPORTED = (".pt", ".pth"), ".onnx", ".keras", ".pt2"
+_LISTED = f"{', '.join(TORCH_FILES)} or {EXPORTED}"  # what may hold code
 _TOO_LARGE = "take a smaller network, or a machine with more memory"
 
 
@@ -35,30 +38,35 @@ def load_model(name: str, weights: str | None = None, allow_code: bool = False, 
 
     Args:
         name: mlp or cnn; `module:attribute`, where the module is importable, from the current directory too, and the
-            attribute an nn.Module, or a class or function that makes one without arguments; an `.onnx` file; or a
-            `.pt` or `.pth` file of a whole pickled module, whose own code then runs.
+            attribute an nn.Module or a Keras model, or a class or function that makes one without arguments; or a file:
+            `.onnx`, `.keras`, `.pt2` of torch.export, or `.pt` or `.pth` of a whole pickled module, whose own code then
+            runs.
         weights: file of a state dict for it, as torch.save or safetensors writes it; None for the weights it has.
         allow_code: whether a file given as name may run code. seed: of weights that the network's own code draws.
     Raises:
         InputError: there is no such network, its code fails, or its weights do not fit, are not finite, or too large.
     """
-    is_file = Path(name).suffix in TORCH_FILES
-    if allow_code and not is_file:
+    suffix = Path(name).suffix
+    if allow_code and suffix not in (*TORCH_FILES, EXPORTED):
         raise InputError(
-            f"--allow-code: given with --model {name}, which is no {' or '.join(TORCH_FILES)} file; expected only with "
-            "one, whose own code it allows to run; leave it out"
+            f"--allow-code: given with --model {name}, which is no {_LISTED} file; expected only with one, whose own "
+            "code it allows to run; leave it out"
         )
     # Weights drawn at random by the network's code are the same in every run, and the caller's random state is kept.
     with torch.random.fork_rng(devices=[]), _parameters_within_memory(name):
         torch.manual_seed(seed)
         if name in bundled.NAMES:
             model = bundled.load(name)
-        elif is_file:
+        elif suffix in TORCH_FILES:
             model = _read_module(name, allow_code)
-        elif Path(name).suffix == ONNX_FILE:
+        elif suffix == ONNX:
             model = _read_onnx(name)
+        elif suffix == KERAS:
+            model = load_keras(name)
+        elif suffix == EXPORTED:
+            model = load_exported(name, allow_code)
         elif ":" in name and not os.path.exists(name):
-            model = _import_module(name, seed)
+            model = network_of(_import_module(name, seed))
         else:
             _refuse(name)
     if weights is not None:
@@ -82,7 +90,7 @@ def _refuse(name: str) -> NoReturn:
         hint = "; that file holds weights alone: give --model module:attribute --weights FILE"
     raise InputError(
         f"--model: got {name!r}; expected one of {', '.join(bundled.NAMES)}, module:attribute, or a "
-        f"{', '.join(TORCH_FILES)} or {ONNX_FILE} file; choose one{hint}"
+        f"{', '.join((ONNX, KERAS, EXPORTED, *TORCH_FILES[:-1]))} or {TORCH_FILES[-1]} file; choose one{hint}"
     )
 
 

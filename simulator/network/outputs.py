@@ -10,6 +10,24 @@ from torch import Tensor
 from simulator.errors import InputError
 
 
+def further_outputs(result: Any) -> dict[str, Tensor]:
+    """Return the outputs of a model beside that of output_of: tensors of floats, by key, or by place as "1".
+
+    What it nests further, as caches of attention are, is none.
+    """
+    if isinstance(result, Mapping):
+        named = {str(key): value for key, value in result.items()}
+    elif isinstance(result, tuple | list):
+        named = {str(place): value for place, value in enumerate(result)}
+    else:
+        return {}
+    first = output_of(result)
+    return {
+        name: value for name, value in named.items()
+        if isinstance(value, Tensor) and value is not first and value.is_floating_point()
+    }  # fmt: skip
+
+
 def output_of(result: Any) -> Tensor:
     """Return the outputs within what a model returned: `.logits`, "logits", or the first tensor.
 

@@ -19,6 +19,7 @@ from .arrays import array_names, read_arrays
 from .batches import fixed_batch
 from .fit import check_fit
 from .idx_files import FASHION, has_images, read_images
+from .image_folders import has_pictures, image_files, read_pictures
 
 IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
 
@@ -59,12 +60,14 @@ def load_samples(path: str | None, count: int | None, model: nn.Module, part: st
     """Return samples that fit a network, on which it is run once.
 
     Args:
-        path: directory with the IDX files of MNIST or Fashion-MNIST, of which `part` is taken, train or test; or `.npz`
-            file with `x`, or with several inputs under the names that the network's forward has for them, and
-            `y` if there are labels; None for the bundled digits, which only the bundled networks take, and for
-            cnn_fashion the images that Debian's dataset-fashion-mnist installs. For the bundled networks, grey
-            levels (uint8) are normalised as they were trained. For any network floats are converted to the type of its
-            parameters; for others than the bundled ones, integers become int64, and bools stay.
+        path: directory with the IDX files of MNIST or Fashion-MNIST, of which `part` is taken, train or test; directory
+            of PNG or JPEG images, as image_files takes them, of which the network gets grey levels or colours between 0
+            and 1, channels first or last, whichever it takes; or `.npz` file with `x`, or with several inputs under the
+            names that the network's forward has for them, and `y` if there are labels; None for the bundled digits,
+            which only the bundled networks take, and for cnn_fashion the images that Debian's dataset-fashion-mnist
+            installs. For the bundled networks, grey levels (uint8) are normalised as they were trained. For any network
+            floats are converted to the type of its parameters; for others than the bundled ones, integers become int64,
+            and bools stay.
         count: how many, from the first; None for all.
     Raises:
         InputError: a file that is missing, of the wrong kind or with contents that do not fit; a bad count.
@@ -82,13 +85,11 @@ def load_samples(path: str | None, count: int | None, model: nn.Module, part: st
         samples = Samples(*bundled.digits(), "bundled digits")
     elif has_images(Path(path)):
         samples = _of_directory(path, model, part)
+    elif has_pictures(Path(path)):
+        samples = _of_pictures(path, count, model, own)
     else:
         samples = _for_bundled(path, model) if own else _for_any(path, model)
-    if count is not None and not 1 <= count <= samples.size:
-        raise InputError(
-            f"--samples: got {count}; expected 1 to {samples.size}, the samples of {samples.source}; give such a "
-            "number, or leave it out for all"
-        )
+    _check_count(count, samples.size, samples.source)
     samples = samples.part(slice(count))
     at_once = fixed_batch(model) or 1
     if samples.size % at_once:
@@ -99,6 +100,46 @@ def load_samples(path: str | None, count: int | None, model: nn.Module, part: st
         )
     check_fit(model, *samples.batch(slice(0, at_once)), samples.y, samples.source, _remedy(own))
     return samples
+
+
+def _check_count(count: int | None, size: int, source: str) -> None:
+    if count is not None and not 1 <= count <= size:
+        raise InputError(
+            f"--samples: got {count}; expected 1 to {size}, the samples of {source}; give such a number, or leave it "
+            "out for all"
+        )
+
+
+def _of_pictures(path: str, count: int | None, model: nn.Module, own: bool) -> Samples:
+    files = image_files(Path(path))
+    _check_count(count, len(files), path)
+    files = files[:count]  # before they are read, since they may be many
+    y = None if files[0].label is None else torch.tensor([file.label for file in files])
+    if own:
+        return Samples(bundled.normalise(read_pictures(files, colour=False)), y, path)
+    tried = files[: fixed_batch(model) or 1]
+    first = read_pictures(tried)
+    height, width = first.shape[1:3]
+    remedy = f"expected images that it takes, which these of {width} x {height} are not; resize them, or write an .npz"
+    refused: list[InputError] = []
+    # In grey what the network does not take in colour, and the other way round.
+    for colour in (first.ndim == 4, first.ndim != 4):
+        for last in (False, True):
+            try:
+                check_fit(model, (_pixels(read_pictures(tried, colour), last, model),), {}, None, path, remedy)
+            except InputError as error:
+                refused.append(error)
+            else:
+                return Samples(_pixels(read_pictures(files, colour), last, model), y, path)
+    raise refused[0]
+
+
+def _pixels(levels: NDArray[np.uint8], last: bool, model: nn.Module) -> Tensor:
+    """Return images between 0 and 1, (N, channels, height, width), or with the channels last."""
+    x = torch.from_numpy(levels)
+    x = x if x.dim() == 4 else x.unsqueeze(-1)
+    x = x if last else x.movedim(-1, 1).contiguous()
+    return x.to(_float_type(model)) / 255
 
 
 def _of_directory(path: str, model: nn.Module, part: str) -> Samples:

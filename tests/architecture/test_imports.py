@@ -36,7 +36,7 @@ ROOMS = {
     "simulator.report": Room(TOP, ("numpy", "pandas", "rich", "jinja2", "markupsafe", "plotly")),
     "simulator.network": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP),
-        ("numpy", "torch", "safetensors", "onnx", "typer"),
+        ("numpy", "torch", "safetensors", "onnx", "typer", "keras", "h5py", "PIL"),
     ),
     "simulator.commands": Room(
         (

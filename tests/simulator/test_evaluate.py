@@ -203,18 +203,34 @@ def test_several_inputs_are_positional_or_named(pair):
 
 
 @pytest.mark.parametrize(
-    "pack",
+    "pack, further",
     [
-        lambda logits: Answer(torch.zeros(()), logits),
-        lambda logits: {"loss": torch.zeros(()), "logits": logits},
-        lambda logits: {"out": logits, "aux": logits[:, :2]},
-        lambda logits: (logits, torch.zeros(3)),
-        lambda logits: [None, logits],
+        (lambda logits: Answer(torch.zeros(()), logits), []),
+        (lambda logits: {"loss": torch.zeros(()), "logits": logits}, []),
+        (lambda logits: {"out": logits, "aux": logits[:, :2]}, ["mse of aux"]),
+        (lambda logits: (logits, torch.zeros(3), torch.arange(len(logits)), (logits,)), []),
+        (lambda logits: [None, logits, logits[:, :2], logits[:, 2:]], ["mse of 2", "mse of 3"]),
     ],
 )
-def test_outputs_are_found_in_what_a_model_returns(pair, pack):
+def test_outputs_are_found_in_what_a_model_returns(pair, pack, further):
     _, a, b, y, record = pair
-    assert same(simulator.evaluate(made(Pair, pack).eval(), "npu", (a, b), y)) == same(record)
+    found = simulator.evaluate(made(Pair, pack).eval(), "npu", (a, b), y)
+    assert list(found.metrics)[len(record.metrics) :] == further
+    of_first = {name: found.metrics[name] for name in record.metrics}
+    assert same(replace(found, metrics=of_first)) == same(record)
+
+
+def test_of_each_other_output_there_is_the_error(pair):
+    _, a, b, y, record = pair
+    model = made(Pair, lambda logits: {"out": logits, "twice": logits * 2, "part": logits[:, :2]}).eval()
+    whole = simulator.evaluate(model, "npu", (a, b), y)
+    found = whole.metrics
+    for mode, value in found["mse of twice"].items():  # doubling rounds nothing
+        assert value == pytest.approx(4 * record.metrics["mse"][mode], rel=1e-12)
+    part = simulator.evaluate(made(Pair, lambda logits: logits[:, :2]).eval(), "npu", (a, b))
+    assert part.metrics["mse"] == found["mse of part"]
+    batches = [({"a": a[:4], "b": b[:4]}, y[:4]), ({"a": a[4:], "b": b[4:]}, y[4:])]
+    assert same(simulator.evaluate(model, "npu", batches)) == same(whole)
 
 
 def test_data_are_streamed():

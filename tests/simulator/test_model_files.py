@@ -222,7 +222,7 @@ NAMES = {
     "./nets:Net": "expected module:attribute",
     "nets:": "expected module:attribute",
     ":Net": "expected module:attribute",
-    "nets": "expected one of mlp, cnn, .* module:attribute, or a .pt, .pth or .onnx file; choose one",
+    "nets": "expected one of mlp, cnn, .* module:attribute, or a .onnx, .keras, .pt2, .pt or .pth file; choose one",
     "mpl": "choose one; did you mean 'mlp'?",
     "net.safetensors": "that file holds weights alone: give --model module:attribute --weights FILE",
     ".": "expected one of mlp, cnn",
