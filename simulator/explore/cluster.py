@@ -107,7 +107,8 @@ class Cluster:
                 "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
             },
         }
-        with dask.config.set(settings), _quiet("distributed", "distributed.client"):
+        # Of tornado: what fails where Ctrl-C comes before distributed has begun to wait (`future` in its `sync`).
+        with dask.config.set(settings), _quiet("distributed", "distributed.client", "tornado.application"):
             if self.scheduler is not None:
                 try:
                     client = Client(self.scheduler, timeout=_ANSWER_S)
