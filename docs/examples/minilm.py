@@ -129,7 +129,7 @@ class Encoder(nn.Module):
         self.encoder = Stack()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        tokens = self.encoder(self.embeddings(input_ids), attention_mask.bool())
+        tokens = self.encoder(self.embeddings(input_ids), attention_mask > 0)
         total = (tokens * attention_mask[:, :, None]).sum(1)
         return functional.normalize(total, dim=1)  # which is the direction of the mean too
 
