@@ -120,11 +120,14 @@ class Outcome(NamedTuple):
         return {name: value for name, value in self._asdict().items() if name != "errors"}
 
 
-def study(network: Encoder, inputs: Mapping[str, Tensor], formats: Iterable[Format] = FORMATS) -> Iterator[Outcome]:
-    """Run sentences, paraphrases first and pair by pair, in every format.
+def study(
+    network: Encoder, inputs: Mapping[str, Tensor], paraphrases: int, formats: Iterable[Format] = FORMATS
+) -> Iterator[Outcome]:
+    """Run sentences in every format.
 
     Args:
-        network: the encoder. inputs: as it takes them. formats: which.
+        network: the encoder. inputs: as it takes them, pair by pair. paraphrases: how many pairs, from the first, say
+            the same.
     """
     tokens = inputs["attention_mask"] > 0
     with torch.no_grad(), outputs_of_layers(network) as kept:
@@ -141,7 +144,7 @@ def study(network: Encoder, inputs: Mapping[str, Tensor], formats: Iterable[Form
         yield Outcome(
             record.hardware, record.layers[0].mac, float(cosines.mean()), float(cosines.min()),
             rank_correlation(found, reference), float((nearest(found) == nearest(reference)).double().mean()),
-            partners_found(found), int(bill["cycles"]), bill["latency_s"], bill["energy_j"],
+            partners_found(found, paraphrases), int(bill["cycles"]), bill["latency_s"], bill["energy_j"],
             sum(layer.cycles for layer in record.layers if layer.op == "bmm"),
             {name: float((kept[name][tokens] - value).norm() / value.norm()) for name, value in expected.items()},
         )  # fmt: skip
@@ -181,9 +184,9 @@ def nearest(found: Tensor) -> Tensor:
     return found.clone().fill_diagonal_(-torch.inf).argmax(1)
 
 
-def partners_found(found: Tensor) -> float:
-    """Return the share of the sentences of PARAPHRASES whose nearest is the other of the pair."""
-    count = 2 * len(PARAPHRASES)
+def partners_found(found: Tensor, paraphrases: int) -> float:
+    """Return the share of the sentences of so many pairs, from the first, whose nearest is the other of the pair."""
+    count = 2 * paraphrases
     return float((nearest(found)[:count] == torch.arange(count) ^ 1).double().mean())
 
 
@@ -215,7 +218,7 @@ def main(out: str = "minilm") -> None:
     check_study_directory(out, "minilm")
     network, samples = encoder(), tokenise(SENTENCES)
     inputs = {name: torch.from_numpy(values) for name, values in samples.items()}
-    outcomes = list(study(network, inputs))
+    outcomes = list(study(network, inputs, len(PARAPHRASES)))
     directory = Path(out)
     directory.mkdir(parents=True, exist_ok=True)
     record = {"study": "minilm", "sentences": SENTENCES, "formats": [of._asdict() for of in outcomes]}
@@ -228,7 +231,7 @@ def main(out: str = "minilm") -> None:
     )  # fmt: skip
     np.savez(directory / "sentences.npz", **samples)
     with torch.no_grad():
-        partners = partners_found(similarities(network(**inputs)))
+        partners = partners_found(similarities(network(**inputs)), len(PARAPHRASES))
     mask = samples["attention_mask"]
     print(f"{len(SENTENCES)} sentences, {mask.sum()} tokens and {(mask == 0).sum()} of padding; float32 finds "
           f"{percent(partners)} of the partners; in {directory}\n\n{tables(outcomes)}")  # fmt: skip
