@@ -80,7 +80,7 @@ def test_chunks_have_what_was_before_them_and_the_last_is_filled_with_silence():
 
 @pytest.fixture
 def audio():
-    """Two clips, (2, 19200), the second after the first utterance of the other began."""
+    """Two clips, (2, 19200), which begin with noise."""
     clips = [example("voice").clip(1.2, seed)[0] for seed in range(2)]
     return torch.from_numpy(np.stack(clips))
 
