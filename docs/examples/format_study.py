@@ -1,6 +1,7 @@
 """What number formats do to a network: its outputs, its layers and its bill, format by format, beside float32.
 
-The examples silero_study.py, digits_study.py and fashion_study.py say which network and which measure of its task.
+The examples silero_study.py, digits_study.py and fashion_study.py say which network and which measure of its task;
+minilm_study.py, whose outputs are no answers, takes the formats alone.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from format_study import FORMATS, Format
 from minilm import Encoder, Heads, encoder, tokenise
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,8 +25,6 @@ from torch.nn import functional
 import simulator
 from simulator.errors import InputError
 from simulator.explore.export import write_table
-from simulator.hardware import Machine
-from simulator.hardware.template import Template
 from simulator.report.directories import write_file
 from simulator.report.figures import count, near_one, percent, quantity
 from simulator.studies.directory import RESULTS, check_study_directory
@@ -50,36 +49,6 @@ OTHERS = (
 )
 SENTENCES = tuple(sentence for pair in (*PARAPHRASES, *OTHERS) for sentence in pair)
 WORST = 3  # layers in the table
-
-# The same array for all: that of npu, one MAC for each PE and cycle, without its second pass.
-_NPU = {"policy": None, "side_engine": None}
-
-
-class Format(NamedTuple):
-    """Arithmetic on a machine: hw, with `mac` as its only MAC."""
-
-    hw: str
-    mac: Mapping[str, str]
-
-    def machine(self) -> Machine:
-        """Return the machine."""
-        return Template(self.hw).machine({"mac": {"low": dict(self.mac)}, **(_NPU if self.hw == "npu" else {})})
-
-
-FORMATS = (
-    *(
-        Format("npu", {"operands": operands, "accumulator": f"fma({accumulator})"})
-        for operands, accumulator in (
-            ("fp8_e4m3/sat", "fp8_e4m3/sat"), ("fp8_e4m3/sat", "bf16"), ("fp8_e4m3/sat", "fp16/sat"),
-            ("fp8_e4m3/sat", "fp32"), ("bf16", "fp32"), ("fp16", "fp32"), ("posit16", "posit16"),
-        )
-    ),
-    # Rates and what is stored as in hwconfigs/nvidia_h100.yaml.
-    Format("nvidia_h100", {"operands": "fp8_e4m3", "accumulator": "h100.fp8.wgmma", "stored": "fp8_e4m3",
-                           "rate": "32 MAC/cycle"}),
-    Format("nvidia_h100", {"accumulator": "h100.bf16", "stored": "bf16", "rate": "16 MAC/cycle"}),
-    Format("nvidia_h100", {"accumulator": "h100.fp16", "stored": "fp16", "rate": "16 MAC/cycle"}),
-)  # fmt: skip
 
 
 class Outcome(NamedTuple):
