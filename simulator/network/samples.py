@@ -225,7 +225,9 @@ def _named(
             f"{path}: {found}; expected the inputs of {type(model).__name__}: {', '.join(named) or 'x alone'} (and y, "
             "if there are labels); rename the arrays"
         )
-    return inputs["x"] if list(inputs) == ["x"] and next(iter(named), "x") == "x" else inputs
+    # The only one, if it is the first argument of the forward, is one tensor, whatever it is called.
+    first = next((name for name, p in named.items() if p.kind is p.POSITIONAL_OR_KEYWORD), "x")
+    return inputs[first] if list(inputs) == [first] else inputs
 
 
 def _forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:

@@ -103,6 +103,12 @@ def test_one_input_is_x_whatever_the_network_calls_it(load):
     assert samples.batch(slice(1, 3))[0][0].shape == (2, 6) and samples.batch(slice(1, 3))[1] == {}
 
 
+def test_the_only_input_is_a_tensor_under_its_own_name_too(load):
+    assert torch.equal(load(Linear(), features=X).x, load(Linear(), x=X).x)
+    assert torch.equal(load(Tokens(), tokens=TOKENS).x, torch.from_numpy(TOKENS))
+    assert list(load(Tokens(), tokens=TOKENS, scale=np.ones(5)).x) == ["tokens", "scale"]
+
+
 def test_inputs_have_the_names_that_the_network_has_for_them(load):
     mask, scale = np.ones((5, 3), bool), np.ones(5)
     samples = load(Tokens(), tokens=TOKENS.astype(np.int16), mask=mask, scale=scale, y=TOKENS % 9)
