@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 
 from simulator.errors import InputError, first_line
@@ -27,7 +28,7 @@ def member_names(path: str, expected: str) -> list[str]:
             f"{path}: no whole archive ({first_line(error)}); expected {expected}; write or copy it anew"
         ) from None
     names = [member.filename for member in members]
-    odd = [name for name in names if _leaves(name) or names.count(name) > 1]
+    odd = [name for name, count in Counter(names).items() if count > 1 or _leaves(name)]
     if odd:
         raise InputError(
             f"{path}: has a member {odd[0]!r}, which leaves the archive or is there twice (nothing was written); "
