@@ -74,8 +74,9 @@ def evaluate(
     state from one call to the next, does.
 
     Of a model that returns more than a tensor the outputs are `.logits` or "logits", as in transformers, or else the
-    first tensor in its tuple, list or mapping. Of each other tensor of floats there, with samples first, there is the
-    mean squared error against the exact run, as the metric "mse of NAME", after its key or its place.
+    first tensor in its tuple, list or mapping, of floats if one is. Of each other tensor of floats there, with samples
+    first, there is the mean squared error against the exact run, as the metric "mse of NAME", after its key or its
+    place.
 
     Args:
         model: any torch module on the CPU. hw: a machine, or what load_hardware takes.

@@ -29,19 +29,21 @@ def further_outputs(result: Any) -> dict[str, Tensor]:
 
 
 def output_of(result: Any) -> Tensor:
-    """Return the outputs within what a model returned: `.logits`, "logits", or the first tensor.
+    """Return the outputs within what a model returned: `.logits`, "logits", or the first tensor, of floats if one is.
+
+    A classifier that has its answers first, as integers, has its scores behind them.
 
     Raises:
         InputError: there is no tensor.
     """
     logits = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
-    for value in (result, logits, *(result.values() if isinstance(result, Mapping) else ())):
-        if isinstance(value, Tensor):
-            return value
-    if isinstance(result, tuple | list):
-        for value in result:
-            if isinstance(value, Tensor):
-                return value
+    if isinstance(logits, Tensor):
+        return logits
+    values = result.values() if isinstance(result, Mapping) else result
+    within = values if isinstance(result, Mapping | tuple | list) else [result]
+    tensors = [value for value in within if isinstance(value, Tensor)]
+    for value in (*(value for value in tensors if value.is_floating_point()), *tensors):
+        return value
     raise InputError(
         f"the model returned {type(result).__name__}; expected a tensor, something with .logits, or a tuple, list or "
         "mapping with a tensor in it; wrap it in a module that returns its outputs"

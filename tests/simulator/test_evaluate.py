@@ -209,6 +209,8 @@ def test_several_inputs_are_positional_or_named(pair):
         (lambda logits: {"loss": torch.zeros(()), "logits": logits}, []),
         (lambda logits: {"out": logits, "aux": logits[:, :2]}, ["mse of aux"]),
         (lambda logits: (logits, torch.zeros(3), torch.arange(len(logits)), (logits,)), []),
+        (lambda logits: {"label": torch.arange(len(logits)), "scores": logits}, []),
+        (lambda logits: (torch.arange(len(logits)), logits, logits[:, :2]), ["mse of 2"]),
         (lambda logits: [None, logits, logits[:, :2], logits[:, 2:]], ["mse of 2", "mse of 3"]),
     ],
 )
