@@ -54,7 +54,7 @@ _OF_INPUTS = {
     "seed": _Form(Integral, "a whole number from 0 to 2**32 - 1", "0", lambda value: 0 <= value < 1 << 32),
 }
 _OF_COST = {
-    "gemms": _Form(_LIST, "products (M, N, K), at least one", "[[64, 64, 64]]", bool),
+    "gemms": _Form(_LIST, "products (M, N, K) or (M, N, K, how many), at least one", "[[64, 64, 64]]", bool),
     "flagged": _Form(Real, "a share from 0 to 1", "0.05", lambda value: 0 <= value <= 1),
 }
 _OF_GRID = {
@@ -81,7 +81,8 @@ class Plan:
             weights, samples, calibration, seed and flagged.
         only, exclude: conditions on them.
         cost_only: whether only the bill is asked for, and nothing is run.
-        gemms: in that case the operations, (M, N, K) each; None: those of the network.
+        gemms: in that case the operations, (M, N, K) each, a fourth number says how many, one after another; None:
+            those of the network.
         flagged: in that case the share of the outputs that two passes compute again.
     Raises:
         InputError: a value that one of these cannot have, or one that has no effect beside the others.
@@ -298,6 +299,9 @@ def _paths(model: Any) -> tuple[str, ...]:
 
 
 def _gemm(shape: Any) -> Gemm:
-    if not isinstance(shape, list | tuple) or len(shape) != 3:
-        raise InputError(f"gemms: got {describe(shape)}; expected M, N, K of each product; write e.g. [64, 64, 784]")
+    if not isinstance(shape, list | tuple) or len(shape) not in (3, 4):
+        raise InputError(
+            f"gemms: got {describe(shape)}; expected M, N, K of each product, and how many there are of it if it is "
+            "not one; write e.g. [64, 64, 784]"
+        )
     return Gemm(*shape)

@@ -196,10 +196,14 @@ def _priced(task: Task, workload: Workload) -> dict[str, Any]:
         if others:
             warnings[f"{mode}: no totals, since these layers have no price: {', '.join(others)}"] = None
             continue
+        known: dict[Any, Any] = {}  # deep networks repeat their layers; machines, which have no hash, by identity
         costs = []
         for layer in workload.layers:
             label, own = ways[layer.name]
-            costs.append(price(own, layer.gemm, label, task.flagged if label == "two_pass" else None))
+            key = label, id(own), layer.gemm
+            if key not in known:
+                known[key] = price(own, layer.gemm, label, task.flagged if label == "two_pass" else None)
+            costs.append(known[key])
         names = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles")
         totals[mode] = {name: sum(getattr(cost, name) for cost in costs) for name in names}
         warnings.update(dict.fromkeys(text for cost in costs for text in cost.warnings))

@@ -538,6 +538,22 @@ def test_points_that_are_only_priced(tmp_path):
         assert point.record["totals"][mode]["energy_j"] == sum(cost.energy_j for cost in costs)
 
 
+def test_equal_products_are_priced_once_and_a_fourth_number_says_how_many(tmp_path, monkeypatch):
+    priced = []
+
+    def noted(machine, gemm, *others):
+        priced.append(gemm)
+        return price(machine, gemm, *others)
+
+    monkeypatch.setattr("simulator.explore.work.price", noted)
+    varied = {"array.columns": [16]}
+    settings = {"cost_only": True, "gemms": [(64, 64, 784), (8, 8, 8, 5), (64, 64, 784)]}
+    _, point = sweep("npu", varied, out=tmp_path, **settings).points[0]
+    assert len(priced) == 3 * 2  # two shapes in three modes
+    costs = [price(load_hardware("npu"), gemm, "low") for gemm in (Gemm(64, 64, 784), Gemm(8, 8, 8, 5))]
+    assert point.record["totals"]["low"]["cycles"] == 2 * costs[0].cycles + costs[1].cycles
+
+
 def test_the_products_of_a_network_are_priced_without_running_it(tmp_path):
     plan = Plan("s", "npu", {"array.columns": [16]}, Inputs("cnn", samples=30), cost_only=True)
     _, point = sweep(plan=plan, out=tmp_path / "out").points[0]
