@@ -33,12 +33,13 @@ SMALL = [(1500, 784, 784, 1), (1500, 128, 784, 1), (1500, 10, 128, 1)]
 
 
 def plan(points: int, gemms: list[tuple[int, int, int, int]]) -> Plan:
-    """Return so many arrays, of up to 1,000 columns, on which products are priced."""
-    rows = {"from": 1, "to": max(points // 1000, 1), "step": 1}
-    columns = range(1, min(points, 1000) + 1)
-    return Plan(
-        "scale", "npu", {"array.rows": rows, "array.columns": columns}, cost_only=True, flagged=0.05, gemms=gemms
-    )
+    """Return arrays of up to 10 x 100 and shares of flagged outputs, so many together, on which products are priced."""
+    varied = {
+        "flagged": [share / 1000 for share in range(1, max(points // 1000, 1) + 1)],
+        "array.rows": range(1, min(points // 100, 10) + 1),
+        "array.columns": range(1, 101),
+    }
+    return Plan("scale", "npu", varied, cost_only=True, gemms=gemms)
 
 
 def measured(points: int, gemms: list[tuple[int, int, int, int]], directory: Path) -> dict[str, Any]:
