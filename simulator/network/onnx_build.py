@@ -10,16 +10,12 @@ import onnx
 
 from simulator.errors import InputError, first_line
 
+from .onnx_biases import with_biases
 from .onnx_functions import Functions, opset_versions, plain_domain
 from .onnx_graph import Body, Operation, Step, add_module
-from .onnx_operators.registry import Declined, Node, Operator, find
+from .onnx_operators.registry import Declined, Node
 from .onnx_scope import GRAPH, Constant, Scope, in_order, seen
 from .onnx_tensors import Tensors
-
-# What one file may ask for: nodes after functions are expanded, which may call each other twice and again, and
-# subgraphs and functions within each other.
-MAX_NODES = 200_000
-MAX_DEPTH = 50
 
 # Inputs, by position, that are floats and no weights, which training is not to change: statistics, scales, bounds.
 _NO_WEIGHTS: Mapping[str, tuple[int, ...]] = {
@@ -40,7 +36,6 @@ class Builder:
         self.path = path
         self._tensors = tensors
         self._functions = functions
-        self._nodes = 0
 
     def fill(self, body: Body, nodes: Iterable[Any], scope: Scope, outputs: Sequence[str]) -> None:
         """Make the modules of the nodes of a graph, whose inputs and initialisers are in its scope.
@@ -48,18 +43,13 @@ class Builder:
         Args:
             body: that they become part of. outputs: names of what the graph returns.
         Raises:
-            InputError: names that are not defined, or twice; nodes in a circle; too many of them.
+            InputError: names that are not defined, or twice; nodes in a circle, or that are none of their operators.
         """
-        if scope.depth > MAX_DEPTH:
-            self._refuse(f"{scope.where}: lies in {scope.depth} others", f"at most {MAX_DEPTH}", "simplify it")
         ordered = in_order(self.path, list(nodes), scope)
-        steps = []
         for number, proto in ordered:
-            self._nodes += 1
-            if self._nodes > MAX_NODES:
-                self._refuse("too many nodes, functions expanded", f"at most {MAX_NODES:,}", "take a smaller network")
-            name = proto.name or f"{proto.op_type}_{number}"
-            steps += self._step(body, proto, name, scope, scope.place(number, proto))
+            self._check(proto, scope, scope.place(number, proto))
+        computed = [one for one in ordered if not self._names_constant(*one, scope)]
+        steps = [self._step(body, *one, scope) for one in with_biases(computed, scope, outputs)]
         for name in outputs:
             constant = scope.constant(name)
             if constant is not None and name not in body._inputs:
@@ -78,48 +68,56 @@ class Builder:
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
-    def _step(self, body: Body, proto: Any, module_name: str, scope: Scope, place: str) -> list[Step]:
-        """Return the step of a node; none for one that only gives a constant a name."""
-        self._check(proto, scope, place)
+    def _step(self, body: Body, number: int, proto: Any, scope: Scope) -> Step:
+        """Return the step of a node, whose module it adds to the body."""
+        name, place = proto.name or f"{proto.op_type}_{number}", scope.place(number, proto)
         attributes = self._attributes(proto, scope, place)
-        domain = plain_domain(proto.domain)
-        version = scope.versions.get(domain, 0)
-        function = None if self._functions.defines(domain, proto.op_type) else find(domain, proto.op_type, version)
+        function = self._functions.operator(proto, scope.versions)
         if function is None:
-            return [self._call(body, proto, module_name, attributes, scope, place)]
-        graphs = {name: value.g for name, value in attributes.items() if value.type == GRAPH}
-        others = {
-            name: self._decoded(value, f"{place}: attribute {name}")
-            for name, value in attributes.items()
-            if name not in graphs
-        }
-        node = Node(proto.op_type, domain, version, others, tuple(proto.output), place)
-        constant = self._constant(node, function, proto, scope)
-        if constant is not None:
-            scope.values.discard(proto.output[0])
-            scope.constants[proto.output[0]] = constant
-            return []
+            return self._call(body, proto, name, attributes, scope, place)
         try:
-            inspect.signature(function).bind(node, *proto.input)
+            inspect.signature(function).bind(None, *proto.input)
         except TypeError as error:
             self._refuse(f"{place}: has {len(proto.input)} inputs ({error})", "those of its operator", "correct it")
-        operation = Operation(node, function, self.path)
-        no_weights = _NO_WEIGHTS.get(proto.op_type, ())
+        operation = Operation(self._node(proto, attributes, scope, place), function, self.path)
+        inputs = self._give_inputs(operation, proto, scope)
+        add_module(body, name, operation)
+        graphs = {name: value.g for name, value in attributes.items() if value.type == GRAPH}
+        around = [x for one in graphs.items() for x in self._add_subgraph(operation, *one, scope, place)]
+        return Step(operation, (*inputs, *around), tuple(proto.output))
+
+    def _node(self, proto: Any, attributes: Mapping[str, Any], scope: Scope, place: str) -> Node:
+        """Return what an operator knows of a node, without its subgraphs."""
+        domain = plain_domain(proto.domain)
+        plain = {
+            name: self._decoded(value, f"{place}: attribute {name}")
+            for name, value in attributes.items()
+            if value.type != GRAPH
+        }
+        return Node(proto.op_type, domain, scope.versions.get(domain, 0), plain, tuple(proto.output), place)
+
+    def _give_inputs(self, operation: Operation, proto: Any, scope: Scope) -> list[str]:
+        """Give a module the constants among its node's inputs, and return the names of the others, "" for constants."""
         constants = [scope.constant(name) if name else None for name in proto.input]
-        inputs = ["" if constant else name for name, constant in zip(proto.input, constants, strict=True)]
+        no_weights = _NO_WEIGHTS.get(proto.op_type, ())
         operation.set_inputs(
             [(one.name, one.used(i not in no_weights)) if one else None for i, one in enumerate(constants)]
         )
-        add_module(body, module_name, operation)
-        for name, graph in graphs.items():
-            inner = Scope(
-                scope.versions, f"{place}, {name}", scope.attributes, scope, depth=scope.depth + 1, calls=scope.calls
-            )
-            around = [x for x in dict.fromkeys(seen(graph)) if scope.constant(x) is None]
-            child = self._subgraph(graph, inner, around)
-            operation.add_subgraph(name, child, len(around))
-            inputs += around
-        return [Step(operation, tuple(inputs), tuple(proto.output))]
+        return ["" if constant else name for name, constant in zip(proto.input, constants, strict=True)]
+
+    def _add_subgraph(self, operation: Operation, name: str, graph: Any, scope: Scope, place: str) -> list[str]:
+        """Add a subgraph of a node to its module, and return the names of what it sees around it."""
+        inner = Scope(scope.versions, f"{place}, {name}", scope.attributes, scope)
+        around = [x for x in dict.fromkeys(seen(graph)) if scope.constant(x) is None]
+        self.add_initialisers(graph.initializer, inner)
+        inputs = [value.name for value in graph.input]
+        outputs = [value.name for value in graph.output]
+        inner.values.update(inputs)
+        child = Body((*inputs, *around), outputs)
+        self.fill(child, graph.node, inner, outputs)
+        self.check_outputs(outputs, inner)
+        operation.add_subgraph(name, child, len(around))
+        return around
 
     def _check(self, proto: Any, scope: Scope, place: str) -> None:
         """Refuse numbers of inputs, and attributes, that are none of the operator's, as ONNX itself knows them."""
@@ -133,28 +131,25 @@ class Builder:
         except Exception as error:  # ValidationError, or what arises in the library's own reading of a damaged node
             self._refuse(f"{place}: {first_line(error)}", "a node as its operator wants it", "export the network anew")
 
-    def _constant(self, node: Node, function: Operator, proto: Any, scope: Scope) -> Constant | None:
-        """Return the constant that a node only gives a name; None of a node that computes something."""
-        if node.domain or not node.outputs:
-            return None
-        if node.op == "Identity" and proto.input:
-            return scope.constant(proto.input[0])
-        if node.op != "Constant":
-            return None
-        try:
-            return Constant(node.outputs[0], function(node))
-        except Declined as declined:
-            return self._refuse(f"{node.where}: {declined}", "a dense tensor of numbers", "export it without")
-
-    def _subgraph(self, graph: Any, scope: Scope, around: Sequence[str]) -> Body:
-        self.add_initialisers(graph.initializer, scope)
-        inputs = [value.name for value in graph.input]
-        outputs = [value.name for value in graph.output]
-        scope.values.update(inputs)
-        child = Body((*inputs, *around), outputs)
-        self.fill(child, graph.node, scope, outputs)
-        self.check_outputs(outputs, scope)
-        return child
+    def _names_constant(self, number: int, proto: Any, scope: Scope) -> bool:
+        """Whether a node only gives a constant a name, by which its scope knows that from then on."""
+        function = self._functions.operator(proto, scope.versions)
+        if function is None or plain_domain(proto.domain) or not proto.output:
+            return False
+        constant, place = None, scope.place(number, proto)
+        if proto.op_type == "Identity" and proto.input:
+            constant = scope.constant(proto.input[0])
+        elif proto.op_type == "Constant":
+            node = self._node(proto, self._attributes(proto, scope, place), scope, place)
+            try:
+                constant = Constant(proto.output[0], function(node))
+            except Declined as declined:
+                self._refuse(f"{place}: {declined}", "a dense tensor of numbers", "export it without")
+        if constant is None:
+            return False
+        scope.values.discard(proto.output[0])
+        scope.constants[proto.output[0]] = constant
+        return True
 
     def check_outputs(self, outputs: Iterable[str], scope: Scope) -> None:
         """Refuse outputs of a graph that nothing in it or around it defines."""
@@ -169,9 +164,6 @@ class Builder:
         self, body: Body, proto: Any, module_name: str, attributes: Mapping[str, Any], scope: Scope, place: str
     ) -> Step:
         """Expand a node whose operator is a function, of the file or of ONNX."""
-        key = plain_domain(proto.domain), proto.op_type
-        if key in scope.calls:
-            self._refuse(f"{place}: a function that calls itself", "one that ends", "export the network without it")
         function = self._functions.function(proto, scope.versions, outermost=not scope.where)
         if function is None:  # which depends on versions that differ from call to call
             self._refuse(f"{place}: is not supported in its opset here", "another one", "export the network without it")
@@ -184,7 +176,7 @@ class Builder:
         given = {one.name: one for one in function.attribute_proto}
         given.update(attributes)
         versions = {**scope.versions, **opset_versions(self.path, function.opset_import)}
-        inner = Scope(versions, place, given, depth=scope.depth + 1, calls={*scope.calls, key})
+        inner = Scope(versions, place, given)
         inputs = []
         for i, name in enumerate(function.input):
             outer = proto.input[i] if i < len(proto.input) else ""
@@ -213,6 +205,12 @@ class Builder:
                 found[one.name] = one
             elif one.ref_attr_name in scope.attributes:
                 found[one.name] = scope.attributes[one.ref_attr_name]
+                if found[one.name].type == GRAPH:  # which may refer to itself, and nobody could say how large it is
+                    self._refuse(
+                        f"{place}: runs a graph that the call of a function gives it",
+                        "graphs in the nodes that run them",
+                        "export the network without functions",
+                    )
         return found
 
     def _decoded(self, one: Any, place: str) -> Any:

@@ -16,6 +16,7 @@ from simulator.errors import InputError
 from .files import check_file
 from .named_forward import unique_names
 from .onnx_build import Builder
+from .onnx_expansion import Expansion
 from .onnx_functions import Functions, opset_versions
 from .onnx_graph import Body
 from .onnx_inputs import Declared, fixed_batch, signature
@@ -133,8 +134,9 @@ def _network(model: Any, path: str) -> nn.Module:
         )
     if graph.sparse_initializer:
         raise InputError(f"{path}: holds sparse tensors; expected dense ones; convert them")
-    builder = Builder(path, Tensors(path), functions)
     scope = Scope(versions)
+    Expansion(path, functions).check(graph.node, scope)
+    builder = Builder(path, Tensors(path), functions)
     builder.add_initialisers(graph.initializer, scope)
     declared = _declared(graph, model.ir_version, scope, path)
     outputs = [value.name for value in graph.output]

@@ -11,7 +11,7 @@ import onnx
 
 from simulator.errors import InputError
 
-from .onnx_operators.registry import find
+from .onnx_operators.registry import Operator, find
 from .onnx_scope import GRAPH
 
 OLDEST_OPSET = 11
@@ -40,6 +40,11 @@ class Functions:
     def defines(self, domain: str, op: str) -> bool:
         """Whether the file itself defines an operator, whatever else that name may mean."""
         return (domain, op) in self._of_file
+
+    def operator(self, node: Any, versions: Mapping[str, int]) -> Operator | None:
+        """Return what computes a node here; None where a function, of the file or of ONNX, is to be expanded."""
+        domain, op = plain_domain(node.domain), node.op_type
+        return None if self.defines(domain, op) else find(domain, op, versions.get(domain, 0))
 
     def function(self, node: Any, versions: Mapping[str, int], outermost: bool) -> Any:
         """Return the function of a node's operator, a FunctionProto; None if it has none.
@@ -85,9 +90,9 @@ class Functions:
             node, opsets, outer = waiting.pop()
             key = plain_domain(node.domain), node.op_type
             waiting += [(inner, opsets, False) for one in node.attribute if one.type == GRAPH for inner in one.g.node]
-            own = self.defines(*key)
-            if not own and find(*key, opsets.get(key[0], 0)) is not None:
+            if self.operator(node, opsets) is not None:
                 continue
+            own = self.defines(*key)
             function = self.function(node, opsets, outer)
             imports = () if function is None else function.opset_import
             inside = {**opsets, **{plain_domain(one.domain): one.version for one in imports}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,6 @@ class Scope:
         versions: of the opsets, by domain. where: which graph it is, for messages; empty for that of the file.
         attributes: of the call of a function, to which its nodes refer. outer: the scope around a subgraph.
         constants: tensors of the file by their names here. values: names of what is computed here or given.
-        depth: how many scopes there are around. calls: the functions among them, by domain and name.
     """
 
     versions: Mapping[str, int]
@@ -57,8 +56,6 @@ class Scope:
     outer: Scope | None = None
     constants: dict[str, Constant] = field(default_factory=dict)
     values: set[str] = field(default_factory=set)
-    depth: int = 0
-    calls: Set[tuple[str, str]] = frozenset()
 
     def constant(self, name: str) -> Constant | None:
         """Return the constant of a name here or around; None of what is computed, and of what nobody knows."""
@@ -96,7 +93,7 @@ def in_order(path: str, nodes: Sequence[Any], scope: Scope) -> list[tuple[int, A
     readers: list[list[int]] = [[] for _ in nodes]
     waiting = [0] * len(nodes)
     for i, node in enumerate(nodes):
-        for name in dict.fromkeys((*filter(None, node.input), *_seen_around(node))):
+        for name in dict.fromkeys((*filter(None, node.input), *seen_around(node))):
             if name in makers:
                 readers[makers[name]].append(i)
                 waiting[i] += 1
@@ -124,7 +121,7 @@ def in_order(path: str, nodes: Sequence[Any], scope: Scope) -> list[tuple[int, A
     return ordered
 
 
-def _seen_around(node: Any) -> Iterable[str]:
+def seen_around(node: Any) -> Iterable[str]:
     """Yield the names that the subgraphs of a node see around them."""
     for one in node.attribute:
         if one.type == GRAPH:
@@ -136,5 +133,5 @@ def seen(graph: Any) -> Iterable[str]:
     own = {value.name for value in (*graph.input, *graph.initializer)}
     own.update(name for node in graph.node for name in node.output)
     for node in graph.node:
-        yield from (name for name in (*filter(None, node.input), *_seen_around(node)) if name not in own)
+        yield from (name for name in (*filter(None, node.input), *seen_around(node)) if name not in own)
     yield from (value.name for value in graph.output if value.name not in own)

@@ -12,9 +12,11 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
 from simulator.errors import InputError  # noqa: E402
-from simulator.network import limits, onnx_build  # noqa: E402
+from simulator.network import limits, onnx_build, onnx_expansion, onnx_graph  # noqa: E402
 from simulator.network.model_files import load_model  # noqa: E402
 from simulator.network.onnx_files import read_onnx  # noqa: E402
+from simulator.network.onnx_functions import Functions, opset_versions  # noqa: E402
+from simulator.network.onnx_scope import Scope  # noqa: E402
 from tests.simulator.onnx_models import DOMAIN, array, floats, model, node, perceptron, saved  # noqa: E402
 
 X, Y = [floats("x", "N", 2)], [floats("y", "N", 2)]
@@ -208,20 +210,83 @@ def test_functions_that_call_themselves_are_refused(refused):
     assert "node 0 (F): a function that calls itself" in text
 
 
-def test_functions_that_multiply_are_refused_before_they_fill_the_memory(refused, monkeypatch):
-    monkeypatch.setattr(onnx_build, "MAX_NODES", 1000)
+def doubling(count, last):
+    """Return functions F0, F1, ... each of which calls the next one twice."""
     imports = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
-    functions = [
+    return [
         helper.make_function(
             "local", f"F{i}", ["a"], ["b"],
             [helper.make_node(f"F{i + 1}", [name], [out], domain="local") for name, out in (("a", "m"), ("m", "b"))]
-            if i < 30 else [node("Identity", "a", "b")],
+            if i < count else [last],
             imports,
         )
-        for i in range(31)
+        for i in range(count + 1)
     ]  # fmt: skip
+
+
+def test_functions_that_multiply_are_refused_before_they_fill_the_memory(refused, monkeypatch):
+    monkeypatch.setattr(onnx_expansion, "MAX_NODES", 1000)
+    functions = doubling(30, node("Identity", "a", "b"))
     text = refused(model([helper.make_node("F0", ["x"], ["y"], domain="local")], X, Y, functions=functions))
     assert text.startswith("too many nodes, functions expanded; expected at most 1,000")
+
+
+def test_functions_that_multiply_are_gone_through_once_and_none_is_expanded(refused, monkeypatch):
+    measured, made = [], []
+    whole = onnx_expansion.Expansion._of_nodes
+    monkeypatch.setattr(onnx_expansion.Expansion, "_of_nodes", lambda *args: measured.append(args) or whole(*args))
+    monkeypatch.setattr(onnx_graph.Operation, "__init__", lambda *args: made.append(args))
+    functions = doubling(30, node("Identity", "a", "b"))
+    text = refused(model([helper.make_node("F0", ["x"], ["y"], domain="local")], X, Y, functions=functions))
+    assert text.startswith("too many nodes, functions expanded; expected at most 200,000")
+    assert (len(measured), len(made)) == (32, 0)  # the graph and 31 functions
+
+
+def test_what_is_measured_is_what_is_made(tmp_path, monkeypatch):
+    branch = helper.make_graph([node("Rectified", "m", "r"), node("Plus", "r m", "b")], "branch", [], [floats("b")])
+    chosen = node("If", "flag", "c", then_branch=branch, else_branch=branch)
+    body = [node("Plus", "a a", "m"), node("Less", "a a", "flag"), chosen, node("CastLike", "c a", "b")]
+    functions = doubling(3, node("Rectified", "a", "b"))
+    del functions[-1].node[:]
+    functions[-1].node.extend(body)
+    functions[-1].opset_import.add(domain=DOMAIN, version=1)
+    proto = model([helper.make_node("F0", ["x"], ["y"], domain="local")], X, Y, functions=functions)
+    made, steps = [], onnx_build.Builder._step
+    monkeypatch.setattr(onnx_build.Builder, "_step", lambda *args: made.append(args) or steps(*args))
+    network = read_onnx(saved(proto, tmp_path / "net.onnx"))
+    path = str(tmp_path / "net.onnx")
+    extent = onnx_expansion.Expansion(path, Functions(proto, path))._of_nodes(
+        proto.graph.node, Scope(opset_versions(path, proto.opset_import)), 0
+    )
+    assert extent.nodes == len(made) == 1 + 2 + 4 + 8 + 8 * (4 + 2 * 2)
+    assert extent.depth == 5  # four functions, and a branch in the last
+    monkeypatch.setattr(onnx_expansion, "MAX_NODES", len(made))
+    monkeypatch.setattr(onnx_expansion, "MAX_DEPTH", 5)
+    assert isinstance(read_onnx(path), type(network).__base__)
+    monkeypatch.setattr(onnx_expansion, "MAX_DEPTH", 4)
+    with pytest.raises(InputError, match="lies in 5 others; expected at most 4"):
+        read_onnx(path)
+
+
+def test_a_function_known_from_before_still_lies_in_those_around_it(refused, monkeypatch):
+    monkeypatch.setattr(onnx_expansion, "MAX_DEPTH", 4)
+    functions = doubling(4, node("Identity", "a", "b"))  # F1 lies in no other first, and then in F0
+    chain = [helper.make_node(name, [x], [y], domain="local") for name, x, y in (("F1", "x", "h"), ("F0", "h", "y"))]
+    text = refused(model(chain, X, Y, functions=functions))
+    assert text.startswith("node 1 (F0), node 0 (F1): lies in 5 others; expected at most 4")
+
+
+def test_a_graph_that_a_call_gives_its_function_is_refused(refused):
+    """It may refer to itself."""
+    graph = helper.make_graph([node("Identity", "x", "z")], "given", [], [floats("z")])
+    chosen = helper.make_node("If", ["flag"], ["b"])
+    for name in ("then_branch", "else_branch"):
+        chosen.attribute.add(name=name, type=onnx.AttributeProto.GRAPH, ref_attr_name="g")
+    imports = [helper.make_opsetid("", 18)]
+    function = helper.make_function("local", "F", ["a", "flag"], ["b"], [chosen], imports, attributes=["g"])
+    call = helper.make_node("F", ["x", "flag"], ["y"], domain="local", g=graph)
+    text = refused(model([call], X, Y, [array("flag", True, bool)], functions=[function]))
+    assert text.startswith("node 0 (F), node 0 (If): runs a graph that the call of a function gives it; expected ")
 
 
 def test_functions_within_each_other_end_somewhere(refused):
@@ -234,7 +299,7 @@ def test_functions_within_each_other_end_somewhere(refused):
     ]
     functions.append(helper.make_function("local", "F500", ["a"], ["b"], [node("Identity", "a", "b")], imports))
     text = refused(model([helper.make_node("F0", ["x"], ["y"], domain="local")], X, Y, functions=functions))
-    assert f"; expected at most {onnx_build.MAX_DEPTH}; " in text
+    assert f"; expected at most {onnx_expansion.MAX_DEPTH}; " in text
 
 
 def test_subgraphs_within_each_other_end_somewhere(refused, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .carriers import computing
 from .registry import Node, operator
@@ -11,9 +11,9 @@ from .registry import Node, operator
 
 @operator("MatMul")
 @computing
-def matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    """Return the product as numpy.matmul has it."""
-    return torch.matmul(a, b)
+def matmul(node: Node, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the product as numpy.matmul has it; with the bias that the file adds to it, a linear layer."""
+    return torch.matmul(a, b) if bias is None else nn.functional.linear(a, b.mT, bias)
 
 
 @operator("Gemm")
