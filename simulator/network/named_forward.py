@@ -28,11 +28,16 @@ class NamedForward:
         return self._run(*self.__signature__.bind(*args, **kwargs).args)
 
 
+def plain_name(name: str) -> str:
+    """Return a name of a file with `_` for each character that no name of Python has."""
+    return "".join(c if f"_{c}".isidentifier() else "_" for c in name)
+
+
 def unique_names(names: Sequence[str]) -> list[str]:
     """Return names of a file as Python's: other characters become `_`, and repeated ones get `_1` and so on."""
     found: dict[str, None] = {}
     for name in names:
-        plain = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
+        plain = plain_name(name)
         plain = plain if plain.isidentifier() and not keyword.iskeyword(plain) else f"_{plain}"
         number = next(n for n in itertools.count() if (f"{plain}_{n}" if n else plain) not in found)
         found[f"{plain}_{number}" if number else plain] = None

@@ -14,6 +14,7 @@ from simulator.errors import InputError, first_line
 
 from . import limits
 from .fit import NUMPY, OURS
+from .named_forward import plain_name
 from .onnx_operators.registry import Declined, Node, Operator, Value
 
 # A name with more parts than this is one part: torch walks through modules recursively.
@@ -185,7 +186,7 @@ def add_module(parent: nn.Module, name: str, module: nn.Module) -> str:
 
     Slashes and dots nest; other characters that are none of an identifier become an underscore.
     """
-    parts = [_plain(part) for part in name.replace("/", ".").split(".") if part] or ["node"]
+    parts = [plain_name(part) for part in name.replace("/", ".").split(".") if part] or ["node"]
     *outer, last = parts if len(parts) <= MAX_NESTED else ["_".join(parts)]
     path = []
     for part in outer:
@@ -204,16 +205,12 @@ def add_constant(module: nn.Module, name: str, value: Tensor) -> str:
 
     That is the last part of the file's name: conv1.weight is the weight of whoever uses it.
     """
-    own = _free(module, _plain(name.replace("/", ".").rstrip(".").split(".")[-1]) or "constant")
+    own = _free(module, plain_name(name.replace("/", ".").rstrip(".").split(".")[-1]) or "constant")
     if isinstance(value, nn.Parameter):
         module.register_parameter(own, value)
     else:
         module.register_buffer(own, value)
     return own
-
-
-def _plain(name: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
 def _free(module: nn.Module, name: str, number: int = 1) -> str:

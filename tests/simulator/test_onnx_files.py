@@ -186,6 +186,13 @@ def test_inputs_are_given_by_name_or_in_order(read):
         network(one, two)
 
 
+def test_names_that_no_argument_can_have_become_those_that_one_can(read):
+    names = ["x²", "2", "größe", "a:b", "a_b", "½"]
+    chain = [node("Identity", name, f"y{i}") for i, name in enumerate(names)]
+    network = read(model(chain, [floats(name, "N") for name in names], [floats(f"y{i}") for i in range(len(names))]))
+    assert list(inspect.signature(network.forward).parameters) == ["x_", "_2", "größe", "a_b", "a_b_1", "_"]
+
+
 def test_an_input_that_the_file_has_a_value_for_may_be_left_out(read):
     chain = [node("Plus", "x shift", "y")]
     inputs = [floats("shift", 2), floats("x", "N", 2)]
