@@ -12,6 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import helper  # noqa: E402
 
 from simulator.errors import InputError  # noqa: E402
+from simulator.network.onnx_operators import generators  # noqa: E402
 from simulator.network.onnx_operators.registry import Declined, Node, find  # noqa: E402
 from simulator.network.tap import Tap  # noqa: E402
 
@@ -235,11 +236,32 @@ def test_gemm_transposed_scaled_and_with_any_addend(c, settings):
     compare("Gemm", a, b, *addend, alpha=alpha, beta=beta, transA=first, transB=second)
 
 
-@pytest.mark.parametrize("equation", ["bij,bjk->bik", "ij->ji", "ij,ij->", "bij, bjk -> b", "...ij,...jk->...ik"])
+EINSUM = [
+    "bij,bjk->bik", "ij->ji", "ij,ij->", "bij, bjk -> b", "...ij,...jk->...ik", "ij,jk", "bij,ij", "kk->k", "kk",
+    "...ij,jk", "ij,jk,kk->ik", "ij,jk,bjk,bij->bk", "...ij,jk,...jk->i...", "bij,jk,kk,i", "i,j,k->kji", "C,i,C",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("equation", EINSUM)
 def test_einsum(equation):
-    shapes = {"bij": (2, 3, 4), "bjk": (2, 4, 5), "ij": (3, 4), "...ij": (2, 3, 4), "...jk": (2, 4, 5)}
+    shapes = {
+        "bij": (2, 3, 4), "bjk": (2, 4, 5), "ij": (3, 4), "...ij": (2, 3, 4), "...jk": (2, 4, 5), "jk": (4, 5),
+        "kk": (5, 5), "i": (3,), "j": (4,), "k": (5,), "C": (2,),
+    }  # fmt: skip
     operands = [draw(shapes[term.strip()], seed=i) for i, term in enumerate(equation.split("->")[0].split(","))]
     compare("Einsum", *operands, equation=equation)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("ij,jk->ik", [(2, 3)]), ("ij", [(2, 3), (3, 2)]), ("ij,jk->ik", [(2, 3), (3,)]), ("ij->iq", [(2, 3)]),
+        ("i1->i", [(2, 3)]), ("i->->i", [(2,)]), ("...ij->i", [(2,)]), ("", [(2,)]), ("ij,.jk", [(2, 3), (3, 2)]),
+    ],
+)  # fmt: skip
+def test_an_equation_that_is_none_of_its_operands_is_declined(equation, shapes):
+    with pytest.raises(Declined, match=f"an equation '{equation}' for operands of "):
+        by_torch("Einsum", [draw(shape) for shape in shapes], 1, 17, {"equation": equation})
 
 
 CONVOLUTIONS = [
@@ -796,6 +818,11 @@ def test_drawn_numbers_are_those_of_the_seed():
 HUGE = [
     ("Range", (np.array(0), np.array(2**60), np.array(1)), {}),
     ("Range", (np.float32(0), np.float32(1e30), np.float32(1)), {}),
+    ("Einsum", (draw((2**16,)), draw((2**16,)), draw((2**16,))), {"equation": "a,b,c->abc"}),
+    ("Einsum", (draw((2**16,)), draw((2**16,)), draw((2**16,))), {"equation": "a,b,c"}),
+    ("Einsum", (draw((2**12, 2**12)),) * 2, {"equation": "ab,...->...ab"}),
+    # Of which the result is one number, and what the first three come to is not.
+    ("Einsum", (draw((2**16,)),) * 6, {"equation": "a,b,c,a,b,c->"}),
     ("Tile", (draw((2, 3)), ints(2**40, 2**40)), {}),
     ("Expand", (draw((2, 1)), ints(2, 2**50)), {}),
     ("Pad", (draw((2,)), ints(0, 2**50)), {}),
@@ -823,6 +850,14 @@ HUGE = [
 def test_what_does_not_fit_in_memory_is_refused_before_it_is_made(op, inputs, attributes):
     with pytest.raises(InputError, match=r"a tensor of shape \(.*half of this machine's memory"):
         by_torch(op, inputs, 1, 20, attributes)
+
+
+@pytest.mark.parametrize("of", [np.array, np.float32])
+def test_a_range_that_would_take_long_is_declined(of, monkeypatch):
+    monkeypatch.setattr(generators, "MAX_STEPS", 1000)
+    assert len(by_torch("Range", [of(0), of(2000), of(2)], 1, 17, {})[0]) == 1000
+    with pytest.raises(Declined, match="a range of 1,001 numbers, where 1,000 are the most"):
+        by_torch("Range", [of(0), of(2002), of(2)], 1, 17, {})
 
 
 @pytest.mark.parametrize(

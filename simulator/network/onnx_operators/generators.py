@@ -8,21 +8,35 @@ import torch
 from torch import Tensor
 
 from .axes import fitting
-from .registry import Node, operator
+from .registry import Declined, Node, operator
 from .types import torch_type
+
+# How far a range goes: the places of a sentence, a signal or an image's pixels are fewer.
+MAX_STEPS = 1 << 26
 
 
 @operator("Range")
 def arithmetic_range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    """Return start, start + delta, ... before a limit."""
+    """Return start, start + delta, ... before a limit.
+
+    Raises:
+        Declined: of more than MAX_STEPS numbers.
+    """
     if not start.is_floating_point():
         numbers = range(int(start.item()), int(limit.item()), int(delta.item()))
-        fitting([len(numbers)], torch.int64)
+        _check_steps(len(numbers))
         return torch.arange(numbers.start, numbers.start + len(numbers) * numbers.step, numbers.step).to(start.dtype)
     wide = torch.promote_types(start.dtype, torch.float32)
     first, last, step = start.to(wide), limit.to(wide), delta.to(wide)
-    (count,) = fitting([max(0, math.ceil((last - first).item() / step.item()))], torch.int64)
+    count = max(0, math.ceil((last - first).item() / step.item()))
+    _check_steps(count)
     return (first + torch.arange(count).to(wide) * step).to(start.dtype)
+
+
+def _check_steps(count: int) -> None:
+    fitting([count], torch.int64)
+    if count > MAX_STEPS:
+        raise Declined(f"a range of {count:,} numbers, where {MAX_STEPS:,} are the most")
 
 
 @operator("EyeLike")
