@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+from .convolutions import convolution, same_padding, transposed_convolution
 
 
 def torch_call(layer: Any) -> Callable[..., Any]:
@@ -26,10 +26,14 @@ def torch_call(layer: Any) -> Callable[..., Any]:
     # Of these types alone: a class that is derived from one may do anything.
     if type(layer) is layers.Dense:
         return lambda inputs, training=None: _dense(layer, inputs)
+    if type(layer) is layers.EinsumDense:
+        return lambda inputs, training=None: _einsum_dense(layer, inputs, training)
     if type(layer) in (layers.Conv1D, layers.Conv2D, layers.Conv3D):
         return lambda inputs: _convolution(layer, inputs, _weight(layer), layer.groups)
     if type(layer) in (layers.DepthwiseConv1D, layers.DepthwiseConv2D):
         return lambda inputs: _convolution(layer, inputs, _depthwise_weight(layer), layer.kernel.shape[-2])
+    if type(layer) in (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose):
+        return lambda inputs: _transposed_convolution(layer, inputs)
     if type(layer) is layers.BatchNormalization:
         return lambda inputs, training=None, mask=None: _batch_norm(layer, inputs, training, mask)
     return layer.call
@@ -39,20 +43,37 @@ def _dense(layer: Any, x: Tensor) -> Any:
     return _activated(layer, functional.linear(x, _value(layer.kernel).mT, _bias(layer)))
 
 
+def _einsum_dense(layer: Any, x: Tensor, training: bool | None) -> Any:
+    kernel, summed = _value(layer.kernel), _summed(layer.equation)
+    bias = None if layer.bias is None else _value(layer.bias)
+    if not summed or (bias is not None and bias.shape != kernel.shape[summed:]):
+        return type(layer).call(layer, x, training=training)
+    weight = kernel.flatten(0, summed - 1).flatten(1).mT
+    y = functional.linear(x.flatten(-summed), weight, None if bias is None else bias.flatten())
+    return _activated(layer, y.unflatten(-1, kernel.shape[summed:]))
+
+
+def _summed(equation: str) -> int:
+    """Return how many axes an equation of a linear layer sums: the last of the input, in whose place those that are
+    left of the kernel come. 0 of any other equation.
+    """
+    operands, _, output = equation.partition("->")
+    x, _, kernel = operands.partition(",")
+    for count in range(1, len(kernel)):
+        left = x.removesuffix(kernel[:count])
+        names = left.replace(".", "") + kernel
+        if left != x and output == left + kernel[count:] and len(set(names)) == len(names):
+            return count
+    return 0
+
+
 def _convolution(layer: Any, x: Tensor, weight: Tensor, groups: int) -> Any:
-    last = layer.data_format == "channels_last"
-    x = x.movedim(-1, 1) if last else x
-    sizes, kernel = x.shape[2:], weight.shape[2:]
-    padding = [
-        _padding(layer.padding, *axis) for axis in zip(sizes, kernel, layer.strides, layer.dilation_rate, strict=True)
-    ]
-    symmetric = all(before == behind for before, behind in padding)
-    if not symmetric:
-        # As torch wants them: from the last axis to the first.
-        x = functional.pad(x, [length for pair in reversed(padding) for length in pair])
-    within = [before for before, _ in padding] if symmetric else [0] * len(padding)
-    y = _CONVOLUTIONS[len(sizes)](x, weight, _bias(layer), layer.strides, within, layer.dilation_rate, groups)
-    return _activated(layer, y.movedim(1, -1) if last else y)
+    def run(x: Tensor) -> Tensor:
+        axes = zip(x.shape[2:], weight.shape[2:], layer.strides, layer.dilation_rate, strict=True)
+        begin, end = zip(*(_padding(layer.padding, *axis) for axis in axes), strict=True)
+        return convolution(x, weight, _bias(layer), layer.strides, layer.dilation_rate, begin, end, groups)
+
+    return _activated(layer, _channels_first(layer, x, run))
 
 
 def _padding(kind: str, size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
@@ -60,12 +81,48 @@ def _padding(kind: str, size: int, kernel: int, stride: int, dilation: int) -> t
     reach = (kernel - 1) * dilation
     if kind == "causal":
         return reach, 0
-    needed = max(0, (-(-size // stride) - 1) * stride + reach + 1 - size) if kind == "same" else 0
+    needed = same_padding(size, reach + 1, stride) if kind == "same" else 0
     return needed // 2, needed - needed // 2
 
 
+def _transposed_convolution(layer: Any, x: Tensor) -> Any:
+    weight, extra = _weight(layer), layer.output_padding
+    extras = extra if isinstance(extra, tuple | list) else [extra] * len(layer.strides)
+    axes = zip(weight.shape[2:], layer.strides, layer.dilation_rate, extras, strict=True)
+    begin, end = zip(*(_border(layer.padding, *axis) for axis in axes), strict=True)
+
+    def run(x: Tensor) -> Tensor:
+        return transposed_convolution(x, weight, _bias(layer), layer.strides, layer.dilation_rate, begin, end, 1)
+
+    return _activated(layer, _channels_first(layer, x, run))
+
+
+def _border(kind: str, kernel: int, stride: int, dilation: int, extra: int | None) -> tuple[int, int]:
+    """Return what is removed of a transposed convolution before and behind an axis; negative: zeros are added.
+
+    Without `extra` ("output padding"), as many outputs as strides are left ("same"), or at least a stride for each
+    input.
+    """
+    extent = (kernel - 1) * dilation + 1
+    if kind == "valid":
+        return 0, -(max(0, stride - extent) if extra is None else extra)
+    removed = extent - stride if extra is None else extent - extent % 2 - extra
+    before = max(0, removed // 2)
+    return before, removed - before
+
+
+def _channels_first(layer: Any, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run on images as torch has them what a layer computes on its own."""
+    if layer.data_format == "channels_first":
+        return run(x)
+    return run(x.movedim(-1, 1)).movedim(1, -1)
+
+
 def _weight(layer: Any) -> Tensor:
-    """Return a kernel (axes..., channels, filters) as torch's (filters, channels, axes...)."""
+    """Return a kernel (axes..., channels, filters) as torch's (filters, channels, axes...).
+
+    That of a transposed convolution has the two the other way round, as torch's has.
+    """
     return _value(layer.kernel).movedim((-1, -2), (0, 1))
 
 

@@ -20,11 +20,12 @@ from keras import layers  # noqa: E402
 
 import simulator  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
-from simulator.network import keras_files, limits  # noqa: E402
+from simulator.network import keras_files, keras_layers, limits  # noqa: E402
 from simulator.network.evaluation import evaluate  # noqa: E402
 from simulator.network.keras_files import load_keras  # noqa: E402
 from simulator.network.keras_network import KerasNetwork  # noqa: E402
 from simulator.network.model_files import load_model  # noqa: E402
+from simulator.network.tap import Tap  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -120,7 +121,27 @@ LAYERS = [
     (lambda: layers.BatchNormalization(center=False, epsilon=0.1), (7, 8, 3)),
     (lambda: layers.Dense(4, use_bias=False), (7, 3)),
     (lambda: layers.Dense(4, activation="softmax"), (7, 8, 3)),
+    (lambda: layers.Conv1D(4, 5, padding="causal", strides=2, groups=2, use_bias=False), (9, 4)),
+    (lambda: layers.Conv1D(4, 1, padding="causal", dilation_rate=3), (2, 4)),
+    (lambda: layers.Conv1DTranspose(4, 3, padding="same", dilation_rate=3, activation="relu"), (7, 3)),
+    (lambda: layers.Conv1DTranspose(4, 2, strides=3, padding="same"), (7, 3)),
     (lambda: layers.Conv2DTranspose(4, 3, strides=2), (4, 5, 3)),
+    (lambda: layers.Conv2DTranspose(4, (3, 4), strides=2, padding="same", data_format="channels_first"), (3, 4, 5)),
+    (lambda: layers.Conv2DTranspose(4, (2, 1), strides=3, use_bias=False, activation="tanh"), (4, 5, 3)),
+    (lambda: layers.Conv2DTranspose(4, (3, 4), strides=2, padding="same", output_padding=1), (4, 5, 3)),
+    (lambda: layers.Conv2DTranspose(4, 2, strides=(4, 3), padding="same", output_padding=(3, 2)), (4, 5, 3)),
+    (lambda: layers.Conv2DTranspose(4, 5, strides=3, padding="valid", output_padding=(1, 2)), (4, 5, 3)),
+    (lambda: layers.Conv3DTranspose(2, (1, 2, 3), strides=(2, 1, 2), padding="same"), (3, 4, 2, 2)),
+    (lambda: layers.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d", activation="relu"), (5, 3)),
+    (lambda: layers.EinsumDense("...x,xy->...y", 6, bias_axes="y"), (2, 5, 3)),
+    (lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 4), bias_axes="de"), (5, 3)),
+    (lambda: layers.EinsumDense("abcd,cde->abe", (None, 6), bias_axes="e"), (5, 2, 3)),
+    (lambda: layers.EinsumDense("abc,cd->abd", (5, 6), bias_axes="bd"), (5, 3)),
+    (lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 4), bias_axes="e"), (5, 3)),
+    (lambda: layers.EinsumDense("abc,bd->adc", (6, 3)), (5, 3)),
+    (lambda: layers.EinsumDense("abcd,dce->abe", (None, 6), bias_axes="e"), (5, 2, 3)),
+    (lambda: layers.EinsumDense("abc,bcd->abd", (5, 6), bias_axes="d"), (5, 3)),
+    (lambda: layers.EinsumDense("abc,cde->aebd", (4, None, 2), bias_axes="ed"), (5, 3)),
     (lambda: layers.SeparableConv2D(4, 3), (4, 5, 3)),
     (lambda: layers.LayerNormalization(), (4, 3)),
 ]
@@ -144,6 +165,47 @@ def test_a_bias_is_in_the_accumulators_and_normalisation_folded(tmp_path):
         ("conv2d", "relu"), ("depthwise", "identity"), ("dense", "identity"),
     ]  # fmt: skip
     assert "consumed by add" not in " ".join(record.warnings)
+
+
+def seen(model, x):
+    """Return the Ops of a forward pass by their names: kind, M, N, K, and whether they have an addend."""
+    ops = []
+    with torch.no_grad(), Tap(network := KerasNetwork(model).eval(), ops.append):
+        network(x)
+    return {op.name: (op.kind, op.m, op.n, op.k, op.addend is not None) for op in ops}
+
+
+def test_transposed_convolutions_have_their_biases_in_the_accumulators():
+    for padding in ("valid", "same"):
+        layer = layers.Conv2DTranspose(4, 3, strides=2, padding=padding, name="up")
+        ((kind, *_, biased),) = seen(
+            keras.Sequential([keras.Input((4, 5, 3)), layer]), torch.randn(2, 4, 5, 3)
+        ).values()
+        assert (kind, biased) == ("conv_transpose2d", True)
+
+
+def test_projections_of_attention_are_linear_layers_with_their_biases():
+    x = keras.Input((5, 6))
+    model = keras.Model(x, layers.MultiHeadAttention(2, 4, name="attention")(x, x))
+    found = seen(model, torch.randn(3, 5, 6))
+    assert {name: op for name, op in found.items() if op[0] == "linear"} == {
+        "attention.query": ("linear", 15, 8, 6, True),
+        "attention.key": ("linear", 15, 8, 6, True),
+        "attention.value": ("linear", 15, 8, 6, True),
+        "attention.attention_output": ("linear", 15, 6, 8, True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("equation", "summed"),
+    [
+        ("abc,cd->abd", 1), ("...x,xy->...y", 1), ("abc,cde->abde", 1), ("abcd,cde->abe", 2), ("ab,abc->c", 2),
+        ("abc,cd->adb", 0), ("abcd,dce->abe", 0), ("abc,bcd->abd", 0), ("aa,ab->ab", 0), ("ab,bc->bc", 0),
+        ("ab,cd->abcd", 0), ("ab,b->a", 0), ("ab,bcc->acc", 0),
+    ],
+)  # fmt: skip
+def test_linear_layers_among_equations(equation, summed):
+    assert keras_layers._summed(equation) == summed
 
 
 def test_layers_are_modules_under_their_names_in_keras(tmp_path):

@@ -779,6 +779,18 @@ def test_products_and_convolutions_are_operations_that_the_tap_sees():
     assert products(Operator("Einsum", equation="bij,bjk->bik"), draw((2, 3, 4)), draw((2, 4, 5)))[1] == []
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [{"pads": [0, 1, 2, 0]}, {"pads": [1, 2, 1, 2], "output_padding": [1, 0]}, {"auto_pad": "SAME_LOWER"}],
+)
+def test_biases_of_transposed_convolutions_are_in_the_accumulators(attributes):
+    ops = []
+    operator = Operator("ConvTranspose", strides=[2, 2], **attributes)
+    with torch.no_grad(), Tap(operator, ops.append):
+        operator(*(torch.from_numpy(draw(shape)) for shape in ((1, 2, 5, 5), (2, 3, 3, 3), (3,))))
+    assert [(op.kind, op.addend.shape) for op in ops] == [("conv_transpose2d", (1, 1, 3))]
+
+
 def test_recurrent_layers_are_one_product_of_the_input_and_one_of_the_state_for_each_step():
     x, w, r, b, _ = recurrent(4, 1)
     seen, listed = products(Operator("LSTM", 14, hidden_size=2), x, w, r, b)

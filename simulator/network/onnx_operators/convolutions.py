@@ -10,31 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simulator.network.convolutions import CONVOLUTIONS, convolution, transposed_convolution
+
 from .axes import fitting
 from .registry import Declined, Node, operator
 from .windows import Windows, padded, windows
 
-_CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
-_TRANSPOSED = {
-    1: nn.functional.conv_transpose1d, 2: nn.functional.conv_transpose2d, 3: nn.functional.conv_transpose3d,
-}  # fmt: skip
-
 
 def convolved(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return a convolution of torch with the attributes of Conv; padding that differs on both sides is made before it.
+    """Return a convolution of torch with the attributes of Conv.
 
     Raises:
         Declined: more than three spatial axes, or none.
     """
     rank = x.dim() - 2
-    if rank not in _CONVOLUTIONS:
+    if rank not in CONVOLUTIONS:
         raise Declined(f"{rank} spatial axes; torch convolves over 1 to 3")
     over = windows(node, x.shape[2:], weight.shape[2:])
     fitting([x.shape[0], weight.shape[0], *over.counts(x.shape[2:])], x.dtype)
     if not over.symmetric:
-        x = padded(x, over.begin, over.end)
-    padding = over.begin if over.symmetric else 0
-    return _CONVOLUTIONS[rank](x, weight, bias, over.strides, padding, over.dilations, node.get("group", 1))
+        fitting([*x.shape[:2], *map(sum, zip(x.shape[2:], over.begin, over.end, strict=True))], x.dtype)
+    return convolution(x, weight, bias, over.strides, over.dilations, over.begin, over.end, node.get("group", 1))
 
 
 @operator("Conv")
@@ -47,24 +43,19 @@ def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the transposed convolution of x (N, C, ...) with weights (C, M / group, ...), without its padding.
 
-    torch takes the same padding on both sides, and a padding of the output that is smaller than a step; for anything
-    else the whole result is computed and cut.
+    Raises:
+        Declined: more than three spatial axes, or none.
     """
     rank = x.dim() - 2
-    if rank not in _TRANSPOSED:
+    if rank not in CONVOLUTIONS:
         raise Declined(f"{rank} spatial axes; torch convolves over 1 to 3")
     over, extra = _transposed_windows(node, x.shape[2:], weight.shape[2:])
-    more = [begin - end + n for begin, end, n in zip(over.begin, over.end, extra, strict=True)]
-    groups, function = node.get("group", 1), _TRANSPOSED[rank]
+    groups, end = node.get("group", 1), [last - n for last, n in zip(over.end, extra, strict=True)]
     wide = [(n - 1) * s + extent for n, s, extent in zip(x.shape[2:], over.strides, over.extent, strict=True)]
-    fitting([x.shape[0], weight.shape[1] * groups, *wide], x.dtype)
-    steps = map(max, over.strides, over.dilations)
-    if min(over.begin) >= 0 and all(0 <= n < step for n, step in zip(more, steps, strict=True)):
-        return function(x, weight, bias, over.strides, over.begin, more, groups, over.dilations)
-    cut = [n - end for end, n in zip(over.end, extra, strict=True)]
-    whole = function(x, weight, None, over.strides, 0, 0, groups, over.dilations)
-    result = padded(whole, [-begin for begin in over.begin], cut)
-    return result if bias is None else result + bias.reshape(-1, *(1,) * rank)
+    left = [n - first - last for n, first, last in zip(wide, over.begin, end, strict=True)]
+    for sizes in (wide, left):
+        fitting([x.shape[0], weight.shape[1] * groups, *sizes], x.dtype)
+    return transposed_convolution(x, weight, bias, over.strides, over.dilations, over.begin, end, groups)
 
 
 def _transposed_windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[Windows, list[int]]:

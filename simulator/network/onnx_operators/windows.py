@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from simulator.network.convolutions import same_padding
+
 from .axes import fitting
 from .registry import Declined, Node
 
@@ -77,7 +79,7 @@ def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
         whole = whole._replace(begin=(0,) * rank, end=(0,) * rank)
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
         total = [
-            max(0, (-(-size // stride) - 1) * stride + extent - size)
+            same_padding(size, extent, stride)
             for size, stride, extent in zip(sizes, strides, whole.extent, strict=True)
         ]
         less, more = tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
