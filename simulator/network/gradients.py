@@ -26,7 +26,7 @@ class Origin:
     """The operation of the forward pass that a node of the autograd graph stands for.
 
     Args:
-        path: of its module. op: name, kind and whether it is one of a recurrent layer's; None if it is no Op.
+        path: of its module. op: name, kind and of which step of a recurrent layer; None if it is no Op.
         shape: (M, N) of its product.
         first, second: where its operands begin; those whose gradients need them are kept alive by the graph.
         turned: whether torch computes the gradients of the two operands turned: b dyᵀ, and dyᵀ a.
@@ -34,7 +34,7 @@ class Origin:
     """
 
     path: str
-    op: tuple[str, str, bool] | None = None
+    op: tuple[str, str, tuple[int, int] | None] | None = None
     shape: tuple[int, int] = (0, 0)
     first: int = 0
     second: int = 0
@@ -64,7 +64,7 @@ class Origins:
             return  # no node was made for it
         origin = Origin(path)
         if op is not None:
-            a, b = tensors[:2] if isinstance(op, ops.Convolution) else tensors[-2:]
+            a, b = operands(op, tensors)
             origin = Origin(
                 path, (op.name, op.kind, op.step), (op.m, op.n), a.data_ptr(), b.data_ptr(), _turned_gradients(a, b)
             )
@@ -79,6 +79,12 @@ class Origins:
         node = torch._C._current_autograd_node()
         origin = None if node is None else self._of.get(node._sequence_nr())
         return origin if origin is not None and origin.path else None
+
+
+def operands(op: Op, tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the two factors of an Op's product among the tensors that its operation was given."""
+    a, b = tensors[:2] if isinstance(op, ops.Convolution) else tensors[-2:]
+    return a, b
 
 
 # The one that gives several gradients at once: those of the input, of the weight and of the bias.

@@ -40,12 +40,12 @@ def torch_call(layer: Any) -> Callable[..., Any]:
 
 
 def _dense(layer: Any, x: Tensor) -> Any:
-    return _activated(layer, functional.linear(x, _value(layer.kernel).mT, _bias(layer)))
+    return _activated(layer, functional.linear(x, value_of(layer.kernel).mT, _bias(layer)))
 
 
 def _einsum_dense(layer: Any, x: Tensor, training: bool | None) -> Any:
-    kernel, summed = _value(layer.kernel), _summed(layer.equation)
-    bias = None if layer.bias is None else _value(layer.bias)
+    kernel, summed = value_of(layer.kernel), _summed(layer.equation)
+    bias = None if layer.bias is None else value_of(layer.bias)
     if not summed or (bias is not None and bias.shape != kernel.shape[summed:]):
         return type(layer).call(layer, x, training=training)
     weight = kernel.flatten(0, summed - 1).flatten(1).mT
@@ -123,30 +123,30 @@ def _weight(layer: Any) -> Tensor:
 
     That of a transposed convolution has the two the other way round, as torch's has.
     """
-    return _value(layer.kernel).movedim((-1, -2), (0, 1))
+    return value_of(layer.kernel).movedim((-1, -2), (0, 1))
 
 
 def _depthwise_weight(layer: Any) -> Tensor:
     """Return a kernel (axes..., channels, multiplier) as torch's (channels * multiplier, 1, axes...)."""
-    return _value(layer.kernel).movedim((-2, -1), (0, 1)).flatten(0, 1).unsqueeze(1)
+    return value_of(layer.kernel).movedim((-2, -1), (0, 1)).flatten(0, 1).unsqueeze(1)
 
 
 def _batch_norm(layer: Any, x: Tensor, training: bool | None, mask: Any) -> Any:
     if (training and layer.trainable) or x.dtype != layer.moving_mean.value.dtype:
         return type(layer).call(layer, x, training=training, mask=mask)
-    gamma, beta = (_value(layer.gamma) if layer.scale else None), (_value(layer.beta) if layer.center else None)
-    mean, variance = _value(layer.moving_mean), _value(layer.moving_variance)
+    gamma, beta = (value_of(layer.gamma) if layer.scale else None), (value_of(layer.beta) if layer.center else None)
+    mean, variance = value_of(layer.moving_mean), value_of(layer.moving_variance)
     y = functional.batch_norm(x.movedim(layer.axis, 1), mean, variance, gamma, beta, eps=layer.epsilon)
     return y.movedim(1, layer.axis)
 
 
-def _value(variable: Any) -> Tensor:
+def value_of(variable: Any) -> Tensor:
     """The tensor of a variable, or of the sum that stands for it where Keras trains by ranks."""
     return variable.value if hasattr(variable, "value") else variable
 
 
 def _bias(layer: Any) -> Tensor | None:
-    return _value(layer.bias) if layer.use_bias else None
+    return value_of(layer.bias) if layer.use_bias else None
 
 
 def _activated(layer: Any, x: Tensor) -> Any:

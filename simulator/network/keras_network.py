@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from simulator.errors import InputError
 
 from .keras_layers import torch_call
+from .keras_recurrent import recurrent_loop
 from .named_forward import NamedForward, unique_names
 
 
@@ -74,9 +75,15 @@ class KerasNetwork(nn.Module):
 
 
 class _Layer(nn.Module):
-    """The module of a layer, in which its `call` runs."""
+    """The module of a layer, in which its `call` runs.
+
+    Attributes:
+        recurs: whether the layer is recurrent, which the tap asks for.
+    """
 
     def __init__(self, layer: Any, variables: list[tuple[Any, dict[str, Any], str]], made: dict[int, _Layer]) -> None:
+        import keras
+
         super().__init__()
         self._kind = type(layer).__name__
         self.call = torch_call(layer)
@@ -84,6 +91,9 @@ class _Layer(nn.Module):
         _add_layers(self, layer, variables, made)
         # Past Keras' own way of setting attributes, which would make a layer of this.
         layer.__dict__["call"] = self
+        self.recurs = isinstance(layer, keras.layers.RNN)
+        if self.recurs:
+            layer.__dict__["inner_loop"] = recurrent_loop(layer)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)

@@ -15,6 +15,7 @@ from simulator.errors import InputError, first_line
 from . import limits
 from .fit import NUMPY, OURS
 from .named_forward import plain_name
+from .onnx_operators.recurrent import RECURRENT
 from .onnx_operators.registry import Declined, Node, Operator, Value
 
 # A name with more parts than this is one part: torch walks through modules recursively.
@@ -104,6 +105,11 @@ class Operation(nn.Module):
         self._node, self._function, self._path = node, function, path
         self._constants: list[str] = []
         self._subgraphs: dict[str, tuple[str, int]] = {}
+
+    @property
+    def recurs(self) -> bool:
+        """Whether it computes a recurrent layer, step by step."""
+        return not self._node.domain and self._node.op in RECURRENT
 
     def set_inputs(self, constants: Sequence[tuple[str, Tensor] | None]) -> None:
         """Say which of the node's inputs are constants, with their names and values; None for each of the others."""

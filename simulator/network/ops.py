@@ -66,7 +66,8 @@ class Op(ABC):
             operand formats is theirs; gradients and what flows through a product with them are values.
         gradient: of a weight's gradient, which operand is the gradient of the outputs.
         factors: of the products and of the addend, alpha and beta of BLAS.
-        step: whether it is one of the products of a recurrent layer.
+        step: of the products of a recurrent layer, which call of it and where the weight begins, which are the same for
+            those of all steps; None of others.
     """
 
     kind: str
@@ -81,7 +82,7 @@ class Op(ABC):
     roles: tuple[int, int] = field(default=(0, 1), init=False)
     gradient: int = field(default=0, init=False)
     factors: tuple[float, float] = field(default=(1.0, 1.0), init=False)
-    step: bool = field(default=False, init=False)
+    step: tuple[int, int] | None = field(default=None, init=False)
 
     def on(self, spec: MacSpec) -> MacSpec:
         """Return a unit with its operand formats as this Op's operands have them."""

@@ -14,32 +14,17 @@ from .tally import LayerTally
 
 def step_groups(tallies: Iterable[LayerTally]) -> list[list[LayerTally]]:
     """Return tallies one by one, but those of the steps of a recurrent layer together, which differ in nothing else."""
-    groups: list[list[LayerTally]] = []
-    # By path, phase and MAC of a static plan, of which those of a step take turns.
-    last: dict[tuple[str, str, str], list[LayerTally]] = {}
-    for tally in tallies:
-        at = tally.name.split("#")[0], tally.phase, tally.planned
-        before = last.get(at)
-        if before is not None and _follows(tally, before[-1]):
-            before.append(tally)
-        else:
-            last[at] = [tally]
-            groups.append(last[at])
-    return groups
+    groups: dict[object, list[LayerTally]] = {}
+    for number, tally in enumerate(tallies):
+        groups.setdefault(number if tally.step is None else _same(tally), []).append(tally)
+    return list(groups.values())
 
 
-def _follows(tally: LayerTally, before: LayerTally) -> bool:
-    """Whether a tally is that of the next step of the same products; another direction or layer begins behind a gap."""
-    steps = tally.step and before.step and _kind(tally) == _kind(before)
-    return steps and abs(_call(tally) - _call(before)) == 1
-
-
-def _call(tally: LayerTally) -> int:
-    return int(tally.name.partition("#")[2] or 1)
-
-
-def _kind(tally: LayerTally) -> tuple[object, ...]:
-    return tally.kind, tally.gemms, tally.m, tally.n, tally.k, tally.mac, tally.activation, tally.scales, tally.planned
+def _same(tally: LayerTally) -> tuple[object, ...]:
+    """Return what the tallies of all steps of a product have in common."""
+    path = tally.name.split("#")[0]
+    kind = tally.kind, tally.gemms, tally.m, tally.n, tally.k, tally.mac, tally.activation, tally.scales, tally.planned
+    return (path, tally.phase, tally.step, *kind)
 
 
 def joined_steps(tallies: list[LayerTally], layers: list[LayerResult]) -> LayerResult:

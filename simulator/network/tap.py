@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import (
 from simulator.errors import InputError
 
 from .aten_ops import FUNCTIONAL, as_op, bears_none, write
-from .gradients import CONVOLUTION_BACKWARD, GRADIENTS, Origin, Origins, as_gradients
+from .gradients import CONVOLUTION_BACKWARD, GRADIENTS, Origin, Origins, as_gradients, operands
 from .ops import FORWARD, Op
 from .parts import Parts
 
@@ -86,7 +86,8 @@ class Tap:
     """Watches a model; a context manager around its forward and backward passes, to be entered as often as needed.
 
     Within it attention takes its decomposed path, a linear layer is one matrix product whatever the shape of its
-    input, and recurrent layers are the products of their gates, so that all are seen as Ops. So are the products of
+    input, and recurrent layers are the products of their gates, so that all are seen as Ops; a module of another kind
+    that computes such a layer step by step says so by an attribute `recurs`. So are the products of
     the backward pass that belong to an Op of the forward pass, whose name they have.
 
     Args:
@@ -122,7 +123,9 @@ class Tap:
         self._running: list[_Call] = []
         self._calls: Counter[str] = Counter()
         self._origins = Origins(follows)
-        self._recurs = self._begins = False  # whether a recurrent layer, or `begin`, runs
+        self._recurs = 0  # which of the recurrent layers of a pass runs, counted from 1
+        self._recurrent = 0  # how many ran in the pass so far
+        self._begins = False  # whether `begin` runs
         self._emulating = False
         self._thread = 0
         self._dispatcher = _Dispatcher(self)
@@ -174,8 +177,9 @@ class Tap:
 
     @contextmanager
     def recurring(self) -> Iterator[None]:
-        """Within it, products are those of a recurrent layer."""
-        before, self._recurs = self._recurs, True
+        """Within it, products are those of one call of a recurrent layer."""
+        self._recurrent += 1
+        before, self._recurs = self._recurs, self._recurrent
         try:
             yield
         finally:
@@ -207,9 +211,12 @@ class Tap:
     def _forward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Ran:
         found = self._as_op(func, args, kwargs)
         op = found if isinstance(found, Op) else None
+        tensors = [x for x in args if isinstance(x, Tensor)]
         if op is not None:
-            op.name, op.step = self._name(path), self._recurs
-        self._origins.remember(path, [x for x in args if isinstance(x, Tensor)], op)
+            op.name = self._name(path)
+            if self._recurs:
+                op.step = self._recurs, operands(op, tensors)[1].data_ptr()
+        self._origins.remember(path, tensors, op)
         if op is None:
             unknown = found if isinstance(found, str) else ""
             if unknown:
@@ -312,13 +319,17 @@ class Tap:
         backward = torch._C._current_graph_task_id()
         if module is self.model and backward == -1:
             self._running.clear()  # whatever an interruption left there
+            self._recurs = 0
         with ExitStack() as modes:
             if backward != -1 and not any(call.backward == backward for call in self._running):
                 # What a checkpoint computes again, outside of the modes of functions, which a backward pass leaves.
                 modes.enter_context(self._parts())
+            if getattr(module, "recurs", False):
+                modes.enter_context(self.recurring())
             self._running.append(_Call(path, backward, modes.pop_all()))
         if len(self._running) == 1:
             self._calls.clear()  # a new forward pass: the same names again
+            self._recurrent = self._recurs
             if self.begin is not None and backward == -1:
                 self._begins = True
                 try:

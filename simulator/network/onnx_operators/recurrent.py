@@ -17,6 +17,9 @@ Step = Callable[..., tuple[Tensor, ...]]
 # Of a node, the weights and bias of the state, activations, and peepholes.
 Cell = Callable[[Node, Tensor, Tensor, list[Activation], "Tensor | None"], Step]
 
+# The operators here.
+RECURRENT = ("GRU", "LSTM", "RNN")
+
 _DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 # Which of alpha and beta an activation takes, with the value that stands for each if it is not given.
@@ -82,6 +85,9 @@ def _recurrent(
     backward = _DIRECTIONS.get(direction)
     if backward is None or len(backward) != len(weights):
         raise Declined(f"the direction {direction} with weights of {len(weights)}")
+    size = node.get("hidden_size", recurrence.shape[2])
+    if size != recurrence.shape[2]:
+        raise Declined(f"hidden_size {size} with weights of a state of {recurrence.shape[2]}")
     begin = [
         x.new_zeros(len(weights), x.shape[1], recurrence.shape[2])
         if state is None
