@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_map
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 from simulator.hardware import Machine
+from simulator.network.batches import fixed_batch
 from simulator.network.digests import weights_digest
 from simulator.report.directories import check_writable, write_file
 from simulator.versions import versions
@@ -58,6 +59,12 @@ def certificate(
         raise InputError(f"bounds: method: got {method!r}; expected one of {', '.join(METHODS)}")
     of = subject(model, x, mac, precision, mode)
     (lo, hi), precision = of.x, of.precision
+    at_once = fixed_batch(model) or len(lo)
+    if len(lo) != at_once:
+        raise InputError(
+            f"bounds: certificate: got {len(lo)} samples, which are one pass of the network in it; expected {at_once}, "
+            f"as many as {type(model).__name__} takes at a time; give that many, e.g. --samples {at_once}"
+        )
     unit = replace(of.unit(), running="running" in method)
     graph = record(model, lo)
     check(graph)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 from simulator.hardware import Machine
+from simulator.network.batches import fixed_batch, in_whole_batches, passes
 
 from .analysis import Forward, check, forward, margins
 from .graph import Graph, record
@@ -155,13 +156,14 @@ def certify(
     of = subject(model, x, mac, precision, mode)
     (lo, hi), unit = of.x, of.unit()
     if failure is not None:
-        unit = replace(unit, spread=_spread(model, lo[:1], failure), words=f"{unit.words}; statistical, {failure:g}")
-    found = []
-    for first in range(0, len(lo), _BATCH):
-        some = slice(first, first + _BATCH)
+        spread = _spread(model, lo[: fixed_batch(model) or 1], failure)
+        unit = replace(unit, spread=spread, words=f"{unit.words}; statistical, {failure:g}")
+    found, size = [], fixed_batch(model) or _BATCH
+    for first in range(0, len(lo), size):
+        some = slice(first, first + size)
         found.append(_of_batch(model, lo[some], hi[some], unit, methods, every, of.precision))
         if progress is not None:
-            progress(min(first + _BATCH, len(lo)), len(lo))
+            progress(min(first + size, len(lo)), len(lo))
     return replace(_joined(found), subject=of if failure is None else None)
 
 
@@ -185,7 +187,11 @@ def between(value: Any, least: float, name: str, example: str) -> float:
 
 
 def _spread(model: nn.Module, x: Tensor, failure: float) -> float:
-    """Return l so that all products of a sample keep to (B7') but for a probability of 2 sum n exp(-l**2 / 2)."""
+    """Return l so that all products of a sample keep to (B7') but for a probability of 2 sum n exp(-l**2 / 2).
+
+    Args:
+        x: a sample, or as many as the network takes at a time, whose products then count together.
+    """
     graph, total = record(model, x), 0
     for node in graph.nodes:
         if node.kind in PRODUCTS:
@@ -203,9 +209,10 @@ def _of_batch(
     result: dict[str, Any] | None = None
     open_ = torch.arange(samples)
     for name in names:
-        part = graph if len(open_) == samples else record(model, lo[open_])
-        found = forward(part, as_bounded(lo[open_], hi[open_]), replace(unit, running="running" in name))
-        own = decision(found, "adjoint" in name)
+        rows = in_whole_batches(model, open_)
+        part = graph if len(rows) == samples else record(model, lo[rows])
+        found = forward(part, as_bounded(lo[rows], hi[rows]), replace(unit, running="running" in name))
+        own = _of_rows(decision(found, "adjoint" in name), torch.isin(rows, open_))
         if result is None:
             result = {**own, "method": [name] * samples, "parts": {}}
         else:
@@ -253,6 +260,12 @@ def decision(found: Forward, adjoint: bool) -> dict[str, Any]:
         "logit_bounds": z.d, "logits": (z.lo + z.hi) / 2, "range_effect": width[at, closest],
         "parts": {name: part[at, closest] for name, part in parts.items()},
     }  # fmt: skip
+
+
+def _of_rows(decided: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Return what `decision` says of some of its samples."""
+    parts = {name: part[rows] for name, part in decided["parts"].items()}
+    return {name: value[rows] if isinstance(value, Tensor) else parts for name, value in decided.items()}
 
 
 def _update(result: dict[str, Any], own: dict[str, Any], at: Tensor, name: str) -> None:
@@ -359,21 +372,24 @@ def required_precision(
     lo, hi = subject(model, x, mac, MOST_BITS, "low").x
     done = 0
 
-    def certified_with(bits: int, at: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return certify(model, (lo[at], hi[at]), mac, bits, methods=methods).certified
+    def certified_with(bits: int, rows: Tensor) -> NDArray[np.bool_]:
+        return certify(model, (lo[rows], hi[rows]), mac, bits, methods=methods).certified
 
-    def confident_with(bits: int, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def confident_with(bits: int, rows: Tensor) -> NDArray[np.bool_]:
         assert confidence is not None
-        return _softmax_bound(model, lo[at], hi[at], of_mac(mac, bits)) < confidence - 0.5
+        parts = (ends for ends, _ in passes(model, (lo[rows], hi[rows]), {}))
+        found = [_softmax_bound(model, low, high, of_mac(mac, bits)) for low, high in parts]
+        return np.concatenate(found) < confidence - 0.5
 
-    def least(suffices: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+    def least(suffices: Callable[[int, Tensor], NDArray[np.bool_]]) -> NDArray[np.int64]:
         nonlocal done
         low, high = np.full(len(lo), 1), np.full(len(lo), MOST_BITS + 1)  # not enough; enough
         while (pending := np.flatnonzero(high - low > 1)).size:
             middle = (low + high)[pending] // 2
             for bits in np.unique(middle):
                 at = pending[middle == bits]
-                enough = suffices(int(bits), at)
+                rows = in_whole_batches(model, torch.from_numpy(at))
+                enough = suffices(int(bits), rows)[np.isin(rows.numpy(), at)]
                 high[at[enough]], low[at[~enough]] = bits, bits
             done += 1
             if progress is not None:

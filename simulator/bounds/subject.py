@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError, first_line
 from simulator.hardware import Machine
-from simulator.network.batches import fixed_batch
+from simulator.network.batches import check_samples_first, check_whole, fixed_batch
 from simulator.network.fit import check_fit
 
 from .bounded import Bounded
@@ -70,6 +70,8 @@ def subject(model: Any, x: Any, mac: Any, precision: Any, mode: str) -> Subject:
         )
     ends = boxes(model, x)
     remedy = "expected samples as its forward takes them; correct these samples, or the network"
+    check_samples_first(model, "bounds: x")
+    check_whole(model, len(ends[0]), "bounds: x")
     check_fit(model, (ends[0][: fixed_batch(model) or 1],), {}, None, "bounds", remedy)
     return Subject(model, ends, mac, _whole(precision), mode)
 

@@ -39,7 +39,9 @@ def prove_bounds(
     model: Model = "mlp",
     weights: Weights = None,
     data: Data = None,
-    samples: Annotated[int, typer.Option(metavar="N", help="Analyse the first N samples.")] = 100,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Analyse the first N samples. Default: 100, or all of fewer.")
+    ] = None,
     radius: Annotated[
         float, typer.Option(metavar="R", help="For all inputs within R of each sample, value by value.")
     ] = 0.0,

@@ -27,7 +27,9 @@ def make_plan(
     model: Model = "mlp",
     weights: Weights = None,
     data: Data = None,
-    samples: Annotated[int, typer.Option(metavar="N", help="Calibrate on the first N samples.")] = 128,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Calibrate on the first N samples. Default: 128, or all of fewer.")
+    ] = None,
     check: Annotated[
         int,
         typer.Option(
@@ -73,8 +75,12 @@ def study_two_pass(
         typer.Option(metavar="N", help="Run N samples, those behind the ones for calibration. Default: all."),
     ] = None,
     calibration: Annotated[
-        int, typer.Option(metavar="N", help="Calibrate scores and budgets on the first N samples, which do not run.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Calibrate scores and budgets on the first N samples, which do not run. Default: 128, or half of all.",
+        ),
+    ] = None,
     scores: Annotated[
         str | None, typer.Option(metavar="A,B", help="Scores, as policy.score. Default: kappa_prime,norm2,sensitivity.")
     ] = None,

@@ -20,7 +20,10 @@ def track_network(
     train: Annotated[
         int | None, typer.Option(metavar="N", help="Train for N steps. Default: one forward pass over all samples.")
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="B", help="Samples of a step.")] = 64,
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="B", help="Samples of a step. Default: 64, or as many as the network takes at a time."),
+    ] = None,
     optimizer: Annotated[
         Literal["sgd", "adam", "adamw"] | None, typer.Option(help="With --train. Default: sgd.")
     ] = None,

@@ -41,7 +41,10 @@ def train_network(
         str | None, typer.Option(metavar="MODE", help="With --storage: rz, rne, sr or another. Default: rz.")
     ] = None,
     epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the samples, in all.")] = 10,
-    batch_size: Annotated[int, typer.Option(metavar="B", help="Samples of a step.")] = 32,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="B", help="Samples of a step. Default: 32, or as many as the network takes at a time."),
+    ] = None,
     lr: Annotated[
         float | None,
         typer.Option(metavar="R", help="Learning rate. Default: 0.1 of sgd, 0.001 of the others."),

@@ -22,6 +22,7 @@ from simulator.report.console import print_view, standard_output
 from simulator.report.directories import check_enterable, check_writable, write_file
 from simulator.report.figures import counted, percent, printable, significant
 
+MOST = 100  # samples that are analysed, if nothing says how many
 NONE = "none sufficed"  # in place of a method
 FILES = ("bounds.json", "bounds.html")
 _SHOWN = 20  # problems of a certificate
@@ -132,7 +133,7 @@ def run(
         raise InputError(f"bounds: --radius: got {radius:g}; expected a number from 0; give e.g. 0.01")
     if required and (precision is not None or failure is not None):
         raise InputError("bounds: --required: got --precision or --failure beside it; expected it alone; leave one out")
-    loaded = load(inputs)
+    loaded = load(inputs, MOST)
     args, kwargs = loaded.samples.batch(slice(None))
     if len(args) != 1 or kwargs:
         raise InputError("bounds: got a network of several inputs; expected one of one input, samples first; wrap it")

@@ -16,7 +16,7 @@ from simulator.report.console import print_view, standard_output
 from simulator.report.figures import significant
 from simulator.report.tracking import check_directory, save_tracking, to_json
 from simulator.tracking import Calibration, Report, calibrate, compare, read, track
-from simulator.tracking.program import Program, follow
+from simulator.tracking.program import Program, follow, step_size
 from simulator.tracking.report import flat
 
 
@@ -46,7 +46,7 @@ def run(
     hw: str | None,
     numbers: str,
     train: int | None,
-    batch: int,
+    batch: int | None,
     optimizer: str | None,
     lr: float | None,
     every: int,
@@ -71,7 +71,8 @@ def run(
         raise InputError(f"track: --export: got {export}; expected a name with .csv or .parquet; rename it")
     labels = tuple(word.strip() for word in numbers.split(",") if word.strip())
     loaded = load(inputs)
-    program = Program(loaded.samples, batch, train, optimizer, lr, inputs.seed)
+    size = step_size(loaded.model, loaded.samples, batch)
+    program = Program(loaded.samples, size, train, optimizer, lr, inputs.seed)
     model = program.prepare(loaded.model)
     tracker = track(
         model, labels, hw, seed=inputs.seed, every=every, restart=restart, roundings=roundings

@@ -137,8 +137,9 @@ class Loaded(NamedTuple):
     digests: Digests
 
 
-def load(inputs: Inputs) -> Loaded:
-    """Read a network and its samples."""
+def load(inputs: Inputs, most: int | None = None) -> Loaded:
+    """Read a network and its samples, at most so many where `inputs` does not say how many."""
+    from simulator.network.batches import check_whole
     from simulator.network.digests import network_digest, samples_digest
     from simulator.network.model_files import load_model
     from simulator.network.samples import load_samples
@@ -147,9 +148,9 @@ def load(inputs: Inputs) -> Loaded:
     model = copy.deepcopy(load_model(inputs.model, inputs.weights, False, inputs.seed))
     network = network_digest(model, inputs.model)
     if inputs.calibration is None:
-        samples = load_samples(inputs.data, inputs.samples, model)
+        samples = load_samples(inputs.data, inputs.samples, model, most=most)
         return Loaded(model, samples, None, Digests(network, samples_digest(samples)))
-    samples = load_samples(inputs.data, None, model)
+    samples = load_samples(inputs.data, None, model, whole=False)
     left = samples.size - inputs.calibration
     if left < (inputs.samples or 1):
         raise InputError(
@@ -158,6 +159,8 @@ def load(inputs: Inputs) -> Loaded:
         )
     end = None if inputs.samples is None else inputs.calibration + inputs.samples
     first, rest = samples.part(slice(inputs.calibration)), samples.part(slice(inputs.calibration, end))
+    check_whole(model, first.size, "calibration", "--calibration")
+    check_whole(model, rest.size, f"{samples.source} behind those for calibration", "--samples")
     return Loaded(model, rest, first, Digests(network, samples_digest(rest), samples_digest(first)))
 
 

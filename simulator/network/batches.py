@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from simulator.errors import InputError
@@ -18,6 +19,94 @@ def fixed_batch(model: nn.Module) -> int | None:
     """
     size = getattr(model, "fixed_batch", None)
     return size if isinstance(size, int) else None
+
+
+def check_samples_first(model: nn.Module, place: str) -> None:
+    """Refuse a network that does not have its samples along the first axis, where a run divides them.
+
+    A network says so by an attribute `batch_elsewhere`, as one of an ONNX file does; whoever calls it with what it
+    takes, such as a module around it, may do so all the same.
+
+    Args:
+        place: what would divide them, for the message.
+    """
+    elsewhere = getattr(model, "batch_elsewhere", None)
+    if isinstance(elsewhere, str):
+        raise InputError(
+            f"{place}: {type(model).__name__} has its samples elsewhere: {elsewhere}; expected them along the first "
+            "axis of every input; export it so (batch_first=True, and no states to begin with), or wrap it in a module "
+            "that moves them there"
+        )
+
+
+def batch_of(model: nn.Module, asked: int | None, name: str, default: int) -> int:
+    """Return how many samples a pass takes: the fixed number of a network, or what is asked for.
+
+    Args:
+        asked: for; None: nothing was. name: of what asks, for the message. default: where neither says.
+    Raises:
+        InputError: asked for another number than the fixed one.
+    """
+    fixed = fixed_batch(model)
+    if fixed is not None and asked not in (None, fixed):
+        raise InputError(
+            f"{name}: got {asked}; expected {fixed}, as many samples as {type(model).__name__} takes at a time; leave "
+            f"it out, or give {fixed}"
+        )
+    return fixed or (default if asked is None else asked)
+
+
+def check_whole(model: nn.Module, samples: int, place: str, option: str = "") -> None:
+    """Refuse a number of samples that fills no whole batches of a network of fixed ones.
+
+    Args:
+        place: what has them, for the message. option: that says how many there are, e.g. `--samples`, if one does.
+    """
+    at_once = fixed_batch(model) or 1
+    if samples % at_once:
+        whole = samples // at_once * at_once
+        remedy = "more samples" if not whole else f"{option} {whole}" if option else f"{whole} of them"
+        raise InputError(
+            f"{place}: {samples} samples; expected a multiple of {at_once}, as many as {type(model).__name__} takes at "
+            f"a time; give {remedy}"
+        )
+
+
+def in_whole_batches(model: nn.Module, rows: Tensor) -> Tensor:
+    """Return rows of samples in order, with all others of the same batches where a network takes a fixed number."""
+    size = fixed_batch(model)
+    if size is None:
+        return rows
+    return ((rows // size).unique()[:, None] * size + torch.arange(size)).flatten()
+
+
+def passes(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return the arguments of the forward passes that samples take: one, or several of a network of fixed batches.
+
+    Args:
+        args, kwargs: of all samples; those that are tensors have the samples along the first axis.
+    Raises:
+        InputError: they fill no whole batches.
+    """
+    size = fixed_batch(model)
+    lengths = {len(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim()}
+    if size is None or len(lengths) != 1:
+        return [(args, dict(kwargs))]
+    (samples,) = lengths
+    check_whole(model, samples, "x")
+
+    def part(x: Any, rows: slice) -> Any:
+        return x[rows] if isinstance(x, Tensor) and x.dim() else x
+
+    return [
+        (
+            tuple(part(x, slice(first, first + size)) for x in args),
+            {name: part(x, slice(first, first + size)) for name, x in kwargs.items()},
+        )
+        for first in range(0, samples, size)
+    ]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.scores import OF_LOGITS, OF_SAMPLES, Product, Seen, Sensitivity, score_of
 from simulator.errors import InputError
 
+from .batches import passes
 from .consumers import Consumer
 from .execution import affine_of, outputs_of
 from .ops import FORWARD, INPUT_GRADIENT, Block, Convolution, Op
@@ -148,7 +149,8 @@ def scored(
 ) -> dict[str, Scored]:
     """Return what samples say of the layers that run in two passes, by name, with their scores.
 
-    The network runs once on exact sums, and goes back _PROBES times in torch's own arithmetic.
+    The network runs once on exact sums, or once on each batch if it takes a fixed one, and goes back _PROBES times in
+    torch's own arithmetic.
 
     Args:
         model: in the mode in which it will run. rules: of its layers. consumers: of a recording pass.
@@ -157,7 +159,7 @@ def scored(
         InputError: a layer of which the scales are calibrated was not.
     """
     layers: dict[str, Scored] = {}
-    weights, samples = Weights(model), samples_of(args, kwargs)
+    weights = Weights(model)
     weights.look()
 
     def execute(op: Op) -> Tensor | None:
@@ -176,13 +178,15 @@ def scored(
             divided = scaled(op, arithmetic, calibrations or {}, lambda what, find: find())
         return op.tensor(_collect(layer, op, arithmetic, consumer, divided))
 
-    with _differentiable(model, args, kwargs) as (own_args, own_kwargs, leaves), Tap(model, execute):
-        y = output_of(model(*own_args, **own_kwargs))
-        signs = torch.Generator().manual_seed(seed)
-        wanted = [leaf for leaf in leaves if y.requires_grad]
-        for probe in range(_PROBES if wanted else 0):
-            along = torch.randint(0, 2, y.shape, generator=signs) * 2 - 1
-            torch.autograd.grad(y, wanted, along.to(y.dtype), retain_graph=probe < _PROBES - 1, allow_unused=True)
+    signs = torch.Generator().manual_seed(seed)
+    for part, named in passes(model, args, kwargs):
+        samples = samples_of(part, named)
+        with _differentiable(model, part, named) as (own_args, own_kwargs, leaves), Tap(model, execute):
+            y = output_of(model(*own_args, **own_kwargs))
+            wanted = [leaf for leaf in leaves if y.requires_grad]
+            for probe in range(_PROBES if wanted else 0):
+                along = torch.randint(0, 2, y.shape, generator=signs) * 2 - 1
+                torch.autograd.grad(y, wanted, along.to(y.dtype), retain_graph=probe < _PROBES - 1, allow_unused=True)
     sensitive = [layer for layer in layers.values() if layer.criterion.score == OF_SAMPLES]
     if sensitive and not any(np.any(layer.gradients) for layer in sensitive):
         raise InputError(

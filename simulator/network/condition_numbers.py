@@ -20,6 +20,7 @@ from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.scores import Product, kappa_of
 from simulator.hardware import Machine
 
+from .batches import passes
 from .calibrated_policy import rows_kept
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
@@ -82,7 +83,8 @@ def condition_numbers(
         return op.tensor(out)
 
     with torch.no_grad(), Tap(model, execute):
-        model(*args, **kwargs)
+        for part, named in passes(model, args, kwargs):
+            model(*part, **named)
     return [layer.conditions(name) for name, layer in layers.items()]
 
 

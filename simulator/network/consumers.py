@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.scores import MASKED
 
+from .batches import fixed_batch
 from .leaves import tensors_in
 from .ops import Block, Convolution, Op, array
 from .tap import Ran, Tap
@@ -174,7 +175,9 @@ class Consumer:
 def record_first_sample(
     model: nn.Module, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Consumer]:
-    """Make the recording pass on the first sample, or on all where the model does not take one sample alone.
+    """Make the recording pass on the first sample, or on as many as the model takes at a time if that is fixed.
+
+    It is made on all samples where the model does not take these alone.
 
     Args:
         model: any torch module; its buffers and torch's random state are left as they were.
@@ -184,8 +187,9 @@ def record_first_sample(
         The consumer of each Op, by its name.
     """
     sizes = {leaf.shape[0] for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()}
-    if len(sizes) == 1 and max(sizes) > 1:
-        first = _each(lambda x: x[:1] if x.dim() else x, (args, kwargs))
+    few = fixed_batch(model) or 1
+    if len(sizes) == 1 and max(sizes) > few:
+        first = _each(lambda x: x[:few] if x.dim() else x, (args, kwargs))
         try:
             return record(model, module, *first)
         except Exception:  # whatever a model raises that needs its whole input; if it is a real fault, it raises again

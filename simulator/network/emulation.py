@@ -23,6 +23,7 @@ from simulator.hardware import Machine, load_hardware, read_layers
 from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT, RunResult
 
 from . import vector
+from .batches import fixed_batch, passes
 from .calibrated_policy import calibrated
 from .consumers import Affine, Consumer, record, record_first_sample
 from .execution import MakeReady, Place, execute, zeros_of
@@ -184,7 +185,8 @@ class Emulation:
     def calibrate_scales(self, *args: Any, **kwargs: Any) -> None:
         """Take from samples what scales alone are calibrated on, as `calibrate`."""
         with torch.no_grad(), Tap(self.model, self._calibrate, emulates=self._emulates):
-            self.model(*args, **kwargs)
+            for part, named in passes(self.model, args, kwargs):
+                self.model(*part, **named)
 
     def calibrate_policy(self, *args: Any, **kwargs: Any) -> None:
         """Take from samples what the two-pass policy alone is calibrated on, as `calibrate`, scales having been."""
@@ -195,6 +197,11 @@ class Emulation:
     def recorded(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Consumer]:
         """Make the recording pass of a module on its arguments, and return the consumers of all Ops known by then."""
         if self._reads_logits:  # of these very samples, whose masks may be their own
+            if len(passes(self.model, args, kwargs)) > 1:
+                raise InputError(
+                    f"calibrate: {samples_of(args, kwargs)} samples for a score of the logits; expected "
+                    f"{fixed_batch(self.model)}, as many as {type(self.model).__name__} takes at a time; give that many"
+                )
             return self.consumers | record(self.model, module, args, dict(kwargs))
         # A layer met before keeps the consumer that it had then.
         return record_first_sample(self.model, module, args, dict(kwargs)) | self.consumers

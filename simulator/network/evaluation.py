@@ -18,7 +18,7 @@ from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.result import FLOAT32, MODES, PRICED_MODES, RunResult
 
-from .batches import Batch, Batches, fixed_batch
+from .batches import Batch, Batches, batch_of, check_samples_first, fixed_batch
 from .buffers import Buffers
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
@@ -117,13 +117,10 @@ def evaluate(
     for unit in machine.mac.modes.values():
         mode_energy(machine, unit)  # what cannot be priced is refused before anything runs
     data = Batches(x, y)
+    check_samples_first(model, "x")
     fixed = fixed_batch(model)
-    if fixed is not None and batch not in (None, fixed):
-        raise InputError(
-            f"batch: got {batch}; expected {fixed}, as many samples as {type(model).__name__} takes at a time; leave "
-            "it out"
-        )
-    batch = fixed or batch
+    if fixed is not None or batch is not None:
+        batch = batch_of(model, batch, "batch", 1)
     with _evaluation_mode(model), torch.no_grad(), Interruption(keep_partial) as interruption:
         consumers = _consumers(model, data.head(batch or 1))
         modes = ("exact", "low") if machine.mac.high is None else MODES if machine.policy else ("exact", "low", "high")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import keyword
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +26,13 @@ class NamedForward:
     def __call__(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """Run with inputs by position or by name; TypeError for others than the names."""
         return self._run(*self.__signature__.bind(*args, **kwargs).args)
+
+
+def argument_of(name: str, known: Container[str]) -> str:
+    """Return which of the known arguments a name of a file means, itself if none: as it is, or made an identifier, with
+    or without the `:0` that TensorFlow puts behind names.
+    """
+    return next((own for own in (name, *unique_names([name]), *unique_names([f"{name}:0"])) if own in known), name)
 
 
 def plain_name(name: str) -> str:

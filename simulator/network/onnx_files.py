@@ -19,7 +19,7 @@ from .onnx_build import Builder
 from .onnx_expansion import Expansion
 from .onnx_functions import Functions, opset_versions
 from .onnx_graph import Body
-from .onnx_inputs import Declared, fixed_batch, signature
+from .onnx_inputs import Declared, batch_elsewhere, fixed_batch, signature
 from .onnx_operators.registry import Declined, Value
 from .onnx_operators.types import torch_type
 from .onnx_scope import Scope
@@ -87,11 +87,15 @@ class OnnxNetwork(Body):
 
     Attributes:
         fixed_batch: how many samples it takes at a time, neither more nor less; None for any number.
+        batch_elsewhere: which inputs have their samples along another axis than the first; None if none has.
+        input_names: those that the inputs have in the file, by their argument.
     """
 
-    def __init__(self, path: str, declared: list[Declared], outputs: list[str]) -> None:
+    def __init__(self, path: str, declared: list[Declared], outputs: list[str], elsewhere: str | None) -> None:
         super().__init__([one.name for one in declared], outputs)
-        self.fixed_batch = fixed_batch(declared)
+        self.batch_elsewhere = elsewhere
+        self.fixed_batch = None if elsewhere else fixed_batch(declared)
+        self.input_names = {one.argument: one.name for one in declared}
         self._path = path
         self._declared = declared
         # An empty tensor of each type of an input: what converts the network, as model.double() does, converts it too.
@@ -142,7 +146,7 @@ def _network(model: Any, path: str) -> nn.Module:
     outputs = [value.name for value in graph.output]
     if not outputs:
         raise InputError(f"{path}: has no output; expected at least one; export the network anew")
-    network: OnnxNetwork = _class_of(path, declared)(path, declared, outputs)
+    network: OnnxNetwork = _class_of(path, declared)(path, declared, outputs, batch_elsewhere(declared, graph.node))
     for one in declared:
         scope.values.add(one.name)
         if one.has_default:

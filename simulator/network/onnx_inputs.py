@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from simulator.errors import InputError
 
+from .onnx_operators.recurrent import RECURRENT
 from .onnx_operators.registry import Value
 
 
@@ -94,6 +95,46 @@ def fixed_batch(inputs: Sequence[Declared]) -> int | None:
     first = {one.shape[0] for one in inputs if one.shape and not one.has_default}
     only = first.pop() if len(first) == 1 else ""
     return only if isinstance(only, int) and only > 0 else None
+
+
+def batch_elsewhere(inputs: Sequence[Declared], nodes: Iterable[Any]) -> str | None:
+    """Return which inputs have their samples along another axis than the first, and who says so; None if none has.
+
+    A recurrent operator does, whose `layout` puts the steps of its input first, or the layers of its states; else the
+    name of an axis that has "batch" in it, unless the first has such a name.
+
+    Args:
+        nodes: of the graph, as the file has them.
+    """
+    nodes = list(nodes)
+    same = {node.output[0]: node.input[0] for node in nodes
+            if node.op_type in ("Cast", "Identity") and node.input and node.output}  # fmt: skip
+    readers: dict[str, str] = {}
+    for node in nodes:
+        if (
+            node.domain
+            or node.op_type not in RECURRENT
+            or any(one.name == "layout" and one.i for one in node.attribute)
+        ):
+            continue
+        for read in (name for at, name in enumerate(node.input) if at in _BATCH_SECOND):
+            for _ in range(len(same)):  # and no further, since a damaged file may have them in a circle
+                read = same.get(read, read)
+            readers.setdefault(read, f"the {node.op_type} that reads it")
+    found = []
+    for one in inputs:
+        if one.has_default or not one.shape:
+            continue
+        named = [at for at, length in enumerate(one.shape) if isinstance(length, str) and "batch" in length.lower()]
+        if one.name in readers and len(one.shape) == 3:
+            found.append(f"input {one.name} along axis 1, as {readers[one.name]} has them")
+        elif named and named[0] > 0:
+            found.append(f"input {one.name} along axis {named[0]}, by the names of its axes")
+    return "; ".join(found) or None
+
+
+# Inputs of recurrent operators, by position, that have the batch second: the sequence, and the states to begin with.
+_BATCH_SECOND = (0, 5, 6)
 
 
 def _kind(dtype: torch.dtype) -> Any:

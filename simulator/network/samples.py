@@ -16,10 +16,11 @@ from simulator.errors import InputError
 
 from . import bundled
 from .arrays import array_names, read_arrays
-from .batches import fixed_batch
+from .batches import check_samples_first, check_whole, fixed_batch
 from .fit import check_fit
 from .idx_files import FASHION, has_images, read_images
 from .image_folders import has_pictures, image_files, read_pictures
+from .named_forward import argument_of
 
 IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
 
@@ -56,7 +57,14 @@ class Samples(NamedTuple):
         return (), {name: value[rows] for name, value in self.x.items()}
 
 
-def load_samples(path: str | None, count: int | None, model: nn.Module, part: str = "test") -> Samples:
+def load_samples(
+    path: str | None,
+    count: int | None,
+    model: nn.Module,
+    part: str = "test",
+    whole: bool = True,
+    most: int | None = None,
+) -> Samples:
     """Return samples that fit a network, on which it is run once.
 
     Args:
@@ -68,10 +76,13 @@ def load_samples(path: str | None, count: int | None, model: nn.Module, part: st
             installs. For the bundled networks, grey levels (uint8) are normalised as they were trained. For any network
             floats are converted to the type of its parameters; for others than the bundled ones, integers become int64,
             and bools stay.
-        count: how many, from the first; None for all.
+        count: how many, from the first; None for all. whole: whether they must fill the batches of a network that takes
+            a fixed number of samples at a time; otherwise whoever divides them sees to that. most: how many where no
+            count is given and there are more; of such a network in whole batches.
     Raises:
         InputError: a file that is missing, of the wrong kind or with contents that do not fit; a bad count.
     """
+    check_samples_first(model, path or "--data")
     own = isinstance(model, tuple(bundled.NAMES.values()))
     if path is None and not own:
         raise InputError(
@@ -90,14 +101,12 @@ def load_samples(path: str | None, count: int | None, model: nn.Module, part: st
     else:
         samples = _for_bundled(path, model) if own else _for_any(path, model)
     _check_count(count, samples.size, samples.source)
-    samples = samples.part(slice(count))
     at_once = fixed_batch(model) or 1
-    if samples.size % at_once:
-        whole = samples.size // at_once * at_once
-        raise InputError(
-            f"{samples.source}: {samples.size} samples; expected a multiple of {at_once}, as many as "
-            f"{type(model).__name__} takes at a time; give {f'--samples {whole}' if whole else 'more samples'}"
-        )
+    if count is None and most is not None and most < samples.size:
+        count = max(1, most // at_once) * at_once
+    samples = samples.part(slice(count))
+    if whole or samples.size < at_once:
+        check_whole(model, samples.size, samples.source, "--samples")
     check_fit(model, *samples.batch(slice(0, at_once)), samples.y, samples.source, _remedy(own))
     return samples
 
@@ -195,7 +204,12 @@ def _for_any(path: str, model: nn.Module) -> Samples:
             f"{path}: holds {'y' if y is not None else 'nothing'}; expected x, or the inputs of "
             f"{type(model).__name__}: {', '.join(parameters) or 'x'}; add them"
         )
-    inputs = {name: _input(path, name, array, model) for name, array in arrays.items()}
+    inputs = {}
+    for name, array in arrays.items():
+        argument = argument_of(name, parameters)
+        if argument in inputs:
+            raise InputError(f"{path}: {name} is there under another name too; expected one of both; remove one")
+        inputs[argument] = _input(path, name, array, model)
     lengths = {name: len(value) for name, value in inputs.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name} of {length}" for name, length in lengths.items())
@@ -219,11 +233,13 @@ def _named(
     unknown = [] if anything else [name for name in inputs if name not in named]
     missing = [name for name, parameter in named.items() if parameter.default is parameter.empty and name not in inputs]
     if unknown or missing:
-        parts = [("lacks", missing), ("has besides", unknown)]
+        in_file: Mapping[str, str] = getattr(model, "input_names", {})  # where they are not Python's
+        lists = [[in_file.get(name, name) for name in names] for names in (missing, unknown, named)]
+        parts = zip(("lacks", "has besides"), lists[:2], strict=True)
         found = " and ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
         raise InputError(
-            f"{path}: {found}; expected the inputs of {type(model).__name__}: {', '.join(named) or 'x alone'} (and y, "
-            "if there are labels); rename the arrays"
+            f"{path}: {found}; expected the inputs of {type(model).__name__}: {', '.join(lists[2]) or 'x alone'} (and "
+            "y, if there are labels); rename the arrays"
         )
     # The only one, if it is the first argument of the forward, is one tensor, whatever it is called.
     first = next((name for name, p in named.items() if p.kind is p.POSITIONAL_OR_KEYWORD), "x")

@@ -21,6 +21,7 @@ from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.static_plan import Agreement, ColumnPlan, StaticPlan
 
+from .batches import passes
 from .calibrated_policy import Scored, scored
 from .digests import weights_digest
 from .emulation import Emulation
@@ -123,7 +124,8 @@ def agreement(
     if run.needs_calibration or run.needs_calibrated_policy:
         run.calibrate(*calibration[0], **calibration[1])
     with torch.no_grad(), run:
-        model(*samples[0], **samples[1])
+        for args, kwargs in passes(model, *samples):
+            model(*args, **kwargs)
     found = []
     for tally in run.tallies:
         flagged = tally.flagged_by_column()

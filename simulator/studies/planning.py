@@ -10,6 +10,8 @@ from simulator.explore.work import Inputs, load
 from simulator.hardware import load_hardware
 from simulator.hardware.static_plan import Agreement, StaticPlan
 
+MOST = 128
+
 
 def agreement_with_policy(
     hw: str | os.PathLike[str], inputs: Inputs, plan: StaticPlan, checked: int, **rule: Any
@@ -23,7 +25,8 @@ def agreement_with_policy(
     """
     from simulator.network.static_plan import agreement
 
-    machine, loaded = load_hardware(hw), load(replace(inputs, samples=checked, calibration=inputs.samples))
+    made_on = load(inputs, MOST).samples.size
+    machine, loaded = load_hardware(hw), load(replace(inputs, samples=checked, calibration=made_on))
     assert machine.policy is not None and loaded.calibration is not None
     if rule["budget"] is not None:
         policy = replace(machine.policy, budget=rule["budget"], budget_over=rule["over"], tolerance=0.0)
@@ -37,13 +40,15 @@ def agreement_with_policy(
 
 
 def plan_for(hw: str | os.PathLike[str], inputs: Inputs, **rule: Any) -> StaticPlan:
-    """Return the plan of a network on a machine, from all of the samples; `rule` as static_plan takes it.
+    """Return the plan of a network on a machine, from its samples, MOST of them if `inputs` does not say how many.
 
+    Args:
+        rule: as static_plan takes it.
     Raises:
         InputError: what cannot be planned.
     """
     from simulator.network.static_plan import static_plan
 
-    machine, loaded = load_hardware(hw), load(inputs)
+    machine, loaded = load_hardware(hw), load(inputs, MOST)
     args, kwargs = loaded.samples.batch(slice(None))
     return static_plan(loaded.model, machine, *args, seed=inputs.seed, **{**kwargs, **rule})

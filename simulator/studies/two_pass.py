@@ -37,6 +37,8 @@ SCORES = ("kappa_prime", "norm2", "sensitivity")
 BUDGETS = (0.05, 0.1, 0.2)
 CONTROLS = ("random", "largest")
 STATIC = "static"
+# Samples that calibrate, if nothing says how many.
+CALIBRATION = 128
 # Samples along which condition numbers are looked at.
 _CONDITION_SAMPLES = 64
 
@@ -112,7 +114,7 @@ def two_pass_study(
     weights: str | None = None,
     data: str | None = None,
     samples: int | None = None,
-    calibration: int = 128,
+    calibration: int | None = None,
     seeds: int = 3,
     controls: bool = True,
     static: bool = True,
@@ -128,7 +130,8 @@ def two_pass_study(
         scores: names, as policy.score takes them. tolerances, or budgets: one of the two; budgets of BUDGETS and
             everything that a score can flag if both are left out. over: what budgets are a share of, network or layer.
         model, weights, data: as the main job takes them. calibration: so many samples, from the first, calibrate scores
-            and budgets and do not run. samples: how many of those behind them run; None for all.
+            and budgets and do not run; None: CALIBRATION, or half of all if that is less. samples: how many of those
+            behind them run; None for all.
         seeds: of the control random, from 0. controls, static: whether to run them, and static plans.
         workers, scheduler, threads, progress: as for explore.sweep.
     Raises:
@@ -156,11 +159,13 @@ def two_pass_study(
         pattern: {"mac": rule} if isinstance(rule, str) else {key: of for key, of in rule.items() if key != "policy"}
         for pattern, rule in in_file.items()
     }
-    inputs = Inputs(model, weights, data, samples, 0, calibration)
     cluster = {"workers": workers, "scheduler": scheduler, "threads": threads}
     # Refused before anything runs.
     Cluster(**cluster)  # type: ignore[arg-type]
     check_study_directory(out, "two-pass")
+    if calibration is None:
+        calibration = _calibration(Inputs(model, weights, data))
+    inputs = Inputs(model, weights, data, samples, 0, calibration)
 
     def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
         points_of = [{**one.changes(machine, own_rules), "seed": one.seed} for one in wanted]
@@ -371,14 +376,23 @@ def _plans(points: Sequence[tuple[_Wanted, Mapping[str, Any], Machine]], inputs:
     return found
 
 
+def _calibration(inputs: Inputs) -> int:
+    """Return how many samples calibrate if nothing says how many; whole batches of a network that takes fixed ones."""
+    from simulator.network.batches import fixed_batch
+
+    loaded = load(inputs)
+    at_once = fixed_batch(loaded.model) or 1
+    return max(1, min(CALIBRATION, loaded.samples.size // 2) // at_once) * at_once
+
+
 def _conditions(inputs: Inputs, machine: Machine) -> list[Row]:
+    from simulator.network.batches import fixed_batch
     from simulator.network.condition_numbers import condition_numbers
 
     loaded = load(inputs)
-    return [
-        asdict(one)
-        for one in condition_numbers(loaded.model, machine, *loaded.samples.batch(slice(_CONDITION_SAMPLES)))
-    ]
+    at_once = fixed_batch(loaded.model) or 1
+    some = slice(max(1, _CONDITION_SAMPLES // at_once) * at_once)
+    return [asdict(one) for one in condition_numbers(loaded.model, machine, *loaded.samples.batch(some))]
 
 
 def mean_of(rows: Sequence[Row], name: str) -> float | None:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simulator.errors import InputError, first_line
+from simulator.network.batches import batch_of
 from simulator.network.fit import is_ours
+from simulator.network.outputs import output_of
 from simulator.network.samples import Samples
 
 from .track import Tracker
@@ -20,6 +22,9 @@ from .track import Tracker
 OPTIMISERS: Mapping[str, tuple[type[torch.optim.Optimizer], float]] = {
     "sgd": (torch.optim.SGD, 0.01), "adam": (torch.optim.Adam, 1e-3), "adamw": (torch.optim.AdamW, 1e-3),
 }  # fmt: skip
+
+
+BATCH = 64  # samples of a step, if nothing says how many
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Program:
     """
 
     samples: Samples
-    batch: int = 64
+    batch: int = BATCH
     train: int | None = None
     optimiser: str | None = None
     lr: float | None = None
@@ -105,10 +110,23 @@ class Program:
             return None
         assert y is not None
         optimiser.zero_grad()
-        loss = _loss(self._forward(model, args, kwargs, number), y[rows])
+        loss = _loss(self._logits(self._forward(model, args, kwargs, number), model), y[rows])
         loss.backward()
         optimiser.step()
         return loss.detach()
+
+    def _logits(self, output: Any, model: nn.Module) -> Tensor:
+        """Return what is trained on: of several outputs the one that metrics see."""
+        try:
+            logits = output_of(output)
+        except InputError as none:
+            raise InputError(f"track: --train: {type(model).__name__}: {none}") from None
+        if not logits.is_floating_point():
+            raise InputError(
+                f"track: --train: {type(model).__name__} returns {str(logits.dtype).removeprefix('torch.')}; expected "
+                "floats, such as logits, to train on; wrap it in a module that returns them"
+            )
+        return logits
 
     def _rows(self, number: int) -> Tensor:
         if self.train is None:
@@ -120,7 +138,7 @@ class Program:
         ]
         return torch.cat(orders)[place : place + self.batch]
 
-    def _forward(self, model: nn.Module, args: Any, kwargs: Any, number: int) -> Tensor:
+    def _forward(self, model: nn.Module, args: Any, kwargs: Any, number: int) -> Any:
         try:
             output = model(*args, **kwargs)
         except InputError:
@@ -132,12 +150,12 @@ class Program:
                 f"track: the network {type(model).__name__} fails in step {number} ({type(error).__name__}: "
                 f"{first_line(error)}); expected what its forward takes; correct the samples, --batch or the network"
             ) from error
-        if self.train is not None and not isinstance(output, Tensor):
-            raise InputError(
-                f"track: --train: {type(model).__name__} returns {type(output).__name__}; expected a tensor of logits; "
-                "wrap it in a module that returns them"
-            )
         return output
+
+
+def step_size(model: nn.Module, samples: Samples, asked: int | None) -> int:
+    """Return how many samples a step takes, as batch_of does; BATCH, or all of fewer, where nothing says it."""
+    return batch_of(model, asked, "track: --batch", min(BATCH, samples.size))
 
 
 def _loss(output: Tensor, y: Tensor) -> Tensor:

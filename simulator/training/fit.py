@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from simulator.errors import InputError, first_line
 from simulator.hardware.quantities import describe
+from simulator.network.batches import batch_of, check_samples_first, check_whole
 
 from .checkpoint import Checkpoint
 from .history import Epoch, History
@@ -23,6 +24,7 @@ from .recipe_files import load_recipe
 
 _CARRIERS = (torch.float32, torch.float64)
 _IGNORED = -100  # the class of samples that torch's cross entropy leaves out
+BATCH = 32  # samples of a step, if nothing says how many
 _LR = 0.1  # of a named optimiser, if none is given
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -38,7 +40,7 @@ def fit(
     storage: str | None = None,
     rounding: str | None = None,
     epochs: int = 10,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     lr: float | None = None,
     optimizer: str | MakeOptimizer = "sgd",
     seed: int = 0,
@@ -59,6 +61,7 @@ def fit(
         data: samples (N, ...) and their classes, or real targets. storage, rounding: format of the stored parameters
             and its rounding, in place of a recipe: the setting of arXiv 1805.01078. recipe: what is rounded where, or
             the name or path of its file, as `load_recipe` takes it.
+        batch_size: samples of a step; None: as many as the model takes at a time if that is fixed, else 32.
         optimizer: sgd, adam, adamw, rmsprop with `options`, such as momentum, or what makes one of the parameters,
             which goes with neither these nor lr. lr: of a named one; None: 0.1.
         seed: of the order of the samples, of random numbers that the model draws from torch (dropout), whose global
@@ -83,9 +86,13 @@ def fit(
     """
     recipe = _recipe(storage, rounding, recipe)
     _check_carrier(model)
+    check_samples_first(model, "fit: data")
+    batch_size = batch_of(model, batch_size, "fit: batch_size", BATCH)
     _check_counts(epochs, batch_size, seed)
     samples = _tensors(data, "data", model)
     held_out = samples if test is None else _tensors(test, "test", model)
+    for name, given in (("data", samples), ("test", held_out)):
+        check_whole(model, len(given[0]), f"fit: {name}")
     parameters = list(trainable(model).values())
     if not parameters:
         raise InputError(

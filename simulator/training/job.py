@@ -7,7 +7,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from simulator.errors import InputError, first_line
 from simulator.network import bundled
+from simulator.network.batches import batch_of, fixed_batch
 from simulator.network.fit import is_ours
 from simulator.network.idx_files import has_images
 from simulator.network.model_files import load_model
@@ -26,7 +27,7 @@ from simulator.report.directories import Contents, check_replaceable, write_file
 from simulator.versions import versions
 
 from .causes import UpdateCounts
-from .fit import fit
+from .fit import BATCH, fit
 from .history import Epoch, History, to_plain
 from .points import Counts
 from .recipe import Recipe
@@ -50,8 +51,8 @@ class Job:
             those that it begins with. data: as the main job takes it; of a directory of images those for training.
         test: file of samples for the accuracy, or the share of `data` that is held out for it, drawn by the seed; None:
             the test images of a directory, else TEST_SHARE. recipe: name or path; storage, rounding: in its place.
-        lr: None for that of RATES. options: of the optimiser. allow_code: as the main job has it. threads: at most.
-        causes: whether to look for what each rounding did.
+        batch_size: samples of a step; None for that of `fit`. lr: None for that of RATES. options: of the optimiser.
+        allow_code: as the main job has it. threads: at most. causes: whether to look for what each rounding did.
     """
 
     model: str = "mlp"
@@ -62,7 +63,7 @@ class Job:
     storage: str | None = None
     rounding: str | None = None
     epochs: int = 10
-    batch_size: int = 32
+    batch_size: int | None = None
     lr: float | None = None
     optimizer: str = "sgd"
     options: Mapping[str, float] = field(default_factory=dict)
@@ -135,6 +136,7 @@ def train(
     checkpoint = _checked(out, resume)
     recipe = None if job.recipe is None else load_recipe(job.recipe)
     model = _network(job)
+    job = replace(job, batch_size=batch_of(model, job.batch_size, "--batch-size", BATCH))
     data, test = _samples(job, model)
     missing = [place for place in checkpoint.parents if not place.exists()]
     begun = resume
@@ -227,8 +229,8 @@ def _samples(job: Job, model: nn.Module) -> tuple[tuple[Tensor, Tensor], tuple[T
     data = _pair(load_samples(job.data, None, model, "train"), "--data")
     if share is None and (images or job.test is not None):
         return data, _pair(load_samples(job.test or job.data, None, model), "--test")
-    count = len(data[0])
-    held_out = round(count * (TEST_SHARE if share is None else share))
+    count, at_once = len(data[0]), fixed_batch(model) or 1
+    held_out = round(count * (TEST_SHARE if share is None else share) / at_once) * at_once
     if not 0 < held_out < count:
         raise InputError(
             f"--test: got {job.test or TEST_SHARE} of {count} samples, which is {held_out}; expected some to be held "

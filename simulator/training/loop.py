@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simulator.network.batches import fixed_batch
 from simulator.network.emulation import Emulation
 
 from .causes import Updates
@@ -301,13 +302,14 @@ def accuracy(
     """Return the share of right answers; None without classes.
 
     Args:
-        run: whose points hold in the forward pass too; None: none does. emulation: of its products.
+        batch: samples of a pass, unless the model takes a fixed number. run: whose points hold in the forward pass too;
+            None: none does. emulation: of its products.
     """
     if y.is_floating_point():
         return None
     training = model.training
     model.eval()
-    right = 0
+    right, batch = 0, fixed_batch(model) or batch
     with ExitStack() as points, torch.no_grad():
         if emulation is not None:
             points.enter_context(emulation)
