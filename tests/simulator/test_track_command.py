@@ -74,6 +74,55 @@ def test_a_network_of_the_users_own_with_floats_to_regress_on(command, tmp_path)
     assert record["training"]["optimizer"] == "adamw" and record["training"]["lr"] == 1e-3
 
 
+NESTED = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, nest):
+        super().__init__()
+        self.layer, self.nest = torch.nn.Linear(3, 4), nest
+
+    def forward(self, left, right):
+        scores = self.layer(left - right)
+        return self.nest(scores, scores.argmax(1))
+
+def tensor(): return Net(lambda scores, best: scores)
+def mapping(): return Net(lambda scores, best: {"best": best, "scores": scores, "more": scores * 2})
+def several(): return Net(lambda scores, best: (best, scores))
+def answers(): return Net(lambda scores, best: {"best": best})
+def nothing(): return Net(lambda scores, best: {"scores": [1.0]})
+"""
+
+
+@pytest.fixture
+def nested(tmp_path):
+    """Networks of two inputs that return the same scores in many ways, and samples."""
+    (tmp_path / "nested.py").write_text(NESTED)
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(2, 8, 3))
+    np.savez(tmp_path / "d.npz", left=left, right=right, y=rng.integers(0, 4, 8))
+    return lambda name: ("track", "--model", f"nested:{name}", "--data", "d.npz", "--train", 3, "--batch", 4, "--json")
+
+
+@pytest.mark.parametrize("name", ["mapping", "several"])
+def test_of_several_outputs_the_one_that_metrics_see_is_trained_on(command, nested, name):
+    losses = []
+    for one in ("tensor", name):
+        code, out, err = command(*nested(one))
+        assert code == 0, err
+        losses.append(json.loads(out)["training"]["losses"])
+    assert losses[0] == losses[1] and len(losses[0]) == 3
+
+
+def test_outputs_without_floats_are_not_trained_on(command, nested):
+    for name, said in (
+        ("answers", "track: --train: Net returns int64; expected floats, such as logits, to train on"),
+        ("nothing", "track: --train: Net: the model returned dict; expected a tensor"),
+    ):
+        code, _, err = command(*nested(name))
+        assert code == 2 and said in err and err.count("\n") == 1
+
+
 def test_two_runs_side_by_side(command):
     for name, roundings in (("a", "bounded"), ("b", "measured")):
         assert command("track", *FAST, "--samples", 4, "--roundings", roundings, "--out", name)[0] == 0
