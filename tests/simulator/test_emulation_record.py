@@ -460,6 +460,53 @@ def test_directions_of_a_recurrent_layer_are_records_of_their_own():
     ]  # fmt: skip
 
 
+class Steps(nn.Module):
+    """Two products of the same shape in each step, of weights of their own."""
+
+    def __init__(self, recurs):
+        super().__init__()
+        self.first, self.second = (nn.Parameter(rand(4, 4)) for _ in range(2))
+        self.recurs = recurs
+
+    def forward(self, x):
+        state = torch.zeros_like(x[0])
+        for step in x:
+            state = torch.tanh(step @ self.first + state @ self.second)
+        return state
+
+
+def test_a_module_says_that_its_steps_are_one_record():
+    x, names = rand(3, 2, 4), []
+    for recurs in (False, True):
+        with Emulation(layer := Steps(recurs), NPU, default="low") as run:
+            layer(x)
+        names.append([record.name for record in run.result.layers])
+    assert names == [["Steps", *(f"Steps#{n}" for n in range(2, 7))], ["Steps to #5", "Steps#2 to #6"]]
+
+
+def test_an_interruption_within_a_recurrent_layer_ends_with_it():
+    class Stops(nn.Module):
+        recurs = True
+
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stops, self.linear = Stops(), nn.Linear(4, 4)
+
+        def forward(self, x, stop):
+            return self.stops(x) if stop else self.linear(self.linear(x))
+
+    model = Either()
+    with Emulation(model, NPU, default="low") as run:
+        with pytest.raises(KeyboardInterrupt):
+            model(rand(2, 4), True)
+        model(rand(2, 4), False)
+    assert [record.name for record in run.result.layers] == ["linear", "linear#2"]
+
+
 def test_memory_is_flat_over_training_steps():
     layer, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), rand(4, 8)
     with simulator.emulate(layer, NPU, {"*": "low"}) as run:

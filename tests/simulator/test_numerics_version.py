@@ -20,7 +20,7 @@ from simulator.hardware import bundled_names, load_hardware
 from simulator.versions import NUMERICS
 
 RECORDED = {
-    5: {
+    6: {
         "bits": "fd2aad609f5fe6b473b2319da466bb7293e392ca03ae902616b1e9c4f66b05d2",
         "bill": "35a186458092e391b2d37f8afa0abe78a18c927e6b5d4dc3fc3d89e63df986ac",
     },
