@@ -113,7 +113,7 @@ def _places(node: Node, axis: _Axis) -> Tensor:
         return size / 2 * (1 - count / (scale * size)) + (at + 0.5) / scale - 0.5
     if mode == "align_corners":
         if abs(scale * size - count) > 1e-3:
-            raise Declined("align_corners where scale and size do not give a whole size, in place of sizes")
+            raise Declined("align_corners with scales that do not give whole sizes (give sizes in place of them)")
         return at * (size - 1) / max(count - 1, 1)
     if mode == "tf_crop_and_resize":
         if count == 1:
