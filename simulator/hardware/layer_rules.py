@@ -20,7 +20,8 @@ class Scaling:
             scale of the least mean square error).
         percentile: of the method of that name. to: None for the format's largest value; less leaves an accumulator
             room for its sums.
-        when: dynamic (from the values at hand) or calibrated (from samples seen before); weights are always at hand.
+        when: model (as a quantised model has it for this operand, dynamic where it has nothing that the operand can
+            take), dynamic (from the values at hand) or calibrated (from samples seen before; weights are at hand).
         powers_of_two: whether a scale is a power of two.
     """
 
@@ -29,7 +30,7 @@ class Scaling:
     method: str = "max"
     percentile: float = 100.0
     to: float | None = None
-    when: str = "dynamic"
+    when: str = "model"
     powers_of_two: bool = True
 
     def __str__(self) -> str:
@@ -37,7 +38,8 @@ class Scaling:
         method = f"percentile {self.percentile:g}" if self.method == "percentile" else self.method
         to = "" if self.to is None else f" to {self.to:g}"
         powers = "powers of two" if self.powers_of_two else "any float32"
-        return f"per {per} by {method}{to}, {self.when}, {powers}"
+        when = "the model's or dynamic" if self.when == "model" else self.when
+        return f"per {per} by {method}{to}, {when}, {powers}"
 
 
 @dataclass(frozen=True)

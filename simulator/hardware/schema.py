@@ -410,8 +410,11 @@ class ScalingSection(Section):
             "the largest value of the format; none for posits, takums and formats beyond 2^64, which need it"
         ),
     )
-    when: Annotated[str, BeforeValidator(checks.choice("dynamic", "calibrated"))] = Field(
-        default="dynamic", description="from the values at hand, or from samples seen before", examples=["dynamic"]
+    when: Annotated[str, BeforeValidator(checks.choice("model", "dynamic", "calibrated"))] = Field(
+        default="model",
+        description="as a quantised model has it, else from the values at hand; from these always; or from samples "
+        "seen before",
+        examples=["dynamic"],
     )
     powers_of_two: Annotated[bool, BeforeValidator(checks.switch)] = Field(
         default=True, description="whether scales are powers of two", examples=["true"]
@@ -483,7 +486,7 @@ class LayerSection(Section):
     )
     weights: Annotated[ScalingSection, BeforeValidator(checks.scaling)] | None = Field(
         default=None,
-        description="scales of the second operand; no `per: row`, always dynamic",
+        description="scales of the second operand; no `per: row`, never calibrated",
         examples=["{per: channel}"],
         json_schema_extra=without("none: as given"),
     )

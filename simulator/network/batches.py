@@ -98,7 +98,7 @@ def passes(
     check_whole(model, samples, "x")
 
     def part(x: Any, rows: slice) -> Any:
-        return x[rows] if isinstance(x, Tensor) and x.dim() else x
+        return some(x, rows) if isinstance(x, Tensor) else x
 
     return [
         (
@@ -109,9 +109,20 @@ def passes(
     ]
 
 
+def input_types(model: nn.Module) -> Mapping[str, torch.dtype]:
+    """Return the types that a network declares for its inputs, by name; it says so by an attribute of this name."""
+    types = getattr(model, "input_types", {})
+    return types if isinstance(types, Mapping) else {}
+
+
+def some(x: Tensor, rows: Any) -> Tensor:
+    """Return some samples of an input, or the whole of one without axes, which is the same for all samples."""
+    return x[rows] if x.dim() else x
+
+
 @dataclass(frozen=True)
 class Batch:
-    """The arguments of one forward pass, samples along the first axis of each tensor, and their labels.
+    """The arguments of one forward pass, samples along the first axis of each tensor that has one, and their labels.
 
     Args:
         args, kwargs: positional and keyword arguments, at least one in all. labels: of the same samples, or None.
@@ -124,13 +135,13 @@ class Batch:
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return len(self.args[0] if self.args else next(iter(self.kwargs.values())))
+        return next(len(x) for x in (*self.args, *self.kwargs.values()) if x.dim())
 
     def part(self, first: int, end: int) -> Batch:
         """Return the samples from `first` to before `end`."""
         return Batch(
             tuple(x[first:end] for x in self.args),
-            {name: x[first:end] for name, x in self.kwargs.items()},
+            {name: some(x, slice(first, end)) for name, x in self.kwargs.items()},
             None if self.labels is None else self.labels[first:end],
         )
 
@@ -150,8 +161,9 @@ class Batches:
 
     Args:
         x: a tensor; a tuple of tensors, which are positional arguments; a mapping of tensors, which are keyword
-            arguments; or any other iterable, of batches: each a tensor, a mapping, or (x, y) in a tuple or list, where
-            x may also be a tuple or list of positional arguments. A list of one holds an x without labels.
+            arguments, those without axes the same for all samples; or any other iterable, of batches: each a tensor, a
+            mapping, or (x, y) in a tuple or list, where x may also be a tuple or list of positional arguments. A list
+            of one holds an x without labels.
         y: labels; those of an iterable come with its batches.
     Attributes:
         total: how many samples there are; None if only the end of the data tells.
@@ -225,6 +237,9 @@ def _batch(x: Any, y: Any) -> Batch:
     named = {**{f"x[{i}]" if len(args) > 1 else "x": value for i, value in enumerate(args)}, **kwargs}
     if not named:
         raise InputError(f"x: got {type(x).__name__} {x!r:.40}; expected a tensor, or several in a tuple or mapping")
+    for_all = [name for name, value in kwargs.items() if isinstance(value, Tensor) and not value.dim()]
+    if len(for_all) < len(named):
+        named = {name: value for name, value in named.items() if name not in for_all}
     if y is not None:
         named["y"] = y
     sizes = {}

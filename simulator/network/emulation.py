@@ -19,7 +19,7 @@ from simulator.arithmetic.engine import Ready, make_ready
 from simulator.arithmetic.scores import OF_LOGITS, OF_SAMPLES
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
-from simulator.hardware import Machine, load_hardware, read_layers
+from simulator.hardware import Machine, Scaling, load_hardware, read_layers
 from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT, RunResult
 
 from . import vector
@@ -29,6 +29,7 @@ from .consumers import Affine, Consumer, record, record_first_sample
 from .execution import MakeReady, Place, execute, zeros_of
 from .folding import Folding, folded
 from .limits import check_fits
+from .model_scales import ModelScales, model_scales
 from .operations import Operations
 from .ops import FORWARD, Op
 from .planned import Planned, check_network, planned
@@ -91,7 +92,7 @@ class Emulation:
         self.model, self.machine, self.observers, self.seed, self.threads = model, machine, observers, seed, threads
         mode = default or ("low" if machine.policy is None else "two_pass")
         paths = [path or type(model).__name__ for path, _ in model.named_modules()]
-        self.rules = Rules(machine, mode, (*read_layers(layers or {}), *machine.layers), paths)
+        self.rules = Rules(machine, mode, (*read_layers(layers or {}), *machine.layers), paths, model_scales(model))
         self.consumers: dict[str, Consumer] = dict(consumers or {})
         scored = any(arithmetic.high is not None for arithmetic in self.rules.arithmetics())
         self._needs_recording = (scored or machine.fold_batch_norm) and consumers is None
@@ -229,7 +230,7 @@ class Emulation:
 
     def _calibrate(self, op: Op) -> None:
         scaling = self.rules.forward(op.name).scalings[0]
-        if scaling is None or scaling.when != "calibrated" or op.phase != FORWARD:
+        if not isinstance(scaling, Scaling) or scaling.when != "calibrated" or op.phase != FORWARD:
             return
         if op.name not in self.calibrations:
             self.calibrations[op.name] = Calibration(op, scaling)
@@ -255,7 +256,9 @@ class Emulation:
         if arithmetic.low is None:
             self.tallies.of(op, arithmetic, consumer).add(op, op.gemm, 0, ())
             return None
-        affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable else None
+        # Weights of which the model has the integers stay these.
+        kept = isinstance(arithmetic.scalings[1], ModelScales)
+        affine = consumer.affine if self.machine.fold_batch_norm and consumer.foldable and not kept else None
         computed = op
         if affine is not None:
             computed, consumer = folded(op, affine), replace(consumer, normalisation=None)

@@ -175,7 +175,7 @@ def failing_layer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def _shape(value: Tensor, one: bool = False) -> str:
     """The shape of a tensor; of all samples it has N for their number."""
-    return str(tuple(value.shape)) if one else f"({', '.join(['N', *map(str, value.shape[1:])])})"
+    return str(tuple(value.shape)) if one or not value.dim() else f"({', '.join(['N', *map(str, value.shape[1:])])})"
 
 
 def _type(value: Tensor) -> str:

@@ -27,6 +27,7 @@ def run_notes(run: Emulation) -> Iterator[str]:
     yield from _not_emulated(run)
     yield from _not_priced(run)
     yield from _overflows(run)
+    yield from _own_scales(run)
 
 
 def _of_rules(run: Emulation) -> list[str]:
@@ -134,4 +135,15 @@ def _overflows(run: Emulation) -> list[str]:
         "accumulator needs room for its sums: give the scales a smaller `to`"
         for tally in run.tallies
         if tally.scales and (share := tally.overflows / max(1, tally.gemms * tally.m * tally.n)) > _OFTEN
+    ]
+
+
+def _own_scales(run: Emulation) -> list[str]:
+    """Return which operands do not have the scales that the model has for them."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for (name, operand), why in run.rules.own_refused.items():
+        names.setdefault((operand, why), []).append(name)
+    return [
+        f"{_listed(places)}: {operand} are not scaled as the model has it, but from the values at hand: {why}"
+        for (operand, why), places in names.items()
     ]

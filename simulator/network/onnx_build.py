@@ -14,6 +14,7 @@ from .onnx_biases import with_biases
 from .onnx_functions import Functions, opset_versions, plain_domain
 from .onnx_graph import Body, Operation, Step, add_module
 from .onnx_operators.registry import Declined, Node
+from .onnx_scales import operand_scales, output_scales
 from .onnx_scope import GRAPH, Constant, Scope, in_order, seen
 from .onnx_tensors import Tensors
 
@@ -79,8 +80,10 @@ class Builder:
             inspect.signature(function).bind(None, *proto.input)
         except TypeError as error:
             self._refuse(f"{place}: has {len(proto.input)} inputs ({error})", "those of its operator", "correct it")
-        operation = Operation(self._node(proto, attributes, scope, place), function, self.path)
+        node = self._node(proto, attributes, scope, place)
+        operation = Operation(node, function, self.path)
         inputs = self._give_inputs(operation, proto, scope)
+        _follow_scales(operation, node, proto, scope)
         add_module(body, name, operation)
         graphs = {name: value.g for name, value in attributes.items() if value.type == GRAPH}
         around = [x for one in graphs.items() for x in self._add_subgraph(operation, *one, scope, place)]
@@ -236,3 +239,14 @@ class Builder:
         return self._refuse(
             f"{place}: of the kind {kind}", "numbers, text, tensors or one graph", "export the network without it"
         )
+
+
+def _follow_scales(operation: Operation, node: Node, proto: Any, scope: Scope) -> None:
+    """Give a module the scales of its operands, and its scope those of its output."""
+    constants = [scope.constant(name) if name else None for name in proto.input]
+    tensors = [one.tensor if one else None for one in constants]
+    scales = [scope.scales_of(name) for name in proto.input]
+    operation.operand_scales = operand_scales(node, scales, tensors)
+    made = output_scales(node, scales, tensors)
+    if made is not None:
+        scope.scales[proto.output[0]] = made

@@ -89,6 +89,7 @@ class OnnxNetwork(Body):
         fixed_batch: how many samples it takes at a time, neither more nor less; None for any number.
         batch_elsewhere: which inputs have their samples along another axis than the first; None if none has.
         input_names: those that the inputs have in the file, by their argument.
+        input_types: of the inputs that are tensors, by the names of its forward.
     """
 
     def __init__(self, path: str, declared: list[Declared], outputs: list[str], elsewhere: str | None) -> None:
@@ -96,6 +97,7 @@ class OnnxNetwork(Body):
         self.batch_elsewhere = elsewhere
         self.fixed_batch = None if elsewhere else fixed_batch(declared)
         self.input_names = {one.argument: one.name for one in declared}
+        self.input_types = {one.argument: one.dtype for one in declared if one.dtype is not None}
         self._path = path
         self._declared = declared
         # An empty tensor of each type of an input: what converts the network, as model.double() does, converts it too.

@@ -14,6 +14,7 @@ from simulator.errors import InputError, first_line
 
 from . import limits
 from .fit import NUMPY, OURS
+from .model_scales import ScaledByModel
 from .named_forward import plain_name
 from .onnx_operators.recurrent import RECURRENT
 from .onnx_operators.registry import Declined, Node, Operator, Value
@@ -92,7 +93,7 @@ class Step(NamedTuple):
     unused: tuple[str, ...] = ()
 
 
-class Operation(nn.Module):
+class Operation(ScaledByModel):
     """A node: its operator, the weights and other constants among its inputs, and its subgraphs.
 
     Args:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from simulator.errors import InputError
 
+from .model_scales import ModelScales
+
 GRAPH = onnx.AttributeProto.GRAPH
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -48,6 +50,7 @@ class Scope:
         versions: of the opsets, by domain. where: which graph it is, for messages; empty for that of the file.
         attributes: of the call of a function, to which its nodes refer. outer: the scope around a subgraph.
         constants: tensors of the file by their names here. values: names of what is computed here or given.
+        scales: of values that are made of integers, by their names here.
     """
 
     versions: Mapping[str, int]
@@ -56,12 +59,20 @@ class Scope:
     outer: Scope | None = None
     constants: dict[str, Constant] = field(default_factory=dict)
     values: set[str] = field(default_factory=set)
+    scales: dict[str, ModelScales] = field(default_factory=dict)
 
     def constant(self, name: str) -> Constant | None:
         """Return the constant of a name here or around; None of what is computed, and of what nobody knows."""
         if name in self.constants:
             return self.constants[name]
         return None if name in self.values or self.outer is None else self.outer.constant(name)
+
+    def scales_of(self, name: str) -> ModelScales | None:
+        """Return the scales of a value of a name here or around; None of any other."""
+        if name in self.scales:
+            return self.scales[name]
+        known_here = name in self.values or name in self.constants
+        return None if known_here or self.outer is None else self.outer.scales_of(name)
 
     def knows(self, name: str) -> bool:
         """Whether a name stands for something, here or around."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,10 @@ from simulator.hardware.records import Policy
 from simulator.result import VECTOR_UNIT
 
 from . import scales
+from .model_scales import ModelScales, Operands
 from .ops import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Op
+
+Scalings = tuple[Scaling | ModelScales | None, Scaling | ModelScales | None]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Arithmetic:
         label: "low", "high", "two_pass", "exact", "float32", or "custom" for what the machine does not have.
         low: the MAC unit, of the first pass if there are two; None for float32.
         high: the MAC unit of the second pass, or of the last. criterion: what it recomputes.
-        scalings: of the two operands; None: not scaled.
+        scalings: of the two operands, of an Op also those that the model has; None: not scaled.
         policy: of two passes, if it is the layer's own and not the machine's.
         middle: the MAC units of the passes between.
     """
@@ -37,7 +40,7 @@ class Arithmetic:
     low: MacSpec | None = None
     high: MacSpec | None = None
     criterion: Criterion | None = None
-    scalings: tuple[Scaling | None, Scaling | None] = (None, None)
+    scalings: Scalings = (None, None)
     policy: Policy | None = None
     middle: tuple[MacSpec, ...] = ()
 
@@ -125,12 +128,22 @@ class Rules:
         machine: whose modes the rules name. mode: of the layers of which no rule says one; in a run in the mode
             "exact" every layer is exact, but with the operands and scales of its rule, or in float32 if that says so.
         rules: the first that fits a layer counts. paths: of all modules of the model.
+        own: scales that the model has for operands, by path of the module.
     Raises:
         InputError: a pattern that fits nothing, or an arithmetic that the machine does not have or that cannot be.
     """
 
-    def __init__(self, machine: Machine, mode: str, rules: Sequence[LayerRule], paths: Iterable[str]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        mode: str,
+        rules: Sequence[LayerRule],
+        paths: Iterable[str],
+        own: Mapping[str, Operands] | None = None,
+    ) -> None:
         self.machine, self.mode = machine, mode
+        self._own = dict(own or {})
+        self.own_refused: dict[tuple[str, str], str] = {}  # why the model's scales are not taken, by layer and operand
         known = list(paths)
         for rule in rules:
             if not any(fnmatch.fnmatchcase(path, rule.pattern.split("#")[0]) for path in known):
@@ -182,8 +195,25 @@ class Rules:
             rule.used = True
         found = self.forward(op.name) if op.phase == FORWARD else self.backward(op.name, op.phase)
         if found.high is not None and op.factors != (1.0, 1.0):
-            return found.in_one_pass("high")
-        return found
+            found = found.in_one_pass("high")
+        return replace(found, scalings=self._scalings(op, found)) if found.scaled else found
+
+    def _scalings(self, op: Op, found: Arithmetic) -> Scalings:
+        """Return how the operands of an Op are scaled: as the model has it where the rule says so and that can be."""
+        assert found.low is not None and found.low.operands is not None
+        own = self._own.get(op.name.split("#")[0], (None, None)) if op.phase == FORWARD else (None, None)
+        taken: list[Scaling | ModelScales | None] = []
+        for i, (scaling, model) in enumerate(zip(found.scalings, own, strict=True)):
+            if not isinstance(scaling, Scaling) or scaling.when != "model":
+                taken.append(scaling)
+                continue
+            why = "" if model is None else model.refused(op, found.low.operands[i])
+            if i == 1 and model is not None and taken[0] is not None and taken[0].per == "channel":
+                why = "the scales of input channels move into these weights"
+            if why:
+                self.own_refused[op.name, ("activations", "weights")[i]] = why
+            taken.append(replace(scaling, when="dynamic") if model is None or why else model)
+        return taken[0], taken[1]
 
     def vector(self, name: str) -> Use:
         """Return the format of the vector unit in a layer."""
@@ -262,7 +292,8 @@ class Rules:
         found = self._resolved(rule, "high" if name == "two_pass" else name)
         # What is summed over differs from phase to phase, and with it what could share a scale.
         first, second = (
-            None if s is None else replace(s, per="tensor", block=0, when="dynamic") for s in found.scalings
+            replace(s, per="tensor", block=0, when="dynamic") if isinstance(s, Scaling) else None
+            for s in found.scalings
         )
         return replace(found, scalings=(first, second))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from simulator.errors import InputError
 
 from . import bundled
 from .arrays import array_names, read_arrays
-from .batches import check_samples_first, check_whole, fixed_batch
+from .batches import check_samples_first, check_whole, fixed_batch, input_types, some
 from .fit import check_fit
 from .idx_files import FASHION, has_images, read_images
 from .image_folders import has_pictures, image_files, read_pictures
@@ -31,7 +31,8 @@ class Samples(NamedTuple):
     """Inputs and labels.
 
     Args:
-        x: (N, ...) inputs, or several by the names that the network's forward has for them.
+        x: (N, ...) inputs, or several by the names that the network's forward has for them, beside which those without
+            axes are the same for all samples.
         y: (N, ...) int64 classes, e.g. (N,) of samples or (N, T) of tokens, or floats to regress on; or None.
         source: where they come from.
     """
@@ -43,18 +44,18 @@ class Samples(NamedTuple):
     @property
     def size(self) -> int:
         """How many samples there are."""
-        return len(self.x) if isinstance(self.x, Tensor) else len(next(iter(self.x.values())))
+        return next(len(x) for x in ((self.x,) if isinstance(self.x, Tensor) else self.x.values()) if x.dim())
 
     def part(self, rows: slice) -> Samples:
         """Return some of the samples."""
-        x = self.x[rows] if isinstance(self.x, Tensor) else {name: value[rows] for name, value in self.x.items()}
+        x = self.x[rows] if isinstance(self.x, Tensor) else {name: some(x, rows) for name, x in self.x.items()}
         return Samples(x, None if self.y is None else self.y[rows], self.source)
 
-    def batch(self, rows: slice) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    def batch(self, rows: slice | Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """Return some samples as the arguments and keyword arguments of a forward pass."""
         if isinstance(self.x, Tensor):
             return (self.x[rows],), {}
-        return (), {name: value[rows] for name, value in self.x.items()}
+        return (), {name: some(x, rows) for name, x in self.x.items()}
 
 
 def load_samples(
@@ -71,11 +72,12 @@ def load_samples(
         path: directory with the IDX files of MNIST or Fashion-MNIST, of which `part` is taken, train or test; directory
             of PNG or JPEG images, as image_files takes them, of which the network gets grey levels or colours between 0
             and 1, channels first or last, whichever it takes; or `.npz` file with `x`, or with several inputs under the
-            names that the network's forward has for them, and `y` if there are labels; None for the bundled digits,
-            which only the bundled networks take, and for cnn_fashion the images that Debian's dataset-fashion-mnist
-            installs. For the bundled networks, grey levels (uint8) are normalised as they were trained. For any network
-            floats are converted to the type of its parameters; for others than the bundled ones, integers become int64,
-            and bools stay.
+            names that the network's forward has for them, those without axes the same for all samples, and `y` if there
+            are labels; None for the bundled digits, which only the bundled networks take, and for cnn_fashion the
+            images that Debian's dataset-fashion-mnist installs. For the bundled networks, grey levels (uint8) are
+            normalised as they were trained. For any network floats are converted to the type of its parameters; for
+            others than the bundled ones, integers become int64, uint8 only where the network declares integers, and
+            bools stay.
         count: how many, from the first; None for all. whole: whether they must fill the batches of a network that takes
             a fixed number of samples at a time; otherwise whoever divides them sees to that. most: how many where no
             count is given and there are more; of such a network in whole batches.
@@ -204,13 +206,18 @@ def _for_any(path: str, model: nn.Module) -> Samples:
             f"{path}: holds {'y' if y is not None else 'nothing'}; expected x, or the inputs of "
             f"{type(model).__name__}: {', '.join(parameters) or 'x'}; add them"
         )
+    types = input_types(model)
+    if list(arrays) == ["x"] and len(types) == 1:
+        types = {"x": next(iter(types.values()))}
     inputs = {}
     for name, array in arrays.items():
         argument = argument_of(name, parameters)
         if argument in inputs:
             raise InputError(f"{path}: {name} is there under another name too; expected one of both; remove one")
-        inputs[argument] = _input(path, name, array, model)
-    lengths = {name: len(value) for name, value in inputs.items()}
+        inputs[argument] = _input(path, name, array, model, types.get(argument))
+    lengths = {name: len(value) for name, value in inputs.items() if value.dim()}
+    if not lengths:
+        _refuse_shape(path, *next(iter(arrays.items())))
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name} of {length}" for name, length in lengths.items())
         raise InputError(f"{path}: {shown} samples; expected the same number in all; correct the arrays")
@@ -253,13 +260,11 @@ def _forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def _input(path: str, name: str, x: NDArray[Any], model: nn.Module) -> Tensor:
-    if x.ndim < 1 or x.size == 0:
-        raise InputError(
-            f"{path}: {name} has shape {x.shape}; expected (N, ...) with at least one sample; put samples along the "
-            "first axis"
-        )
-    if x.dtype == np.uint8:
+def _input(path: str, name: str, x: NDArray[Any], model: nn.Module, declared: torch.dtype | None) -> Tensor:
+    """Return an array as an input of the network, which may have declared a type for it."""
+    if x.size == 0:
+        _refuse_shape(path, name, x)
+    if x.dtype == np.uint8 and (declared is None or declared.is_floating_point):
         raise InputError(
             f"{path}: {name} has dtype uint8, which is normalised for the bundled networks only; expected numbers as "
             f"{type(model).__name__} was trained on; give floats, such as {name}.astype(numpy.float32) / 255, or int64 "
@@ -268,17 +273,24 @@ def _input(path: str, name: str, x: NDArray[Any], model: nn.Module) -> Tensor:
     if x.dtype.kind == "f":
         return _floats(path, name, x, _float_type(model))
     if x.dtype.kind == "b":
-        return torch.from_numpy(np.ascontiguousarray(x))
+        return torch.from_numpy(np.asarray(x, order="C"))
     if x.dtype.kind not in "iu":
         raise InputError(f"{path}: {name} has dtype {x.dtype}; expected floats, integers or bools; convert it")
     if x.dtype == np.uint64 and int(x.max()) > np.iinfo(np.int64).max:
         raise InputError(f"{path}: {name} holds {int(x.max())}; expected integers within int64; correct the data")
-    return torch.from_numpy(np.ascontiguousarray(x, np.int64))
+    return torch.from_numpy(np.asarray(x, np.int64, order="C"))
+
+
+def _refuse_shape(path: str, name: str, x: NDArray[Any]) -> NoReturn:
+    raise InputError(
+        f"{path}: {name} has shape {x.shape}; expected (N, ...) with at least one sample; put samples along the first "
+        "axis"
+    )
 
 
 def _floats(path: str, name: str, x: NDArray[Any], dtype: torch.dtype) -> Tensor:
     with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(x, np.float64 if dtype == torch.float64 else np.float32)
+        single = np.asarray(x, np.float64 if dtype == torch.float64 else np.float32, order="C")
     tensor = torch.from_numpy(single).to(dtype)
     if not bool(tensor.isfinite().all()):
         kind = str(dtype).removeprefix("torch.")

@@ -13,6 +13,7 @@ from formats import Use
 from simulator.errors import InputError
 from simulator.hardware import Scaling
 
+from .model_scales import ModelScales
 from .ops import Axes, Op
 from .rules import Arithmetic
 from .scales import Magnitudes, chosen, measured, needs_histogram
@@ -59,8 +60,11 @@ def scales_of(x: Array, axes: Axes, use: Use, scaling: Scaling, which: int, know
     return np.concatenate([part.reshape(shape) for part in found], axis=axes.inner)
 
 
-def _over(x: Array, scales: Array, axes: Axes, scaling: Scaling) -> Array:
-    """Divide an operand by its scales, rounded to its own type."""
+def _over(x: Array, scales: Array, axes: Axes, scaling: Scaling | ModelScales) -> Array:
+    """Divide an operand by its scales, rounded to its own type; by those of the model to the integers that it has."""
+    if isinstance(scaling, ModelScales):
+        with np.errstate(all="ignore"):
+            return np.rint(x / scales)
     if scaling.per == "block":
         scales = np.repeat(scales, scaling.block, axis=axes.inner).take(range(x.shape[axes.inner]), axis=axes.inner)
     with np.errstate(all="ignore"):
@@ -144,7 +148,7 @@ def scaled(op: Op, arithmetic: Arithmetic, calibrations: Mapping[str, Calibratio
                 f"{op.name}: its scales are calibrated, and no samples were given to calibrate; expected them before "
                 "the first forward pass; call calibrate(samples), or make the scales dynamic"
             )
-        found = scales_of(a, axes_a, use, first, 0, known)
+        found = first.of(op, 0) if isinstance(first, ModelScales) else scales_of(a, axes_a, use, first, 0, known)
         a = _over(a, found, axes_a, first)
         if moved:
             # No sum can take them out again: they move into the other operand, as in SmoothQuant (arXiv 2211.10438).
@@ -156,6 +160,8 @@ def scaled(op: Op, arithmetic: Arithmetic, calibrations: Mapping[str, Calibratio
         weight, scaling, form = b, second, use_b
 
         def find() -> Array:
+            if isinstance(scaling, ModelScales):
+                return scaling.of(op, 1)
             return scales_of(weight, axes_b, form, scaling, 1)
 
         found = find() if moved else keep((scaling, form), find)

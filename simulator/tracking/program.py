@@ -101,9 +101,8 @@ class Program:
             InputError: the network fails, or returns no tensor to train on.
         """
         rows = self._rows(number)
-        x, y = self.samples.x, self.samples.y
-        args: tuple[Tensor, ...] = (x[rows],) if isinstance(x, Tensor) else ()
-        kwargs = {} if isinstance(x, Tensor) else {name: value[rows] for name, value in x.items()}
+        args, kwargs = self.samples.batch(rows)
+        y = self.samples.y
         if optimiser is None:
             with torch.no_grad():
                 self._forward(model, args, kwargs, number)

@@ -68,7 +68,7 @@ layers:
         LayerRule("stem", "high"),
         LayerRule(
             "body.*", "low", (Use.parse("int8"), Use.parse("fp8_e4m3")), Use.parse("bf16"), None,
-            Scaling("block", 32, "percentile", 99.0, None, "dynamic", False), Scaling("channel"), Use.parse("bf16"),
+            Scaling("block", 32, "percentile", 99.0, None, "model", False), Scaling("channel"), Use.parse("bf16"),
             "float32", weight_gradients="high",
         ),
         LayerRule("head", tolerance=0.25, activations=Scaling(when="calibrated", to=4.0)),
@@ -203,7 +203,8 @@ def test_settings_of_a_record_say_what_decided_on_the_bits(tmp_path):
     assert run.result.settings == {
         "vector unit": "bf16",
         "batch normalisation": "folded",
-        "layers head": "mac: low; activations: per row by max to 4, dynamic, powers of two; gradients: float32",
+        "layers head": "mac: low; activations: per row by max to 4, the model's or dynamic, powers of two; gradients: "
+        "float32",
         "layers body*": "mac: high",
     }
     assert [layer.scales for layer in run.result.layers] == ["", "a per row by max to 4, dynamic, powers of two"]

@@ -12,8 +12,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+import simulator  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.network import bundled, limits  # noqa: E402
+from simulator.network.evaluation import evaluate  # noqa: E402
 from simulator.network.samples import load_samples  # noqa: E402
 
 
@@ -62,6 +64,18 @@ class Pair(nn.Module):
 
     def forward(self, x, y):
         return x + y
+
+
+class Scaled(nn.Module):
+    """With a number for all samples, which must have no axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(6, 3)
+
+    def forward(self, features, rate):
+        assert rate.dim() == 0
+        return self.body(features * rate)
 
 
 class Tuple(nn.Module):
@@ -132,6 +146,52 @@ def test_labels_are_for_samples_tokens_or_pixels(load):
     assert load(Tokens(), x=TOKENS, y=TOKENS % 9).y.shape == (5, 3)
     assert load(Pixels(), x=np.zeros((4, 2, 7, 6)), y=np.ones((4, 7, 6), np.uint8)).y.shape == (4, 7, 6)
     assert load(Tokens(), x=TOKENS, y=np.where(TOKENS > 8, -100, TOKENS)).y.min() == -100
+
+
+def test_an_array_without_axes_is_for_all_samples(load):
+    model = Scaled()
+    for rate in (np.int64(3), np.float64(0.5), np.array(True)):
+        samples = load(model, rate=rate, features=X, y=np.arange(5) % 3)
+        assert samples.size == 5 and samples.x["rate"].shape == () and samples.x["rate"].item() == rate
+        _, kwargs = samples.part(slice(4)).batch(slice(1, 3))
+        assert (kwargs["rate"].shape, kwargs["features"].shape) == ((), (2, 6))
+    samples = load(model, count=4, rate=np.int64(3), features=X)
+    found = evaluate(model, "npu", samples.x, batch=3)
+    assert found.samples == 4 and found.layers[0].m == 4
+    with simulator.emulate(model, "npu") as run, torch.no_grad():
+        model(**samples.x)
+    assert run.result.layers[0].m == 4
+
+
+def test_arrays_without_axes_alone_are_no_samples(load):
+    refused(
+        load, r"rate has shape \(\); expected \(N, \.\.\.\) with at least one sample", Scaled(), rate=3, features=2.0
+    )
+    refused(load, r"features of shape \(N, 5\) and float32, rate of shape \(\) and int64 does not fit", Scaled(),
+            features=X[:, 1:], rate=3)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["x", "levels"])
+def test_uint8_is_for_networks_that_declare_integers(load, tmp_path, name):
+    pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    from simulator.network.onnx_files import read_onnx
+
+    def network(kind):
+        nodes = [helper.make_node("Cast", ["levels"], ["y"], to=TensorProto.FLOAT)]
+        ends = helper.make_tensor_value_info("levels", kind, ["N", 3]), helper.make_tensor_value_info("y", 1, ["N", 3])
+        proto = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]), ir_version=10)
+        (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+        return read_onnx("net.onnx")
+
+    levels = np.arange(240, 255, dtype=np.uint8).reshape(5, 3)
+    for kind in (TensorProto.UINT8, TensorProto.INT32):
+        model = network(kind)
+        samples = load(model, **{name: levels})
+        assert torch.equal(model(samples.x), torch.from_numpy(levels).float())
+    refused(load, "expected -128 to 127, as int8 holds them", network(TensorProto.INT8), **{name: levels})
+    refused(load, f"{name} has dtype uint8, which is normalised", network(TensorProto.FLOAT), **{name: levels})
 
 
 def test_an_input_called_y_is_an_input(load):
