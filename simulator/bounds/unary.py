@@ -245,6 +245,22 @@ class Tanh(Increasing):
         return torch.where(x.e <= 1, found, torch.inf)
 
 
+class Erf(Increasing):
+    """(B33) erf: S = max 2 / sqrt(pi) exp(-x**2); of absolute accuracy, off by c u, so that no relative bound holds."""
+
+    def value(self, x: Tensor, node: Node) -> Tensor:
+        return x.erf()
+
+    def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
+        least, most = _bump(lo, hi, lambda x: (-x.square()).exp() * (2.0 / math.sqrt(math.pi)))
+        return least * (1.0 - 2.0**-40), most * (
+            1.0 + 2.0**-40
+        )  # of x**2 = 700 the last bit is more than `below` allows
+
+    def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
+        return torch.full_like(most, c * r.u + r.eta)
+
+
 class Wavy(Unary):
     """A function with one minimum, and a derivative with extremes at +-`turn`."""
 
@@ -371,6 +387,6 @@ def _unsupported(node: Node, what: str) -> InputError:
 
 RULES: dict[str, Rule] = {
     "relu": Relu(), "leaky_relu": LeakyRelu(), "clamp": Clamp(), "clamp_min": Clamp(), "hardtanh": Clamp(),
-    "exp": Exp(), "log": Log(), "sqrt": Sqrt(), "sigmoid": Sigmoid(), "tanh": Tanh(), "gelu": Gelu(), "silu": Silu(),
+    "exp": Exp(), "log": Log(), "sqrt": Sqrt(), "sigmoid": Sigmoid(), "tanh": Tanh(), "erf": Erf(), "gelu": Gelu(), "silu": Silu(),
     "abs": Abs(), "neg": Negative(),
 }  # fmt: skip

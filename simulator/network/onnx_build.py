@@ -147,7 +147,7 @@ class Builder:
             try:
                 constant = Constant(proto.output[0], function(node))
             except Declined as declined:
-                self._refuse(f"{place}: {declined}", "a dense tensor of numbers", "export it without")
+                self._refuse(f"{place}: {first_line(declined)}", "a dense tensor of numbers", "export it without")
         if constant is None:
             return False
         scope.values.discard(proto.output[0])

@@ -91,6 +91,7 @@ NETWORKS = {
     "tanh": lambda: Between(torch.tanh),
     "sigmoid": lambda: Between(torch.sigmoid),
     "exp": lambda: Between(torch.exp),
+    "erf": lambda: Between(torch.erf),
     "gelu": lambda: Between(functional.gelu),
     "silu": lambda: Between(functional.silu),
     "softmax": lambda: Between(lambda x: torch.softmax(x, 1)),

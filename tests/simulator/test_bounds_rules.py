@@ -88,6 +88,12 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def erf(x):
+    rest = np.vectorize(math.erfc, otypes=[float])(np.abs(x.astype(float)))
+    near = np.vectorize(math.erf, otypes=[float])(x.astype(float))
+    return np.where(np.abs(x) > 0.5, np.sign(x) * (1 - wide(rest)), wide(near))
+
+
 def gelu(x):
     halves = np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)), otypes=[float])
     return x * halves(x.astype(float))
@@ -197,6 +203,7 @@ CASES = {
     "log": function(torch.log, np.log, positive=True), "exp": function(torch.exp, np.exp, size=(-3.0, 1.5)),
     "sigmoid": function(torch.sigmoid, sigmoid, size=(-3.0, 1.5)),
     "tanh": function(torch.tanh, np.tanh, size=(-3.0, 1.3)),
+    "erf": function(torch.erf, erf, size=(-3.0, 1.0), tight=0.1),
     "gelu": function(functional.gelu, gelu, size=(-3.0, 0.75), tight=0.1),
     "silu": function(functional.silu, lambda x: x * sigmoid(x), size=(-3.0, 1.5)),
     "relu": picks(torch.relu, lambda x: np.maximum(x, 0)), "abs": picks(torch.abs, np.abs),
@@ -489,7 +496,7 @@ _ROWS = {
     "mean": (lambda x: x.mean(-1), lambda x: x.mean(-1)), "sum": (lambda x: x.sum(-1), lambda x: x.sum(-1)),
     "layer_norm": (lambda x: functional.layer_norm(x, x.shape[-1:]), None),
 }  # fmt: skip
-_SCALARS = ("exp", "log", "sqrt", "sigmoid", "tanh", "gelu", "silu", "relu", "leaky_relu", "clamp", "square",
+_SCALARS = ("exp", "log", "sqrt", "sigmoid", "tanh", "erf", "gelu", "silu", "relu", "leaky_relu", "clamp", "square",
             "times_tenth", "plus_tenth", "over_three")  # fmt: skip
 
 

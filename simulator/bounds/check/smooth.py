@@ -132,6 +132,21 @@ class Tanh(Increasing):
         return [e * (ONE + library(p)) + library(p) if e <= 1 else INF for e in x.e]
 
 
+class Erf(Increasing):
+    """The error function, computed with an absolute accuracy: no relative bound of it is known."""
+
+    limits = -ONE, ONE
+
+    def value(self, x: arb) -> arb:
+        return x.erf()
+
+    def slope(self, lo: arb, hi: arb, settings: tuple[float, ...]) -> Pair:
+        return _bump(lo, hi, lambda x: 2 * (-x * x).exp() / arb.pi().sqrt())
+
+    def off(self, lo: arb, hi: arb, most: arb, settings: tuple[float, ...], p: Premises, node: Node) -> arb:
+        return library(p) + p.vector.eta
+
+
 class Wavy(Function):
     """A function that falls to a minimum at `least_at`, left of which it stays below 0, and then rises; its derivative
     has its least value at -`turn`, its largest one at `turn`, and rises between. It is 0 far to the left.
@@ -226,5 +241,6 @@ def _bump(lo: arb, hi: arb, f: Callable[[arb], arb]) -> Pair:
 
 
 RULES: dict[str, Rule] = {
-    "exp": Exp(), "log": Log(), "sqrt": Sqrt(), "sigmoid": Sigmoid(), "tanh": Tanh(), "gelu": Gelu(), "silu": Silu(),
+    "exp": Exp(), "log": Log(), "sqrt": Sqrt(), "sigmoid": Sigmoid(), "tanh": Tanh(), "erf": Erf(), "gelu": Gelu(),
+    "silu": Silu(),
 }  # fmt: skip
