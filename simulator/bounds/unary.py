@@ -253,9 +253,7 @@ class Erf(Increasing):
 
     def slope(self, lo: Tensor, hi: Tensor, node: Node) -> Ends:
         least, most = _bump(lo, hi, lambda x: (-x.square()).exp() * (2.0 / math.sqrt(math.pi)))
-        return least * (1.0 - 2.0**-40), most * (
-            1.0 + 2.0**-40
-        )  # of x**2 = 700 the last bit is more than `below` allows
+        return least * (1.0 - 2.0**-40), most * (1.0 + 2.0**-40)  # far out x**2 is off by more than `below` allows
 
     def off(self, most: Tensor, x: Bounded, r: Rounding, c: float, node: Node) -> Tensor:
         return torch.full_like(most, c * r.u + r.eta)
@@ -387,6 +385,6 @@ def _unsupported(node: Node, what: str) -> InputError:
 
 RULES: dict[str, Rule] = {
     "relu": Relu(), "leaky_relu": LeakyRelu(), "clamp": Clamp(), "clamp_min": Clamp(), "hardtanh": Clamp(),
-    "exp": Exp(), "log": Log(), "sqrt": Sqrt(), "sigmoid": Sigmoid(), "tanh": Tanh(), "erf": Erf(), "gelu": Gelu(), "silu": Silu(),
-    "abs": Abs(), "neg": Negative(),
+    "exp": Exp(), "log": Log(), "sqrt": Sqrt(), "sigmoid": Sigmoid(), "tanh": Tanh(), "erf": Erf(), "gelu": Gelu(),
+    "silu": Silu(), "abs": Abs(), "neg": Negative(),
 }  # fmt: skip

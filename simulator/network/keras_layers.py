@@ -36,7 +36,19 @@ def torch_call(layer: Any) -> Callable[..., Any]:
         return lambda inputs: _transposed_convolution(layer, inputs)
     if type(layer) is layers.BatchNormalization:
         return lambda inputs, training=None, mask=None: _batch_norm(layer, inputs, training, mask)
+    if type(layer) is layers.Normalization and layer.mean is not None:
+        return _normalisation(layer)
     return layer.call
+
+
+def _normalisation(layer: Any) -> Callable[[Tensor], Tensor]:
+    """Return what normalises by constants of which the root is taken here and once, not anew in each pass."""
+    import keras
+
+    mean, deviation = layer.mean, layer.variance.sqrt().clamp(min=keras.config.epsilon())
+    if layer.invert:
+        return lambda inputs: mean + inputs * deviation
+    return lambda inputs: (inputs - mean) / deviation
 
 
 def _dense(layer: Any, x: Tensor) -> Any:

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
+from torch import Tensor
 
 from simulator.errors import InputError, first_line
 
+from .model_scales import ModelScales
 from .onnx_biases import with_biases
 from .onnx_functions import Functions, opset_versions, plain_domain
 from .onnx_graph import Body, Operation, Step, add_module
-from .onnx_operators.registry import Declined, Node
+from .onnx_operators.registry import Declined, Node, Operator
 from .onnx_scales import operand_scales, output_scales
 from .onnx_scope import GRAPH, Constant, Scope, in_order, seen
 from .onnx_tensors import Tensors
@@ -23,6 +25,9 @@ _NO_WEIGHTS: Mapping[str, tuple[int, ...]] = {
     "BatchNormalization": (3, 4), "Clip": (1, 2), "DequantizeLinear": (1,), "Pad": (2,), "QLinearConv": (1, 4, 6),
     "QLinearMatMul": (1, 4, 6), "QuantizeLinear": (1,), "Range": (0, 1, 2), "Resize": (1, 2), "Upsample": (1,),
 }  # fmt: skip
+# Of constants these make one, as float32 has it, when the file is read, not whenever the network runs: numbers of a
+# formula, and weights that a quantised file has as integers.
+_MAKE_CONSTANTS = frozenset({"Add", "Cast", "DequantizeLinear", "Div", "Mul", "Neg", "Reciprocal", "Sqrt", "Sub"})
 
 
 class Builder:
@@ -49,7 +54,7 @@ class Builder:
         ordered = in_order(self.path, list(nodes), scope)
         for number, proto in ordered:
             self._check(proto, scope, scope.place(number, proto))
-        computed = [one for one in ordered if not self._names_constant(*one, scope)]
+        computed = [one for one in ordered if not self._makes_constant(*one, scope)]
         steps = [self._step(body, *one, scope) for one in with_biases(computed, scope, outputs)]
         for name in outputs:
             constant = scope.constant(name)
@@ -134,25 +139,44 @@ class Builder:
         except Exception as error:  # ValidationError, or what arises in the library's own reading of a damaged node
             self._refuse(f"{place}: {first_line(error)}", "a node as its operator wants it", "export the network anew")
 
-    def _names_constant(self, number: int, proto: Any, scope: Scope) -> bool:
-        """Whether a node only gives a constant a name, by which its scope knows that from then on."""
+    def _makes_constant(self, number: int, proto: Any, scope: Scope) -> bool:
+        """Whether a node is a constant, or makes one of others, which its scope knows by name from then on."""
         function = self._functions.operator(proto, scope.versions)
         if function is None or plain_domain(proto.domain) or not proto.output:
             return False
         constant, place = None, scope.place(number, proto)
-        if proto.op_type == "Identity" and proto.input:
-            constant = scope.constant(proto.input[0])
+        given = [scope.constant(name) for name in proto.input]
+        if proto.op_type == "Identity" and given:
+            constant = given[0]
         elif proto.op_type == "Constant":
             node = self._node(proto, self._attributes(proto, scope, place), scope, place)
             try:
                 constant = Constant(proto.output[0], function(node))
             except Declined as declined:
                 self._refuse(f"{place}: {first_line(declined)}", "a dense tensor of numbers", "export it without")
+        elif proto.op_type in _MAKE_CONSTANTS and given and all(given):
+            constant = self._made(proto, function, [one.tensor for one in given if one], scope, place)
         if constant is None:
             return False
         scope.values.discard(proto.output[0])
         scope.constants[proto.output[0]] = constant
         return True
+
+    def _made(self, proto: Any, function: Operator, tensors: list[Tensor], scope: Scope, place: str) -> Constant | None:
+        """Return the constant that a node makes of others; None of weights, which training may change, and of what the
+        node cannot take, which is said when the network runs.
+        """
+        dequantises = proto.op_type == "DequantizeLinear"
+        if not dequantises and any(x.numel() > 1 or (x.dim() and x.is_floating_point()) for x in tensors):
+            return None
+        node = self._node(proto, self._attributes(proto, scope, place), scope, place)
+        try:
+            made = function(node, *tensors)
+        except Exception:  # of operands that do not fit each other
+            return None
+        if dequantises:
+            _note_scales(node, proto, scope)
+        return Constant(proto.output[0], made, is_weight=not dequantises)
 
     def check_outputs(self, outputs: Iterable[str], scope: Scope) -> None:
         """Refuse outputs of a graph that nothing in it or around it defines."""
@@ -242,11 +266,19 @@ class Builder:
 
 
 def _follow_scales(operation: Operation, node: Node, proto: Any, scope: Scope) -> None:
-    """Give a module the scales of its operands, and its scope those of its output."""
-    constants = [scope.constant(name) if name else None for name in proto.input]
-    tensors = [one.tensor if one else None for one in constants]
-    scales = [scope.scales_of(name) for name in proto.input]
-    operation.operand_scales = operand_scales(node, scales, tensors)
-    made = output_scales(node, scales, tensors)
+    """Give a module the scales of its operands, and a scope those of its output."""
+    operation.operand_scales = operand_scales(node, *_scales_and_constants(proto, scope))
+    _note_scales(node, proto, scope)
+
+
+def _note_scales(node: Node, proto: Any, scope: Scope) -> None:
+    """Give a scope the scales of a node's output, if it has any."""
+    made = output_scales(node, *_scales_and_constants(proto, scope))
     if made is not None:
         scope.scales[proto.output[0]] = made
+
+
+def _scales_and_constants(proto: Any, scope: Scope) -> tuple[list[ModelScales | None], list[Tensor | None]]:
+    """Return of each input of a node the scales, and what the file holds of it."""
+    constants = [scope.constant(name) if name else None for name in proto.input]
+    return [scope.scales_of(name) for name in proto.input], [one.tensor if one else None for one in constants]

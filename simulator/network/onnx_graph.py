@@ -138,8 +138,8 @@ class Operation(ScaledByModel):
             raise InputError(f"{place}{self._node.where}: {error}") from None
         except Declined as declined:
             raise InputError(
-                f"{self._path}: {self._node.where}: {first_line(declined)}; expected a node without; change the network, or ask "
-                "for this operator"
+                f"{self._path}: {self._node.where}: {first_line(declined)}; expected a node without; change the "
+                "network, or ask for this operator"
             ) from None
         except Exception as error:
             if _is_of_emulation(error):

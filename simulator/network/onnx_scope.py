@@ -23,11 +23,11 @@ class Constant:
     """A tensor that the file holds.
 
     Args:
-        name: in the file. tensor: its values.
+        name: in the file. tensor: its values. is_weight: whether it may be one, which training changes.
     """
 
-    def __init__(self, name: str, tensor: Tensor) -> None:
-        self.name, self.tensor = name, tensor
+    def __init__(self, name: str, tensor: Tensor, is_weight: bool = True) -> None:
+        self.name, self.tensor, self._is_weight = name, tensor, is_weight
         self._weight: nn.Parameter | None = None
 
     def used(self, as_weight: bool) -> Tensor:
@@ -35,6 +35,7 @@ class Constant:
 
         That are floats with an axis, all of them finite: a number alone is part of a formula, and infinities are masks.
         """
+        as_weight = as_weight and self._is_weight
         if as_weight and self._weight is None and self.tensor.dim() and self.tensor.dtype in _FLOATS:
             extremes = torch.stack(self.tensor.float().aminmax()) if self.tensor.numel() else torch.zeros(2)
             if bool(extremes.isfinite().all()):
