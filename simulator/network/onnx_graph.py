@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from simulator.errors import InputError, first_line
 
-from . import limits
+from . import convolutions, limits
 from .fit import NUMPY, OURS
 from .model_scales import ScaledByModel
 from .named_forward import plain_name
@@ -240,4 +240,4 @@ def _is_of_emulation(error: BaseException) -> bool:
     or in torch, where it is the operands' fault. What does not fit in memory is the fault of who asked."""
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     innermost = next((name for name in reversed(frames) if not name.startswith((NUMPY, limits.__file__))), "")
-    return innermost.startswith(OURS) and not innermost.startswith(_OPERATORS)
+    return innermost.startswith(OURS) and not innermost.startswith((_OPERATORS, convolutions.__file__))

@@ -268,3 +268,32 @@ def test_the_page_shows_what_the_study_prints(name, tmp_path):
         assert NUMBER.sub("#", line) == NUMBER.sub("#", known)
         values, expected = ([float(word.replace(",", "")) for word in NUMBER.findall(text)] for text in (line, known))
         assert values == pytest.approx(expected, rel=0.05, abs=0.01)
+
+
+# --- files of Keras and ONNX ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("sklearn", "keras", "onnx")),
+    reason="needs scikit-learn and the extras keras and onnx",
+)
+@pytest.mark.parametrize("size", ["small", pytest.param("whole", marks=pytest.mark.full)])
+def test_what_is_proved_of_files_of_keras_and_onnx(tmp_path, capsys, monkeypatch, size):
+    files = example("digits_files")
+    if size == "small":
+        monkeypatch.setattr(files, "SAMPLES", 5)
+        networks = files.write_files(tmp_path, epochs=4)
+        with np.load(tmp_path / "digits.npz") as digits:
+            rows = [files.proved(path, digits["x"], digits["y"]) for path in networks]
+    else:
+        files.main(tmp_path)
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["`mlp.keras`", "`cnn.keras`", "`mlp.onnx`"]
+    for row in rows:
+        assert float(row[1].rstrip("%")) > (80 if size == "small" else 93)
+        half, most, all_of_them = map(int, row[2:5])
+        assert 6 <= half <= most <= all_of_them <= 24
+        assert row[5] == "100%"  # float32 keeps them all
+    if size == "whole":
+        shown = (ROOT / "docs" / "studies" / "real-networks.md").read_text()
+        assert "| " + " | ".join(rows[2]) + " |" in shown  # Keras' training may differ between processors

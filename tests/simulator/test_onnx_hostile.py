@@ -192,6 +192,20 @@ def test_what_an_operator_raises_is_said_with_the_node_and_the_shapes(refused):
     )
 
 
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_what_a_convolution_raises_is_said_likewise(refused, op):
+    proto = model([node(op, "x w", "y")], [floats("x", 1, 2, 5)], [floats("y")], [array("w", np.ones((3, 3, 3)))])
+    assert refused(proto, torch.ones(1, 2, 5)).startswith(f"node 0 ({op}): given float32 (1, 2, 5), float32 (3, 3, 3)")
+
+
+def test_what_an_operator_declines_is_said_in_one_line_whatever_the_file_names(refused):
+    gru = node("GRU", "x w r", "y", direction="bidirect\nonal", hidden_size=2)
+    proto = model([gru], [floats("x", 1, 1, 2)], [floats("y")], [
+        array("w", np.ones((2, 6, 2))), array("r", np.ones((2, 6, 2))),
+    ])  # fmt: skip
+    assert refused(proto, torch.ones(1, 1, 2)).startswith("node 0 (GRU): the direction bidirect")
+
+
 def test_a_graph_given_other_values_than_it_takes_is_refused(refused):
     body = helper.make_graph([node("Identity", "i", "c")], "body", [floats("i")], [floats("c")])
     text = refused(model([helper.make_node("Loop", ["", "", "x"], ["y"], body=body)], X, Y))
