@@ -21,32 +21,36 @@ torch is imported only when a network is.
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .arithmetic import (
-    Accumulator,
-    Aligned,
-    Chunk,
-    Exact,
-    Fixed,
-    Fma,
-    Interleave,
-    Kahan,
-    Late,
-    MacSpec,
-    Neumaier,
-    Reverse,
-    Seq,
-    Tree,
-    dot,
-    ladder,
-    mac,
-    matmul,
-    names_of,
-    presets,
-    two_pass,
-)
 from .errors import InputError
+
+# Where the engine is not built each of these names says so when it is asked for, and `doctor` at any time.
+with suppress(ImportError):
+    from .arithmetic import (
+        Accumulator,
+        Aligned,
+        Chunk,
+        Exact,
+        Fixed,
+        Fma,
+        Interleave,
+        Kahan,
+        Late,
+        MacSpec,
+        Neumaier,
+        Reverse,
+        Seq,
+        Tree,
+        dot,
+        ladder,
+        mac,
+        matmul,
+        names_of,
+        presets,
+        two_pass,
+    )
 
 if TYPE_CHECKING:
     from .arithmetic.convolution import convolution
@@ -78,6 +82,6 @@ __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputErr
 def __getattr__(name: str) -> Any:
     if name in ("bounds", "explore", "tracking", "training"):  # rooms of their own, which few runs need
         return importlib.import_module(f"simulator.{name}")
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module 'simulator' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(_LAZY.get(name, "simulator.arithmetic")), name)

@@ -1,7 +1,4 @@
-"""The command line: its commands, and the codes that it exits with.
-
-Exit codes: 0 done, 2 bad input, 1 a fault of ours, 3 a check that said no, 130 interrupted.
-"""
+"""The command line: the list of its commands; the codes that it exits with are in `command_line.exit_codes`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import sys
 import typer
 
 from .command_line import bounds, formats, job, machines, studies, sweeps, tracking, training
-from .command_line.interruption import INTERRUPTED
+from .command_line.exit_codes import BAD_INPUT, INTERRUPTED
 from .errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -51,7 +48,7 @@ def main() -> None:
         app()
     except InputError as error:
         print(f"ulpsim: error: {_printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from .exit_codes import SAID_NO
 from .interruption import interruptible
 from .options import Data, JsonRecord, Model, Seed, Weights
 from .progress import prints_aside, progress_bar
@@ -120,4 +121,4 @@ def check_certificate(
     with to_a_reader():
         bounds.show_verdict(found, file, json)
     if not found.ok:
-        raise typer.Exit(3)
+        raise typer.Exit(SAID_NO)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from .exit_codes import INTERRUPTED
 
 
 @contextmanager

@@ -9,9 +9,21 @@ import typer
 
 from simulator.errors import InputError
 
-from .interruption import INTERRUPTED, interruptible
+from .exit_codes import INTERRUPTED
+from .interruption import interruptible
 from .options import ITEMS_IN_JSON, AllowCode, Fidelity, Samples, Seed, Threads
 from .progress import prints_aside, progress_bar
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version, and that of the numerics, by which results are told from those of other bits or prices."""
+    if wanted:
+        from simulator.report.console import to_a_reader
+        from simulator.versions import NUMERICS, version_of
+
+        with to_a_reader():
+            print(f"ulpsim {version_of('ulpsim')}, numerics {NUMERICS}")
+        raise typer.Exit
 
 
 def simulate(
@@ -61,6 +73,12 @@ def simulate(
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the run record, and only that, to standard output.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=show_version, help="Print the versions of ulpsim and of its numerics."
+        ),
     ] = False,
 ) -> None:
     """Run a network on the MAC array of a YAML file: its bits and its bill, per layer.

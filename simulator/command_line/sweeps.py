@@ -8,6 +8,7 @@ import typer
 
 from simulator.errors import InputError
 
+from .exit_codes import SAID_NO
 from .interruption import interruptible, points_stay
 from .options import JsonRecords, Scheduler, Workers, WorkerThreads
 from .progress import prints_aside, progress_bar
@@ -41,7 +42,7 @@ def run_sweep(
             return
         sweep.show(found, json)
     if found.failed:
-        raise typer.Exit(3)
+        raise typer.Exit(SAID_NO)
 
 
 def show_runs(

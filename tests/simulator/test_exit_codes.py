@@ -1,0 +1,46 @@
+"""Versions, and the codes that commands exit with: the same for the same reason, whatever the command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulator.command_line import exit_codes
+from simulator.versions import NUMERICS, version_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_version_prints_those_of_ulpsim_and_of_its_numerics(command):
+    assert command("--version") == (0, f"ulpsim {version_of('ulpsim')}, numerics {NUMERICS}\n", "")
+
+
+def test_the_version_is_that_of_the_installed_distribution(monkeypatch):
+    monkeypatch.setattr("simulator.versions.version", lambda name: {"ulpsim": "9.8.7"}[name])
+    assert version_of("ulpsim") == "9.8.7"
+
+
+UNBUILT = "import sys; sys.modules['native._engine'] = None; sys.argv = ['ulpsim', {!r}]\n"
+
+
+def test_the_version_can_be_told_without_the_engine():
+    done = python(UNBUILT.format("--version") + "import simulator.__main__ as m; m.main()")
+    assert done.returncode == 0 and done.stdout.startswith("ulpsim "), done.stderr
+
+
+def test_without_the_engine_each_name_that_needs_it_says_so():
+    done = python(UNBUILT.format("") + "import simulator\nsimulator.mac")
+    assert done.returncode == exit_codes.FAULT
+    assert done.stderr.rstrip().endswith("pip install -e .` in the checkout (needs a C compiler)")
+
+
+def test_a_name_that_there_is_not_is_none():
+    import simulator
+
+    with pytest.raises(AttributeError, match="has no attribute 'matmull'"):
+        simulator.matmull  # noqa: B018
