@@ -10,7 +10,10 @@ from .command_line import bounds, formats, job, machines, studies, sweeps, track
 from .command_line.exit_codes import BAD_INPUT, INTERRUPTED
 from .errors import InputError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+# What usage names, and what shells complete, which know programs but no modules of Python.
+PROGRAM = "ulpsim"
+
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 app.callback(invoke_without_command=True)(job.simulate)
 
 # Help lists them in this order, and groups behind them.
@@ -45,7 +48,7 @@ app.add_typer(study, name="study", help="Run a study: many runs that answer one 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        app()
+        app(prog_name=PROGRAM)
     except InputError as error:
         print(f"ulpsim: error: {_printable(str(error))}", file=sys.stderr)
         sys.exit(BAD_INPUT)

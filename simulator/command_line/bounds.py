@@ -8,8 +8,8 @@ import typer
 
 from .exit_codes import SAID_NO
 from .interruption import interruptible
-from .options import Data, JsonRecord, Model, Seed, Weights
-from .progress import prints_aside, progress_bar
+from .options import NETWORK, AllowCode, Data, JsonRecord, Model, Quiet, Seed, Weights
+from .progress import prints_aside, progress_bar, shown
 
 
 def prove_bounds(
@@ -39,6 +39,7 @@ def prove_bounds(
     ] = None,
     model: Model = "mlp",
     weights: Weights = None,
+    allow_code: AllowCode = False,
     data: Data = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="Analyse the first N samples. Default: 100, or all of fewer.")
@@ -58,6 +59,7 @@ def prove_bounds(
     ] = None,
     seed: Seed = 0,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Prove that a network's answers cannot change by rounding, or find the bits for which they cannot.
 
@@ -68,24 +70,27 @@ def prove_bounds(
         return
     from simulator.commands import bounds
     from simulator.explore.work import Inputs
-    from simulator.report import to_a_reader
 
-    inputs = Inputs(model, weights, data, samples, seed)
-    with interruptible(), prints_aside(json), progress_bar("step" if required else "sample") as progress:
+    inputs = Inputs(model, weights, data, samples, seed, allow_code=allow_code)
+    with interruptible(), prints_aside(json, quiet), progress_bar("step" if required else "sample", quiet) as progress:
         bounds.check_options(hw, mode, required, confidence, failure, certificate, out)
         found = bounds.run(inputs, hw, mac, mode or "low", precision, required, confidence, radius, failure, progress)
         paths = [] if certificate is None else [found.certified.save(certificate)]
         paths += [] if out is None else bounds.save_files(found, out)
-    with to_a_reader():
+    with shown(json, quiet):
         bounds.show(found, paths, json)
 
 
 def check_certificate(
     file: Annotated[str, typer.Argument(metavar="FILE.json", help="A certificate that `bounds --certificate` wrote.")],
     model: Annotated[
-        str | None, typer.Option(help="Network whose weights must be those of the certificate, as for the main job.")
+        str | None,
+        typer.Option(
+            metavar=NETWORK, help="Network whose weights must be those of the certificate, as for the main job."
+        ),
     ] = None,
     weights: Weights = None,
+    allow_code: AllowCode = False,
     data: Data = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="The first N samples must be the inputs, of --data or its own.")
@@ -103,7 +108,6 @@ def check_certificate(
     from simulator.commands import bounds
     from simulator.errors import InputError
     from simulator.explore.work import Inputs
-    from simulator.report import to_a_reader
 
     with_samples = data is not None or samples is not None
     if model is None and (weights is not None or with_samples or radius):
@@ -115,10 +119,10 @@ def check_certificate(
         raise InputError(
             f"bounds check: --radius: got {radius:g}; expected a number from 0, and --data or --samples; give these"
         )
-    inputs = None if model is None else Inputs(model, weights, data, samples, seed)
+    inputs = None if model is None else Inputs(model, weights, data, samples, seed, allow_code=allow_code)
     with interruptible():
         found = bounds.checked(file, inputs, with_samples, radius)
-    with to_a_reader():
+    with shown(json):
         bounds.show_verdict(found, file, json)
     if not found.ok:
         raise typer.Exit(SAID_NO)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import JsonRecords, Threads
+from .options import JsonRecord, JsonRecords, Quiet, Threads
+from .progress import shown
 
 
 def show_formats(
@@ -25,12 +26,12 @@ def show_formats(
         typer.Option(help="Print a Markdown table, or the page docs/reference/formats.md."),
     ] = None,
     json: JsonRecords = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show number formats: all of them, one with its value table, or where two differ."""
     from simulator.commands import formats
-    from simulator.report import to_a_reader
 
-    with to_a_reader():
+    with shown(json, quiet):
         formats.run(names or [], compare, plot, markdown, json)
 
 
@@ -44,11 +45,10 @@ def explain_spec(
         512,
     ),
     threads: Threads = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a record, and only that, to standard output.")] = False,
+    json: JsonRecord = False,
 ) -> None:
     """Explain how a MAC unit's product is computed: kernel, proof, order, evidence, time."""
     from simulator.commands import explain
-    from simulator.report import to_a_reader
 
-    with to_a_reader():
+    with shown(json):
         explain.run(spec, shape, threads, json)

@@ -11,17 +11,16 @@ from simulator.errors import InputError
 
 from .exit_codes import INTERRUPTED
 from .interruption import interruptible
-from .options import ITEMS_IN_JSON, AllowCode, Fidelity, Samples, Seed, Threads
-from .progress import prints_aside, progress_bar
+from .options import ITEMS_IN_JSON, NETWORK, AllowCode, Fidelity, JsonRecord, Quiet, Samples, Seed, Threads
+from .progress import prints_aside, progress_bar, shown
 
 
 def show_version(wanted: bool) -> None:
     """Print the version, and that of the numerics, by which results are told from those of other bits or prices."""
     if wanted:
-        from simulator.report.console import to_a_reader
         from simulator.versions import NUMERICS, version_of
 
-        with to_a_reader():
+        with shown(json=False):
             print(f"ulpsim {version_of('ulpsim')}, numerics {NUMERICS}")
         raise typer.Exit
 
@@ -38,7 +37,7 @@ def simulate(
     model: Annotated[
         str,
         typer.Option(
-            metavar="NAME|MODULE:ATTRIBUTE|FILE",
+            metavar=NETWORK,
             help="Network: a bundled one, a torch or Keras one that Python can import, or an .onnx, .keras, .pt2 or "
             ".pt file.",
         ),
@@ -71,9 +70,8 @@ def simulate(
             help="After the tables, print each cycle and joule of this layer with formula and source.",
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the run record, and only that, to standard output.")
-    ] = False,
+    json: JsonRecord = False,
+    quiet: Quiet = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -95,7 +93,7 @@ def simulate(
             "Missing option '--hw': what to run on; give a YAML file or the name of a bundled machine, as in "
             "`python -m simulator --hw npu`, or a command, as in `python -m simulator formats`"
         )
-    from simulator.report import check_directory, layer_bill, print_run, save, to_a_reader, to_json
+    from simulator.report import check_directory, layer_bill, print_run, save, to_json
 
     if json and explain_cost is not None:
         raise InputError(ITEMS_IN_JSON)
@@ -104,7 +102,7 @@ def simulate(
         from simulator import network  # noqa: F401  (says what to install where torch is missing)
         from simulator.run import run
 
-        with prints_aside(json), progress_bar() as progress:
+        with prints_aside(json, quiet), progress_bar(quiet=quiet) as progress:
             result = run(
                 hw, model, data, samples, tolerance, seed, threads, progress, keep_partial=True, weights=weights,
                 allow_code=allow_code, fidelity=fidelity,
@@ -112,7 +110,7 @@ def simulate(
         # A layer that is not there is refused before earlier results are replaced.
         explained = "" if explain_cost is None else f"\n{layer_bill(result, explain_cost)}"
         where = save(result, out)
-    with to_a_reader():
+    with shown(json, quiet):
         if json:
             sys.stdout.write(to_json(result))
         else:

@@ -10,17 +10,19 @@ from simulator.errors import InputError
 
 from .options import (
     ITEMS_IN_JSON,
+    NETWORK,
     AllowCode,
     Data,
     Fidelity,
     JsonRecord,
     JsonRecords,
+    Quiet,
     Samples,
     Seed,
     Threads,
     Weights,
 )
-from .progress import prints_aside, progress_bar
+from .progress import prints_aside, progress_bar, shown
 
 
 def estimate_cost(
@@ -58,12 +60,12 @@ def estimate_cost(
         str | None, typer.Option(metavar="DIR", help="Where SCALE-Sim's report files go, beside --scalesim-cfg.")
     ] = None,
     json: JsonRecords = False,
+    quiet: Quiet = False,
 ) -> None:
     """Estimate cycles and energy without values: of a product or of layers on a machine, or as SCALE-Sim counts."""
     from simulator.commands import estimate, scalesim
-    from simulator.report import to_a_reader
 
-    with to_a_reader():
+    with shown(json, quiet):
         if scalesim_cfg is not None:
             own = {
                 "--hw": hw, "--gemm": gemm, "--flagged": flagged, "--zeros": zeros, "--trace": trace,
@@ -112,18 +114,15 @@ def show_machine(
 ) -> None:
     """Show a machine file with every value in effect, and whether it is written, derived, default or of a table."""
     from simulator.commands import show
-    from simulator.report import to_a_reader
 
-    with to_a_reader():
+    with shown(json):
         show.run(hw, schema, json)
 
 
 def compare_machines(
     a: Annotated[str, typer.Argument(metavar="A", help="A machine file, or the name of a bundled machine.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    model: Annotated[
-        str, typer.Option(metavar="NAME|MODULE:ATTRIBUTE|FILE", help="Network, as of the main job.")
-    ] = "mlp",
+    model: Annotated[str, typer.Option(metavar=NETWORK, help="Network, as of the main job.")] = "mlp",
     weights: Weights = None,
     allow_code: AllowCode = False,
     data: Data = None,
@@ -136,7 +135,6 @@ def compare_machines(
     from simulator import network  # noqa: F401  (says what to install where torch is missing)
     from simulator.commands import compare
     from simulator.hardware import load_hardware
-    from simulator.report import to_a_reader
     from simulator.run import run
 
     machines = load_hardware(a), load_hardware(b)
@@ -149,5 +147,5 @@ def compare_machines(
                     allow_code=allow_code,
                 )
             )  # fmt: skip
-    with to_a_reader():
+    with shown(json):
         compare.run(machines, (results[0], results[1]), json)

@@ -8,7 +8,9 @@ TwoMacHardware = Annotated[
     str, typer.Option(metavar="FILE", help="Hardware with two MACs: a YAML file, or the name of a bundled one.")
 ]
 
-Model = Annotated[str, typer.Option(help="Network, as for the main job.")]
+NETWORK = "NAME|MODULE:ATTRIBUTE|FILE"  # what --model takes
+
+Model = Annotated[str, typer.Option(metavar=NETWORK, help="Network, as for the main job.")]
 Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights for it.")]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let a file given as --model run whatever code it holds.")
@@ -35,6 +37,9 @@ WorkerThreads = Annotated[
 
 JsonRecord = Annotated[bool, typer.Option("--json", help="Print the record, and only that, to standard output.")]
 JsonRecords = Annotated[bool, typer.Option("--json", help="Print records, and only these, to standard output.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print no progress and no tables, only errors; files are written all the same.")
+]
 
 # Of --explain-cost, whose words differ: the main job names a layer.
 ITEMS_IN_JSON = (

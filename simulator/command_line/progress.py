@@ -1,7 +1,8 @@
-"""While a command computes: how far it is, and where what the user's code prints goes."""
+"""While a command computes: how far it is, and where what the user's code prints goes; then what it found."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
@@ -9,8 +10,8 @@ from typing import Any
 
 
 @contextmanager
-def progress_bar(unit: str = "sample") -> Iterator[Callable[[float, int | None], None]]:
-    """Show on standard error, if that is a terminal, how many samples are done and how much time is left."""
+def progress_bar(unit: str = "sample", quiet: bool = False) -> Iterator[Callable[[float, int | None], None]]:
+    """Show how many samples are done and what time is left, on standard error if that is a terminal, unless quiet."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -21,7 +22,7 @@ def progress_bar(unit: str = "sample") -> Iterator[Callable[[float, int | None],
         *columns,
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=quiet or not sys.stderr.isatty(),
         speed_estimate_period=period,
     ) as bar:
         task = bar.add_task("starting", total=None)
@@ -38,6 +39,19 @@ def progress_bar(unit: str = "sample") -> Iterator[Callable[[float, int | None],
         yield show
 
 
-def prints_aside(json: bool) -> AbstractContextManager[Any]:
-    """Send what the user's code prints to standard error, lest it come between records and their reader."""
-    return redirect_stdout(sys.stderr) if json else nullcontext()
+def prints_aside(json: bool, quiet: bool = False) -> AbstractContextManager[Any]:
+    """Send what the user's code prints to standard error, lest it come between records and their reader, or be all."""
+    return redirect_stdout(sys.stderr) if json or quiet else nullcontext()
+
+
+@contextmanager
+def shown(json: bool, quiet: bool = False) -> Iterator[None]:
+    """Print what was found to standard output; if quiet, nowhere, but for the record that --json asks for."""
+    from simulator.report.console import to_a_reader
+
+    if quiet and not json:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    else:
+        with to_a_reader():
+            yield

@@ -8,9 +8,11 @@ import typer
 
 from .interruption import interruptible, points_stay
 from .options import (
+    AllowCode,
     Data,
     JsonRecord,
     Model,
+    Quiet,
     Scheduler,
     Seed,
     TwoMacHardware,
@@ -18,7 +20,7 @@ from .options import (
     Workers,
     WorkerThreads,
 )
-from .progress import prints_aside, progress_bar
+from .progress import prints_aside, progress_bar, shown
 
 
 def make_plan(
@@ -26,6 +28,7 @@ def make_plan(
     out: Annotated[str, typer.Option(metavar="FILE.json", help="Where the plan goes, for policy.plan.")],
     model: Model = "mlp",
     weights: Weights = None,
+    allow_code: AllowCode = False,
     data: Data = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="Calibrate on the first N samples. Default: 128, or all of fewer.")
@@ -49,26 +52,31 @@ def make_plan(
     ] = None,
     tolerance: Annotated[float | None, typer.Option(metavar="T", help="Default: that of the policy.")] = None,
     seed: Seed = 0,
+    json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Plan before a run which columns of a network have the high MAC, in place of flags within it."""
     from simulator.commands import plan
     from simulator.explore.work import Inputs
-    from simulator.report import to_a_reader
+    from simulator.report.directories import check_writable
     from simulator.studies.planning import agreement_with_policy, plan_for
 
-    inputs = Inputs(model, weights, data, samples, seed)
+    inputs = Inputs(model, weights, data, samples, seed, allow_code=allow_code)
     rule = {"budget": budget, "over": over, "quantile": quantile, "tolerance": tolerance}
-    found = plan_for(hw, inputs, **rule)
-    checks = agreement_with_policy(hw, inputs, found, check, **rule) if check > 0 else []
-    plan.write(found, out)
-    with to_a_reader():
-        plan.show(found, out, checks)
+    with interruptible("nothing was written"), prints_aside(json, quiet):
+        check_writable(out)
+        found = plan_for(hw, inputs, **rule)
+        checks = agreement_with_policy(hw, inputs, found, check, **rule) if check > 0 else []
+        plan.write(found, out)
+    with shown(json, quiet):
+        plan.show(found, out, checks, json)
 
 
 def study_two_pass(
     hw: TwoMacHardware,
     model: Model = "mlp",
     weights: Weights = None,
+    allow_code: AllowCode = False,
     data: Data = None,
     samples: Annotated[
         int | None,
@@ -108,19 +116,19 @@ def study_two_pass(
     scheduler: Scheduler = None,
     threads: WorkerThreads = None,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare scores of two-pass accumulation: errors, costs and accuracy, with controls that recompute as much."""
     from simulator.commands import study
-    from simulator.report import to_a_reader
 
-    with interruptible(points_stay(out)), prints_aside(json), progress_bar("point") as progress:
+    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("point", quiet) as progress:
         found = study.run(
-            hw, out, scores, tolerances, budgets, over=over, model=model, weights=weights, data=data,
-            samples=samples, calibration=calibration, seeds=seeds, controls=controls, static=static,
+            hw, out, scores, tolerances, budgets, over=over, model=model, weights=weights, allow_code=allow_code,
+            data=data, samples=samples, calibration=calibration, seeds=seeds, controls=controls, static=static,
             workers=workers, scheduler=scheduler, threads=threads, progress=progress,
         )  # fmt: skip
         paths = study.save(found, out)
-    with to_a_reader():
+    with shown(json, quiet):
         study.show(found, paths, json)
 
 
@@ -143,9 +151,9 @@ def study_truncation(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE.npz",
-            help="Grey levels x (N, height, width) and classes y (N,) in place of the 8x8 digits; the last three "
-            "sixteenths test.",
+            metavar="FILE",
+            help="An .npz file of grey levels x (N, height, width) and classes y (N,) in place of the 8x8 digits; the "
+            "last three sixteenths test.",
         ),
     ] = None,
     out: Annotated[
@@ -153,17 +161,17 @@ def study_truncation(
     ] = "truncation",
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train on digits with truncated parameters: accuracy against stored bits, one setting changed in each row."""
     from simulator.commands import truncation
-    from simulator.report import to_a_reader
 
-    with interruptible(points_stay(out)), prints_aside(json), progress_bar("run") as progress:
+    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("run", quiet) as progress:
         found = truncation.run(
             out, settings, bits, seeds=seeds, base_seeds=base_seeds, data=data, workers=workers, progress=progress
         )
         paths = truncation.save(found, out)
-    with to_a_reader():
+    with shown(json, quiet):
         truncation.show(found, paths, json)
 
 
@@ -185,15 +193,15 @@ def study_points(
     ] = "points",
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train on 8x8 digits with each quantisation point alone and with all but each: which one limits the training."""
     from simulator.commands import points as command
-    from simulator.report import to_a_reader
 
-    with interruptible(points_stay(out)), prints_aside(json), progress_bar("run") as progress:
+    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("run", quiet) as progress:
         found = command.run(out, points, recipe, seeds=seeds, workers=workers, progress=progress)
         paths = command.save(found, out)
-    with to_a_reader():
+    with shown(json, quiet):
         command.show(found, paths, json)
 
 
@@ -203,13 +211,13 @@ def study_laws(
     trained: Annotated[bool, typer.Option(help="Train networks on 8x8 digits too.")] = True,
     out: Annotated[str, typer.Option(metavar="DIR", help="Where results go.")] = "laws",
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure how errors of rounded weights grow forward and backward, beside the laws that predict them."""
     from simulator.commands import laws
-    from simulator.report import to_a_reader
 
-    with interruptible("nothing was written"), prints_aside(json), progress_bar("row") as progress:
+    with interruptible("nothing was written"), prints_aside(json, quiet), progress_bar("row", quiet) as progress:
         found = laws.run(out, bits=bits, seeds=seeds, trained=trained, progress=progress)
         paths = laws.save(found, out)
-    with to_a_reader():
+    with shown(json, quiet):
         laws.show(found, paths, json)

@@ -10,8 +10,8 @@ from simulator.errors import InputError
 
 from .exit_codes import SAID_NO
 from .interruption import interruptible, points_stay
-from .options import JsonRecords, Scheduler, Workers, WorkerThreads
-from .progress import prints_aside, progress_bar
+from .options import JsonRecords, Quiet, Scheduler, Workers, WorkerThreads
+from .progress import prints_aside, progress_bar, shown
 
 
 def run_sweep(
@@ -26,17 +26,18 @@ def run_sweep(
         bool, typer.Option("--dry-run", help="Say how many points there are and how long they would take.")
     ] = False,
     json: JsonRecords = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run every combination of what a sweep file varies; points that are known are not computed again."""
     from simulator.commands import sweep
-    from simulator.report import to_a_reader
 
-    with interruptible("" if only_plan else points_stay(out)), prints_aside(json), progress_bar("point") as progress:
+    left = "" if only_plan else points_stay(out)
+    with interruptible(left), prints_aside(json, quiet), progress_bar("point", quiet) as progress:
         if only_plan:
             planned = sweep.dry_run(file, out, workers, scheduler, threads, progress)
         else:
             found = sweep.run(file, out, workers, scheduler, threads, progress)
-    with to_a_reader():
+    with shown(json, quiet):
         if only_plan:
             sweep.show_forecast(*planned, json)
             return
@@ -57,10 +58,10 @@ def show_runs(
         bool, typer.Option("--remove-outdated", help="Remove what an ulpsim of other numerics computed.")
     ] = False,
     json: JsonRecords = False,
+    quiet: Quiet = False,
 ) -> None:
     """List the runs in a store, show one, export a sweep, or remove some."""
     from simulator.commands import runs
-    from simulator.report import to_a_reader
 
     jobs = {
         "--show": show,
@@ -75,7 +76,7 @@ def show_runs(
         raise InputError("runs: got --sweep without --export; expected both or none; leave --sweep out")
     if json and given and given != ["--show"]:
         raise InputError(f"runs: got --json with {given[0]}, which prints no record; expected it alone; leave it out")
-    with to_a_reader():
+    with shown(json, quiet):
         if show is not None:
             runs.show_one(store, show)
         elif export is not None:

@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 import typer
 
 from .interruption import interruptible
-from .options import Data, JsonRecord, Model, Samples, Seed, Weights
-from .progress import prints_aside, progress_bar
+from .options import AllowCode, Data, JsonRecord, Model, Quiet, Samples, Seed, Weights
+from .progress import prints_aside, progress_bar, shown
 
 
 def track_network(
     context: typer.Context,
     model: Model = "mlp",
     weights: Weights = None,
+    allow_code: AllowCode = False,
     data: Data = None,
     samples: Samples = None,
     train: Annotated[
@@ -65,6 +66,7 @@ def track_network(
     ] = None,
     seed: Seed = 0,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Follow how many bits of every value, gradient and parameter of a run are real, without a change of the run.
 
@@ -75,16 +77,15 @@ def track_network(
         return
     from simulator.commands import track
     from simulator.explore.work import Inputs
-    from simulator.report import to_a_reader
 
-    inputs = Inputs(model, weights, data, samples, seed)
-    with interruptible("nothing was written"), prints_aside(json), progress_bar("step") as progress:
+    inputs = Inputs(model, weights, data, samples, seed, allow_code=allow_code)
+    with interruptible("nothing was written"), prints_aside(json, quiet), progress_bar("step", quiet) as progress:
         found = track.run(
             inputs, hw, numbers, train, batch, optimizer, lr, every, roundings, restart, bits, calibrate, out, export,
             progress,
         )  # fmt: skip
         paths = track.save(found, out, export)
-    with to_a_reader():
+    with shown(json, quiet):
         track.show(found, paths, json)
 
 
@@ -95,7 +96,6 @@ def compare_runs(
 ) -> None:
     """Set two tracked runs side by side: bits by tensor, shares of noise, of updates below it and lost."""
     from simulator.commands import track
-    from simulator.report import to_a_reader
 
-    with interruptible(), to_a_reader():
+    with interruptible(), shown(json):
         track.show_comparison(a, b, json)

@@ -7,13 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from .interruption import interruptible
-from .options import AllowCode, JsonRecord, Seed, Threads
-from .progress import prints_aside, progress_bar
+from .options import NETWORK, AllowCode, JsonRecord, Quiet, Seed, Threads
+from .progress import prints_aside, progress_bar, shown
 
 
 def train_network(
     model: Annotated[
-        str, typer.Option(help="Network, as for the main job; a bundled one begins with weights drawn anew.")
+        str,
+        typer.Option(
+            metavar=NETWORK, help="Network, as for the main job; a bundled one begins with weights drawn anew."
+        ),
     ] = "mlp",
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights that it begins with.")] = None,
     allow_code: AllowCode = False,
@@ -66,6 +69,7 @@ def train_network(
         bool, typer.Option("--resume", help="Go on from the checkpoint in DIR, with the same bits.")
     ] = False,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a network with some of its values in narrow formats; a recipe says which, where and how they are rounded.
 
@@ -73,7 +77,6 @@ def train_network(
     takes as --weights; with --causes also causes.json and causes.csv.
     """
     from simulator.commands import train
-    from simulator.report import to_a_reader
     from simulator.training.job import Job
 
     given = {"momentum": momentum, "weight_decay": weight_decay}
@@ -82,7 +85,11 @@ def train_network(
         model, weights, data, test, recipe, storage, rounding, epochs, batch_size, lr, optimizer, options, seed,
         allow_code, threads, causes,
     )  # fmt: skip
-    with interruptible(lambda: train.left(job, out)), prints_aside(json), progress_bar("step") as progress:
-        found = train.run(job, out, resume, progress)
-    with to_a_reader():
+    with (
+        interruptible(lambda: train.left(job, out)),
+        prints_aside(json, quiet),
+        progress_bar("step", quiet) as progress,
+    ):
+        found = train.run(job, out, resume, progress, quiet)
+    with shown(json, quiet):
         train.show(found, out, json)

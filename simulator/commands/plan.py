@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json as json_module
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
@@ -25,8 +28,15 @@ def write(plan: StaticPlan, out: str) -> None:
     write_file(Path(out), plan.to_json())
 
 
-def show(plan: StaticPlan, out: str, checks: Sequence[Agreement]) -> None:
-    """Print how many columns of each layer are high, and how they agree with flags, where that was looked at."""
+def show(plan: StaticPlan, out: str, checks: Sequence[Agreement], json: bool) -> None:
+    """Print how many columns of each layer are high, and how they agree with flags, where that was looked at.
+
+    The record is that of the file, with `agreement` besides.
+    """
+    if json:
+        record = {**json_module.loads(plan.to_json()), "agreement": [_in_full(one) for one in checks]}
+        sys.stdout.write(json_module.dumps(record, indent=2) + "\n")
+        return
     by_layer = {one.layer: one for one in checks}
     table = Table(box=None, pad_edge=False)
     table.add_column("layer")
@@ -40,3 +50,7 @@ def show(plan: StaticPlan, out: str, checks: Sequence[Agreement]) -> None:
         table.add_row(*row)
     note = [Text(_LEGEND, style="dim")] if checks else []
     print_view(standard_output(), f"{printable(out)}: {printable(plan.made_by)}", table, *note)
+
+
+def _in_full(agreement: Agreement) -> dict[str, object]:
+    return {**asdict(agreement), "precision": agreement.precision, "recall": agreement.recall}

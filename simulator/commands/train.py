@@ -16,15 +16,18 @@ from simulator.training.history import Epoch
 from simulator.training.job import CAUSES, CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
 
 
-def run(job: Job, out: str, resume: bool, progress: Callable[[float, int | None], None]) -> Trained:
-    """Train a network, say after each epoch on standard error how far it is, and write the files of the directory.
+def run(
+    job: Job, out: str, resume: bool, progress: Callable[[float, int | None], None], quiet: bool = False
+) -> Trained:
+    """Train a network, say after each epoch on standard error, if not quiet, how far it is, and write the files.
 
     Raises:
         InputError: what cannot be trained, or does not go together; nothing was written.
     """
 
     def observe(epoch: Epoch) -> None:
-        print(f"epoch {epoch.number + 1} of {job.epochs}: {_in_words(epoch)}", file=sys.stderr)
+        if not quiet:
+            print(f"epoch {epoch.number + 1} of {job.epochs}: {_in_words(epoch)}", file=sys.stderr)
 
     found, weights = train(job, out, resume, observe, progress)
     save(found, weights, _text(found))

@@ -104,7 +104,7 @@ class Plan:
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"sweep: name: got {describe(self.name)}; expected a text; write e.g. rows")
         given: dict[str, Any] = {"sweep": self.varied, "only": self.only, "exclude": self.exclude, "hw": self.hw}
-        given |= {name: value for name, value in vars(self.inputs).items() if value is not None}
+        given |= {name: value for name in _OF_INPUTS if (value := getattr(self.inputs, name)) is not None}
         given |= {"flagged": self.flagged} | ({} if self.gemms is None else {"gemms": self.gemms})
         forms = {**_OF_FILE, **_OF_COST}
         for key, value in given.items():

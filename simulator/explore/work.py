@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A network and its samples, as the main job names them; the first of them calibrate and are not run themselves."""
+    """A network and its samples, as the main job names them; the first `calibration` of these do not run."""
 
     model: str = "mlp"
     weights: str | None = None
@@ -30,6 +30,7 @@ class Inputs:
     samples: int | None = None
     seed: int = 0
     calibration: int | None = None
+    allow_code: bool = False
 
 
 class Layer(NamedTuple):
@@ -145,7 +146,7 @@ def load(inputs: Inputs, most: int | None = None) -> Loaded:
     from simulator.network.samples import load_samples
 
     # A copy: a name in a module of the user's may be a network that other weights are read into later.
-    model = copy.deepcopy(load_model(inputs.model, inputs.weights, False, inputs.seed))
+    model = copy.deepcopy(load_model(inputs.model, inputs.weights, inputs.allow_code, inputs.seed))
     network = network_digest(model, inputs.model)
     if inputs.calibration is None:
         samples = load_samples(inputs.data, inputs.samples, model, most=most)

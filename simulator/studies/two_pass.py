@@ -112,6 +112,7 @@ def two_pass_study(
     over: str = "network",
     model: str = "mlp",
     weights: str | None = None,
+    allow_code: bool = False,
     data: str | None = None,
     samples: int | None = None,
     calibration: int | None = None,
@@ -129,9 +130,9 @@ def two_pass_study(
         hw: machine file or bundled name, with two MACs. out: directory of the store.
         scores: names, as policy.score takes them. tolerances, or budgets: one of the two; budgets of BUDGETS and
             everything that a score can flag if both are left out. over: what budgets are a share of, network or layer.
-        model, weights, data: as the main job takes them. calibration: so many samples, from the first, calibrate scores
-            and budgets and do not run; None: CALIBRATION, or half of all if that is less. samples: how many of those
-            behind them run; None for all.
+        model, weights, allow_code, data: as the main job takes them. calibration: so many samples, from the first,
+            calibrate scores and budgets and do not run; None: CALIBRATION, or half of all if that is less.
+            samples: how many of those behind them run; None for all.
         seeds: of the control random, from 0. controls, static: whether to run them, and static plans.
         workers, scheduler, threads, progress: as for explore.sweep.
     Raises:
@@ -164,8 +165,8 @@ def two_pass_study(
     Cluster(**cluster)  # type: ignore[arg-type]
     check_study_directory(out, "two-pass")
     if calibration is None:
-        calibration = _calibration(Inputs(model, weights, data))
-    inputs = Inputs(model, weights, data, samples, 0, calibration)
+        calibration = _calibration(Inputs(model, weights, data, allow_code=allow_code))
+    inputs = Inputs(model, weights, data, samples, 0, calibration, allow_code)
 
     def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
         points_of = [{**one.changes(machine, own_rules), "seed": one.seed} for one in wanted]
