@@ -7,6 +7,7 @@ import sys
 import typer
 
 from .command_line import bounds, formats, job, machines, studies, sweeps, tracking, training
+from .command_line.examples import epilog
 from .command_line.exit_codes import BAD_INPUT, INTERRUPTED
 from .errors import InputError
 
@@ -14,34 +15,34 @@ from .errors import InputError
 PROGRAM = "ulpsim"
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
-app.callback(invoke_without_command=True)(job.simulate)
+app.callback(invoke_without_command=True, epilog=epilog())(job.simulate)
 
 # Help lists them in this order, and groups behind them.
-app.command("formats")(formats.show_formats)
-app.command("explain")(formats.explain_spec)
-app.command("estimate")(machines.estimate_cost)
-app.command("show")(machines.show_machine)
-app.command("compare")(machines.compare_machines)
-app.command("sweep")(sweeps.run_sweep)
-app.command("plan")(studies.make_plan)
-app.command("runs")(sweeps.show_runs)
-app.command("train")(training.train_network)
+app.command("formats", epilog=epilog("formats"))(formats.show_formats)
+app.command("explain", epilog=epilog("explain"))(formats.explain_spec)
+app.command("estimate", epilog=epilog("estimate"))(machines.estimate_cost)
+app.command("show", epilog=epilog("show"))(machines.show_machine)
+app.command("compare", epilog=epilog("compare"))(machines.compare_machines)
+app.command("sweep", epilog=epilog("sweep"))(sweeps.run_sweep)
+app.command("plan", epilog=epilog("plan"))(studies.make_plan)
+app.command("runs", epilog=epilog("runs"))(sweeps.show_runs)
+app.command("train", epilog=epilog("train"))(training.train_network)
 
 proofs = typer.Typer(rich_markup_mode=None)
-proofs.callback(invoke_without_command=True)(bounds.prove_bounds)
-proofs.command("check")(bounds.check_certificate)
+proofs.callback(invoke_without_command=True, epilog=epilog("bounds"))(bounds.prove_bounds)
+proofs.command("check", epilog=epilog("bounds check"))(bounds.check_certificate)
 app.add_typer(proofs, name="bounds")
 
 tracked = typer.Typer(rich_markup_mode=None)
-tracked.callback(invoke_without_command=True)(tracking.track_network)
-tracked.command("compare")(tracking.compare_runs)
+tracked.callback(invoke_without_command=True, epilog=epilog("track"))(tracking.track_network)
+tracked.command("compare", epilog=epilog("track compare"))(tracking.compare_runs)
 app.add_typer(tracked, name="track")
 
 study = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-study.command("two-pass")(studies.study_two_pass)
-study.command("truncation")(studies.study_truncation)
-study.command("points")(studies.study_points)
-study.command("laws")(studies.study_laws)
+study.command("two-pass", epilog=epilog("study two-pass"))(studies.study_two_pass)
+study.command("truncation", epilog=epilog("study truncation"))(studies.study_truncation)
+study.command("points", epilog=epilog("study points"))(studies.study_points)
+study.command("laws", epilog=epilog("study laws"))(studies.study_laws)
 app.add_typer(study, name="study", help="Run a study: many runs that answer one question, with controls.")
 
 
