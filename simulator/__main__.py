@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from .command_line import bounds, formats, job, machines, studies, sweeps, tracking, training
+from .command_line import bounds, doctor, formats, job, machines, studies, sweeps, tracking, training
 from .command_line.examples import epilog
 from .command_line.exit_codes import BAD_INPUT, INTERRUPTED
 from .errors import InputError
@@ -27,6 +27,7 @@ app.command("sweep", epilog=epilog("sweep"))(sweeps.run_sweep)
 app.command("plan", epilog=epilog("plan"))(studies.make_plan)
 app.command("runs", epilog=epilog("runs"))(sweeps.show_runs)
 app.command("train", epilog=epilog("train"))(training.train_network)
+app.command("doctor", epilog=epilog("doctor"))(doctor.examine_installation)
 
 proofs = typer.Typer(rich_markup_mode=None)
 proofs.callback(invoke_without_command=True, epilog=epilog("bounds"))(bounds.prove_bounds)

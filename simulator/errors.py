@@ -16,8 +16,13 @@ def missing(what: str, library: str | None, extra: str) -> MissingLibraryError:
     """Return the error of something that needs a library which is not there."""
     return MissingLibraryError(
         f"{what}: needs {library}, which is not installed; expected the extra {extra}; install it with "
-        f"pip install 'ulpsim[{extra}]'"
+        f"{install_command(extra)}"
     )
+
+
+def install_command(extra: str = "") -> str:
+    """Return the command that installs an extra, or ulpsim with what it needs in any case."""
+    return f"pip install 'ulpsim[{extra}]'" if extra else "pip install ulpsim"
 
 
 def first_line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plan": ("plan --hw npu --budget 0.1 --out plan.json",),
     "runs": ("runs rows", "runs rows --export rows.csv"),
     "train": ("train --model cnn --recipe fp8_hybrid", "train --storage e8m6 --epochs 2 --out e8m6"),
+    "doctor": ("doctor", "doctor --json"),
     "bounds": ('bounds --mac "fma(fp32)" --samples 10', "bounds --required --samples 10",
                'bounds --mac "fma(fp32)" --samples 10 --certificate mlp.json'),
     "bounds check": ("bounds check mlp.json", "bounds check mlp.json --model mlp --samples 10"),

@@ -41,6 +41,7 @@ ROOMS = {
     "simulator.commands": Room(
         (
             "formats",
+            "native",
             "simulator.arithmetic",
             "simulator.bounds",
             "simulator.cost",
@@ -52,7 +53,7 @@ ROOMS = {
             "simulator.training",
             *TOP,
         ),
-        ("rich",),
+        ("rich", "packaging"),
     ),
     "simulator.explore": Room(
         (
