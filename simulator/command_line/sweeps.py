@@ -1,4 +1,4 @@
-"""Many runs and the store they are in: sweep, runs."""
+"""Many runs and the store they are in: sweep, search, runs."""
 
 from __future__ import annotations
 
@@ -44,6 +44,34 @@ def run_sweep(
         sweep.show(found, json)
     if found.failed:
         raise typer.Exit(SAID_NO)
+
+
+def run_search(
+    file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="A sweep file that says what is searched for.")],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where the store of points is; a search goes on from what is there.")
+    ] = "search",
+    points: Annotated[
+        int | None, typer.Option(metavar="N", help="Compute so many. Default: as the file says, or a quarter of all.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="Of the choice of points. Default: as the file says, or 0.")
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    threads: WorkerThreads = None,
+    json: JsonRecords = False,
+) -> None:
+    """Find the best compromises between objectives among the points of a sweep, and compute few of them."""
+    from simulator.commands import search
+    from simulator.report import to_a_reader
+
+    with interruptible(points_stay(out)), prints_aside(json), progress_bar("point") as progress:
+        found = search.run(file, out, points, seed, workers, scheduler, threads, progress)
+    with to_a_reader():
+        search.show(found, json)
+    if found.failed:
+        raise typer.Exit(3)
 
 
 def show_runs(

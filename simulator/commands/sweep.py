@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from simulator.explore import Forecast, Place, Plan, Point, Sweep, forecast, read_plan, sweep
+from simulator.explore.objectives import own_mode
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 
@@ -104,7 +106,7 @@ def _figures(record: Mapping[str, Any] | None) -> list[str]:
     if record is None:
         return ["failed", *[missing] * (len(_COLUMNS) - 1)]
     totals = record["totals"]
-    mode = "two_pass" if totals["two_pass"] else "low"
+    mode = own_mode(record)
     of = totals[mode] or {}
     accuracy = (record.get("accuracy") or {}).get(mode)
     return [
@@ -117,13 +119,13 @@ def _figures(record: Mapping[str, Any] | None) -> list[str]:
 
 
 def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[str]:
+    found = (place.error if point is None else point.error for place, point in points)
+    removed = ("removed from the store" if point is None and place.error is None else None for place, point in points)
+    return errors(one or other for one, other in zip(found, removed, strict=True))
+
+
+def errors(found: Iterable[str | None]) -> list[str]:
     """Return what failed, each error once with the number of points that have it."""
-    of: dict[str, int] = {}
-    for place, point in points:
-        error = place.error if point is None else point.error
-        if point is None and place.error is None:
-            error = "removed from the store"
-        if error is not None:
-            of[error] = of.get(error, 0) + 1
+    of = Counter(error for error in found if error is not None)
     lines = [f"failed{'' if count == 1 else f' ({count} points)'}: {printable(text)}" for text, count in of.items()]
     return lines[:_ERRORS] + ([f"and {len(lines) - _ERRORS} other errors"] if len(lines) > _ERRORS else [])

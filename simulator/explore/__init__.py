@@ -1,8 +1,13 @@
-"""Sweeps over machines and networks: planned, computed on workers, kept in a store from which a run goes on."""
+"""Sweeps and searches over machines and networks: computed on workers, kept in a store from which a run goes on."""
 
 from .forecast import Forecast, forecast
-from .plan import Plan, read_plan
+from .objectives import OBJECTIVES, Goal
+from .plan import Plan, read_plan, read_search
+from .search import Found, Search, search
 from .store import Counts, Place, Point, Store
 from .sweep import Sweep, sweep
 
-__all__ = ["Counts", "Forecast", "Place", "Plan", "Point", "Store", "Sweep", "forecast", "read_plan", "sweep"]
+__all__ = [
+    "OBJECTIVES", "Counts", "Forecast", "Found", "Goal", "Place", "Plan", "Point", "Search", "Store", "Sweep",
+    "forecast", "read_plan", "read_search", "search", "sweep",
+]  # fmt: skip

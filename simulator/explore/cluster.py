@@ -64,7 +64,8 @@ class Cluster:
         """Yield the outcomes of batches of tasks as they come, in no order.
 
         Args:
-            batches: asked for one by one as workers need them. most: how many these can be.
+            batches: asked for one by one as workers need them; an empty one says that what follows depends on outcomes
+                that are not there yet. most: how many these can be.
         Raises:
             InputError: dask is not installed, there is no cluster at the address, or it went away.
         """
@@ -190,7 +191,7 @@ def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> 
     def supply() -> None:
         with _there():
             most = _AHEAD * max(1, len(_workers(client)))
-        while len(running) < most and (batch := next(waiting, None)) is not None:
+        while len(running) < most and (batch := next(waiting, [])):
             with _there():
                 running[client.submit(_in_worker, batch, threads, pure=False)] = batch
 

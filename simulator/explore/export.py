@@ -26,7 +26,7 @@ def row(place: Place, point: Point | None) -> dict[str, Any]:
     """Return a point with its parameters as plain data."""
     record = {} if point is None or point.record is None else point.record
     return {
-        "parameters": as_json(place.parameters, _as_written),
+        "parameters": as_json(place.parameters, as_written),
         **_state(place, point),
         **{name: as_json(record[name]) for name in _RESULTS if name in record},
     }
@@ -41,21 +41,25 @@ def as_json(value: Any, nonfinite: Callable[[float], Any] = lambda value: None) 
     return nonfinite(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _as_written(value: float) -> str:
+def as_written(value: float) -> str:
     """Return an infinity or NaN as a machine file writes it."""
     return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
 
 
 def columns(place: Place, point: Point | None) -> dict[str, Any]:
     """Return a point as flat columns: its parameters, then NAME_MODE of what a record says by mode."""
-    parameters = {key: value if _scalar(value) else json.dumps(value) for key, value in place.parameters.items()}
     record = {} if point is None or point.record is None else point.record
     by_mode = {name: record.get(name) or {} for name in ("accuracy", "agreement", "forward_error")}
     by_mode |= record.get("metrics", {})
     found = {f"{name}_{mode}": value for name, values in by_mode.items() for mode, value in values.items()}
     for mode, totals in record.get("totals", {}).items():
         found |= {f"{name}_{mode}": value for name, value in (totals or {}).items()}
-    return {**parameters, **_state(place, point), **found}
+    return {**flat(place.parameters), **_state(place, point), **found}
+
+
+def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as cells of a table: lists and mappings as JSON."""
+    return {key: value if _scalar(value) else json.dumps(value) for key, value in parameters.items()}
 
 
 def _state(place: Place, point: Point | None) -> dict[str, Any]:
@@ -67,10 +71,11 @@ def _state(place: Place, point: Point | None) -> dict[str, Any]:
 
 def frame(points: Iterable[tuple[Place, Point | None]]) -> pandas.DataFrame:
     """Return points as a DataFrame; needs pandas."""
-    return _frame([columns(place, point) for place, point in points])
+    return frame_of([columns(place, point) for place, point in points])
 
 
-def _frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Return rows as a DataFrame; needs pandas."""
     try:
         import pandas
     except ImportError:
@@ -92,7 +97,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str])
     target = Path(path)
     if target.suffix not in WRITERS:
         raise InputError(f"{target}: got the ending {target.suffix!r}; expected .csv or .parquet; rename it")
-    table = _frame(rows)
+    table = frame_of(rows)
     for name in table.columns:
         if not _of_one_type(table[name].dropna()):
             table[name] = table[name].map(str, na_action="ignore")

@@ -10,8 +10,9 @@ from typing import Any
 
 from .cluster import Cluster
 from .plan import Plan, grid, planned
+from .run import TOGETHER, Progress
 from .store import Store, is_store
-from .sweep import TOGETHER, Progress, directory
+from .sweep import directory
 from .work import Outcome, Task, compute, load
 
 # A point is tried whole if a run on so few samples lets expect that it takes no longer than this.

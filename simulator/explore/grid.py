@@ -66,6 +66,15 @@ def combinations(
     return points
 
 
+def axes(varied: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the keys that vary, those together that vary together."""
+    return [_names(keys) for keys, _ in _leaves(varied)]
+
+
+def _names(keys: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in keys.split(","))
+
+
 def _leaves(varied: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
     found = []
     for name, form in varied.items():
@@ -79,7 +88,7 @@ def _leaves(varied: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]
 
 def _axis(keys: str, form: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Return the keys that vary together and their values."""
-    names = tuple(name.strip() for name in keys.split(","))
+    names = _names(keys)
     if isinstance(form, np.ndarray):
         form = form.tolist()
     if isinstance(form, Mapping):
@@ -228,13 +237,14 @@ def _fits(at: str, form: Any) -> Callable[[Any], bool]:
         values = [_plain(at, value) for value in (form if isinstance(form, list | tuple) else [form])]
         return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
     ends = form.get("from", -math.inf), form.get("to", math.inf)
-    if not set(form) <= {"from", "to"} or not all(_is_number(end) for end in ends):
+    if not set(form) <= {"from", "to"} or not all(is_number(end) for end in ends):
         raise InputError(
             f"sweep: {at}: got {describe(form)}; expected a value, a list of values or an interval; write e.g. "
             "{from: 8, to: 64}, of which either may be left out"
         )
-    return lambda value: _is_number(value) and ends[0] <= value <= ends[1]
+    return lambda value: is_number(value) and ends[0] <= value <= ends[1]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number that can be compared: no boolean, no NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value

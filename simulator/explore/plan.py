@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -20,6 +20,7 @@ from simulator.hardware.template import Template
 
 from . import identity
 from .grid import combinations
+from .objectives import Goal
 from .work import Digests, Inputs, Layer, Task, Workload, load
 
 _Key = TypeVar("_Key")
@@ -62,10 +63,17 @@ _OF_GRID = {
     "only": _Form(_LIST, "a list of conditions", "[{array.dataflow: os}]"),
     "exclude": _Form(_LIST, "a list of conditions", "[{array.dataflow: os}]"),
 }
+_OF_SEARCH = {
+    "objectives": _Form((Mapping, *_LIST), "names, at least one", "{accuracy: max, energy_j: min}", bool),
+    "constraints": _Form(Mapping, "names with intervals", "{area_mm2: {to: 5}}"),
+    "points": _COUNT,
+    "seed": _OF_INPUTS["seed"],
+    "at_once": _COUNT,
+}
 _HW = _Form(_PATH, "a machine file or the name of a bundled machine", "npu")
 _OF_FILE = {
     "hw": _HW, **_OF_INPUTS, "cost": _Form(Mapping, "a mapping with gemms and flagged, or {}", "{flagged: 0.05}"),
-    **_OF_GRID,
+    **_OF_GRID, "search": _Form(Mapping, "a mapping with objectives", "{objectives: [accuracy, energy_j]}"),
 }  # fmt: skip
 # What varies beside keys of the machine.
 _OWN = {"hw": _HW, **_OF_INPUTS, "flagged": _OF_COST["flagged"]}
@@ -122,28 +130,58 @@ class Plan:
             )
 
 
+def plan_of(plan: Plan | None = None, **given: Any) -> Plan:
+    """Return the plan that the arguments of sweep and search make, of which None is as left out.
+
+    Raises:
+        InputError: an argument beside a plan, which says all; a value that a plan cannot have.
+    """
+    said = {key: value for key, value in given.items() if value is not None}
+    if plan is None:
+        inputs = Inputs(**{key: said.pop(key) for key in _OF_INPUTS if key in said})
+        return Plan(**{"hw": "npu", "varied": {}, "name": "sweep", **said}, inputs=inputs)
+    if said:
+        raise InputError(
+            f"sweep: {next(iter(said))}: given beside plan, which says all; expected one of the two; remove one"
+        )
+    return plan
+
+
 def read_plan(path: str | os.PathLike[str]) -> Plan:
-    """Read a sweep file.
+    """Read a sweep file, or the sweep of all points among which a search file has some chosen.
 
     Raises:
         InputError: what is wrong in the file, `path:line:column: key: ...`.
     """
+    return _read(path, ("hw", "sweep"))[0]
+
+
+def read_search(path: str | os.PathLike[str]) -> tuple[Plan, Goal]:
+    """Read a search file: the sweep of the points among which is chosen, and what for. Errors as of read_plan."""
+    plan, goal = _read(path, ("hw", "sweep", "search"))
+    assert goal is not None
+    return plan, goal
+
+
+def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[Plan, Goal | None]:
     document = read_document(Path(path), os.fspath(path))
     data = document.data
     _check(document, (), _OF_FILE)
-    for key in ("hw", "sweep"):
+    for key in needed:
         if key not in data:
-            document.problem((), f"{key}: missing; expected it in every sweep; add e.g. '{key}: ...'")
+            document.problem((), f"{key}: missing; expected it in every {needed[-1]}; add e.g. '{key}: ...'")
     document.check()
+    _check(document, ("search",), _OF_SEARCH)
     cost = data.get("cost")
     _check(document, ("cost",), _OF_COST)
     document.check()
     inputs = Inputs(**{name: data[name] for name in _OF_INPUTS if name in data})
     conditions = {name: data[name] for name in ("only", "exclude") if name in data}
     try:
-        return Plan(
+        plan = Plan(
             Path(path).stem, data["hw"], data["sweep"], inputs, cost_only=cost is not None, **conditions, **(cost or {})
         )
+        return plan, Goal(**data["search"]) if "search" in data else None
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {error}") from None
 
@@ -188,13 +226,13 @@ def grid(plan: Plan) -> list[dict[str, Any]]:
     return points
 
 
-def planned(plan: Plan, points: Sequence[Mapping[str, Any]]) -> Iterator[Planned]:
+def planned(plan: Plan, points: Iterable[Mapping[str, Any]]) -> Iterator[Planned]:
     """Return the points of a plan, of whose grid these are the parameters, in its order.
 
     Raises:
         InputError: what is wrong with all of them; what is wrong with some is said with these.
     """
-    found = _planned(plan, points)
+    found = map(Planner(plan).point, points)
     refused: list[Planned] = []
     for point in found:
         if point.error is None:
@@ -203,36 +241,45 @@ def planned(plan: Plan, points: Sequence[Mapping[str, Any]]) -> Iterator[Planned
     raise InputError(str(refused[0].error))
 
 
-def _planned(plan: Plan, points: Sequence[Mapping[str, Any]]) -> Iterator[Planned]:
-    templates: dict[str, Template | InputError] = {}
-    contents = _Contents(plan)
-    for parameters in points:
+class Planner:
+    """Plans the points of a plan one by one; machine files, networks and samples are read once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._templates: dict[str, Template | InputError] = {}
+        self._contents = _Contents(plan)
+
+    def point(self, parameters: Mapping[str, Any]) -> Planned:
+        """Return the point of these parameters, or with them why it can be none."""
+        try:
+            task, known = self._task(parameters)
+        except InputError as error:
+            return Planned(parameters, None, {}, None, str(error))
+        return Planned(parameters, task.key, known, task, None)
+
+    def _task(self, parameters: Mapping[str, Any]) -> tuple[Task, Mapping[str, Any]]:
+        """Return the task of a point, and its identity."""
+        plan, contents = self._plan, self._contents
         own = {key: value for key, value in parameters.items() if key in _OWN}
         of_machine = {key: value for key, value in parameters.items() if key not in _OWN}
-        try:
-            for name, value in own.items():
-                left_out = value is None and name in ("weights", "data", "samples", "calibration")
-                if not left_out and (problem := _OWN[name].problem(name, value)):
-                    raise InputError(f"sweep: {name}: {problem}")
-            hw = os.fspath(own.pop("hw", plan.hw))
-            flagged = float(own.pop("flagged", plan.flagged))
-            inputs = replace(plan.inputs, **own)
-            machine = _once(templates, hw, partial(Template, hw)).machine(of_machine)
-            if plan.cost_only:
-                workload, digest = contents.workload(inputs)
-                contents.check_rules(inputs, machine)
-                machine = machine.described({})  # nothing of its file, of which no bill tells
-                known = identity.of_bill(machine, digest, flagged)
-                task = Task(identity.key(known), machine, inputs, workload=workload, flagged=flagged)
-            else:
-                digests = contents.digests(inputs)
-                contents.check_rules(inputs, machine)
-                known = identity.of_run(machine, *digests, inputs.seed)
-                task = Task(identity.key(known), machine, inputs, digests)
-        except InputError as error:
-            yield Planned(parameters, None, {}, None, str(error))
-        else:
-            yield Planned(parameters, task.key, known, task, None)
+        for name, value in own.items():
+            left_out = value is None and name in ("weights", "data", "samples", "calibration")
+            if not left_out and (problem := _OWN[name].problem(name, value)):
+                raise InputError(f"sweep: {name}: {problem}")
+        hw = os.fspath(own.pop("hw", plan.hw))
+        flagged = float(own.pop("flagged", plan.flagged))
+        inputs = replace(plan.inputs, **own)
+        machine = _once(self._templates, hw, partial(Template, hw)).machine(of_machine)
+        if plan.cost_only:
+            workload, digest = contents.workload(inputs)
+            contents.check_rules(inputs, machine)
+            machine = machine.described({})  # nothing of its file, of which no bill tells
+            known = identity.of_bill(machine, digest, flagged)
+            return Task(identity.key(known), machine, inputs, workload=workload, flagged=flagged), known
+        digests = contents.digests(inputs)
+        contents.check_rules(inputs, machine)
+        known = identity.of_run(machine, *digests, inputs.seed)
+        return Task(identity.key(known), machine, inputs, digests), known
 
 
 def _once(found: dict[_Key, _Value | InputError], key: _Key, make: Callable[[], _Value]) -> _Value:

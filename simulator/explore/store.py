@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from simulator.errors import InputError
 
 FILE = "runs.sqlite"
-_VERSION = 2
+_VERSION = 3
 _TABLES = """
 CREATE TABLE points (
     key TEXT PRIMARY KEY,
@@ -43,6 +43,10 @@ CREATE TABLE places (
     PRIMARY KEY (sweep, place)
 ) WITHOUT ROWID;
 CREATE INDEX places_by_key ON places (key);
+CREATE TABLE searches (
+    sweep TEXT PRIMARY KEY,
+    goal TEXT NOT NULL
+) WITHOUT ROWID;
 """
 # Of version 1, which kept the error of a refused point as that of a computed one, and no number of a sweep's points.
 _FROM_VERSION_1 = """
@@ -60,6 +64,7 @@ INSERT INTO sweeps SELECT sweep, count(*) FROM places_1 GROUP BY sweep;
 INSERT INTO places SELECT sweep, place, parameters, key, NULL FROM places_1;
 DROP TABLE places_1;
 """
+_FROM_VERSION_2 = "CREATE TABLE searches (sweep TEXT PRIMARY KEY, goal TEXT NOT NULL) WITHOUT ROWID"
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,21 @@ class Store:
                 if place >= len(parameters) or text != json.dumps(parameters[place])
             ]
             self._base.executemany("DELETE FROM places WHERE sweep = ? AND place = ?", others)
+            self._base.execute("DELETE FROM searches WHERE sweep = ?", (sweep,))
+
+    def begin_search(self, sweep: str, points: int, goal: Mapping[str, Any]) -> None:
+        """Note that a search is to compute so many points, which it chooses anew, and what it is for, as plain data."""
+        with self._transaction():
+            self._base.execute("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", (sweep, points))
+            self._base.execute("DELETE FROM places WHERE sweep = ?", (sweep,))
+            self._base.execute(
+                "INSERT OR REPLACE INTO searches VALUES (?, ?)", (sweep, json.dumps(goal))
+            )  # in its order
+
+    def searches(self) -> dict[str, Mapping[str, Any]]:
+        """Return the names of the sweeps that are searches, with what each is for, as plain data."""
+        with self._failures():
+            return {name: json.loads(goal) for name, goal in self._base.execute("SELECT * FROM searches ORDER BY 1")}
 
     def place(self, sweep: str, first: int, places: Sequence[Place]) -> None:
         """Note a sweep's places from one on."""
@@ -272,8 +292,10 @@ class Store:
             with self._transaction():
                 if not self._tables():  # or another process was first
                     self._execute_all(_TABLES)
-                elif self._version() < _VERSION:
-                    self._execute_all(_FROM_VERSION_1)
+                else:
+                    for version, statements in enumerate((_FROM_VERSION_1, _FROM_VERSION_2), 1):
+                        if self._version() <= version:
+                            self._execute_all(statements)
                 self._base.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _execute_all(self, statements: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simulator.cost import Gemm, price
+from simulator.cost import Gemm, known_area, price
 from simulator.errors import InputError, first_line
 from simulator.hardware import Machine
 from simulator.versions import NUMERICS
@@ -211,9 +211,11 @@ def _priced(task: Task, workload: Workload) -> dict[str, Any]:
         names = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "roofline_cycles")
         totals[mode] = {name: sum(getattr(cost, name) for cost in costs) for name in names}
         warnings.update(dict.fromkeys(text for cost in costs for text in cost.warnings))
+    area = known_area(machine)
     return {
         "hardware": machine.name,
         "totals": totals,
+        "area_um2": None if area is None else area.area_um2,
         "layers": [{"name": layer.name, "op": layer.op, **asdict(layer.gemm)} for layer in workload.layers],
         "warnings": list(warnings),
     }

@@ -65,7 +65,7 @@ ROOMS = {
             "simulator.report",
             *TOP,
         ),
-        ("numpy", "pandas", "dask", "distributed"),
+        ("numpy", "pandas", "dask", "distributed", "optuna"),
     ),
     "simulator.training": Room(
         (

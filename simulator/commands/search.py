@@ -1,0 +1,97 @@
+"""`python -m simulator search`: points of a sweep file chosen for several objectives; the Pareto front as a table."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from rich.table import Table
+
+from simulator.explore import OBJECTIVES, Found, Search, read_search, search
+from simulator.explore.objectives import objective
+from simulator.report.console import print_view, standard_output
+from simulator.report.figures import counted, percent, printable, quantity, score, short_count, significant
+
+from .sweep import errors
+
+_FORMS: Mapping[str, Callable[[float], str]] = {
+    **dict.fromkeys(("accuracy", "agreement", "top1", "top5"), score),
+    "cycles": short_count,
+}
+_MOST = 200  # points of a front; more than these nobody reads
+
+
+def run(
+    path: str, out: str, points: int | None, seed: int | None, workers: int | None, scheduler: str | None,
+    threads: int | None, tell: Callable[[int, int], None],
+) -> Search:  # fmt: skip
+    """Run a search file; a number of points and a seed take the place of those in it.
+
+    Raises:
+        InputError: what is wrong with the file, the cluster or the store.
+    """
+    plan, goal = read_search(path)
+    goal = replace(goal, points=goal.points if points is None else points, seed=goal.seed if seed is None else seed)
+    return search(
+        plan=plan, goal=goal, out=out, workers=workers, scheduler=scheduler, threads=threads,
+        progress=tell,
+    )  # fmt: skip
+
+
+def show(found: Search, json: bool) -> None:
+    """Print the Pareto front of a search."""
+    if json:
+        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        return
+    front = found.front
+    more = [f"and {counted(len(front) - _MOST, 'more point')}: see --json"] if len(front) > _MOST else []
+    of_front = _table(found, front[:_MOST]) if front else "no point keeps all constraints"
+    print_view(
+        standard_output(), _title(found), of_front, *more, _summary(found),
+        *errors(point.error for point in found.points),
+    )  # fmt: skip
+
+
+def _title(found: Search) -> str:
+    failed = f", {found.failed:,} failed" if found.failed else ""
+    return (
+        f"{printable(found.name)}: {len(found.points):,} of {counted(found.grid, 'point')}, {found.computed:,} "
+        f"computed now{failed}; in {found.store}"
+    )
+
+
+def _table(found: Search, front: tuple[Found, ...]) -> Table:
+    parameters = list(dict.fromkeys(name for point in front for name in point.parameters))
+    table = Table(box=None, pad_edge=False)
+    for name in parameters:
+        table.add_column(printable(name))
+    for name in found.goal.names:
+        table.add_column(name, justify="right")
+    for point in front:
+        cells = [printable(str(point.parameters[name])) for name in parameters]
+        table.add_row(*cells, *(_figure(name, (point.values or {})[name]) for name in found.goal.names))
+    return table
+
+
+def _figure(name: str, value: float) -> str:
+    for known, form in _FORMS.items():
+        if objective(name) is OBJECTIVES[known] and name.startswith(known):
+            return form(value)
+    unit = objective(name).unit
+    return quantity(value, unit) if unit in ("s", "J") else f"{significant(value)} {unit}".rstrip()
+
+
+def _summary(found: Search) -> str:
+    """Return how good the front is, and when it was so good."""
+    feasible = sum(point.feasible for point in found.points)
+    lacking = f"; {counted(found.lacking, 'point')} without a finite number of each" if found.lacking else ""
+    kept = f", {feasible:,} of the points keep the constraints" if found.goal.constraints else ""
+    whole = found.hypervolume
+    most = next((i for i, volume in enumerate(found.hypervolumes, 1) if whole and volume >= 0.99 * whole), None)
+    since = "" if most is None else f", 99 % of it after {counted(most, 'point')}"
+    return (
+        f"Pareto front: {counted(len(found.front), 'point')}{kept}; hypervolume {percent(whole)} of the box between "
+        f"the best and the worst of each objective{since}{lacking}"
+    )

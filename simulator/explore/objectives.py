@@ -1,0 +1,189 @@
+"""What a search is for: numbers of a record to make large or small, and bounds that they must keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from simulator.errors import InputError
+from simulator.hardware.quantities import describe
+
+from .grid import is_number
+
+DIRECTIONS = ("max", "min")
+MODES = ("exact", "low", "high", "two_pass")
+
+
+class Objective(NamedTuple):
+    """A number that a search may be for.
+
+    Args:
+        direction: the better one. unit: empty for a pure number.
+        within: the part of a record that has it, by name and mode; empty for one that has it by mode itself.
+        of_bills: whether points that are only priced have it too.
+    """
+
+    direction: str
+    unit: str = ""
+    within: str = ""
+    of_bills: bool = False
+
+
+_AREA = "area_mm2"  # of the machine, the same in all modes
+OBJECTIVES: Mapping[str, Objective] = {
+    "accuracy": Objective("max"),
+    "agreement": Objective("max"),
+    "forward_error": Objective("min"),
+    **dict.fromkeys(("top1", "top5", "cosine", "sqnr_db"), Objective("max", within="metrics")),
+    **dict.fromkeys(("kl", "perplexity", "mse"), Objective("min", within="metrics")),
+    "cycles": Objective("min", "cycles", "totals", True),
+    "latency_s": Objective("min", "s", "totals", True),
+    "energy_j": Objective("min", "J", "totals", True),
+    "accumulation_cost": Objective("min", within="totals"),
+    _AREA: Objective("min", "mm²", of_bills=True),
+}
+
+
+def own_mode(record: Mapping[str, Any]) -> str:
+    """Return the mode of a point's own machine: two passes if it has them, or else the low one."""
+    parts = (record.get(name) or {} for name in ("totals", "agreement"))
+    return "two_pass" if any(part.get("two_pass") is not None for part in parts) else "low"
+
+
+def objective(name: str) -> Objective:
+    """Return what is known of NAME, or of NAME_MODE.
+
+    Raises:
+        InputError: nothing is.
+    """
+    stem = _parted(name)[0]
+    if stem not in OBJECTIVES:
+        raise InputError(
+            f"search: got {name!r}; expected one of {', '.join(OBJECTIVES)}, or one of these with a mode behind it, as "
+            f"in energy_j_high, where the modes are {', '.join(MODES)}; take one"
+        )
+    return OBJECTIVES[stem]
+
+
+def _parted(name: str) -> tuple[str, str | None]:
+    """Return the name without the mode behind it, and the mode; None for that of the machine."""
+    for mode in MODES:
+        stem = name.removesuffix(f"_{mode}")
+        if stem != name and stem != _AREA:
+            return stem, mode
+    return name, None
+
+
+def value(record: Mapping[str, Any], name: str) -> float | None:
+    """Return the number that NAME or NAME_MODE names in a record; None where it has none that is finite."""
+    stem, mode = _parted(name)
+    known, found = OBJECTIVES[stem], None
+    mode = mode or own_mode(record)
+    if stem == _AREA:
+        um2 = record.get("area_um2")
+        found = None if um2 is None else um2 * 1e-6
+    elif known.within == "totals":
+        found = ((record.get("totals") or {}).get(mode) or {}).get(stem)
+    else:
+        parts = record.get(known.within) or {} if known.within else record
+        found = (parts.get(stem) or {}).get(mode)
+    return float(found) if found is not None and math.isfinite(found) else None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a search is for.
+
+    Args:
+        objectives: names, each with max or min; a list takes the better direction of each.
+        constraints: names, each with an interval {from, to}, ends included, either of which may be left out.
+        points: how many are chosen; None: a quarter of the grid.
+        seed: of the choice. at_once: how many are chosen before the results of the first of them are looked at, which
+            no number of workers changes; more workers than that are of no use.
+    Raises:
+        InputError: a value that one of these cannot have.
+    """
+
+    objectives: Mapping[str, str]
+    constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    points: int | None = None
+    seed: int = 0
+    at_once: int = 8
+
+    def __post_init__(self) -> None:
+        given: Any = self.objectives
+        if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+            given = {name: objective(name).direction for name in given}
+            object.__setattr__(self, "objectives", given)
+        if not isinstance(given, Mapping) or not given:
+            raise InputError(
+                f"search: objectives: got {describe(given)}; expected names, at least one; write e.g. "
+                "{accuracy: max, energy_j: min}"
+            )
+        for name, direction in given.items():
+            objective(str(name))
+            if direction not in DIRECTIONS:
+                raise InputError(
+                    f"search: objectives: {name}: got {describe(direction)}; expected max or min; write one"
+                )
+        if not isinstance(self.constraints, Mapping):
+            raise _no_interval("", self.constraints)
+        for name, interval in self.constraints.items():
+            objective(str(name))
+            if not isinstance(interval, Mapping) or not interval or not set(interval) <= {"from", "to"}:
+                raise _no_interval(f" {name}:", interval)
+            if not all(is_number(end) for end in interval.values()):
+                raise _no_interval(f" {name}:", interval)
+        for name, least in (("points", 1), ("seed", 0), ("at_once", 1)):
+            count = getattr(self, name)
+            if count is None and name == "points":
+                continue
+            if isinstance(count, bool) or not isinstance(count, int) or not least <= count < 1 << 32:
+                raise InputError(
+                    f"search: {name}: got {describe(count)}; expected a whole number from {least}; write e.g. 100"
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All numbers that are looked at: the objectives first."""
+        return tuple(dict.fromkeys((*self.objectives, *self.constraints)))
+
+    def values(self, record: Mapping[str, Any]) -> dict[str, float] | None:
+        """Return the numbers of a record by name; None if it lacks one."""
+        found = {name: value(record, name) for name in self.names}
+        known = {name: number for name, number in found.items() if number is not None}
+        return known if len(known) == len(found) else None
+
+    def losses(self, values: Mapping[str, float]) -> list[float]:
+        """Return the objectives, turned so that less is better."""
+        return [-values[name] if way == "max" else values[name] for name, way in self.objectives.items()]
+
+    def excesses(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return by name by how much each constraint is broken: 0 where it is kept."""
+        return {
+            name: max(0.0, interval.get("from", -math.inf) - values[name], values[name] - interval.get("to", math.inf))
+            for name, interval in self.constraints.items()
+        }
+
+    def check(self, cost_only: bool) -> None:
+        """Refuse objectives and constraints that points which are only priced do not have."""
+        lacking = [name for name in self.names if cost_only and not objective(name).of_bills]
+        if lacking:
+            known = ", ".join(name for name, one in OBJECTIVES.items() if one.of_bills)
+            raise InputError(
+                f"search: {lacking[0]}: is not known where points are only priced; expected of these only {known}; "
+                "remove it, or remove cost"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the goal as plain data."""
+        return asdict(self)
+
+
+def _no_interval(at: str, given: Any) -> InputError:
+    return InputError(
+        f"search: constraints:{at} got {describe(given)}; expected an interval for each name; write e.g. "
+        "{area_mm2: {to: 5}, accuracy: {from: 0.9}}"
+    )

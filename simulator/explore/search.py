@@ -1,0 +1,267 @@
+"""search: points of a sweep's grid chosen one after the other, for the best compromises between several objectives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.errors import InputError
+
+from .chooser import Chooser
+from .cluster import Cluster
+from .export import as_json, as_written, flat, frame_of
+from .grid import axes
+from .objectives import Goal
+from .pareto import front, hypervolume
+from .plan import Plan, Planned, Planner, grid, plan_of, planned
+from .run import Progress, Run
+from .store import Place, Point, Store
+from .sweep import directory
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Found:
+    """A point that a search chose.
+
+    Args:
+        parameters: of it. key: by which the store has it; None where the parameters can be no point.
+        values: its objectives, and what is constrained, by name; None if it failed or lacks one of them.
+        feasible: whether it keeps all constraints. error: why it failed.
+    """
+
+    parameters: Mapping[str, Any]
+    key: str | None
+    values: Mapping[str, float] | None
+    feasible: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found, as it is in the store.
+
+    Args:
+        store: where its points are. name: of the search, under which they are there as those of a sweep.
+        goal: what it is for. grid: of how many points those are that were chosen.
+        points: in the order in which they were chosen. computed: how many of them this call computed.
+    """
+
+    store: Path
+    name: str
+    goal: Goal
+    grid: int
+    points: tuple[Found, ...]
+    computed: int = 0
+
+    @property
+    def failed(self) -> int:
+        """How many points have no result."""
+        return sum(point.error is not None for point in self.points)
+
+    @property
+    def lacking(self) -> int:
+        """How many points have a result without one of the numbers that are looked at, or with one not finite."""
+        return sum(point.error is None and point.values is None for point in self.points)
+
+    @property
+    def front(self) -> tuple[Found, ...]:
+        """The Pareto front: the feasible points than which none is better in one objective and as good in all others.
+
+        In the order of the first objective, the best first; equal ones all.
+        """
+        places, losses = self._feasible
+        return tuple(self.points[places[i]] for i in front(losses))
+
+    @cached_property
+    def range(self) -> dict[str, tuple[float, float]] | None:
+        """By objective the best and the worst value of all feasible points; None if there is none."""
+        _, losses = self._feasible
+        if not len(losses):
+            return None
+        ends = zip(self.goal.objectives.items(), losses.min(axis=0), losses.max(axis=0), strict=True)
+        return {
+            name: (-float(best), -float(worst)) if way == "max" else (float(best), float(worst))
+            for (name, way), best, worst in ends
+        }
+
+    @cached_property
+    def hypervolumes(self) -> tuple[float, ...]:
+        """The hypervolume after each point, a share of the box between the best and the worst of all in each objective.
+
+        Its reference point are the worst values of all feasible points of the whole search, see range. An objective in
+        which all are equal is left out.
+        """
+        places, losses = self._feasible
+        if not len(losses):
+            return (0.0,) * len(self.points)
+        best, worst = losses.min(axis=0), losses.max(axis=0)
+        differ = worst > best
+        scaled = (losses - best)[:, differ] / (worst - best)[differ] if differ.any() else np.zeros((len(losses), 1))
+        found: list[float] = []
+        kept = scaled[:0]
+        row = dict(zip(places, scaled, strict=True))
+        for place in range(len(self.points)):
+            if place in row and not np.any(np.all(kept <= row[place], axis=1)):
+                kept = np.vstack([kept, row[place]])
+                kept = kept[front(kept)]
+                found.append(hypervolume(kept))
+            else:
+                found.append(found[-1] if found else 0.0)
+        return tuple(found)
+
+    @property
+    def hypervolume(self) -> float:
+        """The hypervolume of all points."""
+        return self.hypervolumes[-1] if self.points else 0.0
+
+    @cached_property
+    def _feasible(self) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float64]]]:
+        """The places of the feasible points, and their objectives (points, objectives), less is better."""
+        feasible = [(i, point.values) for i, point in enumerate(self.points) if point.feasible and point.values]
+        losses = [self.goal.losses(values) for _, values in feasible]
+        return [i for i, _ in feasible], np.array(losses).reshape(len(feasible), len(self.goal.objectives))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all as plain data: the goal, the points with on_front, and the hypervolume after each of them."""
+        return {
+            "search": self.name,
+            **self.goal.to_dict(),
+            "grid": self.grid,
+            "range": None if self.range is None else {name: list(ends) for name, ends in self.range.items()},
+            "hypervolume": self.hypervolume,
+            "points": [
+                {
+                    "parameters": as_json(point.parameters, as_written), "key": point.key, "error": point.error,
+                    "values": point.values, "feasible": point.feasible, "on_front": on_front, "hypervolume": volume,
+                }
+                for point, on_front, volume in self._rows()
+            ],
+        }  # fmt: skip
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the points as a DataFrame, a column for each parameter and number of the goal; needs pandas."""
+        return frame_of(
+            [
+                {
+                    **flat(point.parameters), "key": point.key, "error": point.error,
+                    **(point.values or dict.fromkeys(self.goal.names)),
+                    "feasible": point.feasible, "on_front": on_front, "hypervolume": volume,
+                }
+                for point, on_front, volume in self._rows()
+            ]
+        )  # fmt: skip
+
+    def _rows(self) -> Iterator[tuple[Found, bool, float]]:
+        on_front = {id(point) for point in self.front}
+        for point, volume in zip(self.points, self.hypervolumes, strict=True):
+            yield point, id(point) in on_front, volume
+
+
+def search(
+    hw: str | os.PathLike[str] | None = None,
+    varied: Mapping[str, Any] | None = None,
+    *,
+    out: str | os.PathLike[str],
+    objectives: Mapping[str, str] | Sequence[str] | None = None,
+    constraints: Mapping[str, Mapping[str, float]] | None = None,
+    points: int | None = None,
+    search_seed: int | None = None,
+    plan: Plan | None = None,
+    goal: Goal | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    **of_plan: Any,
+) -> Search:
+    """Choose points of a sweep's grid for several objectives, and compute those that the store does not have.
+
+    Each is a point of the sweep, of the same key. The same goal chooses the same points, whatever the store has and
+    however many workers there are, so that a call that ends early is taken up by the next one.
+
+    Args:
+        hw, varied: as for sweep, and so are plan, out, workers, scheduler, threads, progress and all of of_plan: name,
+            only, exclude, cost_only, gemms, flagged, model, weights, data, samples, calibration, seed.
+        objectives, constraints, points: see Goal. search_seed: of the choice; seed is that of the runs.
+        goal: in place of these four, beside plan or not.
+    Raises:
+        InputError: what is wrong with the plan as a whole, the goal, the cluster or the store; optuna is missing. A
+            point that fails is kept with its error, counts as one of the points, and is tried again the next time.
+    """
+    said = {"objectives": objectives, "constraints": constraints, "points": points, "seed": search_seed}
+    given: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
+    if goal is not None and given:
+        raise InputError(
+            f"search: {next(iter(given))}: given beside goal, which says all; expected one of the two; remove one"
+        )
+    goal = goal or Goal(**{"objectives": (), **given})
+    plan = plan_of(plan, hw=hw, varied=varied, **of_plan)
+    goal.check(plan.cost_only)
+    cluster = Cluster(workers, scheduler, threads)
+    parameters = grid(plan)
+    goal = replace(goal, points=min(goal.points or -(-len(parameters) // 4), len(parameters)))
+    chooser = Chooser(parameters, axes(plan.varied), len(goal.objectives), goal.seed)
+    next(planned(plan, parameters))  # which says what is wrong with the plan, before there is a store
+    with Store(directory(out), create=True) as store:
+        store.begin_search(plan.name, goal.points or 0, {**goal.to_dict(), "grid": len(parameters)})
+        run = Run(store, plan, goal.points or 0, progress)
+        groups = _groups(store, run, chooser, goal, Planner(plan), parameters)
+        with closing(run.outcomes(groups, cluster)) as outcomes:
+            for outcome in outcomes:
+                run.keep(outcome)
+        return replace(read(store, plan.name), computed=run.computed)
+
+
+def read(store: Store, name: str) -> Search:
+    """Return a search that a store has, as far as it is computed.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    searches = store.searches()
+    if name not in searches:
+        raise InputError(
+            f"{store.path}: got {name!r}; expected one of {', '.join(searches) or 'none, there is no search'}; check it"
+        )
+    said = dict(searches[name])
+    points, goal = said.pop("grid"), Goal(**said)
+    return Search(store.path, name, goal, points, tuple(_found(goal, *one) for one in store.of_sweep(name)))
+
+
+def _found(goal: Goal, place: Place, point: Point | None) -> Found:
+    error = place.error if point is None else point.error
+    if point is None and error is None:
+        error = "not in the store"
+    values = None if point is None or point.record is None else goal.values(point.record)
+    feasible = values is not None and not any(goal.excesses(values).values())
+    return Found(place.parameters, place.key, values, feasible, error)
+
+
+def _groups(
+    store: Store, run: Run, chooser: Chooser, goal: Goal, planner: Planner, parameters: Sequence[Mapping[str, Any]]
+) -> Iterator[list[Planned]]:
+    """Yield the points that are chosen at once, and an empty group as long as some of these are under way."""
+    assert goal.points is not None
+    for first in range(0, goal.points, goal.at_once):
+        places = chooser.choose(min(goal.at_once, goal.points - first))
+        group = [planner.point(parameters[place]) for place in places]
+        yield group
+        while run.under_way:
+            yield []
+        for place, one in zip(places, group, strict=True):
+            point = None if one.key is None else store.find(one.key)
+            values = None if point is None or point.record is None else goal.values(point.record)
+            if values is None:
+                chooser.tell(place, None, {})
+            else:
+                chooser.tell(place, goal.losses(values), goal.excesses(values))
