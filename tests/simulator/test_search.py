@@ -1,0 +1,271 @@
+"""Searches: chosen points of a sweep's grid; the same however they are computed; fronts, hypervolumes, constraints."""
+
+import itertools
+import json
+import random
+import sqlite3
+import statistics
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("distributed")
+pytest.importorskip("optuna")
+
+from simulator.errors import InputError
+from simulator.explore import Goal, Plan, Store, read_plan, read_search, search, sweep
+from simulator.explore.chooser import Chooser
+from simulator.explore.objectives import OBJECTIVES, value
+from simulator.explore.pareto import front, hypervolume
+from simulator.explore.search import read
+from simulator.network import metrics
+from tests.bench import search as bench
+from tests.simulator.test_sweep import command, file
+
+RUN = """
+hw: npu
+model: mlp
+samples: 5
+sweep:
+  array.rows, array.columns: [[8, 8], [16, 16], [32, 32]]
+  policy.tolerance: {from: 0.25, to: 4.0, steps: 5, scale: log}
+search:
+  objectives: [forward_error, energy_j]
+  points: 10
+  at_once: 4
+"""
+SHAPES = {"array.rows": [4, 8, 16, 32], "array.columns": [4, 8, 16, 32], "side_engine.lanes": [16, 64]}
+BILL = Plan("b", "npu", SHAPES, cost_only=True, gemms=[(64, 784, 784)], flagged=0.05)
+COSTS = {"latency_s": "min", "energy_j": "min"}
+
+
+def chosen(found):
+    return [json.dumps(point.parameters) for point in found.points]
+
+
+def test_a_search_chooses_points_of_the_sweep_and_none_twice(tmp_path):
+    found = search(plan=BILL, goal=Goal(COSTS, points=20), out=tmp_path)
+    assert (len(found.points), found.computed, found.failed, found.grid) == (20, 20, 0, 32)
+    assert len(set(chosen(found))) == 20
+    whole = sweep(plan=BILL, out=tmp_path)
+    assert whole.computed == 12  # the others are known
+    keys = {json.dumps(place.parameters): place.key for place in whole.places}
+    assert all(keys[json.dumps(point.parameters)] == point.key for point in found.points)
+    everything = search(plan=BILL, goal=Goal(COSTS, points=1000), out=tmp_path)
+    assert sorted(chosen(everything)) == sorted(keys) and everything.computed == 0
+
+
+def test_the_choice_depends_on_the_seed_alone(tmp_path):
+    """Not on what the store has, how many points follow, or other seeds before."""
+    long = search(plan=BILL, goal=Goal(COSTS, points=24, seed=1), out=tmp_path / "a")
+    sweep(plan=BILL, out=tmp_path / "b")
+    known = search(plan=BILL, goal=Goal(COSTS, points=24, seed=1), out=tmp_path / "b")
+    short = search(plan=BILL, goal=Goal(COSTS, points=16, seed=1), out=tmp_path / "c")
+    assert known.computed == 0 and known.points == long.points and short.points == long.points[:16]
+    assert chosen(search(plan=BILL, goal=Goal(COSTS, points=24, seed=2), out=tmp_path / "a")) != chosen(long)
+
+
+def test_workers_do_not_change_a_search_and_a_killed_one_goes_on(tmp_path):
+    path = file(tmp_path, RUN)
+    plan, goal = read_search(path)
+    one = search(plan=plan, goal=goal, out=tmp_path / "one", workers=1, threads=1)
+
+    class Killed(Exception):
+        pass
+
+    def progress(computed, to_compute):
+        if computed == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        search(plan=plan, goal=goal, out=tmp_path / "two", workers=2, threads=1, progress=progress)
+    with Store(tmp_path / "two") as store:
+        assert store.sweeps()["s"].points == 10 and len(store) == 6
+        begun = read(store, "s")
+    assert [point.key for point in begun.points] == [point.key for point in one.points[: len(begun.points)]]
+    two = search(plan=plan, goal=goal, out=tmp_path / "two", workers=2, threads=1)
+    assert (one.computed, two.computed) == (10, 4)
+    assert two.points == one.points and two.hypervolumes == one.hypervolumes
+    assert read_plan(path) == plan  # a search file is a sweep file too
+    assert sweep(plan=plan, out=tmp_path / "two", workers=2).computed == 5
+    with Store(tmp_path / "two") as store, pytest.raises(InputError, match="there is no search"):
+        read(store, "s")  # a sweep of the same name took its place
+
+
+def test_the_command_prints_the_front(tmp_path):
+    text = RUN.replace("  points: 10\n", "  constraints: {area_mm2: {to: 0.25}}\n")
+    path = file(tmp_path, text)
+    done = command("search", path, "--out", "out", "--points", 8, "--seed", 3, "--workers", 1, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    record = json.loads(done.stdout)
+    assert record["objectives"] == {"forward_error": "min", "energy_j": "min"}
+    assert (record["points"][0]["key"] is not None, len(record["points"]), record["grid"]) == (True, 8, 15)
+    assert record["seed"] == 3 and record["hypervolume"] == record["points"][-1]["hypervolume"]
+    for point in record["points"]:
+        assert point["feasible"] == (point["values"]["area_mm2"] <= 0.25)
+        assert point["feasible"] or not point["on_front"]
+    assert {point["feasible"] for point in record["points"]} == {True, False}
+    shown = command("search", path, "--out", "out", "--points", 8, "--seed", 3, cwd=tmp_path).stdout
+    assert shown.startswith("s: 8 of 15 points, 0 computed now; in out/runs.sqlite\n")
+    rows = sum(point["on_front"] for point in record["points"])
+    kept = sum(point["feasible"] for point in record["points"])
+    assert f"Pareto front: {rows} point" in shown and f"{kept} of the points keep the constraints" in shown
+    listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
+    assert listed["sweeps"] == {"s": {"points": 8, "done": 8, "failed": 0}}
+
+
+def test_failed_points_are_kept_apart(tmp_path):
+    text = RUN.replace("[[8, 8], [16, 16], [32, 32]]", "[[8, 8], [0, 16], [32, 32]]").replace(
+        "points: 10", "points: 15"
+    )
+    done = command("search", file(tmp_path, text), "--out", "out", "--workers", 1, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "15 of 15 points, 10 computed now, 5 failed" in done.stdout
+    assert "array.rows: got 0; expected a whole number from 1" in " ".join(done.stdout.split())
+
+
+def test_a_frame_has_the_front_and_the_hypervolume(tmp_path):
+    found = search("npu", SHAPES, objectives=COSTS, points=12, cost_only=True, gemms=[(64, 64, 784)], out=tmp_path)
+    table = found.to_frame()
+    assert len(table) == 12 and set(SHAPES) < set(table.columns)
+    assert table["on_front"].sum() == len(found.front) > 0
+    assert list(table["hypervolume"]) == sorted(found.hypervolumes) and table["hypervolume"].iloc[-1] <= 1
+    best, worst = found.range["energy_j"]
+    assert (best, worst) == (table["energy_j"].min(), table["energy_j"].max())
+
+
+def test_constraints_are_what_is_searched_within(tmp_path):
+    """With none that keeps them there is no front, and it is said."""
+    goal = Goal(COSTS, {"area_mm2": {"to": 1e-9}}, points=4)
+    found = search(plan=BILL, goal=goal, out=tmp_path)
+    assert found.front == () and found.hypervolumes == (0.0,) * 4 and found.range is None
+    some = search(plan=BILL, goal=Goal(COSTS, {"area_mm2": {"from": 0.1, "to": 0.2}}, points=32), out=tmp_path)
+    areas = [point.values["area_mm2"] for point in some.points]
+    assert [point.feasible for point in some.points] == [0.1 <= area <= 0.2 for area in areas]
+    assert 0 < sum(point.feasible for point in some.points) < 32
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_fronts_and_hypervolumes_are_those_of_cells_counted(objectives):
+    """Points on a grid of cells: a cell counts if one point is better than all of it."""
+    draw = np.random.default_rng(objectives)
+    cells = np.array(list(itertools.product(range(6), repeat=objectives)))
+    for size in (1, 2, 5, 12):
+        losses = draw.integers(0, 7, (size, objectives)) / 6
+        covered = np.any(np.all(losses[:, None] * 6 <= cells + 1e-9, axis=2), axis=0)
+        assert hypervolume(losses) == pytest.approx(covered.mean(), abs=1e-12)
+        better = [
+            any(np.all(other <= one) and np.any(other < one) for other in losses) for one in losses
+        ]  # fmt: skip
+        kept = front(losses)
+        assert sorted(kept) == [i for i, worse in enumerate(better) if not worse]
+        assert [losses[i, 0] for i in kept] == sorted(losses[i, 0] for i in kept)
+
+
+def test_hypervolumes_are_those_of_optuna():
+    ours = pytest.importorskip("optuna._hypervolume")
+    draw = np.random.default_rng(0)
+    for objectives in (2, 3, 4):
+        losses = draw.random((40, objectives))
+        assert hypervolume(losses) == pytest.approx(ours.compute_hypervolume(losses, np.ones(objectives)), rel=1e-9)
+
+
+def test_the_chooser_takes_each_point_of_a_grid_with_holes_once():
+    values = ["a", "b", [1, 2]]
+    points = [{"x": x, "y": y, "z": x * 2} for x in (8, 1, 4) for y in values if (x, y) != (1, "b")]
+    chooser = Chooser(points, [("x", "z"), ("y",)], 2, 0)
+    places = []
+    while some := chooser.choose(3):
+        places += some
+        for place in some:
+            chooser.tell(place, None if place == 2 else [place, -place], {"c": float(place > 5)})
+    assert sorted(places) == list(range(len(points)))
+
+
+def test_numbers_of_a_record_by_name_and_mode():
+    record = {
+        "accuracy": {"exact": 1.0, "low": 0.5, "high": 0.75, "two_pass": None},
+        "metrics": {"mse": {"low": 0.25}},
+        "totals": {"low": {"energy_j": 2.0}, "high": {"energy_j": float("inf")}, "two_pass": None},
+        "area_um2": 3e6,
+    }
+    names = ("accuracy", "accuracy_exact", "mse", "energy_j", "energy_j_high", "energy_j_two_pass", "area_mm2", "top5")
+    assert [value(record, name) for name in names] == [0.5, 1.0, 0.25, 2.0, None, None, 3.0, None]
+    assert set(metrics.NAMES) < set(OBJECTIVES)
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    def said(text, old, new):
+        with pytest.raises(InputError) as caught:
+            read_search(file(tmp_path, text.replace(old, new)))
+        return str(caught.value)
+
+    assert "search: missing; expected it in every search" in said(RUN, RUN[RUN.index("search:") :], "")
+    assert "search: got 'speed'; expected one of accuracy, agreement," in said(RUN, "energy_j", "speed")
+    assert "expected max or min" in said(RUN, "[forward_error, energy_j]", "{energy_j: low}")
+    assert "s.yaml:10:11: search.points: got 0; expected a whole number from 1" in said(RUN, "points: 10", "points: 0")
+    assert "unknown key; expected one of objectives," in said(RUN, "points:", "point:")
+    limits = "constraints: {accuracy: [0.9]}"
+    assert "search: constraints: accuracy: got a list" in said(RUN, "points: 10", limits)
+    assert "objectives: got" in said(RUN, "objectives: [forward_error, energy_j]", "seed: 1")
+    with pytest.raises(InputError, match="search: accuracy: is not known where points are only priced"):
+        search(plan=BILL, goal=Goal(["accuracy"]), out=tmp_path / "out")
+    with pytest.raises(InputError, match="search: points: given beside goal"):
+        search(plan=BILL, goal=Goal(COSTS), points=3, out=tmp_path / "out")
+    with pytest.raises(InputError, match="sweep: samples: given beside plan"):
+        search(plan=BILL, objectives=COSTS, samples=3, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_of_before_takes_searches(tmp_path):
+    sweep(plan=BILL, out=tmp_path)
+    with sqlite3.connect(tmp_path / "runs.sqlite") as base:
+        base.execute("DROP TABLE searches")
+        base.execute("PRAGMA user_version = 2")
+    base.close()
+    found = search(plan=BILL, goal=Goal(COSTS, points=9), out=tmp_path)
+    assert (found.computed, len(found.points)) == (0, 9)
+
+
+def share_reached(case, points, store):
+    return statistics.median(bench.reached(case, points, store).searched)
+
+
+def test_a_quarter_of_the_points_gives_the_hypervolume_of_bills(tmp_path):
+    columns = {"array.rows": range(4, 68, 8), "array.columns": range(4, 68, 8), "side_engine.lanes": [16, 32, 64, 128]}
+    plan = Plan("few", "npu", columns, cost_only=True, gemms=[(100, 784, 784), (100, 128, 784)], flagged=0.05)
+    case = bench.Case(plan, {"latency_s": "min", "energy_j": "min", "area_mm2": "min"})
+    assert share_reached(case, 64, tmp_path) >= 0.98
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", bench.CASES, ids=lambda case: f"{case.plan.name}-{'-'.join(case.objectives)}")
+def test_a_quarter_of_the_points_gives_the_hypervolume(case, tmp_path_factory):
+    """Of accuracy or error, energy, latency and area over formats, accumulators, array shapes and tolerances."""
+    store = tmp_path_factory.getbasetemp() / f"searched-{case.plan.name}"
+    size = len(sweep(plan=case.plan, out=store).places)
+    assert share_reached(case, size // 4, store) >= 0.98
+
+
+def test_random_points_are_worse_than_the_search_on_a_steep_grid(tmp_path):
+    """A front that few points are on: one in 32 of the bills."""
+    losses = [(x, y) for x in range(32) for y in range(32)]
+    points = [{"x": x, "y": y} for x, y in losses]
+
+    def nearest(places):
+        return min(x + y for x, y in (losses[place] for place in places))
+
+    found, drawn = [], []
+    for seed in range(5):
+        chooser = Chooser(points, [("x",), ("y",)], 2, seed)
+        places = []
+        while len(places) < 64:
+            some = chooser.choose(8)
+            places += some
+            for place in some:
+                chooser.tell(place, losses[place], {})
+        found.append(nearest(places))
+        drawn.append(nearest(random.Random(seed).sample(range(len(points)), 64)))
+    assert statistics.median(found) < statistics.median(drawn)
