@@ -3,11 +3,11 @@
 from .forecast import Forecast, forecast
 from .objectives import OBJECTIVES, Goal
 from .plan import Plan, read_plan, read_search
-from .search import Found, Search, search
+from .search import Found, Search, read_found, search
 from .store import Counts, Place, Point, Store
 from .sweep import Sweep, sweep
 
 __all__ = [
     "OBJECTIVES", "Counts", "Forecast", "Found", "Goal", "Place", "Plan", "Point", "Search", "Store", "Sweep",
-    "forecast", "read_plan", "read_search", "search", "sweep",
+    "forecast", "read_found", "read_plan", "read_search", "search", "sweep",
 ]  # fmt: skip

@@ -181,7 +181,7 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[Plan, Go
         plan = Plan(
             Path(path).stem, data["hw"], data["sweep"], inputs, cost_only=cost is not None, **conditions, **(cost or {})
         )
-        return plan, Goal(**data["search"]) if "search" in data else None
+        return plan, Goal(**{"objectives": (), **data["search"]}) if "search" in data else None
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {error}") from None
 

@@ -219,15 +219,20 @@ def search(
         with closing(run.outcomes(groups, cluster)) as outcomes:
             for outcome in outcomes:
                 run.keep(outcome)
-        return replace(read(store, plan.name), computed=run.computed)
+        return replace(_read(store, plan.name), computed=run.computed)
 
 
-def read(store: Store, name: str) -> Search:
-    """Return a search that a store has, as far as it is computed.
+def read_found(out: str | os.PathLike[str], name: str) -> Search:
+    """Return the search of a name in the store in a directory, as far as it is computed.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no store, or no search of that name in it.
     """
+    with Store(directory(out)) as store:
+        return _read(store, name)
+
+
+def _read(store: Store, name: str) -> Search:
     searches = store.searches()
     if name not in searches:
         raise InputError(

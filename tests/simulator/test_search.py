@@ -14,11 +14,10 @@ pytest.importorskip("distributed")
 pytest.importorskip("optuna")
 
 from simulator.errors import InputError
-from simulator.explore import Goal, Plan, Store, read_plan, read_search, search, sweep
+from simulator.explore import Goal, Plan, Store, read_found, read_plan, read_search, search, sweep
 from simulator.explore.chooser import Chooser
 from simulator.explore.objectives import OBJECTIVES, value
 from simulator.explore.pareto import front, hypervolume
-from simulator.explore.search import read
 from simulator.network import metrics
 from tests.bench import search as bench
 from tests.simulator.test_sweep import command, file
@@ -82,15 +81,15 @@ def test_workers_do_not_change_a_search_and_a_killed_one_goes_on(tmp_path):
         search(plan=plan, goal=goal, out=tmp_path / "two", workers=2, threads=1, progress=progress)
     with Store(tmp_path / "two") as store:
         assert store.sweeps()["s"].points == 10 and len(store) == 6
-        begun = read(store, "s")
+    begun = read_found(tmp_path / "two", "s")
     assert [point.key for point in begun.points] == [point.key for point in one.points[: len(begun.points)]]
     two = search(plan=plan, goal=goal, out=tmp_path / "two", workers=2, threads=1)
     assert (one.computed, two.computed) == (10, 4)
     assert two.points == one.points and two.hypervolumes == one.hypervolumes
     assert read_plan(path) == plan  # a search file is a sweep file too
     assert sweep(plan=plan, out=tmp_path / "two", workers=2).computed == 5
-    with Store(tmp_path / "two") as store, pytest.raises(InputError, match="there is no search"):
-        read(store, "s")  # a sweep of the same name took its place
+    with pytest.raises(InputError, match="there is no search"):
+        read_found(tmp_path / "two", "s")  # a sweep of the same name took its place
 
 
 def test_the_command_prints_the_front(tmp_path):
