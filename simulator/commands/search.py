@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from rich.table import Table
 
-from simulator.explore import OBJECTIVES, Found, Search, read_search, search
+from simulator.explore import Found, Search, read_search, search
 from simulator.explore.objectives import objective
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, score, short_count, significant
 
 from .sweep import errors
 
-_FORMS: Mapping[str, Callable[[float], str]] = {
-    **dict.fromkeys(("accuracy", "agreement", "top1", "top5"), score),
-    "cycles": short_count,
-}
 _MOST = 200  # points of a front; more than these nobody reads
 
 
@@ -76,11 +72,15 @@ def _table(found: Search, front: tuple[Found, ...]) -> Table:
 
 
 def _figure(name: str, value: float) -> str:
-    for known, form in _FORMS.items():
-        if objective(name) is OBJECTIVES[known] and name.startswith(known):
-            return form(value)
-    unit = objective(name).unit
-    return quantity(value, unit) if unit in ("s", "J") else f"{significant(value)} {unit}".rstrip()
+    match objective(name).unit:
+        case "share":
+            return score(value)
+        case "cycles":
+            return short_count(value)
+        case "s" | "J" as unit:
+            return quantity(value, unit)
+        case unit:
+            return f"{significant(value)} {unit}".rstrip()
 
 
 def _summary(found: Search) -> str:

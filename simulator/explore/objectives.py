@@ -20,7 +20,7 @@ class Objective(NamedTuple):
     """A number that a search may be for.
 
     Args:
-        direction: the better one. unit: empty for a pure number.
+        direction: the better one. unit: "share" of 1; empty for another pure number.
         within: the part of a record that has it, by name and mode; empty for one that has it by mode itself.
         of_bills: whether points that are only priced have it too.
     """
@@ -33,10 +33,12 @@ class Objective(NamedTuple):
 
 _AREA = "area_mm2"  # of the machine, the same in all modes
 OBJECTIVES: Mapping[str, Objective] = {
-    "accuracy": Objective("max"),
-    "agreement": Objective("max"),
+    "accuracy": Objective("max", "share"),
+    "agreement": Objective("max", "share"),
     "forward_error": Objective("min"),
-    **dict.fromkeys(("top1", "top5", "cosine", "sqnr_db"), Objective("max", within="metrics")),
+    **dict.fromkeys(("top1", "top5"), Objective("max", "share", "metrics")),
+    "cosine": Objective("max", within="metrics"),
+    "sqnr_db": Objective("max", "dB", "metrics"),
     **dict.fromkeys(("kl", "perplexity", "mse"), Objective("min", within="metrics")),
     "cycles": Objective("min", "cycles", "totals", True),
     "latency_s": Objective("min", "s", "totals", True),
