@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "show": ("show npu", "show npu --json", "show --schema"),
     "compare": ("compare npu tpu_v1 --model cnn --samples 200",),
     "sweep": ("sweep rows.yaml --dry-run", "sweep rows.yaml --out rows --workers 2"),
+    "search": ("search best.yaml --out best", "search best.yaml --out best --points 100 --seed 1 --workers 2"),
     "plan": ("plan --hw npu --budget 0.1 --out plan.json",),
     "runs": ("runs rows", "runs rows --export rows.csv"),
     "train": ("train --model cnn --recipe fp8_hybrid", "train --storage e8m6 --epochs 2 --out e8m6"),

@@ -61,17 +61,17 @@ def run_search(
     scheduler: Scheduler = None,
     threads: WorkerThreads = None,
     json: JsonRecords = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find the best compromises between objectives among the points of a sweep, and compute few of them."""
     from simulator.commands import search
-    from simulator.report import to_a_reader
 
-    with interruptible(points_stay(out)), prints_aside(json), progress_bar("point") as progress:
+    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("point", quiet) as progress:
         found = search.run(file, out, points, seed, workers, scheduler, threads, progress)
-    with to_a_reader():
+    with shown(json, quiet):
         search.show(found, json)
     if found.failed:
-        raise typer.Exit(3)
+        raise typer.Exit(SAID_NO)
 
 
 def show_runs(
