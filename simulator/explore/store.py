@@ -357,5 +357,12 @@ def _text(data: Mapping[str, Any]) -> str:
 
 def _point(row: Sequence[Any]) -> Point:
     key, numerics, identity, record, error, seconds, stored = row
-    loaded = None if record is None else json.loads(record)
-    return Point(key, numerics, json.loads(identity), loaded, error, seconds, stored)
+    try:
+        loaded = None if record is None else json.loads(record)
+        known = json.loads(identity)
+    except ValueError:
+        raise InputError(
+            f"{FILE}: the record of {key} is damaged; expected JSON, as a sweep writes it; remove the point with "
+            f"`runs DIR --remove {key}`, and sweep again"
+        ) from None
+    return Point(key, numerics, known, loaded, error, seconds, stored)

@@ -2,7 +2,8 @@
 
 In README.md, docs/presets.md and docs/reference/results.md a table stands below `<!-- formats: COMMAND -->`, or
 `presets:` or `results:`, up to the next line that is no table row. docs/reference/formats.md, docs/reference/config.md,
-docs/reference/onnx-operators.md, docs/validation.md and hwconfigs/schema.json are generated as a whole.
+docs/reference/command-line.md, docs/reference/onnx-operators.md, docs/validation.md and hwconfigs/schema.json are
+generated as a whole.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CONFIG = ROOT / "docs" / "reference" / "config.md"
 PAGES = {
     ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page",
     CONFIG: "python -m tests.docs.config_page",
+    ROOT / "docs" / "reference" / "command-line.md": "python -m tests.docs.command_page",
     ROOT / "docs" / "reference" / "onnx-operators.md": "python -m tests.docs.operators_page",
     ROOT / "hwconfigs" / "schema.json": "python -m simulator show --schema",
     ROOT / "docs" / "validation.md": "python -m tests.docs.validation_page",

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -536,6 +538,17 @@ def test_points_that_are_only_priced(tmp_path):
         costs = [price(machine, Gemm(*shape), mode, flags) for shape in ((64, 64, 784), (10, 10, 10))]
         assert point.record["totals"][mode]["cycles"] == sum(cost.cycles for cost in costs)
         assert point.record["totals"][mode]["energy_j"] == sum(cost.energy_j for cost in costs)
+
+
+def test_a_damaged_record_is_said_with_the_point_and_what_to_do(tmp_path):
+    plan = Plan("s", "npu", {"array.rows": [8]}, cost_only=True, gemms=[(8, 8, 8)])
+    (place,) = sweep(plan=plan, out=tmp_path).places
+    with closing(sqlite3.connect(tmp_path / "runs.sqlite")) as base, base:
+        base.execute("UPDATE points SET record = substr(record, 1, 20)")
+    with Store(tmp_path) as store:
+        with pytest.raises(InputError, match=rf"the record of {place.key} is damaged.*--remove {place.key}"):
+            store.find(place.key)
+        assert store.remove([place.key]) == 1
 
 
 def test_equal_products_are_priced_once_and_a_fourth_number_says_how_many(tmp_path, monkeypatch):
