@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import dyadic
 from .environment import in_default_environment
+from .notebook import Shown, View, frame
 from .philox import check_offset, check_seed, word
 from .rounding import Rounding, parse_rounding
+
+if TYPE_CHECKING:
+    from .notebook import DataFrame
 
 OVERFLOWS = ("ieee", "sat", "satprop", "nan", "wrap")
 
 
-class Format(ABC):
+class Format(Shown, ABC):
     """A number system: a finite set of values, a code for each, and how a real number is projected onto it."""
 
     # Fast twins by family and operation, installed by the package `native`; each is equal to the definition here.
@@ -193,6 +197,21 @@ class Format(ABC):
         if self.bits > 16:
             raise ValueError(f"{self.name} has 2**{self.bits} codes; tables are made for at most 16 bits")
         return self.decode(np.arange(self.code_count))
+
+    def to_frame(self) -> DataFrame:
+        """Return the value table as a DataFrame: of every code its fields, its value and what it means; needs pandas.
+
+        Raises:
+            ValueError: codes of more than 16 bits, or of blocks, whose elements have such a table.
+        """
+        from .shown import value_rows
+
+        return frame(value_rows(self))
+
+    def _view(self) -> View:
+        from .shown import format_view
+
+        return format_view(self)
 
     @property
     def has_nan(self) -> bool:

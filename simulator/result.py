@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .notebook import Bill, Shown, View
+
 if TYPE_CHECKING:
     import pandas
 
@@ -92,7 +94,7 @@ class CycleItem:
 
 
 @dataclass(frozen=True)
-class LayerResult:
+class LayerResult(Bill):
     """One MAC-bearing operation of the network, over all samples of a run.
 
     Args:
@@ -180,6 +182,11 @@ class LayerResult:
         """Its name, with the phase where that is not forward and what a static plan made of it."""
         phase = () if self.phase == "forward" else (self.phase,)
         return ", ".join((self.name, *phase, *((f"{self.planned} columns",) if self.planned else ())))
+
+    def _view(self) -> View:
+        from .report.notebook import layer_view
+
+        return layer_view(self)
 
 
 @dataclass(frozen=True)
@@ -273,7 +280,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class RunResult:
+class RunResult(Shown):
     """One run of the main job.
 
     Args:
@@ -350,6 +357,11 @@ class RunResult:
         from .report import layers_frame
 
         return layers_frame(self)
+
+    def _view(self) -> View:
+        from .report.notebook import run_view
+
+        return run_view(self)
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write `summary.json`, `layers.csv`, `report.html`, replacing an earlier run there whole; see report.save."""

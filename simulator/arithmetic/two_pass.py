@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from formats.notebook import Shown, Table, View, frame
 from native.matmul import Gathered
 
 from .accumulators import Accumulator
@@ -23,6 +24,9 @@ from .engine import Ready, check_shapes, numbers
 from .ladder import ladder, mapped
 from .scores import kappa_of
 from .spec import MacSpec
+
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class TwoPassCost:
 
 
 @dataclass(frozen=True)
-class TwoPassResult:
+class TwoPassResult(Shown):
     """What a two-pass matmul gives.
 
     Args:
@@ -68,6 +72,28 @@ class TwoPassResult:
     scores: NDArray[np.float64] | None
     saturated: NDArray[np.bool_]
     cost: TwoPassCost | None
+
+    def to_frame(self) -> DataFrame:
+        """Return the outputs as a DataFrame, a row each with its score and what became of it; needs pandas."""
+        kept = {"output": self.output, "score": self.scores, "recomputed": self.recomputed, "saturated": self.saturated}
+        row, column = np.indices(self.output.shape).reshape(2, -1).tolist()
+        values = [row, column, *([None] * len(row) if x is None else x.ravel().tolist() for x in kept.values())]
+        return frame(list(zip(*values, strict=True)), ("row", "column", *kept))
+
+    def _view(self) -> View:
+        m, n = self.output.shape
+        counts = [{"outputs": m * n, "recomputed": int(self.recomputed.sum()), "saturated": int(self.saturated.sum())}]
+        tables = [Table("Outputs", counts)]
+        if self.cost is not None:
+            cost = {
+                "bits of low over high": self.cost.ratio,
+                "share recomputed": self.cost.recomputed,
+                "of uniform high": self.cost.relative_to_high,
+                "of uniform low": self.cost.relative_to_low,
+            }
+            rounded = {name: float(f"{value:.3g}") for name, value in cost.items()}
+            tables.append(Table("Accumulation cost", [rounded]))
+        return View(f"Two passes of {m} x {n} outputs", (), tables)
 
 
 def kappa_prime(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 from simulator.hardware import Machine
 from simulator.network.batches import fixed_batch, in_whole_batches, passes
+from simulator.notebook import Shown, View, frame
 
 from .analysis import Forward, check, forward, margins
 from .graph import Graph, record
@@ -30,6 +31,9 @@ from .rule import Unit
 from .subject import Subject, as_bounded, subject
 from .units import of_mac
 
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
+
 # The methods, the cheapest first; the first one that suffices for a sample is used for it, and named.
 METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums")
 _BATCH = 64
@@ -40,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Certified:
+class Certified(Shown):
     """What was proved of each sample. Upper bounds, but for `margin`, a lower one.
 
     Args:
@@ -100,6 +104,17 @@ class Certified:
             ],
             "contributions": {name: _finite(_median(part)) for name, part in self.ranked().items()},
         }  # fmt: skip
+
+    def to_frame(self) -> DataFrame:
+        """Return what was proved as a DataFrame, a row for each sample; needs pandas."""
+        from .shown import certified_rows
+
+        return frame(certified_rows(self))
+
+    def _view(self) -> View:
+        from .shown import certified_view
+
+        return certified_view(self)
 
     def ranked(self) -> dict[str, NDArray[np.float64]]:
         """Return the contributions, the largest median first: which operation deserves bits."""
@@ -308,7 +323,7 @@ def _joined(found: Sequence[Certified]) -> Certified:
 
 
 @dataclass(frozen=True)
-class RequiredPrecision:
+class RequiredPrecision(Shown):
     """How many significand bits each sample needs. Upper bounds of the least number: so many suffice, provably.
 
     Args:
@@ -322,6 +337,17 @@ class RequiredPrecision:
     confidence_bits: NDArray[np.int64] | None
     certified: Certified
     unit: str
+
+    def to_frame(self) -> DataFrame:
+        """Return the bits as a DataFrame, a row for each sample, with what was proved of it; needs pandas."""
+        from .shown import required_rows
+
+        return frame(required_rows(self))
+
+    def _view(self) -> View:
+        from .shown import required_view
+
+        return required_view(self)
 
     def quantiles(self, shares: Sequence[float] = SHARES) -> dict[float, int | None]:
         """Return the bits that suffice for a share of the samples; None where that is not proved for so many.

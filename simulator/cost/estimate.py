@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
+from simulator.notebook import Shown, Table, View, frame
 from simulator.result import PRICED_MODES, GatherResult
 
 from .area import Area, known_area
@@ -19,9 +20,12 @@ from .gemm import Gemm
 from .price import Cost, price
 from .scoring import relative_extra
 
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
+
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """The three modes of one operation side by side.
 
     Args:
@@ -72,6 +76,32 @@ class Estimate:
         plain |= {"gemm": asdict(self.gemm), "gathers": [asdict(one) for one in self.gathers]}
         own = (*PRICED_MODES, "area")
         return plain | {name: None if plain[name] is None else plain[name].to_dict() for name in own}
+
+    def to_frame(self) -> DataFrame:
+        """Return the bills of all modes as a DataFrame, see Cost.to_frame; needs pandas."""
+        bills = {mode: cost.to_frame() for mode, cost in self.modes.items()}
+        rows = [{"mode": mode, **row} for mode, bill in bills.items() for row in bill.to_dict("records")]
+        return frame(rows)
+
+    def _view(self) -> View:
+        names = ("cycles", "utilisation", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "flagged_outputs")
+        modes = [
+            {"mode": mode, **{name: getattr(cost, name) for name in names},
+             "accumulation_cost": self.accumulation_cost[mode]}
+            for mode, cost in self.modes.items()
+        ]  # fmt: skip
+        parts = dict.fromkeys(part for cost in self.modes.values() for part in cost.energy_parts_j)
+        energy = [
+            {"part": part, **{f"energy_j_{mode}": cost.energy_parts_j.get(part) for mode, cost in self.modes.items()}}
+            for part in parts
+        ]
+        gemm = self.gemm
+        times = f"{gemm.gemms} times " if gemm.gemms > 1 else ""
+        facts = ["The energies are estimates, within the bounds low and high by the bands of their sources."]
+        if self.break_even_flagged is not None:
+            facts.append(f"Two passes break even with one at {100 * self.break_even_flagged:.1f} % of outputs flagged.")
+        tables = [Table("Modes side by side", modes), Table("Energy by part", energy)]
+        return View(f"{times}{gemm.m} x {gemm.n} x {gemm.k} on {self.hardware}", facts, tables)
 
 
 def estimate(

@@ -14,6 +14,7 @@ from simulator.arithmetic.accumulators import Exact, innermost
 from simulator.errors import InputError
 from simulator.hardware import Machine, MacMode
 from simulator.hardware.widths import GUARD_BITS
+from simulator.notebook import Bill
 from simulator.result import PRICED_MODES, CycleItem, EnergyItem
 
 from .cycle_items import CycleBill
@@ -34,7 +35,7 @@ OfPass = NDArray[Any] | float | MaskFlags  # flags of a pass after the first
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(Bill):
     """What one operation costs on one machine, by a stated model: energies are estimates, for cycles see `price`.
 
     Args:

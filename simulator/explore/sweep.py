@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError
+from simulator.notebook import MOST_ROWS, Shown, Table, View
 
 from .cluster import Cluster
-from .export import frame, row
+from .export import columns, frame, row
 from .plan import Plan, Planned, grid, plan_of, planned
 from .run import TOGETHER, Progress, Run
 from .store import Place, Point, Store
@@ -22,9 +24,12 @@ from .store import Place, Point, Store
 if TYPE_CHECKING:
     import pandas
 
+# Columns of results that a notebook shows beside the parameters.
+_SHOWN = re.compile(r"(accuracy|agreement|forward_error|cycles|latency_s|energy_j)_")
+
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Shown):
     """The points of a sweep as they are in the store.
 
     Args:
@@ -58,6 +63,15 @@ class Sweep:
     def to_frame(self) -> pandas.DataFrame:
         """Return the points as a DataFrame, a column for each parameter and number; needs pandas."""
         return frame(self.first(len(self.places)))
+
+    def _view(self) -> View:
+        rows = [columns(*point) for point in self.first(MOST_ROWS + 1)]
+        varied = dict.fromkeys(key for place in self.places for key in place.parameters)
+        known = dict.fromkeys(name for one in rows for name, value in one.items() if value is not None)
+        shown = [name for name in known if name in varied or name == "error" or _SHOWN.match(name)]
+        facts = [f"{len(self.places):,} points in {self.store}, {self.computed:,} of them computed now, "
+                 f"{self.failed:,} without a result. Energies are estimates."]  # fmt: skip
+        return View(f"Sweep {self.name}", facts, [Table("Points", rows, shown)])
 
 
 def sweep(

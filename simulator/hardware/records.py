@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from formats import Format, Use, get
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
+from simulator.notebook import Shown, View, frame
 from simulator.result import Setting
 
 from .checks import fits_tolerance
@@ -20,6 +22,9 @@ from .layer_rules import LayerRule
 from .static_plan import StaticPlan
 from .technology import Entry, TechnologyTable
 from .widths import partial_sum_bits, state_bits, stored_bits
+
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
 
 _FP32 = Use.parse("fp32")
 
@@ -342,7 +347,7 @@ class Policy:
 
 @remembers_hash
 @dataclass(frozen=True)
-class Machine:
+class Machine(Shown):
     """One accelerator, as its file describes it.
 
     Args:
@@ -378,6 +383,20 @@ class Machine:
         copy = replace(self)
         object.__setattr__(copy, "configuration", configuration)
         return copy
+
+    def to_frame(self) -> DataFrame:
+        """Return every key of its file as a DataFrame: value in effect, origin and source; needs pandas.
+
+        Empty where no file tells of the machine.
+        """
+        from .shown import SETTING, setting_rows
+
+        return frame(setting_rows(self), SETTING)
+
+    def _view(self) -> View:
+        from .shown import machine_view
+
+        return machine_view(self)
 
     @property
     def recomputing_engine(self) -> SideEngine | None:

@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from formats.notebook import frame
 from simulator.report.comparison import sum_parts
 from simulator.report.directories import Contents, check_replaceable, replace_directory
 from simulator.report.html import render
@@ -67,12 +68,8 @@ def layers_frame(run: RunResult) -> pandas.DataFrame:
     Raises:
         ImportError: pandas is not installed.
     """
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError('a data frame needs pandas; install it with: pip install "ulpsim[report]"') from error
     columns, rows = _layer_rows(run.layers)
-    return pandas.DataFrame(rows, columns=columns)
+    return frame(rows, columns)
 
 
 def _plain(value: Any, path: str, replaced: list[str]) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator import notebook
 from simulator.errors import InputError, first_line, missing
 from simulator.versions import versions
 
@@ -28,7 +29,7 @@ TABLES = ("steps", "tensors", "gradient_noise", "updates", "first_below", "shado
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(notebook.Shown):
     """What is known of the bits of a run. Bits and shares are of up to `sample` elements of each tensor.
 
     Every row with bits names its label and what that guarantees: safe, an upper bound of the error; expected,
@@ -168,6 +169,18 @@ class Report:
         except ImportError:
             raise missing("report.to_frame", "pandas", "report") from None
         return pandas.DataFrame(flat(self.rows(table)))
+
+    def _view(self) -> notebook.View:
+        from simulator.report.bits import last_step, notes
+
+        record = self.to_dict()
+        tables = [notebook.Table("First tensor of whose elements half have fewer bits", self.rows("first_below"))]
+        last = last_step(record)
+        if last is not None:
+            names = ("kind", "name", "label", "guarantee", "elements", "min", "median", "noise_share")
+            tables.append(notebook.Table(f"Bits in step {last.step:,}", self.rows("tensors", step=last.step), names))
+        where = "" if self.hardware is None else f" on {self.hardware}"
+        return notebook.View(f"Bits of {self.model}{where}, roundings {self.roundings}", notes(record), tables)
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write track.json, bits.csv, updates.csv and track.html, in place of earlier ones in a directory, all or none.

@@ -5,14 +5,19 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from simulator.notebook import Shown, Table, View, frame
 
 from .causes import UpdateCounts
 from .observed import Observation
 from .points import Counts
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,11 @@ class Epoch:
     observation: Observation | None = None
 
 
+_NUMBERS = ("number", "loss", "accuracy", "skipped", "loss_scale")  # of an epoch
+
+
 @dataclass
-class History:
+class History(Shown):
     """What a training was and did.
 
     Args:
@@ -52,6 +60,17 @@ class History:
     def accuracy(self) -> float | None:
         """That of the last epoch."""
         return self.epochs[-1].accuracy if self.epochs else None
+
+    def to_frame(self) -> DataFrame:
+        """Return the numbers of the epochs as a DataFrame, a row each; needs pandas."""
+        return frame(self._rows(), _NUMBERS)
+
+    def _view(self) -> View:
+        parts = ", ".join(self.recipe.parts) or "nothing"
+        return View(f"Training, {self.steps:,} steps", [f"Rounded: {parts}."], [Table("Epochs", self._rows())])
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [{name: getattr(epoch, name) for name in _NUMBERS} for epoch in self.epochs]
 
 
 def to_plain(record: Any) -> Any:

@@ -19,21 +19,25 @@ class Room(NamedTuple):
     libraries: tuple[str, ...] = ()
 
 
-TOP = ("simulator.errors", "simulator.result", "simulator.versions")
+TOP = ("simulator.errors", "simulator.notebook", "simulator.result", "simulator.versions")
 
 # The longest matching prefix of a module's name is its room.
 ROOMS = {
     "formats": Room(libraries=("numpy",)),
+    "formats.notebook": Room(libraries=("pandas",)),
     "formats.qtorch.extension": Room(("formats",), ("numpy", "torch")),  # loaded only when one of its formats is used
     "native": Room(("formats",), ("numpy", "cffi")),
     "hwconfigs": Room(),
     "simulator.arithmetic": Room(("formats", "native"), ("numpy",)),
     "simulator.errors": Room(),
-    "simulator.result": Room(("simulator.errors", "simulator.report"), ("numpy", "pandas")),  # to save itself
+    "simulator.notebook": Room(("formats.notebook", "simulator.report")),
+    "simulator.result": Room(  # to show and save itself
+        ("simulator.errors", "simulator.notebook", "simulator.report"), ("numpy", "pandas")
+    ),
     "simulator.versions": Room(("native",)),
     "simulator.hardware": Room(("formats", "simulator.arithmetic", *TOP), ("yaml", "pydantic", "pydantic_core")),
     "simulator.cost": Room(("formats", "simulator.arithmetic", "simulator.hardware", *TOP), ("numpy",)),
-    "simulator.report": Room(TOP, ("numpy", "pandas", "rich", "jinja2", "markupsafe", "plotly")),
+    "simulator.report": Room(("formats.notebook", *TOP), ("numpy", "pandas", "rich", "jinja2", "markupsafe", "plotly")),
     "simulator.network": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP),
         ("numpy", "torch", "safetensors", "onnx", "typer", "keras", "h5py", "PIL"),

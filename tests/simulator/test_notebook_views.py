@@ -1,0 +1,204 @@
+"""What notebooks show of records: escaped, without scripts and colours of its own, with the figures of the reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import formats
+import simulator
+from formats.notebook import MOST_ROWS, Table, View, as_html
+from simulator.network import bundled
+from simulator.report.figures import count, quantity
+from simulator.report.notebook import heading, written
+
+
+class Seen(HTMLParser):
+    """The tags and the text of some HTML; fails where a tag is not closed by its own."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text, self.rows = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+        if "style" not in self.open:
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(self.text)
+
+
+def seen(record):
+    shown = Seen(record._repr_html_())
+    assert set(shown.tags) <= {"div", "style", "p", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+    return shown
+
+
+@pytest.fixture(scope="module")
+def run():
+    x, y = bundled.digits()
+    return simulator.evaluate(bundled.load("mlp"), "npu", x[:20], y[:20])
+
+
+def test_names_of_others_are_escaped():
+    shown = as_html(
+        View("<b>", ["a & <i>"], [Table("<u>", [{"<s>": "<script>alert(1)</script>"}])]), str, lambda c, v: v
+    )
+    assert Seen(shown).tags.count("p") == 2
+    assert not {"b", "i", "u", "s", "script"} & set(Seen(shown).tags)
+    assert "<script>alert(1)</script>" in Seen(shown).rows[1]
+
+
+def test_a_long_table_says_how_much_of_it_is_shown():
+    shown = Seen(as_html(View("t", (), [Table("rows", [{"n": i} for i in range(100)])]), str, lambda c, v: str(v)))
+    assert len(shown.rows) == MOST_ROWS + 1
+    assert "rows, 40 of 100" in shown.text
+
+
+def test_texts_are_set_to_the_left_and_numbers_to_the_right():
+    shown = as_html(
+        View("t", (), [Table("", [{"name": None, "n": 1}, {"name": "x", "n": 2}])]), str, lambda c, v: f"{v}"
+    )
+    assert '<td class="text">None</td><td>1</td>' in shown
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("energy_j", 1.5e-6, "1.50 µJ"),
+        ("energy_j_two_pass", 1.5e-6, "1.50 µJ"),
+        ("latency_s", 2e-3, "2.00 ms"),
+        ("area_um2", 2.5e6, "2.50 mm²"),
+        ("clock_hz", 1e9, "1.00 GHz"),
+        ("utilisation", 0.5, "50.0 %"),
+        ("accuracy_low", 0.98765, "98.77 %"),
+        ("cycles", np.int64(12345), "12,345"),
+        ("policy.tolerance", 0.25, "0.250"),
+        ("certified", True, "yes"),
+        ("mac", None, "–"),
+        ("source", "two\n  lines", "two lines"),
+    ],
+)
+def test_a_number_is_written_by_the_unit_in_its_name(column, value, words):
+    assert written(column, value) == words
+
+
+def test_headings_are_names_without_units():
+    assert heading("energy_low_j") == "energy low"
+    assert heading("energy_j_two_pass") == "energy, two-pass"
+    assert heading("array.rows") == "array.rows"
+
+
+def test_a_run_shows_its_modes_and_its_layers(run):
+    shown = seen(run)
+    for mode in ("low", "high", "two_pass"):
+        assert quantity(run.totals[mode]["energy_j"], "J") in shown.words
+    for layer in run.layers:
+        assert [layer.name, layer.op, count(layer.macs)] in [row[:3] for row in shown.rows]
+    assert "INCOMPLETE" in seen(replace(run, complete=False)).words
+    assert "Warning: <mind>" in seen(replace(run, warnings=("<mind>",))).words
+
+
+def test_a_layer_shows_its_bill_and_gives_its_parts(run):
+    layer = run.layers[0]
+    assert f"{layer.cycles:,} cycles" in seen(layer).words
+    bill = layer.to_frame()
+    sums = bill.groupby("quantity")["amount"].sum()
+    assert sums["cycles"] == layer.cycles
+    assert sums["energy_j"] == pytest.approx(layer.energy_j, rel=1e-12)
+    assert "Nothing prices it." in seen(replace(layer, cycles=None, energy_j=None)).words
+
+
+def test_an_estimate_shows_the_modes_and_gives_their_bills():
+    found = simulator.estimate("npu", (64, 64, 64), 0.1)
+    assert {row[0] for row in seen(found).rows} >= {"low", "high", "two_pass"}
+    cycles = found.to_frame().query("quantity == 'cycles'").groupby("mode")["amount"].sum()
+    assert {mode: cost.cycles for mode, cost in found.modes.items()} == dict(cycles)
+    assert seen(found.low).rows
+
+
+def test_a_machine_shows_what_its_file_says_and_gives_every_key():
+    machine = simulator.load_hardware("npu")
+    rows = [row for row in seen(machine).rows if row[0] == "array.rows"]
+    assert rows[0][1] == "16"
+    table = machine.to_frame().set_index("key")
+    assert table.loc["array.rows", "value"] == 16
+    assert table.loc["technology.table", "source"].startswith("Jouppi")
+    made = replace(machine, name="made")
+    assert "What its file says" not in seen(made).words
+    assert list(made.to_frame().columns) == ["key", "value", "origin", "source"]
+
+
+@pytest.mark.parametrize("name", [*formats.available(), "takum32", "e11m40", "posit32"])
+def test_every_format_is_shown(name):
+    assert name.split(":")[0] in seen(formats.get(name)).words
+
+
+def test_the_frame_of_a_format_is_its_value_table():
+    fmt = formats.get("fp8_e4m3")
+    table = fmt.to_frame()
+    np.testing.assert_array_equal(table["value"].to_numpy(float), fmt.table())
+    assert list(table["code"]) == list(range(256))
+    with pytest.raises(ValueError, match=r"fp32 has 2\*\*32 codes; tables are made for at most 16 bits"):
+        formats.get("fp32").to_frame()
+    with pytest.raises(ValueError, match="take that of fp4_e2m1"):
+        formats.get("mxfp4").to_frame()
+
+
+def test_two_passes_give_a_row_for_each_output():
+    rng = np.random.default_rng(0)
+    found = simulator.two_pass(
+        rng.standard_normal((3, 64)), rng.standard_normal((64, 5)), "bf16 -> seq(bf16)", "bf16 -> seq(fp32)"
+    )
+    table = found.to_frame()
+    np.testing.assert_array_equal(table["output"].to_numpy().reshape(3, 5), found.output)
+    np.testing.assert_array_equal(table["recomputed"].to_numpy().reshape(3, 5), found.recomputed)
+    assert str(int(found.recomputed.sum())) in seen(found).rows[1]
+
+
+def test_bounds_show_each_sample():
+    x, _ = bundled.digits()
+    model = bundled.load("mlp")
+    found = simulator.bounds.certify(model, x[:3], precision=16)
+    assert list(found.to_frame()["certified"]) == found.certified.tolist()
+    assert "Of 3 samples" in seen(found).words
+    required = simulator.bounds.required_precision(model, x[:2])
+    assert list(required.to_frame()["bits"]) == required.bits.tolist()
+    assert "Significand bits" in seen(required).words
+
+
+def test_a_sweep_shows_its_points(tmp_path):
+    found = simulator.explore.sweep(
+        "npu", {"array.rows": [8, 16]}, out=tmp_path / "s", gemms=[(64, 64, 64)], cost_only=True, flagged=0.1
+    )
+    assert [row[0] for row in seen(found).rows] == ["array.rows", "8", "16"]
+
+
+def test_a_report_of_bits_and_a_training_are_shown():
+    import torch
+
+    x, y = bundled.digits8x8()
+    model = torch.nn.Sequential(torch.nn.Linear(64, 10))
+    with simulator.track(model) as bits:
+        torch.nn.functional.cross_entropy(model(x[:8].float()), y[:8]).backward()
+    assert "Bits in step 0" in seen(bits.report()).words
+    history = simulator.training.fit(model.double(), (x, y), storage="e8m6", rounding="rz", epochs=2)
+    assert len(seen(history).rows) == 3
+    assert list(history.to_frame()["loss"]) == [epoch.loss for epoch in history.epochs]
