@@ -318,6 +318,8 @@ class RunResult(Shown):
             on; empty for a machine that was made or changed in Python, of which no file tells.
         gathers: the four ways to gather flagged outputs side by side, of all layers in two passes together, then of
             each; empty without such a layer.
+        peak_macs_per_cycle: by the name of a mode, the MACs that all arrays take in a cycle at most.
+        dram_bits_per_cycle: of the off-chip channel, both directions together; None on a machine without a memory.
     """
 
     hardware: str
@@ -347,6 +349,8 @@ class RunResult(Shown):
     area_high_um2: float | None = None
     area_items: tuple[AreaItem, ...] = ()
     forward_error_interval: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    peak_macs_per_cycle: Mapping[str, float] = field(default_factory=dict)
+    dram_bits_per_cycle: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""

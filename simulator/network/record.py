@@ -54,7 +54,7 @@ def run_record(run: Emulation) -> RunResult:
         warnings=tuple(dict.fromkeys(warnings)), operations=run.operations.results(by_operation),
         settings=run.rules.in_words(), machine=tuple(expanded(run.machine).values()),
         fidelity=run.fidelity,
-        **_area(run.machine),
+        **_area(run.machine), **_peaks(run.machine),
     )  # fmt: skip
 
 
@@ -66,6 +66,15 @@ def _area(machine: Machine) -> dict[str, Any]:
         "area_um2": found.area_um2, "area_parts_um2": dict(found.area_parts_um2), "area_low_um2": found.area_low_um2,
         "area_high_um2": found.area_high_um2, "area_items": found.items,
     }  # fmt: skip
+
+
+def _peaks(machine: Machine) -> dict[str, Any]:
+    modes = {path.rpartition(".")[2]: mode for path, mode in machine.mac.modes.items()}
+    dram = None if machine.memory is None else float(machine.memory.dram.bandwidth_bits_per_cycle)
+    return {
+        "peak_macs_per_cycle": {name: machine.array.pes * mode.rate / mode.passes for name, mode in modes.items()},
+        "dram_bits_per_cycle": dram,
+    }
 
 
 def _machine_of(machine: Machine, tally: LayerTally) -> Machine:

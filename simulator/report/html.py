@@ -11,10 +11,20 @@ from markupsafe import Markup
 
 from simulator.report import comparison
 from simulator.report import figures as signs
+from simulator.report.drawing import CELL, LINE, WIDTH, drawing
+from simulator.report.layer_plots import (
+    again_colours,
+    cycle_colours,
+    error_figures,
+    largest_latency,
+    latency_figures,
+    recomputed_figures,
+)
 from simulator.report.plots import MODE_COLOURS, Figure, energy_figures, part_colours, tradeoff_figures
+from simulator.report.roofline import roofline_figure
 from simulator.result import RunResult
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 # Characters with which a text inside a script element could end it or open a comment.
 SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 GLYPHS = {"low": "●", "high": "■", "two_pass": "◆"}
@@ -27,7 +37,7 @@ def render(run: RunResult) -> str:
     5 MB); without that package the report has none and says so.
     """
     library = plotly_js()
-    figures = {"energy": energy_figures(run), "tradeoff": tradeoff_figures(run)} if library else {}
+    figures = _figures(run) if library else {}
     return template("report.html.j2").render(
         run=run,
         facts=comparison.run_facts(run),
@@ -50,11 +60,31 @@ def render(run: RunResult) -> str:
         figures=figures,
         data=embed([figure for group in figures.values() for figure in group]),
         parts=part_colours(run),
+        causes=cycle_colours(run),
+        largest_latency=largest_latency(run),
+        again=again_colours(run),
+        drawing=drawing(run),
+        box_width=WIDTH,
+        line=LINE,
+        cell=CELL,
         colours=MODE_COLOURS,
         glyphs=GLYPHS,
         library=library,
         q=signs,
     )
+
+
+def _figures(run: RunResult) -> dict[str, list[Figure]]:
+    """Return the figures of a run by the section of the page that they stand in."""
+    roofline = roofline_figure(run)
+    return {
+        "tradeoff": tradeoff_figures(run),
+        "energy": energy_figures(run),
+        "latency": latency_figures(run),
+        "roofline": [] if roofline is None else [roofline],
+        "errors": error_figures(run),
+        "recomputed": recomputed_figures(run),
+    }
 
 
 def plotly_js() -> Markup | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -21,10 +21,11 @@ from simulator.report.comparison import (
     shown_mode,
     sum_parts,
 )
-from simulator.report.figures import PREFIXES, prefix_of, quantity, score, shorten, significant
-from simulator.result import VECTOR_UNIT, RunResult
+from simulator.report.figures import MISSING, PREFIXES, prefix_of, quantity, score, shorten, significant
+from simulator.result import VECTOR_UNIT, LayerResult, RunResult
 
 LAYERS_SHOWN = 40
+ROWS_SHOWN = 400  # in the table of a figure
 # Hues go with the place: arithmetic blue, array green, memory warm. A part without a rule here takes a spare colour.
 PART_COLOURS = {
     "mul": "--mul",
@@ -52,20 +53,68 @@ class Figure:
     data: list[dict[str, Any]]
     layout: dict[str, Any]
 
+    def table(self) -> tuple[list[str], list[list[str]]] | None:
+        """Return the numbers as headings and rows of text, for readers who do not see the figure.
+
+        None where it has another kind of trace than bars and marks, or more numbers than anybody reads.
+        """
+        names = [str(trace.get("name", "")) for trace in self.data]
+        if all(trace["type"] == "bar" for trace in self.data):
+            columns = [[_written(value) for value in trace["x"]] for trace in self.data]
+            rows = [
+                [html.unescape(name), *own] for name, *own in zip(self.data[0]["customdata"], *columns, strict=True)
+            ]
+            return [self._axis("xaxis"), *map(html.unescape, names)], rows
+        if any(trace["type"] != "scatter" or "x" not in trace for trace in self.data):
+            return None
+        named_rows = "ticktext" in self.layout.get("yaxis", {})
+        rows = []
+        for name, trace in zip(names, self.data, strict=True):
+            labels = trace.get("customdata") or [""] * len(trace["x"])
+            for label, x, y in zip(labels, trace["x"], trace["y"], strict=True):
+                what = filter(None, (name, label if isinstance(label, str) else ""))
+                rows.append([html.unescape(", ".join(what)), _written(x), *([] if named_rows else [_written(y)])])
+        axes = ["xaxis"] if named_rows else ["xaxis", "yaxis"]
+        return (["", *map(self._axis, axes)], rows) if 0 < len(rows) <= ROWS_SHOWN else None
+
+    def _axis(self, axis: str) -> str:
+        """Return what an axis shows; where nothing stands at the vertical one, the caption begins with it."""
+        title = self.layout.get(axis, {}).get("title", {}).get("text")
+        return str(title or (self.title.split(" against ")[0] if axis == "yaxis" else ""))
+
 
 def energy_figures(run: RunResult) -> list[Figure]:
     """Return the energy split of the modes and of the layers as stacked bars, those of which anything is known."""
     modes = {MODE_LABELS[mode]: energy_by_part(run, mode) for mode in layers_by_mode(run)}
-    layers = [layer for layer in run.layers if layer.energy_parts_j]
-    dearest = sorted(layers, key=lambda layer: -sum(layer.energy_parts_j.values()))[:LAYERS_SHOWN]
-    title = f"Energy by layer, {MODE_LABELS[shown_mode(run)]}"
-    if len(dearest) < len(layers):
-        title += f", the {LAYERS_SHOWN} that take most of {len(layers)}"
-    shown: dict[str, Mapping[str, float]] = {}
-    for layer in (layer for layer in layers if layer in dearest):
-        shown[layer.title] = sum_parts([shown.get(layer.title, {}), layer.energy_parts_j])
-    figures = [_bars("energy-modes", "Energy by mode", modes, run), _bars("energy-layers", title, shown, run)]
+    layers, title = most_of(
+        "Energy by layer", run, [layer for layer in run.layers if layer.energy_parts_j],
+        lambda layer: sum(layer.energy_parts_j.values()),
+    )  # fmt: skip
+    shown = together((layer.title, layer.energy_parts_j) for layer in layers)
+    figures = [
+        _energy_bars("energy-modes", "Energy by mode", modes, run),
+        _energy_bars("energy-layers", title, shown, run),
+    ]
     return [figure for figure in figures if figure.data]
+
+
+def most_of(
+    title: str, run: RunResult, layers: Sequence[LayerResult], size: Callable[[LayerResult], float]
+) -> tuple[list[LayerResult], str]:
+    """Return the layers that a figure has room for, the largest, in their order, and its title, which says so."""
+    largest = sorted(range(len(layers)), key=lambda place: -size(layers[place]))[:LAYERS_SHOWN]
+    title = f"{title}, {MODE_LABELS[shown_mode(run)]}"
+    if len(largest) < len(layers):
+        title += f", the {LAYERS_SHOWN} that take most of {len(layers)}"
+    return [layers[place] for place in sorted(largest)], title
+
+
+def together(parts: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Mapping[str, float]]:
+    """Return the sums of parts by the title of a layer, which several may have."""
+    found: dict[str, Mapping[str, float]] = {}
+    for title, own in parts:
+        found[title] = sum_parts([found.get(title, {}), own])
+    return found
 
 
 def part_colours(run: RunResult) -> dict[str, str]:
@@ -108,38 +157,59 @@ def tradeoff_figures(run: RunResult) -> list[Figure]:
     return figures
 
 
-def _bars(key: str, title: str, splits: Mapping[str, Mapping[str, float]], run: RunResult) -> Figure:
-    power = prefix_of(max((sum(split.values()) for split in splits.values()), default=0))
-    unit = f"{PREFIXES[power]}J"
-    names = list(splits)
+def stacked_bars(
+    key: str,
+    title: str,
+    splits: Mapping[str, Mapping[str, float]],
+    colours: Mapping[str, str],
+    axis: str,
+    shown: str,
+) -> Figure:
+    """Return one bar for each split of a quantity, made of its parts.
+
+    Args:
+        splits: by name of the bar the parts by their names. colours: of the parts, in the order of stacking.
+        axis: what is shown, with its unit. shown: how plotly.js writes the value of a part, e.g. `%{x} mJ`.
+    """
     # plotly.js reads a little HTML in texts; escaped, a name shows as it is.
-    texts = [html.escape(name, quote=False) for name in names]
+    texts = [html.escape(name, quote=False) for name in splits]
     data = [
         {
             "type": "bar",
             "orientation": "h",
             "name": html.escape(part, quote=False),
-            "y": list(range(len(names))),
-            "x": [_scaled(split.get(part, 0.0), power) for split in splits.values()],
+            "y": list(range(len(splits))),
+            "x": [rounded(split.get(part, 0.0)) for split in splits.values()],
             "customdata": texts,
             "marker": {"color": colour},
-            "hovertemplate": f"%{{customdata}}<br>{html.escape(part, quote=False)} %{{x}} {unit}<extra></extra>",
+            "hovertemplate": f"%{{customdata}}<br>{html.escape(part, quote=False)} {shown}<extra></extra>",
         }
-        for part, colour in part_colours(run).items()
+        for part, colour in colours.items()
         if any(split.get(part) for split in splits.values())
     ]
-    layout = {
-        "barmode": "stack",
+    layout = rows_layout(list(splits), {"title": {"text": axis}, "rangemode": "tozero"})
+    layout["yaxis"]["showgrid"] = False
+    return Figure(key, title, data, {"barmode": "stack", **layout})
+
+
+def rows_layout(names: Sequence[str], xaxis: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layout of a figure with a row for each name, from above."""
+    return {
         "height": 70 + (30 if len(names) <= 12 else 20) * len(names),
-        "xaxis": {"title": {"text": f"energy, {unit}"}, "rangemode": "tozero"},
+        "xaxis": dict(xaxis),
         "yaxis": {
             "tickvals": list(range(len(names))),
             "ticktext": [html.escape(shorten(name, 24), quote=False) for name in names],
             "range": [len(names) - 0.5, -0.5],
-            "showgrid": False,
         },
     }
-    return Figure(key, title, data, layout)
+
+
+def _energy_bars(key: str, title: str, splits: Mapping[str, Mapping[str, float]], run: RunResult) -> Figure:
+    power = prefix_of(max((sum(split.values()) for split in splits.values()), default=0))
+    unit = f"{PREFIXES[power]}J"
+    scaled = {name: {part: energy / 10.0**power for part, energy in split.items()} for name, split in splits.items()}
+    return stacked_bars(key, title, scaled, part_colours(run), f"energy, {unit}", f"%{{x}} {unit}")
 
 
 def _scatter(
@@ -154,8 +224,8 @@ def _scatter(
             "type": "scatter",
             "mode": "markers",
             "name": row.label,
-            "x": [_rounded(cost_of(row))],
-            "y": [_rounded(value_of(row))],
+            "x": [rounded(cost_of(row))],
+            "y": [rounded(value_of(row))],
             "cliponaxis": False,
             "marker": {"color": MODE_COLOURS[row.mode], "symbol": MODE_SYMBOLS[row.mode], "size": 12},
             "hovertemplate": f"{_facts(row)}<extra></extra>",
@@ -186,7 +256,7 @@ def _score_axis(values: Sequence[float | None], exact: float | None) -> dict[str
     pad = max(0.15 * (max(known) - min(known)), 0.0025)
     layout: dict[str, Any] = {"yaxis": {"tickformat": ".1%", "range": [min(known) - pad, max(known) + pad]}}
     if exact is not None and _finite(exact):
-        place = {"xref": "paper", "x0": 0, "x1": 1, "y0": _rounded(exact), "y1": _rounded(exact)}
+        place = {"xref": "paper", "x0": 0, "x1": 1, "y0": rounded(exact), "y1": rounded(exact)}
         layout["shapes"] = [{"type": "line", **place, "line": {"color": "--muted", "width": 1, "dash": "dash"}}]
     return layout
 
@@ -194,7 +264,11 @@ def _score_axis(values: Sequence[float | None], exact: float | None) -> dict[str
 def _error_axis(values: Sequence[float | None]) -> dict[str, Any]:
     """Return an axis that begins a little below 0, so that a marker at 0 shows whole."""
     top = max((value for value in values if value is not None and math.isfinite(value)), default=0) or 1.0
-    return {"range": [_rounded(-0.06 * top), _rounded(1.1 * top)]}
+    return {"range": [rounded(-0.06 * top), rounded(1.1 * top)]}
+
+
+def _written(value: Any) -> str:
+    return MISSING if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _error_of(row: ModeRow) -> float | None:
@@ -206,9 +280,9 @@ def _finite(value: float | None) -> TypeGuard[float]:
 
 
 def _scaled(value: float | None, power: int) -> float | None:
-    return None if value is None else _rounded(value / 10.0**power)
+    return None if value is None else rounded(value / 10.0**power)
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Return `value` with five significant digits, as a figure needs; None where a plot cannot hold it."""
     return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None

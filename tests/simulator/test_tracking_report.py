@@ -178,11 +178,11 @@ def test_a_page_has_a_heat_map_for_every_label_and_escapes_names(report):
     assert (
         "<script>&" not in page
         and "&lt;script&gt;" in page
-        and "<b>" not in page.split("<main>")[1].split("<script")[0]
+        and "<b>" not in page.split("<main ")[1].split("<script")[0]
     )
     for label, guarantee in GUARANTEES.items():
         assert f"{label} ({guarantee})" in page and f'data-figure="bits-{label}"' in page
-    assert "http://" not in page.split("<main>")[1].split("<script")[0]
+    assert "http://" not in page.split("<main ")[1].split("<script")[0]
 
 
 def test_tables_as_frames(report):

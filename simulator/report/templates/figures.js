@@ -1,0 +1,43 @@
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const places = [...document.querySelectorAll("[data-figure]")];
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
+  // The records name colours by custom property, so a change of scheme needs new colours only.
+  const colour = (value) =>
+    value.startsWith("--") ? getComputedStyle(document.documentElement).getPropertyValue(value).trim() : value;
+  const coloured = (value, key) => {
+    if (key === "color" && typeof value === "string") return colour(value);
+    if (Array.isArray(value)) return value.map((item) => coloured(item, ""));
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item, name)]));
+    return value;
+  };
+  const axis = (own) => ({
+    automargin: true, zeroline: false, ticklabelstandoff: 4, gridcolor: colour("--rule"), fixedrange: true, ...own,
+    title: { ...own.title, font: { size: 12.5, color: colour("--muted") }, standoff: 8 },
+  });
+  function draw(width) {
+    for (const place of places) {
+      const { data, layout } = coloured(figures[place.dataset.figure], "");
+      Plotly.react(place, data, {
+        ...layout,
+        width,
+        xaxis: axis(layout.xaxis),
+        yaxis: axis(layout.yaxis),
+        margin: { l: 44, r: 16, t: 10, b: 40 },
+        font: { family: "system-ui, sans-serif", size: 12.5, color: colour("--text") },
+        hoverlabel: { bgcolor: colour("--soft"), bordercolor: colour("--rule"), font: { color: colour("--text") } },
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        showlegend: false,
+        bargap: 0.35,
+      }, { displayModeBar: false, responsive: true });
+    }
+  }
+  draw();
+  dark.addEventListener("change", () => draw());
+  // Paper is white whatever the screen is, and two figures share the width of a page.
+  addEventListener("beforeprint", () => { document.documentElement.classList.add("paper"); draw(330); });
+  addEventListener("afterprint", () => { document.documentElement.classList.remove("paper"); draw(); });
+})();
