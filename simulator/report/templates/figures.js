@@ -17,8 +17,10 @@
     automargin: true, zeroline: false, ticklabelstandoff: 4, gridcolor: colour("--rule"), fixedrange: true, ...own,
     title: { ...own.title, font: { size: 12.5, color: colour("--muted") }, standoff: 8 },
   });
-  function draw(width) {
+  function draw(column) {
     for (const place of places) {
+      const alone = place.closest(".plots").childElementCount === 1;
+      const width = column && (alone ? 2 * column : column);
       const { data, layout } = coloured(figures[place.dataset.figure], "");
       Plotly.react(place, data, {
         ...layout,
@@ -37,7 +39,7 @@
   }
   draw();
   dark.addEventListener("change", () => draw());
-  // Paper is white whatever the screen is, and two figures share the width of a page.
+  // Paper is white whatever the screen is, and has two columns of figures, or one that is alone.
   addEventListener("beforeprint", () => { document.documentElement.classList.add("paper"); draw(330); });
   addEventListener("afterprint", () => { document.documentElement.classList.remove("paper"); draw(); });
 })();
