@@ -80,7 +80,7 @@ __all__ = ["Accumulator", "Aligned", "Chunk", "Exact", "Fixed", "Fma", "InputErr
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("bounds", "explore", "tracking", "training"):  # rooms of their own, which few runs need
+    if name in ("bounds", "explore", "report", "tracking", "training"):  # rooms of their own, which few runs need
         return importlib.import_module(f"simulator.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'simulator' has no attribute {name!r}")

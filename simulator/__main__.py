@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from .command_line import bounds, doctor, formats, job, machines, studies, sweeps, tracking, training
+from .command_line import bounds, doctor, formats, job, machines, report, studies, sweeps, tracking, training
 from .command_line.examples import epilog
 from .command_line.exit_codes import BAD_INPUT, INTERRUPTED
 from .errors import InputError
@@ -27,6 +27,7 @@ app.command("sweep", epilog=epilog("sweep"))(sweeps.run_sweep)
 app.command("search", epilog=epilog("search"))(sweeps.run_search)
 app.command("plan", epilog=epilog("plan"))(studies.make_plan)
 app.command("runs", epilog=epilog("runs"))(sweeps.show_runs)
+app.command("report", epilog=epilog("report"))(report.make_report)
 app.command("train", epilog=epilog("train"))(training.train_network)
 app.command("doctor", epilog=epilog("doctor"))(doctor.examine_installation)
 

@@ -129,23 +129,32 @@ def compare_machines(
     samples: Samples = None,
     seed: Seed = 0,
     threads: Threads = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE.html", help="Write the page that report makes of two runs, too.")
+    ] = None,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a network on two machines, on the same samples, and show their bits, bills and keys side by side."""
     from simulator import network  # noqa: F401  (says what to install where torch is missing)
     from simulator.commands import compare
     from simulator.hardware import load_hardware
+    from simulator.report import check_page
     from simulator.run import run
 
+    if out is not None:
+        check_page(out)
     machines = load_hardware(a), load_hardware(b)
     results = []
     for machine in machines:
-        with prints_aside(json), progress_bar() as progress:
+        with prints_aside(json, quiet), progress_bar(quiet=quiet) as progress:
             results.append(
                 run(
                     machine, model, data, samples, None, seed, threads, progress, weights=weights,
                     allow_code=allow_code,
                 )
             )  # fmt: skip
-    with shown(json):
+    if out is not None:
+        compare.write_page(out, machines, (results[0], results[1]))
+    with shown(json, quiet):
         compare.run(machines, (results[0], results[1]), json)

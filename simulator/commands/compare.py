@@ -6,6 +6,7 @@ import json as json_module
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 from rich.console import RenderableType
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.hardware import Machine
+from simulator.report import render_runs, write_file
 from simulator.report.comparison import MODE_LABELS
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import (
@@ -28,7 +30,7 @@ from simulator.report.figures import (
 )
 from simulator.result import RunResult
 
-from .compared import OWN, Comparison, Pair, compared
+from .compared import OWN, Comparison, Pair, compared, names_of
 
 TABLE_ENTRIES = "technology.table."  # keys of the entries of technology tables: --json has them
 
@@ -66,6 +68,13 @@ def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], js
         sys.stdout.write(json_module.dumps(asdict(found), indent=2) + "\n")
     else:
         _print(found)
+
+
+def write_page(out: str, machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult]) -> None:
+    """Write the page of two runs side by side, by the names of their machines."""
+    a, b = names_of(machines)
+    a, b = (a, b) if a != b else (f"{a}, first", f"{b}, second")
+    write_file(Path(out), render_runs({a: runs[0], b: runs[1]}))
 
 
 def _print(found: Comparison) -> None:

@@ -89,7 +89,7 @@ OF_LAYER = (*COSTS, "utilisation", "roofline_cycles", "median_rel_error", "max_r
 def compared(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult]) -> Comparison:
     """Return the comparison of two runs of one network on the same samples."""
     a, b = runs
-    names = [one.name for one in machines] if machines[0].name != machines[1].name else [one.source for one in machines]
+    names = names_of(machines)
     own = shown_mode(a), shown_mode(b)
     modes = {OWN: _figures(runs, own)}
     modes |= {mode: _figures(runs, (mode, mode)) for mode in PRICED_MODES if any(one.totals.get(mode) for one in runs)}
@@ -99,6 +99,12 @@ def compared(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult
         configuration=tuple(differences(a.machine, b.machine)),
         energy_basis=(a.energy_basis, b.energy_basis), warnings=(a.warnings, b.warnings),
     )  # fmt: skip
+
+
+def names_of(machines: tuple[Machine, Machine]) -> tuple[str, str]:
+    """Return the names of two machines, or their files where the names are the same."""
+    a, b = machines
+    return (a.name, b.name) if a.name != b.name else (a.source, b.source)
 
 
 def differences(a: Iterable[Setting], b: Iterable[Setting]) -> Iterator[Difference]:

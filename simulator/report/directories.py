@@ -107,6 +107,18 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         )
 
 
+def check_page(path: str | os.PathLike[str]) -> None:
+    """Check, without changing anything, that an HTML page can be written to this path by `write_file`.
+
+    Raises:
+        InputError: its name does not end in .html, or see check_writable.
+    """
+    if Path(path).suffix != ".html":
+        name = f"{Path(path).stem or 'report'}.html"
+        raise InputError(f"--out: got {os.fspath(path)!r}; expected the name of an HTML page; write {name}")
+    check_writable(path)
+
+
 def check_enterable(directory: str | os.PathLike[str]) -> None:
     """Check, without changing anything, that files can be written into a directory, which is made if it is missing.
 

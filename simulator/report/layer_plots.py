@@ -37,9 +37,9 @@ CYCLE_COLOURS = {
 AGAIN_COLOURS = {"flagged": "--two-pass", "neighbours": "--idle"}
 
 
-def cycle_colours(run: RunResult) -> dict[str, str]:
-    """Return the colour of each cause of cycles that is not zero in every mode."""
-    sums = sum_parts(_cycles_by_part(run, mode) for mode in layers_by_mode(run))
+def cycle_colours(*runs: RunResult) -> dict[str, str]:
+    """Return the colour of each cause of cycles that is not zero in every mode of all runs."""
+    sums = sum_parts(cycles_by_part(run, mode) for run in runs for mode in layers_by_mode(run))
     return {name: CYCLE_COLOURS.get(name, "--muted") for name in (*CYCLE_COLOURS, *sums) if sums.get(name)}
 
 
@@ -52,7 +52,7 @@ def again_colours(run: RunResult) -> dict[str, str]:
 def latency_figures(run: RunResult) -> list[Figure]:
     """Return the cycles of the modes and of the layers by cause, as stacked bars; those of which anything is known."""
     colours = cycle_colours(run)
-    modes = {MODE_LABELS[mode]: _cycles_by_part(run, mode) for mode in layers_by_mode(run)}
+    modes = {MODE_LABELS[mode]: cycles_by_part(run, mode) for mode in layers_by_mode(run)}
     shown, title = most_of("Cycles by layer", run, run.layers, _cycles)
     layers = together((layer.title, layer.cycle_parts) for layer in shown)
     figures = [
@@ -64,7 +64,7 @@ def latency_figures(run: RunResult) -> list[Figure]:
 
 def largest_latency(run: RunResult) -> str:
     """Return a sentence that names the cause of most cycles; an empty text where nothing is priced."""
-    parts = _cycles_by_part(run, shown_mode(run))
+    parts = cycles_by_part(run, shown_mode(run))
     cycles = sum(parts.values())
     if not cycles:
         return ""
@@ -102,7 +102,7 @@ def _again(layer: LayerResult) -> dict[str, float]:
     return {"flagged": flagged, "neighbours": flagged * ((layer.waste_factor or 1.0) - 1.0)}
 
 
-def _cycles_by_part(run: RunResult, mode: str) -> dict[str, float]:
+def cycles_by_part(run: RunResult, mode: str) -> dict[str, float]:
     """Return the cycles of a mode by cause: the parts of its layers, and all that is no layer as "vector unit"."""
     parts = sum_parts(layer.cycle_parts for layer in layers_by_mode(run).get(mode, ()))
     beside = (run.totals.get(mode) or {}).get("vector_cycles")

@@ -92,8 +92,8 @@ def energy_figures(run: RunResult) -> list[Figure]:
     )  # fmt: skip
     shown = together((layer.title, layer.energy_parts_j) for layer in layers)
     figures = [
-        _energy_bars("energy-modes", "Energy by mode", modes, run),
-        _energy_bars("energy-layers", title, shown, run),
+        energy_bars("energy-modes", "Energy by mode", modes, run),
+        energy_bars("energy-layers", title, shown, run),
     ]
     return [figure for figure in figures if figure.data]
 
@@ -117,9 +117,9 @@ def together(parts: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Mapp
     return found
 
 
-def part_colours(run: RunResult) -> dict[str, str]:
-    """Return the colour of each part of the energy that is not zero in every mode."""
-    sums = sum_parts(energy_by_part(run, mode) for mode in layers_by_mode(run))
+def part_colours(*runs: RunResult) -> dict[str, str]:
+    """Return the colour of each part of the energy that is not zero in every mode of all runs."""
+    sums = sum_parts(energy_by_part(run, mode) for run in runs for mode in layers_by_mode(run))
     names = [name for name in (*PART_COLOURS, *(name for name in sums if name not in PART_COLOURS)) if sums.get(name)]
     unknown = [name for name in names if name not in PART_COLOURS]
     return {name: PART_COLOURS.get(name) or SPARE_COLOURS[unknown.index(name) % len(SPARE_COLOURS)] for name in names}
@@ -205,11 +205,12 @@ def rows_layout(names: Sequence[str], xaxis: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _energy_bars(key: str, title: str, splits: Mapping[str, Mapping[str, float]], run: RunResult) -> Figure:
+def energy_bars(key: str, title: str, splits: Mapping[str, Mapping[str, float]], *runs: RunResult) -> Figure:
+    """Return the energy of each split as one bar, in the unit that suits the largest; colours are those of the runs."""
     power = prefix_of(max((sum(split.values()) for split in splits.values()), default=0))
     unit = f"{PREFIXES[power]}J"
     scaled = {name: {part: energy / 10.0**power for part, energy in split.items()} for name, split in splits.items()}
-    return stacked_bars(key, title, scaled, part_colours(run), f"energy, {unit}", f"%{{x}} {unit}")
+    return stacked_bars(key, title, scaled, part_colours(*runs), f"energy, {unit}", f"%{{x}} {unit}")
 
 
 def _scatter(

@@ -145,6 +145,30 @@ def measured(**other):
     return replace(run, **{**changes, **other})
 
 
+def sweep_record(**other):
+    """Points of a sweep over two parameters, as plain data: a front of three, points beside it, one that failed."""
+    points = [
+        {
+            "parameters": {"array.rows": rows, "policy.tolerance": tolerance},
+            "values": {
+                "accuracy": 0.9 + 0.002 * rows - 0.01 * tolerance, "energy_j": (100 + rows * rows) * 1e-6,
+                "latency_s": 1e-3 / rows, "area_mm2": None,
+            },
+            "error": None, "feasible": True, "on_front": tolerance == 0.5,
+        }
+        for rows in (8, 16, 32)
+        for tolerance in (0.5, 1.0, 2.0)
+    ]  # fmt: skip
+    failed = {"parameters": {"array.rows": 0}, "values": {}, "error": "array.rows: got 0", "feasible": False,
+              "on_front": False}  # fmt: skip
+    record = {
+        "name": "rows", "store": "rows", "objectives": {"accuracy": "max", "energy_j": "min"},
+        "numbers": {"accuracy": "share", "energy_j": "J", "latency_s": "s"}, "constraints": [],
+        "points": [*points, failed],
+    }  # fmt: skip
+    return {**record, **other}
+
+
 class Page(HTMLParser):
     """The elements of a page, the addresses it refers to, the names of its places, and the text that a reader sees."""
 

@@ -31,8 +31,9 @@ def test_an_option_takes_the_same_wherever_it_is(option):
     for name in COMMANDS:
         if (one := options(name).get(option)) is not None:
             kinds[one.metavar, one.nargs, one.multiple, one.is_flag].append(name)
-    if option == "--out":  # where results go: a directory, and of `plan`, which writes one file, that file
+    if option == "--out":  # where results go: a directory, and of commands that write one file, that file
         assert kinds.pop(("FILE.json", 1, False, False)) == ["plan"]
+        assert kinds.pop(("FILE.html", 1, False, False)) == ["compare", "report"]
     assert len(kinds) == 1, dict(kinds)
     assert len(next(iter(kinds.values()))) > 1, f"{option} is of one command only"
 

@@ -10,9 +10,9 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.hardware import load_hardware
-from simulator.report import html
+from simulator.report import render, render_front, render_runs
 from simulator.result import GatherResult
-from tests.simulator.run_records import measured
+from tests.simulator.run_records import measured, sweep_record
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install 'ulpsim[test]'"
@@ -34,7 +34,7 @@ def run_page():
         for of in (None, "fc1", "fc2")
         for gather in ("element", "row", "coltile", "tile")
     )
-    return html.render(
+    return render(
         replace(
             measured(),
             machine=tuple(expanded(load_hardware("npu")).values()), hardware="npu", gathers=gathers, area_um2=1e5,
@@ -43,7 +43,19 @@ def run_page():
     )  # fmt: skip
 
 
-PAGES = {"run": run_page}
+def runs_page():
+    """Two runs on machines that differ."""
+    machines = [tuple(expanded(load_hardware(name)).values()) for name in ("npu", "gemmini_like")]
+    return render_runs({name: measured(machine=machine, complete=True)
+                        for name, machine in zip(("npu", "gemmini"), machines, strict=True)})  # fmt: skip
+
+
+def sweep_page():
+    """A sweep with a front, points beside it, and one that failed."""
+    return render_front(sweep_record())
+
+
+PAGES = {"run": run_page, "runs": runs_page, "sweep": sweep_page}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""`python -m simulator report`: a page made anew from saved runs, or from the points of a sweep or a search."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import InputError
+from simulator.explore.compromises import compromises
+from simulator.explore.export import as_json
+from simulator.explore.store import is_store
+from simulator.report import check_page, read_run, render, render_front, render_runs, write_file
+from simulator.report.console import print_view, standard_output
+from simulator.report.figures import counted, printable
+from simulator.result import RunResult
+
+PAGE = "report.html"
+
+
+def run(directories: Sequence[str], out: str | None, sweep: str | None) -> tuple[Path, dict[str, Any]]:
+    """Write the page of saved runs, or of the sweep in one store; return where it is and what it shows as plain data.
+
+    Raises:
+        InputError: what is wrong with a directory, or with where the page goes.
+    """
+    paths = [Path(name) for name in directories]
+    stores = [path for path in paths if path.suffix != ".json" and is_store(path)]
+    if stores and len(paths) > 1:
+        raise InputError(
+            f"report: got the store {stores[0]} beside other directories; expected runs, or one store; give it alone"
+        )
+    if sweep is not None and not stores:
+        raise InputError(
+            f"report: got --sweep without a store; expected both or none; {paths[0]} is a run, leave it out"
+        )
+    if stores:
+        record = compromises(stores[0], sweep)
+        text = render_front(record)
+    else:
+        runs = _named(paths)
+        record = {"runs": [{"name": name, "model": one.model, "hardware": one.hardware, "samples": one.samples,
+                            "totals": one.totals} for name, one in runs.items()]}  # fmt: skip
+        text = render(next(iter(runs.values()))) if len(runs) == 1 else render_runs(runs)
+    target = _target(paths, out)
+    check_page(target)
+    write_file(target, text)
+    return target, record
+
+
+def show(where: Path, record: Mapping[str, Any], json: bool) -> None:
+    """Print where the page is, or as a record what it shows."""
+    if json:
+        whole = as_json({"page": str(where), **record})
+        sys.stdout.write(json_module.dumps(whole, indent=2, allow_nan=False) + "\n")
+        return
+    what = counted(len(record["runs"]), "run") if "runs" in record else counted(len(record["points"]), "point")
+    print_view(standard_output(), f"{printable(str(where))}: {what}")
+
+
+def _target(paths: Sequence[Path], out: str | None) -> Path:
+    """Return where the page goes: into the directory it is of, or here where it is of several."""
+    if out is None:
+        of_file = paths[0].parent if paths[0].is_file() else paths[0]
+        return of_file / PAGE if len(paths) == 1 else Path(PAGE)
+    return Path(out)
+
+
+def _named(paths: Sequence[Path]) -> dict[str, RunResult]:
+    """Return the runs by the shortest end of their directories' paths that tells them apart."""
+    whole = [path.resolve() for path in paths]
+    parts = [(path.parent if path.is_file() else path).parts for path in whole]
+    twice = [path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1]
+    if twice:
+        raise InputError(f"report: got {twice[0]} twice; expected each run once; leave one out")
+    lengths = range(1, max(map(len, parts)) + 1)
+    length = next(n for n in lengths if len({own[-n:] for own in parts}) == len(parts))
+    return {"/".join(own[-length:]): read_run(path) for own, path in zip(parts, paths, strict=True)}

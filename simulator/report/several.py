@@ -1,0 +1,182 @@
+"""Several runs as one page: figures side by side, where energy and time go in each, what of the machines differs."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.report import figures as signs
+from simulator.report.comparison import MODE_LABELS, ModeRow, energy_by_part, mode_rows, shown_mode
+from simulator.report.html import embed, plotly_js, template
+from simulator.report.layer_plots import cycle_colours, cycles_by_part
+from simulator.report.plots import Figure, energy_bars, part_colours, rounded, rows_layout, stacked_bars
+from simulator.result import RunResult
+
+COLOURS = ("--high", "--low", "--two-pass", "--gather", "--sram", "--spare-1", "--vector", "--mul")
+SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "pentagon")
+GLYPHS = {"circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "triangle-up": "▲", "x": "✖", "star": "★",
+          "pentagon": "⬟"}  # fmt: skip
+DRAWN_BY_LAYER = len(COLOURS)  # runs that a figure of layers has marks for
+TABLE_ENTRIES = "technology.table."  # keys of technology tables, which the sections of a run have
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run in the mode that its machine runs by: its name on the page, what it is, and its figures."""
+
+    name: str
+    run: RunResult
+    mode: str
+    figures: ModeRow | None
+    area_mm2: float | None
+    colour: str
+    symbol: str
+
+    @property
+    def glyph(self) -> str:
+        return GLYPHS[self.symbol]
+
+    def get(self, figure: str) -> float | None:
+        """Return one of the figures, None where the run does not know it."""
+        return None if self.figures is None else getattr(self.figures, figure)
+
+
+def render_runs(runs: Mapping[str, RunResult]) -> str:
+    """Return a page that compares runs, given by the names that it has for them, each in the mode of its own policy.
+
+    Without plotly it has no figures and says so.
+    """
+    rows = [_row(place, name, run) for place, (name, run) in enumerate(runs.items())]
+    library = plotly_js()
+    groups = _figures(rows) if library else {}
+    return template("several.html.j2").render(
+        rows=rows,
+        labelled=any(row.get("accuracy") is not None for row in rows),
+        ratio=ratios(rows) if len(rows) == 2 else None,
+        differences=differences(runs),
+        figures=groups,
+        parts=part_colours(*runs.values()),
+        causes=cycle_colours(*runs.values()),
+        data=embed([figure for group in groups.values() for figure in group]),
+        library=library,
+        q=signs,
+    )
+
+
+def _row(place: int, name: str, run: RunResult) -> Row:
+    mode = shown_mode(run)
+    own = next((row for row in mode_rows(run) if row.mode == mode), None)
+    area = None if run.area_um2 is None else run.area_um2 * 1e-6
+    style = COLOURS[place % len(COLOURS)], SYMBOLS[place % len(SYMBOLS)]
+    return Row(name, run, MODE_LABELS[mode], own, area, *style)
+
+
+def ratios(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Return the figures of the second of two runs over those of the first, None where one is not known or 0."""
+    first, second = rows
+    found = {}
+    for name in ("forward_error", "cycles", "latency_s", "energy_j"):
+        a, b = first.get(name), second.get(name)
+        found[name] = b / a if a and b is not None else None
+    areas = first.area_mm2, second.area_mm2
+    return {**found, "area_mm2": areas[1] / areas[0] if areas[0] and areas[1] is not None else None}
+
+
+def differences(runs: Mapping[str, RunResult]) -> list[tuple[str, list[Any]]]:
+    """Return the keys of the machines' files whose values differ, each with the values in the order of the runs."""
+    settings = [{one.key: one.value for one in run.machine if one.key} for run in runs.values()]
+    keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(TABLE_ENTRIES))
+    rows = [(key, [None if own.get(key) == {} else own.get(key) for own in settings]) for key in keys]
+    return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, list[Figure]]:
+    labelled = any(row.get("accuracy") is not None for row in rows)
+    score = ("accuracy", "Accuracy") if labelled else ("agreement", "Agreement with exact")
+    energy = ("energy_j", "energy", "J")
+    tradeoff = [
+        _marks(rows, *score, *energy),
+        _marks(rows, "forward_error", "Logit RMS error", *energy),
+        _marks(rows, *score, "latency_s", "latency", "s"),
+    ]
+    modes = {row.name: shown_mode(row.run) for row in rows}
+    runs = [row.run for row in rows]
+    energies = {row.name: energy_by_part(row.run, modes[row.name]) for row in rows}
+    cycles = {row.name: cycles_by_part(row.run, modes[row.name]) for row in rows}
+    groups = {
+        "tradeoff": tradeoff,
+        "energy": [energy_bars("energy-runs", "Energy by run", energies, *runs)],
+        "latency": [
+            stacked_bars("cycles-runs", "Cycles by run", cycles, cycle_colours(*runs), "cycles", "%{x:,} cycles")
+        ],
+        "errors": [_errors(rows)] if len(rows) <= DRAWN_BY_LAYER else [],
+    }
+    return {name: [figure for figure in group if figure.data] for name, group in groups.items()}
+
+
+def _marks(rows: Sequence[Row], y: str, y_name: str, x: str, x_name: str, unit: str) -> Figure:
+    """Return a mark for each run that knows both figures."""
+    known = [(row, row.get(x), row.get(y)) for row in rows]
+    points = [(row, a, b) for row, a, b in known if a is not None and b is not None and rounded(b) is not None]
+    power = signs.prefix_of(max((a for _, a, _ in points), default=0))
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": html.escape(row.name, quote=False),
+            "x": [rounded(a / 10.0**power)],
+            "y": [rounded(b)],
+            "cliponaxis": False,
+            "marker": {"color": row.colour, "symbol": row.symbol, "size": 12},
+            "hovertemplate": f"{_facts(row)}<extra></extra>",
+        }
+        for row, a, b in points
+    ]
+    values = [b for _, _, b in points]
+    axis: dict[str, Any] = {"tickformat": ".1%"} if y in ("accuracy", "agreement") else {"rangemode": "tozero"}
+    if values and "tickformat" in axis:
+        pad = max(0.15 * (max(values) - min(values)), 0.0025)
+        axis["range"] = [rounded(min(values) - pad), rounded(max(values) + pad)]
+    layout = {
+        "height": 260,
+        "xaxis": {"title": {"text": f"{x_name}, {signs.PREFIXES[power]}{unit}"}, "rangemode": "tozero"},
+        "yaxis": axis,
+    }
+    return Figure(f"{y}-{x}".replace("_", "-"), f"{y_name} against {x_name}", data, layout)
+
+
+def _facts(row: Row) -> str:
+    facts = [f"<b>{html.escape(row.name, quote=False)}</b>, {row.mode}"]
+    if row.get("accuracy") is not None:
+        facts.append(f"accuracy {signs.score(row.get('accuracy'))}")
+    facts.append(f"logit RMS error {signs.significant(row.get('forward_error'))}")
+    facts.append(
+        f"energy {signs.quantity(row.get('energy_j'), 'J')}, latency {signs.quantity(row.get('latency_s'), 's')}"
+    )
+    return "<br>".join(facts)
+
+
+def _errors(rows: Sequence[Row]) -> Figure:
+    """Return the median relative error of each layer, a mark for each run."""
+    names = list(dict.fromkeys(layer.title for row in rows for layer in row.run.layers))
+    data = []
+    for row in rows:
+        own = {layer.title: layer.median_rel_error for layer in row.run.layers}
+        points = [(place, rounded(own.get(name))) for place, name in enumerate(names) if own.get(name)]
+        if points:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": html.escape(row.name, quote=False),
+                    "x": [value for _, value in points],
+                    "y": [place for place, _ in points],
+                    "customdata": [html.escape(names[place], quote=False) for place, _ in points],
+                    "marker": {"color": row.colour, "symbol": row.symbol, "size": 9},
+                    "hovertemplate": f"%{{customdata}}<br>{html.escape(row.name, quote=False)} %{{x}}<extra></extra>",
+                }
+            )
+    layout = rows_layout(names, {"title": {"text": "median of |v - v*| / |v*|"}, "type": "log"})
+    return Figure("error-layers", "Median relative error by layer", data, layout)

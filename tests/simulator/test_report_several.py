@@ -1,0 +1,284 @@
+"""Saved runs read again, several runs as one page, points of a sweep and their front, the command that makes them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from simulator.cost import expanded
+from simulator.errors import InputError
+from simulator.hardware import load_hardware
+from simulator.report import front, read_run, render, render_front, render_runs, save, several, to_json
+from simulator.result import AreaItem, EnergyItem, Setting
+from tests.simulator.run_records import Page, example, measured, one_mac, sweep_record
+
+# Runs read again
+
+
+@pytest.mark.parametrize("run", [example(), measured(), one_mac(), example(accuracy=None, layers=(), totals={})])
+def test_a_run_that_is_read_again_is_the_one_that_was_saved(tmp_path, run):
+    where = save(run, tmp_path / "out")
+    assert to_json(read_run(where)) == (where / "summary.json").read_text()
+    assert to_json(read_run(where / "summary.json")) == to_json(read_run(where))
+
+
+def test_records_within_records_are_read_as_records(tmp_path):
+    item = EnergyItem("mul", "multiplier", 3, "MAC", 1e-15, 3e-15, "fit", 2.0, "", "a paper")
+    run = example(
+        machine=(Setting("array.rows", 16, "a.yaml:1", "assumed"), Setting("memory", {}, "default", "")),
+        area_items=(AreaItem("mul", "mac.low", 3, 1.0, 3.0, "fit", 2.0, "", "a paper"),),
+        forward_error_interval={"low": (2.5, 3.0), "high": None},
+    )
+    run = replace(run, layers=(replace(run.layers[0], energy_items=(item,)), *run.layers[1:]))
+    found = read_run(save(run, tmp_path / "out"))
+    assert found.layers[0].energy_items == (item,) and found.machine == run.machine
+    assert found.forward_error_interval == {"low": (2.5, 3.0), "high": None}
+    assert render(found) == render(run)
+
+
+def test_what_json_could_not_hold_is_none_or_nan(tmp_path):
+    run = example(forward_error={"low": math.inf}, forward_error_interval={"low": (math.inf, math.nan)})
+    found = read_run(save(run, tmp_path / "out"))
+    assert found.forward_error == {"low": None}
+    assert all(map(math.isnan, found.forward_error_interval["low"]))
+
+
+def test_fields_of_other_versions_are_defaults_or_left_out(tmp_path):
+    where = save(example(), tmp_path / "out") / "summary.json"
+    record = json.loads(where.read_text())
+    del record["gathers"], record["layers"][0]["waste_factor"], record["dram_bits_per_cycle"]
+    record["of_a_later_version"] = record["layers"][0]["of_another"] = 1
+    where.write_text(json.dumps(record))
+    found = read_run(where)
+    assert found.gathers == () and found.layers[0].waste_factor is None and found.dram_bits_per_cycle is None
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda record: record.pop("model"), "lacks fields"),
+        (lambda record: record.update(samples="many"), 'samples is "many" and not a whole number'),
+        (lambda record: record.update(complete=1), "complete is 1 and not true or false"),
+        (lambda record: record.update(layers={}), "layers is {} and not a list"),
+        (lambda record: record["layers"][1].update(cycles=True), "layers[1].cycles is true and not a whole number"),
+        (lambda record: record["totals"].update(low=[]), "totals.low is [] and not a mapping"),
+        (lambda record: record["totals"]["low"].update(energy_j="x"), 'totals.low.energy_j is "x" and not a number'),
+        (
+            lambda record: record.update(forward_error_interval={"low": [1]}),
+            "forward_error_interval.low is [1] and not 2",
+        ),
+    ],
+)
+def test_a_damaged_record_is_named_with_its_place(tmp_path, change, why):
+    where = save(example(), tmp_path / "out") / "summary.json"
+    record = json.loads(where.read_text())
+    change(record)
+    where.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=re.escape(why)) as caught:
+        read_run(where)
+    assert str(caught.value).startswith(f"{where}: is no record of a run: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"{", "is no JSON"), (b"\xff", "is no JSON"), (b"[]", "the whole is []")]
+)
+def test_a_file_that_is_no_record_is_refused(tmp_path, content, why):
+    (tmp_path / "summary.json").write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(why)):
+        read_run(tmp_path)
+
+
+# Several runs
+
+
+def test_two_runs_stand_side_by_side_with_their_ratios():
+    a, b = example(), one_mac(area_um2=2e6)
+    page = Page(render_runs({"small": replace(a, area_um2=1e6), "large": b}))
+    for words in ("small and large", "97.93 %", "96.20 %", "two-pass", "uniform low", "1.32 mJ", "926 µJ"):
+        assert words in page.text
+    rows = [several._row(i, name, run) for i, (name, run) in enumerate((("a", a), ("b", b)))]
+    found = several.ratios(rows)
+    assert found["energy_j"] == b.totals["low"]["energy_j"] / a.totals["two_pass"]["energy_j"]
+    assert found["forward_error"] == 2.79 / 1.21 and found["area_mm2"] is None
+    assert "Second over first" in page.text
+    assert "Second over first" not in Page(render_runs({"a": a, "b": a, "c": b})).text
+
+
+def test_only_keys_that_differ_are_shown_in_the_order_of_the_runs():
+    machines = {name: tuple(expanded(load_hardware(name)).values()) for name in ("npu", "npu_posit")}
+    runs = {name: example(machine=machine) for name, machine in machines.items()}
+    found = dict(several.differences(runs))
+    assert found["name"] == ["npu", "npu_posit"] and found["mac.low.operands"][0] == "fp8_e4m3/sat"
+    assert "array.rows" not in found and not [key for key in found if key.startswith("technology.table.")]
+    assert several.differences({"a": runs["npu"], "b": runs["npu"]}) == []
+
+
+def test_energy_and_cycles_of_each_run_are_those_of_its_own_mode():
+    rows = [several._row(i, name, run) for i, (name, run) in enumerate((("a", example()), ("b", one_mac())))]
+    groups = several._figures(rows)
+    for place, total in enumerate((example().totals["two_pass"], example().totals["low"])):
+        energy = sum(trace["x"][place] for trace in groups["energy"][0].data)
+        assert energy == pytest.approx(total["energy_j"] * 1e3, rel=1e-3)
+        assert sum(trace["x"][place] for trace in groups["latency"][0].data) == pytest.approx(total["cycles"], rel=1e-3)
+    marks = groups["tradeoff"][0].data
+    assert [(trace["name"], trace["y"]) for trace in marks] == [("a", [0.9793]), ("b", [0.962])]
+
+
+def test_names_of_runs_cannot_become_markup():
+    hostile = '</script><b>"&'
+    page = render_runs({hostile: example(model=hostile, hardware=hostile), "b": example()})
+    assert "<b>" not in page.split("<main ")[1].split("<script>")[0] and "&lt;b&gt;" in page
+    record = sweep_record(name=hostile)
+    record["points"][0]["parameters"] = {hostile: hostile}
+    page = render_front(record)
+    assert "</script><b>" not in page
+
+
+# The points of a sweep
+
+
+def test_the_table_of_the_front_begins_with_the_best():
+    page = Page(render_front(sweep_record()))
+    assert "3 points of 9 are on the Pareto front of" in " ".join(page.text.split())
+    first = page.text.split("The front")[1]
+    assert first.index("95.90 %") < first.index("92.70 %") < first.index("91.10 %")
+    assert (
+        "array.rows: got 0" in page.text
+        and "area" not in page.text.split("The front")[1].split("All points")[0].lower()
+    )
+
+
+def test_figures_are_the_first_number_against_the_others_and_objectives_over_parameters():
+    record = sweep_record()
+    done = [point for point in record["points"] if point["error"] is None]
+    groups = front._figures(record, done)
+    assert [figure.title for figure in groups["front"]] == ["Accuracy against energy", "Accuracy against latency"]
+    assert [figure.title for figure in groups["parameters"]] == [
+        f"{name} by {key}" for key in ("array.rows", "policy.tolerance") for name in ("Accuracy", "Energy")
+    ]
+    others, best = groups["front"][0].data
+    assert (len(others["x"]), len(best["x"]), best["mode"], best["line"]["shape"]) == (6, 3, "lines+markers", "hv")
+    assert best["x"] == [0.164, 0.356, 1.124] and best["y"] == [0.911, 0.927, 0.959]
+    assert groups["front"][1].data[1]["mode"] == "markers", "it is no front of accuracy and latency"
+    axis = groups["parameters"][0].layout["xaxis"]
+    assert axis["categoryarray"] == ["8", "16", "32"]
+
+
+def test_a_page_without_a_result_says_so():
+    record = sweep_record()
+    text = Page(render_front({**record, "points": record["points"][-1:]})).text
+    assert "No point has a result that counts." in text and "0 points of 0" in " ".join(text.split())
+
+
+def test_without_plotly_pages_have_their_tables(monkeypatch):
+    for module in (several, front):
+        monkeypatch.setattr(module, "plotly_js", lambda: None)
+    for text in (render_runs({"a": example(), "b": example()}), render_front(sweep_record())):
+        assert "script" not in Page(text).tags and 'pip install "ulpsim[report]" adds it' in Page(text).text
+
+
+@pytest.mark.parametrize("text", [render_runs({"a": measured(), "b": one_mac()}), render_front(sweep_record())])
+def test_pages_load_nothing_and_their_links_lead_somewhere(text):
+    page = Page(text)
+    assert {address for address in page.addresses if not address.startswith("#")} == {"data:,"}
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.names)
+    assert len(page.names) == len(set(page.names))
+
+
+# The command
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save(example(), tmp_path / "a")
+    save(one_mac(), tmp_path / "b")
+
+
+def test_report_makes_the_page_of_a_run_anew(command, saved, tmp_path):
+    before = (tmp_path / "a" / "report.html").read_text()
+    (tmp_path / "a" / "report.html").unlink()
+    code, out, err = command("report", "a")
+    assert (code, out, err) == (0, "a/report.html: 1 run\n", "")
+    assert (tmp_path / "a" / "report.html").read_text() == before
+
+
+def test_report_sets_runs_side_by_side(command, saved, tmp_path):
+    code, out, _ = command("report", "a", "b/summary.json")
+    assert (code, out) == (0, "report.html: 2 runs\n")
+    assert "a and b" in Page((tmp_path / "report.html").read_text()).text
+    code, out, _ = command("report", "a", "b", "--out", "both.html", "--json")
+    record = json.loads(out)
+    assert code == 0 and record["page"] == "both.html" and [run["name"] for run in record["runs"]] == ["a", "b"]
+    assert "a and b" in Page((tmp_path / "both.html").read_text()).text
+    assert command("report", "a", "--out", "c.html", "--quiet")[:2] == (0, "") and (tmp_path / "c.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("none",), r"none: cannot be read \(No such file or directory\); expected the summary.json of a run"),
+        (("a", "a"), "report: got a twice"),
+        (("a", "--out", "a.pdf"), "--out: got 'a.pdf'; expected the name of an HTML page; write a.html"),
+        (("a", "--sweep", "x"), "report: got --sweep without a store"),
+        (("a", "--out", "none/a.html"), "none/a.html: cannot be written"),
+    ],
+)
+def test_report_refuses_with_one_message(command, saved, tmp_path, arguments, words):
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    code, out, err = command("report", *arguments)
+    assert (code, out) == (2, "") and re.match(f"ulpsim: error: ({words})", err) and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+SWEEP = "hw: npu\nmodel: mlp\ncost: {}\nsweep:\n  array.rows: [8, 16, 32]\n  side_engine.lanes: [32, 64]\n"
+
+
+def test_report_shows_the_points_of_a_store(command, tmp_path):
+    pytest.importorskip("dask")
+    (tmp_path / "rows.yaml").write_text(SWEEP)
+    assert command("sweep", "rows.yaml", "--out", "rows")[0] == 0
+    code, out, _ = command("report", "rows")
+    assert (code, out) == (0, "rows/report.html: 6 points\n")
+    code, out, _ = command("report", "rows", "--json")
+    record = json.loads(out)
+    assert list(record["objectives"]) == ["latency_s", "energy_j"] and len(record["points"]) == 6
+    values = [(point["values"]["latency_s"], point["values"]["energy_j"]) for point in record["points"]]
+    best = {
+        place for place, one in enumerate(values)
+        if not any(all(a <= b for a, b in zip(two, one, strict=True)) and two != one for two in values)
+    }  # fmt: skip
+    assert {place for place, point in enumerate(record["points"]) if point["on_front"]} == best
+    code, _, err = command("report", "rows", "--sweep", "other")
+    assert code == 2 and "got 'other'; expected one of rows; give --sweep NAME" in err
+    save(example(), tmp_path / "a")
+    code, _, err = command("report", "a", "rows")
+    assert code == 2 and "got the store rows beside other directories" in err
+
+
+def test_the_front_of_a_search_is_that_which_the_search_found(command, tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "best.yaml").write_text(
+        SWEEP
+        + "search:\n  objectives: {latency_s: min, area_mm2: min}\n  constraints: {energy_j: {to: 1}}\n  points: 4\n"
+    )
+    code, out, err = command("search", "best.yaml", "--out", "best", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    record = json.loads(command("report", "best", "--json")[1])
+    assert record["objectives"] == found["objectives"] and record["constraints"] == ["energy_j at most 1"]
+    shown = {json.dumps(point["parameters"]) for point in record["points"] if point["on_front"]}
+    assert shown == {json.dumps(point["parameters"]) for point in found["points"] if point["on_front"]} != set()
+    assert "of those with energy_j at most 1" in Page((tmp_path / "best" / "report.html").read_text()).text
+
+
+def test_compare_writes_the_page_of_its_two_runs(command, tmp_path):
+    pytest.importorskip("torch")
+    code, _, err = command("compare", "npu", "npu_posit", "--samples", 4, "--out", "both.html", "--quiet")
+    assert (code, err) == (0, "")
+    assert "npu and npu_posit" in Page((tmp_path / "both.html").read_text()).text
+    code, _, err = command("compare", "npu", "npu_posit", "--out", "both.txt")
+    assert code == 2 and "expected the name of an HTML page; write both.html" in err
