@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
-from simulator.explore.compromises import compromises
+from simulator.explore import compromises
 from simulator.explore.export import as_json
 from simulator.explore.store import is_store
 from simulator.report import check_page, read_run, render, render_front, render_runs, write_file

@@ -1,5 +1,6 @@
 """Sweeps and searches over machines and networks: computed on workers, kept in a store from which a run goes on."""
 
+from .compromises import compromises
 from .forecast import Forecast, forecast
 from .objectives import OBJECTIVES, Goal
 from .plan import Plan, read_plan, read_search
@@ -9,5 +10,5 @@ from .sweep import Sweep, sweep
 
 __all__ = [
     "OBJECTIVES", "Counts", "Forecast", "Found", "Goal", "Place", "Plan", "Point", "Search", "Store", "Sweep",
-    "forecast", "read_found", "read_plan", "read_search", "search", "sweep",
+    "compromises", "forecast", "read_found", "read_plan", "read_search", "search", "sweep",
 ]  # fmt: skip
