@@ -44,6 +44,7 @@ def render_front(record: Record) -> str:
         parameters=list(dict.fromkeys(key for point in record["points"] for key in point["parameters"])),
         names={name: name_of(name) for name in record["numbers"]},
         terms=TERMS,
+        about=["front", *(TERMS[name] for name in record["numbers"] if name in TERMS)],
         show=lambda name, value: written(record["numbers"][name], value),
         point_colour=POINT, front_colour=FRONT,
         figures=groups,

@@ -130,4 +130,9 @@ def _marks(run: RunResult, key: str, title: str, field: str, axis: str, kind: st
                     "hovertemplate": f"%{{customdata}}<br>{MODE_LABELS[mode]} %{{x}}<extra></extra>",
                 }
             )
-    return Figure(key, f"{title} by layer", data, rows_layout(names, {"title": {"text": axis}, "type": kind}))
+    return Figure(
+        key,
+        f"{title} by layer",
+        data,
+        rows_layout(names, {"title": {"text": axis}, "type": kind, "exponentformat": "power"}),
+    )

@@ -178,5 +178,7 @@ def _errors(rows: Sequence[Row]) -> Figure:
                     "hovertemplate": f"%{{customdata}}<br>{html.escape(row.name, quote=False)} %{{x}}<extra></extra>",
                 }
             )
-    layout = rows_layout(names, {"title": {"text": "median of |v - v*| / |v*|"}, "type": "log"})
+    layout = rows_layout(
+        names, {"title": {"text": "median of |v - v*| / |v*|"}, "type": "log", "exponentformat": "power"}
+    )
     return Figure("error-layers", "Median relative error by layer", data, layout)

@@ -56,6 +56,7 @@ def sweep_page():
 
 
 PAGES = {"run": run_page, "runs": runs_page, "sweep": sweep_page}
+FULL = pytest.mark.full  # a page takes a browser two seconds, of which most are plotly's
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=["run", *(pytest.param(name, marks=FULL) for name in ("runs", "sweep"))])
 def address(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / f"{request.param}.html"
     path.write_text(PAGES[request.param](), encoding="utf-8")
