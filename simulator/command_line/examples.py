@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "search": ("search best.yaml --out best", "search best.yaml --out best --points 100 --seed 1 --workers 2"),
     "plan": ("plan --hw npu --budget 0.1 --out plan.json",),
     "runs": ("runs rows", "runs rows --export rows.csv"),
-    "report": ("report out", "report rows --out rows.html", "report small large --out both.html"),
+    "report": ("report out", "report rows --out rows.html", "report out cnn --out both.html"),
     "train": ("train --model cnn --recipe fp8_hybrid", "train --storage e8m6 --epochs 2 --out e8m6"),
     "doctor": ("doctor", "doctor --json"),
     "bounds": ('bounds --mac "fma(fp32)" --samples 10', "bounds --required --samples 10",

@@ -11,6 +11,7 @@ TYPED = [(name, example) for name, several in EXAMPLES.items() for example in se
 CHEAP = ("formats", "explain", "estimate", "show")  # which run no network
 STUDIES = ("study two-pass", "study truncation", "study points", "study laws")  # which take many minutes
 SWEEP = "hw: npu\nsamples: 20\nsweep:\n  array.rows: [8, 16]\n"
+GOAL = "search:\n  objectives: [accuracy, energy_j]\n  points: 2\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -45,6 +46,7 @@ def test_the_examples_run_one_after_the_other(command, tmp_path):
     """In one directory, since some take what those before them wrote; but for the studies."""
     pytest.importorskip("torch")
     (tmp_path / "rows.yaml").write_text(SWEEP)
+    (tmp_path / "best.yaml").write_text(f"{SWEEP}{GOAL}")
     for name in ("a", "b"):
         assert command("track", "--samples", 64, "--out", tmp_path / name)[0] == 0
     for name, example in TYPED:
