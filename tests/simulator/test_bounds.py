@@ -402,6 +402,7 @@ def test_what_is_not_proved_is_said(tmp_path):
     assert record["required_precision"]["confidence_quantiles"] == {"0.5": 12, "0.9": None, "0.99": None, "1": None}
     page = render_bounds(record)
     assert "not shown: 1 sample without a finite bound or a margin above 0" in page
+    assert '<th scope="row"><span class="name">12</span></th><td>1</td>' in page  # one sample, as the bars have it
     assert "none sufficed" in page and page.count("not proved") == 6
     shown = _shown(found)
     assert "suffice for the confidence: 50.0 % of the samples 12, 90.0 % of the samples not proved" in shown
