@@ -284,7 +284,7 @@ def _differentiable(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[
 def _criteria(layers: Mapping[str, Scored], rules: Rules) -> dict[str, Criterion]:
     found = {name: layer.criterion for name, layer in layers.items()}
     policy = rules.machine.policy
-    if policy is None or policy.budget is None or policy.budget_over == "layer":
+    if not found or policy is None or policy.budget is None or policy.budget_over == "layer":
         return found
     own = [name for name, layer in layers.items() if layer.criterion.budget != policy.budget]
     if own:

@@ -212,6 +212,15 @@ def test_what_cannot_be_calibrated_is_refused():
         own.calibrate(x)
 
 
+def test_a_budget_of_the_network_is_none_of_layers_that_run_in_one_pass():
+    run = Emulation(network(nn.Linear(3, 2)), machine(), {"0": {"mac": "high"}})
+    run.calibrate(rand(4, 3))
+    with run:
+        run.model(rand(4, 3))
+    (layer,) = run.result.layers
+    assert run.criteria == {} and layer.recomputed_outputs == 0
+
+
 def test_a_budget_of_the_network_wants_a_budget(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text(
