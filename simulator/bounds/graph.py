@@ -165,9 +165,11 @@ class _Recorder:
             if made is not None:
                 self._note_made(made, [x for x in results if isinstance(x, Tensor)] or read)
             return
-        if made is not None and isinstance(layer := self.modules.get(ran.path), nn.RNNBase):
+        layer = self.modules.get(ran.path)
+        recurs = isinstance(layer, nn.RNNBase) or getattr(layer, "recurs", False)
+        if made is not None and layer is not None and recurs:
             raise InputError(
-                f"bounds: {ran.path}: {type(layer).__name__}: recurrent layers have no rule, as their first state "
+                f"bounds: {ran.path}: {layer._get_name()}: recurrent layers have no rule, as their first state "
                 "does not depend on the input; expected operations of docs/theory/bounds.md; leave it out of the model"
             )
         if made is not None:

@@ -109,12 +109,6 @@ def passes(
     ]
 
 
-def input_types(model: nn.Module) -> Mapping[str, torch.dtype]:
-    """Return the types that a network declares for its inputs, by name; it says so by an attribute of this name."""
-    types = getattr(model, "input_types", {})
-    return types if isinstance(types, Mapping) else {}
-
-
 def some(x: Tensor, rows: Any) -> Tensor:
     """Return some samples of an input, or the whole of one without axes, which is the same for all samples."""
     return x[rows] if x.dim() else x

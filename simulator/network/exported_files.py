@@ -17,6 +17,7 @@ from simulator.errors import InputError, first_line
 
 from .exported_archives import EXPECTED, check_plain
 from .files import check_file
+from .input_types import as_integers
 from .named_forward import NamedForward, unique_names
 
 # Arguments of operations that say whether a layer is in training.
@@ -41,6 +42,7 @@ class ExportedNetwork(nn.Module):
         program: of torch.export, whose graph stays as it was exported: batch normalisation and dropout too.
     Attributes:
         fixed_batch: how many samples it takes at a time, neither more nor less; None for any number.
+        input_types: of the inputs, by the names of its forward; integers are converted to them.
         forward: has the names of the inputs; returns what the exported module returned.
     """
 
@@ -55,7 +57,9 @@ class ExportedNetwork(nn.Module):
         self._nesting = _Nesting(program.module_call_graph[0].signature.out_spec)
         names = [arguments[i].name for i in self._places]
         self._names = unique_names(names)
-        self._shapes = [_shape(program, name) for name in names]
+        examples = [_example(program, name) for name in names]
+        self._shapes = [tuple(_range(program, length) for length in example.shape) for example in examples]
+        self.input_types = {name: example.dtype for name, example in zip(self._names, examples, strict=True)}
         first = {shape[0] for shape in self._shapes if shape}
         least, most = first.pop() if len(first) == 1 else (0, None)
         self.fixed_batch = least if least == most else None
@@ -73,7 +77,7 @@ class ExportedNetwork(nn.Module):
                     f"{name}: got shape {tuple(value.shape)}; expected ({', '.join(map(_shown, shape))}), as the "
                     "network was exported; reshape the data, or export the network with other dynamic_shapes"
                 )
-            values[place] = value
+            values[place] = as_integers(name, value, self.input_types[name])
         outputs = type(self.graph.graph_module).forward(self.graph, *values)
         return pytree.tree_unflatten(outputs, self._nesting.of_outputs)
 
@@ -158,13 +162,15 @@ def _in_training(program: Any) -> Iterator[str]:
             yield node.name
 
 
-def _shape(program: Any, name: str) -> tuple[_Range, ...]:
-    """Return the least and the largest length of each axis of an input, as the program was exported."""
+def _example(program: Any, name: str) -> Tensor:
+    """Return what stands for an input where the program was traced, without values."""
     (node,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
-    return tuple(_range(program, length) for length in node.meta["val"].shape)
+    example: Tensor = node.meta["val"]
+    return example
 
 
 def _range(program: Any, length: Any) -> _Range:
+    """Return the least and the largest length of an axis of an input, as the program was exported."""
     if isinstance(length, int):
         return length, length
     found = program.range_constraints.get(length.node.expr)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from simulator.errors import InputError
 
+from .input_types import as_integers
 from .keras_layers import torch_call
 from .keras_recurrent import recurrent_loop
 from .named_forward import NamedForward, unique_names
@@ -30,8 +32,9 @@ class KerasNetwork(nn.Module):
             so a model has one such network.
     Attributes:
         model: the Keras model. fixed_batch: how many samples it takes at a time, neither more nor less; None for any
-            number. forward: has the names of the model's inputs; integers and floats are converted to their
-            types, and what the model returns comes back as it is: a tensor, or a list or dict of tensors.
+            number. input_types: of the inputs, by the names of its forward. forward: has the names of the model's
+            inputs; integers and floats are converted to their types, and what the model returns comes back as it is: a
+            tensor, or a list or dict of tensors.
     """
 
     model: Any
@@ -51,8 +54,12 @@ class KerasNetwork(nn.Module):
         _add_layers(self, graph, self._variables, {})
         batches = {x.shape[0] for x in model.inputs}
         self.fixed_batch: int | None = batches.pop() if len(batches) == 1 else None
+        self._names = unique_names([x.name for x in model.inputs])
+        declared = zip(self._names, (x.dtype for x in model.inputs), strict=True)
+        # Without those of strings, which torch does not have.
+        self.input_types = {name: getattr(torch, dtype) for name, dtype in declared if hasattr(torch, dtype)}
         # A forward pass that is an attribute and no method, since its names are the model's.
-        self.forward = NamedForward(unique_names([x.name for x in model.inputs]), self._run)
+        self.forward = NamedForward(self._names, self._run)
 
     def _run(self, *inputs: Tensor) -> Any:
         import keras
@@ -60,7 +67,9 @@ class KerasNetwork(nn.Module):
         for variable, tensors, name in self._variables:
             variable._value = tensors[name]
         with keras.device("cpu"), _plain_failures(keras):
-            given = keras.tree.pack_sequence_as(self._inputs, list(inputs))
+            named = zip(self._names, inputs, strict=True)
+            typed = [as_integers(name, x, self.input_types.get(name, x.dtype)) for name, x in named]
+            given = keras.tree.pack_sequence_as(self._inputs, typed)
             return self.model(given, training=self.training)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from simulator.errors import InputError
 
+from .input_types import as_integers, kind_of, type_name
 from .onnx_operators.recurrent import RECURRENT
 from .onnx_operators.registry import Value
 
@@ -63,22 +64,12 @@ class Declared:
         return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})"
 
     def _converted(self, place: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-        kinds = [_kind(value.dtype), _kind(dtype)]
-        if kinds[0] != kinds[1]:
+        if kind_of(value.dtype) != kind_of(dtype):
             raise InputError(
-                f"{place}: is given {_name(value.dtype)}; expected {_name(dtype)}, as the file declares it; convert "
-                "the data"
+                f"{place}: is given {type_name(value.dtype)}; expected {type_name(dtype)}, as the file declares it; "
+                "convert the data"
             )
-        if kinds[0] == "integer" and value.numel():
-            limits = torch.iinfo(dtype)
-            least, largest = (int(x) for x in value.long().aminmax())
-            if least < limits.min or largest > limits.max:
-                beyond = least if least < limits.min else largest
-                raise InputError(
-                    f"{place}: is given {beyond}; expected {limits.min} to {limits.max}, as {_name(dtype)} holds them; "
-                    "correct the data"
-                )
-        return value.to(dtype)
+        return as_integers(place, value, dtype).to(dtype)
 
 
 def signature(inputs: Sequence[Declared]) -> inspect.Signature:
@@ -135,13 +126,3 @@ def batch_elsewhere(inputs: Sequence[Declared], nodes: Iterable[Any]) -> str | N
 
 # Inputs of recurrent operators, by position, that have the batch second: the sequence, and the states to begin with.
 _BATCH_SECOND = (0, 5, 6)
-
-
-def _kind(dtype: torch.dtype) -> Any:
-    if dtype == torch.bool:
-        return "bool"
-    return "float" if dtype.is_floating_point else "complex" if dtype.is_complex else "integer"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

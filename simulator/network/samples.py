@@ -16,10 +16,11 @@ from simulator.errors import InputError
 
 from . import bundled
 from .arrays import array_names, read_arrays
-from .batches import check_samples_first, check_whole, fixed_batch, input_types, some
+from .batches import check_samples_first, check_whole, fixed_batch, some
 from .fit import check_fit
 from .idx_files import FASHION, has_images, read_images
 from .image_folders import has_pictures, image_files, read_pictures
+from .input_types import input_types, type_name
 from .named_forward import argument_of
 
 IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
@@ -76,8 +77,8 @@ def load_samples(
             are labels; None for the bundled digits, which only the bundled networks take, and for cnn_fashion the
             images that Debian's dataset-fashion-mnist installs. For the bundled networks, grey levels (uint8) are
             normalised as they were trained. For any network floats are converted to the type of its parameters; for
-            others than the bundled ones, integers become int64, uint8 only where the network declares integers, and
-            bools stay.
+            others than the bundled ones, integers become int64, or stay in the very type that the network declares,
+            uint8 only where it declares integers, and bools stay.
         count: how many, from the first; None for all. whole: whether they must fill the batches of a network that takes
             a fixed number of samples at a time; otherwise whoever divides them sees to that. most: how many where no
             count is given and there are more; of such a network in whole batches.
@@ -278,7 +279,8 @@ def _input(path: str, name: str, x: NDArray[Any], model: nn.Module, declared: to
         raise InputError(f"{path}: {name} has dtype {x.dtype}; expected floats, integers or bools; convert it")
     if x.dtype == np.uint64 and int(x.max()) > np.iinfo(np.int64).max:
         raise InputError(f"{path}: {name} holds {int(x.max())}; expected integers within int64; correct the data")
-    return torch.from_numpy(np.asarray(x, np.int64, order="C"))
+    declared_so = declared is not None and type_name(declared) == x.dtype.name
+    return torch.from_numpy(np.asarray(x, x.dtype.name if declared_so else np.int64, order="C"))
 
 
 def _refuse_shape(path: str, name: str, x: NDArray[Any]) -> NoReturn:

@@ -20,7 +20,9 @@ import simulator  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.network import limits  # noqa: E402
 from simulator.network.evaluation import evaluate  # noqa: E402
+from simulator.network.exported_files import ExportedNetwork  # noqa: E402
 from simulator.network.model_files import load_model  # noqa: E402
+from simulator.network.samples import load_samples  # noqa: E402
 
 
 class CNN(nn.Module):
@@ -149,6 +151,37 @@ def test_a_fixed_batch_is_known_and_kept_to():
         network(X[CNN]["images"][:3])
     export(CNN().eval(), X[CNN])
     assert load_model("net.pt2").fixed_batch is None
+
+
+class Pixels(nn.Module):
+    """Grey levels (N, 6), as the file declares them, to logits (N, 3)."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, levels):
+        return self.out(levels.float() / 255)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32])
+@pytest.mark.parametrize("given", [np.uint8, np.int32, np.int64])
+def test_integers_become_the_type_that_the_file_declares(tmp_path, monkeypatch, kind, given):
+    monkeypatch.chdir(tmp_path)
+    levels = np.arange(240, 252).reshape(2, 6)
+    model = Pixels().eval()
+    example = torch.from_numpy(levels.astype(kind))
+    torch.export.save(torch.export.export(model, (example,), dynamic_shapes=({0: Dim("samples")},)), "pixels.pt2")
+    np.savez("levels.npz", levels=levels.astype(given))
+    network = load_model("pixels.pt2")
+    assert torch.equal(network(load_samples("levels.npz", None, network).x), model(example))
+
+
+def test_integers_beyond_the_declared_type_are_said():
+    levels = torch.full((2, 6), 200, dtype=torch.uint8)
+    network = ExportedNetwork(torch.export.export(Pixels().eval(), (levels,)))
+    with pytest.raises(InputError, match="levels: is given 256; expected 0 to 255, as uint8 holds them"):
+        network(torch.full((2, 6), 256))
 
 
 def test_a_range_of_sizes_is_kept_to():

@@ -25,6 +25,7 @@ from simulator.network.evaluation import evaluate  # noqa: E402
 from simulator.network.keras_files import load_keras  # noqa: E402
 from simulator.network.keras_network import KerasNetwork  # noqa: E402
 from simulator.network.model_files import load_model  # noqa: E402
+from simulator.network.samples import load_samples  # noqa: E402
 from simulator.network.tap import Tap  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -292,6 +293,24 @@ def test_a_fixed_batch_is_known():
     assert KerasNetwork(mlp()).fixed_batch is None
     fixed = keras.Sequential([keras.Input(batch_shape=(4, 6)), layers.Dense(3)])
     assert KerasNetwork(fixed).fixed_batch == 4
+
+
+def test_inputs_declared_as_uint8_take_it_and_no_integers_beyond(tmp_path):
+    levels = RNG.integers(0, 256, (5, 6)).astype(np.uint8)
+    image = keras.Input((6,), name="image", dtype="uint8")
+    model = keras.Model(image, layers.Dense(3)(layers.Rescaling(1 / 255)(image)))
+    network, path = KerasNetwork(model).eval(), str(tmp_path / "levels.npz")
+    np.savez(path, image=levels)
+    assert torch.equal(network(load_samples(path, None, network).x), model(levels))
+    assert simulator.bounds.certify(network, torch.from_numpy(levels)).certified.all()
+    with pytest.raises(InputError, match="image: is given 256; expected 0 to 255, as uint8 holds them"):
+        network(torch.full((1, 6), 256))
+
+
+def test_recurrent_layers_are_no_rounded_constants_to_bounds():
+    network = KerasNetwork(keras.Sequential([keras.Input((4, 2)), layers.GRU(3, name="states")]))
+    with pytest.raises(InputError, match="bounds: states: GRU: recurrent layers have no rule"):
+        simulator.bounds.certify(network.eval(), torch.zeros(2, 4, 2))
 
 
 def test_another_backend_is_refused(tmp_path, monkeypatch):
