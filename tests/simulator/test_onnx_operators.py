@@ -649,6 +649,20 @@ def test_quantised_by_blocks():
     compare("DequantizeLinear", draw((2, 6), 0, 255, 0, UINT8), scale, zero, version=21, axis=1, block_size=2)
 
 
+@pytest.mark.parametrize(
+    ("x", "scale", "attributes", "message"),
+    [
+        ((4, 1), (5,), {}, r"\(5,\) for \(4, 1\) along axis 1"),  # which would become (4, 5)
+        ((2, 3), (1, 3), {}, r"\(1, 3\) for \(2, 3\) along axis 1"),
+        ((4, 1), (1, 5), {"axis": 0, "block_size": 4}, r"\(1, 5\) for \(4, 1\) along axis 0 by blocks of 4"),
+    ],
+)
+def test_scales_of_other_numbers_than_the_places_are_declined(x, scale, attributes, message):
+    for op, values in (("QuantizeLinear", draw(x)), ("DequantizeLinear", draw(x, 0, 9, 1, UINT8))):
+        with pytest.raises(Declined, match=f"scales or zero points {message}"):
+            by_torch(op, [values, draw(scale, 0.1, 1)], 1, 21, attributes)
+
+
 def test_quantised_by_its_own_range():
     for low, high in ((-2, 3), (0.5, 3), (-3, -1)):
         compare("DynamicQuantizeLinear", draw((3, 7), low, high), outputs=3)

@@ -16,11 +16,21 @@ from .types import torch_type
 
 
 def _per_axis(node: Node, values: Tensor, x: Tensor) -> Tensor:
-    """Return scales or zero points, one in all, one a place along an axis, or one a block, as they broadcast to x."""
+    """Return scales or zero points, one in all, one a place along an axis, or one a block, as they broadcast to x.
+
+    Raises:
+        Declined: other numbers of them, which might make a large tensor of two small ones.
+    """
     block = node.get("block_size", 0)
     if values.dim() == 0 or (values.numel() == 1 and not block):
         return values.reshape(())
     axis = positive(node.get("axis", 1), x.dim())
+    shape = (x.shape[axis],)
+    if block:
+        shape = *x.shape[:axis], -(-x.shape[axis] // block), *x.shape[axis + 1 :]
+    if values.shape != shape:
+        of = f" by blocks of {block}" if block else ""
+        raise Declined(f"scales or zero points {tuple(values.shape)} for {tuple(x.shape)} along axis {axis}{of}")
     if block:
         return values.repeat_interleave(min(block, x.shape[axis]), axis).narrow(axis, 0, x.shape[axis])
     return values.reshape([-1 if at == axis else 1 for at in range(x.dim())])
