@@ -70,5 +70,5 @@ $(VENV)/bench.stamp: $(VENV)/test.stamp
 	touch $@
 
 $(VENV)/docs.stamp: $(VENV)/test.stamp
-	$(PIP) mkdocs mkdocs-material
+	$(PIP) mkdocs mkdocs-material 'mkdocstrings[python]'
 	touch $@

@@ -2,8 +2,8 @@
 
 In README.md, docs/presets.md and docs/reference/results.md a table stands below `<!-- formats: COMMAND -->`, or
 `presets:` or `results:`, up to the next line that is no table row. docs/reference/formats.md, docs/reference/config.md,
-docs/reference/command-line.md, docs/reference/onnx-operators.md, docs/validation.md and hwconfigs/schema.json are
-generated as a whole.
+docs/reference/command-line.md, docs/reference/onnx-operators.md, docs/reference/library/, docs/validation.md and
+hwconfigs/schema.json are generated as a whole.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.docs import library_page
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PRESETS = ROOT / "docs" / "presets.md"
 RESULTS = ROOT / "docs" / "reference" / "results.md"
+LIBRARY = ROOT / "docs" / "reference" / "library"
 CONFIG = ROOT / "docs" / "reference" / "config.md"
 PAGES = {
     ROOT / "docs" / "reference" / "formats.md": "python -m simulator formats --markdown page",
@@ -41,6 +44,7 @@ def contents() -> dict[Path, str]:
     return {
         **{path: _with_tables(path) for path in (README, PRESETS, RESULTS)},
         **{page: printed(command) for page, command in PAGES.items()},
+        **{LIBRARY / name: text for name, text in library_page.pages().items()},
     }
 
 

@@ -1,5 +1,6 @@
 """What commands generate in the documentation is what they print now."""
 
+import inspect
 import re
 from dataclasses import fields
 
@@ -15,7 +16,7 @@ from simulator.result import (
     RunResult,
     Setting,
 )
-from tests.docs import generated, results_table
+from tests.docs import generated, library_page, results_table
 
 
 def test_generated_tables_and_pages_have_not_drifted():
@@ -34,6 +35,22 @@ def test_the_page_of_formats_lists_all_that_have_a_name_and_the_readme_the_same_
     assert [row.split("`")[1] for row in rows[2:]] == [fmt.name for fmt in (*FLOATS, *BLOCKS)]
     readme = generated.TABLE.search(generated.README.read_text(encoding="utf-8"))[0].splitlines()[1:]
     assert len(readme) > 5 and set(readme) < set(rows)
+
+
+@pytest.mark.parametrize("room", library_page.ROOMS)
+def test_every_public_name_says_what_it_is(room):
+    exported = library_page.exported(room)
+    assert exported and not [name for name, x in exported.items() if callable(x) and not inspect.getdoc(x)]
+
+
+def test_the_site_reads_arguments_that_share_a_line(tmp_path):
+    griffe = pytest.importorskip("griffe")
+    from tests.docs.one_argument_a_line import OneArgumentALine
+
+    text = "Add.\n\n    Args:\n        a, b: first. Note: both. c: last. d: none.\n    "
+    (tmp_path / "shown.py").write_text(f'def f(a, b, c):\n    """{text}"""\n')
+    module = griffe.load("shown", search_paths=[tmp_path], extensions=griffe.Extensions(OneArgumentALine()))
+    assert module["f"].docstring.value == "Add.\n\nArgs:\n    a, b: first. Note: both.\n    c: last. d: none."
 
 
 def test_a_drifted_table_is_replaced_and_nothing_else():

@@ -1,0 +1,26 @@
+"""How the documentation site reads docstrings in which arguments share a line: `seed: key. threads: how many.`"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+_SECTION = re.compile(r"^(Args|Attributes):\n((?: .*\n?|\n)+)", re.MULTILINE)
+_NEXT = re.compile(r"(?<=[.;]) ((?:\w+, )*\w+)(?=: )")
+
+
+class OneArgumentALine(griffe.Extension):
+    """Puts each argument on a line of its own, as the parser expects them."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        if not obj.docstring:
+            return
+        names = set(obj.members) | {x.name for x in getattr(obj, "parameters", ())}
+
+        def split(found: re.Match[str]) -> str:
+            return f"\n    {found[1]}" if set(found[1].split(", ")) <= names else found[0]
+
+        text = obj.docstring.value
+        obj.docstring.value = _SECTION.sub(lambda found: f"{found[1]}:\n{_NEXT.sub(split, found[2])}", text)
