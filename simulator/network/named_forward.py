@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .result_sizes import CheckedSizes
+
 
 class NamedForward:
     """A forward pass with names for its inputs, which `inspect.signature` finds as those of any other network.
@@ -24,8 +26,13 @@ class NamedForward:
         self._run = run
 
     def __call__(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """Run with inputs by position or by name; TypeError for others than the names."""
-        return self._run(*self.__signature__.bind(*args, **kwargs).args)
+        """Run with inputs by position or by name.
+
+        Raises:
+            TypeError: others than the names. InputError: a result that does not fit into memory.
+        """
+        with CheckedSizes():
+            return self._run(*self.__signature__.bind(*args, **kwargs).args)
 
 
 def argument_of(name: str, known: Container[str]) -> str:

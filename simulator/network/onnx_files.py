@@ -24,6 +24,7 @@ from .onnx_operators.registry import Declined, Value
 from .onnx_operators.types import torch_type
 from .onnx_scope import Scope
 from .onnx_tensors import Tensors
+from .result_sizes import CheckedSizes
 
 # Fields that are for people to read, of whatever length and with whatever in it.
 _REMARKS = frozenset({"doc_string", "metadata_props"})
@@ -117,7 +118,8 @@ class OnnxNetwork(Body):
             elif one.dtype is not None:
                 value = one.check(self._path, value, getattr(self, _type_buffer(one)).dtype)
             values.append(value)
-        outputs = self.run(*values)
+        with CheckedSizes():
+            outputs = self.run(*values)
         return outputs[0] if len(outputs) == 1 else dict(zip(self._outputs, outputs, strict=True))
 
     _signature: inspect.Signature

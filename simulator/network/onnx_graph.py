@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from simulator.errors import InputError, first_line
 
-from . import convolutions, limits
+from . import convolutions, limits, result_sizes
 from .fit import NUMPY, OURS
 from .model_scales import ScaledByModel
 from .named_forward import plain_name
@@ -239,5 +239,6 @@ def _is_of_emulation(error: BaseException) -> bool:
     """Whether an exception arose in our own code for the emulation, a fault of ours, and not for a node in an operator
     or in torch, where it is the operands' fault. What does not fit in memory is the fault of who asked."""
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    innermost = next((name for name in reversed(frames) if not name.startswith((NUMPY, limits.__file__))), "")
+    judges = (NUMPY, limits.__file__, result_sizes.__file__)
+    innermost = next((name for name in reversed(frames) if not name.startswith(judges)), "")
     return innermost.startswith(OURS) and not innermost.startswith((_OPERATORS, convolutions.__file__))

@@ -1,0 +1,81 @@
+"""Results of operations that memory does not hold, refused before they are computed: a file can ask for anything."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+from .limits import check_fits, physical_memory
+
+# Bytes of an element, at most.
+_WIDEST = 16
+
+# Operations of which the values of an operand say how many elements the result has.
+_BY_VALUES: Mapping[Any, Callable[..., int]] = {
+    torch.ops.aten.repeat_interleave.Tensor: lambda repeats, **_: int(repeats.sum()),
+    torch.ops.aten.bincount.default: lambda x, *_: int(x.max()) + 1 if x.numel() else 0,
+}
+
+
+class CheckedSizes(TorchDispatchMode):
+    """Within it an operation runs only if its results fit into memory: InputError says which does not.
+
+    What is made of tensors has no more elements than the product of their sizes, their numbers of axes and the whole
+    numbers among the arguments, or than their values say. Only where that many might not fit, and for what is made of
+    numbers alone, is the shape of the result inferred, once for operands of the same shapes.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if by_values := _BY_VALUES.get(func):
+            check_fits(f"{func.overloadpacket.__name__}: a result", by_values(*args, **kwargs), _WIDEST)
+        elif not func.is_view and _may_be_large(args, kwargs):
+            leaves, nesting = tree_flatten((args, kwargs))
+            _check(func, tuple(_Shape(x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves), nesting)
+        return func(*args, **kwargs)
+
+
+class _Shape(NamedTuple):
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def _may_be_large(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    of_tensors = any(isinstance(x, Tensor) for x in args)
+    return not of_tensors or _most((args, *kwargs.values())) * _WIDEST > physical_memory() // 2
+
+
+def _most(arguments: Iterable[Any]) -> int:
+    """Return a number of elements that results of these arguments do not exceed."""
+    most = 1
+    for x in arguments:
+        if isinstance(x, Tensor):
+            most *= (x.numel() or 1) * (x.dim() or 1)  # indices of elements are as many as there are axes
+        elif type(x) is int:
+            most *= abs(x) + 1
+        elif isinstance(x, list | tuple):
+            most *= _most(x)
+    return most
+
+
+@functools.lru_cache(maxsize=4096)
+def _check(func: Any, leaves: tuple[Any, ...], nesting: TreeSpec) -> None:
+    """Raise InputError where the results of an operation do not fit."""
+    with _disable_current_modes():
+        shapes = [torch.empty(x.shape, dtype=x.dtype, device="meta") if isinstance(x, _Shape) else x for x in leaves]
+        args, kwargs = tree_unflatten(shapes, nesting)
+        if any(argument.name == "device" for argument in func._schema.arguments):
+            kwargs["device"] = torch.device("meta")  # where tensors have shapes and nothing else
+        try:
+            results = func(*args, **kwargs)
+        except (NotImplementedError, RuntimeError, ValueError, TypeError, IndexError):
+            return  # a shape that depends on values, or operands that do not fit each other
+    for x in tree_leaves(results):
+        if isinstance(x, Tensor):
+            check_fits(f"{func.overloadpacket.__name__}: a result of shape {tuple(x.shape)}", x.numel(), x.itemsize)
