@@ -21,6 +21,7 @@ from .options import (
     WorkerThreads,
 )
 from .progress import prints_aside, progress_bar, shown
+from .refusals import by_option
 
 
 def make_plan(
@@ -73,6 +74,7 @@ def make_plan(
 
 
 def study_two_pass(
+    context: typer.Context,
     hw: TwoMacHardware,
     model: Model = "mlp",
     weights: Weights = None,
@@ -80,17 +82,23 @@ def study_two_pass(
     data: Data = None,
     samples: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Run N samples, those behind the ones for calibration. Default: all."),
+        typer.Option(metavar="N", min=1, help="Run N samples, those behind the ones for calibration. Default: all."),
     ] = None,
     calibration: Annotated[
         int | None,
         typer.Option(
             metavar="N",
+            min=1,
             help="Calibrate scores and budgets on the first N samples, which do not run. Default: 128, or half of all.",
         ),
     ] = None,
     scores: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Scores, as policy.score. Default: kappa_prime,norm2,sensitivity.")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Scores, as policy.score. Default: kappa_prime,norm2,sensitivity, the last only where gradients of "
+            "the outputs reach layers.",
+        ),
     ] = None,
     tolerances: Annotated[str | None, typer.Option(metavar="T,T", help="Recompute what has a larger score.")] = None,
     budgets: Annotated[
@@ -104,7 +112,7 @@ def study_two_pass(
     over: Annotated[
         Literal["network", "layer"], typer.Option(help="What budgets are a share of: all MACs, or a layer's outputs.")
     ] = "network",
-    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of the control that recomputes at random.")] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Seeds of the control that recomputes at random.")] = 3,
     controls: Annotated[
         bool, typer.Option(help="Recompute as much of each layer at random, and of the largest outputs, beside it.")
     ] = True,
@@ -121,7 +129,10 @@ def study_two_pass(
     """Compare scores of two-pass accumulation: errors, costs and accuracy, with controls that recompute as much."""
     from simulator.commands import study
 
-    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("point", quiet) as progress:
+    with (
+        by_option(context), interruptible(points_stay(out)), prints_aside(json, quiet),
+        progress_bar("point", quiet) as progress,
+    ):  # fmt: skip
         found = study.run(
             hw, out, scores, tolerances, budgets, over=over, model=model, weights=weights, allow_code=allow_code,
             data=data, samples=samples, calibration=calibration, seeds=seeds, controls=controls, static=static,
@@ -133,6 +144,7 @@ def study_two_pass(
 
 
 def study_truncation(
+    context: typer.Context,
     settings: Annotated[
         str | None,
         typer.Option(metavar="NAME,NAME", help="Rows of the table, e.g. rz,rne,sr. Default: all of them."),
@@ -166,7 +178,10 @@ def study_truncation(
     """Train on digits with truncated parameters: accuracy against stored bits, one setting changed in each row."""
     from simulator.commands import truncation
 
-    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("run", quiet) as progress:
+    with (
+        by_option(context), interruptible(points_stay(out)), prints_aside(json, quiet),
+        progress_bar("run", quiet) as progress,
+    ):  # fmt: skip
         found = truncation.run(
             out, settings, bits, seeds=seeds, base_seeds=base_seeds, data=data, workers=workers, progress=progress
         )
@@ -176,6 +191,7 @@ def study_truncation(
 
 
 def study_points(
+    context: typer.Context,
     points: Annotated[
         str | None,
         typer.Option(
@@ -198,7 +214,10 @@ def study_points(
     """Train on 8x8 digits with each quantisation point alone and with all but each: which one limits the training."""
     from simulator.commands import points as command
 
-    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("run", quiet) as progress:
+    with (
+        by_option(context), interruptible(points_stay(out)), prints_aside(json, quiet),
+        progress_bar("run", quiet) as progress,
+    ):  # fmt: skip
         found = command.run(out, points, recipe, seeds=seeds, workers=workers, progress=progress)
         paths = command.save(found, out)
     with shown(json, quiet):
@@ -206,6 +225,7 @@ def study_points(
 
 
 def study_laws(
+    context: typer.Context,
     bits: Annotated[int, typer.Option(metavar="N", help="Stored significand bits where they are not varied.")] = 8,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Networks of each row.")] = 4,
     trained: Annotated[bool, typer.Option(help="Train networks on 8x8 digits too.")] = True,
@@ -216,7 +236,10 @@ def study_laws(
     """Measure how errors of rounded weights grow forward and backward, beside the laws that predict them."""
     from simulator.commands import laws
 
-    with interruptible("nothing was written"), prints_aside(json, quiet), progress_bar("row", quiet) as progress:
+    with (
+        by_option(context), interruptible("nothing was written"), prints_aside(json, quiet),
+        progress_bar("row", quiet) as progress,
+    ):  # fmt: skip
         found = laws.run(out, bits=bits, seeds=seeds, trained=trained, progress=progress)
         paths = laws.save(found, out)
     with shown(json, quiet):

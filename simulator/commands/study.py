@@ -52,7 +52,7 @@ def _numbers(name: str, text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError:
         raise InputError(
-            f"study: --{name}: got {text!r}; expected numbers with commas between them; write e.g. 0.05,0.2"
+            f"study: {name}: got {text!r}; expected numbers with commas between them; write e.g. 0.05,0.2"
         ) from None
 
 

@@ -39,7 +39,7 @@ def run(out: str, settings: str | None, bits: str | None, **options: Any) -> Tru
         widths = None if bits is None else tuple(int(word) for word in bits.split(","))
     except ValueError:
         raise InputError(
-            f"study: --bits: got {bits!r}; expected whole numbers with commas between them; write e.g. 10,8,6"
+            f"study: bits: got {bits!r}; expected whole numbers with commas between them; write e.g. 10,8,6"
         ) from None
     return truncation_study(names, widths, out=out, **options)
 

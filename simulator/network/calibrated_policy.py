@@ -11,8 +11,7 @@ layers then shares out a budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.arithmetic.activations import SLOPE
 from simulator.arithmetic.bins import Bins
@@ -32,11 +30,10 @@ from simulator.errors import InputError
 from .batches import passes
 from .consumers import Consumer
 from .execution import affine_of, outputs_of
-from .ops import FORWARD, INPUT_GRADIENT, Block, Convolution, Op
-from .outputs import output_of
+from .ops import FORWARD, INPUT_GRADIENT, Block, Op
+from .output_gradients import go_back, squares
 from .rules import Arithmetic, Rules, exact_unit
 from .scaled import Calibration, Scaled, scaled
-from .tap import Tap
 from .weights import Weights, samples_of
 
 _BINS = 64
@@ -165,7 +162,7 @@ def scored(
     def execute(op: Op) -> Tensor | None:
         weights.unstack(op, samples)
         if op.phase == INPUT_GRADIENT and op.name in layers:
-            layers[op.name].gradients += _squares(op) / _PROBES
+            layers[op.name].gradients += squares(op) / _PROBES
         arithmetic = rules.arithmetic(op) if op.phase == FORWARD and op.macs else None
         if arithmetic is None or arithmetic.criterion is None or arithmetic.low is None:
             return None
@@ -181,12 +178,7 @@ def scored(
     signs = torch.Generator().manual_seed(seed)
     for part, named in passes(model, args, kwargs):
         samples = samples_of(part, named)
-        with _differentiable(model, part, named) as (own_args, own_kwargs, leaves), Tap(model, execute):
-            y = output_of(model(*own_args, **own_kwargs))
-            wanted = [leaf for leaf in leaves if y.requires_grad]
-            for probe in range(_PROBES if wanted else 0):
-                along = torch.randint(0, 2, y.shape, generator=signs) * 2 - 1
-                torch.autograd.grad(y, wanted, along.to(y.dtype), retain_graph=probe < _PROBES - 1, allow_unused=True)
+        go_back(model, part, named, execute, signs, _PROBES)
     sensitive = [layer for layer in layers.values() if layer.criterion.score == OF_SAMPLES]
     if sensitive and not any(np.any(layer.gradients) for layer in sensitive):
         raise InputError(
@@ -240,45 +232,6 @@ def rows_kept(op: Op, block: Block) -> NDArray[np.intp] | slice:
         return slice(None)
     draw = np.random.default_rng((block.gemm, block.rows.start))
     return np.sort(draw.permutation(rows)[: math.ceil(rows / one_of)])
-
-
-def _squares(op: Op) -> NDArray[np.float64] | float:
-    """Return the sums of squares of the gradients that an Op of the way back begins with, by column."""
-    dy = op.operands[0].astype(np.float64)
-    if op.batched:
-        return float((dy * dy).sum())
-    found: NDArray[np.float64] = (dy * dy).sum(axis=(0, *range(3, dy.ndim)) if isinstance(op, Convolution) else 1)
-    return found.ravel()
-
-
-@contextmanager
-def _differentiable(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any, list[Tensor]]]:
-    """Give copies of the inputs that have gradients, or where none is a float, parameters that have."""
-    leaves: list[Tensor] = []
-    copies: dict[int, Tensor] = {}  # an input given twice stays one
-
-    def copy(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-            return leaf
-        if id(leaf) not in copies:
-            leaves.append(leaf.detach().clone().requires_grad_())
-            copies[id(leaf)] = leaves[-1].clone()  # in which a model may write
-        return copies[id(leaf)]
-
-    frozen = []
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        args, kwargs = tree_map(copy, (args, dict(kwargs)))
-        if not leaves:
-            parameters = [p for p in tree_leaves(list(model.parameters())) if p.is_floating_point()]
-            frozen = [p for p in parameters if not p.requires_grad]
-            leaves += parameters
-        try:
-            for p in frozen:
-                p.requires_grad_(True)
-            yield args, kwargs, leaves
-        finally:
-            for p in frozen:
-                p.requires_grad_(False)
 
 
 def _criteria(layers: Mapping[str, Scored], rules: Rules) -> dict[str, Criterion]:

@@ -88,8 +88,10 @@ def laws_study(
     Raises:
         InputError: what is no number of bits or seeds.
     """
-    if not 1 <= bits <= 23 or seeds < 1:
-        raise InputError(f"study: got {bits} bits, {seeds} seeds; expected 1 to 23 bits and at least one seed")
+    if not 1 <= bits <= 23:
+        raise InputError(f"study: bits: got {bits}; expected 1 to 23; give such a number")
+    if seeds < 1:
+        raise InputError(f"study: seeds: got {seeds}; expected at least one; give more")
     cases = [
         *(_Case("depth", str(depth), bits, depth=depth) for depth in DEPTHS),
         *(_Case("bits", str(m), m) for m in BITS),

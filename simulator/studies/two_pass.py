@@ -23,7 +23,7 @@ from typing import Any
 from simulator.errors import InputError
 from simulator.explore import Plan, Point, sweep
 from simulator.explore.cluster import Cluster
-from simulator.explore.work import Inputs, load
+from simulator.explore.work import Inputs, Loaded, load
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.load import read_machine
 from simulator.hardware.scores import fitting_metrics, score_names
@@ -33,7 +33,8 @@ from simulator.report.directories import write_file
 from .directory import check_study_directory
 from .intervals import wilson
 
-SCORES = ("kappa_prime", "norm2", "sensitivity")
+_OF_GRADIENTS = "sensitivity"
+SCORES = ("kappa_prime", "norm2", _OF_GRADIENTS)
 BUDGETS = (0.05, 0.1, 0.2)
 CONTROLS = ("random", "largest")
 STATIC = "static"
@@ -41,6 +42,10 @@ STATIC = "static"
 CALIBRATION = 128
 # Samples along which condition numbers are looked at.
 _CONDITION_SAMPLES = 64
+_NO_GRADIENT = (
+    "no gradient of the network's outputs comes back to a layer, as through rounding, argmax or detach, so that no "
+    "layer has a sensitivity"
+)
 
 Progress = Callable[[int, int], None]
 Row = dict[str, Any]
@@ -106,7 +111,7 @@ def two_pass_study(
     hw: str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],
-    scores: Sequence[str] = SCORES,
+    scores: Sequence[str] | None = None,
     tolerances: Sequence[float] | None = None,
     budgets: Sequence[float] | None = None,
     over: str = "network",
@@ -128,8 +133,10 @@ def two_pass_study(
 
     Args:
         hw: machine file or bundled name, with two MACs. out: directory of the store.
-        scores: names, as policy.score takes them. tolerances, or budgets: one of the two; budgets of BUDGETS and
-            everything that a score can flag if both are left out. over: what budgets are a share of, network or layer.
+        scores: names, as policy.score takes them; None: SCORES, without sensitivity, and with a warning that says so,
+            where no gradient of the outputs reaches a layer, as behind the roundings of a quantised network.
+        tolerances, or budgets: one of the two; budgets of BUDGETS and everything that a score can flag if both are left
+            out. over: what budgets are a share of, network or layer.
         model, weights, allow_code, data: as the main job takes them. calibration: so many samples, from the first,
             calibrate scores and budgets and do not run; None: CALIBRATION, or half of all if that is less.
             samples: how many of those behind them run; None for all.
@@ -149,12 +156,13 @@ def two_pass_study(
             "and high; leave it out"
         )
     known = [name for name in score_names() if name not in CONTROLS]
-    for score in scores:
+    for score in scores or ():
         if score not in known:
             raise InputError(f"study: scores: got {score!r}; expected some of {', '.join(known)}; correct it")
-    scores, levels = list(dict.fromkeys(scores)), list(dict.fromkeys(_levels(tolerances, budgets, over)))
-    if not scores or seeds < 1:
-        raise InputError(f"study: got {len(scores)} scores and {seeds} seeds; expected at least one; give some")
+    levels = list(dict.fromkeys(_levels(tolerances, budgets, over)))
+    for name, number in (("scores", 1 if scores is None else len(scores)), ("seeds", seeds)):
+        if number < 1:
+            raise InputError(f"study: {name}: got {number or 'none'}; expected at least one; give some")
     in_file = read_machine(hw).document.data.get("layers") or {}
     own_rules = {
         pattern: {"mac": rule} if isinstance(rule, str) else {key: of for key, of in rule.items() if key != "policy"}
@@ -167,6 +175,13 @@ def two_pass_study(
     if calibration is None:
         calibration = _calibration(Inputs(model, weights, data, allow_code=allow_code))
     inputs = Inputs(model, weights, data, samples, 0, calibration, allow_code)
+    Plan("two-pass", os.fspath(hw), {"seed": [0]}, inputs)  # which says what is wrong with them
+    asked, left_out = list(dict.fromkeys(SCORES if scores is None else scores)), []
+    if _OF_GRADIENTS in asked and not _has_gradients(load(inputs)):
+        if scores is not None:
+            raise InputError(f"study: scores: got {_OF_GRADIENTS}, and {_NO_GRADIENT}; expected others; leave it out")
+        asked.remove(_OF_GRADIENTS)
+        left_out.append(f"the score {_OF_GRADIENTS} is left out: {_NO_GRADIENT}")
 
     def run(name: str, wanted: list[_Wanted]) -> tuple[list[Point], int]:
         points_of = [{**one.changes(machine, own_rules), "seed": one.seed} for one in wanted]
@@ -179,7 +194,7 @@ def two_pass_study(
             raise InputError(f"study: a point failed: {place.error if point is None else point.error}")
         return points, found.computed
 
-    wanted = [_Wanted(score, level) for score in scores for level in levels]
+    wanted = [_Wanted(score, level) for score in asked for level in levels]
     points, computed = run("two-pass", wanted)
     rows = [one.row(point) for one, point in zip(wanted, points, strict=True)]
     if controls:
@@ -201,7 +216,8 @@ def two_pass_study(
     first = _record(points[0])
     return TwoPassStudy(
         machine.name, model, first["samples"], calibration, _baselines(first), rows, _conditions(inputs, machine),
-        computed, (*_warnings(machine, in_file), *dict.fromkeys(w for p in points for w in _record(p)["warnings"])),
+        computed,
+        (*left_out, *_warnings(machine, in_file), *dict.fromkeys(w for p in points for w in _record(p)["warnings"])),
         "budget" if tolerances is None else "tolerance",
     )  # fmt: skip
 
@@ -219,9 +235,9 @@ def _warnings(machine: Machine, rules: Mapping[str, Any]) -> list[str]:
 
 def _levels(tolerances: Sequence[float] | None, budgets: Sequence[float] | None, over: str) -> list[Level]:
     if tolerances is not None and budgets is not None:
-        raise InputError("study: got tolerances and budgets; expected one of the two; leave one out")
+        raise InputError("study: tolerances, budgets: got both; expected one of the two; leave one out")
     if over not in ("network", "layer"):
-        raise InputError(f"study: budgets: over {over!r}; expected network or layer; choose one")
+        raise InputError(f"study: over: got {over!r}; expected network or layer; choose one")
     if tolerances is not None:
         bad = [value for value in tolerances if not value >= 0]
         levels = [Level(tolerance) for tolerance in tolerances]
@@ -230,8 +246,9 @@ def _levels(tolerances: Sequence[float] | None, budgets: Sequence[float] | None,
         bad = [value for value in budgets if not 0 <= value <= 1]
         levels = [*(Level(0.0, budget, over) for budget in budgets), Level(0.0)]
     if bad or not levels:
-        what = "tolerances from 0" if tolerances is not None else "budgets from 0 to 1"
-        raise InputError(f"study: got {bad[0] if bad else 'none'}; expected {what}; give e.g. 0.1")
+        name, ends = ("budgets", "0 to 1") if tolerances is None else ("tolerances", "0")
+        found = f"{bad[0]:g}" if bad else "none"
+        raise InputError(f"study: {name}: got {found}; expected numbers from {ends}; give e.g. 0.1")
     return levels
 
 
@@ -384,6 +401,15 @@ def _calibration(inputs: Inputs) -> int:
     loaded = load(inputs)
     at_once = fixed_batch(loaded.model) or 1
     return max(1, min(CALIBRATION, loaded.samples.size // 2) // at_once) * at_once
+
+
+def _has_gradients(loaded: Loaded) -> bool:
+    """Return whether the network's outputs depend on those of its layers by gradients, on samples that calibrate."""
+    from simulator.network.output_gradients import reaches_layers
+
+    assert loaded.calibration is not None
+    args, kwargs = loaded.calibration.batch(slice(None))
+    return reaches_layers(loaded.model, args, kwargs)
 
 
 def _conditions(inputs: Inputs, machine: Machine) -> list[Row]:

@@ -142,14 +142,17 @@ def command(*words, cwd):
     [
         ({"scores": ["kapa"]}, "study: scores: got 'kapa'; expected some of kappa_prime"),
         ({"scores": ["random"]}, "study: scores: got 'random'; expected some of"),
-        ({"scores": []}, "study: got 0 scores"),
-        ({"tolerances": [1.0], "budgets": [0.1]}, "study: got tolerances and budgets; expected one of the two"),
-        ({"tolerances": [-1.0]}, "study: got -1.0; expected tolerances from 0"),
-        ({"budgets": [1.5]}, "study: got 1.5; expected budgets from 0 to 1"),
-        ({"tolerances": []}, "study: got none; expected tolerances from 0"),
-        ({"over": "all"}, "study: budgets: over 'all'; expected network or layer"),
+        ({"scores": []}, "study: scores: got none; expected at least one"),
+        ({"seeds": 0}, "study: seeds: got none; expected at least one"),
+        ({"tolerances": [1.0], "budgets": [0.1]}, "study: tolerances, budgets: got both; expected one of the two"),
+        ({"tolerances": [-1.0]}, "study: tolerances: got -1; expected numbers from 0;"),
+        ({"budgets": [1.5]}, "study: budgets: got 1.5; expected numbers from 0 to 1;"),
+        ({"tolerances": []}, "study: tolerances: got none; expected numbers from 0;"),
+        ({"over": "all"}, "study: over: got 'all'; expected network or layer"),
         ({"calibration": 1500}, "calibration: got 1500 of the 1500 samples"),
         ({"workers": 0}, "workers: got 0"),
+        ({"samples": "ten"}, "samples: got 'ten'; expected a whole number from 1"),
+        ({"calibration": 2.5}, "calibration: got 2.5; expected a whole number from 1"),
     ],
 )
 def test_what_cannot_be_studied_is_refused(tmp_path, settings, message):
@@ -204,6 +207,80 @@ def test_a_machine_of_one_pass_is_refused(tmp_path):
 def test_lists_that_are_none_are_refused(tmp_path):
     done = command("study", "two-pass", "--hw", "npu", "--budgets", "0.1;0.2", cwd=tmp_path)
     assert done.returncode == 2 and "study: --budgets: got '0.1;0.2'; expected numbers with commas" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scores", "kapa"], "study: --scores: got 'kapa'; expected some of kappa_prime"),
+        (["--scores", ","], "study: --scores: got none; expected at least one"),
+        (
+            ["--tolerances", "1", "--budgets", "0.1"],
+            "study: --tolerances, --budgets: got both; expected one of the two",
+        ),
+        (["--tolerances=-1"], "study: --tolerances: got -1; expected numbers from 0;"),
+        (["--calibration", "1500"], "study: --calibration: got 1500 of the 1500 samples"),
+        (["--workers", "0"], "study: --workers: got 0"),
+        (["--samples", "0"], "Invalid value for '--samples'"),
+        (["--seeds", "0"], "Invalid value for '--seeds'"),
+    ],
+)
+def test_the_command_refuses_by_the_option_that_it_was_given(tmp_path, words, message):
+    done = command("study", "two-pass", "--hw", "npu", *words, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def quantised_network(tmp_path):
+    """A network that rounds its activations in an ONNX file, and samples: no gradient of its outputs is anything."""
+    pytest.importorskip("onnx")
+    from tests.simulator.onnx_models import array, floats, model, node, saved
+
+    rng = np.random.default_rng(1)
+    held = [array("s", 0.02), array("z", 0, np.int8), array("w1", rng.normal(size=(7, 6))),
+            array("w2", rng.normal(size=(6, 4)))]  # fmt: skip
+    rounded = [
+        (node("QuantizeLinear", f"{x} s z", f"{x}_i"), node("DequantizeLinear", f"{x}_i s z", f"{x}_q")) for x in "xhy"
+    ]
+    (x, h, y), first, second = rounded, node("MatMul", "x_q w1", "h"), node("MatMul", "h_q w2", "y")
+    proto = model([*x, first, *h, second, *y], [floats("x", "N", 7)], [floats("y_q", "N", 4)], held)
+    saved(proto, tmp_path / "net.onnx")
+    samples = {"x": rng.normal(size=(30, 7)).astype(np.float32), "y": rng.integers(0, 4, 30)}
+    np.savez(tmp_path / "samples.npz", **samples)
+    return {"model": str(tmp_path / "net.onnx"), "data": str(tmp_path / "samples.npz")}
+
+
+def test_the_default_scores_of_a_quantised_network_are_those_that_need_no_gradient(quantised_network, tmp_path):
+    settings = {"budgets": [0.1], "seeds": 1, "static": False, "workers": 1, "threads": 1}
+    found = two_pass_study("npu", out=tmp_path / "out", **quantised_network, **settings)
+    assert [row["score"] for row in found.own] == ["kappa_prime", "kappa_prime", "norm2", "norm2"]
+    assert found.warnings[0].startswith("the score sensitivity is left out: no gradient of the network's outputs")
+    with pytest.raises(InputError, match="study: scores: got sensitivity, and no gradient of the network's outputs"):
+        two_pass_study("npu", out=tmp_path / "other", scores=["norm2", "sensitivity"], **quantised_network, **settings)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_gradient_that_comes_back_to_one_layer_is_enough():
+    import torch
+    from torch import nn
+
+    from simulator.network.output_gradients import reaches_layers
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            return torch.round(x)
+
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    first, second = nn.Linear(6, 6), nn.Linear(6, 3)
+    for layers, reached in (
+        ([first, second], True), ([first, Rounded(), second], True), ([Rounded(), second], True),
+        ([first, second, Rounded()], False),
+    ):  # fmt: skip
+        model = nn.Sequential(*layers).eval().requires_grad_(False)
+        assert reaches_layers(model, (x,), {}) == reached
+        assert not any(one.requires_grad for one in model.parameters())
+    assert not reaches_layers(nn.Sequential(nn.ReLU()), (x,), {})  # which has no layer
 
 
 def test_wilson_intervals():

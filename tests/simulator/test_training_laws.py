@@ -183,7 +183,7 @@ def test_the_study_prints_measurements_beside_the_laws(command, tmp_path, monkey
 
 def test_what_cannot_be_measured_is_refused(command, tmp_path):
     code, out, err = command("study", "laws", "--bits", 30)
-    assert (code, out) == (2, "") and "30 bits" in err and not any(tmp_path.iterdir())
+    assert (code, out) == (2, "") and "study: --bits: got 30;" in err and not any(tmp_path.iterdir())
     with pytest.raises(InputError):
         laws_study(seeds=0)
 
