@@ -7,6 +7,7 @@ escapes all that it is given.
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,13 +54,14 @@ class View(NamedTuple):
     tables: Sequence[Table] = ()
 
 
-class Shown:
+class Shown(ABC):
     """A record that notebooks show as tables: of a class that says which, in `_view`."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _view(self) -> View:
-        raise NotImplementedError
+        """Return what is shown of the record."""
 
     def _heading(self, column: str) -> str:
         """Return what stands above a column."""
