@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from formats import FloatFormat
 from formats.arguments import whole_of_bits
+from formats.notebook import Shown, Table, View, frame
 from native.matmul import Gathered
 from native.twins import convert
 
@@ -27,6 +28,9 @@ from .engine import Accumulation, Ready, check_shapes, numbers, random_key
 from .places import SITE_BITS
 from .scores import Product, Score, Seen, score_of, upper_bound
 from .spec import MacSpec, mac
+
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
 
 # Outputs that are scored together, in several arrays of float64, and among which those to be recomputed are listed.
 SCORED_AT_ONCE = 1 << 17
@@ -64,7 +68,7 @@ class LadderCost:
 
 
 @dataclass(frozen=True)
-class LadderResult:
+class LadderResult(Shown):
     """What a ladder of K levels gives.
 
     Args:
@@ -88,6 +92,33 @@ class LadderResult:
         for number, computed in enumerate(self.computed, 1):
             found[computed] = number
         return found
+
+    def to_frame(self) -> DataFrame:
+        """Return the outputs as a DataFrame, a row each with its score and the level that gave it; needs pandas."""
+        kept = {"output": self.output, "score": self.scores, "level": self.level, "saturated": self.saturated}
+        row, column = np.indices(self.output.shape).reshape(2, -1).tolist()
+        values = [row, column, *([None] * len(row) if x is None else x.ravel().tolist() for x in kept.values())]
+        return frame(list(zip(*values, strict=True)), ("row", "column", *kept))
+
+    def _view(self) -> View:
+        m, n = self.output.shape
+        gave = np.bincount(self.level.ravel(), minlength=1 + len(self.computed)).tolist()
+        counts = [m * n, *(int(np.count_nonzero(one)) for one in self.computed)]
+        ratios = [None] * len(counts) if self.cost is None else [*self.cost.ratios, 1.0]
+        levels = [
+            {"level": number, "computed": computed, "gave": last, "bits over those of the last": _short(ratio)}
+            for number, (computed, last, ratio) in enumerate(zip(counts, gave, ratios, strict=True))
+        ]
+        names = [name for name in levels[0] if self.cost is not None or not name.startswith("bits")]
+        tables = [Table("Outputs by level", levels, names)]
+        if self.cost is not None:
+            cost = {"of uniform high": self.cost.relative_to_high, "of uniform low": self.cost.relative_to_low}
+            tables.append(Table("Accumulation cost", [{name: _short(value) for name, value in cost.items()}]))
+        return View(f"Ladder of {len(counts)} levels, {m} x {n} outputs", (), tables)
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")
 
 
 class Judged(NamedTuple):

@@ -17,7 +17,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "show": ("show npu", "show npu --json", "show --schema"),
     "compare": ("compare npu tpu_v1 --model cnn --samples 200", "compare npu tpu_v1 --samples 200 --out both.html"),
     "sweep": ("sweep rows.yaml --dry-run", "sweep rows.yaml --out rows --workers 2"),
-    "search": ("search best.yaml --out best", "search best.yaml --out best --points 100 --seed 1 --workers 2"),
+    "search": (
+        "search best.yaml --dry-run", "search best.yaml --out best",
+        "search best.yaml --out best --points 100 --seed 1 --workers 2",
+    ),
     "plan": ("plan --hw npu --budget 0.1 --out plan.json",),
     "runs": ("runs rows", "runs rows --export rows.csv"),
     "report": ("report out", "report rows --out rows.html", "report out cnn --out both.html"),

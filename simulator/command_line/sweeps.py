@@ -12,9 +12,11 @@ from .exit_codes import SAID_NO
 from .interruption import interruptible, points_stay
 from .options import JsonRecords, Quiet, Scheduler, Workers, WorkerThreads
 from .progress import prints_aside, progress_bar, shown
+from .refusals import by_option
 
 
 def run_sweep(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="What varies, on which machine and network.")],
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where the store of points is; a sweep goes on from what is there.")
@@ -32,7 +34,9 @@ def run_sweep(
     from simulator.commands import sweep
 
     left = "" if only_plan else points_stay(out)
-    with interruptible(left), prints_aside(json, quiet), progress_bar("point", quiet) as progress:
+    with (
+        by_option(context), interruptible(left), prints_aside(json, quiet), progress_bar("point", quiet) as progress
+    ):  # fmt: skip
         if only_plan:
             planned = sweep.dry_run(file, out, workers, scheduler, threads, progress)
         else:
@@ -47,6 +51,7 @@ def run_sweep(
 
 
 def run_search(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="A sweep file that says what is searched for.")],
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where the store of points is; a search goes on from what is there.")
@@ -60,15 +65,27 @@ def run_search(
     workers: Workers = None,
     scheduler: Scheduler = None,
     threads: WorkerThreads = None,
+    only_plan: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to choose from, for what and where; write nothing.")
+    ] = False,
     json: JsonRecords = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the best compromises between objectives among the points of a sweep, and compute few of them."""
     from simulator.commands import search
 
-    with interruptible(points_stay(out)), prints_aside(json, quiet), progress_bar("point", quiet) as progress:
-        found = search.run(file, out, points, seed, workers, scheduler, threads, progress)
+    left = "" if only_plan else points_stay(out)
+    with (
+        by_option(context), interruptible(left), prints_aside(json, quiet), progress_bar("point", quiet) as progress
+    ):  # fmt: skip
+        if only_plan:
+            planned = search.dry_run(file, out, points, seed, workers, scheduler, threads)
+        else:
+            found = search.run(file, out, points, seed, workers, scheduler, threads, progress)
     with shown(json, quiet):
+        if only_plan:
+            search.show_forecast(planned, json)
+            return
         search.show(found, json)
     if found.failed:
         raise typer.Exit(SAID_NO)

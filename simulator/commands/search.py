@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from simulator.explore import Found, Search, read_search, search
+from simulator.explore import Found, Goal, Plan, Search, SearchForecast, forecast_search, read_search, search
 from simulator.explore.objectives import objective
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, score, short_count, significant
@@ -17,6 +17,7 @@ from simulator.report.figures import counted, percent, printable, quantity, scor
 from .sweep import errors
 
 _MOST = 200  # points of a front; more than these nobody reads
+_VALUES = 12  # of an axis
 
 
 def run(
@@ -28,12 +29,50 @@ def run(
     Raises:
         InputError: what is wrong with the file, the cluster or the store.
     """
-    plan, goal = read_search(path)
-    goal = replace(goal, points=goal.points if points is None else points, seed=goal.seed if seed is None else seed)
+    plan, goal = _read(path, points, seed)
     return search(
         plan=plan, goal=goal, out=out, workers=workers, scheduler=scheduler, threads=threads,
         progress=tell,
     )  # fmt: skip
+
+
+def dry_run(
+    path: str, out: str, points: int | None, seed: int | None, workers: int | None, scheduler: str | None,
+    threads: int | None,
+) -> SearchForecast:  # fmt: skip
+    """Return what a search file would do; arguments and errors as of run."""
+    return forecast_search(*_read(path, points, seed), out, workers, scheduler, threads)
+
+
+def _read(path: str, points: int | None, seed: int | None) -> tuple[Plan, Goal]:
+    plan, goal = read_search(path)
+    return plan, replace(
+        goal, points=goal.points if points is None else points, seed=goal.seed if seed is None else seed
+    )  # fmt: skip
+
+
+def show_forecast(found: SearchForecast, json: bool) -> None:
+    """Print what a search would do."""
+    if json:
+        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        return
+    goal = found.goal
+    known = f", which has {counted(found.known, 'point')} of it" if found.known else ""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("varies", "values", ""):
+        table.add_column(heading, justify="right" if heading == "values" else "left")
+    for keys, values in found.space.items():
+        shown = ", ".join(str(one[0] if len(keys) == 1 else one) for one in values[:_VALUES])
+        more = ", ..." if len(values) > _VALUES else ""
+        table.add_row(printable(", ".join(keys)), f"{len(values):,}", printable(shown + more))
+    print_view(
+        standard_output(),
+        f"{printable(found.name)}: {goal.points:,} of {counted(found.grid, 'point')}, {goal.at_once} at a time, seed "
+        f"{goal.seed}, on {counted(found.workers, 'worker')}; into {found.store}{known}",
+        f"for the {goal.sought}{f', with {goal.bounds}' if goal.bounds else ''}",
+        table,
+        "nothing was computed or written",
+    )
 
 
 def show(found: Search, json: bool) -> None:

@@ -1,7 +1,7 @@
 """Sweeps and searches over machines and networks: computed on workers, kept in a store from which a run goes on."""
 
 from .compromises import compromises
-from .forecast import Forecast, forecast
+from .forecast import Forecast, SearchForecast, forecast, forecast_search
 from .objectives import OBJECTIVES, Goal
 from .plan import Plan, read_plan, read_search
 from .search import Found, Search, read_found, search
@@ -9,6 +9,6 @@ from .store import Counts, Place, Point, Store
 from .sweep import Sweep, sweep
 
 __all__ = [
-    "OBJECTIVES", "Counts", "Forecast", "Found", "Goal", "Place", "Plan", "Point", "Search", "Store", "Sweep",
-    "compromises", "forecast", "read_found", "read_plan", "read_search", "search", "sweep",
+    "OBJECTIVES", "Counts", "Forecast", "Found", "Goal", "Place", "Plan", "Point", "Search", "SearchForecast", "Store",
+    "Sweep", "compromises", "forecast", "forecast_search", "read_found", "read_plan", "read_search", "search", "sweep",
 ]  # fmt: skip

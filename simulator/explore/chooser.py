@@ -24,6 +24,7 @@ class Chooser:
 
     The sampler is optuna's multivariate TPE, with the points under way counted as bad ones, which spreads what is
     chosen at once. Keys whose values are numbers are ordered, as optuna sees them by their rank; others are categories.
+    So are texts with a natural order: on a grid of sizes and bandwidths, searches that knew theirs found no more.
     Where a suggestion is no point of the grid, or was chosen before, the nearest one left takes its place: the distance
     sums over the axes the difference in rank over the largest one, and 1 where categories differ; of equal ones one is
     drawn.

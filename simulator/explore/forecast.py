@@ -1,16 +1,22 @@
-"""What a sweep would do, and about how long that would take."""
+"""What a sweep would do, and about how long that would take; what a search would choose from."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .cluster import Cluster
+from .export import as_json, as_written
+from .grid import axes
+from .objectives import Goal
 from .plan import Plan, grid, planned
 from .run import TOGETHER, Progress
+from .search import prepared
 from .store import Store, is_store
 from .sweep import directory
 from .work import Outcome, Task, compute, load
@@ -95,6 +101,64 @@ def forecast(
         seconds = max(planning_s, each * len(remaining) / max(1, min(count, batches)))
     refused, shown = len(parameters) - len(keys), sum(key in known for key in keys)
     return Forecast(len(parameters), shown, refused, len(remaining), seconds, count, reason)
+
+
+@dataclass(frozen=True)
+class SearchForecast:
+    """What a search would do.
+
+    Args:
+        name: of it. store: directory in which its points would be. goal: what it is for, with the number of points.
+        space: for each axis the keys that vary together, and the values that they take. grid: how many points there
+            are to choose from.
+        known: how many points the store has of a search of this name; what is chosen of them is not computed again.
+        workers: on so many.
+    """
+
+    name: str
+    store: Path
+    goal: Goal
+    space: Mapping[tuple[str, ...], Sequence[Sequence[Any]]]
+    grid: int
+    known: int
+    workers: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the forecast as plain data."""
+        space = [{"keys": list(keys), "values": as_json(values, as_written)} for keys, values in self.space.items()]
+        return {
+            "search": self.name, "store": str(self.store), **self.goal.to_dict(), "space": space, "grid": self.grid,
+            "known": self.known, "workers": self.workers,
+        }  # fmt: skip
+
+
+def forecast_search(
+    plan: Plan,
+    goal: Goal,
+    out: str | os.PathLike[str],
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads: int | None = None,
+) -> SearchForecast:
+    """Return what a search would do; nothing is computed, and nothing is written.
+
+    Args:
+        plan, goal: of the search. out: directory of the store, which need not exist. workers, scheduler, threads: as
+            for search.
+    Raises:
+        InputError: what search would refuse before its first point.
+    """
+    cluster, path = Cluster(workers, scheduler, threads), directory(out)
+    goal, parameters, _ = prepared(plan, goal)
+    space: dict[tuple[str, ...], list[list[Any]]] = {}
+    for keys in axes(plan.varied):
+        found = ([point[key] for key in keys] for point in parameters)
+        space[keys] = list({json.dumps(values): values for values in found}.values())
+    known = 0
+    if is_store(path):
+        with Store(path) as store:
+            known = store.sweeps()[plan.name].done if plan.name in store.searches() else 0
+    return SearchForecast(plan.name, path, goal, space, len(parameters), known, cluster.size()[0])
 
 
 def _tried(tasks: Sequence[Task], threads: int | None) -> list[Outcome]:

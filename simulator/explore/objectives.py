@@ -13,6 +13,7 @@ from simulator.hardware.quantities import describe
 from .grid import is_number
 
 DIRECTIONS = ("max", "min")
+_HOW = {"max": "largest", "min": "smallest"}
 MODES = ("exact", "low", "high", "two_pass")
 
 
@@ -168,6 +169,19 @@ class Goal:
             name: max(0.0, interval.get("from", -math.inf) - values[name], values[name] - interval.get("to", math.inf))
             for name, interval in self.constraints.items()
         }
+
+    @property
+    def sought(self) -> str:
+        """The objectives in words."""
+        return ", ".join(f"{_HOW[way]} {name}" for name, way in self.objectives.items())
+
+    @property
+    def bounds(self) -> str:
+        """The constraints in words; empty where there are none."""
+        ends = {"from": "from", "to": "up to"}
+        found = (" ".join(f"{word} {of[end]:g}" for end, word in ends.items() if end in of)
+                 for of in self.constraints.values())  # fmt: skip
+        return ", ".join(f"{name} {words}" for name, words in zip(self.constraints, found, strict=True))
 
     def check(self, cost_only: bool) -> None:
         """Refuse objectives and constraints that points which are only priced do not have."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.errors import InputError
+from simulator.notebook import Shown, Table, View
 
 from .chooser import Chooser
 from .cluster import Cluster
@@ -47,7 +48,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Shown):
     """What a search found, as it is in the store.
 
     Args:
@@ -161,6 +162,17 @@ class Search:
             ]
         )  # fmt: skip
 
+    def _view(self) -> View:
+        kept = f"; {sum(point.feasible for point in self.points):,} keep {self.goal.bounds}" if self.goal.bounds else ""
+        facts = [
+            f"For {self.goal.sought}: {len(self.points):,} of {self.grid:,} points chosen, {self.computed:,} of them "
+            f"computed now, {self.failed + self.lacking:,} without a result{kept}.",
+            f"The hypervolume of the front is {self.hypervolume:.1%} of the box between the best and the worst of each "
+            f"objective. Energies are estimates. In {self.store}.",
+        ]
+        rows = [{**flat(point.parameters), **(point.values or {})} for point in self.front]
+        return View(f"Search {self.name}", facts, [Table("Pareto front", rows)])
+
     def _rows(self) -> Iterator[tuple[Found, bool, float]]:
         on_front = {id(point) for point in self.front}
         for point, volume in zip(self.points, self.hypervolumes, strict=True):
@@ -206,12 +218,8 @@ def search(
         )
     goal = goal or Goal(**{"objectives": (), **given})
     plan = plan_of(plan, hw=hw, varied=varied, **of_plan)
-    goal.check(plan.cost_only)
     cluster = Cluster(workers, scheduler, threads)
-    parameters = grid(plan)
-    goal = replace(goal, points=min(goal.points or -(-len(parameters) // 4), len(parameters)))
-    chooser = Chooser(parameters, axes(plan.varied), len(goal.objectives), goal.seed)
-    next(planned(plan, parameters))  # which says what is wrong with the plan, before there is a store
+    goal, parameters, chooser = prepared(plan, goal)
     with Store(directory(out), create=True) as store:
         store.begin_search(plan.name, goal.points or 0, {**goal.to_dict(), "grid": len(parameters)})
         run = Run(store, plan, goal.points or 0, progress)
@@ -220,6 +228,20 @@ def search(
             for outcome in outcomes:
                 run.keep(outcome)
         return replace(_read(store, plan.name), computed=run.computed)
+
+
+def prepared(plan: Plan, goal: Goal) -> tuple[Goal, list[dict[str, Any]], Chooser]:
+    """Return the goal with its number of points, the points of the grid, and what chooses among them.
+
+    Raises:
+        InputError: what is wrong with the plan as a whole, or the goal; optuna is missing.
+    """
+    goal.check(plan.cost_only)
+    parameters = grid(plan)
+    goal = replace(goal, points=min(goal.points or -(-len(parameters) // 4), len(parameters)))
+    chooser = Chooser(parameters, axes(plan.varied), len(goal.objectives), goal.seed)
+    next(planned(plan, parameters))
+    return goal, parameters, chooser
 
 
 def read_found(out: str | os.PathLike[str], name: str) -> Search:

@@ -11,14 +11,15 @@ from typing import Any
 from formats.notebook import Table, View
 from simulator.report import comparison
 from simulator.report.bill import Billed
-from simulator.report.figures import MISSING, count, percent, printable, quantity, score, significant
+from simulator.report.figures import MISSING, count, decibels, percent, printable, quantity, score, significant
 from simulator.result import LayerResult, RunResult
 
 _UNITS = {"j": "J", "s": "s", "w": "W", "hz": "Hz"}
+_AREAS = {"um2": 1e-6, "mm2": 1.0}
 _SHARES = re.compile(r"(^|_)(share|utilisation|flagged|recomputed)$")
 _SCORES = ("accuracy", "agreement", "top1", "top5")
 _MODE = re.compile(r"_(float32|exact|low|high|two_pass)$")  # behind the unit, in columns of sweeps
-_UNIT = re.compile(r"_(j|s|w|hz|um2)$")
+_UNIT = re.compile(r"_(j|s|w|hz|um2|mm2|db)$")
 
 
 def heading(column: str) -> str:
@@ -44,7 +45,9 @@ def written(column: str, value: Any) -> str:
 def _number(column: str, value: Any) -> str:
     unit = _UNIT.search(column)
     if unit is not None:
-        return f"{significant(value * 1e-6)} mm²" if unit[1] == "um2" else quantity(float(value), _UNITS[unit[1]])
+        if unit[1] in _AREAS:
+            return f"{significant(value * _AREAS[unit[1]])} mm²"
+        return f"{decibels(value)} dB" if unit[1] == "db" else quantity(float(value), _UNITS[unit[1]])
     if column in _SCORES:
         return score(value)
     if _SHARES.search(column) and not isinstance(value, Integral):

@@ -6,17 +6,21 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial, reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from simulator.errors import InputError
+from simulator.notebook import Shown, Table, View, frame
 
 from .fit import fit
 from .recipe import Recipe
 from .recipe_files import load_recipe
+
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
 
 # A gain counts from so many standard errors on.
 ERRORS = 2.0
@@ -61,7 +65,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(Shown):
     """Accuracies of a recipe with some of its points.
 
     Args:
@@ -116,6 +120,22 @@ class Ablation:
             "runs": [{"on": list(on), "accuracies": list(found)} for on, found in self.accuracies.items()],
             "samples": self.samples, "verdict": asdict(self.verdict),
         }  # fmt: skip
+
+    def to_frame(self) -> DataFrame:
+        """Return what each point costs as a DataFrame, a row each in the order of `costs`; needs pandas."""
+        return frame([asdict(cost) for cost in self.costs], [each.name for each in fields(Cost)])
+
+    def _view(self) -> View:
+        facts = [
+            f"Accuracy {self.carrier:.3f} in the carrier, {self.whole:.3f} with all points.",
+            self.verdict.sentence,
+        ]
+        return View(
+            f"Ablation of {len(self.parts)} points", facts, [Table("Accuracy", [asdict(cost) for cost in self.costs])]
+        )
+
+    def _written(self, column: str, value: Any) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else super()._written(column, value)
 
     def __str__(self) -> str:
         from simulator.report.causes import ablation_text

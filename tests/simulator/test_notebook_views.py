@@ -10,10 +10,12 @@ import pytest
 
 import formats
 import simulator
-from formats.notebook import MOST_ROWS, Table, View, as_html
+from formats.notebook import MOST_ROWS, Shown, Table, View, as_html
+from simulator.explore import Goal
 from simulator.network import bundled
 from simulator.report.figures import count, quantity
 from simulator.report.notebook import heading, written
+from simulator.training.ablation import Ablation
 
 
 class Seen(HTMLParser):
@@ -72,6 +74,14 @@ def test_a_long_table_says_how_much_of_it_is_shown():
     assert "rows, 40 of 100" in shown.text
 
 
+def test_a_record_that_does_not_say_what_is_shown_of_it_is_no_record():
+    class Silent(Shown):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract method '?_view"):
+        Silent()
+
+
 def test_texts_are_set_to_the_left_and_numbers_to_the_right():
     shown = as_html(
         View("t", (), [Table("", [{"name": None, "n": 1}, {"name": "x", "n": 2}])]), str, lambda c, v: f"{v}"
@@ -86,6 +96,8 @@ def test_texts_are_set_to_the_left_and_numbers_to_the_right():
         ("energy_j_two_pass", 1.5e-6, "1.50 µJ"),
         ("latency_s", 2e-3, "2.00 ms"),
         ("area_um2", 2.5e6, "2.50 mm²"),
+        ("area_mm2", 2.5, "2.50 mm²"),
+        ("sqnr_db_low", 31.25, "31.2 dB"),
         ("clock_hz", 1e9, "1.00 GHz"),
         ("utilisation", 0.5, "50.0 %"),
         ("accuracy_low", 0.98765, "98.77 %"),
@@ -171,6 +183,52 @@ def test_two_passes_give_a_row_for_each_output():
     np.testing.assert_array_equal(table["output"].to_numpy().reshape(3, 5), found.output)
     np.testing.assert_array_equal(table["recomputed"].to_numpy().reshape(3, 5), found.recomputed)
     assert str(int(found.recomputed.sum())) in seen(found).rows[1]
+
+
+def test_a_ladder_gives_a_row_for_each_output_and_shows_its_levels():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((6, 64)), rng.standard_normal((64, 5))
+    found = simulator.ladder(a, b, ["fma(fp8_e4m3)", "fma(fp16)", "fma(fp32)"], tolerance=0.3)
+    table = found.to_frame()
+    np.testing.assert_array_equal(table["output"].to_numpy().reshape(6, 5), found.output)
+    np.testing.assert_array_equal(table["level"].to_numpy().reshape(6, 5), found.level)
+    gave = table["level"].value_counts()
+    rows = seen(found).rows
+    assert [row[:3] for row in rows[1:4]] == [
+        [str(level), str(30 if level == 0 else int(found.computed[level - 1].sum())), str(gave.get(level, 0))]
+        for level in range(3)
+    ]
+    assert float(rows[-1][0]) == pytest.approx(found.cost.relative_to_high, rel=5e-3)
+    exact = simulator.ladder(a, b, ["fma(fp8_e4m3)", "fma(fp16)"], score="kappa_exact")
+    assert "Accumulation cost" not in seen(exact).words and "bits" not in seen(exact).words
+
+
+def test_an_ablation_shows_what_each_point_costs_and_its_verdict():
+    found = Ablation(
+        ("activation", "gradient"),
+        {(): [0.9], ("activation", "gradient"): [0.5], ("activation",): [0.875], ("gradient",): [0.5625]},
+        1000,
+    )
+    shown = seen(found)
+    assert found.verdict.point == "gradient" and found.verdict.sentence in shown.words
+    assert shown.rows[1][:3] == ["gradient", "0.562", "0.338"] and shown.rows[2][0] == "activation"
+    assert list(found.to_frame()["gain"]) == [cost.gain for cost in found.costs] == [0.375, 0.0625]
+
+
+def test_a_search_shows_its_front(tmp_path):
+    pytest.importorskip("optuna")
+    found = simulator.explore.search(
+        "npu", {"array.rows": [8, 16, 32], "array.columns": [8, 16]}, objectives=["latency_s", "area_mm2"], points=4,
+        constraints={"area_mm2": {"to": 1.0}}, out=tmp_path / "s", gemms=[(64, 64, 64)], cost_only=True,
+    )  # fmt: skip
+    shown = seen(found)
+    assert shown.rows[0] == ["array.rows", "array.columns", "latency", "area"]
+    assert [row[0] for row in shown.rows[1:]] == [str(point.parameters["array.rows"]) for point in found.front]
+    assert shown.rows[1][2] == quantity(found.front[0].values["latency_s"], "s")
+    assert "smallest latency_s, smallest area_mm2: 4 of 6 points chosen" in shown.words
+    assert "keep area_mm2 up to 1" in shown.words
+    none = replace(found, goal=Goal(["latency_s"], {"area_mm2": {"from": 9.0}}), points=())
+    assert not seen(none).rows
 
 
 def test_bounds_show_each_sample():

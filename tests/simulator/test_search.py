@@ -14,7 +14,7 @@ pytest.importorskip("distributed")
 pytest.importorskip("optuna")
 
 from simulator.errors import InputError
-from simulator.explore import Goal, Plan, Store, read_found, read_plan, read_search, search, sweep
+from simulator.explore import Goal, Plan, Store, forecast_search, read_found, read_plan, read_search, search, sweep
 from simulator.explore.chooser import Chooser
 from simulator.explore.objectives import OBJECTIVES, value
 from simulator.explore.pareto import front, hypervolume
@@ -113,6 +113,49 @@ def test_the_command_prints_the_front(tmp_path):
     assert f"Pareto front: {rows} point" in shown and f"{kept} of the points keep the constraints" in shown
     listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
     assert listed["sweeps"] == {"s": {"points": 8, "done": 8, "failed": 0}}
+
+
+def test_a_dry_run_says_what_there_is_to_choose_from_and_writes_nothing(tmp_path):
+    path = file(tmp_path, RUN.replace("  points: 10\n", "  constraints: {area_mm2: {to: 0.25}}\n"))
+    words = ["search", path, "--out", "out", "--workers", 2]
+    record = json.loads(command(*words, "--dry-run", "--json", cwd=tmp_path).stdout)
+    assert (record["points"], record["grid"], record["at_once"], record["seed"]) == (4, 15, 4, 0)
+    assert (record["workers"], record["store"], record["known"]) == (2, "out", 0)
+    assert record["objectives"] == {"forward_error": "min", "energy_j": "min"}
+    assert record["constraints"] == {"area_mm2": {"to": 0.25}}
+    assert record["space"] == [
+        {"keys": ["array.rows", "array.columns"], "values": [[8, 8], [16, 16], [32, 32]]},
+        {"keys": ["policy.tolerance"], "values": [[0.25], [0.5], [1.0], [2.0], [4.0]]},
+    ]
+    shown = command(*words, "--dry-run", "--points", 100, cwd=tmp_path).stdout
+    assert shown.startswith("s: 15 of 15 points, 4 at a time, seed 0, on 2 workers; into out\n")
+    assert "for the smallest forward_error, smallest energy_j, with area_mm2 up to 0.25\n" in shown
+    assert "array.rows, array.columns       3  [8, 8], [16, 16], [32, 32]" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_knows_what_the_store_has_of_the_search(tmp_path):
+    goal = Goal(COSTS, points=6)
+    search(plan=BILL, goal=goal, out=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert (forecast_search(BILL, goal, tmp_path).known, forecast_search(BILL, goal, tmp_path / "new").known) == (6, 0)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(InputError, match="search: accuracy: is not known where points are only priced"):
+        forecast_search(BILL, Goal(["accuracy"]), tmp_path)
+    with pytest.raises(InputError, match=r"array\.rows: got 0"):
+        forecast_search(Plan("b", "npu", {"array.rows": [0]}, cost_only=True, gemms=[(8, 8, 8)]), goal, tmp_path)
+
+
+def test_the_command_refuses_by_the_option_that_it_was_given(tmp_path):
+    path = file(tmp_path, RUN)
+    for words, message in (
+        (("--points", 0), "search: --points: got 0"), (("--seed=-1",), "search: --seed: got -1"),
+        (("--workers", 0, "--dry-run"), "search: --workers: got 0"), (("--out", ""), "search: --out: got ''"),
+    ):  # fmt: skip
+        done = command("search", path, *words, cwd=tmp_path)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    path = file(tmp_path, RUN.replace("points: 10", "points: 0"))  # in the file it is no option
+    assert "s.yaml:10:11: search.points: got 0" in command("search", path, cwd=tmp_path).stderr
 
 
 def test_failed_points_are_kept_apart(tmp_path):
