@@ -22,9 +22,10 @@ _STYLE = (
     ".ulpsim{font-size:.92em;line-height:1.45}.ulpsim p{margin:.2em 0;max-width:60em}.ulpsim .title{font-weight:600}"
     ".ulpsim .wide{overflow-x:auto;margin:.6em 0}.ulpsim table{border-collapse:collapse;border:0;margin:0;"
     "color:inherit;font-variant-numeric:tabular-nums}.ulpsim caption{text-align:left;caption-side:top;padding:.2em 0;"
-    "color:inherit;opacity:.75}.ulpsim th,.ulpsim td{padding:.2em .7em .2em 0;border:0;background:none;color:inherit;"
-    "border-bottom:1px solid rgba(128,128,128,.35);text-align:right;vertical-align:top;max-width:34em}"
-    ".ulpsim th{font-weight:600}.ulpsim .text{text-align:left;overflow-wrap:anywhere}"
+    "color:inherit;opacity:.75;white-space:nowrap}.ulpsim th,.ulpsim td{padding:.2em .7em .2em 0;border:0;"
+    "background:none;color:inherit;border-bottom:1px solid rgba(128,128,128,.35);text-align:right;vertical-align:top;"
+    "max-width:34em}.ulpsim th{font-weight:600}.ulpsim td{white-space:nowrap}"
+    ".ulpsim .text{text-align:left;white-space:normal}"
 )
 
 

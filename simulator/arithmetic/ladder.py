@@ -102,12 +102,12 @@ class LadderResult(Shown):
 
     def _view(self) -> View:
         m, n = self.output.shape
-        gave = np.bincount(self.level.ravel(), minlength=1 + len(self.computed)).tolist()
+        given = np.bincount(self.level.ravel(), minlength=1 + len(self.computed)).tolist()
         counts = [m * n, *(int(np.count_nonzero(one)) for one in self.computed)]
         ratios = [None] * len(counts) if self.cost is None else [*self.cost.ratios, 1.0]
         levels = [
-            {"level": number, "computed": computed, "gave": last, "bits over those of the last": _short(ratio)}
-            for number, (computed, last, ratio) in enumerate(zip(counts, gave, ratios, strict=True))
+            {"level": number, "computed": computed, "kept": kept, "bits over those of the last": _short(ratio)}
+            for number, (computed, kept, ratio) in enumerate(zip(counts, given, ratios, strict=True))
         ]
         names = [name for name in levels[0] if self.cost is not None or not name.startswith("bits")]
         tables = [Table("Outputs by level", levels, names)]

@@ -165,10 +165,10 @@ class Search(Shown):
     def _view(self) -> View:
         kept = f"; {sum(point.feasible for point in self.points):,} keep {self.goal.bounds}" if self.goal.bounds else ""
         facts = [
-            f"For {self.goal.sought}: {len(self.points):,} of {self.grid:,} points chosen, {self.computed:,} of them "
-            f"computed now, {self.failed + self.lacking:,} without a result{kept}.",
-            f"The hypervolume of the front is {self.hypervolume:.1%} of the box between the best and the worst of each "
-            f"objective. Energies are estimates. In {self.store}.",
+            f"For the {self.goal.sought}: {len(self.points):,} of {self.grid:,} points chosen, {self.computed:,} of "
+            f"them computed now, {self.failed + self.lacking:,} without a result{kept}.",
+            f"The hypervolume of the front is {100 * self.hypervolume:.1f} % of the box between the best and the worst "
+            f"of each objective. Energies are estimates. In {self.store}.",
         ]
         rows = [{**flat(point.parameters), **(point.values or {})} for point in self.front]
         return View(f"Search {self.name}", facts, [Table("Pareto front", rows)])

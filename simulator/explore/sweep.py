@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from simulator.errors import InputError
 from simulator.notebook import MOST_ROWS, Shown, Table, View
 
 from .cluster import Cluster
-from .export import columns, frame, row
+from .export import flat, frame, row
+from .objectives import own_mode, value
 from .plan import Plan, Planned, grid, plan_of, planned
 from .run import TOGETHER, Progress, Run
 from .store import Place, Point, Store
@@ -24,8 +24,8 @@ from .store import Place, Point, Store
 if TYPE_CHECKING:
     import pandas
 
-# Columns of results that a notebook shows beside the parameters.
-_SHOWN = re.compile(r"(accuracy|agreement|forward_error|cycles|latency_s|energy_j)_")
+# Of the machine's own mode, what a notebook shows of a point beside its parameters.
+_SHOWN = ("accuracy", "agreement", "forward_error", "cycles", "latency_s", "energy_j")
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,27 @@ class Sweep(Shown):
         return frame(self.first(len(self.places)))
 
     def _view(self) -> View:
-        rows = [columns(*point) for point in self.first(MOST_ROWS + 1)]
-        varied = dict.fromkeys(key for place in self.places for key in place.parameters)
-        known = dict.fromkeys(name for one in rows for name, value in one.items() if value is not None)
-        shown = [name for name in known if name in varied or name == "error" or _SHOWN.match(name)]
+        rows = [_shown(*point) for point in self.first(MOST_ROWS)]
+        known = list(dict.fromkeys(name for one in rows for name, value in one.items() if value is not None))
+        rows += [{}] * (len(self.places) - len(rows))  # of which only the number is shown
         facts = [f"{len(self.places):,} points in {self.store}, {self.computed:,} of them computed now, "
                  f"{self.failed:,} without a result. Energies are estimates."]  # fmt: skip
-        return View(f"Sweep {self.name}", facts, [Table("Points", rows, shown)])
+        return View(f"Sweep {self.name}", facts, [Table("Points, in the mode of the machine", rows, known)])
+
+
+def _shown(place: Place, point: Point | None) -> dict[str, Any]:
+    """Return what a notebook shows of a point."""
+    record = None if point is None else point.record
+    if record is None:
+        return {**flat(place.parameters), "error": place.error if point is None else point.error}
+    own = {name: value(record, name) for name in _SHOWN}
+    cycles = own["cycles"]
+    return {
+        **flat(place.parameters),
+        "mode": own_mode(record),
+        **own,
+        "cycles": None if cycles is None else int(cycles),
+    }
 
 
 def sweep(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from formats.notebook import MISSING
 from simulator.notebook import Table, View
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def machine_view(machine: Machine) -> View:
     """Return what is shown of a machine."""
     array, memory = machine.array, machine.memory
     copies = f"{array.copies} arrays" if array.copies > 1 else "an array"
+    settings = setting_rows(machine)
     facts = [
+        *(row["source"] for row in settings if not row["key"]),  # the file says what it describes
         f"{copies[:1].upper()}{copies[1:]} of {array.rows} x {array.columns} PEs, dataflow {array.dataflow}.",
         f"Process: {machine.technology.table}.",
         "Its file describes no memory: operands are on chip."
@@ -36,18 +39,24 @@ def machine_view(machine: Machine) -> View:
             "arithmetic": str(mode.spec),
             "accumulator_bits": mode.accumulator_bits,
             "clock_hz": machine.technology.frequency_hz,
-            "peak_macs_per_cycle": machine.peak_macs_per_s(mode) / machine.technology.frequency_hz,
+            "peak_macs_per_cycle": _whole(machine.peak_macs_per_s(mode) / machine.technology.frequency_hz),
         }
         for name, mode in machine.mac.modes.items()
     ]
-    written = [{**row, "value": _words(row["value"])} for row in setting_rows(machine) if row["origin"] != "default"]
+    written = [{**row, "value": _words(row["value"])} for row in settings if row["key"] and row["origin"] != "default"]
     return View(machine.name, facts, [Table("Modes", modes), Table("What its file says", written)])
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() else number
 
 
 def _words(value: Any) -> str:
     match value:
+        case None:
+            return MISSING
         case bool():
             return "true" if value else "false"
         case list():
             return ", ".join(map(str, value))
-    return "" if value in (None, {}) else str(value)
+    return "" if value == {} else str(value)

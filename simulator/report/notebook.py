@@ -109,7 +109,7 @@ def bill_view(of: Billed) -> View:
     cycles = [asdict(item) for item in of.cycle_items]
     energy = [
         {"part": item.part, "what": item.what, "energy_j": item.energy_j, "count": float(item.count), "of": item.unit,
-         "each_j": item.each_j, "band": f"{item.uncertainty} x/÷ {item.band:g}", "source": item.source}
+         "each_j": item.each_j, "band": f"{item.uncertainty} x/÷\u00a0{item.band:g}", "source": item.source}
         for item in of.energy_items
     ]  # fmt: skip
     title = f"{count(of.cycles)} cycles and {quantity(of.energy_j, 'J')} (estimate)."

@@ -150,6 +150,9 @@ def test_a_machine_shows_what_its_file_says_and_gives_every_key():
     machine = simulator.load_hardware("npu")
     rows = [row for row in seen(machine).rows if row[0] == "array.rows"]
     assert rows[0][1] == "16"
+    assert all(row[0] for row in seen(machine).rows)
+    assert "A 16x16 weight-stationary edge NPU with fp8 operands" in seen(machine).words
+    assert ["mac.low", "1,024"] in [[row[0], row[-1]] for row in seen(machine).rows]
     table = machine.to_frame().set_index("key")
     assert table.loc["array.rows", "value"] == 16
     assert table.loc["technology.table", "source"].startswith("Jouppi")
@@ -246,7 +249,15 @@ def test_a_sweep_shows_its_points(tmp_path):
     found = simulator.explore.sweep(
         "npu", {"array.rows": [8, 16]}, out=tmp_path / "s", gemms=[(64, 64, 64)], cost_only=True, flagged=0.1
     )
-    assert [row[0] for row in seen(found).rows] == ["array.rows", "8", "16"]
+    shown = seen(found)
+    assert shown.rows[0] == ["array.rows", "mode", "cycles", "latency", "energy"]
+    assert [row[:2] for row in shown.rows[1:]] == [["8", "two_pass"], ["16", "two_pass"]]
+    table = found.to_frame()
+    assert [row[2] for row in shown.rows[1:]] == [count(cycles) for cycles in table["cycles_two_pass"]]
+    failed = simulator.explore.sweep(
+        "npu", {"array.rows": [8, *[0] * MOST_ROWS]}, out=tmp_path / "f", gemms=[(64, 64, 64)], cost_only=True
+    )
+    assert f"40 of {MOST_ROWS + 1}" in seen(failed).words and "array.rows: got 0" in seen(failed).rows[2][-1]
 
 
 def test_a_report_of_bits_and_a_training_are_shown():
