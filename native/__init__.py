@@ -8,9 +8,11 @@ import os
 
 try:
     from ._engine import ffi, lib
-except ImportError as error:  # pragma: no cover - only in a checkout that was never built
+except ImportError as error:
+    _ENGINE = f"{__name__}._engine"
+    _found = "is not built" if error.name == _ENGINE and error.path is None else f"does not load ({error})"
     raise ImportError(
-        "the C engine is not built; run `pip install -e .` in the checkout (needs a C compiler)"
+        f"the C engine {_found}; run `pip install -e .` in the checkout (needs a C compiler)", name=_ENGINE
     ) from error
 
 __all__ = ["available_isas", "ffi", "isa", "kernels", "lib"]

@@ -21,13 +21,11 @@ torch is imported only when a network is.
 from __future__ import annotations
 
 import importlib
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
-# Where the engine is not built each of these names says so when it is asked for, and `doctor` at any time.
-with suppress(ImportError):
+try:
     from .arithmetic import (
         Accumulator,
         Aligned,
@@ -51,6 +49,10 @@ with suppress(ImportError):
         presets,
         two_pass,
     )
+except ImportError as error:
+    # Without the engine each of these names says so when it is asked for, and `doctor` at any time.
+    if error.name != "native._engine":
+        raise
 
 if TYPE_CHECKING:
     from .arithmetic.convolution import convolution

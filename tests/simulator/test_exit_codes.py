@@ -39,6 +39,20 @@ def test_without_the_engine_each_name_that_needs_it_says_so():
     assert done.stderr.rstrip().endswith("pip install -e .` in the checkout (needs a C compiler)")
 
 
+@pytest.mark.parametrize("module", ["numpy", "simulator.arithmetic.grammar"])
+def test_another_import_that_fails_shows_itself(module):
+    done = python(f"import sys; sys.modules[{module!r}] = None\nimport simulator")
+    assert done.returncode == exit_codes.FAULT
+    assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: import of {module} halted; None in sys.modules"
+
+
+def test_an_engine_that_is_there_and_does_not_load_says_why():
+    done = python("import sys; sys.modules['_cffi_backend'] = None\nimport simulator\nsimulator.mac")
+    assert done.returncode == exit_codes.FAULT
+    said = done.stderr.splitlines()[-1]
+    assert "the C engine does not load (import of _cffi_backend halted" in said and "run `pip install -e .`" in said
+
+
 def test_a_name_that_there_is_not_is_none():
     import simulator
 
