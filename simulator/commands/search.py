@@ -14,7 +14,7 @@ from simulator.explore.objectives import objective
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, score, short_count, significant
 
-from .sweep import errors
+from .sweep import errors, kinds
 
 _MOST = 200  # points of a front; more than these nobody reads
 _VALUES = 12  # of an axis
@@ -90,10 +90,9 @@ def show(found: Search, json: bool) -> None:
 
 
 def _title(found: Search) -> str:
-    failed = f", {found.failed:,} failed" if found.failed else ""
     return (
-        f"{printable(found.name)}: {len(found.points):,} of {counted(found.grid, 'point')}, {found.computed:,} "
-        f"computed now{failed}; in {found.store}"
+        f"{printable(found.name)}: {len(found.points):,} of {counted(found.grid, 'point')}, {kinds(found)}; in "
+        f"{found.store}"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from simulator.explore import Forecast, Place, Plan, Point, Sweep, forecast, read_plan, sweep
+from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forecast, read_plan, sweep
 from simulator.explore.objectives import own_mode
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, short_count
@@ -67,11 +67,14 @@ def _forecast(plan: Plan, found: Forecast) -> str:
 
 
 def _title(found: Sweep) -> str:
+    return f"{printable(found.name)}: {counted(len(found.places), 'point')}, {kinds(found)}; in {found.store}"
+
+
+def kinds(found: Sweep | Search) -> str:
+    """Return how many points this call computed, how many the store had, and how many failed: all there are."""
+    known = f", {found.known:,} from the store" if found.known else ""
     failed = f", {found.failed:,} failed" if found.failed else ""
-    return (
-        f"{printable(found.name)}: {counted(len(found.places), 'point')}, {found.computed:,} computed now{failed}; "
-        f"in {found.store}"
-    )
+    return f"{found.computed:,} computed now{known}{failed}"
 
 
 # What the table shows of a point, in its machine's own mode: two passes if it has them, or else the low one.

@@ -21,8 +21,11 @@ class Run:
     """One call of a sweep or a search. Machines and records are in memory of points on their way alone.
 
     Args:
-        store: for the points. plan: of them. size: how many there are at most. progress: called with (points computed,
-            points to compute as far as is known).
+        store: for the points. plan: of them. size: how many there are at most. progress: called with (points
+            done, points to compute as far as is known).
+
+    Attributes:
+        places: of the points so far. computed: how many points have a result by this call.
     """
 
     def __init__(self, store: Store, plan: Plan, size: int, progress: Progress | None) -> None:
@@ -30,6 +33,7 @@ class Run:
         self._waiting: dict[str, Planned] = {}
         self.places: list[Place] = []
         self._to_compute = size  # less what turns out to be known, refused or the same as another
+        self._done = 0  # those that failed too
         self.computed = 0
 
     def outcomes(self, groups: Iterator[list[Planned]], cluster: Cluster) -> Generator[Outcome]:
@@ -63,7 +67,8 @@ class Run:
         self._store.add(
             Point(outcome.key, numerics, point.identity, outcome.record, outcome.error, outcome.seconds)
         )  # fmt: skip
-        self.computed += 1
+        self._done += 1
+        self.computed += outcome.error is None
         self._tell()
 
     def _batches(self, groups: Iterator[list[Planned]]) -> Iterator[list[Task]]:
@@ -103,4 +108,4 @@ class Run:
 
     def _tell(self) -> None:
         if self._progress is not None:
-            self._progress(self.computed, self._to_compute)
+            self._progress(self._done, self._to_compute)

@@ -54,7 +54,7 @@ class Search(Shown):
     Args:
         store: where its points are. name: of the search, under which they are there as those of a sweep.
         goal: what it is for. grid: of how many points those are that were chosen.
-        points: in the order in which they were chosen. computed: how many of them this call computed.
+        points: in the order in which they were chosen. computed: how many of them have a result by this call.
     """
 
     store: Path
@@ -68,6 +68,11 @@ class Search(Shown):
     def failed(self) -> int:
         """How many points have no result."""
         return sum(point.error is not None for point in self.points)
+
+    @property
+    def known(self) -> int:
+        """How many points have a result from the store: of earlier calls, or of others at the same time."""
+        return len(self.points) - self.computed - self.failed
 
     @property
     def lacking(self) -> int:
@@ -133,11 +138,17 @@ class Search(Shown):
         return [i for i, _ in feasible], np.array(losses).reshape(len(feasible), len(self.goal.objectives))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all as plain data: the goal, the points with on_front, and the hypervolume after each of them."""
+        """Return all as plain data: the goal, how many points there are of which kind, and the points.
+
+        Each has on_front, and the hypervolume of all as far as it.
+        """
         return {
             "search": self.name,
             **self.goal.to_dict(),
             "grid": self.grid,
+            "computed": self.computed,
+            "known": self.known,
+            "failed": self.failed,
             "range": None if self.range is None else {name: list(ends) for name, ends in self.range.items()},
             "hypervolume": self.hypervolume,
             "points": [

@@ -35,7 +35,7 @@ class Sweep(Shown):
     Args:
         store: where they are. name: of the sweep. places: parameters and key of each, in the order of the grid, or why
             these can be no point.
-        computed: how many this call computed. failed: of all, those without a result.
+        computed: how many of them have a result by this call. failed: how many have none.
     """
 
     store: Path
@@ -43,6 +43,11 @@ class Sweep(Shown):
     places: Sequence[Place]
     computed: int
     failed: int
+
+    @property
+    def known(self) -> int:
+        """How many results are from the store: of earlier calls, of others at the same time, of places before."""
+        return len(self.places) - self.computed - self.failed
 
     @cached_property
     def points(self) -> tuple[tuple[Mapping[str, Any], Point | None], ...]:
@@ -57,8 +62,11 @@ class Sweep(Shown):
             ]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the points as plain data: parameters, results, error."""
-        return {"sweep": self.name, "points": [row(*point) for point in self.first(len(self.places))]}
+        """Return the points as plain data, parameters, results and error, with how many there are of which kind."""
+        return {
+            "sweep": self.name, "computed": self.computed, "known": self.known, "failed": self.failed,
+            "points": [row(*point) for point in self.first(len(self.places))],
+        }  # fmt: skip
 
     def to_frame(self) -> pandas.DataFrame:
         """Return the points as a DataFrame, a column for each parameter and number; needs pandas."""
@@ -68,8 +76,8 @@ class Sweep(Shown):
         rows = [_shown(*point) for point in self.first(MOST_ROWS)]
         known = list(dict.fromkeys(name for one in rows for name, value in one.items() if value is not None))
         rows += [{}] * (len(self.places) - len(rows))  # of which only the number is shown
-        facts = [f"{len(self.places):,} points in {self.store}, {self.computed:,} of them computed now, "
-                 f"{self.failed:,} without a result. Energies are estimates."]  # fmt: skip
+        facts = [f"{len(self.places):,} points in {self.store}: {self.computed:,} computed now, {self.known:,} "
+                 f"known before, {self.failed:,} without a result. Energies are estimates."]  # fmt: skip
         return View(f"Sweep {self.name}", facts, [Table("Points, in the mode of the machine", rows, known)])
 
 
@@ -120,7 +128,7 @@ def sweep(
         model, weights, data, samples, seed: as the main job takes them. calibration: so many samples, from the first,
             are those of scales and policies that are calibrated, and do not run themselves; None: the first that run.
         workers: to spawn here; None for one a processor. scheduler: address of a dask cluster in their place.
-        threads: of each worker. progress: called with (points computed, points to compute as far as is known).
+        threads: of each worker. progress: called with (points done, points to compute as far as is known).
     Raises:
         InputError: what is wrong with the plan as a whole, the cluster or the store. A point that fails is kept with
             its error, and tried again the next time.

@@ -107,7 +107,7 @@ def test_the_command_prints_the_front(tmp_path):
         assert point["feasible"] or not point["on_front"]
     assert {point["feasible"] for point in record["points"]} == {True, False}
     shown = command("search", path, "--out", "out", "--points", 8, "--seed", 3, cwd=tmp_path).stdout
-    assert shown.startswith("s: 8 of 15 points, 0 computed now; in out/runs.sqlite\n")
+    assert shown.startswith("s: 8 of 15 points, 0 computed now, 8 from the store; in out/runs.sqlite\n")
     rows = sum(point["on_front"] for point in record["points"])
     kept = sum(point["feasible"] for point in record["points"])
     assert f"Pareto front: {rows} point" in shown and f"{kept} of the points keep the constraints" in shown

@@ -96,7 +96,7 @@ def test_what_is_known_is_not_computed_again(undisturbed, tmp_path):
     with Store(undisturbed) as store:
         before = list(store.points())
     found = sweep(plan=read_plan(file(tmp_path)), out=undisturbed)
-    assert (found.computed, found.failed, len(found.points)) == (0, 0, 4)
+    assert (found.computed, found.known, found.failed, len(found.points)) == (0, 4, 0, 4)
     with Store(undisturbed) as store:
         assert list(store.points()) == before  # their times too
     # A sweep of other points shares those that it has in common.
@@ -147,13 +147,15 @@ def test_another_cluster_gives_the_same(undisturbed, tmp_path):
 def test_a_failing_point_stops_no_other(tmp_path):
     text = FILE.replace("array.rows: [8, 16]", "array.rows: [0, 8]").replace("[0.25, 1.0]", "[0.5]")
     done = command("sweep", file(tmp_path, text), "--out", "out", "--workers", 1, "--json", cwd=tmp_path)
-    failed, fine = json.loads(done.stdout)["points"]
+    record = json.loads(done.stdout)
+    failed, fine = record["points"]
+    assert (record["computed"], record["known"], record["failed"]) == (1, 0, 1)
     assert done.returncode == 3, done.stderr
     assert failed["parameters"] == {"array.rows": 0, "policy.tolerance": 0.5}
     assert "array.rows: got 0; expected a whole number from 1" in failed["error"] and failed["key"] is None
     assert fine["error"] is None and fine["accuracy"]["two_pass"] > 0.8
     again = command("sweep", file(tmp_path, text), "--out", "out", cwd=tmp_path)
-    assert again.returncode == 3 and "2 points, 0 computed now, 1 failed" in again.stdout
+    assert again.returncode == 3 and "2 points, 0 computed now, 1 from the store, 1 failed; in" in again.stdout
     (line,) = [line for line in again.stdout.splitlines() if line.startswith("failed: ")]
     assert "array.rows: got 0; expected a whole number from 1" in line
     listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
@@ -295,7 +297,7 @@ def test_a_point_that_failed_is_tried_again(tmp_path, monkeypatch):
     plan = Plan("s", "npu", {"array.rows": [8]}, Inputs("failing_of_test:net", data=str(tmp_path / "x.npz")))
     monkeypatch.setenv("FAIL_OF_TEST", "1")
     failed = sweep(plan=plan, out=tmp_path / "out", workers=1)
-    assert (failed.computed, failed.failed) == (1, 1) and "RuntimeError: for \\udc80 now" in failed.points[0][1].error
+    assert (failed.computed, failed.known, failed.failed) == (0, 0, 1) and "RuntimeError: for \\udc80 now" in failed.points[0][1].error
     monkeypatch.delenv("FAIL_OF_TEST")
     fine = sweep(plan=plan, out=tmp_path / "out", workers=1)
     assert (fine.computed, fine.failed) == (1, 0) and fine.points[0][1].key == failed.points[0][1].key
@@ -316,7 +318,7 @@ def test_what_another_command_has_computed_meanwhile_is_not_computed_again(tmp_p
 
     found = sweep(plan=plan, out=tmp_path / "out", workers=1, progress=meanwhile)
     assert found.computed < 4 and found.failed == 0 and all(point.record for _, point in found.points)
-    assert waited[-1] == (found.computed, found.computed)
+    assert waited[-1] == (found.computed, found.computed) and found.known == 4 - found.computed
 
 
 def test_points_of_other_numerics_are_computed_again(tmp_path, monkeypatch):

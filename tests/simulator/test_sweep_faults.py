@@ -48,6 +48,12 @@ def sweep(file, out, *arguments, **options):
     return subprocess.Popen(words, cwd=file.parent, env=ENVIRONMENT, start_new_session=True, **options)
 
 
+def counted(known):
+    """What a sweep prints that had so many points before."""
+    of_store = f", {known} from the store" if known else ""
+    return f"{POINTS} points, {POINTS - known} computed now{of_store}; in"
+
+
 def rows(out):
     """The results that the store has, with all columns, by key; nothing where there is no store yet."""
     path = out / "runs.sqlite"
@@ -128,7 +134,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(file, tmp_path, undi
         running = sweep(file, out, "--workers", "2")
         printed, _ = running.communicate()
         assert running.returncode == 0
-        assert f"{POINTS} points, {POINTS - len(before)} computed now;" in printed
+        assert counted(len(before)) in printed
         assert before.items() <= rows(out).items()
         assert results(out) == expected
     assert partial
@@ -161,7 +167,7 @@ def test_workers_that_are_killed_are_replaced(file, tmp_path, undisturbed, times
             assert failed and all("its worker died 4 times" in error for error in failed)
             again = sweep(file, out, "--workers", "2")
             printed, _ = again.communicate()
-            assert again.returncode == 0 and f"{len(failed)} computed now;" in printed
+            assert again.returncode == 0 and counted(POINTS - len(failed)) in printed
         assert results(out) == expected
 
 
@@ -303,7 +309,7 @@ def test_a_full_disk_gives_one_error_and_an_intact_store(file, tmp_path, undistu
         counts.add(len(before))
         again = sweep(file, copy, "--workers", "1")
         printed, _ = again.communicate()
-        assert f"{POINTS} points, {POINTS - len(before)} computed now;" in printed
+        assert counted(len(before)) in printed
         assert before.items() <= rows(copy).items()
         assert results(copy) == expected
         for path in copy.iterdir():
