@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -54,10 +56,18 @@ def main() -> None:
     try:
         app(prog_name=PROGRAM)
     except InputError as error:
-        print(f"ulpsim: error: {_printable(str(error))}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # which any look at a path may find, and which only a user's can be
+            raise
+        _refuse(f"{error.filename}: the name is too long; expected one that the file system can hold; shorten it")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"ulpsim: error: {_printable(message)}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 
 def _printable(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError, first_line, missing
+from simulator.report.directories import replacing
 
 from .store import Place, Point
 
@@ -101,18 +102,16 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str])
     for name in table.columns:
         if not _of_one_type(table[name].dropna()):
             table[name] = table[name].map(str, na_action="ignore")
-    beside = target.with_name(f".{os.getpid()}{target.suffix}")
-    try:
-        getattr(table, WRITERS[target.suffix])(beside, index=False)
-        beside.replace(target)
-    except ImportError:
-        raise missing("export", "pyarrow", "explore") from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{target}: cannot be written ({first_line(error)}); expected a writable path; check it"
-        ) from None
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(target) as fresh:
+        try:
+            getattr(table, WRITERS[target.suffix])(fresh, index=False)
+        except ImportError:
+            raise missing("export", "pyarrow", "explore") from None
+        except ValueError as error:
+            raise InputError(
+                f"{target}: cannot be written ({first_line(error)}); expected values that such a file can hold; export "
+                "to a file of the other kind"
+            ) from None
     return len(table)
 
 

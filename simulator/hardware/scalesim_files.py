@@ -57,7 +57,9 @@ def read_config(path: str) -> ScaleSimConfig:
         parser.read_string(_text(path), source=path)
     except configparser.Error as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"{path}: no configuration of SCALE-Sim ({first}); expected sections of key: value") from None
+        raise InputError(
+            f"{path}: no configuration of SCALE-Sim ({first}); expected sections of key: value; check the path"
+        ) from None
 
     def value(section: str, key: str) -> str:
         if not parser.has_option(section, key):

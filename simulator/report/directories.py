@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.errors import InputError
+from simulator.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,29 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    with replacing(path) as fresh:
+        _write(fresh, content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the place of an earlier one at `path` at the end, or is removed.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     fresh = path.absolute().with_name(f".{secrets.token_hex(8)}.new")
     try:
-        _write(fresh, content)
+        yield fresh
         os.replace(fresh, path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); expected a place where files can be made; name another"
+            f"{path}: cannot be written ({error.strerror or first_line(error)}); expected a place where files can be "
+            "made; name another"
         ) from None
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # such as of a parent that is a file
+            fresh.unlink()
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -100,14 +115,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if not os.fspath(path) or where.is_dir():
         found = f"found the directory {where}" if os.fspath(path) else "got no name"
         raise InputError(f"{os.fspath(path) or repr('')}: {found}; expected the name of a file; give one")
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    if not parent.is_dir() or not _takes_files(parent):
         reason = "is no directory" if not parent.is_dir() else "cannot be written to"
         raise InputError(
             f"{path}: cannot be written ({parent} {reason}); expected a place where files can be made; name another"
         )
 
 
-def check_page(path: str | os.PathLike[str]) -> None:
+def check_page(path: str | os.PathLike[str], option: str = "--out") -> None:
     """Check, without changing anything, that an HTML page can be written to this path by `write_file`.
 
     Raises:
@@ -115,7 +130,7 @@ def check_page(path: str | os.PathLike[str]) -> None:
     """
     if Path(path).suffix != ".html":
         name = f"{Path(path).stem or 'report'}.html"
-        raise InputError(f"--out: got {os.fspath(path)!r}; expected the name of an HTML page; write {name}")
+        raise InputError(f"{option}: got {os.fspath(path)!r}; expected the name of an HTML page; write {name}")
     check_writable(path)
 
 
@@ -129,7 +144,7 @@ def check_enterable(directory: str | os.PathLike[str]) -> None:
     if not os.fspath(directory):
         raise InputError("'': got no name; expected that of a directory for results; give one")
     place = next(place for place in (target, *target.parents) if place.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    if not place.is_dir() or not _takes_files(place):
         reason = f"{place} cannot be written to" if place.is_dir() else f"{place} is a file"
         raise InputError(
             f"{directory}: {reason}; expected a directory for results, or where one can be made; name another"
@@ -158,7 +173,7 @@ def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> 
     parent = next(place for place in target.parents if place.exists())
     if not parent.is_dir():
         raise InputError(f"{directory}: {parent} is a file; expected a directory. Choose another place.")
-    if not os.access(parent, os.W_OK | os.X_OK):
+    if not _takes_files(parent):
         raise InputError(
             f"{directory}: {parent} cannot be written to; expected a directory in which results can be made. "
             "Choose another place or change its permissions."
@@ -175,6 +190,15 @@ def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> 
                 "Move what is yours out of it, or choose another name."
             )
     return target
+
+
+def _takes_files(directory: Path) -> bool:
+    """Whether files can be made in a directory; permissions alone do not tell, as of /proc where root may do all."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from simulator.errors import InputError
+
+from .directories import check_writable, replacing
 
 
 class Happening(Protocol):
@@ -28,14 +28,15 @@ class Happening(Protocol):
 
 
 def check_trace(path: str) -> None:
-    """Refuse a file that cannot be a trace.
+    """Check, without changing anything, that a trace can be written to this path.
 
     Raises:
-        InputError: it does not end in .json, or is a directory.
+        InputError: its name does not end in .json, or see check_writable.
     """
-    target = Path(path)
-    if target.suffix != ".json" or target.is_dir():
-        raise InputError(f"--trace: got {path!r}; traces are JSON files, name it {target.stem or 'trace'}.json")
+    if Path(path).suffix != ".json":
+        name = f"{Path(path).stem or 'trace'}.json"
+        raise InputError(f"--trace: got {path!r}; expected the name of a JSON file; write {name}")
+    check_writable(path)
 
 
 def write_trace(path: str, processes: Mapping[str, Iterable[Happening]], about: Mapping[str, Any]) -> None:
@@ -46,19 +47,12 @@ def write_trace(path: str, processes: Mapping[str, Iterable[Happening]], about: 
     Raises:
         InputError: the file cannot be written.
     """
-    target, records = Path(path).absolute(), _records(processes)
-    fresh = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
+    records = _records(processes)
     head = {"displayTimeUnit": "ms", "otherData": {"unit": "a microsecond of the trace is one cycle", **about}}
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            # Record by record: a walk may have hundreds of thousands.
-            file.write(json.dumps(head)[:-1] + ', "traceEvents": [\n')
-            file.write(",\n".join(map(json.dumps, records)) + "\n]}\n")
-        os.replace(fresh, target)
-    except OSError as error:
-        raise InputError(f"{path}: the trace cannot be written there ({error.strerror}); name another place") from error
-    finally:
-        fresh.unlink(missing_ok=True)
+    with replacing(Path(path)) as fresh, fresh.open("w", encoding="utf-8") as file:
+        # Record by record: a walk may have hundreds of thousands.
+        file.write(json.dumps(head)[:-1] + ', "traceEvents": [\n')
+        file.write(",\n".join(map(json.dumps, records)) + "\n]}\n")
 
 
 def _records(processes: Mapping[str, Iterable[Happening]]) -> list[dict[str, Any]]:

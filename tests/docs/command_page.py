@@ -13,6 +13,8 @@ HEAD = """# The command line
 `python -m simulator`, or `ulpsim` where it is installed. Without a command it runs the main job.
 `ulpsim --install-completion` teaches the shell the commands and options. Colours are for terminals, and `NO_COLOR`
 takes them away; with `--json` a command prints its record and nothing else, with `--quiet` nothing but errors.
+Messages go to standard error. After bad input nothing is on standard output, with `--json` or without, and nothing is
+written.
 
 ## Exit codes
 """

@@ -169,8 +169,8 @@ def test_a_roofline_names_what_binds_it():
     ("words", "message"),
     [
         (["--trace", "t.json"], "--trace: got fidelity analytic, which knows no events"),
-        (["--fidelity", "event", "--trace", "t.txt"], "traces are JSON files, name it t.json"),
-        (["--fidelity", "event", "--trace", "nowhere/t.json"], "the trace cannot be written there"),
+        (["--fidelity", "event", "--trace", "t.txt"], "expected the name of a JSON file; write t.json"),
+        (["--fidelity", "event", "--trace", "nowhere/t.json"], "nowhere/t.json: cannot be written"),
     ],
 )
 def test_a_trace_that_cannot_be_is_refused(words, message, tmp_path):

@@ -297,7 +297,8 @@ def test_a_point_that_failed_is_tried_again(tmp_path, monkeypatch):
     plan = Plan("s", "npu", {"array.rows": [8]}, Inputs("failing_of_test:net", data=str(tmp_path / "x.npz")))
     monkeypatch.setenv("FAIL_OF_TEST", "1")
     failed = sweep(plan=plan, out=tmp_path / "out", workers=1)
-    assert (failed.computed, failed.known, failed.failed) == (0, 0, 1) and "RuntimeError: for \\udc80 now" in failed.points[0][1].error
+    assert (failed.computed, failed.known, failed.failed) == (0, 0, 1)
+    assert "RuntimeError: for \\udc80 now" in failed.points[0][1].error
     monkeypatch.delenv("FAIL_OF_TEST")
     fine = sweep(plan=plan, out=tmp_path / "out", workers=1)
     assert (fine.computed, fine.failed) == (1, 0) and fine.points[0][1].key == failed.points[0][1].key

@@ -39,8 +39,10 @@ def run(
         raise InputError("formats: --markdown goes with nothing but names for a table; leave the rest out")
     if plot is not None and not (names or compare):
         raise InputError("formats: --plot draws the formats that are named, and none is; add some, such as fp16 bf16")
-    if plot is not None and Path(plot).suffix != ".html":
-        raise InputError(f"--plot: got {plot!r}; plots are HTML pages, name it {Path(plot).stem or 'plot'}.html")
+    if plot is not None:
+        from simulator.report import check_page
+
+        check_page(plot, "--plot")
     if markdown:
         from .markdown import page, table
 
