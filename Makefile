@@ -56,7 +56,7 @@ $(VENV)/bin/pip:
 # torch goes first and pinned: an unpinned one may pull gigabytes.
 $(VENV)/run.stamp: $(VENV)/bin/pip $(SOURCES)
 	$(PIP) torch
-	$(PIP) --editable '.[torch,report]'
+	$(PIP) --editable '.[report,explore]'
 	touch $@
 
 # The test extra contains what `make run` needs, so that one build serves both.

@@ -6,6 +6,7 @@ A page is run in an empty directory. In the order of the page:
     <!-- file: NAME -->       the next fenced block, of whatever language, is written to NAME instead
     <!-- output -->           the next fenced block is what the Python block before it prints
     <!-- output: COMMAND -->  the next fenced block is what COMMAND prints; commands run after the Python blocks
+    <!-- run -->              each line of the next fenced block is a command, whatever it prints
     <!-- not run -->          the next fenced block is only shown
 
 Fenced blocks of other languages are only shown. Files are written first; a pyproject.toml among them counts as
@@ -40,12 +41,15 @@ json.dump(printed, sys.stdout)
 
 @dataclass
 class Page:
-    """What a page wants done: (place, source) of Python blocks; files; (index of block, text); (command, text)."""
+    """What a page wants done: (place, source) of Python blocks; files; (index of block, text); (command, text).
+
+    None for the text of a command: any.
+    """
 
     blocks: list[tuple[str, str]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     outputs: list[tuple[int, str]] = field(default_factory=list)
-    commands: list[tuple[str, str]] = field(default_factory=list)
+    commands: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 def read(path: Path) -> Page:
@@ -60,6 +64,8 @@ def read(path: Path) -> Page:
             page.outputs.append((len(page.blocks) - 1, body))
         elif marker.startswith("output: "):
             page.commands.append((marker.removeprefix("output: "), body))
+        elif marker == "run":
+            page.commands += [(line, None) for line in body.splitlines()]
         elif marker not in ("", "not run"):
             raise ValueError(f"{where}: marker {marker!r} is unknown; see tests/docs/pages.py")
         elif found["language"] == "python" and not marker:
@@ -83,10 +89,11 @@ def run(page: Page, directory: Path) -> None:
     for block, shown in page.outputs:
         assert printed[block] == shown, f"{page.blocks[block][0]} prints\n{printed[block]}and the page shows\n{shown}"
     for command, shown in page.commands:
-        words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+        words = [sys.executable if word == "python" else word for word in shlex.split(command, comments=True)]
         done = subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip("\n") == shown.strip("\n"), f"{command} prints\n{done.stdout}"
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        if shown is not None:
+            assert done.stdout.strip("\n") == shown.strip("\n"), f"{command} prints\n{done.stdout}"
 
 
 def _install(project: dict, directory: Path) -> None:

@@ -58,6 +58,14 @@ def test_a_command_is_run_and_compared(tmp_path):
         run(*page_of(tmp_path, "<!-- output: python -c 'print(7)' -->\n```\n8\n```\n"))
 
 
+def test_commands_are_run_one_after_the_other(tmp_path):
+    page, directory = page_of(tmp_path, "<!-- run -->\n```\npython a.py  # once\npython a.py\n```\n\n"
+                              "<!-- file: a.py -->\n```python\nopen('a.txt', 'x')\n```\n")  # fmt: skip
+    with pytest.raises(AssertionError, match=r"^python a\.py\nTraceback"):
+        run(page, directory)
+    assert (directory / "a.txt").exists()
+
+
 def test_what_is_not_to_be_run_is_not(tmp_path):
     page, directory = page_of(tmp_path, "<!-- not run -->\n```python\n1 / 0\n```\n```sh\nfalse\n```\n")
     assert not page.blocks
