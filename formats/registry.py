@@ -86,7 +86,7 @@ def get(name: str | Format) -> Format:
     """Return the format of a name.
 
     Args:
-        name: a name of the grammar above, or a format, which is returned as it is.
+        name: a name of the grammar in docs/reference/formats.md, or a format, which is returned as it is.
     Raises:
         TypeError: neither a name nor a format. ValueError: the name is unknown (the nearest known ones are suggested),
         ambiguous or impossible. ImportError: what a qtorch format needs is not installed.

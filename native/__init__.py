@@ -1,7 +1,7 @@
 """How numbers run fast: the C engine behind one cffi module. Importing it installs fast twins in `formats`.
 
-The instruction set is chosen at run time, the widest that the processor has; ULPSIM_ISA=portable|avx2|avx512|neon
-forces one. All give the same bits.
+The instruction set is chosen at run time, the widest that the processor has; ULPSIM_ISA=portable|avx2|avx512 forces
+one. All give the same bits.
 """
 
 import os

@@ -268,7 +268,12 @@ def names_of(form: str | Mapping[str, Any] | Accumulator, operands: tuple[Use, U
     """Return which units of real hardware an accumulator is, those with the best evidence first.
 
     Args:
+        form: an accumulator, or its string or YAML form.
         operands: where given, only units that take these formats.
+    Returns:
+        Names of presets, each with the output and the label of its evidence; none where no unit is known to be so.
+    Raises:
+        ValueError: the form does not follow the grammar. TypeError: it is no form at all.
     """
     wanted = accumulator(form)
     return tuple(
