@@ -105,9 +105,11 @@ def dot(
 
     Args:
         a, b: (..., K) and (..., K), leading axes broadcast against each other.
-        c: addend, broadcastable to the leading axes, or None. The rest as for matmul.
+        c: addend, broadcastable to the leading axes, or None. mac, seed, threads: as for matmul.
     Returns:
-        (...), float32 if that holds the output format, else float64.
+        (...), float32 if that holds the output format, else float64. Exact definition: simulator.arithmetic.reference.
+    Raises:
+        ValueError: shapes or formats that do not fit, with what was found. TypeError: operands that are not numbers.
     """
     a, b = numbers(a, "a"), numbers(b, "b")
     if a.ndim < 1 or b.ndim < 1 or a.shape[-1] != b.shape[-1]:
