@@ -18,11 +18,9 @@ from formats.notebook import Shown, Table, View, frame
 from native.matmul import Gathered
 
 from .accumulators import Accumulator
-from .activations import KAPPA_PRIME
 from .criterion import Account, Criterion
 from .engine import Ready, check_shapes, numbers
-from .ladder import ladder, mapped
-from .scores import kappa_of
+from .ladder import ladder
 from .spec import MacSpec
 
 if TYPE_CHECKING:
@@ -94,22 +92,6 @@ class TwoPassResult(Shown):
             rounded = {name: float(f"{value:.3g}") for name, value in cost.items()}
             tables.append(Table("Accumulation cost", [rounded]))
         return View(f"Two passes of {m} x {n} outputs", (), tables)
-
-
-def kappa_prime(
-    v: NDArray[Any], activation: str, scale: ArrayLike = 1.0, shift: ArrayLike = 0.0
-) -> NDArray[np.float64]:
-    """Return kappa' of outputs v, float64 and of their shape; an estimate, in float64 arithmetic.
-
-    Args:
-        activation: key of KAPPA_PRIME.
-        scale, shift: of an affine map between v and the activation (a folded batch normalisation), broadcast to v.
-    Raises:
-        ValueError: an activation without a rule.
-    """
-    if not isinstance(activation, str) or activation not in KAPPA_PRIME:
-        raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
-    return kappa_of(mapped(v, scale, shift), activation)
 
 
 def two_pass(

@@ -78,15 +78,11 @@ class Component:
 
 
 class Number(NamedTuple):
-    """What a circuit sees of a format: bits of the significand, hidden bit included, and of the exponent, 0 for none.
-
-    `assumed` holds where that is a choice of this model.
-    """
+    """What a circuit sees of a format: bits of the significand with the hidden one, and of the exponent, 0 for none."""
 
     significand: int
     exponent: int
     tapered: bool = False
-    assumed: bool = False
 
 
 def number(fmt: Format) -> Number:
@@ -122,9 +118,7 @@ def _exponent_bits(smallest: float, largest: float) -> int:
 def _of_codebook(fmt: CodebookFormat) -> Number:
     magnitudes = [abs(value) for value in fmt.values if value]
     odd = [numerator // (numerator & -numerator) for numerator, _ in map(float.as_integer_ratio, magnitudes)]
-    return Number(
-        max(integer.bit_length() for integer in odd), _exponent_bits(min(magnitudes), max(magnitudes)), assumed=True
-    )
+    return Number(max(integer.bit_length() for integer in odd), _exponent_bits(min(magnitudes), max(magnitudes)))
 
 
 def multiplier(

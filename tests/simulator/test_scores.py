@@ -12,10 +12,9 @@ from formats import Use
 from formats.philox import word
 from native.twins import quantize
 from simulator.arithmetic import Criterion, scores
-from simulator.arithmetic.criterion import _first
+from simulator.arithmetic.criterion import Account, _first
 from simulator.arithmetic.places import SCORE, site_of
-from simulator.arithmetic.scores import Seen
-from simulator.arithmetic.two_pass import Account, kappa_prime
+from simulator.arithmetic.scores import Seen, kappa_of
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.operands import finite
 
@@ -54,7 +53,7 @@ def test_kappa_full_is_kappa_prime_times_a_pass_over_the_magnitudes(matrices, lo
     )
     numerator = simulator.matmul(*map(np.abs, operands), str(unit.accumulator), c=np.abs(c))
     first = simulator.matmul(a, b, low, c=c)
-    assert_same_bits(found.scores, kappa_prime(first, activation) * numerator.astype(np.float64))
+    assert_same_bits(found.scores, kappa_of(first.astype(np.float64), activation) * numerator.astype(np.float64))
     assert (found.cost.scoring, found.cost.relative_to_low > 2) == (1.0, True)
 
 
@@ -63,7 +62,7 @@ def test_a_running_sum_has_a_format_of_its_own_and_its_price(matrices):
     found = scored(matrices, "kappa_full", side_format=Use.parse("fp16"))
     numerator = simulator.matmul(np.abs(a), np.abs(b), "fma(fp16)", c=np.abs(c))
     first = simulator.matmul(a, b, LOW, c=c)
-    assert_same_bits(found.scores, kappa_prime(first, "relu") * numerator.astype(np.float64))
+    assert_same_bits(found.scores, kappa_of(first.astype(np.float64), "relu") * numerator.astype(np.float64))
     assert found.cost.scoring == 16 / 8
 
 
@@ -100,7 +99,7 @@ def test_the_affine_map_is_one_more_term_of_the_numerator(matrices):
     found = simulator.two_pass(a, b, "fma(fp16)", "fma(fp32)", c=c, criterion=rule, scale=scale, shift=shift)
     numerator = simulator.matmul(np.abs(a), np.abs(b), "fma(fp16)", c=np.abs(c)).astype(np.float64)
     v = simulator.matmul(a, b, "fma(fp16)", c=c).astype(np.float64) * scale + shift
-    assert_same_bits(found.scores, kappa_prime(v, "identity") * (np.abs(scale) * numerator + np.abs(shift)))
+    assert_same_bits(found.scores, kappa_of(v, "identity") * (np.abs(scale) * numerator + np.abs(shift)))
 
 
 def test_kappa_exact_is_the_condition_number_and_has_no_price(matrices):

@@ -11,7 +11,9 @@ import simulator
 from simulator.arithmetic import Criterion
 from simulator.arithmetic.activations import KAPPA_PRIME
 from simulator.arithmetic.engine import Accumulation
-from simulator.arithmetic.two_pass import TwoPassCost, kappa_prime
+from simulator.arithmetic.ladder import mapped
+from simulator.arithmetic.scores import kappa_of
+from simulator.arithmetic.two_pass import TwoPassCost
 from tests.oracles.bits import assert_same_bits
 from tests.oracles.operands import finite
 
@@ -122,27 +124,23 @@ def test_scores_cross_the_tolerance_at_the_closed_form_thresholds(tau):
         offsets = np.concatenate([np.linspace(-0.9, 3, 200), [-1e-12, 1e-12]])
         v = threshold * (1 + offsets[np.abs(offsets) > 1e-13])
         expected = v < threshold
-        assert ((kappa_prime(v, activation) > tau) == expected).all(), activation
+        assert ((kappa_of(v, activation) > tau) == expected).all(), activation
         negative = np.zeros(v.shape, bool) if activation == RELU else expected
-        assert ((kappa_prime(-v, activation) > tau) == negative).all(), activation
+        assert ((kappa_of(-v, activation) > tau) == negative).all(), activation
 
 
 def test_the_thresholds_of_tanh_are_those_of_the_published_table():
     for tau, threshold in [(1.0, 0.722), (0.5, 1.047), (0.3, 1.298), (0.1, 1.845)]:
         assert round(math.asinh(2 / tau) / 2, 3) == threshold
-        assert (
-            kappa_prime(np.array([threshold - 6e-4]), TANH)[0]
-            > tau
-            > kappa_prime(np.array([threshold + 6e-4]), TANH)[0]
-        )
+        assert kappa_of(np.array([threshold - 6e-4]), TANH)[0] > tau > kappa_of(np.array([threshold + 6e-4]), TANH)[0]
 
 
 def test_scores_are_the_formulas_evaluated_in_float64():
     v = np.random.default_rng(SEED).normal(size=50)
-    assert_same_bits(kappa_prime(v, IDENTITY), 1.0 / np.abs(v))
-    assert_same_bits(kappa_prime(v, RELU), np.where(v < 0, 0.0, 1.0 / np.abs(v)))
-    assert_same_bits(kappa_prime(v, TANH), 2.0 / np.abs(np.sinh(2.0 * v)))
-    assert kappa_prime(v.astype(np.float32), TANH).dtype == np.float64
+    assert_same_bits(kappa_of(v, IDENTITY), 1.0 / np.abs(v))
+    assert_same_bits(kappa_of(v, RELU), np.where(v < 0, 0.0, 1.0 / np.abs(v)))
+    assert_same_bits(kappa_of(v, TANH), 2.0 / np.abs(np.sinh(2.0 * v)))
+    assert mapped(v.astype(np.float32), 1.0, 0.0).dtype == np.float64
 
 
 # --- whole matrices --------------------------------------------------------------------------------------------------
@@ -174,7 +172,7 @@ def test_kept_outputs_are_the_low_pass_and_the_others_the_high_pass(low, high, a
     assert result.recomputed.any()
     assert_same_bits(result.output[kept], first[kept], note=f"seed {SEED}")
     assert_same_bits(result.output[result.recomputed], second[result.recomputed], note=f"seed {SEED}")
-    assert_same_bits(result.scores, kappa_prime(first, activation))
+    assert_same_bits(result.scores, kappa_of(first.astype(np.float64), activation))
     assert result.saturated.tolist() == stats.overflowed.tolist()
     with np.errstate(invalid="ignore"):
         expected = ~(result.scores <= tolerance) | ~np.isfinite(first) | stats.overflowed
@@ -257,8 +255,11 @@ def test_a_selection_never_mixes_values_by_multiplication():
 def test_the_score_is_that_of_the_normalised_output():
     v = np.array([[-1.0, 0.5, 2.0, 4.0]])
     for activation in KAPPA_PRIME:
-        expected = kappa_prime(v * np.array([2.0, -4.0, 0.25, 1.0]) + np.array([1.0, 0.5, 0.0, -4.0]), activation)
-        assert_same_bits(kappa_prime(v, activation, [2.0, -4.0, 0.25, 1.0], [1.0, 0.5, 0.0, -4.0]), expected)
+        scale, shift = np.array([2.0, -4.0, 0.25, 1.0]), np.array([1.0, 0.5, 0.0, -4.0])
+        found = simulator.two_pass(
+            [[1.0]], v, "fma(fp16)", "fma(fp32)", activation=activation, scale=scale, shift=shift
+        )
+        assert_same_bits(found.scores, kappa_of(v * scale + shift, activation))
 
 
 def test_scale_and_shift_move_the_flags_and_not_the_outputs(matrices):
