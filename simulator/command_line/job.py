@@ -90,7 +90,7 @@ def simulate(
         return
     if hw is None:
         raise InputError(
-            "Missing option '--hw': what to run on; give a YAML file or the name of a bundled machine, as in "
+            "--hw: missing; expected a YAML file or the name of a bundled machine to run on; give one, as in "
             "`python -m simulator --hw npu`, or a command, as in `python -m simulator formats`"
         )
     from simulator.report import check_directory, layer_bill, print_run, save, to_json
@@ -128,6 +128,6 @@ def _refuse_options(context: typer.Context) -> None:
     if given:
         option = given[0].replace("_", "-")
         raise InputError(
-            f"--{option} belongs to the main job, and {context.invoked_subcommand} is a command of its own; leave it "
-            "out, or give what it takes after the command"
+            f"--{option}: got it before the command {context.invoked_subcommand}; expected it with the main job, whose "
+            "option it is; leave it out, or give what the command takes after it"
         )

@@ -8,6 +8,7 @@ import typer
 
 from simulator.errors import InputError
 
+from .interruption import interruptible
 from .options import (
     ITEMS_IN_JSON,
     NETWORK,
@@ -146,14 +147,15 @@ def compare_machines(
         check_page(out)
     machines = load_hardware(a), load_hardware(b)
     results = []
-    for machine in machines:
-        with prints_aside(json, quiet), progress_bar(quiet=quiet) as progress:
-            results.append(
-                run(
-                    machine, model, data, samples, None, seed, threads, progress, weights=weights,
-                    allow_code=allow_code,
-                )
-            )  # fmt: skip
+    with interruptible("nothing was written"):
+        for machine in machines:
+            with prints_aside(json, quiet), progress_bar(quiet=quiet) as progress:
+                results.append(
+                    run(
+                        machine, model, data, samples, None, seed, threads, progress, weights=weights,
+                        allow_code=allow_code,
+                    )
+                )  # fmt: skip
     if out is not None:
         compare.write_page(out, machines, (results[0], results[1]))
     with shown(json, quiet):

@@ -127,20 +127,20 @@ def study_two_pass(
     quiet: Quiet = False,
 ) -> None:
     """Compare scores of two-pass accumulation: errors, costs and accuracy, with controls that recompute as much."""
-    from simulator.commands import study
+    from simulator.commands import two_pass
 
     with (
         by_option(context), interruptible(points_stay(out)), prints_aside(json, quiet),
         progress_bar("point", quiet) as progress,
     ):  # fmt: skip
-        found = study.run(
+        found = two_pass.run(
             hw, out, scores, tolerances, budgets, over=over, model=model, weights=weights, allow_code=allow_code,
             data=data, samples=samples, calibration=calibration, seeds=seeds, controls=controls, static=static,
             workers=workers, scheduler=scheduler, threads=threads, progress=progress,
         )  # fmt: skip
-        paths = study.save(found, out)
+        paths = two_pass.save(found, out)
     with shown(json, quiet):
-        study.show(found, paths, json)
+        two_pass.show(found, paths, json)
 
 
 def study_truncation(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +19,8 @@ from simulator.report.bounds import render_bounds
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import check_enterable, check_writable, write_file
 from simulator.report.figures import counted, percent, printable, significant
+
+from .records import json_text, print_record
 
 MOST = 100  # samples that are analysed, if nothing says how many
 NONE = "none sufficed"  # in place of a method
@@ -154,7 +154,7 @@ def save_files(found: Proved, out: str) -> list[Path]:
     """Write the record as JSON and as a page, each whole or not at all."""
     record, paths = found.to_dict(), [Path(out) / name for name in FILES]
     Path(out).mkdir(parents=True, exist_ok=True)
-    write_file(paths[0], _json(record))
+    write_file(paths[0], json_text(record))
     write_file(paths[1], render_bounds(record))
     return paths
 
@@ -182,7 +182,7 @@ def checked(path: str, inputs: Inputs | None = None, with_samples: bool = False,
 def show_verdict(found: Verdict, path: str, json: bool) -> None:
     """Print what the checker says."""
     if json:
-        sys.stdout.write(_json(asdict(found)))
+        print_record(asdict(found))
         return
     if found.ok:
         facts = (
@@ -205,15 +205,11 @@ def show_verdict(found: Verdict, path: str, json: bool) -> None:
     print_view(standard_output(), f"{printable(path)} {verdict}", *first, *tail)
 
 
-def _json(record: Mapping[str, Any]) -> str:
-    return json_module.dumps(record, indent=2, allow_nan=False) + "\n"
-
-
 def show(found: Proved, paths: Sequence[Path], json: bool) -> None:
     """Print what was found."""
     record = found.to_dict()
     if json:
-        sys.stdout.write(_json(record))
+        print_record(record)
         return
     samples = len(record["samples"])
     facts = f"{printable(found.model)} on {printable(record['unit'])}, {counted(samples, 'sample')}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,11 +26,11 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
+from simulator.report.several import TABLE_ENTRIES
 from simulator.result import RunResult
 
 from .compared import OWN, Comparison, Pair, compared, names_of
-
-TABLE_ENTRIES = "technology.table."  # keys of the entries of technology tables: --json has them
+from .records import print_record
 
 
 def _capacity(bits: float | None) -> str:
@@ -65,7 +63,7 @@ def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], js
     """Print two runs of one network on the same samples side by side, as tables or as a record."""
     found = compared(machines, runs)
     if json:
-        sys.stdout.write(json_module.dumps(asdict(found), indent=2) + "\n")
+        print_record(asdict(found))
     else:
         _print(found)
 
@@ -118,6 +116,7 @@ def _layer_table(found: Comparison) -> Table:
 
 
 def _difference_table(found: Comparison) -> Table | Text:
+    # The entries of technology tables are many, and --json has them.
     shown = [one for one in found.configuration if not one.key.startswith(TABLE_ENTRIES)]
     if not shown:
         return Text("The two machines do not differ in any key.")

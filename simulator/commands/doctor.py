@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import platform
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from simulator.report.figures import counted, printable
 from simulator.versions import NUMERICS, version_of
 
 from .extras import Extra, extras
+from .records import print_record
 
 if TYPE_CHECKING:
     from simulator.arithmetic.self_check import Checked
@@ -102,7 +101,7 @@ def show(found: Examined, json: bool) -> None:
     if json:
         libraries = [{**asdict(extra), "install": extra.install} for extra in found.extras]
         record = {"ok": not problems, **asdict(found), "extras": libraries, "problems": problems}
-        sys.stdout.write(json_module.dumps(record, indent=2) + "\n")
+        print_record(record)
         return
     ends = [Text(f"No: {printable(text)}", style="bold") for text in problems] or [Text("All is well.", style="bold")]
     print_view(standard_output(), *_views(found), Text(), *ends)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from simulator.report.comparison import sum_parts
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 from simulator.report.terminal import gathers_view, warnings_view
 from simulator.report.trace import check_trace, write_trace
+
+from .records import print_record, print_records
 
 
 def of_product(
@@ -50,7 +51,7 @@ def of_product(
     if trace is not None:
         _trace(trace, machine, found)
     if json:
-        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2) + "\n")
+        print_record(found.to_dict())
         return
     if explain:
         sys.stdout.write(bill(_shape(found.gemm), found.modes))
@@ -120,8 +121,7 @@ def of_topology(
         except InputError as error:
             raise InputError(f"{topology}: {line.name}: {error}") from None
     if json:
-        objects = (json_module.dumps({"layer": name, **found.to_dict()}) for name, found in layers)
-        sys.stdout.write("[\n" + ",\n".join(objects) + "\n]\n")
+        print_records({"layer": name, **found.to_dict()} for name, found in layers)
         return
     if explain:
         sys.stdout.write("\n".join(bill(name, one.modes) for name, one in layers))

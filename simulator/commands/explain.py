@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from dataclasses import asdict
 
 from simulator.arithmetic.explain import Explanation, explain
 from simulator.errors import InputError
+
+from .records import print_record
 
 
 def run(spec: str, shape: tuple[int, int, int], threads: int | None = None, json: bool = False) -> None:
@@ -17,8 +17,10 @@ def run(spec: str, shape: tuple[int, int, int], threads: int | None = None, json
         InputError: no MAC, or an impossible shape or number of threads.
     """
     explained = _explained(spec, shape, threads)
-    sys.stdout.write(json_module.dumps(asdict(explained), indent=2) if json else str(explained))
-    sys.stdout.write("\n")
+    if json:
+        print_record(asdict(explained))
+    else:
+        print(explained)
 
 
 def _explained(spec: str, shape: tuple[int, int, int], threads: int | None) -> Explanation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from simulator.report.directories import write_file
 from simulator.report.figures import counted, significant
 from simulator.studies.directory import RESULTS, check_study_directory
 from simulator.studies.laws import LawsStudy, laws_study
+
+from .records import json_text
 
 FILES = (RESULTS, "study.parquet")
 _LEGEND = (
@@ -68,4 +69,4 @@ def show(found: LawsStudy, paths: Sequence[Path], json: bool) -> None:
 
 def _text(found: LawsStudy) -> str:
     record = {"study": "laws", "seeds": found.seeds, "rows": found.rows()}
-    return json_module.dumps(record, indent=2, allow_nan=False) + "\n"
+    return json_text(record)

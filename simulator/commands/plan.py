@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,8 @@ from simulator.hardware.static_plan import Agreement, StaticPlan
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import percent, printable
+
+from .records import print_record
 
 _LEGEND = "Precision: share of high outputs that are flagged. Recall: share of flagged outputs that are high."
 
@@ -35,7 +36,7 @@ def show(plan: StaticPlan, out: str, checks: Sequence[Agreement], json: bool) ->
     """
     if json:
         record = {**json_module.loads(plan.to_json()), "agreement": [_in_full(one) for one in checks]}
-        sys.stdout.write(json_module.dumps(record, indent=2) + "\n")
+        print_record(record)
         return
     by_layer = {one.layer: one for one in checks}
     table = Table(box=None, pad_edge=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +18,8 @@ from simulator.studies.directory import RESULTS
 from simulator.studies.points import POINTS, PointsStudy, points_study
 from simulator.training.recipe import Recipe
 from simulator.training.recipe_files import load_recipe
+
+from .records import json_text
 
 FILES = (RESULTS, "points.csv")
 
@@ -78,4 +79,4 @@ def _read(points: str) -> dict[str, str]:
 
 def _text(found: PointsStudy) -> str:
     record = {"study": "points", "recipe": found.recipe.in_words(), **found.ablation.to_dict()}
-    return json_module.dumps(record, indent=2, allow_nan=False) + "\n"
+    return json_text(record)

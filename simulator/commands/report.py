@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,10 @@ from simulator.explore.store import is_store
 from simulator.report import check_page, read_run, render, render_front, render_runs, write_file
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
+from simulator.report.files import REPORT
 from simulator.result import RunResult
 
-PAGE = "report.html"
+from .records import print_record
 
 
 def run(directories: Sequence[str], out: str | None, sweep: str | None) -> tuple[Path, dict[str, Any]]:
@@ -54,7 +53,7 @@ def show(where: Path, record: Mapping[str, Any], json: bool) -> None:
     """Print where the page is, or as a record what it shows."""
     if json:
         whole = as_json({"page": str(where), **record})
-        sys.stdout.write(json_module.dumps(whole, indent=2, allow_nan=False) + "\n")
+        print_record(whole)
         return
     what = counted(len(record["runs"]), "run") if "runs" in record else counted(len(record["points"]), "point")
     print_view(standard_output(), f"{printable(str(where))}: {what}")
@@ -64,7 +63,7 @@ def _target(paths: Sequence[Path], out: str | None) -> Path:
     """Return where the page goes: into the directory it is of, or here where it is of several."""
     if out is None:
         of_file = paths[0].parent if paths[0].is_file() else paths[0]
-        return of_file / PAGE if len(paths) == 1 else Path(PAGE)
+        return of_file / REPORT if len(paths) == 1 else Path(REPORT)
     return Path(out)
 
 

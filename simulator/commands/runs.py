@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +12,10 @@ from simulator.errors import InputError
 from simulator.explore import Counts, Point, Store
 from simulator.explore.export import as_json, export
 from simulator.report.console import print_view, standard_output
-from simulator.report.figures import counted, printable, quantity
+from simulator.report.figures import MISSING, counted, printable, quantity
 from simulator.versions import NUMERICS
+
+from .records import print_record
 
 _ROWS = 50
 _LONGEST = 60  # characters of an error in the list
@@ -29,15 +29,11 @@ def show_all(path: str, json: bool) -> None:
     if json:
         listed = [{key: value for key, value in asdict(point).items() if key != "record"} for point in points]
         of = {name: counts._asdict() for name, counts in sweeps.items()}
-        _write({"sweeps": of, "points": listed})
+        print_record(as_json({"sweeps": of, "points": listed}))
         return
     title = f"{printable(path)}: {counted(count, 'point')}, {counted(len(sweeps), 'sweep')}"
     more = [f"the latest {_ROWS} of these; all of them with --json"] if count > _ROWS else []
     print_view(standard_output(), title, *([_sweeps(sweeps)] if sweeps else []), _points(points), *more)
-
-
-def _write(record: Mapping[str, object]) -> None:
-    sys.stdout.write(json_module.dumps(as_json(record), indent=2, allow_nan=False) + "\n")
 
 
 def _sweeps(sweeps: Mapping[str, Counts]) -> Table:
@@ -56,7 +52,7 @@ def _points(points: Sequence[Point]) -> Table:
     for heading in ("key", "stored", "took", "machine", "result"):
         table.add_column(heading)
     for point in points:
-        machine = point.identity.get("machine", {}).get("name", "–")
+        machine = point.identity.get("machine", {}).get("name", MISSING)
         result = "done" if point.record is not None else f"failed: {_beginning(point.error or '')}"
         if point.numerics != NUMERICS:
             result += f" (outdated: numerics {point.numerics}, now {NUMERICS})"
@@ -73,7 +69,7 @@ def show_one(path: str, key: str) -> None:
     """Print a point in full, as JSON."""
     with Store(Path(path)) as store:
         point = store.point(key)
-    _write(asdict(point))
+    print_record(as_json(asdict(point)))
 
 
 def export_sweep(path: str, sweep: str | None, target: str) -> None:

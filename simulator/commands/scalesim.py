@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -16,6 +14,8 @@ from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, 
 from simulator.report import print_view, standard_output
 from simulator.report.directories import Contents, check_replaceable, replace_directory
 from simulator.report.figures import printable
+
+from .records import print_records
 
 COMPUTE, BANDWIDTH, ACCESSES = "COMPUTE_REPORT.csv", "BANDWIDTH_REPORT.csv", "DETAILED_ACCESS_REPORT.csv"
 LARGEST_DEPTHWISE = 1 << 16
@@ -40,7 +40,7 @@ def like_scalesim(config: str, topology: str, kind: str, json: bool, out: str | 
         files = reports(layers, stalls=machine.bandwidth is not None)
         replace_directory(out, REPORTS, files)
     if json:
-        sys.stdout.write("[\n" + ",\n".join(json_module.dumps(asdict(layer)) for layer in layers) + "\n]\n")
+        print_records(asdict(layer) for layer in layers)
         return
     parts: list[RenderableType] = [f"{printable(machine.run)}, as SCALE-Sim 3.0.0 counts", _table(layers)]
     if out is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +12,7 @@ from simulator.explore.objectives import objective
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, score, short_count, significant
 
+from .records import print_record
 from .sweep import errors, kinds
 
 _MOST = 200  # points of a front; more than these nobody reads
@@ -54,7 +53,7 @@ def _read(path: str, points: int | None, seed: int | None) -> tuple[Plan, Goal]:
 def show_forecast(found: SearchForecast, json: bool) -> None:
     """Print what a search would do."""
     if json:
-        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        print_record(found.to_dict())
         return
     goal = found.goal
     known = f", which has {counted(found.known, 'point')} of it" if found.known else ""
@@ -78,7 +77,7 @@ def show_forecast(found: SearchForecast, json: bool) -> None:
 def show(found: Search, json: bool) -> None:
     """Print the Pareto front of a search."""
     if json:
-        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        print_record(found.to_dict())
         return
     front = found.front
     more = [f"and {counted(len(front) - _MOST, 'more point')}: see --json"] if len(front) > _MOST else []

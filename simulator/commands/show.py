@@ -17,6 +17,8 @@ from simulator.hardware.json_schema import json_schema
 from simulator.report.figures import printable
 from simulator.result import Setting
 
+from .records import print_record
+
 # What needs no quotes in YAML, and words that some readers of it take for something else than text.
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*|\.inf")
 _NO_TEXT = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
@@ -30,15 +32,18 @@ def run(hw: str | None, schema: bool = False, json: bool = False) -> None:
         InputError: no machine, or one that is wrong; arguments that do not go together.
     """
     if schema and (hw is not None or json):
-        raise InputError("show: --schema is that of all machine files, and JSON; leave the rest out")
+        raise InputError(
+            "show: --schema: got it beside others; expected it alone, as it is JSON, and of all machine files; leave "
+            "the rest out"
+        )
     if schema:
-        _print_json(json_schema())
+        print_record(json_schema())
         return
     if hw is None:
         raise InputError("show: got no machine; expected a YAML file or the name of a bundled machine; give e.g. npu")
     machine = load_hardware(hw)
     if json:
-        _print_json([asdict(setting) for setting in expanded(machine).values()])
+        print_record([asdict(setting) for setting in expanded(machine).values()])
     else:
         sys.stdout.write(as_yaml(machine))
 
@@ -99,7 +104,3 @@ def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXT:
         return value
     return json_module.dumps(value, ensure_ascii=False)  # whose texts, numbers, true and false are YAML too
-
-
-def _print_json(record: Any) -> None:
-    sys.stdout.write(json_module.dumps(record, indent=2) + "\n")

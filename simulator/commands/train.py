@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,11 @@ from rich.table import Table
 
 from simulator.explore.export import as_json
 from simulator.report.console import print_view, standard_output
-from simulator.report.figures import significant
+from simulator.report.figures import MISSING, significant
 from simulator.training.history import Epoch
 from simulator.training.job import CAUSES, CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
+
+from .records import json_text
 
 
 def run(
@@ -75,8 +76,8 @@ def _in_words(epoch: Epoch) -> str:
 
 
 def _accuracy(epoch: Epoch) -> str:
-    return "–" if epoch.accuracy is None else f"{epoch.accuracy:.4f}"
+    return MISSING if epoch.accuracy is None else f"{epoch.accuracy:.4f}"
 
 
 def _text(found: Trained) -> str:
-    return json_module.dumps(as_json(found.to_dict()), indent=1, allow_nan=False) + "\n"
+    return json_text(as_json(found.to_dict()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from simulator.report.truncation import render_truncation
 from simulator.studies.directory import RESULTS
 from simulator.studies.truncation import POINTS, TruncationStudy, truncation_study
 from simulator.training.trial import CARRIER
+
+from .records import json_text
 
 FILES = (RESULTS, "study.parquet", "study.html")
 _OF_CRITICAL = (
@@ -107,4 +108,4 @@ def _critical(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _text(found: TruncationStudy) -> str:
-    return json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n"
+    return json_text(found.to_dict())

@@ -176,7 +176,7 @@ def refused(command, tmp_path, message, *arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], r"Missing option '--hw': what to run on; give a YAML file .* or a command, as in `.* formats`"),
+        ([], r"--hw: missing; expected a YAML file .*; give one, as in `.* npu`, or a command, as in `.* formats`"),
         (["--hw"], r"'--hw' requires an argument"),
         (["--hw", "npu", "--samples", "many"], r"'--samples'.*integer"),
         (["--hw", "npu", "--tolerance", "abc"], r"'--tolerance'.*(number|float)"),

@@ -353,7 +353,11 @@ def test_show_prints_the_schema(command):
     ("arguments", "message"),
     [
         ((), "show: got no machine; expected a YAML file or the name of a bundled machine; give e.g. npu\n"),
-        (("npu", "--schema"), "show: --schema is that of all machine files, and JSON; leave the rest out\n"),
+        (
+            ("npu", "--schema"),
+            "show: --schema: got it beside others; expected it alone, as it is JSON, and of all "
+            "machine files; leave the rest out\n",
+        ),
         (("npuu",), "hardware: got 'npuu', no file and no bundled machine; expected one of "),
     ],
 )

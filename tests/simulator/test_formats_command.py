@@ -386,14 +386,20 @@ def test_a_plot_beside_json_leaves_standard_output_to_the_record(command, tmp_pa
         (["--compare", "fp16", "fp17"], r"format 'fp17' is unknown"),
         (
             ["--compare", "fp16", "bf16", "fp32"],
-            r"--compare takes two formats and no others, got fp32 besides; leave it",
+            r"--compare: got fp32 besides; expected two formats and no others; leave it out",
         ),
-        (["--plot", "x.html"], r"--plot draws the formats that are named, and none is; add some"),
+        (["--plot", "x.html"], r"--plot: got no format; expected the names of those to draw; add some"),
         (["--plot", "x.png", "fp16"], r"--plot: got 'x\.png'; expected the name of an HTML page; write x\.html"),
         (["--plot", "", "fp16"], r"--plot: got ''; expected the name of an HTML page; write report\.html"),
         (["--plot", "none/x.html", "fp16"], r"none/x\.html: cannot be written \(.*none is no directory\); expected"),
-        (["--markdown", "page", "fp16"], r"--markdown goes with nothing but names for a table"),
-        (["--markdown", "table", "--json", "fp16"], r"--markdown goes with nothing but names for a table"),
+        (
+            ["--markdown", "page", "fp16"],
+            r"--markdown: got it beside others; expected it alone, or with names for a table; leave",
+        ),
+        (
+            ["--markdown", "table", "--json", "fp16"],
+            r"--markdown: got it beside others; expected it alone, or with names for a table; leave",
+        ),
         (["--markdown", "table", "fp17"], r"format 'fp17' is unknown"),
     ],
 )
@@ -422,7 +428,8 @@ def test_options_of_the_main_job_do_not_go_unheard(command):
     code, out, err = command("--hw", "npu", "formats")
     assert (code, out) == (2, "")
     assert err.startswith(
-        "ulpsim: error: --hw belongs to the main job, and formats is a command of its own; leave it out"
+        "ulpsim: error: --hw: got it before the command formats; expected it with the main job, whose option it is; "
+        "leave it out"
     )
 
 

@@ -33,12 +33,17 @@ def run(
     """
     if compare and names:
         raise InputError(
-            f"formats: --compare takes two formats and no others, got {' '.join(names)} besides; leave it out"
+            f"formats: --compare: got {' '.join(names)} besides; expected two formats and no others; leave it out"
         )
     if markdown and (compare or plot or json or (names and markdown == "page")):
-        raise InputError("formats: --markdown goes with nothing but names for a table; leave the rest out")
+        raise InputError(
+            "formats: --markdown: got it beside others; expected it alone, or with names for a table; leave the rest "
+            "out"
+        )
     if plot is not None and not (names or compare):
-        raise InputError("formats: --plot draws the formats that are named, and none is; add some, such as fp16 bf16")
+        raise InputError(
+            "formats: --plot: got no format; expected the names of those to draw; add some, such as fp16 bf16"
+        )
     if plot is not None:
         from simulator.report import check_page
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from fractions import Fraction
@@ -17,6 +15,7 @@ from formats.comparison import Comparison, compare
 from formats.exact import pair_of
 from formats.facts import Facts, facts_of, facts_of_available
 from formats.table import LISTED_BITS, Row, landmarks, rows
+from simulator.commands.records import print_record
 
 
 def print_json(wanted: Sequence[Format], compared: bool) -> None:
@@ -33,7 +32,7 @@ def print_json(wanted: Sequence[Format], compared: bool) -> None:
     else:
         known, problems = facts_of_available()
         record = [*map(_facts, known), *({"name": name, "problem": text} for name, text in problems.items())]
-    sys.stdout.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    print_record(record)
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from formats.facts import Facts, facts_of, facts_of_available
 from formats.families import FAMILIES, Family
 from formats.table import LISTED_BITS, landmarks, rows
 from simulator.report import print_view, standard_output
-from simulator.report.figures import compact, count, decimal
+from simulator.report.figures import MISSING, compact, count, decimal
 
 from . import words
 
@@ -165,7 +165,7 @@ def _significand_bits(ends: tuple[int, int] | None) -> str:
     return "uneven" if ends == (0, 0) else _span(ends, str, "no values")
 
 
-def _span(ends: tuple[Any, Any] | None, write: Callable[[Any], str], missing: str = "–") -> str:
+def _span(ends: tuple[Any, Any] | None, write: Callable[[Any], str], missing: str = MISSING) -> str:
     if ends is None:
         return missing
     low, high = map(write, ends)

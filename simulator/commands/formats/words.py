@@ -9,7 +9,7 @@ from typing import Any
 from formats.exact import Number
 from formats.facts import Facts
 from formats.table import Row, Specials
-from simulator.report.figures import compact, count, decimal, exact
+from simulator.report.figures import MISSING, compact, count, decimal, exact
 
 BINARY_BITS = 32  # up to this width codes are written in binary
 LEGEND = (
@@ -26,7 +26,7 @@ def bits(facts: Facts) -> str:
 def precision(facts: Facts) -> str:
     """Significand bits: `11`, `up to 12` as `<=12` where they taper, a dash where there are none."""
     if facts.precision is None:
-        return "–"
+        return MISSING
     return f"<={facts.precision}" if facts.tapers else str(facts.precision)
 
 
@@ -45,7 +45,7 @@ def special_names(facts: Facts) -> str:
         if held
     ]
     lacking = [word for word, lacks in (("no sign", not specials.signed), ("no 0", not specials.has_zero)) if lacks]
-    return ", ".join([" ".join(found), *lacking] if found else lacking) or "–"
+    return ", ".join([" ".join(found), *lacking] if found else lacking) or MISSING
 
 
 def special_codes(facts: Facts, specials: Specials) -> list[tuple[str, str]]:

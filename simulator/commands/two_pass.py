@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,13 @@ from simulator.errors import InputError
 from simulator.explore.export import as_json, write_table
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
-from simulator.report.figures import counted, percent, printable, score, significant
+from simulator.report.figures import MISSING, counted, percent, printable, score, significant
 from simulator.report.study import render_study
 from simulator.studies import TwoPassStudy, two_pass_study
 from simulator.studies.directory import RESULTS
 from simulator.studies.two_pass import CONTROLS, STATIC, mean_of
+
+from .records import json_text, print_record
 
 Row = Mapping[str, Any]
 _LEGEND = (
@@ -60,7 +60,7 @@ def save(found: TwoPassStudy, out: str) -> list[Path]:
     """Write the study beside its store: as JSON, as Parquet and as a page, each whole or not at all."""
     record, directory = _record(found), Path(out)
     paths = [directory / name for name in FILES]
-    write_file(paths[0], json_module.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_file(paths[0], json_text(record))
     write_table([flat(row) for row in found.points], paths[1])
     write_file(paths[2], render_study(found.to_dict()))
     return paths
@@ -90,7 +90,7 @@ def flat(row: Row) -> dict[str, Any]:
 def show(found: TwoPassStudy, paths: Sequence[Path], json: bool) -> None:
     """Print a study."""
     if json:
-        sys.stdout.write(json_module.dumps(_record(found), indent=2, allow_nan=False) + "\n")
+        print_record(_record(found))
         return
     low, high = (found.baselines[mode] for mode in ("low", "high"))
     facts = (
@@ -118,7 +118,7 @@ def _table(found: TwoPassStudy) -> Table:
             level = "all" if row["budget"] is None else percent(row["budget"])
         table.add_row(
             row["score"], level, percent(row["recomputed_macs_fraction"]),
-            significant(row["logit_error_rms"]), "–" if ends is None else significant((ends[1] - ends[0]) / 2),
+            significant(row["logit_error_rms"]), MISSING if ends is None else significant((ends[1] - ends[0]) / 2),
             *(significant(mean_of(found.control(row, name), "logit_error_rms")) for name in controls),
             percent(row["changed_decisions"]), score(row["accuracy"]), significant(row["accumulation_cost"]),
         )  # fmt: skip
