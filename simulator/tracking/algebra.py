@@ -168,3 +168,9 @@ class Algebra(ABC):
 def plain_sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     """Return the sum over axes, all of them if there is none."""
     return torch.sum(x, axes, keepdim=keep) if axes else x
+
+
+def through_gate(noise: Tensor, x: Tensor) -> Tensor:
+    """Return noise where x is above 0, or NaN, else 0."""
+    found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
+    return found

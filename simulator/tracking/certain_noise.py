@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import elements
-from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, through_gate
 from .labels import CERTAIN_NOISE, binade
 
 
@@ -86,12 +86,11 @@ class CertainNoise(Algebra):
 
     def kept(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return that of x where it is positive."""
-        found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
-        return found
+        return through_gate(noise, x)
 
     def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, int]:
         """Return that of the gradient where the gate is open."""
-        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), 0
+        return (None if noise_g is None else through_gate(noise_g.expand(g.shape), x)), 0
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return the root of the sum of squares: f has no form that takes maxima."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum, through_gate
 from .labels import EXPECTED
 
 _MANY = 64  # elements from which on their mean says something
@@ -123,12 +123,11 @@ class Expected(Algebra):
 
     def kept(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return that of x where it is positive."""
-        found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
-        return found
+        return through_gate(noise, x)
 
     def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, int]:
         """Return that of the gradient where the gate is open."""
-        return (None if noise_g is None else self.kept(x, noise_g.expand(g.shape))), 0
+        return (None if noise_g is None else through_gate(noise_g.expand(g.shape), x)), 0
 
     def linear(self, f: Linear, x: Tensor, noise: Noise, terms: int, z: Tensor) -> Noise:
         """Return that of sums of so many terms; f is applied to variances, so its coefficients count as 0 or 1."""

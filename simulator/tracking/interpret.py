@@ -20,7 +20,7 @@ from .rules.nested import leaves, mapped
 from .rules.normal import running
 from .shadow import deviations
 from .table import Table
-from .values import Trace, Value, narrowed, within
+from .values import Trace, Value, narrowed, reached, within
 
 # Running statistics, which torch writes to though the schema does not say so.
 _STATISTICS = frozenset({"native_batch_norm", "_native_batch_norm_legit"})
@@ -344,8 +344,8 @@ def _as_whole(x: Tensor, made: Value) -> Choice | None:
         return None
     if x.dtype == torch.bool:
         return Choice(x, within(made.x.abs(), bound).to(made.x.dtype))
-    wide = bound * (1.0 + 2.0**-20) + made.x.abs() * bound.sign() * float(torch.finfo(made.x.dtype).eps)
-    decided = ((made.x - wide).trunc() == made.x.trunc()) & ((made.x + wide).trunc() == made.x.trunc())
+    low, high = reached(made.x, bound)
+    decided = (low.trunc() == made.x.trunc()) & (high.trunc() == made.x.trunc())
     return Choice(x, (~decided).to(made.x.dtype))
 
 

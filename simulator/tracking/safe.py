@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import elements
-from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum
+from .algebra import Algebra, Bilinear, Both, Function, Linear, Noise, Rounded, plain_sum, through_gate
 from .labels import SAFE
 
 
@@ -135,7 +135,7 @@ class Safe(Algebra):
     def gated(self, g: Tensor, noise_g: Noise, x: Tensor, noise_x: Noise) -> tuple[Noise, int]:
         """Return (S10): where x > 0 is not decided, the gradient may be let through or not."""
         if noise_x is None:
-            return (None if noise_g is None else _gate(noise_g, x)), 0
+            return (None if noise_g is None else through_gate(noise_g, x)), 0
         # Above 0 where the bound reaches down to 0, from an x above it.
         within = 1.0 - 4.0 * float(torch.finfo(x.dtype).eps)
         return elements.gated(g, noise_g, x, noise_x, within, growth(g))
@@ -245,12 +245,6 @@ def _vanished(*factors: Tensor) -> Tensor:
     for factor in factors[1:]:
         found = found * factor.sign()
     return found * _tiny(factors[0])
-
-
-def _gate(noise: Tensor, x: Tensor) -> Tensor:
-    """Return noise where x is above 0, or NaN, else 0."""
-    found: Tensor = torch.ops.aten.threshold_backward(noise, x, 0)
-    return found
 
 
 def _sum(found: Noise, part: Tensor) -> Tensor:

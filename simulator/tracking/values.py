@@ -266,6 +266,12 @@ def narrowed(noise: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(noise == 0, 0.0, found * (1.0 + 4.0 * torch.finfo(dtype).eps) + torch.finfo(dtype).tiny)
 
 
+def reached(x: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ends of all that a bound allows around x, rounded outward: sums of both are rounded too."""
+    wide = bound * (1.0 + 2.0**-20) + x.abs() * bound.sign() * float(torch.finfo(x.dtype).eps)
+    return x - wide, x + wide
+
+
 def _scales_exactly(x: Tensor, by: Value) -> bool:
     """Whether it is one number, 0 or plus or minus a power of two, and scales x without underflow."""
     if by.x.numel() != 1 or any(noise is not None for noise in by.noise):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from simulator.errors import InputError, first_line
 from simulator.hardware.quantities import describe
 from simulator.network.batches import batch_of, check_samples_first, check_whole
+from simulator.network.metrics import IGNORED
 
 from .checkpoint import Checkpoint
 from .history import Epoch, History
@@ -23,7 +24,6 @@ from .recipe import Recipe
 from .recipe_files import load_recipe
 
 _CARRIERS = (torch.float32, torch.float64)
-_IGNORED = -100  # the class of samples that torch's cross entropy leaves out
 BATCH = 32  # samples of a step, if nothing says how many
 _LR = 0.1  # of a named optimiser, if none is given
 
@@ -115,10 +115,10 @@ def fit(
 @contextmanager
 def _classes_within(model: nn.Module, targets: Tensor | None) -> Iterator[None]:
     """Within it, the first outputs of a model tell whether there is one for each of the classes."""
-    if targets is None or targets.is_floating_point() or bool((targets == _IGNORED).all()):
+    if targets is None or targets.is_floating_point() or bool((targets == IGNORED).all()):
         yield
         return
-    wanted = targets[targets != _IGNORED]
+    wanted = targets[targets != IGNORED]
     least, most = int(wanted.min()), int(wanted.max())
 
     def check(module: nn.Module, args: Any, out: Any) -> None:

@@ -1,6 +1,5 @@
 """Emulation: every Op comes out as the MAC unit computes it, bit for bit, whatever the layer and its input."""
 
-import contextlib
 import copy
 import itertools
 import math
@@ -18,27 +17,11 @@ from simulator.arithmetic import convolution, reference  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from simulator.network.rules import arithmetic  # noqa: E402
 from tests.oracles.layers import NPU, product, unfolded  # noqa: E402
+from tests.simulator.tap_runs import emulated, in_each_grad_mode, rand, same  # noqa: E402
 
-CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 ARITHMETIC = ["low", "high", "exact", "two_pass", "fp8_e4m3 -> seq(bf16)", "fma(fp16)"]
 
-in_each_grad_mode = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
 in_each_arithmetic = pytest.mark.parametrize("name", ARITHMETIC)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def emulated(model, *args, name=None, machine=NPU, **options):
-    """Run a model emulated: (output, result)."""
-    with Emulation(model, machine, default=name, **options) as run:
-        output = model(*args)
-    return output, run.result
-
-
-def same(tensor, values, dtype=torch.float32):
-    return torch.equal(tensor, torch.from_numpy(np.ascontiguousarray(values)).to(dtype).reshape(tensor.shape))
 
 
 # --- linear layers and products ---------------------------------------------------------------------------------------

@@ -15,22 +15,7 @@ from simulator.cost import Gemm, price  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from tests.oracles.layers import NPU, product, unfolded  # noqa: E402
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def emulated(model, *args, name=None, machine=NPU, **options):
-    """Run a model emulated: (output, result)."""
-    with Emulation(model, machine, default=name, **options) as run:
-        output = model(*args)
-    return output, run.result
-
-
-def same(tensor, values, dtype=torch.float32):
-    return torch.equal(tensor, torch.from_numpy(np.ascontiguousarray(values)).to(dtype).reshape(tensor.shape))
-
+from tests.simulator.tap_runs import emulated, rand, same  # noqa: E402
 
 # --- which arithmetic a layer has -------------------------------------------------------------------------------------
 

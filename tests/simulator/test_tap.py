@@ -1,6 +1,5 @@
 """The tap: every product of a model is an Op or is listed, under the right name, and the model is left as it was."""
 
-import contextlib
 import re
 
 import numpy as np
@@ -13,32 +12,9 @@ from torch.nn import functional  # noqa: E402
 
 from simulator.errors import InputError  # noqa: E402
 from simulator.network.aten_ops import _OPS, MAC_WORDS, as_op  # noqa: E402
-from simulator.network.tap import Tap  # noqa: E402
+from tests.simulator.tap_runs import CONTEXTS, in_each_grad_mode, rand, tapped  # noqa: E402
 
 aten = torch.ops.aten
-CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
-
-in_each_grad_mode = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
-
-
-class Ops(list):
-    """Collects Ops and lets torch compute them."""
-
-    def __call__(self, op):
-        self.append(op)
-
-    @property
-    def seen(self):
-        return [(op.name, op.kind, op.gemms, op.m, op.n, op.k) for op in self]
-
-
-def tapped(model, *args, **kwargs):
-    """Run a model under the tap: (Ops as tuples, what was listed as (operation, place), output)."""
-    found = Ops()
-    tap = Tap(model, found)
-    with tap:
-        output = model(*args, **kwargs)
-    return found.seen, sorted(tap.not_emulated), output
 
 
 class Calls(nn.Module):
@@ -50,10 +26,6 @@ class Calls(nn.Module):
 
     def forward(self, *args):
         return self.function(*args)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 # --- products that are Ops --------------------------------------------------------------------------------------------

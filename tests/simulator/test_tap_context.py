@@ -1,6 +1,5 @@
 """The tap in its surroundings: names, the backward pass, hooks, exceptions, and a model that is left as it was."""
 
-import contextlib
 import copy
 import io
 import re
@@ -15,35 +14,7 @@ from torch.nn import functional  # noqa: E402
 
 from simulator.errors import InputError  # noqa: E402
 from simulator.network.tap import IN_BACKWARD, OUTSIDE, Tap  # noqa: E402
-
-CONTEXTS = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
-
-in_each_grad_mode = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
-
-
-class Ops(list):
-    """Collects Ops and lets torch compute them."""
-
-    def __call__(self, op):
-        self.append(op)
-
-    @property
-    def seen(self):
-        return [(op.name, op.kind, op.gemms, op.m, op.n, op.k) for op in self]
-
-
-def tapped(model, *args, **kwargs):
-    """Run a model under the tap: (Ops as tuples, what was listed as (operation, place), output)."""
-    found = Ops()
-    tap = Tap(model, found)
-    with tap:
-        output = model(*args, **kwargs)
-    return found.seen, sorted(tap.not_emulated), output
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
+from tests.simulator.tap_runs import Ops, in_each_grad_mode, rand, tapped  # noqa: E402
 
 # --- names ------------------------------------------------------------------------------------------------------------
 

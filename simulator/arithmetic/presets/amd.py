@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from .record import Output, Preset
+from .record import FLUSH, MMA_SIM, Output, Preset
 
-MMA_SIM = "MMA-Sim, arXiv 2511.10909"
 FTTN = "FTTN, arXiv 2403.00232"
 
 NO_RECORDING = ("no recording is held here", "overflow, infinities and NaN; signed zeros")
-FLUSH = "whether a result is flushed before or after it is rounded; read as after"
 LATE = "c joins by one sum at the end of an instruction, and is the state of a chain"
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .record import Output, Preset
+from .record import MMA_SIM, Output, Preset
 
 MODELS = "Khattak and Mikaitis, Accurate Models of NVIDIA Tensor Cores, doi 10.1145/3830409, arXiv 2512.07004"
-MMA_SIM = "MMA-Sim, arXiv 2511.10909"
 FASI = "Fasi, Higham, Mikaitis, Pranesh, Numerical behavior of NVIDIA tensor cores, PeerJ CS 7:e330, 2021"
 DEEPSEEK = "DeepSeek-V3 technical report, arXiv 2412.19437, section 3.3"
 

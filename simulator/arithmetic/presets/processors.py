@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from .record import Output, Preset
+from .record import FLUSH, Output, Preset
 
 SDM = "Intel Software Developer's Manual, volume 2: VDPBF16PS, TDPBF16PS"
 ARM = "Arm Architecture Reference Manual, DDI 0487: BFDOT, BFMMLA, FPCR.EBF"
 
 NO_RECORDING = ("no recording is held here",)
-FLUSH = "whether a result is flushed before or after it is rounded; read as after"
 ODD_FIRST = "of each pair the product of odd k enters first"
 PADDED = "an odd k is padded with a zero by software; here the last product stands alone"
 

@@ -14,6 +14,10 @@ LABELS: dict[str, str] = {
     "assumed": "a guess that may be wrong",
 }
 
+# What units of several vendors rest on, or leave open.
+MMA_SIM = "MMA-Sim, arXiv 2511.10909"
+FLUSH = "whether a result is flushed before or after it is rounded; read as after"
+
 
 @dataclass(frozen=True)
 class Output:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..values import Trace, Value, within
+from ..values import Trace, Value, reached, within
 from .registry import Choice, as_it_is, rule
 
 
@@ -17,8 +17,7 @@ def stepped(x: Value, f: Any) -> Value:
     bound = x.bound()
     if bound is None:
         return x.trace.exact(z)
-    bound = bound * (1.0 + 2.0**-20) + x.x.abs() * bound.sign() * float(torch.finfo(z.dtype).eps)  # sums are rounded
-    low, high = f(x.x - bound), f(x.x + bound)
+    low, high = map(f, reached(x.x, bound))
     jump = torch.maximum((high - z).abs(), (z - low).abs())
     return x.trace.exact(z).either(jump * (1.0 + 2.0**-20) + 1.0, jump != 0)
 
