@@ -1,7 +1,7 @@
 """Accumulators as immutable values: what happens between the products and the output.
 
 Each record owns the order in which the products are taken, the state kept for each output and every rounding on the
-way. Their exact meaning is `reference.py`; here they are only data, with a string form that `grammar.py` reads back.
+way. Their exact meaning is `reference/`; here they are only data, with a string form that `grammar.py` reads back.
 They compose: where a record holds others, these take products (or values) in runs or by turns, and hand on values.
 """
 

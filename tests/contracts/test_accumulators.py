@@ -14,6 +14,7 @@ import pytest
 import formats
 import native
 import simulator
+from formats.philox import word
 from native import matmul as engine
 from simulator.arithmetic import reference
 from simulator.arithmetic.engine import Accumulation, random_key
@@ -315,11 +316,12 @@ def test_no_two_roundings_of_an_output_share_a_random_word(text, monkeypatch):
     """Nor do those of neighbouring outputs, the conversions of operands and addend included."""
     seen = []
 
-    def recorded(*key, real=reference.word):
+    def recorded(*key, real=word):
         seen.append(key)
         return real(*key)
 
-    monkeypatch.setattr(reference, "word", recorded)
+    for module in (reference, reference.run):  # of operands, and of all else
+        monkeypatch.setattr(module, "word", recorded)
     a, b = structured("random", "fp16", "fp16", 2, 2, 11, SEED)
     spec = simulator.mac(text)
     for i in (0, 1):  # on the diagonal, where outputs share no operand
