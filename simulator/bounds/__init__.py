@@ -7,6 +7,7 @@ The system of arXiv 2002.03869 rebuilt, with the order and the formats of the un
 docs/theory/bounds.md has the rules by number.
 """
 
-from .certify import METHODS, Certified, RequiredPrecision, certify, required_precision
+from .certify import METHODS, Certified, certify
+from .required import RequiredPrecision, required_precision
 
 __all__ = ["METHODS", "Certified", "RequiredPrecision", "certify", "required_precision"]

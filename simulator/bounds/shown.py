@@ -8,7 +8,8 @@ from simulator.notebook import Table, View
 from simulator.report.figures import counted, percent
 
 if TYPE_CHECKING:
-    from .certify import Certified, RequiredPrecision
+    from .certify import Certified
+    from .required import RequiredPrecision
 
 _RANKED = 10  # operations that are shown
 
