@@ -337,6 +337,11 @@ def innermost(accumulator: Accumulator) -> Accumulator:
     return accumulator
 
 
+def without_late(accumulator: Accumulator) -> Accumulator:
+    """Return what a Late accumulates in, and any other accumulator as it is."""
+    return accumulator.inner if isinstance(accumulator, Late) else accumulator
+
+
 def joins_late(accumulator: Accumulator) -> bool:
     """Whether an addend is added to the result instead of starting the state."""
     return isinstance(accumulator, Late) or isinstance(outermost(accumulator), Tree)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from native.twins import add, convert, quantize, scale
 from native.uses import CODEBOOKS
 
-from .accumulators import Late, result_use
+from .accumulators import result_use, without_late
 from .engine import Accumulation, RandomKey, Ready, random_words
 from .places import ALPHA, BETA, OUTPUT, C
 from .spec import MacSpec
@@ -41,8 +41,8 @@ def scaled(
     for use in (state, spec.result):
         if use.format.family == CODEBOOKS:
             raise ValueError(f"{use}: alpha and beta are for floats, posits, takums and fixed point")
-    inner = spec.accumulator.inner if isinstance(spec.accumulator, Late) else spec.accumulator
-    y, counted = Accumulation(replace(spec, accumulator=inner, output=None), a, b, None, threads, key).dense(stats)
+    sums = replace(spec, accumulator=without_late(spec.accumulator), output=None)
+    y, counted = Accumulation(sums, a, b, None, threads, key).dense(stats)
     flags = None if counted is None else counted.overflowed
 
     def words(node: int) -> dict[str, Any]:

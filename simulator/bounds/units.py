@@ -13,6 +13,7 @@ from simulator.hardware import Machine
 from simulator.network.consumers import Consumer, record_first_sample
 from simulator.network.emulation import Emulation
 from simulator.network.vector import FLOAT32
+from simulator.result import PRICED_MODES
 
 from .roundings import FLOAT32 as OF_FLOAT32
 from .roundings import of_precision, of_use
@@ -51,7 +52,7 @@ def of_machine(model: nn.Module, machine: Machine, mode: str, x: Tensor) -> Unit
         InputError: what has no rule: scaled operands, folded normalisations, ladders, plans, a mode that the machine
             does not have.
     """
-    if mode not in ("low", "high", "two_pass"):
+    if mode not in PRICED_MODES:
         raise InputError(f"bounds: mode: got {mode!r}; expected low, high or two_pass; choose one")
     if mode == "two_pass" and (machine.mac.middle or (machine.policy is not None and machine.policy.plan is not None)):
         raise InputError(

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from simulator.explore.export import as_json
 from simulator.report.console import print_view, standard_output
-from simulator.report.figures import MISSING, significant
+from simulator.report.figures import MISSING, percent, significant
 from simulator.training.history import Epoch
 from simulator.training.job import CAUSES, CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
 
@@ -61,7 +61,7 @@ def show(found: Trained, out: str, json: bool) -> None:
     for epoch in found.history.epochs:
         table.add_row(
             str(epoch.number + 1), significant(epoch.loss), _accuracy(epoch), f"{epoch.loss_scale:g}",
-            str(epoch.skipped), f"{100 * lost_share(epoch):.1f}%",
+            str(epoch.skipped), percent(lost_share(epoch)),
         )  # fmt: skip
     names = ", ".join([HISTORY, TABLE, WEIGHTS, *(CAUSES if job.causes else ())])
     files = f"Results in {out}: {names}; {CHECKPOINT} to go on from."
@@ -71,7 +71,7 @@ def show(found: Trained, out: str, json: bool) -> None:
 def _in_words(epoch: Epoch) -> str:
     return (
         f"loss {significant(epoch.loss)}, accuracy {_accuracy(epoch)}, loss scale {epoch.loss_scale:g}, "
-        f"{epoch.skipped} skipped, {100 * lost_share(epoch):.1f}% of updates lost"
+        f"{epoch.skipped} skipped, {percent(lost_share(epoch))} of updates lost"
     )
 
 

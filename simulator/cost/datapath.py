@@ -35,6 +35,7 @@ from simulator.arithmetic.accumulators import (
     innermost,
     outermost,
     result_use,
+    without_late,
 )
 from simulator.errors import InputError
 from simulator.hardware import MacMode
@@ -252,7 +253,7 @@ def components(mode: MacMode, slices: MacMode | None = None) -> list[Component]:
         InputError: a format that the model does not price.
     """
     accumulator, operands = mode.spec.accumulator, mode.operand_formats
-    inner = accumulator.inner if isinstance(accumulator, Late) else accumulator
+    inner = without_late(accumulator)
     within = inner.inner if isinstance(inner, Chunk) else inner
     narrow = None if slices is None else slices.operand_formats
     return [*multiplier(operands, innermost(accumulator), narrow, mode.passes), *summation(within, operands)]

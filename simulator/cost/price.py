@@ -160,8 +160,7 @@ def _priced(
 ) -> tuple[Cost, Cycles]:
     _check_mode(machine, mode, flags)
     zero_macs = _zero_macs(machine, gemm, zeros)
-    chosen = machine.mac.high if mode == "high" else machine.mac.low
-    assert chosen is not None
+    chosen = machine.mac.first(mode)
     if machine.array.like_scalesim:
         machine = replace(machine, memory=None)  # of its own, which never stalls
     array, problem = machine.array, problem_of(machine, gemm, mode)
@@ -257,16 +256,14 @@ def _first_pass(machine: Machine, problem: Problem) -> Pass:
 
 def moved_bits(machine: Machine, mode: str) -> tuple[int | Fraction, int | Fraction]:
     """Return the bits of an activation and of a weight that such a pass moves."""
-    chosen = machine.mac.high if mode == "high" else machine.mac.low
-    assert chosen is not None
+    chosen = machine.mac.first(mode)
     widths = _widths(machine, chosen, mode == "two_pass")
     return widths.a, widths.w
 
 
 def problem_of(machine: Machine, gemm: Gemm, mode: str) -> Problem:
     """Return one GEMM as the array sees it."""
-    chosen = machine.mac.high if mode == "high" else machine.mac.low
-    assert chosen is not None
+    chosen = machine.mac.first(mode)
     widths = _widths(machine, chosen, mode == "two_pass")
     if gemm.a_words is not None and (share := gemm.a_share) != 1:
         widths = widths._replace(a_share=share)

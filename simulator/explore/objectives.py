@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from simulator.errors import InputError
 from simulator.hardware.quantities import describe
+from simulator.result import MODES
 
 from .grid import is_number
 
 DIRECTIONS = ("max", "min")
 _HOW = {"max": "largest", "min": "smallest"}
-MODES = ("exact", "low", "high", "two_pass")
 
 
 class Objective(NamedTuple):

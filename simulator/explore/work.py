@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from simulator.cost import Gemm, known_area, price
 from simulator.errors import InputError, first_line
 from simulator.hardware import Machine
+from simulator.result import PRICED_MODES
 from simulator.versions import NUMERICS
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _priced(task: Task, workload: Workload) -> dict[str, Any]:
         modes.append("high")
     if machine.policy is not None:
         modes.append("two_pass")
-    totals: dict[str, Any] = dict.fromkeys(("low", "high", "two_pass"))
+    totals: dict[str, Any] = dict.fromkeys(PRICED_MODES)
     warnings: dict[str, None] = {}
     for mode in modes:
         ways = _ways(machine, mode, workload)

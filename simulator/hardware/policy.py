@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from formats import FixedFormat, FloatFormat, Use
-from simulator.arithmetic.accumulators import Exact, Late, result_use
+from simulator.arithmetic.accumulators import Exact, result_use, without_late
 from simulator.arithmetic.ladder import roundoff_ratio
 from simulator.errors import InputError
 
@@ -54,8 +54,7 @@ def side_engine(form: SideEngineSection, array: Array, high: MacMode, report: Re
 
 
 def _without_order(mode: MacMode) -> bool:
-    accumulator = mode.spec.accumulator
-    return isinstance(accumulator.inner if isinstance(accumulator, Late) else accumulator, Exact)
+    return isinstance(without_late(mode.spec.accumulator), Exact)
 
 
 def usual_place(gather: str, engine: str | None) -> str:

@@ -157,6 +157,12 @@ class Mac:
         between = {f"mac.middle.{name}": mode for name, mode in self.middle}
         return {"mac.low": self.low} | between | ({} if self.high is None else {"mac.high": self.high})
 
+    def first(self, mode: str) -> MacMode:
+        """Return what the first or only pass runs on where the machine runs in `mode`: low | high | two_pass."""
+        chosen = self.high if mode == "high" else self.low
+        assert chosen is not None
+        return chosen
+
     @property
     def pass_names(self) -> tuple[str, ...]:
         """The names of the modes of the passes after the first."""

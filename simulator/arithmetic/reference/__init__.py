@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from formats import Use
 from formats.philox import word
 
-from ..accumulators import Late, joins_late
+from ..accumulators import joins_late, without_late
 from ..places import OUTPUT, SUM, A, B, Place, site_of
 from ..spec import MacSpec
 from . import aligned, chains, joins  # noqa: F401  (each says what some accumulators mean)
@@ -60,8 +60,7 @@ def accumulate(a: Sequence[float], b: Sequence[float], c: float | None, run: Run
     Args:
         a, b: K operands each, as the unit takes them. c: addend that starts the state, or None.
     """
-    accumulator = run.spec.accumulator
-    state = state_of(accumulator.inner if isinstance(accumulator, Late) else accumulator, c, run)
+    state = state_of(without_late(run.spec.accumulator), c, run)
     for x, y in zip(a, b, strict=True):
         state.push((x, y))
     return state.finish()
