@@ -129,6 +129,32 @@ class Judged(NamedTuple):
     unsafe: NDArray[np.bool_] | bool
 
 
+@dataclass(frozen=True)
+class _Judge:
+    """What scores the outputs of each pass.
+
+    Args:
+        score: its name. activation: what consumes the outputs. product: of the first pass, for numerators.
+        scale, shift: of the affine map between, numbers or (M, N). logits: a factor and (M, N), or None.
+    """
+
+    score: str | Score
+    activation: str
+    product: Product
+    scale: Any
+    shift: Any
+    logits: tuple[float, NDArray[Any]] | None
+
+    def __call__(self, outputs: NDArray[Any], rows: slice, sign_safe: float | None) -> Judged:
+        """Judge some rows of a pass; `sign_safe` is that of its level."""
+        scale, shift = (x if np.isscalar(x) else x[rows] for x in (self.scale, self.shift))
+        added = None if self.logits is None else (self.logits[0], self.logits[1][rows])
+        v = mapped(outputs[rows], scale, shift).view()
+        v.flags.writeable = False  # of a pass in float64 these are the outputs themselves
+        seen = Seen(v, self.activation, rows, self.product, scale, shift, added)
+        return Judged(seen, _checked(score_of(self.score)(seen), seen, self.score), _unsafe(sign_safe, seen))
+
+
 def ladder(
     a: ArrayLike | Gathered,
     b: ArrayLike | Ready,
@@ -199,36 +225,13 @@ def ladder(
     accumulation = Accumulation(units[0], a, b, c, threads, keys[0])
     first, counted = accumulation.dense("overflows")
     assert counted is not None
-    saturated, product = counted.overflowed, Product(accumulation, criterion.side_format)
-    scored = score_of(criterion.score)
+    saturated = counted.overflowed
+    affine = [x if np.isscalar(x) else onto(first.shape, x, name) for x, name in ((scale, "scale"), (shift, "shift"))]
+    added = None if logits is None else (logits[0], onto(first.shape, logits[1], "logits"))
+    product = Product(accumulation, criterion.side_format)
+    judge = _Judge(criterion.score, activation, product, affine[0], affine[1], added)
     account = Account() if account is None else account
-    affine: list[Any] = [
-        x if np.isscalar(x) else onto(first.shape, x, name) for x, name in ((scale, "scale"), (shift, "shift"))
-    ]
-
-    def judged(outputs: NDArray[Any], rows: slice, rule: Criterion) -> Judged:
-        """Return what a score sees of some rows of a pass, the scores, and which signs are unsafe."""
-        own = [x if np.isscalar(x) else x[rows] for x in affine]
-        added = None if logits is None else (logits[0], onto(first.shape, logits[1], "logits")[rows])
-        v = mapped(outputs[rows], *own).view()
-        v.flags.writeable = False  # of a pass in float64 these are the outputs themselves
-        seen = Seen(v, activation, rows, product, own[0], own[1], added)
-        return Judged(seen, _checked(scored(seen), seen, criterion), _unsafe(rule.sign_safe, seen))
-
-    wanted = np.zeros(first.shape, np.uint8)  # the level that is to compute each output
-    kept = np.empty(first.shape) if keep_scores else None
-    for rows in _strips(first.shape, SCORED_AT_ONCE):
-        seen, scores, unsafe = judged(first, rows, criterion)
-        out, beyond = first[rows], saturated[rows]
-        if logits is not None:  # what no softmax reads is kept, whatever it is
-            out, beyond = np.where(seen.masked, 0, out), beyond & ~seen.masked
-        go = ~criterion.keep(out, scores, beyond, first_row + rows.start, unsafe, account)
-        wanted[rows] = go
-        if criterion.kind == "jump":
-            for rule in criteria[1:]:
-                wanted[rows] += go & (scores > rule.tolerance)
-        if kept is not None:
-            kept[rows] = scores
+    wanted, kept = _levels_of(first, saturated, judge, criteria, first_row, account, keep_scores)
     output = convert(first, np.result_type(*(unit.dtype for unit in units)))
     computed = []
     for number, (unit, key) in enumerate(zip(units[1:], keys[1:], strict=True), 1):
@@ -245,12 +248,35 @@ def ladder(
             if not own[rows].any():
                 continue
             if criterion.kind == "climb":
-                _, scores, unsafe = judged(output, rows, rule)
+                _, scores, unsafe = judge(output, rows, rule.sign_safe)
             else:
                 scores, unsafe = np.zeros(output[rows].shape), False
             wanted[rows] += own[rows] & ~rule.keep(output[rows], scores, overflowed[rows], unsafe=unsafe)
     shares = tuple(int(np.count_nonzero(one)) / one.size if one.size else 0.0 for one in computed)
     return LadderResult(output, tuple(computed), kept, saturated, _cost(units, criterion, shares))
+
+
+def _levels_of(
+    first: NDArray[Any], saturated: NDArray[np.bool_], judge: _Judge, criteria: Sequence[Criterion], first_row: int,
+    account: Account, keep_scores: bool,
+) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:  # fmt: skip
+    """Return the level that is to compute each output after the first pass, 0 for one that is kept, and the scores."""
+    criterion = criteria[0]
+    wanted = np.zeros(first.shape, np.uint8)
+    kept = np.empty(first.shape) if keep_scores else None
+    for rows in _strips(first.shape, SCORED_AT_ONCE):
+        seen, scores, unsafe = judge(first, rows, criterion.sign_safe)
+        out, beyond = first[rows], saturated[rows]
+        if judge.logits is not None:  # what no softmax reads is kept, whatever it is
+            out, beyond = np.where(seen.masked, 0, out), beyond & ~seen.masked
+        go = ~criterion.keep(out, scores, beyond, first_row + rows.start, unsafe, account)
+        wanted[rows] = go
+        if criterion.kind == "jump":
+            for rule in criteria[1:]:
+                wanted[rows] += go & (scores > rule.tolerance)
+        if kept is not None:
+            kept[rows] = scores
+    return wanted, kept
 
 
 def _computed(again: Accumulation, own: NDArray[np.bool_], output: NDArray[Any], counts: bool) -> NDArray[np.bool_]:
@@ -338,12 +364,12 @@ def onto(shape: tuple[int, ...], x: ArrayLike, name: str) -> NDArray[Any]:
         raise ValueError(f"{name} {factors.shape} does not broadcast to the output's shape {shape}") from None
 
 
-def _checked(scores: Any, seen: Seen, criterion: Criterion) -> NDArray[np.float64]:
+def _checked(scores: Any, seen: Seen, score: str | Score) -> NDArray[np.float64]:
     """Return scores as they are; TypeError or ValueError where a score of the user's gives something else."""
     if not isinstance(scores, np.ndarray) or scores.dtype.kind != "f":
-        raise TypeError(f"score {criterion.score!r}: expected an array of real numbers, got {type(scores).__name__}")
+        raise TypeError(f"score {score!r}: expected an array of real numbers, got {type(scores).__name__}")
     if scores.shape != seen.v.shape:
-        raise ValueError(f"score {criterion.score!r}: expected the shape {seen.v.shape}, got {scores.shape}")
+        raise ValueError(f"score {score!r}: expected the shape {seen.v.shape}, got {scores.shape}")
     return scores
 
 
