@@ -24,7 +24,7 @@ from native.uses import CODEBOOKS
 
 from . import reference
 from .accumulators import Exact, joins_late, outermost, result_use
-from .conditions import split
+from .clauses import split
 from .kernels import Kernel, choose, kernel_named
 from .lowering import Lowered, lower, taken
 from .places import OUTPUT, PRODUCT, SITE_BITS, SUM, A, B, C, Place, site_of
