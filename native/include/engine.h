@@ -79,7 +79,7 @@ typedef struct {
 } ulp_place;
 
 /* An accumulator as a tree: node 0 is the root, the others follow in the order of `numbered` in
- * simulator/arithmetic/accumulators.py. Their exact meaning is simulator/arithmetic/reference.py. */
+ * simulator/arithmetic/accumulators.py. Their exact meaning is simulator/arithmetic/reference. */
 enum { ULP_FMA = 0, ULP_SEQ, ULP_TREE, ULP_INTERLEAVE, ULP_CHUNK, ULP_KAHAN, ULP_NEUMAIER, ULP_ALIGNED, ULP_EXACT,
        ULP_FIXED_POINT };
 typedef struct {

@@ -1,5 +1,5 @@
 /* The scalar integer kernel: slow, and right for every accumulator. What it does step by step is defined by
- * simulator/arithmetic/reference.py. */
+ * simulator/arithmetic/reference. */
 #include <stddef.h>
 
 #include "kernel.h"

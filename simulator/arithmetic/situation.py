@@ -47,14 +47,17 @@ class Situation:
 
     @property
     def leaf(self) -> Node:
+        """The node that takes the products."""
         return self.lowered.nodes[self.lowered.leaf]
 
     @property
     def product_bits(self) -> int:
+        """No finite product has more significant bits."""
         return self.a.significant_bits + self.b.significant_bits
 
     @property
     def product_last(self) -> int:
+        """Finite products are multiples of 2**product_last."""
         return self.a.min_last_bit + self.b.min_last_bit
 
     @property

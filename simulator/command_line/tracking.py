@@ -21,7 +21,7 @@ def track_network(
     train: Annotated[
         int | None, typer.Option(metavar="N", help="Train for N steps. Default: one forward pass over all samples.")
     ] = None,
-    batch: Annotated[
+    batch_size: Annotated[
         int | None,
         typer.Option(metavar="B", help="Samples of a step. Default: 64, or as many as the network takes at a time."),
     ] = None,
@@ -81,8 +81,8 @@ def track_network(
     inputs = Inputs(model, weights, data, samples, seed, allow_code=allow_code)
     with interruptible("nothing was written"), prints_aside(json, quiet), progress_bar("step", quiet) as progress:
         found = track.run(
-            inputs, hw, numbers, train, batch, optimizer, lr, every, roundings, restart, bits, calibrate, out, export,
-            progress,
+            inputs, hw, numbers, train, batch_size, optimizer, lr, every, roundings, restart, bits, calibrate, out,
+            export, progress,
         )  # fmt: skip
         paths = track.save(found, out, export)
     with shown(json, quiet):

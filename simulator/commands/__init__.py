@@ -1,1 +1,1 @@
-"""The commands besides the main job, one room each: arguments, then facts, then what is printed."""
+"""What the commands besides the main job do, and then print; their arguments are in `simulator.command_line`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator
@@ -13,6 +12,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from simulator.arithmetic.engine import available_processors
 from simulator.errors import InputError, first_line, missing
 from simulator.hardware.quantities import describe
 
@@ -40,7 +40,7 @@ class Cluster:
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None, threads: int | None = None) -> None:
-        most = _MOST * len(os.sched_getaffinity(0))
+        most = _MOST * available_processors()
         for name, count in (("workers", workers), ("threads", threads)):
             if count is None:
                 continue
@@ -85,7 +85,7 @@ class Cluster:
 
     def _local(self, most: float) -> tuple[int, int]:
         """Return how many workers are spawned for so many tasks, and the threads of each."""
-        processors = len(os.sched_getaffinity(0))
+        processors = available_processors()
         workers = int(max(1, min(self.workers or processors, most)))
         return workers, self.threads or max(1, processors // workers)
 

@@ -174,7 +174,7 @@ def truncation_study(
         base_seeds = 8 if data is None else seeds
     unknown = [name for name in settings if name not in SETTINGS]
     if unknown:
-        raise InputError(f"study: settings: {unknown[0]!r} is unknown; expected some of {', '.join(SETTINGS)}")
+        raise InputError(f"study: settings: got {unknown[0]!r}; expected some of {', '.join(SETTINGS)}; correct it")
     beyond = [m for m in bits or () if not 0 <= m <= 23]
     if beyond:
         raise InputError(

@@ -225,7 +225,10 @@ def second_of_silu(x: Tensor) -> Tensor:
     return s * (1.0 - s) * (2.0 + x * (1.0 - 2.0 * s))
 
 
-def slope_of(slope: Callable[[Tensor, Tensor], Tensor], second: Callable[[Tensor], Tensor], steepest: float,
-             curvature: float) -> Function:  # fmt: skip
-    """Return the slope of an activation as a function itself, computed in a few operations."""
+def slope_of(second: Callable[[Tensor], Tensor], steepest: float, curvature: float) -> Function:
+    """Return the slope of an activation as a function itself, computed in a few operations.
+
+    Args:
+        second: second derivative of the activation, nowhere above `steepest`. curvature: bound of the third one.
+    """
     return curved(lambda x, z: second(x), steepest, curvature, Rounded(24.0, 4.0))

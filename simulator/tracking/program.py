@@ -49,7 +49,7 @@ class Program:
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.samples.size:
             raise InputError(
-                f"track: --batch: got {self.batch}; expected 1 to {self.samples.size}, the samples of "
+                f"track: --batch-size: got {self.batch}; expected 1 to {self.samples.size}, the samples of "
                 f"{self.samples.source}; give fewer"
             )
         if self.train is None:
@@ -147,14 +147,15 @@ class Program:
                 raise
             raise InputError(
                 f"track: the network {type(model).__name__} fails in step {number} ({type(error).__name__}: "
-                f"{first_line(error)}); expected what its forward takes; correct the samples, --batch or the network"
+                f"{first_line(error)}); expected what its forward takes; correct the samples, "
+                "--batch-size or the network"
             ) from error
         return output
 
 
 def step_size(model: nn.Module, samples: Samples, asked: int | None) -> int:
     """Return how many samples a step takes, as batch_of does; BATCH, or all of fewer, where nothing says it."""
-    return batch_of(model, asked, "track: --batch", min(BATCH, samples.size))
+    return batch_of(model, asked, "track: --batch-size", min(BATCH, samples.size))
 
 
 def _loss(output: Tensor, y: Tensor) -> Tensor:

@@ -108,10 +108,15 @@ class Trained:
 
 def lost_share(epoch: Epoch) -> float:
     """Return the share of all updates of an epoch that were without effect."""
+    return _updates(epoch).lost_share
+
+
+def _updates(epoch: Epoch) -> UpdateCounts:
+    """Return the counts of an epoch over all parameters."""
     total = UpdateCounts()
     for counts in epoch.updates.values():
         total.add(counts)
-    return total.lost_share
+    return total
 
 
 def train(
@@ -301,9 +306,7 @@ def _csv(history: History) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, *(f"{point}_{kind}" for point in points for kind in kinds)])
     for epoch in history.epochs:
-        total = UpdateCounts()
-        for counts in epoch.updates.values():
-            total.add(counts)
+        total = _updates(epoch)
         met = [
             sum(getattr(counts, kind) for counts in epoch.counts.get(point, {}).values())
             for point in points for kind in kinds

@@ -92,15 +92,15 @@ def test_a_certificate_has_one_batch(files, command):
 def test_it_is_tracked_in_its_batches(files, command, train):
     batch = str(SIZE)
     found = []
-    for name, own in ((FREE, ("--batch", batch)), (FIXED, ()), (FIXED, ("--batch", batch))):
+    for name, own in ((FREE, ("--batch-size", batch)), (FIXED, ()), (FIXED, ("--batch-size", batch))):
         code, output, error = command("track", "--model", name, "--data", "data.npz", *train, *own, "--json")
         assert code == 0, error
         record = json.loads(output)
         steps = [{key: of for key, of in step.items() if "seconds" not in key} for step in record["steps"]]
         found.append({**record, "model": "", "steps": steps})
     assert found[0] == found[1] == found[2]
-    code, _, error = command("track", "--model", FIXED, "--data", "data.npz", "--batch", "3", *train)
-    assert code == 2 and "track: --batch: got 3; expected 4, as many samples as fixed takes at a time" in error
+    code, _, error = command("track", "--model", FIXED, "--data", "data.npz", "--batch-size", "3", *train)
+    assert code == 2 and "track: --batch-size: got 3; expected 4, as many samples as fixed takes at a time" in error
 
 
 def test_it_is_trained_in_its_batches(files, command):

@@ -70,7 +70,7 @@ QUIET = {
     ),
     "plan": (PLAN, "plan.json"),
     "bounds": (("bounds", "--samples", 2, "--out", "b"), "b/bounds.json"),
-    "track": (("track", "--samples", 4, "--batch", 4, "--out", "t"), "t/track.json"),
+    "track": (("track", "--samples", 4, "--batch-size", 4, "--out", "t"), "t/track.json"),
     "train": (("train", "--epochs", 1, "--data", "x.npz", "--storage", "e8m6"), "train/history.json"),
     "sweep": (("sweep", "sweep.yaml"), "sweep/runs.sqlite"),
     "study points": (("study", "points", "--points", "gradient=e8m4/rz"), "points/study.json"),
@@ -130,7 +130,7 @@ def test_a_pickled_network_runs_with_allow_code_alone(command, tmp_path, name):
     short = {
         "": ("--hw", "npu"), "compare": ("npu", "npu"),
         "plan": ("--hw", "npu", "--out", "p.json", "--samples", 8, "--budget", 0.2),
-        "bounds": ("--samples", 2), "track": ("--batch", 12), "train": ("--epochs", 1, "--storage", "e8m6"),
+        "bounds": ("--samples", 2), "track": ("--batch-size", 12), "train": ("--epochs", 1, "--storage", "e8m6"),
         "study two-pass": ("--hw", "npu", "--calibration", 4, "--budgets", "0.1", "--scores", "kappa_prime",
                            "--no-controls", "--no-static", "--workers", 1),
     }  # fmt: skip

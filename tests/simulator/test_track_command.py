@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-FAST = ("--model", "cnn", "--batch", "4", "--numbers", "safe,expected")
+FAST = ("--model", "cnn", "--batch-size", "4", "--numbers", "safe,expected")
 FILES = ["bits.csv", "track.html", "track.json", "updates.csv"]
 
 
@@ -65,7 +65,7 @@ def test_a_network_of_the_users_own_with_floats_to_regress_on(command, tmp_path)
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "d.npz", x=rng.normal(size=(8, 3)), y=rng.normal(size=(8, 1)))
     code, out, err = command(
-        "track", "--model", "own:net", "--data", "d.npz", "--train", 5, "--batch", 3, "--every", 2, "--optimizer",
+        "track", "--model", "own:net", "--data", "d.npz", "--train", 5, "--batch-size", 3, "--every", 2, "--optimizer",
         "adamw", "--json",
     )  # fmt: skip
     assert code == 0, err
@@ -101,7 +101,18 @@ def nested(tmp_path):
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(2, 8, 3))
     np.savez(tmp_path / "d.npz", left=left, right=right, y=rng.integers(0, 4, 8))
-    return lambda name: ("track", "--model", f"nested:{name}", "--data", "d.npz", "--train", 3, "--batch", 4, "--json")
+    return lambda name: (
+        "track",
+        "--model",
+        f"nested:{name}",
+        "--data",
+        "d.npz",
+        "--train",
+        3,
+        "--batch-size",
+        4,
+        "--json",
+    )
 
 
 @pytest.mark.parametrize("name", ["mapping", "several"])
@@ -136,8 +147,8 @@ def test_two_runs_side_by_side(command):
 
 @pytest.mark.parametrize(("words", "said"), [
     (("--train", "0"), "--train: got 0; expected a number of steps from 1"),
-    (("--batch", "0"), "--batch: got 0; expected 1 to"),
-    (("--batch", "2000"), "--batch: got 2000; expected 1 to 1500"),
+    (("--batch-size", "0"), "--batch-size: got 0; expected 1 to"),
+    (("--batch-size", "2000"), "--batch-size: got 2000; expected 1 to 1500"),
     (("--lr", "0.1"), "--lr: got 0.1 without --train"),
     (("--optimizer", "adam"), "--optimizer: got adam without --train"),
     (("--train", "1", "--lr", "-1"), "--lr: got -1; expected a number above 0"),
@@ -158,7 +169,7 @@ def test_bad_input_is_one_message_and_nothing_is_written(command, tmp_path, word
 
 def test_labels_are_needed_to_train(command, tmp_path):
     np.savez(tmp_path / "d.npz", x=np.zeros((4, 28, 28), np.uint8))
-    code, _, err = command("track", "--data", "d.npz", "--train", 1, "--batch", 2)
+    code, _, err = command("track", "--data", "d.npz", "--train", 1, "--batch-size", 2)
     assert code == 2 and "d.npz has no labels; expected y beside x" in err
 
 

@@ -226,10 +226,10 @@ _LOGISTIC_SLOPE = Function(
     lambda y, z: (1.0 - 2.0 * y).abs(), lambda y, z, d: ((1.0 - 2.0 * y).abs() + d) * d, Rounded(4.0, 2.0)
 )
 # Their values are of the order of 1 where they are computed, whatever is left of them.
-_SILU_SLOPE = slope_of(silu_slope, second_of_silu, 0.501, 0.31)._replace(
+_SILU_SLOPE = slope_of(second_of_silu, 0.501, 0.31)._replace(
     beside=lambda x, z: 8.0 * (1.0 + x.abs()) * torch.sigmoid(x)
 )
-_GELU_SLOPE = slope_of(gelu_slope, second_of_gelu, 0.7979, 1.0)._replace(beside=lambda x, z: torch.full_like(x, 16.0))
+_GELU_SLOPE = slope_of(second_of_gelu, 0.7979, 1.0)._replace(beside=lambda x, z: torch.full_like(x, 16.0))
 
 
 @rule("silu_backward")
