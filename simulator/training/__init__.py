@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .ablation import Ablation, Cost, Verdict, ablation
-from .causes import UpdateCounts
+from .causes import CausesReport, causes_of
 from .fit import fit
 from .history import Epoch, History
 from .loop import DivergedTraining, accuracy
@@ -13,9 +13,9 @@ from .predict import Prediction, predict
 from .products import UnemulatedProduct
 from .recipe import LossScale, Recipe
 from .recipe_files import load_recipe, recipe_names
-from .report import CausesReport, causes_of
 from .rounds import UnroundedLayer
 from .swamping import Swamping
+from .updates import UpdateCounts
 
 __all__ = ["MEANINGS", "POINTS", "Ablation", "CausesReport", "Cost", "Counts", "DivergedTraining", "Effect", "Epoch",
            "GradientNoise", "History", "LossScale", "Observation", "Prediction", "Recipe", "Swamping",

@@ -1,158 +1,196 @@
-"""What rounding did to the updates of stored parameters: which were lost, and the decay that truncation implies."""
+"""The causes report: what rounding did in a training, by epoch, quantisation point and layer."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from .ablation import Ablation
+from .history import Epoch, History
+from .observed import ALL, Effect, GradientNoise, flips_law, forward_law, fraction_bits
+from .points import WEIGHT_STORE
+from .recipe import Recipe
+from .swamping import Swamping
+from .updates import C1, HIGH, LOW, PER_BIT, UpdateCounts
 
-# (6) of the specification: mean relative loss of a truncation is C1 2**-m, significands being spread as 1 / x.
-C1 = 1.0 / (4.0 * math.log(2.0))
-# Bins of m*, the stored significand bits below which an update is lost: PER_BIT to a bit, from LOW to HIGH.
-LOW, HIGH, PER_BIT = -8, 56, 4  # the last is that of _quarters
+CARRIER = "carrier"  # the point of updates that no format but the carrier's own kept
+FILES = ("causes.json", "causes.csv")
+
+# Columns beside epoch, point, layer and tensor; docs/howto/training-causes.md has the formula of each.
+COLUMNS = (
+    "values", "saturated", "overflowed", "vanished", "subnormal",
+    "wanted", "lost", "lost_towards", "lost_away", "decay", "decay_law",
+    "units", "flips", "flips_law", "forward_error", "forward_law", "gradient_error",
+    "additions", "swamped", "sum_overflows", "sum_underflows",
+    "batches", "signal", "deviation", "signal_to_noise", "rounding",
+)  # fmt: skip
+
+Row = dict[str, Any]
 
 
-@dataclass
-class UpdateCounts:
-    """Updates of a parameter over an epoch, of entries whose optimiser wanted another value.
+@dataclass(frozen=True)
+class CausesReport:
+    """What rounding did, as plain data; `print` shows the last epoch.
 
     Args:
-        wanted: how many, those by a finite step. lost: without effect.
-        lost_towards, lost_away: of these, towards 0 and away from it.
-        shrunk: sum of (|w wanted| - |w stored|) / |w| over entries with w not 0, and `entries`, how many these are.
-        critical: histogram of m* = floor(log2|w|) - log2|d| - 1, (5) of the specification.
+        recipe: in words. rows: one for each epoch, point and tensor, with COLUMNS; None where one does not apply.
+        steps: for the updates of each epoch and parameter, how many had which log2(|d| / ulp(w)): pairs of the lower
+            edge of a bin, a quarter wide, and a count; of log2|d| - floor(log2|w|) where no float format stores w.
+        accuracies: by epoch. ablation: as plain data, None if there was none.
     """
 
-    wanted: int = 0
-    lost: int = 0
-    lost_towards: int = 0
-    lost_away: int = 0
-    shrunk: float = 0.0
-    entries: int = 0
-    critical: NDArray[np.int64] = field(default_factory=lambda: np.zeros((HIGH - LOW) * PER_BIT, np.int64))
+    recipe: dict[str, Any]
+    rows: list[Row]
+    steps: list[Row]
+    accuracies: list[float | None]
+    ablation: dict[str, Any] | None = None
 
-    @property
-    def lost_share(self) -> float:
-        """Share of wanted updates without effect."""
-        return self.lost / self.wanted if self.wanted else 0.0
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data, as causes.json holds it."""
+        return asdict(self)
 
-    def add(self, other: UpdateCounts) -> None:
-        """Add those of another."""
-        for name in ("wanted", "lost", "lost_towards", "lost_away", "shrunk", "entries"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.critical = self.critical + other.critical
+    def save(self, directory: str | os.PathLike[str]) -> list[Path]:
+        """Write causes.json and causes.csv into a directory, in place of earlier ones, each whole or not at all.
 
-    def decay(self, lr: float) -> float:
-        """Return the coefficient of the weight decay that rounding amounted to: w <- w - lr decay w."""
-        return self.shrunk / self.entries / lr if self.entries else 0.0
-
-
-class Updates:
-    """Counts of all parameters."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, UpdateCounts] = {}
-
-    def see(self, name: str, before: Tensor, wanted: Tensor, after: Tensor) -> None:
-        """Count a step.
-
-        Args:
-            before, after: what was stored. wanted: what the optimiser computed, the same tensor as `after` if nothing
-                was rounded, of which there is less to count.
+        Raises:
+            InputError: they cannot be written.
         """
-        found = self._found.setdefault(name, UpdateCounts())
-        stored, computed = _flat(before), _flat(wanted)
-        kept = None if wanted is after else _flat(after)
-        for start in range(0, stored.size, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            _count(found, stored[block], computed[block], None if kept is None else kept[block])
+        from simulator.report.directories import check_enterable, write_file
 
-    def close(self) -> dict[str, UpdateCounts]:
-        """Return the counts since the last call, and begin anew."""
-        found, self._found = self._found, {}
-        return found
+        check_enterable(directory)
+        paths = [Path(directory) / name for name in FILES]
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        table = csv.DictWriter(
+            text := io.StringIO(), ("epoch", "point", "layer", "tensor", *COLUMNS), lineterminator="\n"
+        )
+        table.writeheader()
+        table.writerows(self.rows)
+        write_file(paths[0], json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+        write_file(paths[1], text.getvalue())
+        return paths
 
+    def __str__(self) -> str:
+        from simulator.report.causes import as_text
 
-_BLOCK = 1 << 14  # elements counted at once, whose arrays stay in a cache
-
-Floats = NDArray[Any]  # float32 or float64
-
-
-def _flat(x: Tensor) -> Floats:
-    x = x.detach().reshape(-1)
-    return (x if x.dtype in (torch.float32, torch.float64) else x.float()).numpy()
+        return as_text(self.to_dict())
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a training that diverges is counted too
-def _count(found: UpdateCounts, before: Floats, wanted: Floats, after: Floats | None) -> None:
-    """Add a part of a step; after: None if it is what was wanted."""
-    bins = len(found.critical)
-    step = wanted - before
-    moves = (step != 0) & np.isfinite(step)
-    has = moves & (before != 0)
-    found.wanted += int(np.count_nonzero(moves))
-    found.entries += int(np.count_nonzero(has))
-    if after is not None:
-        lost = moves & (after == before)
-        towards = int(np.count_nonzero(lost & has & (np.signbit(step) != np.signbit(before))))
-        found.lost += int(np.count_nonzero(lost))
-        found.lost_towards += towards
-        found.lost_away += int(np.count_nonzero(lost)) - towards
-        shrunk = np.abs(wanted) - np.abs(after)
-        found.shrunk += float(np.divide(shrunk, np.abs(before), out=np.zeros_like(before), where=has).sum(dtype=float))
-    # The bin of m* from above: ceil(PER_BIT (m* - LOW)), the first being 1.
-    place = PER_BIT * _exponents(before) - _quarters(step)
-    place -= PER_BIT * (1 + LOW) + 1
-    np.clip(place, 0, bins - 1, out=place)
-    place[~has] = bins
-    found.critical += np.bincount(place, minlength=bins + 1)[:bins]
+def causes_of(history: History, ablation: Ablation | None = None) -> CausesReport:
+    """Return the causes report of a training.
 
-
-def _exponents(x: Floats) -> NDArray[np.int32]:
-    """Return floor(log2|x|). Exact; of 0, infinity and NaN something."""
-    bits, fraction_bits = _bits(x)
-    if bits is None:
-        return np.frexp(x)[1] - np.int32(1)
-    return (bits >> fraction_bits).astype(np.int32, copy=False) - np.int32(_BIAS[fraction_bits])
-
-
-def _quarters(x: Floats) -> NDArray[np.int32]:
-    """Return floor(4 log2|x|). Exact; of 0, infinity and NaN something."""
-    bits, fraction_bits = _bits(x)
-    if bits is None:
-        scaled, exponent = np.frexp(x)  # from 1/2 to 1
-        return _quarters(2.0 * scaled) + 4 * (exponent - np.int32(1))
-    fraction = bits & ((1 << fraction_bits) - 1)
-    steps = np.zeros(x.shape, np.int8)
-    for least in _ROOTS[fraction_bits]:
-        steps += (fraction >= least).view(np.int8)
-    found = (bits >> fraction_bits).astype(np.int32, copy=False) - np.int32(_BIAS[fraction_bits])
-    found *= np.int32(4)
-    found += steps
-    return found
-
-
-def _bits(x: Floats) -> tuple[NDArray[Any] | None, int]:
-    """Return the bits of |x| as integers, None if subnormal values are among them, and how many are of the fraction."""
-    signed, unsigned, fraction_bits = (
-        (np.int32, np.uint32, 23) if x.dtype == np.float32 else (np.int64, np.uint64, 52)
+    Args:
+        history: of `fit`; without `causes=True` it has counts alone. ablation: of the same recipe, for the verdict.
+    """
+    rows = [row for epoch in history.epochs for row in _rows(epoch, history.recipe)]
+    return CausesReport(
+        history.recipe.in_words(), rows, [row for epoch in history.epochs for row in _steps(epoch, history.recipe)],
+        [epoch.accuracy for epoch in history.epochs], None if ablation is None else ablation.to_dict(),
     )  # fmt: skip
-    bits: NDArray[Any] = np.bitwise_and(x.view(signed), np.iinfo(signed).max)
-    subnormal = np.less((bits - 1).view(unsigned), (1 << fraction_bits) - 1)
-    return (None if subnormal.any() else bits), fraction_bits
 
 
-_BIAS = {23: 127, 52: 1023}
+def _rows(epoch: Epoch, recipe: Recipe) -> list[Row]:
+    rows: dict[tuple[str, str], Row] = {}
+    for point, tensor, found in _found(epoch, recipe):
+        row = rows.setdefault((point, tensor), {
+            "epoch": epoch.number, "point": point, "layer": _layer(tensor, epoch), "tensor": tensor,
+            **dict.fromkeys(COLUMNS),
+        })  # fmt: skip
+        row.update({name: _number(value) for name, value in found.items()})
+    return list(rows.values())
 
 
-def _root(k: int, fraction_bits: int) -> int:
-    """Return the least fraction of a significand that is not below 2**(k/4)."""
-    return math.isqrt(math.isqrt(1 << (4 * fraction_bits + k))) + 1 - (1 << fraction_bits)
+def _found(epoch: Epoch, recipe: Recipe) -> Iterator[tuple[str, str, Row]]:
+    """Yield point, tensor and what is known of them."""
+    for point, tensors in epoch.counts.items():
+        for tensor, counts in tensors.items():
+            shared = point in recipe.points and recipe.points[point].format.has_blocks  # scales: nothing else is known
+            yield (
+                point,
+                tensor,
+                {name: count for name, count in asdict(counts).items() if not shared or name in ("values", "vanished")},
+            )
+    seen = epoch.observation
+    for name, updates in epoch.updates.items():
+        rate = None if seen is None else seen.rates.get(name)
+        yield _keeper(recipe), name, _of_updates(updates, recipe, rate)
+    if seen is None:
+        return
+    for point, layers in seen.effects.items():
+        for layer, effect in layers.items():
+            yield point, layer, _of_effect(effect, point, recipe)
+    for product, counted in seen.swamping.items():
+        for layer, swamping in counted.items():
+            yield product, layer, _of_sums(swamping)
+    for name, noise in seen.gradients.items():
+        yield ALL, name, _of_gradient(noise)
+        for point, rounding in noise.rounding.items():
+            yield point, name, {"rounding": rounding}
 
 
-_ROOTS = {fraction_bits: [_root(k, fraction_bits) for k in (1, 2, 3)] for fraction_bits in _BIAS}
+def _of_updates(updates: UpdateCounts, recipe: Recipe, rate: float | None) -> Row:
+    use = recipe.points.get(WEIGHT_STORE)
+    bits = fraction_bits(use)
+    lawful = rate and use is not None and bits is not None and use.rounding == "rz"
+    return {
+        "wanted": updates.wanted, "lost": updates.lost, "lost_towards": updates.lost_towards,
+        "lost_away": updates.lost_away, "decay": updates.decay(rate) if rate else None,
+        "decay_law": C1 * 2.0 ** -(bits or 0) / rate if rate and lawful else None,
+    }  # fmt: skip
+
+
+def _of_effect(effect: Effect, point: str, recipe: Recipe) -> Row:
+    use = recipe.points.get(point) if point.startswith("weight_") and point != "weight_gradient" else None
+    return {
+        "units": effect.units, "flips": effect.flips, "forward_error": effect.forward_error,
+        "gradient_error": effect.gradient_error,
+        "flips_law": flips_law(use, effect.depth) if use is not None and effect.units else None,
+        "forward_law": forward_law(use, effect.depth) if use is not None else None,
+    }  # fmt: skip
+
+
+def _of_sums(swamping: Swamping) -> Row:
+    return {
+        "additions": swamping.additions, "swamped": swamping.swamped,
+        "sum_overflows": swamping.overflows, "sum_underflows": swamping.underflows,
+    }  # fmt: skip
+
+
+def _of_gradient(noise: GradientNoise) -> Row:
+    return {
+        "batches": noise.batches,
+        "signal": noise.signal,
+        "deviation": noise.deviation,
+        "signal_to_noise": noise.ratio,
+    }
+
+
+def _steps(epoch: Epoch, recipe: Recipe) -> Iterator[Row]:
+    """Yield the histograms of steps in last places: m* is the width at which a step is half a last place."""
+    bits = fraction_bits(recipe.points.get(WEIGHT_STORE)) or 0
+    for name, updates in epoch.updates.items():
+        critical = updates.critical.tolist()
+        edges = (bits - 1 - LOW - (place + 1) / PER_BIT for place in range((HIGH - LOW) * PER_BIT))
+        bins = [[edge, count] for edge, count in zip(edges, critical, strict=True) if count]
+        yield {"epoch": epoch.number, "point": _keeper(recipe), "tensor": name, "log2_in_ulps": bins[::-1]}
+
+
+def _keeper(recipe: Recipe) -> str:
+    return WEIGHT_STORE if WEIGHT_STORE in recipe.points else CARRIER
+
+
+def _layer(tensor: str, epoch: Epoch) -> str:
+    """Return the layer that a tensor belongs to: itself, or what a parameter or its state is named after."""
+    name = tensor.split(": ")[0].split("#")[0]
+    return name.rpartition(".")[0] if name in epoch.updates else name
+
+
+def _number(value: float | None) -> float | None:
+    """Return what JSON has a number for."""
+    return value if value is None or math.isfinite(value) else None

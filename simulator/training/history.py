@@ -11,10 +11,10 @@ import numpy as np
 
 from simulator.notebook import Shown, Table, View, frame
 
-from .causes import UpdateCounts
 from .observed import Observation
 from .points import Counts
 from .recipe import Recipe
+from .updates import UpdateCounts
 
 if TYPE_CHECKING:
     from formats.notebook import DataFrame

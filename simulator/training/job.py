@@ -26,14 +26,14 @@ from simulator.network.threads import torch_threads
 from simulator.report.directories import Contents, check_replaceable, write_file
 from simulator.versions import versions
 
-from .causes import UpdateCounts
+from .causes import FILES as CAUSES
+from .causes import causes_of
 from .fit import BATCH, fit
 from .history import Epoch, History, to_plain
 from .points import Counts
 from .recipe import Recipe
 from .recipe_files import load_recipe
-from .report import FILES as CAUSES
-from .report import causes_of
+from .updates import UpdateCounts
 
 CHECKPOINT, HISTORY, TABLE, WEIGHTS = "checkpoint.pt", "history.json", "history.csv", "weights.pt"
 CONTENTS = Contents("a training", (), (CHECKPOINT, HISTORY, TABLE, WEIGHTS, *CAUSES), replaced=False)
@@ -113,10 +113,7 @@ def lost_share(epoch: Epoch) -> float:
 
 def _updates(epoch: Epoch) -> UpdateCounts:
     """Return the counts of an epoch over all parameters."""
-    total = UpdateCounts()
-    for counts in epoch.updates.values():
-        total.add(counts)
-    return total
+    return UpdateCounts.total(epoch.updates.values())
 
 
 def train(

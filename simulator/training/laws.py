@@ -1,16 +1,17 @@
 """How the error of stored weights grows on its way forward and backward, predicted from rounding, bits and depth.
 
-Source: section 3, (3) and (4), of the specification, derived there for ReLU, random weights and significands s that are
-spread as 1/s between 1 and 2. Cutting a significand after m bits loses t/s with t uniform in [0, 2^-m): C1 2^-m in the
-mean, with a deviation of C2 2^-m. To nearest, t is uniform around 0 and its deviation C3 2^-m; stochastically its
-variance is twice that in the mean. Estimates, none of them a bound; `simulator.training.errors` measures beside them.
+Laws (3), of the forward error, and (4), of masks that flip and of the gradient; (5) to (8) are in predict.py. Derived
+for this project, for ReLU, random weights and significands s that are spread as 1/s between 1 and 2. Cutting a
+significand after m bits loses t/s with t uniform in [0, 2^-m): C1 2^-m in the mean, with a deviation of C2 2^-m. To
+nearest, t is uniform around 0 and its deviation C3 2^-m; stochastically its variance is twice that in the mean.
+Estimates, none of them a bound; `simulator.training.errors` measures beside them.
 """
 
 from __future__ import annotations
 
 import math
 
-from .causes import C1
+from .updates import C1
 
 C2 = math.sqrt(1.0 / (8.0 * math.log(2.0)) - C1 * C1)
 C3 = math.sqrt(1.0 / (32.0 * math.log(2.0)))

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from simulator.network.batches import fixed_batch
 from simulator.network.emulation import Emulation
 
-from .causes import Updates
 from .history import Epoch, History, from_plain, to_plain
 from .observed import Observer
 from .points import OPTIMIZER_STATE, WEIGHT_GRADIENT, WEIGHT_STORE, layers_of, mixed_key, parameters_of
 from .products import OneThread, Products
 from .recipe import Recipe
 from .rounds import Rounds, UnroundedLayer
+from .updates import Updates
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Samples = tuple[Tensor, Tensor]

@@ -16,10 +16,10 @@ from simulator.errors import InputError
 from simulator.network import bundled
 from simulator.network.arrays import array_names, read_arrays
 
-from .causes import C1, UpdateCounts
 from .fit import OPTIMIZERS, History, fit
 from .predict import harmless_noise, predict
 from .recipe import Recipe
+from .updates import C1, UpdateCounts
 
 CARRIER = 0  # bits of a run that rounds nothing
 DECAY = "decay"  # in place of a rounding: the weight decay that truncation is by the law (6), in the carrier
@@ -194,9 +194,7 @@ def trial(setting: Setting, bits: int, seed: int, data: str | None = None) -> Ou
         InputError: what cannot be read.
     """
     model, history = trained(setting, bits, seed, data)
-    total = UpdateCounts()
-    for counts in history.epochs[-1].updates.values():
-        total.add(counts)
+    total = UpdateCounts.total(history.epochs[-1].updates.values())
     prediction = predict([total], history.steps, setting.lr)
     weights = [layer.weight.detach().abs().mean() for layer in model if isinstance(layer, nn.Linear)]
     assert history.accuracy is not None

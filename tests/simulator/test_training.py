@@ -18,8 +18,8 @@ import simulator  # noqa: E402
 from formats.philox import word  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.training import DivergedTraining, LossScale, Recipe, UnroundedLayer, fit, predict  # noqa: E402
-from simulator.training.causes import C1, LOW, PER_BIT, Updates  # noqa: E402
 from simulator.training.points import POINTS, Point  # noqa: E402
+from simulator.training.updates import C1, LOW, PER_BIT, Updates  # noqa: E402
 
 
 def blobs(count=256, classes=4, size=12, seed=0):

@@ -20,11 +20,11 @@ from simulator.arithmetic.reference import Run as Sum  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.training import LossScale, Recipe, UpdateCounts, ablation, causes_of, fit, load_recipe  # noqa: E402
 from simulator.training.ablation import Ablation, combinations, kept  # noqa: E402
-from simulator.training.causes import C1  # noqa: E402
 from simulator.training.laws import C2, C3  # noqa: E402
 from simulator.training.observed import flips_law, forward_law  # noqa: E402
 from simulator.training.points import Point  # noqa: E402
 from simulator.training.swamping import Swamped  # noqa: E402
+from simulator.training.updates import C1  # noqa: E402
 
 EVERY_POINT = {
     "weight_store": "e8m4/rz", "weight_use": "e8m5/sr", "activation": "e6m3/rne", "gradient": "e5m2/sr",

@@ -13,10 +13,10 @@ from torch import nn  # noqa: E402
 import formats  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.studies.laws import TRAINED, laws_study  # noqa: E402
-from simulator.training.causes import C1, UpdateCounts  # noqa: E402
 from simulator.training.errors import at_initialisation, errors, random_network  # noqa: E402
 from simulator.training.laws import C2, C3, flip_probability, forward_error, gradient_error  # noqa: E402
 from simulator.training.predict import Prediction, harmless_noise  # noqa: E402
+from simulator.training.updates import C1, UpdateCounts  # noqa: E402
 
 DEPTHS = (1, 2, 4, 8, 16, 32)
 

@@ -13,8 +13,8 @@ from simulator.errors import InputError  # noqa: E402
 from simulator.network import bundled  # noqa: E402
 from simulator.report.truncation import render_truncation  # noqa: E402
 from simulator.studies.truncation import OWN_BITS, Run, truncation_study  # noqa: E402
-from simulator.training.causes import C1  # noqa: E402
 from simulator.training.trial import CARRIER, Setting, digits, network, trained  # noqa: E402
+from simulator.training.updates import C1  # noqa: E402
 
 MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist8k.npz"
 
@@ -110,7 +110,7 @@ def test_the_command_prints_the_table_and_writes_it(command, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--settings", "width 9"], "'width 9' is unknown"), (["--bits", "8,x"], "--bits: got '8,x'"),
+    [(["--settings", "width 9"], "settings: got 'width 9'; expected some of"), (["--bits", "8,x"], "--bits: got '8,x'"),
      (["--bits", "24"], "bits: got 24; expected bits from 1 to 23, or 0 for float64; leave it out or give")],
 )  # fmt: skip
 def test_what_cannot_be_studied_is_refused(command, tmp_path, arguments, message):
