@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +12,8 @@ from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forec
 from simulator.explore.objectives import own_mode
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, percent, printable, quantity, short_count
+
+from .records import print_record
 
 Progress = Callable[[int, int], None]
 
@@ -32,7 +32,7 @@ def run(path: str, out: str, workers: int | None, scheduler: str | None, threads
 def show(found: Sweep, json: bool) -> None:
     """Print the points of a sweep."""
     if json:
-        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        print_record(found.to_dict())
     else:
         points = found.first(_ROWS)
         print_view(standard_output(), _title(found), _table(points), *_errors(points), *_rest(found))
@@ -49,7 +49,7 @@ def dry_run(
 def show_forecast(plan: Plan, found: Forecast, json: bool) -> None:
     """Print what a sweep would do."""
     if json:
-        sys.stdout.write(json_module.dumps(found.to_dict(), indent=2) + "\n")
+        print_record(found.to_dict())
     else:
         print_view(standard_output(), _forecast(plan, found))
 
