@@ -146,7 +146,7 @@ def test_a_study_of_a_pickled_network_hands_it_on(command, monkeypatch, tmp_path
     given = []
     monkeypatch.setattr("simulator.studies.two_pass.check_study_directory", lambda *a: None)
     monkeypatch.setattr("simulator.studies.two_pass.sweep", lambda plan, **k: given.append(plan) or exit(7))
-    named = ("--hw", "npu", "--model", "net.pt", "--calibration", 4)
+    named = ("--hw", "npu", "--model", "net.pt", "--calibration", 4, "--scores", "norm2")
     assert command("study", "two-pass", *named, "--allow-code")[0] == 7
     assert given[0].inputs.allow_code and given[0].inputs.model == "net.pt"
     assert Path("study").exists() is False

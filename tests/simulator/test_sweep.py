@@ -724,7 +724,7 @@ def test_no_workers_and_no_threads_are_refused(tmp_path, option):
     done = command("sweep", file(tmp_path), "--out", "out", f"--{option}", 0, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"ulpsim: error: sweep: {option}: got 0; expected a whole number from 1; give one, or leave it out\n"
+        f"ulpsim: error: sweep: --{option}: got 0; expected a whole number from 1; give one, or leave it out\n"
     )
     assert not (tmp_path / "out").exists()
 
