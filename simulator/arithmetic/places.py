@@ -1,6 +1,6 @@
 """Where a rounding happens: the key of its random word.
 
-DESIGN: key = (seed, training step); counter = (index of the output in C order, k, site), and which word. Within a MAC k
+Its key is (seed, training step), its counter (index of the output in C order, k, site), and which word. Within a MAC k
 counts the roundings of one kind that a node of the accumulator has made for the output (for a plain fma or seq that is
 the k of the product), and the site holds the node's number in its highest byte, so that no two roundings share a word.
 """

@@ -21,7 +21,7 @@ _VALUES = 12  # of an axis
 
 def run(
     path: str, out: str, points: int | None, seed: int | None, workers: int | None, scheduler: str | None,
-    threads: int | None, tell: Callable[[int, int], None],
+    threads: int | None, progress: Callable[[int, int], None],
 ) -> Search:  # fmt: skip
     """Run a search file; a number of points and a seed take the place of those in it.
 
@@ -31,7 +31,7 @@ def run(
     plan, goal = _read(path, points, seed)
     return search(
         plan=plan, goal=goal, out=out, workers=workers, scheduler=scheduler, threads=threads,
-        progress=tell,
+        progress=progress,
     )  # fmt: skip
 
 

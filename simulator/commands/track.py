@@ -19,6 +19,8 @@ from simulator.tracking import Calibration, Report, calibrate, compare, read, tr
 from simulator.tracking.program import Program, follow, step_size
 from simulator.tracking.report import flat
 
+from .lists import words
+
 
 @dataclass(frozen=True)
 class Tracked:
@@ -69,7 +71,7 @@ def run(
         check_directory(out)
     if export is not None and Path(export).suffix not in WRITERS:
         raise InputError(f"track: --export: got {export}; expected a name with .csv or .parquet; rename it")
-    labels = tuple(word.strip() for word in numbers.split(",") if word.strip())
+    labels = words(numbers)
     loaded = load(inputs)
     size = step_size(loaded.model, loaded.samples, batch)
     program = Program(loaded.samples, size, train, optimizer, lr, inputs.seed)

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from simulator.errors import InputError
 from simulator.explore.export import write_table
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
@@ -19,6 +18,7 @@ from simulator.studies.directory import RESULTS
 from simulator.studies.truncation import POINTS, TruncationStudy, truncation_study
 from simulator.training.trial import CARRIER
 
+from .lists import numbers, words
 from .records import json_text
 
 FILES = (RESULTS, "study.parquet", "study.html")
@@ -35,13 +35,8 @@ def run(out: str, settings: str | None, bits: str | None, **options: Any) -> Tru
     Raises:
         InputError: what cannot be run.
     """
-    names = None if settings is None else tuple(word.strip() for word in settings.split(","))
-    try:
-        widths = None if bits is None else tuple(int(word) for word in bits.split(","))
-    except ValueError:
-        raise InputError(
-            f"study: bits: got {bits!r}; expected whole numbers with commas between them; write e.g. 10,8,6"
-        ) from None
+    names = None if settings is None else words(settings)
+    widths = None if bits is None else numbers("study: --bits", bits, int, "10,8,6")
     return truncation_study(names, widths, out=out, **options)
 
 

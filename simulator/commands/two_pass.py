@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from simulator.errors import InputError
 from simulator.explore.export import as_json, write_table
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
@@ -19,6 +18,7 @@ from simulator.studies import TwoPassStudy, two_pass_study
 from simulator.studies.directory import RESULTS
 from simulator.studies.two_pass import CONTROLS, STATIC, mean_of
 
+from .lists import numbers, words
 from .records import json_text, print_record
 
 Row = Mapping[str, Any]
@@ -40,20 +40,11 @@ def run(
     """
     lists: dict[str, Any] = {}
     if scores is not None:
-        lists["scores"] = [word.strip() for word in scores.split(",") if word.strip()]
+        lists["scores"] = words(scores)
     for name, text in (("tolerances", tolerances), ("budgets", budgets)):
         if text is not None:
-            lists[name] = _numbers(name, text)
+            lists[name] = numbers(f"study: --{name}", text, float, "0.05,0.2")
     return two_pass_study(hw, out=out, **lists, **settings)
-
-
-def _numbers(name: str, text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise InputError(
-            f"study: {name}: got {text!r}; expected numbers with commas between them; write e.g. 0.05,0.2"
-        ) from None
 
 
 def save(found: TwoPassStudy, out: str) -> list[Path]:
