@@ -37,7 +37,7 @@ GIVEN = {
     "train": {"--epochs": 1, "--data": "x.npz", "--storage": "e8m6"},
     "bounds": {"--samples": 2},
     "bounds check": {"FILE.json": "certificate.json"},
-    "track": {"--samples": 4, "--batch": 4},
+    "track": {"--samples": 4, "--batch-size": 4},
     "track compare": {"A.json": "track/track.json", "B.json": "track/track.json"},
     "study two-pass": {"--hw": "npu", "--calibration": 4, "--workers": 1},
     "study truncation": {"--settings": "rz", "--bits": 8, "--seeds": 1},
@@ -118,7 +118,7 @@ def good(tmp_path_factory):
         ["--hw", "npu", "--samples", "2", "--out", "run"],
         ["sweep", "sweep.yaml", "--out", "store"],
         ["bounds", "--mac", "fma(fp32)", "--samples", "1", "--certificate", "certificate.json"],
-        ["track", "--samples", "4", "--batch", "4", "--out", "track"],
+        ["track", "--samples", "4", "--batch-size", "4", "--out", "track"],
     ):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="0"):
             patch.chdir(directory)
