@@ -124,20 +124,24 @@ class Batch:
 
     args: tuple[Tensor, ...]
     kwargs: Mapping[str, Tensor]
-    labels: Tensor | None
+    labels: Tensor | None = None
 
     @property
     def samples(self) -> int:
         """How many samples there are."""
         return next(len(x) for x in (*self.args, *self.kwargs.values()) if x.dim())
 
+    def rows(self, rows: slice | Tensor) -> Batch:
+        """Return some of the samples."""
+        return Batch(
+            tuple(some(x, rows) for x in self.args),
+            {name: some(x, rows) for name, x in self.kwargs.items()},
+            None if self.labels is None else self.labels[rows],
+        )
+
     def part(self, first: int, end: int) -> Batch:
         """Return the samples from `first` to before `end`."""
-        return Batch(
-            tuple(x[first:end] for x in self.args),
-            {name: some(x, slice(first, end)) for name, x in self.kwargs.items()},
-            None if self.labels is None else self.labels[first:end],
-        )
+        return self.rows(slice(first, end))
 
     def copy(self) -> Batch:
         """Return copies of the arguments, for a pass that may change them, with the same labels."""
@@ -170,7 +174,7 @@ class Batches:
         self.total = self.expected = None
         self._rest: Iterator[Any] = iter(())
         if isinstance(x, Tensor | tuple | Mapping):
-            self._first: Batch | None = _batch(x, y)
+            self._first: Batch | None = as_batch(x, y)
             self.total = self.expected = self._first.samples
             return
         if not isinstance(x, Iterable) or isinstance(x, str | bytes) or hasattr(x, "__array__"):
@@ -216,16 +220,24 @@ class Batches:
 def _unpack(batch: Any) -> Batch:
     """Read a batch of an iterable."""
     if isinstance(batch, Tensor | Mapping):
-        return _batch(batch, None)
+        return as_batch(batch, None)
     if not isinstance(batch, tuple | list) or len(batch) not in (1, 2):
         what = f"{len(batch)} things" if isinstance(batch, tuple | list) else type(batch).__name__
         raise InputError(
             f"x: a batch of {what}; expected x or (x, y); put several inputs in a tuple or mapping, as in ((a, b), y)"
         )
-    return _batch(batch[0], batch[1] if len(batch) == 2 else None)
+    return as_batch(batch[0], batch[1] if len(batch) == 2 else None)
 
 
-def _batch(x: Any, y: Any) -> Batch:
+def as_batch(x: Any, y: Any) -> Batch:
+    """Return samples as a batch.
+
+    Args:
+        x: a tensor; several in a tuple or list, by position; or in a mapping, by name, of which those without axes are
+            the same for all samples. y: their labels, or None.
+    Raises:
+        InputError: what is no such thing, or of unequal lengths.
+    """
     args = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, tuple | list) else ()
     kwargs = dict(x) if isinstance(x, Mapping) else {}
     named = {**{f"x[{i}]" if len(args) > 1 else "x": value for i, value in enumerate(args)}, **kwargs}

@@ -84,11 +84,11 @@ def named_failures(
             error.add_note(f"simulator.evaluate: in the mode {mode}, with {samples} of x (counted from 0)")
             raise
         network = type(model).__name__
-        unbound = _unbound(model, args, kwargs) if isinstance(error, TypeError) else ""
-        if unbound:
+        wrong = unbound(model, args, kwargs) if isinstance(error, TypeError) else ""
+        if wrong:
             inputs = ", ".join(inspect.signature(model.forward).parameters)
             raise InputError(
-                f"x: {unbound}; expected the inputs of {network}: {inputs}; name them as its forward does, and give "
+                f"x: {wrong}; expected the inputs of {network}: {inputs}; name them as its forward does, and give "
                 "labels beside them, as in (inputs, labels)"
             ) from error
         raise InputError(
@@ -104,7 +104,7 @@ def is_ours(error: BaseException) -> bool:
     return next((name.startswith(OURS) for name in reversed(frames) if not name.startswith(NUMPY)), False)
 
 
-def _unbound(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def unbound(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Return what of the arguments a network's forward does not take, or lacks; empty if it takes them."""
     try:
         inspect.signature(model.forward).bind(*args, **kwargs)

@@ -47,7 +47,7 @@ class Samples(NamedTuple):
         """How many samples there are."""
         return next(len(x) for x in ((self.x,) if isinstance(self.x, Tensor) else self.x.values()) if x.dim())
 
-    def part(self, rows: slice) -> Samples:
+    def part(self, rows: slice | Tensor) -> Samples:
         """Return some of the samples."""
         x = self.x[rows] if isinstance(self.x, Tensor) else {name: some(x, rows) for name, x in self.x.items()}
         return Samples(x, None if self.y is None else self.y[rows], self.source)

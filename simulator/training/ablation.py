@@ -209,7 +209,7 @@ def ablation(
             raise InputError("ablation: the targets are no classes; expected what has an accuracy; give whole numbers")
         found.setdefault(on, []).append(accuracy)
     progress(len(wanted), len(wanted))
-    return Ablation(tuple(dict.fromkeys(recipe.parts)), found, len(test[0]))
+    return Ablation(tuple(dict.fromkeys(recipe.parts)), found, len(test[1]))
 
 
 def _without(parts: Parts, part: str) -> Parts:

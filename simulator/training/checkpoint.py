@@ -18,7 +18,7 @@ from simulator.network.state_dicts import NeedsCodeError, read_torch_file
 from simulator.report.directories import check_writable, write_file
 from simulator.versions import NUMERICS
 
-from .loop import Training
+from .loop import Data, Training
 
 VERSION = 1
 _FORM = "ulpsim training"
@@ -160,10 +160,11 @@ def _layer(module: nn.Module) -> str:
     return " ".join(f"{type(module).__qualname__}({module.extra_repr()})".split())
 
 
-def _digest(data: tuple[Tensor, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for x in data:
-        digest.update(f"{tuple(x.shape)} {x.dtype}".encode())
+def _digest(data: Data) -> str:
+    digest, (inputs, y) = hashlib.sha256(), data
+    named = {"": inputs} if isinstance(inputs, Tensor) else inputs
+    for name, x in (*sorted(named.items()), ("", y)):
+        digest.update(f"{name}{tuple(x.shape)} {x.dtype}".encode())
         digest.update(x.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from numbers import Real
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from simulator.errors import InputError, first_line
 from simulator.hardware.quantities import describe
 from simulator.network.batches import batch_of, check_samples_first, check_whole
+from simulator.network.fit import unbound
 from simulator.network.metrics import IGNORED
+from simulator.network.outputs import output_of
 
 from .checkpoint import Checkpoint
 from .history import Epoch, History
-from .loop import Loss, Training, trainable
+from .loop import Data, Loss, Training, trainable
 from .recipe import Recipe
 from .recipe_files import load_recipe
 
@@ -58,15 +61,17 @@ def fit(
 
     Args:
         model: whose parameters are float32 or float64.
-        data: samples (N, ...) and their classes, or real targets. storage, rounding: format of the stored parameters
-            and its rounding, in place of a recipe: the setting of arXiv 1805.01078. recipe: what is rounded where, or
-            the name or path of its file, as `load_recipe` takes it.
+        data: samples (N, ...), or several inputs in a mapping by the names of the model's forward, of which those
+            without axes are the same for all samples; and their classes, or real targets.
+        storage, rounding: format of the stored parameters and its rounding, in place of a recipe: the setting of arXiv
+            1805.01078. recipe: what is rounded where, or the name or path of its file, as `load_recipe` takes it.
         batch_size: samples of a step; None: as many as the model takes at a time if that is fixed, else 32.
         optimizer: sgd, adam, adamw, rmsprop with `options`, such as momentum, or what makes one of the parameters,
             which goes with neither these nor lr. lr: of a named one; None: 0.1.
         seed: of the order of the samples, of random numbers that the model draws from torch (dropout), whose global
             generator stays as it is, and of stochastic roundings. test: samples for the accuracy.
-        loss: of outputs and targets; None: cross entropy for classes, mean squares for real targets.
+        loss: of what the model returns and targets; None: cross entropy for classes, mean squares for real targets, of
+            its logits or its first output of floats.
         observe: called after each epoch. progress: called after each step with how many of how many are done.
         checkpoint: file that the state of the training is written to, at first and after each epoch, whole or not at
             all; an earlier one is replaced. resume: whether to go on from what is there, to `epochs` in all; the
@@ -92,7 +97,7 @@ def fit(
     samples = _tensors(data, "data", model)
     held_out = samples if test is None else _tensors(test, "test", model)
     for name, given in (("data", samples), ("test", held_out)):
-        check_whole(model, len(given[0]), f"fit: {name}")
+        check_whole(model, len(given[1]), f"fit: {name}")
     parameters = list(trainable(model).values())
     if not parameters:
         raise InputError(
@@ -101,7 +106,8 @@ def fit(
         )
     made = _optimizer(optimizer, parameters, lr, options)
     own_loss = loss is not None
-    loss = loss or (nn.functional.mse_loss if samples[1].is_floating_point() else nn.functional.cross_entropy)
+    if loss is None:
+        loss = _of_logits(nn.functional.mse_loss if samples[1].is_floating_point() else nn.functional.cross_entropy)
     training = Training(model, samples, recipe, made, loss, batch_size, seed, held_out, causes)
     try:
         file = None if checkpoint is None else Checkpoint(training, checkpoint)
@@ -110,6 +116,16 @@ def fit(
     finally:
         training.close()
     return training.history
+
+
+def _of_logits(loss: Loss) -> Loss:
+    """Return a loss, under its name, of the one among several outputs that metrics see."""
+
+    @wraps(loss)
+    def found(outputs: Any, targets: Any) -> Tensor:
+        return loss(output_of(outputs), targets)
+
+    return found
 
 
 @contextmanager
@@ -123,7 +139,8 @@ def _classes_within(model: nn.Module, targets: Tensor | None) -> Iterator[None]:
 
     def check(module: nn.Module, args: Any, out: Any) -> None:
         hook.remove()
-        if isinstance(out, Tensor) and out.ndim > 1 and not 0 <= least <= most < out.shape[1]:
+        out = output_of(out)
+        if out.ndim > 1 and not 0 <= least <= most < out.shape[1]:
             raise InputError(
                 f"fit: data: got classes from {least} to {most}; expected them from 0 to {out.shape[1] - 1}, the "
                 f"outputs of {type(model).__name__}; correct them, or widen its last layer"
@@ -194,21 +211,32 @@ def _recipe(storage: str | None, rounding: str | None, recipe: Recipe | str | os
     return Recipe.storage(storage, rounding or "rz")
 
 
-def _tensors(data: tuple[Any, Any], name: str, model: nn.Module) -> tuple[Tensor, Tensor]:
+def _tensors(data: tuple[Any, Any], name: str, model: nn.Module) -> Data:
     try:
         x, y = data
     except (TypeError, ValueError):
         raise InputError(f"fit: {name}: got {type(data).__name__}; expected two arrays; give (x, y)") from None
     try:
-        x, y = torch.as_tensor(x), torch.as_tensor(y)
+        inputs = {key: torch.as_tensor(value) for key, value in (x if isinstance(x, Mapping) else {"x": x}).items()}
+        y = torch.as_tensor(y)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"fit: {name}: {first_line(error)}; expected two arrays of numbers; give (x, y)") from None
-    if not (x.ndim and y.ndim):
+    lengths = {key: len(value) for key, value in inputs.items() if value.ndim}
+    if not (lengths and y.ndim):
         raise InputError(f"fit: {name}: got a single number; expected two arrays, one row a sample; give (x, y)")
-    if len(x) != len(y) or not len(x):
-        raise InputError(f"fit: {name}: got {len(x)} samples and {len(y)} targets; expected as many; give (x, y)")
+    samples = " and ".join(map(str, dict.fromkeys(lengths.values())))
+    if set(lengths.values()) != {len(y)} or not len(y):
+        raise InputError(f"fit: {name}: got {samples} samples and {len(y)} targets; expected as many; give (x, y)")
     carrier = next((p.dtype for p in model.parameters()), torch.float32)
-    return (x.to(carrier) if x.is_floating_point() else x), (y.to(carrier) if y.is_floating_point() else y.long())
+    carried = {key: value.to(carrier) if value.is_floating_point() else value for key, value in inputs.items()}
+    y = y.to(carrier) if y.is_floating_point() else y.long()
+    if not isinstance(x, Mapping):
+        return carried["x"], y
+    if unknown := unbound(model, (), carried):
+        raise InputError(
+            f"fit: {name}: {unknown}; expected the inputs of {type(model).__name__}; name them as its forward does"
+        )
+    return carried, y
 
 
 def _optimizer(

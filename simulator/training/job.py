@@ -161,7 +161,7 @@ def train(
                 break
             place.rmdir()
         raise
-    return Trained(job, history, len(data[0]), len(test[0]), checkpoint.parent), model.state_dict()
+    return Trained(job, history, data.size, test.size, checkpoint.parent), model.state_dict()
 
 
 def save(found: Trained, weights: Mapping[str, Tensor], record: str) -> None:
@@ -224,14 +224,14 @@ def _network(job: Job) -> nn.Module:
     return model.eval()
 
 
-def _samples(job: Job, model: nn.Module) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _samples(job: Job, model: nn.Module) -> tuple[Samples, Samples]:
     """Return the samples for training and those for the accuracy."""
     share = _share(job.test)
     images = job.data is not None and has_images(Path(job.data))
-    data = _pair(load_samples(job.data, None, model, "train"), "--data")
+    data = _labelled(load_samples(job.data, None, model, "train"), "--data")
     if share is None and (images or job.test is not None):
-        return data, _pair(load_samples(job.test or job.data, None, model), "--test")
-    count, at_once = len(data[0]), fixed_batch(model) or 1
+        return data, _labelled(load_samples(job.test or job.data, None, model), "--test")
+    count, at_once = data.size, fixed_batch(model) or 1
     held_out = round(count * (TEST_SHARE if share is None else share) / at_once) * at_once
     if not 0 < held_out < count:
         raise InputError(
@@ -240,7 +240,7 @@ def _samples(job: Job, model: nn.Module) -> tuple[tuple[Tensor, Tensor], tuple[T
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(job.seed))
     kept, tested = order[held_out:].sort().values, order[:held_out].sort().values
-    return (data[0][kept], data[1][kept]), (data[0][tested], data[1][tested])
+    return data.part(kept), data.part(tested)
 
 
 def _share(text: str | None) -> float | None:
@@ -254,19 +254,17 @@ def _share(text: str | None) -> float | None:
     return share
 
 
-def _pair(samples: Samples, option: str) -> tuple[Tensor, Tensor]:
-    if not isinstance(samples.x, Tensor):
-        raise InputError(f"{option}: {samples.source}: holds several inputs; expected x alone; stack them into one")
+def _labelled(samples: Samples, option: str) -> Samples:
     if samples.y is None:
         raise InputError(f"{option}: {samples.source}: holds no y; expected labels to train on; add them")
-    return samples.x, samples.y
+    return samples
 
 
 def _fit(
     job: Job,
     model: nn.Module,
-    data: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
+    data: Samples,
+    test: Samples,
     recipe: Recipe | None,
     checkpoint: Path,
     resume: bool,
@@ -276,9 +274,9 @@ def _fit(
     options: dict[str, Any] = dict(job.options)
     try:
         return fit(
-            model, data, job.storage, job.rounding, job.epochs, job.batch_size, job.rate, job.optimizer, job.seed,
-            recipe, test, observe=observe, checkpoint=checkpoint, resume=resume, progress=progress, causes=job.causes,
-            **options,
+            model, (data.x, data.y), job.storage, job.rounding, job.epochs, job.batch_size, job.rate, job.optimizer,
+            job.seed, recipe, (test.x, test.y), observe=observe, checkpoint=checkpoint, resume=resume,
+            progress=progress, causes=job.causes, **options,
         )  # fmt: skip
     except InputError:
         raise

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simulator.network.batches import fixed_batch
+from simulator.network.batches import Batch, Batches, as_batch, fixed_batch
 from simulator.network.emulation import Emulation
+from simulator.network.outputs import output_of
+from simulator.network.samples import Inputs
 
 from .history import Epoch, History, from_plain, to_plain
 from .observed import Observer
@@ -23,16 +25,17 @@ from .recipe import Recipe
 from .rounds import Rounds, UnroundedLayer
 from .updates import Updates
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-Samples = tuple[Tensor, Tensor]
+Loss = Callable[[Any, Any], Tensor]
+Data = tuple[Inputs, Tensor]
 
 
 class Training:
     """A model in training, which can be stopped after every epoch and taken up again with the same bits.
 
     Args:
-        model: trained in place. data: samples and targets of the model's types. recipe: what is rounded where.
-        optimizer: of the parameters of the model that require gradients. loss: of outputs and targets.
+        model: trained in place. data: samples, or several inputs by name, and targets, of the model's types.
+        recipe: what is rounded where. optimizer: of the parameters of the model that require gradients.
+        loss: of what the model returns and targets.
         batch_size: of the steps. seed: of the order of the samples, of random numbers that the model draws from torch,
             and of stochastic roundings. test: samples for the accuracy.
         causes: whether the last batch of each epoch is looked at; until `close`.
@@ -41,13 +44,13 @@ class Training:
     def __init__(
         self,
         model: nn.Module,
-        data: Samples,
+        data: Data,
         recipe: Recipe,
         optimizer: torch.optim.Optimizer,
         loss: Loss,
         batch_size: int,
         seed: int,
-        test: Samples,
+        test: Data,
         causes: bool = False,
     ) -> None:
         self.model, self.data, self.test, self.recipe = model, data, test, recipe
@@ -75,7 +78,7 @@ class Training:
     @property
     def steps_of_epoch(self) -> int:
         """Batches of an epoch."""
-        return -(-len(self.data[0]) // self.batch_size)
+        return -(-len(self.data[1]) // self.batch_size)
 
     def begin(self) -> None:
         """Round the parameters that a model has before its first step; the counts of epochs leave that out."""
@@ -91,26 +94,27 @@ class Training:
         Args:
             progress: called after each step with how many there were in all.
         """
-        x, y = self.data
+        data = as_batch(*self.data)
         total, skipped = 0.0, 0
         # torch's global generator, from which models draw, is the caller's again behind it.
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random)
             self.model.train()
-            for rows in torch.randperm(len(x), generator=self._order).split(self.batch_size):
-                total += self._backward(x[rows], y[rows]) * len(rows)
+            for rows in torch.randperm(data.samples, generator=self._order).split(self.batch_size):
+                batch = data.rows(rows)
+                total += self._backward(batch) * len(rows)
                 if self._accepts():
                     self._step()
                 else:
                     skipped += 1
                 progress(self.rounds.step)
-            observation = None if self._watching is None else self._watching.look(x[rows], y[rows], self.scale)
+            observation = None if self._watching is None else self._watching.look(batch, self.scale)
             right = accuracy(self.model, *self.test, run=self.rounds, emulation=self._emulation)
             self._random = torch.get_rng_state()
         counts = {name: point.close() for name, point in self.rounds.points.items()}
         found = Epoch(
             len(self.history.epochs),
-            total / len(x),
+            total / data.samples,
             right,
             counts,
             self._updates.close(),
@@ -140,14 +144,14 @@ class Training:
                 stacklevel=5,
             )
 
-    def _backward(self, x: Tensor, y: Tensor) -> float:
+    def _backward(self, batch: Batch) -> float:
         """Compute the gradients of a batch, and return its loss."""
         self.rounds.step += 1
         self.optimizer.zero_grad(set_to_none=True)
         if isinstance(self._emulation, Emulation):
             self._emulation.restart(mixed_key(self.seed, self.rounds.step, _OF_PRODUCTS))
         with self._emulation, self.rounds.in_layers(self.model) as unmet, self.rounds.with_copies(self.model):
-            value = self.loss(self.model(x), y)
+            value = self.loss(self.model(*batch.args, **batch.kwargs), batch.labels)
             (value * self.scale if self.scale != 1.0 else value).backward()
         new = [path for path, _ in layers_of(self.model) if path in unmet - self._told]
         if new:
@@ -293,7 +297,7 @@ def _unscale(parameters: dict[str, nn.Parameter], scale: float) -> bool:
 
 def accuracy(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     batch: int = 1024,
     run: Rounds | None = None,
@@ -302,6 +306,7 @@ def accuracy(
     """Return the share of right answers; None without classes.
 
     Args:
+        x: samples (N, ...), or several inputs by name. y: their classes.
         batch: samples of a pass, unless the model takes a fixed number. run: whose points hold in the forward pass too;
             None: none does. emulation: of its products.
     """
@@ -316,8 +321,9 @@ def accuracy(
         if run is not None:
             points.enter_context(run.with_copies(model))
             points.enter_context(run.in_layers(model))
-        for start in range(0, len(x), batch):
-            right += int((model(x[start : start + batch]).argmax(-1) == y[start : start + batch]).sum())
+        for part in Batches(x, y).parts(batch):
+            assert part.labels is not None
+            right += int((output_of(model(*part.args, **part.kwargs)).argmax(-1) == part.labels).sum())
     model.train(training)
     return right / y.numel()
 

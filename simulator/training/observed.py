@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from formats import FloatFormat, Use
+from simulator.network.batches import Batch
 from simulator.network.emulation import Emulation
 
 from .laws import INCOHERENT, flip_probability, forward_error
@@ -224,32 +225,32 @@ class Observer:
         if WEIGHT_STORE in self._recipe.points:
             self._wanted = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
-    def look(self, x: Tensor, y: Tensor, scale: float = 1.0) -> Observation:
+    def look(self, batch: Batch, scale: float = 1.0) -> Observation:
         """Return what the points do to a batch, and what the gradients of the epoch were; the next epoch begins anew.
 
         Stored parameters are compared with those that the last step wanted, on the batch with every other point off;
         every other point, on the batch with the stored parameters, with no point on.
 
         Args:
-            x, y: the batch. scale: of its loss.
+            batch: with its labels. scale: of its loss.
         """
         effects: dict[str, dict[str, Effect]] = {}
         rounding: dict[str, dict[str, float]] = {}
         swamping: dict[str, dict[str, Swamping]] = {}
-        carrier = self._pass(Recipe(), x, y, 1.0)
+        carrier = self._pass(Recipe(), batch, 1.0)
         wanted = carrier
         if self._wanted:
             with _values(self._parameters, self._wanted):
-                wanted = self._pass(Recipe(), x, y, 1.0)
+                wanted = self._pass(Recipe(), batch, 1.0)
         for cause in (*dict.fromkeys(self._recipe.parts), ALL):
             if cause == OPTIMIZER_STATE:  # no batch sees it
                 continue
             if cause == WEIGHT_STORE:
                 found, without = carrier, wanted
             elif cause == ALL:
-                found, without = self._pass(self._recipe, x, y, scale, swamping), wanted
+                found, without = self._pass(self._recipe, batch, scale, swamping), wanted
             else:
-                found, without = self._pass(self._recipe.only(cause), x, y, scale), carrier
+                found, without = self._pass(self._recipe.only(cause), batch, scale), carrier
             effects[cause] = _effects(found, without)
             for name, gradient in without.gradients.items():
                 rounding.setdefault(name, {})[cause] = _norm(found.gradients[name].double() - gradient.double())
@@ -273,8 +274,7 @@ class Observer:
     def _pass(
         self,
         recipe: Recipe,
-        x: Tensor,
-        y: Tensor,
+        batch: Batch,
         scale: float,
         swamping: dict[str, dict[str, Swamping]] | None = None,
     ) -> _Seen:
@@ -290,7 +290,7 @@ class Observer:
             seen.each(self._model, seen.gradient_of), run.in_layers(self._model),
             seen.each(self._model, seen.output_of), run.with_copies(self._model), _Masks(seen),
         ):  # fmt: skip
-            value = self._loss(self._model(x), y)
+            value = self._loss(self._model(*batch.args, **batch.kwargs), batch.labels)
             gradients = torch.autograd.grad(
                 value * scale if scale != 1.0 else value, list(parameters.values()), allow_unused=True
             )

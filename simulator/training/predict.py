@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from simulator.network.samples import Inputs
+
 from .loop import accuracy
 from .updates import C1, LOW, PER_BIT, UpdateCounts
 
@@ -98,11 +100,12 @@ def predict(updates: Iterable[UpdateCounts], batches: int, lr: float) -> Predict
 
 
 @torch.no_grad()
-def harmless_noise(model: nn.Module, x: Tensor, y: Tensor, points: float = 0.01, draws: int = 4) -> float:
+def harmless_noise(model: nn.Module, x: Inputs, y: Tensor, points: float = 0.01, draws: int = 4) -> float:
     """Return the largest deviation of the weights, in units of their binades, that costs no more accuracy than this.
 
     Args:
-        x, y: samples (N, ...) and classes (N,). points: of accuracy that may be lost, in the mean of the draws.
+        x, y: samples (N, ...), or several inputs by name, and classes (N,).
+        points: of accuracy that may be lost, in the mean of the draws.
     Returns:
         A power of the root of two, from 2^-12 to 1. Statistical.
     """
