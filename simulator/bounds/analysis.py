@@ -10,7 +10,7 @@ B = sum |g| local, over the elements that belong to its sample (B43, see owners.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,14 +71,17 @@ def _is_used(graph: Graph, node: Node) -> bool:
     return any(number in read for number in node.outputs)
 
 
-def forward(graph: Graph, x: Bounded, unit: Unit) -> Forward:
-    """Return bounds of every value. Upper bounds, for all exact inputs within those of x.
+def forward(graph: Graph, inputs: Sequence[Bounded], unit: Unit) -> Forward:
+    """Return bounds of every value. Upper bounds, for all exact inputs within those of `inputs`.
 
+    Args:
+        inputs: of the graph, in its order.
     Raises:
         InputError: an operation without a rule.
     """
-    graph = with_roundings(graph, x.lo.shape, unit.held)
-    values, local = {graph.inputs[0]: x}, {graph.inputs[0]: x.d}
+    graph = with_roundings(graph, [x.lo.shape for x in inputs], unit.held)
+    values = dict(zip(graph.inputs, inputs, strict=True))
+    local = {number: x.d for number, x in values.items()}
     for node in graph.nodes:
         rule = RULES.get(node.kind)
         # What has no rule may be there as long as nothing reads it, as the statistics of a normalisation.
@@ -175,7 +178,8 @@ def _adjoint(
             if kept is not None:
                 kept[number] = grads[number]
             del grads[number]
-    count("input", found.graph.inputs[0])
+    for number in found.graph.inputs:
+        count("input", number)
     if kept is not None:
         kept |= grads
     return parts or {"input": torch.zeros(samples, dtype=torch.float64)}

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,16 @@ from simulator.network.digests import weights_digest
 from simulator.report.directories import check_writable, write_file
 from simulator.versions import versions
 
-from .analysis import Forward, adjoints, check, forward
-from .certify import METHODS, decision
-from .graph import Node, Ref, record
+from .analysis import Forward, adjoints, forward
+from .certify import METHODS, decision, recorded
+from .graph import Node, Ref
 from .products import RULES as PRODUCTS
 from .products import unit_of
 from .roundings import Rounding
 from .rule import Unit
-from .subject import Subject, as_bounded, subject
+from .subject import Boxes, Subject, subject
 
-KIND = "ulpsim bounds certificate 2"
+KIND = "ulpsim bounds certificate 3"
 
 
 def certificate(
@@ -58,17 +58,15 @@ def certificate(
     if method not in METHODS:
         raise InputError(f"bounds: method: got {method!r}; expected one of {', '.join(METHODS)}")
     of = subject(model, x, mac, precision, mode)
-    (lo, hi), precision = of.x, of.precision
-    at_once = fixed_batch(model) or len(lo)
-    if len(lo) != at_once:
+    samples, precision = of.x.lo.samples, of.precision
+    at_once = fixed_batch(model) or samples
+    if samples != at_once:
         raise InputError(
-            f"bounds: certificate: got {len(lo)} samples, which are one pass of the network in it; expected {at_once}, "
+            f"bounds: certificate: got {samples} samples, which are one pass of the network in it; expected {at_once}, "
             f"as many as {type(model).__name__} takes at a time; give that many, e.g. --samples {at_once}"
         )
     unit = replace(of.unit(), running="running" in method)
-    graph = record(model, lo)
-    check(graph)
-    found = forward(graph, as_bounded(lo, hi), unit)
+    found = forward(recorded(model, of.x), of.x.bounded(), unit)
     decided = decision(found, "adjoint" in method)
     top = decided["top"]
     pairs = adjoints(found, top) if "adjoint" in method else {}
@@ -79,12 +77,12 @@ def certificate(
         "kind": KIND,
         "versions": versions(),
         "network": {"name": type(model).__name__, "weights": weights_digest(model)},
-        "inputs": {"lo": packed(lo.double()), "hi": packed(hi.double()), "digest": _digest(lo, hi)},
+        "inputs": {"arrays": _inputs(of.x, graph.inputs), "digest": _digest(of.x)},
         "unit": {
             "machine": unit.words if isinstance(mac, Machine) else None, "precision": precision, "fixed": unit.fixed,
             "running": unit.running, "library": unit.library,
         },
-        "graph": {"input": graph.inputs[0], "output": graph.output, "nodes": nodes, "constants": constants},
+        "graph": {"output": graph.output, "nodes": nodes, "constants": constants},
         "values": {str(number): _value(found, number) for number in found.values},
         "gradients": {
             str(j): {str(number): {"lo": packed(g.lo), "hi": packed(g.hi)} for number, g in grads.items()}
@@ -127,14 +125,27 @@ def packed(x: Tensor) -> dict[str, Any]:
     return {"shape": list(x.shape), "data": base64.b64encode(zlib.compress(raw, 6)).decode()}
 
 
-def digests(model: nn.Module, lo: Tensor, hi: Tensor) -> tuple[str, str]:
+def digests(model: nn.Module, x: Boxes) -> tuple[str, str]:
     """Return the SHA-256 of weights, and of inputs or the ends of boxes, as a certificate has them."""
-    return weights_digest(model), _digest(lo, hi)
+    return weights_digest(model), _digest(x)
 
 
-def _digest(lo: Tensor, hi: Tensor) -> str:
-    raw = b"".join(x.double().contiguous().numpy().astype("<f8").tobytes() for x in (lo, hi))
-    return hashlib.sha256(raw).hexdigest()
+def _inputs(x: Boxes, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Return both ends of every input as data, with its number in the graph; None of what has no axes."""
+    left = iter(numbers)
+    return [
+        {"name": name, "value": next(left) if lo.dim() else None, "lo": packed(lo), "hi": packed(hi)}
+        for name, (lo, hi) in x.named().items()
+    ]
+
+
+def _digest(x: Boxes) -> str:
+    digest = hashlib.sha256()
+    for _, ends in sorted(x.named().items()):
+        for end in ends:
+            digest.update(str(list(end.shape)).encode())
+            digest.update(end.double().contiguous().numpy().astype("<f8").tobytes())
+    return digest.hexdigest()
 
 
 def _value(found: Forward, number: int) -> dict[str, Any]:

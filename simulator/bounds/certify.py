@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 from simulator.hardware import Machine
-from simulator.network.batches import fixed_batch, in_whole_batches
+from simulator.network.batches import Batch, fixed_batch, in_whole_batches
 from simulator.notebook import Shown, View, frame
 
 from .analysis import Forward, check, forward, margins
-from .graph import record
+from .graph import Graph, record
 from .outward import below, grown
 from .products import RULES as PRODUCTS
 from .rule import Unit
-from .subject import Subject, as_bounded, subject
+from .subject import Boxes, Subject, subject
 
 if TYPE_CHECKING:
     from formats.notebook import DataFrame
@@ -36,6 +36,8 @@ METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums
 _BATCH = 64
 
 Progress = Callable[[int, int], None]
+Ends = Tensor | NDArray[Any] | tuple[Any, Any]
+Samples = Ends | Mapping[str, Ends] | Boxes
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _finite(x: float) -> float | None:
 
 def certify(
     model: nn.Module,
-    x: Tensor | NDArray[Any] | tuple[Any, Any],
+    x: Samples,
     mac: str | MacSpec | Machine | None = None,
     precision: int | None = None,
     mode: str = "low",
@@ -143,8 +145,10 @@ def certify(
     every product with torch's float32 beside it, a machine, or any unit of a precision.
 
     Args:
-        model: in eval mode; its outputs are (samples, classes). x: samples, or a pair (lo, hi) of samples: boxes, of
-            which every point counts.
+        model: in eval mode; its outputs are (samples, classes).
+        x: samples, or a pair (lo, hi) of samples: boxes, of which every point counts. Several inputs in a mapping by
+            the names of the model's forward, each of them samples or a pair; those without axes are the same for all
+            samples.
         mac: a MAC, or a machine, whose `mode` runs; None for products and sums both rounded, in order.
         precision: significand bits, in place of the formats of the MAC; exponents have no limit then.
         methods: some of METHODS. every: whether to go on to the tightest one for all samples.
@@ -164,16 +168,16 @@ def certify(
                 "expected forward or adjoint among them; give one"
             )
     of = subject(model, x, mac, precision, mode)
-    (lo, hi), unit = of.x, of.unit()
+    unit, samples = of.unit(), of.x.lo.samples
     if failure is not None:
-        spread = _spread(model, lo[: fixed_batch(model) or 1], failure)
+        spread = _spread(model, of.x.lo.part(0, fixed_batch(model) or 1), failure)
         unit = replace(unit, spread=spread, words=f"{unit.words}; statistical, {failure:g}")
     found, size = [], fixed_batch(model) or _BATCH
-    for first in range(0, len(lo), size):
-        some = slice(first, first + size)
-        found.append(_of_batch(model, lo[some], hi[some], unit, methods, every, of.precision))
+    for first in range(0, samples, size):
+        some = of.x.rows(slice(first, first + size))
+        found.append(_of_batch(model, some, unit, methods, every, of.precision))
         if progress is not None:
-            progress(min(first + size, len(lo)), len(lo))
+            progress(min(first + size, samples), samples)
     return replace(_joined(found), subject=of if failure is None else None)
 
 
@@ -197,13 +201,13 @@ def between(value: Any, least: float, name: str, example: str) -> float:
     return number
 
 
-def _spread(model: nn.Module, x: Tensor, failure: float) -> float:
+def _spread(model: nn.Module, x: Batch, failure: float) -> float:
     """Return l so that all products of a sample keep to (B7') but for a probability of 2 sum n exp(-l**2 / 2).
 
     Args:
         x: a sample, or as many as the network takes at a time, whose products then count together.
     """
-    graph, total = record(model, x), 0
+    graph, total = record(model, *x.args, **x.kwargs), 0
     for node in graph.nodes:
         if node.kind in PRODUCTS:
             total += node.shapes[0].numel() * node.terms
@@ -211,18 +215,18 @@ def _spread(model: nn.Module, x: Tensor, failure: float) -> float:
 
 
 def _of_batch(
-    model: nn.Module, lo: Tensor, hi: Tensor, unit: Unit, methods: Sequence[str], every: bool, bits: int | None
+    model: nn.Module, x: Boxes, unit: Unit, methods: Sequence[str], every: bool, bits: int | None
 ) -> Certified:
-    graph = record(model, lo)
-    check(graph)
+    graph = recorded(model, x)
     names = [name for name in METHODS if name in methods]
-    samples = len(lo)
+    samples = x.lo.samples
     result: dict[str, Any] | None = None
     open_ = torch.arange(samples)
     for name in names:
         rows = in_whole_batches(model, open_)
-        part = graph if len(rows) == samples else record(model, lo[rows])
-        found = forward(part, as_bounded(lo[rows], hi[rows]), replace(unit, running="running" in name))
+        some = x.rows(rows)
+        part = graph if len(rows) == samples else recorded(model, some)
+        found = forward(part, some.bounded(), replace(unit, running="running" in name))
         own = _of_rows(decision(found, "adjoint" in name), torch.isin(rows, open_))
         if result is None:
             result = {**own, "method": [name] * samples, "parts": {}}
@@ -235,6 +239,17 @@ def _of_batch(
     parts = {key: value.numpy() for key, value in result["parts"].items()}
     arrays: dict[str, Any] = {key: value.numpy() for key, value in result.items() if isinstance(value, Tensor)}
     return Certified(**arrays, method=tuple(result["method"]), contributions=parts, unit=unit.words, bits=bits)
+
+
+def recorded(model: nn.Module, x: Boxes) -> Graph:
+    """Return the graph of a pass on the lower ends of boxes, all of whose operations have rules.
+
+    Raises:
+        InputError: one that has none.
+    """
+    graph = record(model, *x.lo.args, **x.lo.kwargs)
+    check(graph)
+    return graph
 
 
 def decision(found: Forward, adjoint: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from formats import Use
 from simulator.errors import InputError
 from simulator.network import vector
+from simulator.network.batches import Batch
 from simulator.network.outputs import output_of
 from simulator.network.tap import Ran, Tap
 
@@ -72,28 +73,34 @@ class Graph:
     output: int
 
 
-def record(model: nn.Module, x: Tensor) -> Graph:
+def record(model: nn.Module, *args: Tensor, **kwargs: Tensor) -> Graph:
     """Return the graph of a model's forward pass on a batch.
 
+    Args:
+        args, kwargs: of the pass. Those with samples along a first axis are the inputs of the graph, in this order;
+            those without axes are constants.
     Raises:
         InputError: what depends on its inputs in a way that no graph shows, such as writing into a part of a tensor;
             a constant that is computed of others, with roundings that no value of the graph has.
     """
+    own = Batch(args, kwargs).copy()  # that the pass may write to, while the bounds begin with what was given
     recorder = _Recorder(dict(model.named_modules()))
-    number = recorder.new(x)
+    numbers = tuple(recorder.new(x) for x in own.inputs.values() if x.dim())
     with torch.no_grad(), Tap(model, lambda op: None, recorder.note):
-        y = output_of(model(x))
+        y = output_of(model(*own.args, **own.kwargs))
     found = recorder.of(y)
     if found is None:
-        raise InputError("bounds: the output does not depend on the input; expected a network of one input")
-    return Graph((number,), tuple(recorder.nodes), found)
+        raise InputError(
+            "bounds: the output does not depend on the inputs; expected a network that computes it of them; correct it"
+        )
+    return Graph(numbers, tuple(recorder.nodes), found)
 
 
-def with_roundings(graph: Graph, shape: torch.Size, held: Callable[[str], Use | None]) -> Graph:
+def with_roundings(graph: Graph, shapes: Sequence[torch.Size], held: Callable[[str], Use | None]) -> Graph:
     """Return a graph in which the vector unit's roundings of operands and results are operations of their own.
 
     Args:
-        shape: of the input. held: format in which the unit holds values in a module, by its path; None as torch has
+        shapes: of the inputs. held: format in which the unit holds values in a module, by its path; None as torch has
             them.
     """
     if all(held(node.path) is None for node in graph.nodes):
@@ -105,10 +112,10 @@ def with_roundings(graph: Graph, shape: torch.Size, held: Callable[[str], Use | 
         nodes.append(Node(ROUND, None, (Ref(number),), {}, (into,), (shape,), path, use=use))
         known[into] = use
 
-    shapes = {graph.inputs[0]: shape}
+    shape_of = dict(zip(graph.inputs, shapes, strict=True))
     for node in graph.nodes:
-        shapes.update((n, of) for n, of in zip(node.outputs, node.shapes, strict=True) if n is not None)
-    new = count(max(shapes) + 1).__next__
+        shape_of.update((n, of) for n, of in zip(node.outputs, node.shapes, strict=True) if n is not None)
+    new = count(max(shape_of) + 1).__next__
     for node in graph.nodes:
         use = held(node.path)
         if use is None or not vector.covers(node.func):
@@ -120,7 +127,7 @@ def with_roundings(graph: Graph, shape: torch.Size, held: Callable[[str], Use | 
         for number in read:
             if known.get(number) != use:
                 read[number] = new()
-                rounded(number, read[number], shapes[number], node.path, use)
+                rounded(number, read[number], shape_of[number], node.path, use)
         args, kwargs = tree_map(
             lambda leaf, read=read: Ref(read[leaf.number]) if isinstance(leaf, Ref) else leaf,
             (node.args, dict(node.kwargs)), is_leaf=lambda leaf: isinstance(leaf, Ref),
@@ -130,7 +137,7 @@ def with_roundings(graph: Graph, shape: torch.Size, held: Callable[[str], Use | 
         nodes.append(replace(node, args=args, kwargs=kwargs, outputs=results, use=use))
         for result, out in zip(results, node.outputs, strict=True):
             if result is not None and out is not None and result != out:
-                rounded(result, out, shapes[out], node.path, use)
+                rounded(result, out, shape_of[out], node.path, use)
             elif out is not None:
                 known[out] = use
     return replace(graph, nodes=tuple(nodes))

@@ -26,7 +26,7 @@ def owners(graph: Graph, shapes: Mapping[int, torch.Size]) -> Mapping[int, Tenso
     """Return the sample of every element, by number of the value.
 
     Args:
-        shapes: of the values that have bounds, by number; that of the input is (samples, ...).
+        shapes: of the values that have bounds, by number; those of the inputs are (samples, ...).
     Raises:
         InputError: an operation that mixes samples, or depends on none, or an output whose rows are not the samples.
     """
@@ -60,9 +60,9 @@ def owners(graph: Graph, shapes: Mapping[int, torch.Size]) -> Mapping[int, Tenso
 
 def _depends(graph: Graph, shapes: Mapping[int, torch.Size], some: Tensor) -> dict[int, Tensor]:
     """Return which elements depend on some of the samples."""
-    x = torch.ones(shapes[graph.inputs[0]], dtype=torch.float64)
-    x[some] = torch.nan
-    values = {graph.inputs[0]: x}
+    values = {number: torch.ones(shapes[number], dtype=torch.float64) for number in graph.inputs}
+    for x in values.values():
+        x[some] = torch.nan
     for node in graph.nodes:
         if any(number in shapes for number in node.outputs):
             results = [values[node.inputs[0]]] if node.kind == ROUND else tree_leaves(_run(node, values))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from simulator.arithmetic.spec import MacSpec
 from simulator.errors import InputError
 from simulator.hardware import Machine
-from simulator.network.batches import in_whole_batches, passes
+from simulator.network.batches import fixed_batch, in_whole_batches
 from simulator.notebook import Shown, View, frame
 
-from .analysis import check, forward
-from .certify import METHODS, Certified, Progress, between, certify, known_methods
-from .graph import Graph, record
+from .analysis import forward
+from .certify import METHODS, Certified, Progress, Samples, between, certify, known_methods, recorded
 from .normal import probabilities, softmax_bounds
 from .roundings import MOST_BITS
 from .rule import Unit
-from .subject import as_bounded, subject
+from .subject import Boxes, subject
 from .units import of_mac
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def _quantile(bits: NDArray[np.int64], share: float) -> int | None:
 
 def required_precision(
     model: nn.Module,
-    x: Tensor | NDArray[Any] | tuple[Any, Any],
+    x: Samples,
     mac: str | MacSpec | None = None,
     confidence: float | None = None,
     methods: Sequence[str] = METHODS,
@@ -108,21 +107,21 @@ def required_precision(
             "bounds: mac: got a machine, whose formats are known; expected a MAC, of any precision; give one"
         )
     methods = known_methods(methods)
-    lo, hi = subject(model, x, mac, MOST_BITS, "low").x
-    done = 0
+    inputs, done = subject(model, x, mac, MOST_BITS, "low").x, 0
 
     def certified_with(bits: int, rows: Tensor) -> NDArray[np.bool_]:
-        return certify(model, (lo[rows], hi[rows]), mac, bits, methods=methods).certified
+        return certify(model, inputs.rows(rows), mac, bits, methods=methods).certified
 
     def confident_with(bits: int, rows: Tensor) -> NDArray[np.bool_]:
         assert confidence is not None
-        parts = (ends for ends, _ in passes(model, (lo[rows], hi[rows]), {}))
-        found = [_softmax_bound(model, low, high, of_mac(mac, bits)) for low, high in parts]
+        parts = rows.split(fixed_batch(model) or len(rows))
+        found = [_softmax_bound(model, inputs.rows(part), of_mac(mac, bits)) for part in parts]
         return np.concatenate(found) < confidence - 0.5
 
     def least(suffices: Callable[[int, Tensor], NDArray[np.bool_]]) -> NDArray[np.int64]:
         nonlocal done
-        low, high = np.full(len(lo), 1), np.full(len(lo), MOST_BITS + 1)  # not enough; enough
+        samples = inputs.lo.samples
+        low, high = np.full(samples, 1), np.full(samples, MOST_BITS + 1)  # not enough; enough
         while (pending := np.flatnonzero(high - low > 1)).size:
             middle = (low + high)[pending] // 2
             for bits in np.unique(middle):
@@ -138,15 +137,13 @@ def required_precision(
     bits = least(certified_with)
     by_confidence = None if confidence is None else least(confident_with)
     most = int(bits.max()) or MOST_BITS
-    proved = certify(model, (lo, hi), mac, most, methods=methods, every="adjoint" in methods)
+    proved = certify(model, inputs, mac, most, methods=methods, every="adjoint" in methods)
     return RequiredPrecision(bits, by_confidence, proved, proved.unit)
 
 
-def _softmax_bound(model: nn.Module, lo: Tensor, hi: Tensor, unit: Unit) -> NDArray[np.float64]:
+def _softmax_bound(model: nn.Module, x: Boxes, unit: Unit) -> NDArray[np.float64]:
     """Return by how much the softmax of the outputs may be off, the largest of each sample."""
-    graph: Graph = record(model, lo)
-    check(graph)
-    z = forward(graph, as_bounded(lo, hi), unit).output
+    z = forward(recorded(model, x), x.bounded(), unit).output
     r = unit.vector("")
     d, _ = softmax_bounds(z, z.d, *probabilities(z.lo, z.hi, 1), 1, r, unit.library)
     found: NDArray[np.float64] = d.amax(1).numpy()

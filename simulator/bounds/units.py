@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from formats import Use
 from simulator.arithmetic.spec import MacSpec, mac
 from simulator.errors import InputError
 from simulator.hardware import Machine
+from simulator.network.batches import Batch
 from simulator.network.consumers import Consumer, record_first_sample
 from simulator.network.emulation import Emulation
 from simulator.network.vector import FLOAT32
@@ -43,7 +44,7 @@ def of_mac(spec: str | MacSpec | None = None, precision: int | None = None) -> U
     return Unit(of_use, lambda name: found, lambda path: _TORCH, _TORCH_LIBRARY, str(found), fixed=True)
 
 
-def of_machine(model: nn.Module, machine: Machine, mode: str, x: Tensor) -> Unit:
+def of_machine(model: nn.Module, machine: Machine, mode: str, x: Batch) -> Unit:
     """Return a machine in a mode, low, high or two_pass, with its rules of layers and its vector unit.
 
     Args:
@@ -61,7 +62,8 @@ def of_machine(model: nn.Module, machine: Machine, mode: str, x: Tensor) -> Unit
         )
     emulation = Emulation(model, machine, default=mode)
     rules = emulation.rules
-    consumers = record_first_sample(model, model, (x,), {}) if mode == "two_pass" else {}
+    own = x.copy()  # that the pass may write to
+    consumers = record_first_sample(model, model, own.args, dict(own.kwargs)) if mode == "two_pass" else {}
     if machine.fold_batch_norm:
         raise InputError(
             f"bounds: {machine.name} folds batch normalisations into weights; expected a machine that does not; write "

@@ -45,8 +45,12 @@ def prove_bounds(
         int | None, typer.Option(metavar="N", help="Analyse the first N samples. Default: 100, or all of fewer.")
     ] = None,
     radius: Annotated[
-        float, typer.Option(metavar="R", help="For all inputs within R of each sample, value by value.")
-    ] = 0.0,
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]R",
+            help="For all inputs within R of each sample, value by value; NAME=R: for one of several inputs.",
+        ),
+    ] = None,
     failure: Annotated[
         float | None,
         typer.Option(metavar="F", help="Statistical bounds of sums that fail with probability F, in place of proofs."),
@@ -74,7 +78,9 @@ def prove_bounds(
     inputs = Inputs(model, weights, data, samples, seed, allow_code=allow_code)
     with interruptible(), prints_aside(json, quiet), progress_bar("step" if required else "sample", quiet) as progress:
         bounds.check_options(hw, mode, required, confidence, failure, certificate, out)
-        found = bounds.run(inputs, hw, mac, mode or "low", precision, required, confidence, radius, failure, progress)
+        found = bounds.run(
+            inputs, hw, mac, mode or "low", precision, required, confidence, radius or (), failure, progress
+        )
         paths = [] if certificate is None else [found.certified.save(certificate)]
         paths += [] if out is None else bounds.save_files(found, out)
     with shown(json, quiet):
@@ -96,8 +102,12 @@ def check_certificate(
         int | None, typer.Option(metavar="N", help="The first N samples must be the inputs, of --data or its own.")
     ] = None,
     radius: Annotated[
-        float, typer.Option(metavar="R", help="With --samples or --data: the boxes of R around each sample must.")
-    ] = 0.0,
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]R",
+            help="With --samples or --data: the boxes of R around each sample must; NAME=R as there.",
+        ),
+    ] = None,
     seed: Seed = 0,
     json: JsonRecord = False,
 ) -> None:
@@ -115,13 +125,13 @@ def check_certificate(
             "bounds check: got --weights, --data, --samples or --radius without a network; expected --model beside "
             "them; give it"
         )
-    if radius and (radius < 0 or not with_samples):
+    if radius and not with_samples:
         raise InputError(
-            f"bounds check: --radius: got {radius:g}; expected a number from 0, and --data or --samples; give these"
+            f"bounds check: --radius: got {', '.join(radius)} alone; expected --data or --samples beside it; give these"
         )
     inputs = None if model is None else Inputs(model, weights, data, samples, seed, allow_code=allow_code)
     with interruptible():
-        found = bounds.checked(file, inputs, with_samples, radius)
+        found = bounds.checked(file, inputs, with_samples, radius or ())
     with shown(json):
         bounds.show_verdict(found, file, json)
     if not found.ok:

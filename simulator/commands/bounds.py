@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ FILES = ("bounds.json", "bounds.html")
 _SHOWN = 20  # problems of a certificate
 if TYPE_CHECKING:
     from simulator.bounds.check import Verdict
+    from simulator.network.samples import Samples
 
 _LEGEND = (
     "margin: by how much the top class is ahead in exact arithmetic, at least; bound: by how much computing may change "
@@ -115,7 +117,7 @@ def run(
     precision: int | None,
     required: bool,
     confidence: float | None,
-    radius: float,
+    radius: Sequence[str],
     failure: float | None,
     progress: Callable[[float, int | None], None],
 ) -> Proved:
@@ -129,15 +131,11 @@ def run(
             "bounds: --hw: got it beside --mac, --precision or --required, whose formats are not the machine's; "
             "expected one of both; leave one out"
         )
-    if radius < 0:
-        raise InputError(f"bounds: --radius: got {radius:g}; expected a number from 0; give e.g. 0.01")
     if required and (precision is not None or failure is not None):
         raise InputError("bounds: --required: got --precision or --failure beside it; expected it alone; leave one out")
+    radii = radii_of(radius)
     loaded = load(inputs, MOST)
-    args, kwargs = loaded.samples.batch(slice(None))
-    if len(args) != 1 or kwargs:
-        raise InputError("bounds: got a network of several inputs; expected one of one input, samples first; wrap it")
-    x = args[0] if not radius else (args[0] - radius, args[0] + radius)
+    x = _within(loaded.samples, radii)
     labels = None if loaded.samples.y is None or loaded.samples.y.dim() != 1 else loaded.samples.y.tolist()
     model = loaded.model.eval()
     found: RequiredPrecision | None = None
@@ -150,6 +148,49 @@ def run(
     return Proved(inputs.model, certified, found, labels, failure is not None)
 
 
+def radii_of(given: Sequence[str]) -> dict[str, float]:
+    """Return how far inputs may be from the samples, by name; under "" what holds for all others of floats.
+
+    Raises:
+        InputError: what is neither R nor NAME=R, or there twice.
+    """
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            radius = float(number)
+        except ValueError:
+            radius = -1.0
+        if not 0 <= radius < math.inf or name in found or text.startswith("="):
+            raise InputError(
+                f"bounds: --radius: got {text}; expected a number from 0 for all inputs, or NAME=R for one, each once; "
+                "give e.g. 0.01"
+            )
+        found[name] = radius
+    return found
+
+
+def _within(samples: Samples, radii: Mapping[str, float]) -> Any:
+    """Return samples, or boxes around them, as `certify` takes them."""
+    from simulator.network.batches import Batch
+
+    args, kwargs = samples.batch(slice(None))
+    named = Batch(args, kwargs).inputs
+    real = [name for name, x in named.items() if x.is_floating_point() and x.dim()]
+    unknown = [name for name, radius in radii.items() if radius and name and name not in real]
+    if unknown or (radii.get("") and not real):
+        what = f"{unknown[0]}={radii[unknown[0]]:g}" if unknown else f"{radii['']:g}"
+        raise InputError(
+            f"bounds: --radius: got {what}; expected it of inputs of floats ({', '.join(real) or 'there are none'}), "
+            "as integers and numbers for all samples are exact; correct it, or leave it out"
+        )
+    boxes = {}
+    for name, x in named.items():
+        radius = radii.get(name, radii.get("", 0.0)) if name in real else 0.0
+        boxes[name] = (x - radius, x + radius) if radius else x
+    return boxes if kwargs else boxes["x"]
+
+
 def save_files(found: Proved, out: str) -> list[Path]:
     """Write the record as JSON and as a page, each whole or not at all."""
     record, paths = found.to_dict(), [Path(out) / name for name in FILES]
@@ -159,23 +200,24 @@ def save_files(found: Proved, out: str) -> list[Path]:
     return paths
 
 
-def checked(path: str, inputs: Inputs | None = None, with_samples: bool = False, radius: float = 0.0) -> Verdict:
+def checked(path: str, inputs: Inputs | None = None, with_samples: bool = False, radius: Sequence[str] = ()) -> Verdict:
     """Verify a certificate.
 
     Args:
         inputs: a network whose weights must be those of the certificate; None: nothing is compared. with_samples:
-            whether its samples, or the boxes of this radius around them, must be the inputs.
+            whether its samples, or the boxes of these radii around them, must be the inputs.
     Raises:
         InputError: what is no certificate, or cannot be compared. MissingLibraryError: python-flint is not installed.
     """
     from simulator.bounds.certificate import digests
     from simulator.bounds.check import check_file
+    from simulator.bounds.subject import boxes
 
+    radii = radii_of(radius)
     if inputs is None:
         return check_file(path)
     loaded = load(inputs)
-    (x, *_), _ = loaded.samples.batch(slice(None))
-    weights, samples = digests(loaded.model, *((x - radius, x + radius) if radius else (x, x)))
+    weights, samples = digests(loaded.model, boxes(loaded.model, _within(loaded.samples, radii)))
     return check_file(path, weights, samples if with_samples else None)
 
 

@@ -129,7 +129,12 @@ class Batch:
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return next(len(x) for x in (*self.args, *self.kwargs.values()) if x.dim())
+        return next(len(x) for x in self.inputs.values() if x.dim())
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """All arguments by name, the positional ones as x, or x[0] and so on."""
+        return {**{f"x[{i}]" if len(self.args) > 1 else "x": x for i, x in enumerate(self.args)}, **self.kwargs}
 
     def rows(self, rows: slice | Tensor) -> Batch:
         """Return some of the samples."""

@@ -67,7 +67,7 @@ def seen(model: nn.Module, x: Tensor, bits: int) -> tuple[float, int]:
 
 def proved(model: nn.Module, x: Tensor, bits: int, running: bool, adjoint: bool) -> tuple[float, float]:
     """Return the median bound of the margin to the closest class in units of u, and the share of samples certified."""
-    found = forward(record(model, x), Bounded.exactly(x), replace(of_mac(None, bits), running=running))
+    found = forward(record(model, x), [Bounded.exactly(x)], replace(of_mac(None, bits), running=running))
     z, at = found.output, torch.arange(len(x))
     top = z.lo.argmax(1)
     margin = z.lo[at, top][:, None] - z.hi

@@ -301,7 +301,7 @@ def test_arrays_of_any_float_are_samples_and_boxes_are_rounded_outward():
     for given in (x[:2].double().numpy(), x[:2].tolist(), x[:2].numpy()):
         assert bounds.certify(model, given, precision=20).bound.tolist() == plain.bound.tolist()
     ends = x[:2].double() + 1e-12, x[:2].double() + 2e-12
-    lo, hi = subject.boxes(model, ends)
+    lo, hi = subject.boxes(model, ends).named()["x"]
     assert lo.dtype is hi.dtype is torch.float32 and not (lo == hi).any()
     assert (lo.double() <= ends[0]).all() and (ends[1] <= hi.double()).all()
 

@@ -459,20 +459,29 @@ def test_another_top_class_is_found():
     refused(altered(made(), other), r"value 5 \(addmm in 4\): derivatives of class \d: (lo|hi): sample 0")
 
 
+def with_digest_of_inputs(form):
+    """Make the digest that of the inputs, which a certificate has in the order of their names."""
+    digest = hashlib.sha256()
+    for one in sorted(form["inputs"]["arrays"], key=lambda one: one["name"]):
+        for end in ("lo", "hi"):
+            digest.update(str(one[end]["shape"]).encode() + unpacked(one[end]).tobytes())
+    form["inputs"]["digest"] = digest.hexdigest()
+
+
 def test_another_input_is_found():
     def only_stated(form):
-        change(form["inputs"]["lo"], (1, 2), lambda x: x + 2.0**-30)
+        change(form["inputs"]["arrays"][0]["lo"], (1, 2), lambda x: x + 2.0**-30)
 
     def with_its_digest(form):
+        (given,) = form["inputs"]["arrays"]
         for end in ("lo", "hi"):
-            change(form["inputs"][end], (1, 2), lambda x: x + 2.0**-30)
-        raw = b"".join(unpacked(form["inputs"][end]).tobytes() for end in ("lo", "hi"))
-        form["inputs"]["digest"] = hashlib.sha256(raw).hexdigest()
+            change(given[end], (1, 2), lambda x: x + 2.0**-30)
+        with_digest_of_inputs(form)
 
     def everywhere(form):
         with_its_digest(form)
         for end in ("lo", "hi"):
-            form["values"]["0"][end] = form["inputs"][end]
+            form["values"]["0"][end] = form["inputs"]["arrays"][0][end]
 
     refused(altered(made(), only_stated), "inputs: the digest is not that of the inputs")
     refused(altered(made(), with_its_digest), r"value 0, the input: hi: sample 1, element \(1, 2\)")
@@ -638,9 +647,9 @@ def test_what_is_no_certificate_is_one_clear_message(tmp_path):
     text = text_of(made())
     for content, says in (
         ("no JSON", "got what is no JSON, or is cut off"), (text[: len(text) // 2], "got what is no JSON, or is cut"),
-        ("[1]", "got list; expected 'ulpsim bounds certificate 2'"), ('{"kind": "model"}', "got the kind 'model'"),
+        ("[1]", "got list; expected 'ulpsim bounds certificate 3'"), ('{"kind": "model"}', "got the kind 'model'"),
         ('{"kind": "a"}', "give what `python -m simulator bounds --certificate FILE.json` writes"),
-        (json.dumps({"kind": "ulpsim bounds certificate 2"}), "got no versions, network, inputs, "),
+        (json.dumps({"kind": "ulpsim bounds certificate 3"}), "got no versions, network, inputs, "),
     ):  # fmt: skip
         path.write_text(content)
         with pytest.raises(simulator.InputError, match=says):

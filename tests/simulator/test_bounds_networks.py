@@ -22,6 +22,7 @@ from simulator.bounds.graph import Ref, _Recorder, record  # noqa: E402
 from simulator.bounds.roundings import Rounding  # noqa: E402
 from simulator.bounds.rule import Unit  # noqa: E402
 from simulator.bounds.units import of_mac, of_machine  # noqa: E402
+from simulator.network.batches import as_batch  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from simulator.network.tap import Tap  # noqa: E402
 from tests.oracles.networks import Function, resnet18  # noqa: E402
@@ -120,7 +121,7 @@ class Reference:
         self.box = Bounded(*(end.double() for end in self.ends), torch.zeros_like(x, dtype=torch.float64))
         self.seen = exactly(model, x)
         assert [node.kind for node in self.seen.nodes] == [node.kind for node in self.graph.nodes]
-        found = forward(self.graph, Bounded.exactly(x), FLOAT64)
+        found = forward(self.graph, [Bounded.exactly(x)], FLOAT64)
         self.off = {number: value.d for number, value in found.values.items()}
 
     def value(self, number):
@@ -168,7 +169,7 @@ def keeps(reference, case, tally):
     at = torch.arange(len(x))
     for running in (False, True):
         unit = replace(case.unit, running=running)
-        found = forward(graph, reference.box, unit)
+        found = forward(graph, [reference.box], unit)
         for number, bound in found.values.items():
             if number >= len(seen.values):
                 continue  # what only the graph of a narrow vector unit has
@@ -260,7 +261,7 @@ def on_a_machine(model, x, path, rng, mode):
     machine = simulator.load_hardware(path)
     emulation = Watched(model, machine, default=mode, seed=int(rng.integers(99)))
     asked = {"mac": machine, "mode": mode}
-    return Case(f"{mode}, {words}", of_machine(model, machine, mode, x), emulation, asked)
+    return Case(f"{mode}, {words}", of_machine(model, machine, mode, as_batch(x, None)), emulation, asked)
 
 
 def run_of(kind, seed, tmp_path, samples, macs, tally):
@@ -409,7 +410,7 @@ def inside(found, rng):
 
 def holds_derivatives(model, x, unit, rng, tally, points):
     """Compare derivatives at the exact values, and at points of all boxes, with their intervals."""
-    found = forward(record(model, x[0]), Bounded(x[0].double(), x[1].double(), torch.zeros_like(x[0].double())), unit)
+    found = forward(record(model, x[0]), [Bounded(x[0].double(), x[1].double(), torch.zeros_like(x[0].double()))], unit)
     top = (found.output.lo + found.output.hi).argmax(1)
     every = adjoints(found, top)
     for j, intervals in every.items():
@@ -620,7 +621,7 @@ def steer(name, bits, samples, rounds, steps):
         steered = Steered(graph, 2.0 ** (1 - bits))
         exact = wide(x.double())
         top, at = exact.argmax(1), torch.arange(len(x))
-        found = [forward(graph, Bounded.exactly(x), steered_unit(bits, running)) for running in (False, True)]
+        found = [forward(graph, [Bounded.exactly(x)], steered_unit(bits, running)) for running in (False, True)]
         bounds = [margins(one, top).bound for one in found]
         classes, grown = exact.shape[1], []
         for j in range(classes):
@@ -669,12 +670,12 @@ def hunt(kind, seed, mac, population, generations):
     model = RandomNetwork(kind, seed, 3)
     x, unit, wide = model.samples(population, seed), replace(of_mac(mac), running=True), copy.deepcopy(model).double()
     reached, graph = 0.0, record(model, x)
-    off = forward(graph, Bounded.exactly(x), FLOAT64).output.d.amax()
+    off = forward(graph, [Bounded.exactly(x)], FLOAT64).output.d.amax()
     for generation in range(generations):
         with torch.no_grad(), simulator.emulate(model, "npu", layers={"*": mac}, seed=generation) as run:
             own = run.model(x).double()
         exact = wide(x.double())
-        found = forward(graph, Bounded.exactly(x), unit)
+        found = forward(graph, [Bounded.exactly(x)], unit)
         top, at = exact.argmax(1), torch.arange(len(x))
         changed = own - exact
         change, bound = (changed[at, top][:, None] - changed).abs(), margins(found, top).bound
@@ -731,7 +732,7 @@ def in_small_formats(kind, seed, words, tally, seen):
     case = on_one_mac(model, words, seed)
     keeps(reference, case, tally)
     most = float(simulator.mac(words).result.format.max)
-    found = forward(reference.graph, Bounded.exactly(reference.x), case.unit)
+    found = forward(reference.graph, [Bounded.exactly(reference.x)], case.unit)
     for node in reference.graph.nodes:
         if node.layer:
             number = node.outputs[0]

@@ -332,7 +332,7 @@ def check(case, bits, nearest, running, samples, seed):
     u = 2.0 ** (-bits if nearest else 1 - bits)
     x = drawn(case, samples, u, rng)
     model = Function(case.f).eval()
-    found = forward(record(model, x.lo), x, unit_of(case, bits, nearest, c, running))
+    found = forward(record(model, x.lo), [x], unit_of(case, bits, nearest, c, running))
     z, local = found.output, wide(found.locals[found.graph.output].numpy())
     lo, hi, d, e = (wide(part.numpy()) for part in (z.lo, z.hi, z.d, z.e))
     reached, scalars = 0.0, 0
@@ -379,7 +379,7 @@ def given(lo, hi=None, d=None, e=math.inf):
 
 def result(f, x, bits=11, nearest=True, c=1.0):
     """Bounds of an operation on a bounded value, or on a row of them."""
-    return forward(record(Function(f).eval(), x.lo), x, unit_of(CASES["add"], bits, nearest, c, False)).output
+    return forward(record(Function(f).eval(), x.lo), [x], unit_of(CASES["add"], bits, nearest, c, False)).output
 
 
 def test_relative_errors_above_one_say_nothing_of_tanh():
@@ -437,7 +437,7 @@ def test_conversions_to_other_types(kind):
     lo[::2] = rng.normal(size=1000) * 2.0 ** rng.uniform(-26, 17, 1000)
     d = np.abs(lo) * rng.choice([0.0, 1e-8, 1e-3, 0.5], 2000)
     x = Bounded(*map(torch.from_numpy, (lo, lo, d)))
-    y = forward(record(Function(lambda x: x.to(kind).to(torch.float32)).eval(), x.lo), x, of_mac()).output
+    y = forward(record(Function(lambda x: x.to(kind).to(torch.float32)).eval(), x.lo), [x], of_mac()).output
     for sign in (-1, 0, 1, rng.uniform(-1, 1, 2000)):
         computed = formats.get(name).quantize(lo + sign * d * (1 - 2.0**-50))
         assert (np.abs(computed - lo) <= y.d.numpy()).all()
@@ -481,7 +481,7 @@ def test_what_no_rule_is_sound_for_is_refused(name):
     f, message = REFUSED[name]
     x = torch.tensor([[1.5, -2.5]])
     with pytest.raises(simulator.InputError, match=message):
-        forward(record(Function(f).eval(), x), Bounded.exactly(x), of_mac())
+        forward(record(Function(f).eval(), x), [Bounded.exactly(x)], of_mac())
 
 
 def float32s(count, rng, size):
@@ -504,7 +504,7 @@ def torch_keeps(f, exact, x):
     """Compare what torch computes in float32 with the bounds for it; return the share of a bound that is reached."""
     x32 = torch.from_numpy(x)
     computed = wide(f(x32).double().numpy())
-    y = forward(record(Function(f).eval(), x32), Bounded.exactly(x32), of_mac()).output
+    y = forward(record(Function(f).eval(), x32), [Bounded.exactly(x32)], of_mac()).output
     with np.errstate(all="ignore"):
         true = exact(wide(x))
         known = np.isfinite(true)

@@ -90,7 +90,7 @@ def bounded(mac, a, b, c, off, running):
     x = Bounded(*(torch.from_numpy(part).double() for part in (a, a, off)))
     unit = of_mac(mac)
     unit.__dict__["running"] = running
-    return forward(record(f.eval(), x.lo), x, unit).output
+    return forward(record(f.eval(), x.lo), [x], unit).output
 
 
 def keeps(mac, ks, rng):

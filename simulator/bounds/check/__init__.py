@@ -81,7 +81,7 @@ def check(
         if digest_of(form) != form["digest"]:
             problems.append("the certificate: its digest is not that of what it holds")
         found = read(form)
-        for place, own, given in (("network: weights", found.weights, weights), ("inputs", found.inputs, inputs)):
+        for place, own, given in (("network: weights", found.weights, weights), ("inputs", found.digest, inputs)):
             if given is not None and own != given:
                 problems.append(f"{place}: the digest is {own}; that of what was given is {given}")
         with ctx.workprec(BITS):
@@ -111,7 +111,7 @@ def _with_facts(verdict: Verdict, found: Certificate) -> Verdict:
         unit="; ".join(products(found)) + ("" if bits is None else f", {bits} significand bits"),
         vector=(", ".join(uses) or "fp32") if bits is None else f"{bits} significand bits",
         method=found.claim.method, machine=found.machine, network=found.name, weights=found.weights,
-        inputs=found.inputs,
+        inputs=found.digest,
     )  # fmt: skip
 
 

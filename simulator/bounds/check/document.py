@@ -16,7 +16,7 @@ import numpy as np
 
 from simulator.errors import InputError
 
-KIND = "ulpsim bounds certificate 2"
+KIND = "ulpsim bounds certificate 3"
 _PARTS = ("kind", "versions", "network", "inputs", "unit", "graph", "values", "gradients", "claim", "digest")
 METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums")
 
@@ -34,6 +34,15 @@ class Array(NamedTuple):
 
     shape: tuple[int, ...]
     numbers: list[float]
+
+
+class Input(NamedTuple):
+    """An input of the network between two ends; `value` is its number, None of what is the same for all samples."""
+
+    name: str
+    value: int | None
+    lo: Array
+    hi: Array
 
 
 class Second(NamedTuple):
@@ -104,21 +113,19 @@ class Certificate:
     """A certificate whose arrays are read; `gradients` by class, by number of the value: the lower, the upper ends.
 
     Args:
-        name, weights: of the network, and the digest of its parameters. inputs: digest of lo and hi. machine: that
-            computes and its mode, None where one unit does; nothing rests on it.
+        name, weights: of the network, and the digest of its parameters. inputs: all of them. digest: of these.
+        machine: that computes and its mode, None where one unit does; nothing rests on it.
     """
 
     name: str
     weights: str
-    inputs: str
-    lo: Array
-    hi: Array
+    inputs: Sequence[Input]
+    digest: str
     machine: str | None
     precision: int | None
     fixed: bool
     running: bool
     library: float
-    input: int
     output: int
     nodes: Sequence[Node]
     constants: Mapping[str, Array]
@@ -189,14 +196,14 @@ def digest_of(form: Mapping[str, Any]) -> str:
 def read(form: Mapping[str, Any]) -> Certificate:
     """Return a certificate with its arrays; Fault says where its form is wrong."""
     _keys(form, "the certificate", _PARTS)
-    inputs = _keys(form["inputs"], "inputs", ("lo", "hi", "digest"))
+    inputs = _keys(form["inputs"], "inputs", ("arrays", "digest"))
     network = _keys(form["network"], "network", ("name", "weights"))
     _is(network["name"], str, "network: name")
     _digest(network["weights"], "network: weights")
     for name, version in _mapping(form["versions"], "versions").items():
         _is(version, str, f"versions: {name}")
     unit = _keys(form["unit"], "unit", ("machine", "precision", "fixed", "running", "library"))
-    graph = _keys(form["graph"], "graph", ("input", "output", "nodes", "constants"))
+    graph = _keys(form["graph"], "graph", ("output", "nodes", "constants"))
     claim = _keys(form["claim"], "claim", ("method", "top", "certified", "margins", "bounds"))
     if unit["machine"] is not None:
         _is(unit["machine"], str, "unit: machine")
@@ -207,9 +214,8 @@ def read(form: Mapping[str, Any]) -> Certificate:
         _whole(unit["precision"], "unit: precision")
     if _is(claim["method"], str, "claim: method") not in METHODS:
         raise Fault(f"claim: method: {claim['method']!r} is none of {', '.join(METHODS)}")
-    lo, hi = (_array(inputs[name], f"inputs: {name}") for name in ("lo", "hi"))
-    raw = b"".join(np.asarray(end.numbers, "<f8").tobytes() for end in (lo, hi))
-    if hashlib.sha256(raw).hexdigest() != _digest(inputs["digest"], "inputs: digest"):
+    arrays = [_input(one, f"inputs: {i}") for i, one in enumerate(_list(inputs["arrays"], "inputs: arrays"))]
+    if _digest_of(arrays) != _digest(inputs["digest"], "inputs: digest"):
         raise Fault("inputs: the digest is not that of the inputs")
     values = {
         _number(name, "values"): {
@@ -226,9 +232,8 @@ def read(form: Mapping[str, Any]) -> Certificate:
         for j, grads in _mapping(form["gradients"], "gradients").items()
     }
     return Certificate(
-        network["name"], network["weights"], inputs["digest"], lo, hi, unit["machine"], unit["precision"],
-        unit["fixed"], unit["running"], unit["library"],
-        _whole(graph["input"], "graph: input"), _whole(graph["output"], "graph: output"),
+        network["name"], network["weights"], arrays, inputs["digest"], unit["machine"], unit["precision"],
+        unit["fixed"], unit["running"], unit["library"], _whole(graph["output"], "graph: output"),
         [_node(node, f"graph: node {i}") for i, node in enumerate(_list(graph["nodes"], "graph: nodes"))],
         {key: _constant(array, key) for key, array in _mapping(graph["constants"], "graph: constants").items()},
         values, gradients,
@@ -238,6 +243,23 @@ def read(form: Mapping[str, Any]) -> Certificate:
             _array(claim["margins"], "claim: margins"), _array(claim["bounds"], "claim: bounds"),
         ),
     )  # fmt: skip
+
+
+def _input(form: Any, where: str) -> Input:
+    _keys(form, where, Input._fields)
+    value = None if form["value"] is None else _whole(form["value"], f"{where}: value")
+    lo, hi = (_array(form[end], f"{where}: {end}") for end in ("lo", "hi"))
+    return Input(_is(form["name"], str, f"{where}: name"), value, lo, hi)
+
+
+def _digest_of(inputs: Sequence[Input]) -> str:
+    """Return the SHA-256 of inputs, in the order of their names."""
+    digest = hashlib.sha256()
+    for one in sorted(inputs, key=lambda one: one.name):
+        for end in (one.lo, one.hi):
+            digest.update(str(list(end.shape)).encode())
+            digest.update(np.asarray(end.numbers, "<f8").tobytes())
+    return digest.hexdigest()
 
 
 _NODE = ("kind", "path", "layer", "args", "kwargs", "outputs", "shapes", "vector")

@@ -57,21 +57,20 @@ class _Walk:
         self._stated: dict[int, Operand] = {}
         self._local: dict[int, Balls] = {}
         self._at = Reader(self._premises, found.constants, self._stated)
-        self._names: dict[int, str] = {found.input: f"value {found.input}, the input"}
+        self._names: dict[int, str] = {}
         self._derivatives = 0
 
     def run(self) -> tuple[list[str], Counts]:
         for node in self._found.nodes:
             _check_vector(node, self._premises)
             check_activation(node, self._found.nodes, self._found.output)
-        self._input()
-        made = {self._found.input}
+        samples = self._inputs()
+        made = set(self._stated)
         for node in self._nodes:
             made.add(self._forward(node, made))
         extra = [number for number in self._found.values if number not in made]
         if extra:
             raise Fault(f"values: {extra[0]} is stated, and no operation makes it")
-        samples = len(self._found.lo.numbers) // max(1, math.prod(self._found.lo.shape[1:]))
         classes = self._output(samples)
         bounds = self._claimed_bounds(samples, classes)
         self._decide(samples, classes, bounds)
@@ -79,16 +78,30 @@ class _Walk:
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
-    def _input(self) -> None:
-        lo, hi = self._found.lo, self._found.hi
-        if lo.shape != hi.shape or len(lo.shape) < 2 or not lo.numbers:
-            raise Fault(f"inputs: the shapes {list(lo.shape)} and {list(hi.shape)} are not those of samples")
-        if not all(-math.inf < a <= b < math.inf for a, b in zip(lo.numbers, hi.numbers, strict=True)):
-            raise Fault("inputs: some ends are not finite, or not in order")
-        size, per = len(lo.numbers), math.prod(lo.shape[1:])
-        zeros = [ZERO] * size
-        owner = np.arange(size) // per
-        self._take(self._found.input, Found(lo.shape, balls(lo.numbers), balls(hi.numbers), zeros, zeros, zeros, owner))
+    def _inputs(self) -> int:
+        """Take the inputs, but for those that no operation reads as values; return the number of samples."""
+        lengths = set()
+        for one in self._found.inputs:
+            lo, hi = one.lo, one.hi
+            if lo.shape != hi.shape or not (lo.numbers and hi.numbers):
+                raise Fault(f"inputs: the shapes {list(lo.shape)} and {list(hi.shape)} are not those of samples")
+            if not all(-math.inf < a <= b < math.inf for a, b in zip(lo.numbers, hi.numbers, strict=True)):
+                raise Fault("inputs: some ends are not finite, or not in order")
+            if one.value is None:
+                continue
+            if not lo.shape:
+                raise Fault(f"inputs: {one.name} has no axis of samples, and is said to be value {one.value}")
+            if one.value in self._names:
+                raise Fault(f"inputs: value {one.value} is there twice")
+            lengths.add(lo.shape[0])
+            self._names[one.value] = f"value {one.value}, the input"
+            size, per = len(lo.numbers), math.prod(lo.shape[1:])
+            zeros = [ZERO] * size
+            found = Found(lo.shape, balls(lo.numbers), balls(hi.numbers), zeros, zeros, zeros, np.arange(size) // per)
+            self._take(one.value, found)
+        if len(lengths) != 1:
+            raise Fault(f"inputs: of {sorted(lengths)} samples; expected the same number in all, and one at least")
+        return int(lengths.pop())
 
     def _forward(self, node: Node, made: set[int]) -> int:
         """Check what an operation makes; return the number of that value."""
