@@ -19,15 +19,17 @@ from torch import Tensor
 
 from simulator.errors import InputError
 
-from . import binary, moves, normal, pools, products, unary
+from . import binary, integers, moves, normal, pools, products, unary
 from .bounded import Bounded
-from .graph import Graph, Node, with_roundings
+from .graph import AT_VALUES, OF_INTEGERS, Graph, Node, with_roundings
 from .outward import grown
 from .owners import owners
+from .refused import without_rule
 from .rule import Interval, Rule, Unit
 
 RULES: Mapping[str, Rule] = {
     **moves.RULES, **unary.RULES, **binary.RULES, **pools.RULES, **normal.RULES, **products.RULES,
+    **integers.RULES,
 }  # fmt: skip
 
 
@@ -56,13 +58,16 @@ class Forward:
 
 def check(graph: Graph) -> None:
     """Raise InputError that names every operation of a graph without a rule."""
-    unknown = dict.fromkeys(
-        f"{node.kind} in {node.path}" for node in graph.nodes if node.kind not in RULES and _is_used(graph, node)
-    )
+    unknown = [node for node in graph.nodes if node.kind not in RULES and _is_used(graph, node)]
+    for node in unknown:
+        if refusal := without_rule(node.path, graph.modules):
+            raise InputError(refusal)
     if unknown:
+        names = dict.fromkeys(f"{node.kind} in {node.path}" for node in unknown)
+        whole = any(node.kind.endswith((OF_INTEGERS, AT_VALUES)) for node in unknown)
         raise InputError(
-            f"bounds: no rule for {', '.join(unknown)}; expected operations of docs/theory/bounds.md; leave the others "
-            "out of the model"
+            f"bounds: no rule for {', '.join(names)}; expected operations of docs/theory/bounds.md; leave the others "
+            f"out of the model{', or give what they make of token ids or masks as another input' if whole else ''}"
         )
 
 

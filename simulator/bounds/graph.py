@@ -18,10 +18,19 @@ from simulator.network.batches import Batch
 from simulator.network.outputs import output_of
 from simulator.network.tap import Ran, Tap
 
+from .refused import without_rule
+
 # An operation of this graph alone, which rounds a value into the format of a vector unit.
 ROUND = "round to format"
+# Behind the names of operations whose operands and results are all integers or decisions, and of those that move values
+# from places which are values of the graph themselves.
+OF_INTEGERS, AT_VALUES = " of integers", " at values"
+MOST_WHOLE = 2**24  # up to which integers are values of float32
 # What gives numbers or decisions instead of values, which no graph shows.
 _ASKS = frozenset({"_local_scalar_dense", "equal"})
+# What takes no more of its operand than its shape and type.
+_LIKE = frozenset({"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"})
+_PLACES = frozenset({"index", "index_select", "gather"})
 _HALF = (torch.float16, torch.bfloat16)
 # What only picks among its operands: of values of a format it gives values of this format.
 _PICKS = frozenset({"relu", "abs", "neg", "maximum", "minimum", "max_pool2d_with_indices"})
@@ -43,6 +52,7 @@ class Node:
         shapes: of these. path: of the module that it belongs to. layer: name of the product, if it is one, and
             terms, how many products each of its sums has.
         use: format in which a vector unit reads its constants, or to which a ROUND rounds; None as torch has them.
+        known: result of an operation on integers, in the pass that was recorded.
     """
 
     kind: str
@@ -55,6 +65,7 @@ class Node:
     layer: str = ""
     terms: int = 0
     use: Use | None = None
+    known: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -65,12 +76,13 @@ class Node:
 @dataclass(frozen=True)
 class Graph:
     """A forward pass: values with these numbers are its inputs and its output, the nodes are in the order in which they
-    run.
+    run, in some of these modules.
     """
 
     inputs: tuple[int, ...]
     nodes: tuple[Node, ...]
     output: int
+    modules: Mapping[str, nn.Module]
 
 
 def record(model: nn.Module, *args: Tensor, **kwargs: Tensor) -> Graph:
@@ -88,12 +100,13 @@ def record(model: nn.Module, *args: Tensor, **kwargs: Tensor) -> Graph:
     numbers = tuple(recorder.new(x) for x in own.inputs.values() if x.dim())
     with torch.no_grad(), Tap(model, lambda op: None, recorder.note):
         y = output_of(model(*own.args, **own.kwargs))
+    recorder.check_constants()
     found = recorder.of(y)
     if found is None:
         raise InputError(
             "bounds: the output does not depend on the inputs; expected a network that computes it of them; correct it"
         )
-    return Graph(numbers, tuple(recorder.nodes), found)
+    return Graph(numbers, tuple(recorder.nodes), found, recorder.modules)
 
 
 def with_roundings(graph: Graph, shapes: Sequence[torch.Size], held: Callable[[str], Use | None]) -> Graph:
@@ -118,7 +131,7 @@ def with_roundings(graph: Graph, shapes: Sequence[torch.Size], held: Callable[[s
     new = count(max(shape_of) + 1).__next__
     for node in graph.nodes:
         use = held(node.path)
-        if use is None or not vector.covers(node.func):
+        if use is None or not vector.covers(node.func) or node.known is not None:
             nodes.append(node)
             if vector.computes_nothing(node.func) and node.inputs[0] in known and len(set(node.inputs)) == 1:
                 known.update((n, known[node.inputs[0]]) for n in node.outputs if n is not None)
@@ -152,6 +165,7 @@ class _Recorder:
         self._next = 0
         self._made: dict[int, str] = {}  # by memory, what rounded constants to make the constant in it
         self._made_kept: list[Tensor] = []  # likewise
+        self._constants: list[tuple[Tensor, int, str]] = []  # with their states and by what module they were read
 
     def new(self, tensor: Tensor) -> int:
         self._numbers[id(tensor)] = self._next
@@ -161,6 +175,17 @@ class _Recorder:
 
     def of(self, tensor: Tensor) -> int | None:
         return self._numbers.get(id(tensor))
+
+    def check_constants(self) -> None:
+        """Refuse constants that were written to after an operation had read them, as what the graph holds is the last
+        state of them.
+        """
+        for constant, version, path in self._constants:
+            if constant._version != version:
+                raise InputError(
+                    f"bounds: {path}: reads a constant that the network writes to later; expected constants that stay "
+                    "as they are; make another one of it"
+                )
 
     def note(self, ran: Ran) -> None:
         name = str(ran.func.overloadpacket.__name__) if isinstance(ran.func, torch._ops.OpOverload) else str(ran.func)
@@ -172,13 +197,8 @@ class _Recorder:
             if made is not None:
                 self._note_made(made, [x for x in results if isinstance(x, Tensor)] or read)
             return
-        layer = self.modules.get(ran.path)
-        recurs = isinstance(layer, nn.RNNBase) or getattr(layer, "recurs", False)
-        if made is not None and layer is not None and recurs:
-            raise InputError(
-                f"bounds: {ran.path}: {layer._get_name()}: recurrent layers have no rule, as their first state "
-                "does not depend on the input; expected operations of docs/theory/bounds.md; leave it out of the model"
-            )
+        if made is not None and (refusal := without_rule(ran.path, self.modules)):
+            raise InputError(refusal)
         if made is not None:
             raise InputError(
                 f"bounds: {made} makes a constant out of others, and rounds: no rule; expected weights that are read "
@@ -190,14 +210,28 @@ class _Recorder:
                 f"bounds: {ran.path}: a number or a decision is taken from values ({name}), as by item() or by if; "
                 "expected operations on tensors alone; write it so"
             )
-        if not any(isinstance(x, Tensor) for x in results):
-            return  # a question about shapes or types
+        if name in _LIKE or not any(isinstance(x, Tensor) for x in results):
+            return  # a constant, or a question about shapes or types
+        if any(isinstance(x, Tensor) and x.is_floating_point() for x in results) and any(map(_is_beyond, read)):
+            raise InputError(
+                f"bounds: {ran.path}: {name} reads integers beyond {MOST_WHOLE} as floats: no rule; expected up to "
+                "that; leave them out of the model"
+            )
         if any(isinstance(x, Tensor) and x.dtype in _HALF for x in results) and (ran.ops or vector.covers(ran.func)):
             raise InputError(
                 f"bounds: {ran.path}: {name} computes in half precision: no rule; expected float32; leave the "
                 "conversion out of the model"
             )
-        args, kwargs = tree_map(self._ref, (ran.args, dict(ran.kwargs)))
+        constants = [x for x in read if id(x) not in self._numbers and not x.is_inference()]
+        self._constants += [(x, x._version, ran.path) for x in constants]
+        single = any(isinstance(x, Tensor) and x.dtype == torch.float32 for x in results)
+
+        def as_read(x: Any) -> Any:
+            """A float64 without axes, which torch reads as a number in the code where it computes in float32."""
+            is_number = single and isinstance(x, Tensor) and x.dtype == torch.float64 and not x.dim()
+            return float(x) if is_number and id(x) not in self._numbers else self._ref(x)
+
+        args, kwargs = tree_map(as_read, (ran.args, dict(ran.kwargs)))
         written = isinstance(ran.func, torch._ops.OpOverload) and ran.func._schema.is_mutable
         if written and name != "native_batch_norm" and not (name.endswith("_") and self._is_own(ran.args[0])):
             raise InputError(
@@ -206,8 +240,20 @@ class _Recorder:
             )
         outputs = tuple(self.new(x) if isinstance(x, Tensor) else None for x in results)
         shapes = tuple(x.shape if isinstance(x, Tensor) else torch.Size() for x in results)
-        product = (ran.ops[0].name, ran.ops[0].k) if ran.ops else ()
-        self.nodes.append(Node(name.removesuffix("_"), ran.func, args, kwargs, outputs, shapes, ran.path, *product))
+        layer, terms = (ran.ops[0].name, ran.ops[0].k) if ran.ops else ("", 0)
+        kind = name.removesuffix("_") + self._of_integers(ran, name.removesuffix("_"), [*read, *results])
+        known = results[0].detach().clone() if kind.endswith(OF_INTEGERS) else None
+        self.nodes.append(Node(kind, ran.func, args, kwargs, outputs, shapes, ran.path, layer, terms, known=known))
+
+    def _of_integers(self, ran: Ran, name: str, tensors: list[Any]) -> str:
+        """Return what the name of an operation has behind it, if it is one on integers or at places that are values."""
+        if name in _PLACES:
+            others = [x for x in _leaves((ran.args[1:], ran.kwargs)) if isinstance(x, Tensor)]
+            return AT_VALUES if any(id(x) in self._numbers for x in others) else ""
+        if vector.moves(ran.func) or vector.computes_nothing(ran.func):
+            return ""
+        whole = all(isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex() for x in tensors)
+        return OF_INTEGERS if whole else ""
 
     def _note_made(self, what: str, tensors: list[Tensor]) -> None:
         self._made.update((_memory(x), what) for x in tensors)
@@ -221,6 +267,13 @@ class _Recorder:
         return id(x) in self._numbers and not any(
             other is not x and other.untyped_storage()._cdata == x.untyped_storage()._cdata for other in self._kept
         )
+
+
+def _is_beyond(x: Tensor) -> bool:
+    """Whether some integers of a tensor may be no values of float32."""
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or not x.numel():
+        return False
+    return int(x.max()) > MOST_WHOLE or int(x.min()) < -MOST_WHOLE
 
 
 def _memory(x: Tensor) -> int:

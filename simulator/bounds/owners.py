@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from simulator.errors import InputError
 
-from .graph import ROUND, Graph, Node, Ref
+from .graph import AT_VALUES, ROUND, Graph, Node, Ref
 from .moves import called
 
 
@@ -81,6 +81,13 @@ def _run(node: Node, values: Mapping[int, Tensor]) -> Any:
             return values[leaf.number].clone()  # that it may write to
         return leaf.detach().double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
+    if node.known is not None or node.kind == "where":  # whatever is picked, or decided, it reads all of its operands
+        read = [values[number].expand(node.shapes[0]) for number in node.inputs]
+        return torch.stack(read).sum(0)
+    if node.kind == "embedding" or node.kind.endswith(AT_VALUES):
+        places = values[node.inputs[0]]
+        inner = (1,) * (len(node.shapes[0]) - places.dim())
+        return places.reshape(*places.shape, *inner).expand(node.shapes[0])
     args, kwargs = tree_map(one, (node.args, dict(node.kwargs)), is_leaf=lambda leaf: isinstance(leaf, Ref))
     if node.kind in ("cat", "stack"):
         args = (_beside(node, args[0], *args[1:]), *args[1:])

@@ -18,6 +18,7 @@ from simulator.network.batches import Batch, as_batch, check_samples_first, chec
 from simulator.network.fit import check_fit
 
 from .bounded import Bounded
+from .graph import MOST_WHOLE
 from .rule import Unit
 from .units import of_mac, of_machine
 
@@ -144,6 +145,15 @@ def _ends(model: nn.Module, x: Any, name: str, axes: int) -> tuple[Tensor, Tenso
     if not bool((lo <= hi).all()) or not bool(lo.isfinite().all() and hi.isfinite().all()):
         raise InputError(
             f"bounds: {name}: got an end that is not finite, or a lower end above the upper one; correct it"
+        )
+    if (
+        not lo.is_floating_point()
+        and lo.dtype != torch.bool
+        and bool((lo < -MOST_WHOLE).any() or (hi > MOST_WHOLE).any())
+    ):
+        raise InputError(
+            f"bounds: {name}: got integers beyond {MOST_WHOLE}, which float32 does not hold; expected up to that; give "
+            "floats, or scale them"
         )
     kind = next((w.dtype for w in model.parameters() if w.is_floating_point()), lo.dtype)
     if not lo.is_floating_point() or kind == lo.dtype:

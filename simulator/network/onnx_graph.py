@@ -16,6 +16,7 @@ from . import convolutions, limits, result_sizes
 from .fit import NUMPY, OURS
 from .model_scales import ScaledByModel
 from .named_forward import plain_name
+from .onnx_operators.quantised import QUANTISED
 from .onnx_operators.recurrent import RECURRENT
 from .onnx_operators.registry import Declined, Node, Operator, Value
 
@@ -111,6 +112,11 @@ class Operation(ScaledByModel):
     def recurs(self) -> bool:
         """Whether it computes a recurrent layer, step by step."""
         return not self._node.domain and self._node.op in RECURRENT
+
+    @property
+    def quantises(self) -> bool:
+        """Whether it computes with quantised integers, or makes or ends such."""
+        return not self._node.domain and self._node.op in QUANTISED
 
     def set_inputs(self, constants: Sequence[tuple[str, Tensor] | None]) -> None:
         """Say which of the node's inputs are constants, with their names and values; None for each of the others."""

@@ -2,7 +2,7 @@
 
     check_file("certificate.json").ok
 
-It shares no code with the analysis that made the certificate, has its own proofs of 32 rules, numbered by kind from C1
+It shares no code with the analysis that made the certificate, has its own proofs of 34 rules, numbered by kind from C1
 to C61 in its modules, and believes nothing but what the file says computes the network. docs/theory/bounds.md
 describes both.
 """

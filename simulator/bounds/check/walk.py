@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb
 
-from . import convolutions, functions, groups, moves, normal, pairs, smooth, softmax
+from . import convolutions, functions, groups, integers, moves, normal, pairs, smooth, softmax
 from . import products as of_products
 from .activations import check_activation
 from .balls import INF, ZERO, Balls, Ends, Places, balls, is_infinite, least_magnitude, magnitude
@@ -32,7 +32,7 @@ from .rule import TORCH, Found, Operand, Premises, Reader, Rule, each
 
 RULES: Mapping[str, Rule] = {
     **moves.RULES, **groups.RULES, **functions.RULES, **smooth.RULES, **pairs.RULES, **softmax.RULES, **normal.RULES,
-    **of_products.RULES, **convolutions.RULES,
+    **of_products.RULES, **convolutions.RULES, **integers.RULES,
 }  # fmt: skip
 
 

@@ -14,6 +14,11 @@ from .convolutions import convolved
 from .registry import Declined, Node, operator
 from .types import torch_type
 
+QUANTISED = (
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul",
+    "QLinearConv",
+)  # fmt: skip
+
 
 def _per_axis(node: Node, values: Tensor, x: Tensor) -> Tensor:
     """Return scales or zero points, one in all, one a place along an axis, or one a block, as they broadcast to x.
