@@ -81,10 +81,10 @@ class Picks(Rule):
         first, second = parts
         ends = (first.lo, second.lo), (first.hi, second.hi), (first.d, second.d), (first.e, second.e)
         lo, hi, d, e = (torch.where(decided, a, b) for a, b in ends)
-        own = [
+        own, other = (
             torch.zeros_like(x.d) if isinstance(arg, Ref) else x.d for arg, x in zip(node.args[1:3], parts, strict=True)
-        ]
-        return [Step(Bounded(lo, hi, d, e), torch.where(decided, *own))]
+        )
+        return [Step(Bounded(lo, hi, d, e), torch.where(decided, own, other))]
 
     def backward(self, node: Node, read: Read, grads: Gradients) -> list[tuple[int, Interval]]:
         decided, g = self._decided(node, read), grads[node.outputs[0]]  # type: ignore[index]
