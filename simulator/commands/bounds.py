@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from simulator.bounds import Certified, RequiredPrecision, certify, required_precision
+from simulator.bounds.radii import around, radii_of
 from simulator.errors import InputError
 from simulator.explore.work import Inputs, load
 from simulator.hardware import load_hardware
@@ -29,7 +29,6 @@ FILES = ("bounds.json", "bounds.html")
 _SHOWN = 20  # problems of a certificate
 if TYPE_CHECKING:
     from simulator.bounds.check import Verdict
-    from simulator.network.samples import Samples
 
 _LEGEND = (
     "margin: by how much the top class is ahead in exact arithmetic, at least; bound: by how much computing may change "
@@ -135,7 +134,7 @@ def run(
         raise InputError("bounds: --required: got --precision or --failure beside it; expected it alone; leave one out")
     radii = radii_of(radius)
     loaded = load(inputs, MOST)
-    x = _within(loaded.samples, radii)
+    x = around(loaded.samples, radii)
     labels = None if loaded.samples.y is None or loaded.samples.y.dim() != 1 else loaded.samples.y.tolist()
     model = loaded.model.eval()
     found: RequiredPrecision | None = None
@@ -146,49 +145,6 @@ def run(
         unit = mac if hw is None else load_hardware(hw)
         certified = certify(model, x, unit, precision, mode, failure=failure, progress=progress)
     return Proved(inputs.model, certified, found, labels, failure is not None)
-
-
-def radii_of(given: Sequence[str]) -> dict[str, float]:
-    """Return how far inputs may be from the samples, by name; under "" what holds for all others of floats.
-
-    Raises:
-        InputError: what is neither R nor NAME=R, or there twice.
-    """
-    found: dict[str, float] = {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        try:
-            radius = float(number)
-        except ValueError:
-            radius = -1.0
-        if not 0 <= radius < math.inf or name in found or text.startswith("="):
-            raise InputError(
-                f"bounds: --radius: got {text}; expected a number from 0 for all inputs, or NAME=R for one, each once; "
-                "give e.g. 0.01"
-            )
-        found[name] = radius
-    return found
-
-
-def _within(samples: Samples, radii: Mapping[str, float]) -> Any:
-    """Return samples, or boxes around them, as `certify` takes them."""
-    from simulator.network.batches import Batch
-
-    args, kwargs = samples.batch(slice(None))
-    named = Batch(args, kwargs).inputs
-    real = [name for name, x in named.items() if x.is_floating_point() and x.dim()]
-    unknown = [name for name, radius in radii.items() if radius and name and name not in real]
-    if unknown or (radii.get("") and not real):
-        what = f"{unknown[0]}={radii[unknown[0]]:g}" if unknown else f"{radii['']:g}"
-        raise InputError(
-            f"bounds: --radius: got {what}; expected it of inputs of floats ({', '.join(real) or 'there are none'}), "
-            "as integers and numbers for all samples are exact; correct it, or leave it out"
-        )
-    boxes = {}
-    for name, x in named.items():
-        radius = radii.get(name, radii.get("", 0.0)) if name in real else 0.0
-        boxes[name] = (x - radius, x + radius) if radius else x
-    return boxes if kwargs else boxes["x"]
 
 
 def save_files(found: Proved, out: str) -> list[Path]:
@@ -217,7 +173,7 @@ def checked(path: str, inputs: Inputs | None = None, with_samples: bool = False,
     if inputs is None:
         return check_file(path)
     loaded = load(inputs)
-    weights, samples = digests(loaded.model, boxes(loaded.model, _within(loaded.samples, radii)))
+    weights, samples = digests(loaded.model, boxes(loaded.model, around(loaded.samples, radii)))
     return check_file(path, weights, samples if with_samples else None)
 
 

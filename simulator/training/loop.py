@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simulator.network.array_inputs import Inputs
 from simulator.network.batches import Batch, Batches, as_batch, fixed_batch
 from simulator.network.emulation import Emulation
 from simulator.network.outputs import output_of
-from simulator.network.samples import Inputs
 
 from .history import Epoch, History, from_plain, to_plain
 from .observed import Observer

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simulator.network.samples import Inputs
+from simulator.network.array_inputs import Inputs
 
 from .loop import accuracy
 from .updates import C1, LOW, PER_BIT, UpdateCounts
