@@ -212,7 +212,7 @@ class _Recorder:
             )
         if name in _LIKE or not any(isinstance(x, Tensor) for x in results):
             return  # a constant, or a question about shapes or types
-        if any(isinstance(x, Tensor) and x.is_floating_point() for x in results) and any(map(_is_beyond, read)):
+        if any(isinstance(x, Tensor) and x.is_floating_point() for x in results) and any(map(is_beyond, read)):
             raise InputError(
                 f"bounds: {ran.path}: {name} reads integers beyond {MOST_WHOLE} as floats: no rule; expected up to "
                 "that; leave them out of the model"
@@ -269,7 +269,7 @@ class _Recorder:
         )
 
 
-def _is_beyond(x: Tensor) -> bool:
+def is_beyond(x: Tensor) -> bool:
     """Whether some integers of a tensor may be no values of float32."""
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or not x.numel():
         return False

@@ -18,7 +18,7 @@ from simulator.network.batches import Batch, as_batch, check_samples_first, chec
 from simulator.network.fit import check_fit
 
 from .bounded import Bounded
-from .graph import MOST_WHOLE
+from .graph import MOST_WHOLE, is_beyond
 from .rule import Unit
 from .units import of_mac, of_machine
 
@@ -146,11 +146,7 @@ def _ends(model: nn.Module, x: Any, name: str, axes: int) -> tuple[Tensor, Tenso
         raise InputError(
             f"bounds: {name}: got an end that is not finite, or a lower end above the upper one; correct it"
         )
-    if (
-        not lo.is_floating_point()
-        and lo.dtype != torch.bool
-        and bool((lo < -MOST_WHOLE).any() or (hi > MOST_WHOLE).any())
-    ):
+    if is_beyond(lo) or is_beyond(hi):
         raise InputError(
             f"bounds: {name}: got integers beyond {MOST_WHOLE}, which float32 does not hold; expected up to that; give "
             "floats, or scale them"

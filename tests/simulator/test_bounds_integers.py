@@ -200,22 +200,18 @@ def test_what_only_has_the_shape_of_a_value_is_a_constant():
     assert check(certificate(model, SCORES, precision=20)).ok
 
 
-def test_a_number_that_is_read_as_float32_is_rounded_first():
+@pytest.mark.parametrize("name", ["mul", "where"])
+def test_a_number_that_is_read_as_float32_is_rounded_first(name):
     tenth = torch.tensor(0.1, dtype=torch.float64)
     x = torch.rand(4000, 2, generator=torch.Generator().manual_seed(5)) + 0.5
     ids = torch.arange(8000).reshape(4000, 2) % 2
-    functions = {
-        "mul": (lambda a, y: y * tenth, x.double() * 0.1), "where": (lambda a, y: torch.where(a > 0, y, tenth), None),
-        "where of a number": (lambda a, y: torch.where(a > 0, 0.1, y), None),
-    }  # fmt: skip
-    for name, (function, exact) in functions.items():
-        if exact is None:
-            exact = torch.where(ids > 0, x.double(), 0.1) if name == "where" else torch.where(ids > 0, 0.1, x.double())
-        graph = record(Function(function).eval(), ids, x)
-        found = forward(graph, [Bounded.exactly(ids), Bounded.exactly(x)], of_mac()).output
-        off = (function(ids, x).double() - exact).abs()
-        assert (off <= found.d).all() and (found.lo <= exact).all() and (exact <= found.hi).all(), name
-        assert float((off / found.d.clamp(min=1e-300)).max()) > 0.2, name
+    function = {"mul": lambda a, y: y * tenth, "where": lambda a, y: torch.where(a > 0, y, tenth)}[name]
+    exact = x.double() * 0.1 if name == "mul" else torch.where(ids > 0, x.double(), 0.1)
+    graph = record(Function(function).eval(), ids, x)
+    found = forward(graph, [Bounded.exactly(ids), Bounded.exactly(x)], of_mac()).output
+    off = (function(ids, x).double() - exact).abs()
+    assert (off <= found.d).all() and (found.lo <= exact).all() and (exact <= found.hi).all()
+    assert float((off / found.d.clamp(min=1e-300)).max()) > 0.2
 
 
 def test_picking_a_number_is_followed_by_the_checker():
