@@ -59,6 +59,11 @@ class Bounded:
         """Ends of what holds exact and computed values, and all between."""
         return below(self.lo - self.d), above(self.hi + self.d)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether all values are known, and computed as they are."""
+        return bool((self.d == 0).all() and (self.lo == self.hi).all())
+
     def map(self, moved: Callable[[Tensor], Tensor]) -> Bounded:
         """Return values that are only moved."""
         e = None if self.given is None else moved(self.e)
