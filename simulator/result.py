@@ -190,6 +190,34 @@ class LayerResult(Bill):
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """The condition numbers of a layer's outputs along an exact run.
+
+    Args:
+        layer: its name.
+        activation: what consumes it.
+        outputs: how many were looked at.
+        active: share of them that the activation passes on, kappa' > 0; kappa and kappa_v are of these alone.
+        kappa, kappa_v: percentiles by percent, with the activation and of the inner products; None where they are
+            infinite, v being 0. See network.condition_numbers.
+        numerator: mean of sum |a b| + |c|, of all outputs.
+        numerator_variation: its standard deviation over the mean.
+        rank_correlation: of kappa' with the relative error of a low pass over the same operands (Spearman); None where
+            one of them is the same throughout.
+    """
+
+    layer: str
+    activation: str
+    outputs: int
+    active: float
+    kappa: Mapping[int, float | None]
+    kappa_v: Mapping[int, float | None]
+    numerator: float
+    numerator_variation: float
+    rank_correlation: float | None
+
+
+@dataclass(frozen=True)
 class GatherResult:
     """One way to gather the flagged outputs of what ran in two passes, priced with the flags of the run.
 
@@ -320,6 +348,9 @@ class RunResult(Shown):
             each; empty without such a layer.
         peak_macs_per_cycle: by the name of a mode, the MACs that all arrays take in a cycle at most.
         dram_bits_per_cycle: of the off-chip channel, both directions together; None on a machine without a memory.
+        conditions: condition numbers of the layers of the forward pass, but for those with scaled operands, along an
+            exact run of the first samples; empty where they were not asked for.
+        condition_samples: of how many samples these are.
     """
 
     hardware: str
@@ -351,6 +382,8 @@ class RunResult(Shown):
     forward_error_interval: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     peak_macs_per_cycle: Mapping[str, float] = field(default_factory=dict)
     dram_bits_per_cycle: float | None = None
+    conditions: tuple[Conditions, ...] = ()
+    condition_samples: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain dicts, lists and numbers, as `summary.json` holds it."""

@@ -28,6 +28,8 @@ def run(
 ) -> RunResult:
     """Run a network on a machine in every mode: exact, uniform low, uniform high and two-pass.
 
+    The record has the condition numbers of the layers too, of the first samples, see evaluate.
+
     Args:
         hw: a machine, hardware YAML file, or the name of a bundled one.
         model: what load_model takes as name: mlp, cnn, `module:attribute`, or a file: `.onnx`, `.keras`, `.pt2`, or
@@ -48,7 +50,7 @@ def run(
     inputs = load_samples(data, samples, network)
     result = evaluate(
         network, machine, inputs.x, inputs.y, tolerance=tolerance, seed=seed, threads=threads, progress=progress,
-        keep_partial=keep_partial, fidelity=fidelity,
+        keep_partial=keep_partial, fidelity=fidelity, conditions=True,
     )  # fmt: skip
     notes = []
     if weights is None and any(True for _ in network.parameters()) and made_by_code(model):

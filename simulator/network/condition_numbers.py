@@ -7,6 +7,7 @@ kappa without its numerator. Source: arXiv 2503.15568 and its public code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,64 +20,78 @@ from torch import Tensor, nn
 from simulator.arithmetic.engine import Accumulation
 from simulator.arithmetic.scores import Product, kappa_of
 from simulator.hardware import Machine
+from simulator.result import Conditions
 
-from .batches import passes
+from .batches import Batches, fixed_batch, passes
+from .buffers import Buffers
 from .calibrated_policy import rows_kept
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
+from .fit import named_failures
 from .ops import FORWARD, Block, Op
 from .tap import Tap
 
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
+# A run takes them from so many samples, or one in so many of all if that is less: a few hundredths of its time.
+SAMPLES, ONE_IN = 64, 8
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """The condition numbers of a layer's outputs along an exact run.
+def conditions_of_first(
+    model: nn.Module,
+    machine: Machine,
+    layers: Mapping[str, Any] | None,
+    data: Batches,
+    at_once: int,
+    seed: int,
+    threads: int | None,
+) -> tuple[tuple[Conditions, ...], int]:
+    """Return the condition numbers of the first samples of a run, whose data no pass has read, and how many these are.
 
     Args:
-        layer: its name. activation: what consumes it. outputs: how many were looked at.
-        active: share of them that the activation passes on, kappa' > 0; kappa and kappa_v are of these alone.
-        kappa, kappa_v: percentiles by percent, see PERCENTS; infinite where v is 0.
-        numerator: mean of sum |a b| + |c|. numerator_variation: standard deviation over mean, of all outputs.
-        rank_correlation: of kappa' with the relative error of a low pass over the same operands (Spearman); None where
-            one of them is the same throughout.
+        model, machine, layers, threads: as evaluate takes them. at_once: at most so many samples.
+        seed: of what the model draws.
     """
-
-    layer: str
-    activation: str
-    outputs: int
-    active: float
-    kappa: Mapping[int, float]
-    kappa_v: Mapping[int, float]
-    numerator: float
-    numerator_variation: float
-    rank_correlation: float | None
+    fixed = fixed_batch(model) or 1
+    wanted = SAMPLES if data.total is None else min(SAMPLES, -(-data.total // ONE_IN))
+    head = data.head(max(1, min(wanted, at_once) // fixed) * fixed).copy()  # in which a model may write
+    with (
+        torch.random.fork_rng(devices=[]),
+        Buffers(model),
+        named_failures(model, head.args, dict(head.kwargs), 0, head.samples, "exact"),
+    ):
+        torch.default_generator.manual_seed(seed)
+        return tuple(condition_numbers(model, machine, head.args, head.kwargs, layers, threads)), head.samples
 
 
 def condition_numbers(
-    model: nn.Module, machine: Machine, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    model: nn.Module,
+    machine: Machine,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    layers: Mapping[str, Any] | None = None,
+    threads: int | None = None,
 ) -> list[Conditions]:
     """Return the condition numbers of the layers that a machine emulates, in the order in which they run.
 
     Args:
         model: in the mode in which it runs. machine: whose low MAC and rules of layers count.
-        args, kwargs: samples, as of a forward pass.
+        args, kwargs: samples, as of a forward pass. layers: rules of layers before those of the machine.
+        threads: at most so many; None for all processors available.
     """
-    rules = Emulation(model, machine).rules
+    rules = Emulation(model, machine, layers).rules
     consumers = record_first_sample(model, model, args, dict(kwargs))
-    layers: dict[str, _Layer] = {}
+    found: dict[str, _Layer] = {}
 
     def execute(op: Op) -> Tensor | None:
         arithmetic = rules.arithmetic(op) if op.phase == FORWARD and op.macs else None
         if arithmetic is None or arithmetic.low is None or arithmetic.scaled:
             return None
         consumer = consumers.get(op.name, Consumer())
-        layer = layers.setdefault(op.name, _Layer(consumer))
+        layer = found.setdefault(op.name, _Layer(consumer))
         low = op.on(arithmetic.low)
         out = np.empty((op.gemms, op.m, op.n))
         for block in op.blocks(low):
-            first = Accumulation(low, block.a, block.b, block.c)
+            first = Accumulation(low, block.a, block.b, block.c, threads)
             sums, magnitudes = Product(first).exact
             out[block.gemm, block.rows] = sums
             layer.add(op, block, sums, magnitudes, first.dense()[0])
@@ -85,7 +100,7 @@ def condition_numbers(
     with torch.no_grad(), Tap(model, execute):
         for part, named in passes(model, args, kwargs):
             model(*part, **named)
-    return [layer.conditions(name) for name, layer in layers.items()]
+    return [layer.conditions(name) for name, layer in found.items()]
 
 
 @dataclass
@@ -117,11 +132,12 @@ class _Layer:
         )  # fmt: skip
 
 
-def _percentiles(x: NDArray[np.float64]) -> dict[int, float]:
+def _percentiles(x: NDArray[np.float64]) -> dict[int, float | None]:
     known = x[~np.isnan(x)]
     if not known.size:
         return {}
-    return {percent: float(np.quantile(known, percent / 100, method="lower")) for percent in PERCENTS}
+    found = {percent: float(np.quantile(known, percent / 100, method="lower")) for percent in PERCENTS}
+    return {percent: value if math.isfinite(value) else None for percent, value in found.items()}
 
 
 def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from simulator.cost import mode_energy
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
-from simulator.result import FLOAT32, MODES, PRICED_MODES, RunResult
+from simulator.result import FLOAT32, MODES, PRICED_MODES, Conditions, RunResult
 
 from .batches import Batch, Batches, batch_of, check_samples_first, fixed_batch
 from .buffers import Buffers
+from .condition_numbers import conditions_of_first
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
 from .fit import named_failures
@@ -57,6 +58,7 @@ def evaluate(
     progress: Progress | None = None,
     keep_partial: bool = False,
     fidelity: str = "analytic",
+    conditions: bool = False,
 ) -> RunResult:
     """Run any torch model on a machine in every mode: exact, uniform low, uniform high and two-pass.
 
@@ -101,6 +103,8 @@ def evaluate(
             they raise, as always, and nothing is returned. True: the batch that runs is finished in all modes, and the
             record so far returned, with `complete` False; asked a second time, they raise.
         fidelity: of the cycles: roofline (a lower bound) | analytic | event (tile by tile, with the flags as measured).
+        conditions: whether the record has the condition numbers of the layers, along an exact run of the first 64
+            samples, of an eighth of all if that is less.
     Returns:
         The record; its layers are those of the two-pass mode, or of low on a machine without one.
     Raises:
@@ -155,6 +159,10 @@ def evaluate(
                     policy[0].calibrate_policy(*head.args, **head.kwargs)
                 for emulation in policy[1:]:
                     emulation.criteria, emulation.consumers = policy[0].criteria, policy[0].consumers
+        taken: tuple[tuple[Conditions, ...], int] = (), 0
+        if conditions:
+            at_once = _batch_size(consumers)  # whatever the batches of the run
+            taken = conditions_of_first(model, machine, layers, data, at_once, seed, threads)
         for part in data.parts(size):
             # First torch's own run: what it cannot take is no fault of the emulation.
             unemulated = plain.forward(part, done)
@@ -186,7 +194,8 @@ def evaluate(
         samples = "sample" if done == 1 and not of else "samples"
         notes = {f"interrupted after {done:,}{of} {samples}: all figures are of these": None, **notes}
     notes.update(dict.fromkeys((*odd.note(), *_note_of_formats(machine, plain.metrics), *_note_of_no_product(passes))))
-    return _record(type(model).__name__, done, plain, passes, tuple(notes), complete)
+    record = _record(type(model).__name__, done, plain, passes, tuple(notes), complete)
+    return replace(record, conditions=taken[0], condition_samples=taken[1])
 
 
 def check_choices(threads: int | None, seed: int, prefix: str = "") -> None:

@@ -18,7 +18,7 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import FLOAT32, MAC_ARRAY, MODES, VECTOR_UNIT, GatherResult, LayerResult, RunResult
+from simulator.result import FLOAT32, MAC_ARRAY, MODES, VECTOR_UNIT, Conditions, GatherResult, LayerResult, RunResult
 
 # Metrics of ours: what they are called, and how their figures are written.
 METRICS = {
@@ -104,6 +104,11 @@ def layers_by_mode(run: RunResult) -> dict[str, tuple[LayerResult, ...]]:
     """Return the layer records of every priced mode, in the order low, high, two-pass."""
     known = {**run.baseline_layers, shown_mode(run): run.layers}
     return {mode: known[mode] for mode in MODES if known.get(mode)}
+
+
+def conditions_by_layer(run: RunResult) -> dict[str, Conditions]:
+    """Return the condition numbers of layers by their names; of the steps of a recurrent layer, each has its own."""
+    return {one.layer: one for one in run.conditions}
 
 
 def metric_rows(run: RunResult, but: tuple[str, ...] = ()) -> tuple[list[str], list[tuple[str, list[str]]]]:

@@ -7,14 +7,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formats.notebook import frame
-from simulator.report.comparison import sum_parts
+from simulator.report.comparison import conditions_by_layer, sum_parts
 from simulator.report.directories import Contents, check_replaceable, replace_directory
 from simulator.report.html import render
 from simulator.result import LayerResult, RunResult
@@ -68,7 +68,7 @@ def layers_frame(run: RunResult) -> pandas.DataFrame:
     Raises:
         ImportError: pandas is not installed.
     """
-    columns, rows = _layer_rows(run.layers)
+    columns, rows = _layer_rows(run, run.layers)
     return frame(rows, columns)
 
 
@@ -91,9 +91,11 @@ def _plain(value: Any, path: str, replaced: list[str]) -> Any:
     raise TypeError(f"{path}: a run record holds numbers, texts, lists and mappings, not {type(value).__name__}")
 
 
-def _layer_rows(layers: Iterable[LayerResult]) -> tuple[list[str], list[list[Any]]]:
-    """Return the columns of `layers.csv` and one row a layer, with parts that a layer lacks as None."""
-    layers = list(layers)
+def _layer_rows(run: RunResult, layers: Sequence[LayerResult]) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns of `layers.csv` and one row for each of these layers, with what a layer lacks as None.
+
+    Percentiles of condition numbers come last, where the run has some.
+    """
     spread = {
         "energy_parts_j": ("energy_{}_j", sum_parts(layer.energy_parts_j for layer in layers)),
         "cycle_parts": ("cycles_{}", sum_parts(layer.cycle_parts for layer in layers)),
@@ -115,11 +117,19 @@ def _layer_rows(layers: Iterable[LayerResult]) -> tuple[list[str], list[list[Any
             columns.append(pattern.format(part))
             for row, layer in zip(rows, layers, strict=True):
                 row.append(getattr(layer, name).get(part))
+    known = conditions_by_layer(run)
+    conditions = [known.get(layer.name) if layer.phase == "forward" else None for layer in layers]
+    for name in ("kappa", "kappa_v"):
+        for percent in sorted({percent for one in run.conditions for percent in getattr(one, name)}):
+            columns.append(f"{name}_{percent}")
+            for row, one in zip(rows, conditions, strict=True):
+                own = {} if one is None else getattr(one, name)
+                row.append(math.inf if percent in own and own[percent] is None else own.get(percent))
     return columns, rows
 
 
 def _layers_csv(run: RunResult) -> str:
-    columns, rows = _layer_rows(run.layers)
+    columns, rows = _layer_rows(run, run.layers)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from simulator.report import comparison
 from simulator.report import figures as signs
+from simulator.report.condition_plots import condition_figures
 from simulator.report.drawing import CELL, LINE, WIDTH, drawing
 from simulator.report.layer_plots import (
     again_colours,
@@ -63,6 +64,7 @@ def render(run: RunResult) -> str:
         causes=cycle_colours(run),
         largest_latency=largest_latency(run),
         again=again_colours(run),
+        conditions=comparison.conditions_by_layer(run),
         drawing=drawing(run),
         box_width=WIDTH,
         line=LINE,
@@ -83,6 +85,7 @@ def _figures(run: RunResult) -> dict[str, list[Figure]]:
         "latency": latency_figures(run),
         "roofline": [] if roofline is None else [roofline],
         "errors": error_figures(run),
+        "conditions": condition_figures(run),
         "recomputed": recomputed_figures(run),
     }
 

@@ -46,18 +46,24 @@ MODE_SYMBOLS = {"low": "circle", "high": "square", "two_pass": "diamond"}
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: `key` names its place in the page, `title` is read above it, `data` and `layout` go to plotly.js."""
+    """One figure: `key` names its place in the page, `title` is read above it, `data` and `layout` go to plotly.js.
+
+    `numbers` are its table, headings and rows, where that has more than what is drawn; None: what is drawn.
+    """
 
     key: str
     title: str
     data: list[dict[str, Any]]
     layout: dict[str, Any]
+    numbers: tuple[list[str], list[list[str]]] | None = None
 
     def table(self) -> tuple[list[str], list[list[str]]] | None:
         """Return the numbers as headings and rows of text, for readers who do not see the figure.
 
         None where it has another kind of trace than bars and marks, or more numbers than anybody reads.
         """
+        if self.numbers is not None:
+            return self.numbers
         names = [str(trace.get("name", "")) for trace in self.data]
         if all(trace["type"] == "bar" and "customdata" not in trace for trace in self.data):  # upright ones, of numbers
             heights = [dict(zip(trace["x"], trace["y"], strict=True)) for trace in self.data]

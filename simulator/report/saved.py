@@ -53,7 +53,9 @@ def _read(kind: Any, value: Any, file: str, at: str) -> Any:
         return _tuple(get_args(kind), value, file, at)
     if get_origin(kind) is Mapping:
         _expect(isinstance(value, dict), value, "a mapping", file, at)
-        return {name: _read(get_args(kind)[1], item, file, f"{at}.{name}") for name, item in value.items()}
+        of, what = get_args(kind)
+        names = {name: int(name) if of is int and name.isdecimal() else name for name in value}
+        return {names[name]: _read(what, item, file, f"{at}.{name}") for name, item in value.items()}
     if kind is float:
         value = math.nan if value is None else value
         _expect(isinstance(value, int | float) and not isinstance(value, bool), value, "a number", file, at)

@@ -8,6 +8,7 @@ import pytest
 
 from simulator.result import (
     AreaItem,
+    Conditions,
     CycleItem,
     EnergyItem,
     GatherResult,
@@ -59,7 +60,7 @@ def test_a_drifted_table_is_replaced_and_nothing_else():
     assert new == old.replace("| x |\n| y |\n", "| a |\n")
 
 
-RECORDS = [RunResult, LayerResult, GatherResult, OperationResult, EnergyItem, CycleItem, AreaItem, Setting]
+RECORDS = [RunResult, LayerResult, GatherResult, OperationResult, EnergyItem, CycleItem, AreaItem, Setting, Conditions]
 
 
 @pytest.mark.parametrize("record", RECORDS)

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from simulator.result import LayerResult, OperationResult, RunResult
+from simulator.result import Conditions, LayerResult, OperationResult, RunResult
 
 LOW = "chunk(64, fma(fp8_e4m3/sat), seq(fp8_e4m3/sat))"
 HIGH = "chunk(16, fma(fp16/sat), seq(fp16/sat))"
@@ -67,6 +67,13 @@ def network(mac, picojoule, flagged=(0, 0, 0), medians=(0.155, 0.21, 0.083)):
         for (name, m, n, k), share, median in zip(shapes, flagged, medians, strict=True)
     ]
     return (*layers[:-1], replace(layers[-1], activation="identity", overflows=3))
+
+
+def conditions(layer="fc1", activation="relu", factor=1.0, last=2000.0):
+    """Condition numbers of a layer; factor: of kappa over kappa_v. last: the 99th percentile of kappa_v."""
+    kappa_v = {1: 1.5, 5: 2.0, 25: 4.0, 50: 8.0, 75: 16.0, 95: 250.0, 99: last}
+    kappa = {percent: value if value is None else factor * value for percent, value in kappa_v.items()}
+    return Conditions(layer, activation, 5000, 0.45, kappa, kappa_v, 10.0, 0.2, 0.6)
 
 
 def totals_of(layers, accumulation_cost):
@@ -141,6 +148,7 @@ def measured(**other):
     gradients = tuple(replace(run.layers[0], phase=f"{what} gradient") for what in ("weight", "input"))
     warnings = ("interrupted after 1,500 of 60,000 samples: all figures are of these",)
     changes = {"metrics": metrics, "operations": operations, "complete": False, "warnings": warnings,
+               "conditions": (conditions(), conditions("fc2"), conditions("fc3", "identity")), "condition_samples": 64,
                "layers": run.layers + gradients}  # fmt: skip
     return replace(run, **{**changes, **other})
 

@@ -30,7 +30,7 @@ from simulator.report import (
     to_json,
 )
 from simulator.result import AreaItem, LayerResult, OperationResult, Setting
-from tests.simulator.run_records import HIGH, LOW, Page, example, layer, measured, one_mac
+from tests.simulator.run_records import HIGH, LOW, Page, conditions, example, layer, measured, one_mac
 
 
 def printed(run, width=100, **console):
@@ -518,6 +518,15 @@ def test_a_part_or_figure_that_a_layer_lacks_is_an_empty_cell(tmp_path):
         first, second = csv.DictReader(file)
     assert first["energy_mul_j"] != ""
     assert (second["name"], second["energy_mul_j"], second["energy_j"]) == ('b,\n"c"', "", "")
+
+
+def test_layers_csv_ends_with_the_condition_numbers_of_a_run_that_has_some(tmp_path):
+    run = measured(conditions=(conditions(last=None),))
+    with (save(run, tmp_path / "out") / "layers.csv").open(newline="") as file:
+        fc1, fc2, _, gradient, _ = csv.DictReader(file)
+    assert list(fc1)[-14:] == [f"{name}_{p}" for name in ("kappa", "kappa_v") for p in (1, 5, 25, 50, 75, 95, 99)]
+    assert (fc1["kappa_50"], fc1["kappa_99"], fc2["kappa_50"]) == ("8.0", "inf", "")
+    assert (gradient["name"], gradient["kappa_50"]) == ("fc1", ""), "those of the forward pass alone"
 
 
 def test_a_frame_has_the_columns_and_numbers_of_the_csv(tmp_path):

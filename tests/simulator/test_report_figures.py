@@ -11,11 +11,11 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.hardware import load_hardware
-from simulator.report import html, layer_plots, plots
+from simulator.report import condition_plots, html, layer_plots, plots
 from simulator.report.drawing import drawing, evidence
 from simulator.report.roofline import roofline_figure
 from simulator.result import Setting
-from tests.simulator.run_records import Page, example, layer, measured, one_mac
+from tests.simulator.run_records import Page, conditions, example, layer, measured, one_mac
 
 DOCS, HWCONFIGS = (Path(__file__).parents[2] / name for name in ("docs", "hwconfigs"))
 
@@ -136,6 +136,39 @@ def test_of_many_layers_those_of_most_cycles_are_drawn():
     assert figure.data[0]["customdata"] == [f"fc{i}" for i in range(10, 50)]
 
 
+# Condition numbers
+
+
+def test_condition_numbers_have_a_row_of_percentiles_for_each_layer_and_one_figure_where_the_activation_changes_none():
+    (figure,) = condition_plots.condition_figures(measured())
+    assert {trace["name"]: trace["x"] for trace in figure.data} == {
+        "5 %": [2.0] * 3, "25 %": [4.0] * 3, "median": [8.0] * 3, "75 %": [16.0] * 3, "95 %": [250.0] * 3,
+    }  # fmt: skip
+    assert figure.layout["xaxis"]["type"] == "log" and figure.layout["yaxis"]["ticktext"] == ["fc1", "fc2", "fc3"]
+    assert [(span["x0"], span["x1"]) for span in figure.layout["shapes"]] == [(2.0, 250.0), (4.0, 16.0)] * 3
+    both = condition_plots.condition_figures(example(conditions=(conditions(factor=3.0),)))
+    assert [one.key for one in both] == ["condition-layers", "condition-products"]
+    assert [one.data[2]["x"] for one in both] == [[24.0], [8.0]]
+    assert condition_plots.condition_figures(example()) == []
+
+
+def test_an_infinite_condition_number_is_written_and_has_no_mark():
+    infinite = {**conditions().kappa, 95: None, 99: None}
+    (figure,) = condition_plots.condition_figures(example(conditions=(replace(
+        conditions(), kappa=infinite, kappa_v=infinite),)))  # fmt: skip
+    assert [trace["name"] for trace in figure.data] == ["5 %", "25 %", "median", "75 %"]
+    assert [(span["x0"], span["x1"]) for span in figure.layout["shapes"]] == [(4.0, 16.0)]
+    headings, rows = figure.table()
+    assert headings == ["", "activation", "outputs", "active", *(f"{p} %" for p in (1, 5, 25, 50, 75, 95, 99))]
+    assert rows == [["fc1", "relu", "5,000", "45.0 %", "1.50", "2.00", "4.00", "8.00", "16.0", "∞", "∞"]]
+
+
+def test_a_page_without_condition_numbers_says_how_to_get_them():
+    assert "conditions=True" in Page(html.render(example())).text
+    text = Page(html.render(measured())).text
+    assert "conditions=True" not in text and "Along an exact run of the first 64 samples" in text
+
+
 # The numbers of figures
 
 
@@ -161,8 +194,8 @@ def test_a_figure_of_another_kind_or_of_too_many_numbers_has_no_table():
 
 def test_the_new_figures_are_records_that_plotly_accepts():
     graph_objects = pytest.importorskip("plotly.graph_objects")
-    figures = all_figures(roofed())
-    assert len(figures) == 12
+    figures = all_figures(roofed(conditions=(conditions(factor=3.0),)))
+    assert len(figures) == 14
     for figure in figures:
         record = re.sub(r'"--[\w-]+"', '"#123456"', json.dumps({"data": figure.data, "layout": figure.layout}))
         graph_objects.Figure(json.loads(record))

@@ -14,7 +14,7 @@ from simulator.errors import InputError
 from simulator.hardware import load_hardware
 from simulator.report import front, read_run, render, render_front, render_runs, save, several, to_json
 from simulator.result import AreaItem, EnergyItem, Setting
-from tests.simulator.run_records import Page, example, measured, one_mac, sweep_record
+from tests.simulator.run_records import Page, conditions, example, measured, one_mac, sweep_record
 
 # Runs read again
 
@@ -38,6 +38,11 @@ def test_records_within_records_are_read_as_records(tmp_path):
     assert found.layers[0].energy_items == (item,) and found.machine == run.machine
     assert found.forward_error_interval == {"low": (2.5, 3.0), "high": None}
     assert render(found) == render(run)
+
+
+def test_condition_numbers_are_read_again_by_their_percents(tmp_path):
+    run = measured(conditions=(conditions(last=None),))
+    assert read_run(save(run, tmp_path / "out")).conditions == run.conditions
 
 
 def test_what_json_could_not_hold_is_none_or_nan(tmp_path):

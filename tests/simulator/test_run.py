@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from simulator.errors import InputError  # noqa: E402
 from simulator.hardware import load_hardware  # noqa: E402
 from simulator.network import bundled, evaluation  # noqa: E402
+from simulator.network.condition_numbers import condition_numbers  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
 from simulator.network.relative_errors import RelativeErrors  # noqa: E402
 from simulator.result import MODES  # noqa: E402
@@ -353,3 +354,23 @@ def test_the_sqnr_is_a_ratio_of_sums_and_does_not_depend_on_the_batches():
 )
 def test_without_a_ratio_of_two_numbers_there_is_no_sqnr(values, exact):
     assert sqnr((values, exact)) is None
+
+
+def test_condition_numbers_are_those_of_an_exact_run_of_the_first_samples_whatever_the_batches():
+    x, _ = bundled.digits()
+    model, machine = bundled.load("mlp"), load_hardware("npu")
+    whole = evaluation.evaluate(model, machine, x[:20], conditions=True)
+    assert whole.condition_samples == 3 and [one.layer for one in whole.conditions] == ["fc1", "fc2", "fc3"]
+    assert list(whole.conditions) == condition_numbers(model.eval(), machine, (x[:3],), {})
+    again = evaluation.evaluate(model, machine, x[:20], batch=1, threads=1, conditions=True)
+    assert emulated(again) == emulated(whole)
+    assert evaluation.evaluate(model, machine, x[:20]).conditions == ()
+
+
+def test_condition_numbers_have_the_rules_of_layers_and_leave_the_model_as_it_is():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)).train()
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    record = evaluation.evaluate(model, "npu", torch.randn(8, 6), layers={"2": "float32"}, conditions=True)
+    assert [one.layer for one in record.conditions] == ["1"] and model.training
+    assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
