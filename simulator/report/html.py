@@ -20,6 +20,7 @@ from simulator.report.layer_plots import (
     largest_latency,
     latency_figures,
     recomputed_figures,
+    timeline_command,
 )
 from simulator.report.plots import MODE_COLOURS, Figure, energy_figures, part_colours, tradeoff_figures
 from simulator.report.roofline import roofline_figure
@@ -63,6 +64,7 @@ def render(run: RunResult) -> str:
         parts=part_colours(run),
         causes=cycle_colours(run),
         largest_latency=largest_latency(run),
+        timeline=timeline_command(run),
         again=again_colours(run),
         conditions=comparison.conditions_by_layer(run),
         drawing=drawing(run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import shlex
 
 from simulator.report.comparison import MODE_LABELS, layers_by_mode, shown_mode, sum_parts
 from simulator.report.plots import (
@@ -34,6 +35,7 @@ CYCLE_COLOURS = {
     "switch": "--spare-1",
     VECTOR_UNIT: "--vector",
 }
+BUNDLED = "hwconfigs/"  # where the files of machines lie that go by their names
 AGAIN_COLOURS = {"flagged": "--two-pass", "neighbours": "--idle"}
 
 
@@ -71,6 +73,21 @@ def largest_latency(run: RunResult) -> str:
     largest = max(parts, key=lambda name: parts[name])
     share = f"{100 * parts[largest] / cycles:.0f} % of {cycles:,.0f}"
     return f"The largest part of the {MODE_LABELS[shown_mode(run)]} cycles is {largest.replace('_', ' ')}: {share}."
+
+
+def timeline_command(run: RunResult) -> str:
+    """Return the command that writes the events of the layer with most cycles for Perfetto; empty if none has any."""
+    priced = [layer for layer in run.layers if layer.cycles and layer.m and layer.n and layer.k]
+    if not priced:
+        return ""
+    layer = max(priced, key=_cycles)
+    file = next((setting.origin for setting in run.machine if not setting.key), "")
+    machine = run.hardware if not file or file.startswith(BUNDLED) else file
+    twice = f"--flagged {layer.flagged_outputs / (layer.gemms * layer.m * layer.n):.3g} " if layer.pass_outputs else ""
+    return (
+        f"python -m simulator estimate --hw {shlex.quote(machine)} "
+        f"--gemm {layer.m} {layer.n} {layer.k} {twice}--fidelity event --trace timeline.json"
+    )
 
 
 def error_figures(run: RunResult) -> list[Figure]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -154,6 +155,22 @@ def test_a_trace_has_a_row_for_each_resource_and_all_events(narrow, tmp_path):
         first = next(event for event in events if event.what == "compute")
         assert written[events.index(first)]["args"] == {"gemm": 0, "m": 0, "n": 0, "k": 0}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["narrow.yaml", "trace.json"]
+
+
+def test_the_page_of_a_run_names_the_command_of_a_timeline_of_its_slowest_layer(narrow, tmp_path):
+    pytest.importorskip("torch")
+    from simulator.report import render
+    from simulator.run import run
+
+    for machine, given in (("npu", "npu"), (narrow, str(narrow))):
+        record = run(machine, samples=3)
+        fc1 = record.layers[0]
+        share = f"{fc1.flagged_outputs / (3 * 784):.3g}"
+        words = ["--hw", given, "--gemm", "3", "784", "784", "--flagged", share, "--fidelity", "event", "--trace"]
+        expected = shlex.join(("python", "-m", "simulator", "estimate", *words, "timeline.json"))
+        assert f"<code>{expected}</code>" in render(record)
+        path = tmp_path / "timeline.json"
+        assert command(*words, path).returncode == 0 and json.loads(path.read_text())["traceEvents"]
 
 
 def test_a_roofline_names_what_binds_it():
