@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +71,9 @@ def simulate(
             help="After the tables, print each cycle and joule of this layer with formula and source.",
         ),
     ] = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write every layer in every mode as .csv or .parquet, too.")
+    ] = None,
     json: JsonRecord = False,
     quiet: Quiet = False,
     version: Annotated[
@@ -94,10 +98,15 @@ def simulate(
             "`python -m simulator --hw npu`, or a command, as in `python -m simulator formats`"
         )
     from simulator.report import check_directory, layer_bill, print_run, save, to_json
+    from simulator.report.figures import printable
 
     if json and explain_cost is not None:
         raise InputError(ITEMS_IN_JSON)
     check_directory(out)
+    if export is not None:
+        from simulator.explore.export import check_table
+
+        check_table(export, "--export")
     with interruptible("no results were written"):
         from simulator import network  # noqa: F401  (says what to install where torch is missing)
         from simulator.run import run
@@ -110,12 +119,18 @@ def simulate(
         # A layer that is not there is refused before earlier results are replaced.
         explained = "" if explain_cost is None else f"\n{layer_bill(result, explain_cost)}"
         where = save(result, out)
+        if export is not None:
+            from simulator.commands.report import export_layers
+
+            export_layers({Path(out).name: result}, export)
     with shown(json, quiet):
         if json:
             sys.stdout.write(to_json(result))
         else:
             print_run(result)
             print(f"\nResults in {out}: {', '.join(sorted(path.name for path in where.iterdir()))}")
+            if export is not None:
+                print(f"Table in {printable(export)}")
             print(explained, end="")
     if not result.complete:
         raise typer.Exit(INTERRUPTED)

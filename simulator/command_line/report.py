@@ -19,12 +19,16 @@ def make_report(
         typer.Option(metavar="FILE.html", help="The page. Default: report.html in DIR, or here if of several."),
     ] = None,
     sweep: Annotated[str | None, typer.Option(metavar="NAME", help="Which sweep of the store, of several.")] = None,
+    export: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write every layer in every mode, or a sweep's points, as .csv or .parquet."),
+    ] = None,
     json: JsonRecord = False,
     quiet: Quiet = False,
 ) -> None:
     """Make an HTML page of a saved run, of several side by side, or of the points of a sweep and their Pareto front."""
     from simulator.commands import report
 
-    found = report.run(directories, out, sweep)
+    found = report.run(directories, out, sweep, export)
     with shown(json, quiet):
         report.show(*found, json)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
-from simulator.explore import compromises
-from simulator.explore.export import as_json
+from simulator.explore import Store, compromises
+from simulator.explore.export import as_json, check_table, write_table
+from simulator.explore.export import export as export_points
 from simulator.explore.store import is_store
-from simulator.report import check_page, read_run, render, render_front, render_runs, write_file
+from simulator.report import check_page, layer_rows, read_run, render, render_front, render_runs, write_file
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
 from simulator.report.files import REPORT
@@ -19,12 +20,19 @@ from simulator.result import RunResult
 from .records import print_record
 
 
-def run(directories: Sequence[str], out: str | None, sweep: str | None) -> tuple[Path, dict[str, Any]]:
+def run(
+    directories: Sequence[str], out: str | None, sweep: str | None, export: str | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Write the page of saved runs, or of the sweep in one store; return where it is and what it shows as plain data.
+
+    Args:
+        export: a .csv or .parquet file for their layers, or for the points of the sweep, or None.
 
     Raises:
         InputError: what is wrong with a directory, or with where the page goes.
     """
+    if export is not None:
+        check_table(export, "report: --export")
     paths = [Path(name) for name in directories]
     stores = [path for path in paths if path.suffix != ".json" and is_store(path)]
     if stores and len(paths) > 1:
@@ -46,7 +54,19 @@ def run(directories: Sequence[str], out: str | None, sweep: str | None) -> tuple
     target = _target(paths, out)
     check_page(target)
     write_file(target, text)
+    if export is not None:
+        if stores:
+            with Store(stores[0]) as store:
+                export_points(store.of_sweep(record["name"]), export)
+        else:
+            export_layers(runs, export)
+        record = {"table": export, **record}
     return target, record
+
+
+def export_layers(runs: Mapping[str, RunResult], path: str) -> None:
+    """Write every layer of runs in every mode to a .csv or .parquet file, the name of the run in a column before it."""
+    write_table([{"run": name, **row} for name, one in runs.items() for row in layer_rows(one)], path)
 
 
 def show(where: Path, record: Mapping[str, Any], json: bool) -> None:
@@ -56,7 +76,8 @@ def show(where: Path, record: Mapping[str, Any], json: bool) -> None:
         print_record(whole)
         return
     what = counted(len(record["runs"]), "run") if "runs" in record else counted(len(record["points"]), "point")
-    print_view(standard_output(), f"{printable(str(where))}: {what}")
+    table = f"; table in {printable(record['table'])}" if "table" in record else ""
+    print_view(standard_output(), f"{printable(str(where))}: {what}{table}")
 
 
 def _target(paths: Sequence[Path], out: str | None) -> Path:

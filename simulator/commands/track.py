@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
-from simulator.explore.export import WRITERS, write_table
+from simulator.explore.export import check_table, write_table
 from simulator.explore.work import Inputs, load
 from simulator.report.bits import calibration_views, comparison_views, views
 from simulator.report.console import print_view, standard_output
@@ -69,8 +69,8 @@ def run(
         raise InputError(f"track: --bits: got {bits:g}; expected a number above 0; give e.g. 8")
     if out is not None:
         check_directory(out)
-    if export is not None and Path(export).suffix not in WRITERS:
-        raise InputError(f"track: --export: got {export}; expected a name with .csv or .parquet; rename it")
+    if export is not None:
+        check_table(export, "track: --export")
     labels = words(numbers)
     loaded = load(inputs)
     size = step_size(loaded.model, loaded.samples, batch)

@@ -6,11 +6,12 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError, first_line, missing
-from simulator.report.directories import replacing
+from simulator.report.directories import check_writable, replacing
 
 from .store import Place, Point
 
@@ -91,6 +92,21 @@ def export(points: Iterable[tuple[Place, Point | None]], path: str | os.PathLike
         InputError: another kind of file, or one that cannot be written.
     """
     return write_table([columns(place, point) for place, point in points], path)
+
+
+def check_table(path: str, place: str) -> None:
+    """Check, before anything runs for it, that a table can be written to this path; `place` is what asks for it.
+
+    Raises:
+        InputError: another ending, or no place where files can be made. MissingLibraryError: what writes it is missing.
+    """
+    kind = Path(path).suffix
+    if kind not in WRITERS:
+        raise InputError(f"{place}: got {path}; expected a name with .csv or .parquet; rename it")
+    for library in ("pandas", *(("pyarrow",) if kind == ".parquet" else ())):
+        if find_spec(library) is None:
+            raise missing(f"{place}: {path}", library, "explore")
+    check_writable(path)
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> int:

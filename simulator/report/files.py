@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formats.notebook import frame
-from simulator.report.comparison import conditions_by_layer, sum_parts
+from simulator.report.comparison import conditions_by_layer, layers_by_mode, sum_parts
 from simulator.report.directories import Contents, check_replaceable, replace_directory
 from simulator.report.html import render
 from simulator.result import LayerResult, RunResult
@@ -70,6 +70,15 @@ def layers_frame(run: RunResult) -> pandas.DataFrame:
     """
     columns, rows = _layer_rows(run, run.layers)
     return frame(rows, columns)
+
+
+def layer_rows(run: RunResult) -> list[dict[str, Any]]:
+    """Return every layer in every mode as a row: the mode, low, high or two_pass, and the columns of `layers.csv`."""
+    found = []
+    for mode, layers in layers_by_mode(run).items():
+        columns, rows = _layer_rows(run, layers)
+        found += [{"mode": mode, **dict(zip(columns, row, strict=True))} for row in rows]
+    return found
 
 
 def _plain(value: Any, path: str, replaced: list[str]) -> Any:

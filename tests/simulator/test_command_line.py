@@ -55,6 +55,23 @@ def test_json_prints_the_record_and_only_that(command, tmp_path):
     assert (record["model"], record["samples"], record["tolerance"], record["seed"]) == ("cnn", 3, 0.25, 7)
 
 
+def test_a_run_exports_its_layers_in_every_mode(command, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    code, out, err = command("--hw", "npu", "--samples", 3, "--export", "layers.parquet")
+    assert (code, err) == (0, "") and "\nTable in layers.parquet\n" in out
+    table = pandas.read_parquet(tmp_path / "layers.parquet")
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert list(table["mode"]) == [mode for mode in ("low", "high", "two_pass") for _ in range(3)]
+    assert list(table["cycles"][6:]) == [layer["cycles"] for layer in record["layers"]] and set(table["run"]) == {"out"}
+    assert table["kappa_50"][6] == record["conditions"][0]["kappa"]["50"]
+
+
+@pytest.mark.parametrize("name, words", [("x.xls", "expected a name with .csv or .parquet"), ("no/x.csv", "cannot be")])
+def test_a_table_that_cannot_be_is_refused_before_the_run(command, tmp_path, name, words):
+    code, out, err = command("--hw", "npu", "--samples", 3, "--export", name)
+    assert (code, out) == (2, "") and words in err and err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 NETS = """
 import torch
 from torch import nn

@@ -11,6 +11,7 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.errors import InputError
+from simulator.explore import export
 from simulator.hardware import load_hardware
 from simulator.report import front, read_run, render, render_front, render_runs, save, several, to_json
 from simulator.result import AreaItem, EnergyItem, Setting
@@ -222,6 +223,37 @@ def test_report_sets_runs_side_by_side(command, saved, tmp_path):
     assert command("report", "a", "--out", "c.html", "--quiet")[:2] == (0, "") and (tmp_path / "c.html").is_file()
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_report_writes_every_layer_of_the_runs_in_every_mode(command, saved, tmp_path, kind):
+    pandas = pytest.importorskip("pandas")
+    name = f"layers.{kind}"
+    code, out, err = command("report", "a", "b", "--export", name)
+    assert (code, out, err) == (0, f"report.html: 2 runs; table in {name}\n", "")
+    table = {"csv": pandas.read_csv, "parquet": pandas.read_parquet}[kind](tmp_path / name)
+    run = read_run("a")
+    own = [
+        (mode, layer) for mode, layers in {**run.baseline_layers, "two_pass": run.layers}.items() for layer in layers
+    ]
+    of_a = table[table["run"] == "a"]
+    assert set(table["run"]) == {"a", "b"} and list(table.columns[:3]) == ["run", "mode", "name"]
+    assert list(zip(of_a["mode"], of_a["name"], strict=True)) == [(mode, layer.name) for mode, layer in own]
+    assert list(of_a["energy_j"]) == [layer.energy_j for _, layer in own]
+    assert list(of_a["energy_mul_j"]) == [layer.energy_parts_j["mul"] for _, layer in own]
+    assert json.loads(command("report", "a", "--export", name, "--json")[1])["table"] == name
+
+
+def test_without_pyarrow_a_parquet_file_is_refused_before_anything_is_written(command, saved, tmp_path, monkeypatch):
+    pytest.importorskip("pandas")
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "pyarrow" else name)
+    code, out, err = command("report", "a", "b", "--export", "x.parquet")
+    assert (code, out) == (2, "") and err == (
+        "ulpsim: error: report: --export: x.parquet: needs pyarrow, which is not installed; expected the extra "
+        "explore; install it with pip install 'ulpsim[explore]'\n"
+    )
+    assert not (tmp_path / "report.html").exists()
+    assert command("report", "a", "b", "--export", "x.csv")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -230,6 +262,8 @@ def test_report_sets_runs_side_by_side(command, saved, tmp_path):
         (("a", "--out", "a.pdf"), "--out: got 'a.pdf'; expected the name of an HTML page; write a.html"),
         (("a", "--sweep", "x"), "report: got --sweep without a store"),
         (("a", "--out", "none/a.html"), "none/a.html: cannot be written"),
+        (("a", "--export", "a.txt"), "report: --export: got a.txt; expected a name with .csv or .parquet; rename it"),
+        (("a", "--export", "none/a.csv"), "none/a.csv: cannot be written"),
     ],
 )
 def test_report_refuses_with_one_message(command, saved, tmp_path, arguments, words):
@@ -248,8 +282,9 @@ def test_report_shows_the_points_of_a_store(command, tmp_path):
     assert command("sweep", "rows.yaml", "--out", "rows")[0] == 0
     code, out, _ = command("report", "rows")
     assert (code, out) == (0, "rows/report.html: 6 points\n")
-    code, out, _ = command("report", "rows", "--json")
+    code, out, _ = command("report", "rows", "--json", "--export", "rows.csv")
     record = json.loads(out)
+    assert (tmp_path / "rows.csv").read_text().count("\n") == 7 and record["table"] == "rows.csv"
     assert list(record["objectives"]) == ["latency_s", "energy_j"] and len(record["points"]) == 6
     values = [(point["values"]["latency_s"], point["values"]["energy_j"]) for point in record["points"]]
     best = {
