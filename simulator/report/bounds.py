@@ -50,8 +50,8 @@ def _margins(record: Record) -> Figure:
     shapes = [{**line, "x0": min(ends), "y0": min(ends), "x1": max(ends), "y1": max(ends)}] if ends else []
     layout = {
         "height": 420, "shapes": shapes,
-        "xaxis": {"type": "log", "title": {"text": "margin of the top class, exact"}},
-        "yaxis": {"type": "log", "title": {"text": "bound of its change"}},
+        "xaxis": {"type": "log", "dtick": "D2", "title": {"text": "margin of the top class, exact"}},
+        "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "bound of its change"}},
     }  # fmt: skip
     return Figure("margins", title, data, layout)
 

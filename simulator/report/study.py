@@ -109,7 +109,7 @@ def _errors(study: Row, colours: Mapping[str, str]) -> Figure:
     layout = {
         "height": 420,
         "xaxis": {"title": {"text": "MACs computed again"}, "tickformat": ".0%", "rangemode": "tozero"},
-        "yaxis": {"type": "log", "title": {"text": "logit RMS error against exact accumulation"}},
+        "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "logit RMS error against exact accumulation"}},
         "shapes": [
             _level(study["baselines"][mode]["logit_error_rms"], f"--{mode}")
             for mode in ("low", "high")

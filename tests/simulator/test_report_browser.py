@@ -11,7 +11,11 @@ import pytest
 from simulator.cost import expanded
 from simulator.hardware import load_hardware
 from simulator.report import render, render_front, render_runs
+from simulator.report.bounds import render_bounds
+from simulator.report.study import render_study
+from simulator.report.truncation import render_truncation
 from simulator.result import GatherResult
+from tests.simulator.page_records import bounds_record, study_record, truncation_record
 from tests.simulator.run_records import measured, sweep_record
 
 playwright = pytest.importorskip(
@@ -55,8 +59,30 @@ def sweep_page():
     return render_front(sweep_record())
 
 
+def tracking_page():
+    """Reliable bits of a small network in training."""
+    torch = pytest.importorskip("torch")
+    from simulator.report.tracking import render_tracking
+    from simulator.tracking import track
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    with track(model) as bits:
+        for _ in range(2):
+            torch.nn.functional.cross_entropy(model(torch.randn(16, 6)), torch.arange(16) % 3).backward()
+    return render_tracking({**bits.report().to_dict(), "model": "small"})
+
+
 PAGES = {"run": run_page, "runs": runs_page, "sweep": sweep_page}
 FULL = pytest.mark.full  # a page takes a browser two seconds, of which most are plotly's
+
+
+STUDIES = {
+    "two-pass study": lambda: render_study(study_record()),
+    "bounds": lambda: render_bounds(bounds_record()),
+    "training study": lambda: render_truncation(truncation_record()),
+    "tracking": tracking_page,
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +101,28 @@ def address(request, tmp_path_factory):
     return path.as_uri()
 
 
+def opened(browser, address, width=1200, scheme="light"):
+    """Open a page; what it says to the console, and what it asks the network for, is in `page.noise`."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.noise = []
+    page.on("console", lambda message: page.noise.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: page.noise.append(f"error: {error}"))
+    page.on("request", lambda request: page.noise.append(request.url))
+    page.goto(address)
+    return page
+
+
 @pytest.fixture
 def visit(browser, address):
-    """Open the page; what it says to the console, and what it asks the network for, is in `page.noise`."""
-    opened = []
+    """Open the page, as `opened` does."""
+    pages = []
 
     def open_page(width=1200, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.noise = []
-        page.on("console", lambda message: page.noise.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: page.noise.append(f"error: {error}"))
-        page.on("request", lambda request: page.noise.append(request.url))
-        page.goto(address)
-        opened.append(page)
-        return page
+        pages.append(opened(browser, address, width, scheme))
+        return pages[-1]
 
     yield open_page
-    for page in opened:
+    for page in pages:
         page.close()
 
 
@@ -128,12 +159,13 @@ def test_every_figure_is_drawn_with_all_its_traces(visit):
         assert shown == traces > 0 and abs(beyond) < 2
 
 
+TEXT = "body, p, h1, h2, h3, th, td, summary, .facts, .basis, figcaption, dt, dd, a.term, li"
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_text_stands_out_from_what_is_behind_it(visit, scheme):
     page = visit(scheme=scheme)
-    ratios = page.evaluate(
-        CONTRAST, "body, p, h1, h2, h3, th, td, summary, .facts, .basis, figcaption, dt, dd, a.term, li"
-    )
+    ratios = page.evaluate(CONTRAST, TEXT)
     assert len(ratios) > 50 and min(ratios) >= 4.5, "WCAG 2.2, 1.4.3: contrast of 4.5 or more"
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 28)"
     assert dark == (scheme == "dark")
@@ -168,7 +200,11 @@ def test_printing_a_dark_page_gives_a_white_one_and_leaves_the_screen_dark(visit
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_wider_than_the_window(visit, width):
-    page = visit(width)
+    fits(visit(width), width)
+
+
+def fits(page, width):
+    """Check that neither the page nor a figure in it is wider than the window, with all tables open."""
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -180,7 +216,11 @@ def test_nothing_is_wider_than_the_window(visit, width):
 
 
 def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(visit):
-    page = visit()
+    assert stops(visit()) > 10
+
+
+def stops(page):
+    """Go through the page by Tab, check the order and that each stop shows itself, and return how many there are."""
     wanted = page.evaluate(
         """() => { const all = [...document.querySelectorAll("a[href], summary, [tabindex='0']")]
         .filter(one => one.getClientRects().length && getComputedStyle(one).visibility === "visible"
@@ -197,7 +237,8 @@ def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(visit):
         )
         seen.append(place)
         assert outline, f"stop {place} shows its focus"
-    assert seen == list(range(wanted)) and wanted > 10
+    assert seen == list(range(wanted))
+    return wanted
 
 
 def test_the_first_stop_skips_to_the_content_and_shows_itself(visit):
@@ -226,7 +267,11 @@ def test_a_word_leads_to_what_it_means(visit):
 
 
 def test_pictures_tables_and_headings_are_named_for_readers_who_do_not_see(visit):
-    page = visit()
+    named(visit())
+
+
+def named(page):
+    """Check what a page says to readers who do not see it."""
     assert page.evaluate("[...document.querySelectorAll('[role=img]')].every(one => one.getAttribute('aria-label'))")
     assert page.evaluate("[...document.querySelectorAll('th')].every(one => one.scope)")
     regions = page.evaluate(
@@ -236,3 +281,27 @@ def test_pictures_tables_and_headings_are_named_for_readers_who_do_not_see(visit
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(one => Number(one.tagName[1]))")
     assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
     assert page.evaluate("document.documentElement.lang") == "en" and page.title()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_page_of_a_study_stands_by_itself_in_either_scheme_at_any_width_and_by_keyboard(browser, tmp_path, name):
+    path = tmp_path / "page.html"
+    path.write_text(STUDIES[name](), encoding="utf-8")
+    page = opened(browser, path.as_uri())
+    try:
+        assert stops(page) > 3
+        named(page)
+        heights = page.evaluate(
+            """() => [...document.querySelectorAll(".plot")].map(one => [one.getBoundingClientRect().height,
+            one.querySelector(".main-svg").getBoundingClientRect().height])"""
+        )
+        assert heights and all(abs(place - drawn) < 2 for place, drawn in heights)
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            assert min(page.evaluate(CONTRAST, TEXT)) >= 4.5
+        page.set_viewport_size({"width": 400, "height": 900})
+        page.wait_for_timeout(200)
+        fits(page, 400)
+        assert page.noise == [path.as_uri()]
+    finally:
+        page.close()
