@@ -13,6 +13,7 @@ from simulator.report.plots import Figure
 
 Record = Mapping[str, Any]
 _SHOWN = 20  # operations in a figure
+_EACH = 10  # samples up to which each has a line
 
 
 def render_bounds(record: Record) -> str:
@@ -69,10 +70,10 @@ def _parts(record: Record) -> Figure:
         })  # fmt: skip
     layout = {
         "height": 90 + 26 * max(1, len(parts)),
-        "xaxis": {"title": {"text": "part of the bound of a margin, median over samples"}},
+        "xaxis": {"title": {"text": "part of the bound, median"}},
         "yaxis": {
             "autorange": "reversed", "tickvals": list(range(len(parts))),
-            "ticktext": [html.escape(name, quote=False) for name, _ in parts], "automargin": True,
+            "ticktext": [html.escape(signs.shorten(name, 24), quote=False) for name, _ in parts], "automargin": True,
         },
     }  # fmt: skip
     return Figure("parts", "Which operation deserves bits", data, layout)
@@ -81,7 +82,7 @@ def _parts(record: Record) -> Figure:
 def _bits(record: Record) -> Figure:
     """Return how many samples need how many bits."""
     required = record["required_precision"]
-    data = []
+    data, most = [], 0
     if required is not None:
         for name, title, colour in (
             ("bits", "by the margin", "--two-pass"),
@@ -89,7 +90,7 @@ def _bits(record: Record) -> Figure:
         ):
             counts = Counter(of for of in required[name] or () if of)
             if counts:
-                bits = sorted(counts)
+                bits, most = sorted(counts), max(most, *counts.values())
                 data.append({
                     "type": "bar", "name": title, "marker": {"color": colour}, "x": bits,
                     "y": [counts[of] for of in bits], "hovertemplate": "%{x} bits: %{y} samples<extra></extra>",
@@ -97,7 +98,7 @@ def _bits(record: Record) -> Figure:
     layout = {
         "height": 340,
         "xaxis": {"title": {"text": "significand bits that suffice"}, "dtick": 1},
-        "yaxis": {"title": {"text": "samples"}},
+        "yaxis": {"title": {"text": "samples"}, **({"dtick": 1} if most <= _EACH else {})},
     }
     return Figure("bits", "Bits that the samples need", data, layout)
 

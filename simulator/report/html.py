@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from simulator.report import comparison
 from simulator.report import figures as signs
@@ -43,7 +43,7 @@ def render(run: RunResult) -> str:
     return template("report.html.j2").render(
         run=run,
         facts=comparison.run_facts(run),
-        summary=comparison.summary(run),
+        summary=[explained(sentence) for sentence in comparison.summary(run)],
         largest_energy=comparison.largest_energy(run),
         modes=comparison.mode_rows(run),
         metrics=comparison.metric_rows(run),
@@ -76,6 +76,25 @@ def render(run: RunResult) -> str:
         library=library,
         q=signs,
     )
+
+
+# What sentences of the summary call their numbers, and what explains these.
+EXPLAINED = {
+    "top-1 accuracy": "accuracy",
+    "top-1 answer of the exact run": "agreement",
+    "logit RMS error": "forward-error",
+    "energy": "energy",
+    "latency": "latency",
+    "accumulation cost": "accumulation-cost",
+}
+
+
+def explained(sentence: str) -> Markup:
+    """Return a sentence of the summary with a link at the first name of each number to what explains it."""
+    text = str(escape(sentence))
+    for name, key in EXPLAINED.items():
+        text = text.replace(name, f'<a class="term" href="#about-{key}">{name}</a>', 1)
+    return Markup(text)
 
 
 def _figures(run: RunResult) -> dict[str, list[Figure]]:

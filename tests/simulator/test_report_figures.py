@@ -256,10 +256,35 @@ def test_every_link_of_the_page_leads_to_an_explanation_and_every_page_of_the_do
     page = Page(text)
     named = {name for name in page.names if name.startswith("about-")}
     linked = {address.removeprefix("#") for address in page.addresses if address.startswith("#about-")}
-    assert linked <= named and len(named) == 20
+    assert linked <= named and len(named) == 22
     pages = re.findall(r"More: <code>docs/([\w/-]+\.md)(?:#([\w-]+))?</code>", text)
-    assert len(pages) == 20
+    assert len(pages) == 22
     for path, anchor in pages:
         headings = re.findall(r"^#+ (.*)$", (DOCS / path).read_text(), re.MULTILINE)
         slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
         assert not anchor or anchor in slugs, f"docs/{path} has no {anchor}"
+
+
+def test_every_number_of_the_summary_and_every_figure_and_table_has_an_explanation_on_the_page():
+    for run in (measured(machine=on("npu").machine), one_mac(), roofed(conditions=(conditions(factor=3.0),)),
+                example(accuracy=None)):  # fmt: skip
+        text = html.render(run)
+        names = set(Page(text).names)
+        summary = re.search(r'<section class="summary">(.*?)</section>', text, re.DOTALL)[1]
+        assert summary.count("about-") >= 1
+        for measure in ("top-1 accuracy", "top-1 answer of the exact run", "logit RMS error", "accumulation cost"):
+            assert all(measure not in one or f">{measure}</a>" in one for one in re.findall(r"<p>(.*?)</p>", summary))
+        sections = re.findall(r"<section[^>]*id=\"([\w-]+)\">(.*?)</section>", text, re.DOTALL)
+        shown = {name: body for name, body in sections if "<figure>" in body or "<table" in body}
+        assert {"modes", "energy", "errors", "layers"} <= set(shown)
+        for name, body in shown.items():
+            keys = re.findall(r'class="term" href="#(about-[\w-]+)"', body)
+            assert keys and set(keys) <= names, f"{name} is explained"
+
+
+def test_a_sentence_of_the_summary_links_each_of_its_numbers_once_and_stays_escaped():
+    found = html.explained("<b> uses energy: the energy and latency")
+    assert found == (
+        '&lt;b&gt; uses <a class="term" href="#about-energy">energy</a>: the energy and '
+        '<a class="term" href="#about-latency">latency</a>'
+    )
