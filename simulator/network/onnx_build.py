@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import onnx
@@ -55,7 +56,8 @@ class Builder:
         for number, proto in ordered:
             self._check(proto, scope, scope.place(number, proto))
         computed = [one for one in ordered if not self._makes_constant(*one, scope)]
-        steps = [self._step(body, *one, scope) for one in with_biases(computed, scope, outputs)]
+        joined = with_biases(computed, scope, outputs, self._formulas(computed, scope))
+        steps = [self._step(body, *one, scope) for one in joined]
         for name in outputs:
             constant = scope.constant(name)
             if constant is not None and name not in body._inputs:
@@ -177,6 +179,25 @@ class Builder:
         if dequantises:
             _note_scales(node, proto, scope)
         return Constant(proto.output[0], made, is_weight=not dequantises)
+
+    def _formulas(self, nodes: Iterable[tuple[int, Any]], scope: Scope) -> dict[str, Tensor]:
+        """Return what nodes compute of weights alone, by name, without values: these are what training makes them."""
+        found: dict[str, Tensor] = {}
+        for number, proto in nodes:
+            function = self._functions.operator(proto, scope.versions)
+            if function is None or plain_domain(proto.domain) or proto.op_type not in _MAKE_CONSTANTS:
+                continue
+            constants = [scope.constant(name) for name in proto.input]
+            given = [
+                found.get(name) if one is None else one.tensor.to("meta")
+                for name, one in zip(proto.input, constants, strict=True)
+            ]
+            if any(x is None for x in given):
+                continue
+            node = self._node(proto, self._attributes(proto, scope, scope.place(number, proto)), scope, "")
+            with suppress(Exception):  # of operands that do not fit each other, or are not there
+                found[proto.output[0]] = function(node, *given)
+        return found
 
     def check_outputs(self, outputs: Iterable[str], scope: Scope) -> None:
         """Refuse outputs of a graph that nothing in it or around it defines."""

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from torch import nn  # noqa: E402
 
 from simulator.errors import InputError  # noqa: E402
+from simulator.network.emulation import emulate  # noqa: E402
 from simulator.network.evaluation import evaluate  # noqa: E402
 from simulator.network.model_files import load_model  # noqa: E402
 from simulator.network.onnx_files import read_onnx  # noqa: E402
@@ -104,6 +105,61 @@ def test_a_bias_that_a_node_names_behind_the_product_is_one(tmp_path):
     assert products(read_onnx(path), x) == [("linear", 15, 8, 6, True)]
 
 
+FORMULAS = {
+    "in front": [node("Mul", "b two", "c"), PRODUCT, node("Add", "h c", "y")],
+    "between": [PRODUCT, node("Mul", "two b", "c"), node("Add", "c h", "y")],
+    "of a formula": [node("Neg", "b", "m"), PRODUCT, node("Sub", "b m", "c"), node("Add", "h c", "y")],
+    "made a row": [node("Mul", "b twos", "c"), PRODUCT, node("Add", "h c", "y")],
+    "of another type": [
+        node("Cast", "b", "wide", to=TensorProto.DOUBLE), node("Cast", "wide", "c", to=TensorProto.FLOAT), PRODUCT,
+        node("Add", "h c", "y"),
+    ],
+    "of two layers": [
+        node("Mul", "b two", "c"), PRODUCT, node("MatMul", "x w", "g"), node("Add", "g c", "f"),
+        node("Add", "c h", "e"), node("Sub", "e f", "y"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FORMULAS)
+def test_a_bias_that_is_a_formula_of_constants_is_one_that_training_changes(case, tmp_path):
+    tensors = [array("w", W), array("b", B), array("two", 2.0), array("twos", np.full((1, 1, 1), 2.0))]
+    path = saved(model(FORMULAS[case], X, Y, tensors), tmp_path / "net.onnx")
+    network, x = read_onnx(path), torch.randn(3, 5, 6)
+    compare(path, x)
+    layers = 2 if case == "of two layers" else 1
+    assert products(network, x) == [("linear", 15, 8, 6, True)] * layers
+    if layers == 1:
+        network(x).sum().backward()
+        (bias,) = {parameter for name, parameter in network.named_parameters() if name.split(".")[-1].startswith("b")}
+        assert bool((bias.grad != 0).all())
+        assert [one.op for one in evaluate(network, "npu", x).layers] == ["linear"]
+
+
+def test_a_bias_that_is_a_formula_has_the_bits_of_its_values(tmp_path):
+    x, found = torch.randn(3, 5, 6), []
+    for name, chain, bias in (("formula", FORMULAS["between"], B), ("values", [PRODUCT, SUM], 2 * B)):
+        tensors = [array("w", W), array("b", bias), array("two", 2.0)]
+        network = load_model(saved(model(chain, X, Y, tensors), tmp_path / f"{name}.onnx"))
+        with emulate(network, "npu"):
+            found.append(network(x))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(6,), (3, 6), (3, 5, 6), (2, 3, 5, 6)], ids=len)
+def test_a_bias_that_is_a_row_is_one_and_gives_the_sum_its_axes(axes, shape, tmp_path):
+    bias = B.reshape([1] * (axes - 1) + [8])
+    declared = [floats("x", *shape)], [floats("y", *[None] * max(axes, len(shape)))]
+    path = saved(model([PRODUCT, SUM], *declared, [array("w", W), array("b", bias)]), tmp_path / "net.onnx")
+    x = torch.randn(shape)
+    (wanted,), (found,) = outputs(path, x)
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    ((_, *sizes, has_addend),) = products(read_onnx(path), x)
+    assert sizes[1:] == [8, 6] and has_addend
+
+
 def test_linear_layers_of_subgraphs_and_functions_have_their_biases(tmp_path):
     branch = helper.make_graph([PRODUCT, SUM], "branch", [], [floats("y", "N", 5, 8)])
     chosen = node("If", "flag", "z", then_branch=branch, else_branch=branch)
@@ -131,7 +187,10 @@ LEFT = {
     "one number for all columns": ([PRODUCT, SUM], X, Y, B[:1]),
     "a number": ([PRODUCT, SUM], X, Y, B[0]),
     "a bias for each row": ([PRODUCT, SUM], X, Y, RNG.normal(size=(5, 8))),
-    "a bias of two axes": ([PRODUCT, SUM], X, Y, B[None]),
+    "a bias for each row and sample": ([PRODUCT, SUM], X, Y, RNG.normal(size=(1, 5, 8))),
+    "a bias of another formula": (
+        [node("Relu", "b", "r"), node("Neg", "r", "c"), PRODUCT, node("Add", "h c", "y")], X, Y, B,
+    ),
     "a bias that is computed": ([node("Relu", "b", "c"), PRODUCT, node("Add", "h c", "y")], X, Y, B),
     "a weight that is computed": ([node("Relu", "w", "v"), node("MatMul", "x v", "h"), SUM], X, Y, B),
     "a weight of three axes": (

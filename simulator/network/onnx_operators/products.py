@@ -23,8 +23,17 @@ _EQUATION = re.compile(rf"(?:{_LABEL.pattern}|,)*(?:->(?:{_LABEL.pattern})*)?")
 @operator("MatMul")
 @computing
 def matmul(node: Node, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return the product as numpy.matmul has it; with the bias that the file adds to it, a linear layer."""
-    return torch.matmul(a, b) if bias is None else nn.functional.linear(a, b.mT, bias)
+    """Return the product as numpy.matmul has it; with the bias that the file adds to it, a linear layer.
+
+    Args:
+        bias: (..., N), a row that may have more axes than the product, which are the sum's too.
+    """
+    if bias is None:
+        return torch.matmul(a, b)
+    result = nn.functional.linear(a, b.mT, bias.reshape(-1) if bias.dim() > 1 else bias)
+    return (
+        result.reshape([1] * (bias.dim() - result.dim()) + list(result.shape)) if bias.dim() > result.dim() else result
+    )
 
 
 @operator("Gemm")
