@@ -351,7 +351,7 @@ class Emulation:
             use = self.rules.vector(ran.path)
             if ran.path != IN_BACKWARD or all(other == vector.FLOAT32 for other in self.rules.vectors()):
                 return VECTOR_UNIT, "float32" if use == vector.FLOAT32 else str(use)
-        if ran.path and vector.moves(ran.func):
+        if ran.path and (vector.moves(ran.func) or vector.converts(ran.func)):
             return MEMORY, ""
         return TORCH, ""
 

@@ -83,7 +83,8 @@ class Operations:
             return
         asked = None
         if unit in (VECTOR_UNIT, MEMORY):
-            asked = _NOTHING if constant or vector.copies(ran.func) else self._asked(ran, unit, largest)
+            free = constant or vector.copies(ran.func) or vector.converts(ran.func)
+            asked = _NOTHING if free else self._asked(ran, unit, largest)
         if asked is not None and asked.kind in ELEMENTWISE:
             asked = self._epilogue.fused(ran, asked)
         else:

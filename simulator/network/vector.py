@@ -40,6 +40,8 @@ _VECTOR = frozenset({
 })  # fmt: skip
 # Copies, which torch makes for the sake of its layouts, a part of them only for some numbers of samples.
 _COPIES = frozenset({"clone", "copy"})
+# Conversions to another type of torch's, in which the machine's own values are not: no arithmetic, though some round.
+_CONVERSIONS = frozenset({"_to_copy"})
 # What only moves values, or makes some up: also what torch marks as elementwise.
 _MOVES = _COPIES | frozenset({
     "fill", "masked_fill", "where", "zero", "full", "full_like", "ones", "ones_like",
@@ -96,6 +98,12 @@ def covers(func: Any) -> bool:
 def moves(func: Any) -> bool:
     """Whether an operation only moves values."""
     return _plain_name(func) in _MOVES
+
+
+@functools.cache
+def converts(func: Any) -> bool:
+    """Whether an operation only converts values to another type, or copies them to another layout."""
+    return _plain_name(func) in _CONVERSIONS
 
 
 @functools.cache

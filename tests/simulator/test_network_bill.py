@@ -291,6 +291,18 @@ def test_what_torch_computes_because_nothing_emulates_it_is_named():
     assert record.warnings[-1] == "sort: not priced: nothing emulates it, torch computed it"
 
 
+def test_conversions_between_types_cost_nothing_and_nothing_is_said_of_them():
+    convert = Function(lambda x: (x.half().float() + (x > 0).float()).double().to(torch.float32))
+    layers = [nn.Linear(6, 4), convert, nn.Linear(4, 3)]
+    for backward in (False, True):
+        record = bill(nn.Sequential(*layers), torch.rand(5, 6), backward=backward)
+        conversions = [one for one in record.operations if one.name == "_to_copy"]
+        assert sum(one.count for one in conversions if one.phase == "forward") == 5
+        assert {one.unit for one in conversions} == {"memory"}
+        assert [(one.cycles, one.energy_j) for one in conversions] == [(0, 0)] * len(conversions)
+        assert not_priced(record) == [] and not [text for text in record.warnings if "priced" in text]
+
+
 def test_a_folded_normalisation_costs_nothing():
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(), torch.rand(2, 3, 6, 6)
     folded = bill(model, x, machine=replace(NPU, fold_batch_norm=True))
