@@ -30,9 +30,10 @@ from simulator.errors import InputError
 from .batches import passes
 from .consumers import Consumer
 from .execution import affine_of, outputs_of
+from .layer_arithmetic import Arithmetic, exact_unit
 from .ops import FORWARD, INPUT_GRADIENT, Block, Op
 from .output_gradients import go_back, squares
-from .rules import Arithmetic, Rules, exact_unit
+from .rules import Rules
 from .scaled import Calibration, Scaled, scaled
 from .weights import Weights, samples_of
 

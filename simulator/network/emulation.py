@@ -28,13 +28,14 @@ from .calibrated_policy import calibrated
 from .consumers import Affine, Consumer, record, record_first_sample
 from .execution import MakeReady, Place, execute, zeros_of
 from .folding import Folding, folded
+from .layer_arithmetic import Arithmetic
 from .limits import check_fits
 from .model_scales import ModelScales, model_scales
 from .operations import Operations
 from .ops import FORWARD, Op
 from .planned import Planned, check_network, planned
 from .record import run_record
-from .rules import Arithmetic, Rules
+from .rules import Rules
 from .scaled import Calibration, scaled
 from .tally import LayerTally, Tallies
 from .tap import IN_BACKWARD, Before, Begin, Ran, Tap

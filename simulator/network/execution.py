@@ -21,8 +21,8 @@ from simulator.arithmetic.stats import Stats
 from simulator.arithmetic.zeros import zero_macs
 
 from .consumers import Consumer
+from .layer_arithmetic import Arithmetic
 from .ops import Block, Op
-from .rules import Arithmetic
 from .scaled import Scaled
 
 

@@ -13,9 +13,9 @@ from formats import Use
 from simulator.errors import InputError
 from simulator.hardware import Scaling
 
+from .layer_arithmetic import Arithmetic
 from .model_scales import ModelScales
 from .ops import Axes, Op
-from .rules import Arithmetic
 from .scales import Magnitudes, chosen, measured, needs_histogram
 
 Array = NDArray[Any]

@@ -13,11 +13,11 @@ from simulator.cost.flags import MaskFlags
 from simulator.hardware.records import Policy
 
 from .consumers import Consumer
+from .layer_arithmetic import Arithmetic
 from .ops import Op
 from .packed import PackedFlags
 from .planned import Planned
 from .relative_errors import RelativeErrors
-from .rules import Arithmetic
 
 
 class LayerTally:

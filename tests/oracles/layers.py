@@ -8,7 +8,7 @@ import torch
 import simulator
 from simulator.arithmetic import Criterion, reference
 from simulator.hardware import load_hardware
-from simulator.network.rules import arithmetic
+from simulator.network.layer_arithmetic import arithmetic
 
 NPU = load_hardware("npu")
 

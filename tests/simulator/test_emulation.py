@@ -15,7 +15,7 @@ from torch.nn import functional  # noqa: E402
 import simulator  # noqa: E402
 from simulator.arithmetic import convolution, reference  # noqa: E402
 from simulator.network.emulation import Emulation  # noqa: E402
-from simulator.network.rules import arithmetic  # noqa: E402
+from simulator.network.layer_arithmetic import arithmetic  # noqa: E402
 from tests.oracles.layers import NPU, product, unfolded  # noqa: E402
 from tests.simulator.tap_runs import emulated, in_each_grad_mode, rand, same  # noqa: E402
 

@@ -126,6 +126,12 @@ def test_what_fits_is_what_it_is_without(number, monkeypatch):
     assert torch.equal(found, expected)
 
 
+def test_tensors_without_values_may_have_any_size():
+    column = torch.ones(MANY, 1, device="meta")
+    with CheckedSizes():
+        assert (column + column.T).shape == (MANY, MANY)
+
+
 SMALL = {"a": np.ones((MANY, 1), np.float32), "b": np.ones((1, MANY), np.float32)}
 
 
