@@ -37,7 +37,7 @@ class CheckedSizes(TorchDispatchMode):
             check_fits(f"{func.overloadpacket.__name__}: a result", by_values(*args, **kwargs), _WIDEST)
         elif not func.is_view and _may_be_large(args, kwargs):
             leaves, nesting = tree_flatten((args, kwargs))
-            if not any(isinstance(x, Tensor) and x.is_meta for x in leaves):  # which have no values, whatever their size
+            if not any(isinstance(x, Tensor) and x.is_meta for x in leaves):  # without values
                 described = (_Shape(x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves)
                 _check(func, tuple(described), nesting)
         return func(*args, **kwargs)
