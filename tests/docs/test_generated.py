@@ -87,8 +87,14 @@ def test_the_page_of_results_names_all_parts_metrics_and_totals():
     ] == []
 
 
-def test_the_first_page_lists_all_pages():
-    listed = (generated.ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    pages = re.findall(r": (\S+\.md)$", (generated.ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
-    assert len(pages) > 15
-    assert [page for page in pages if page != "index.md" and f"({page})" not in listed] == []
+def test_the_first_page_lists_all_pages_in_the_sections_of_the_navigation():
+    def parts(name, heading):
+        text = (generated.ROOT / name).read_text(encoding="utf-8").partition("plugins:\n")[0]
+        headings_and_texts = re.split(heading, text, flags=re.M)[1:]
+        return dict(zip(headings_and_texts[::2], headings_and_texts[1::2], strict=True))
+
+    listed = parts("docs/index.md", r"^## (.+)$")
+    pages = {title: re.findall(r": (\S+\.md)$", part, re.M) for title, part in
+             parts("mkdocs.yml", r'^  - "?(.+?)"?:$').items()}  # fmt: skip
+    assert list(pages) == list(listed) and len(pages) > 5
+    assert [page for title in pages for page in pages[title] if f"({page})" not in listed[title]] == []
