@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,11 +18,41 @@ from .limits import check_fits, physical_memory
 # Bytes of an element, at most.
 _WIDEST = 16
 
-# Operations of which the values of an operand say how many elements the result has.
+
+def _indexed(x: Tensor, indices: Iterable[Tensor | None]) -> int:
+    """Return the bytes of what indices take out of a tensor; a mask is an index to each place where it holds."""
+    shapes: list[tuple[int, ...]] = []
+    axes = 0
+    kept = 1
+    for index in indices:
+        if index is None:
+            kept, axes = kept * x.shape[axes], axes + 1
+        elif index.dtype in (torch.bool, torch.uint8):
+            shapes.append((int(index.count_nonzero()),))
+            axes += index.dim()
+        else:
+            shapes.append(index.shape)
+            axes += 1
+    together = itertools.zip_longest((), *map(reversed, shapes), fillvalue=1)  # as they broadcast
+    return math.prod(map(max, together)) * kept * math.prod(x.shape[axes:]) * x.itemsize
+
+
+def _selected(x: Tensor, mask: Tensor) -> int:
+    return math.prod(torch.broadcast_shapes(x.shape, mask.shape)) * x.itemsize
+
+
+# Operations of which the values of an operand say how large the result is, or more than its elements and whole numbers:
+# bytes, at most.
 _BY_VALUES: Mapping[Any, Callable[..., int]] = {
-    torch.ops.aten.repeat_interleave.Tensor: lambda repeats, **_: int(repeats.sum()),
-    torch.ops.aten.bincount.default: lambda x, *_: int(x.max()) + 1 if x.numel() else 0,
-}
+    torch.ops.aten.repeat_interleave.Tensor: lambda repeats, **_: 8 * int(repeats.sum()),
+    torch.ops.aten.bincount.default: lambda x, weights=None, least=0, **_: 8 * max(
+        least, int(x.max()) + 1 if x.numel() else 0
+    ),
+    torch.ops.aten.diag_embed.default: lambda x, offset=0, *_: x.numel() * (x.shape[-1] + abs(offset)) * x.itemsize,
+    torch.ops.aten.nonzero.default: lambda x: 8 * x.numel() * x.dim(),
+    torch.ops.aten.masked_select.default: _selected,
+    torch.ops.aten.index.Tensor: _indexed,
+}  # fmt: skip
 
 
 class CheckedSizes(TorchDispatchMode):
@@ -34,7 +66,10 @@ class CheckedSizes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if by_values := _BY_VALUES.get(func):
-            check_fits(f"{func.overloadpacket.__name__}: a result", by_values(*args, **kwargs), _WIDEST)
+            if not any(isinstance(x, Tensor) and x.is_meta for x in tree_leaves((args, kwargs))):  # without values
+                with _disable_current_modes():
+                    size = by_values(*args, **kwargs)
+                check_fits(f"{func.overloadpacket.__name__}: a result", size, 1)
         elif not func.is_view and _may_be_large(args, kwargs):
             leaves, nesting = tree_flatten((args, kwargs))
             if not any(isinstance(x, Tensor) and x.is_meta for x in leaves):  # without values
