@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,26 +70,39 @@ class CheckedSizes(TorchDispatchMode):
                 with _disable_current_modes():
                     size = by_values(*args, **kwargs)
                 check_fits(f"{func.overloadpacket.__name__}: a result", size, 1)
-        elif not func.is_view and _may_be_large(args, kwargs):
+        elif not func.is_view and _may_be_large(func, args, kwargs):
             leaves, nesting = tree_flatten((args, kwargs))
             if not any(isinstance(x, Tensor) and x.is_meta for x in leaves):  # without values
-                described = (_Shape(x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves)
+                described = ((type(x), (x.shape, x.dtype) if isinstance(x, Tensor) else x) for x in leaves)
                 _check(func, tuple(described), nesting)
         return func(*args, **kwargs)
 
 
-class _Shape(NamedTuple):
-    shape: torch.Size
-    dtype: torch.dtype
+# The products of layers, whose results are as quickly told as made: elements.
+_PRODUCTS: Mapping[Any, Callable[..., int]] = {
+    torch.ops.aten.mm.default: lambda a, b: a.shape[0] * b.shape[1],
+    torch.ops.aten.addmm.default: lambda c, a, b: a.shape[0] * b.shape[1],
+    torch.ops.aten.bmm.default: lambda a, b: a.shape[0] * a.shape[1] * b.shape[2],
+    torch.ops.aten.baddbmm.default: lambda c, a, b: a.shape[0] * a.shape[1] * b.shape[2],
+}
 
 
-def _may_be_large(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def _may_be_large(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     of_tensors = any(isinstance(x, Tensor) for x in args)
-    return not of_tensors or _most((args, *kwargs.values())) * _WIDEST > physical_memory() // 2
+    return not of_tensors or _most_of(func, args, kwargs) * _WIDEST > physical_memory() // 2
+
+
+def _most_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Return a number of elements that the results of an operation do not exceed."""
+    if product := _PRODUCTS.get(func):
+        return product(*args)
+    if torch.Tag.pointwise in func.tags:
+        return math.prod(torch.broadcast_shapes(*(x.shape for x in args if isinstance(x, Tensor))))
+    return _most((args, *kwargs.values()))
 
 
 def _most(arguments: Iterable[Any]) -> int:
-    """Return a number of elements that results of these arguments do not exceed."""
+    """Return such a number for operations of which nothing is known but their arguments."""
     most = 1
     for x in arguments:
         if isinstance(x, Tensor):
@@ -105,7 +118,7 @@ def _most(arguments: Iterable[Any]) -> int:
 def _check(func: Any, leaves: tuple[Any, ...], nesting: TreeSpec) -> None:
     """Raise InputError where the results of an operation do not fit."""
     with _disable_current_modes():
-        shapes = [torch.empty(x.shape, dtype=x.dtype, device="meta") if isinstance(x, _Shape) else x for x in leaves]
+        shapes = [torch.empty(x[0], dtype=x[1], device="meta") if issubclass(kind, Tensor) else x for kind, x in leaves]
         args, kwargs = tree_unflatten(shapes, nesting)
         if any(argument.name == "device" for argument in func._schema.arguments):
             kwargs["device"] = torch.device("meta")  # where tensors have shapes and nothing else

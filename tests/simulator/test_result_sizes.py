@@ -114,7 +114,7 @@ def test_nothing_has_more_elements_than_are_foreseen(number, monkeypatch):
         sizes = [x.numel() for x in torch.utils._pytree.tree_leaves(results) if isinstance(x, torch.Tensor)]
         of_tensors = any(isinstance(x, torch.Tensor) for x in args)
         if sizes and of_tensors and not func.is_view and func not in result_sizes._BY_VALUES:
-            seen.append((func, max(sizes), result_sizes._most((args, *(kwargs or {}).values()))))
+            seen.append((func, max(sizes), result_sizes._most_of(func, args, kwargs or {})))
         return results
 
     monkeypatch.setattr(CheckedSizes, "__torch_dispatch__", compared)
@@ -126,7 +126,7 @@ def test_nothing_has_more_elements_than_are_foreseen(number, monkeypatch):
 @pytest.mark.parametrize("number", range(len(programs())))
 def test_what_fits_is_what_it_is_without(number, monkeypatch):
     """The shapes of all results are inferred, and nothing becomes of it."""
-    monkeypatch.setattr(result_sizes, "_may_be_large", lambda args, kwargs: True)
+    monkeypatch.setattr(result_sizes, "_may_be_large", lambda *arguments: True)
     torch.manual_seed(1)
     with torch.no_grad():
         expected = programs()[number]()
@@ -134,6 +134,15 @@ def test_what_fits_is_what_it_is_without(number, monkeypatch):
     with torch.no_grad(), CheckedSizes():
         found = programs()[number]()
     assert torch.equal(found, expected)
+
+
+def test_a_result_of_bools_says_nothing_of_one_of_integers(monkeypatch):
+    """True equals 1, and is eight times as small."""
+    monkeypatch.setattr("simulator.network.limits.physical_memory", lambda: 2 * 8 * 99)
+    with CheckedSizes():
+        torch.full((100,), True)
+        with pytest.raises(InputError, match="a result of shape"):
+            torch.full((100,), 1)
 
 
 def test_tensors_without_values_may_have_any_size():
