@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from formats import Use
-from simulator.errors import InputError
+from simulator.errors import InputError, first_line
 from simulator.network import vector
 from simulator.network.batches import Batch
+from simulator.network.fit import failing_layer, is_ours
 from simulator.network.outputs import output_of
 from simulator.network.tap import Ran, Tap
 
@@ -28,6 +30,8 @@ OF_INTEGERS, AT_VALUES = " of integers", " at values"
 MOST_WHOLE = 2**24  # up to which integers are values of float32
 # What gives numbers or decisions instead of values, which no graph shows.
 _ASKS = frozenset({"_local_scalar_dense", "equal"})
+# The same of which torch's dispatcher knows nothing.
+_LEAVES = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr, Tensor.data.__get__)  # type: ignore[attr-defined]
 # What takes no more of its operand than its shape and type.
 _LIKE = frozenset({"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"})
 _PLACES = frozenset({"index", "index_select", "gather"})
@@ -98,8 +102,18 @@ def record(model: nn.Module, *args: Tensor, **kwargs: Tensor) -> Graph:
     own = Batch(args, kwargs).copy()  # that the pass may write to, while the bounds begin with what was given
     recorder = _Recorder(dict(model.named_modules()))
     numbers = tuple(recorder.new(x) for x in own.inputs.values() if x.dim())
-    with torch.no_grad(), Tap(model, lambda op: None, recorder.note):
-        y = output_of(model(*own.args, **own.kwargs))
+    try:
+        with torch.no_grad(), Tap(model, lambda op: None, recorder.note), _Kept(recorder):
+            y = output_of(model(*own.args, **own.kwargs))
+    except Exception as error:
+        if isinstance(error, InputError) or is_ours(error):
+            raise
+        again = Batch(args, kwargs).copy()
+        raise InputError(
+            f"bounds: the network {type(model).__name__} fails ({failing_layer(model, again.args, dict(again.kwargs))}"
+            f"{type(error).__name__}: {first_line(error)}); expected samples that its forward takes; correct these "
+            "samples, or the network"
+        ) from None
     recorder.check_constants()
     found = recorder.of(y)
     if found is None:
@@ -154,6 +168,23 @@ def with_roundings(graph: Graph, shapes: Sequence[torch.Size], held: Callable[[s
             elif out is not None:
                 known[out] = use
     return replace(graph, nodes=tuple(nodes))
+
+
+class _Kept(TorchFunctionMode):
+    """Refuses what takes values out of a graph without an operation that a dispatcher sees."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in _LEAVES and isinstance(args[0], Tensor) and self._recorder.of(args[0]) is not None:
+            name = getattr(func, "__name__", "data").replace("__get__", "data")
+            raise InputError(
+                f"bounds: values leave the network by {name}, where no bound follows them; expected operations on "
+                "tensors alone; write it so"
+            )
+        return func(*args, **(kwargs or {}))
 
 
 class _Recorder:
@@ -217,7 +248,14 @@ class _Recorder:
                 f"bounds: {ran.path}: {name} reads integers beyond {MOST_WHOLE} as floats: no rule; expected up to "
                 "that; leave them out of the model"
             )
-        if any(isinstance(x, Tensor) and x.dtype in _HALF for x in results) and (ran.ops or vector.covers(ran.func)):
+        if name == "view" and results[0].dtype != ran.args[0].dtype:
+            raise InputError(
+                f"bounds: {ran.path}: view reads the bits of values as another type: no rule; expected a conversion; "
+                "write to(dtype)"
+            )
+        if any(isinstance(x, Tensor) and x.dtype in _HALF for x in results) and (
+            ran.ops or vector.covers(ran.func) or _mixes(ran, name, read)
+        ):
             raise InputError(
                 f"bounds: {ran.path}: {name} computes in half precision: no rule; expected float32; leave the "
                 "conversion out of the model"
@@ -296,3 +334,12 @@ def _rounds(ran: Ran, name: str, read: list[Tensor]) -> bool:
 def _leaves(tree: Any) -> Iterator[Any]:
     """Yield the leaves, a Ref being one."""
     yield from tree_leaves(tree, is_leaf=lambda x: isinstance(x, Ref))
+
+
+def _mixes(ran: Ran, name: str, read: Sequence[Tensor]) -> bool:
+    """Whether an operation with a result in half precision may round what it reads to it: what it only moves is of one
+    type.
+    """
+    floats = {x.dtype for x in read if x.is_floating_point()}
+    numbers = any(isinstance(x, float) for x in _leaves((ran.args, ran.kwargs)))
+    return name != "_to_copy" and (len(floats) > 1 or numbers or name == "where" or not floats <= set(_HALF))

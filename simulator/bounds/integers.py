@@ -23,6 +23,8 @@ from .rule import Gradients, Interval, Read, Rule, Step, Unit, operand, unbroadc
 
 _TYPES = (torch.bool, torch.int32, torch.int64)
 _MOST_PICKED = 1e6
+# What torch computes otherwise than its name says: a sum of decisions is "or", what is not an integer is its bits'.
+_OTHERWISE = {("add", True), ("mul", True), ("sub", True), ("bitwise_not", False)}
 
 
 class Whole(Rule):
@@ -31,6 +33,12 @@ class Whole(Rule):
     def forward(self, node: Node, read: Read, unit: Unit) -> list[Step | None]:
         _check_known(node, read, node.inputs)
         assert node.known is not None
+        name, is_bool = node.kind.removesuffix(OF_INTEGERS), node.known.dtype == torch.bool
+        if node.kwargs.get("alpha", 1) != 1 or len(node.args) > 2 or (name, is_bool) in _OTHERWISE:
+            raise InputError(
+                f"bounds: {node.path}: {name} of {'decisions' if is_bool else 'integers'} in this way: no rule; "
+                "expected sums without alpha, | of decisions and ~ of decisions alone; write it so"
+            )
         if node.known.dtype not in _TYPES or (node.known.numel() and int(node.known.long().abs().max()) > MOST_WHOLE):
             raise InputError(
                 f"bounds: {node.path}: {node.kind} gives {node.known.dtype}, or numbers beyond {MOST_WHOLE}: no rule; "

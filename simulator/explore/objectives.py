@@ -137,8 +137,17 @@ class Goal:
             objective(str(name))
             if not isinstance(interval, Mapping) or not interval or not set(interval) <= {"from", "to"}:
                 raise _no_interval(f" {name}:", interval)
-            if not all(is_number(end) for end in interval.values()):
-                raise _no_interval(f" {name}:", interval)
+            for end, number in interval.items():
+                if not is_number(number) or not math.isfinite(number):
+                    raise InputError(
+                        f"search: constraints: {name}: {end}: got {describe(number)}; expected a finite number"
+                        f"{_in_units(str(name))}; write one, or leave {end} out"
+                    )
+            if interval.get("from", -math.inf) > interval.get("to", math.inf):
+                raise InputError(
+                    f"search: constraints: {name}: got from {interval['from']:g} to {interval['to']:g}; expected from "
+                    "below to; exchange them"
+                )
         for name, least in (("points", 1), ("seed", 0), ("at_once", 1)):
             count = getattr(self, name)
             if count is None and name == "points":
@@ -196,6 +205,11 @@ class Goal:
     def to_dict(self) -> dict[str, Any]:
         """Return the goal as plain data."""
         return asdict(self)
+
+
+def _in_units(name: str) -> str:
+    unit = objective(name).unit
+    return {"": "", "share": " from 0 to 1"}.get(unit, f" in {unit}")
 
 
 def _no_interval(at: str, given: Any) -> InputError:

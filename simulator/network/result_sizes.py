@@ -44,7 +44,7 @@ def _selected(x: Tensor, mask: Tensor) -> int:
 # Operations of which the values of an operand say how large the result is, or more than its elements and whole numbers:
 # bytes, at most.
 _BY_VALUES: Mapping[Any, Callable[..., int]] = {
-    torch.ops.aten.repeat_interleave.Tensor: lambda repeats, **_: 8 * int(repeats.sum()),
+    torch.ops.aten.repeat_interleave.Tensor: lambda repeats, **_: 8 * int(repeats.double().sum()),
     torch.ops.aten.bincount.default: lambda x, weights=None, least=0, **_: 8 * max(
         least, int(x.max()) + 1 if x.numel() else 0
     ),
@@ -124,7 +124,9 @@ def _check(func: Any, leaves: tuple[Any, ...], nesting: TreeSpec) -> None:
             kwargs["device"] = torch.device("meta")  # where tensors have shapes and nothing else
         try:
             results = func(*args, **kwargs)
-        except (NotImplementedError, RuntimeError, ValueError, TypeError, IndexError):
+        except (NotImplementedError, RuntimeError, ValueError, TypeError, IndexError) as error:
+            if "overflow" in str(error):  # of the number of elements
+                check_fits(f"{func.overloadpacket.__name__}: a result", 1 << 63, 1)
             return  # a shape that depends on values, or operands that do not fit each other
     for x in tree_leaves(results):
         if isinstance(x, Tensor):

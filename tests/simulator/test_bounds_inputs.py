@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402  (needs torch)
 import simulator  # noqa: E402
 from simulator import bounds  # noqa: E402
 from simulator.bounds.certificate import certificate  # noqa: E402
-from simulator.bounds.check import check  # noqa: E402
+from simulator.bounds.check import check, check_file  # noqa: E402
 from tests.oracles.certificates import altered, change, refused, unpacked  # noqa: E402
 
 TWO = """
@@ -264,3 +264,109 @@ def test_the_command_certifies_named_inputs_within_a_radius_of_each(command, fil
 def test_radii_that_are_none_are_refused(command, files, radii, message):
     code, _, err = command("bounds", *files, *(part for radius in radii for part in ("--radius", radius)))
     assert code == 2 and message in " ".join(err.split())
+
+
+class Leaves(torch.nn.Module):
+    """Takes values out of torch and brings them back."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.l, self.way = torch.nn.Linear(4, 3), way
+
+    def forward(self, x):
+        return self.l(x * 0.1 + self.way(x))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda x: torch.tensor(x.tolist()), lambda x: torch.from_numpy(x.numpy() * 2), lambda x: x.data,
+        lambda x: torch.from_numpy(np.asarray(x.detach()) * 2), lambda x: torch.tensor(x.detach().cpu().tolist()),
+    ],
+    ids=["tolist", "numpy", "data", "asarray", "detached"],
+)  # fmt: skip
+def test_values_that_leave_the_network_are_refused(way):
+    x = torch.randn(3, 4)
+    with pytest.raises(
+        simulator.InputError, match=r"bounds: values leave the network by \w+, where no bound follows them"
+    ):
+        bounds.certify(Leaves(way).eval(), (x - 0.1, x + 0.1))
+
+
+class Halves(torch.nn.Module):
+    def __init__(self, of):
+        super().__init__()
+        self.l, self.of = torch.nn.Linear(2, 2), of
+        self.register_buffer("c", torch.tensor(0.1003))
+
+    def forward(self, x, i):
+        return self.l(self.of(self, x, i).float())
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda net, x, i: torch.where(i > 0, x.bfloat16(), net.c),
+        lambda net, x, i: torch.where(i > 0, x.half(), 0.1003),
+        lambda net, x, i: nn.functional.pad(x.half()[:, :1], (0, 1), value=0.1003),
+    ],
+    ids=["constant", "number", "padding"],
+)
+def test_what_becomes_half_precision_on_the_way_is_refused(of):
+    with pytest.raises(simulator.InputError, match="computes in half precision: no rule"):
+        bounds.certify(Halves(of).eval(), {"x": torch.zeros(1, 2), "i": torch.zeros(1, 2, dtype=torch.long)})
+
+
+class Ids(torch.nn.Module):
+    def __init__(self, of):
+        super().__init__()
+        self.l, self.of = torch.nn.Linear(4, 3), of
+
+    def forward(self, x, ids):
+        return self.l(self.of(x, ids))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [lambda x, ids: x + torch.arange(4), lambda x, ids: x * torch.full_like(ids, 3), lambda x, ids: x * (ids > 1)],
+    ids=["positions", "like ids", "mask"],
+)
+def test_certificates_with_integers_beside_floats_are_followed(of, tmp_path):
+    x, ids = torch.randn(3, 4), torch.tensor([[0, 1, 2, 3]] * 3)
+    found = bounds.certify(Ids(of).eval(), {"x": x, "ids": ids})
+    assert check_file(str(found.save(tmp_path / "p.json"))).ok
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda x, ids: x * ((ids > 0) + (ids > 1)), lambda x, ids: x * ~ids,
+        lambda x, ids: x * torch.add(ids, ids, alpha=2),
+    ],
+    ids=["sum of decisions", "not of integers", "alpha"],
+)  # fmt: skip
+def test_integers_that_are_not_what_an_operation_is_called_are_refused(of):
+    x, ids = torch.randn(3, 4), torch.tensor([[0, 1, 2, 3]] * 3)
+    with pytest.raises(simulator.InputError, match="in this way: no rule; expected sums without alpha"):
+        bounds.certify(Ids(of).eval(), {"x": x, "ids": ids})
+
+
+def test_bits_read_as_another_type_are_refused():
+    x, ids = torch.randn(3, 4), torch.tensor([[0, 1, 2, 3]] * 3)
+    with pytest.raises(simulator.InputError, match="view reads the bits of values as another type"):
+        bounds.certify(Ids(lambda x, ids: x + ids.view(torch.float64).float()).eval(), {"x": x, "ids": ids})
+
+
+def test_a_later_sample_that_does_not_fit_is_one_message():
+    class Looks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e = torch.nn.Embedding(10, 3)
+
+        def forward(self, ids):
+            return self.e(ids)[:, 0]
+
+    with pytest.raises(
+        simulator.InputError, match=r"bounds: the network Looks fails \(e, .*IndexError.*expected samples"
+    ):
+        bounds.certify(Looks().eval(), {"ids": torch.tensor([[1], [2], [12]])})

@@ -706,7 +706,7 @@ def test_the_current_directory_and_those_above_are_refused(tmp_path, monkeypatch
 
 def test_a_parent_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
     # The superuser may write anywhere, so the answer of the system is put in.
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr("simulator.report.directories._takes_files", lambda path: path != tmp_path)
     path = tmp_path / "out"
     assert refusal(path) == (
         f"{path}: {tmp_path} cannot be written to; expected a directory in which results can be made. "

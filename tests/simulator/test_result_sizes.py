@@ -34,6 +34,8 @@ HOSTILE = {
     "expanded": lambda: column().expand(MANY, MANY).contiguous(),
     "repeated": lambda: column().repeat(1, MANY),
     "each repeated": lambda: torch.repeat_interleave(torch.ones(3), torch.tensor([1, 10**12, 1])),
+    "repeated beyond integers": lambda: torch.repeat_interleave(torch.ones(5), torch.tensor([2**62] * 4 + [3])),
+    "summed in expanded rows": lambda: torch.ones(3).expand(10**12, 3).cumsum(0),
     "counted": lambda: torch.bincount(torch.tensor([1, 10**12])),
     "counted up to a number": lambda: torch.bincount(torch.tensor([1]), minlength=10**12),
     "diagonal": lambda: torch.diag_embed(column()[:, 0]),

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 import sqlite3
 import statistics
 
@@ -311,3 +312,18 @@ def test_random_points_are_worse_than_the_search_on_a_steep_grid(tmp_path):
         found.append(nearest(places))
         drawn.append(nearest(random.Random(seed).sample(range(len(points)), 64)))
     assert statistics.median(found) < statistics.median(drawn)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ("{energy_j: {to: .inf}}", "energy_j: to: got inf; expected a finite number in J"),
+        ("{energy_j: {to: 2.2 mJ}}", "energy_j: to: got '2.2 mJ'; expected a finite number in J"),
+        ("{accuracy: {from: high}}", "accuracy: from: got 'high'; expected a finite number from 0 to 1"),
+        ("{area_mm2: {from: 1, to: 0.15}}", "area_mm2: got from 1 to 0.15; expected from below to"),
+    ],
+)
+def test_ends_of_constraints_are_finite_numbers_in_order(tmp_path, limits, message):
+    path = file(tmp_path, RUN.replace("  points: 10\n", f"  constraints: {limits}\n"))
+    with pytest.raises(InputError, match=re.escape(f"search: constraints: {message}")):
+        read_search(path)

@@ -21,6 +21,8 @@ from .document import Array, Fault, Node, NoRule
 from .formats import Rounding, nearest_error, use
 from .places import Shape
 
+MOST_WHOLE = 2**24  # up to which integers are values of float32
+
 
 class Operand(NamedTuple):
     """What an operation reads: exact values within [lo, hi], off by at most d, and e relative to them.
@@ -128,6 +130,14 @@ class Reader:
                     found = balls(array.numbers)
                     self._made[key, name] = _known(array.shape, found, _as_read(array.numbers, name, node))
                 return self._made[key, name]
+            case {"integers": given}:
+                given_numbers = np.asarray(given, dtype=object)
+                numbers = [int(x) for x in given_numbers.ravel() if isinstance(x, int)]
+                if len(numbers) != given_numbers.size or any(abs(x) > MOST_WHOLE for x in numbers):
+                    raise NoRule(f"{node}: no rule for integers beyond {MOST_WHOLE} among floats")
+                name = node.use if as_read else ""
+                exact = [arb(x) for x in numbers]
+                return _known(given_numbers.shape, exact, _as_read([float(x) for x in numbers], name, node))
             case int() | float() if not isinstance(form, bool):
                 return _known((), [arb(form)], [self.premises.constant_error(float(form), node)])
         raise Fault(f"{node}: got the argument {form!r}; expected a value or a constant")
