@@ -13,10 +13,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from formats import Use
-from simulator.errors import InputError, first_line
+from simulator.errors import InputError
 from simulator.network import vector
 from simulator.network.batches import Batch
-from simulator.network.fit import failing_layer, is_ours
+from simulator.network.fit import refused_failures
 from simulator.network.outputs import output_of
 from simulator.network.tap import Ran, Tap
 
@@ -102,18 +102,11 @@ def record(model: nn.Module, *args: Tensor, **kwargs: Tensor) -> Graph:
     own = Batch(args, kwargs).copy()  # that the pass may write to, while the bounds begin with what was given
     recorder = _Recorder(dict(model.named_modules()))
     numbers = tuple(recorder.new(x) for x in own.inputs.values() if x.dim())
-    try:
-        with torch.no_grad(), Tap(model, lambda op: None, recorder.note), _Kept(recorder):
-            y = output_of(model(*own.args, **own.kwargs))
-    except Exception as error:
-        if isinstance(error, InputError) or is_ours(error):
-            raise
-        again = Batch(args, kwargs).copy()
-        raise InputError(
-            f"bounds: the network {type(model).__name__} fails ({failing_layer(model, again.args, dict(again.kwargs))}"
-            f"{type(error).__name__}: {first_line(error)}); expected samples that its forward takes; correct these "
-            "samples, or the network"
-        ) from None
+    with (
+        refused_failures("bounds", model, args, kwargs), torch.no_grad(),
+        Tap(model, lambda op: None, recorder.note), _Kept(recorder),
+    ):  # fmt: skip
+        y = output_of(model(*own.args, **own.kwargs))
     recorder.check_constants()
     found = recorder.of(y)
     if found is None:

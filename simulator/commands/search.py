@@ -81,11 +81,17 @@ def show(found: Search, json: bool) -> None:
         return
     front = found.front
     more = [f"and {counted(len(front) - _MOST, 'more point')}: see --json"] if len(front) > _MOST else []
-    of_front = _table(found, front[:_MOST]) if front else "no point keeps all constraints"
+    of_front = _table(found, front[:_MOST]) if front else _why_none(found)
     print_view(
         standard_output(), _title(found), of_front, *more, _summary(found),
         *errors(point.error for point in found.points),
     )  # fmt: skip
+
+
+def _why_none(found: Search) -> str:
+    if any(point.values is not None for point in found.points):
+        return "no point keeps all constraints"
+    return f"no point has {' and '.join(found.goal.names)}"
 
 
 def _title(found: Search) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,29 @@ def named_failures(
             f"({failing_layer(model, args, kwargs)}{type(error).__name__}: {first_line(error)}); expected what its "
             "forward takes, samples along the first axis; correct these samples, or the network"
         ) from error
+
+
+@contextmanager
+def refused_failures(who: str, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Around a pass of a network on some of its samples: what it raises is refused, with the layer.
+
+    Args:
+        who: runs it, as the message begins. args, kwargs: of the forward pass.
+    Raises:
+        InputError: the network raised.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if is_ours(error):
+            raise
+        raise InputError(
+            f"{who}: the network {type(model).__name__} fails ({failing_layer(model, args, dict(kwargs))}"
+            f"{type(error).__name__}: {first_line(error)}); expected samples that its forward takes; correct these "
+            "samples, or the network"
+        ) from None
 
 
 def is_ours(error: BaseException) -> bool:

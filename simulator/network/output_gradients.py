@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .batches import passes
+from .fit import refused_failures
 from .ops import INPUT_GRADIENT, Convolution, Op
 from .outputs import output_of
 from .tap import Tap
@@ -56,6 +57,8 @@ def reaches_layers(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
 
     Args:
         model: in the mode in which it will run. args, kwargs: samples, as of a forward pass.
+    Raises:
+        InputError: the network does not take all of them.
     """
     reached = False
 
@@ -66,7 +69,8 @@ def reaches_layers(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
     signs = torch.Generator().manual_seed(0)
     for part, named in passes(model, args, kwargs):
         if not reached:
-            go_back(model, part, named, look, signs, 1)
+            with refused_failures("samples", model, part, named):
+                go_back(model, part, named, look, signs, 1)
     return reached
 
 

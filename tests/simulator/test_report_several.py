@@ -177,7 +177,7 @@ def test_figures_are_the_first_number_against_the_others_and_objectives_over_par
 def test_a_page_without_a_result_says_so():
     record = sweep_record()
     text = Page(render_front({**record, "points": record["points"][-1:]})).text
-    assert "No point has a result that counts." in text and "0 points of 0" in " ".join(text.split())
+    assert "No point has accuracy and energy." in text and "0 points of 0" in " ".join(text.split())
 
 
 def test_without_plotly_pages_have_their_tables(monkeypatch):

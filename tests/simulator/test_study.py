@@ -355,3 +355,16 @@ def test_an_infinite_tolerance_and_rules_of_layers_in_any_form(tmp_path):
     assert min(layer["recomputed_fraction"] for layer in own[0]["layers"]) > 0  # fc2 too
     assert any(text.startswith("layers: fc2: their own policy is left out") for text in record["warnings"])
     assert (tmp_path / "out" / "study.html").exists()
+
+
+def test_a_later_sample_that_the_network_does_not_take_is_one_message(tmp_path, monkeypatch):
+    (tmp_path / "looks.py").write_text(
+        "import torch\n\nclass Looks(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.e, self.l = torch.nn.Embedding(10, 4), torch.nn.Linear(4, 3)\n\n"
+        "    def forward(self, ids):\n        return self.l(self.e(ids)[:, 0])\n\nlooks = Looks().eval()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    np.savez("late.npz", x=np.array([[1]] * 5 + [[12]] + [[1]] * 34))
+    with pytest.raises(InputError, match=r"the network Looks fails \(e, .*IndexError.*expected samples"):
+        two_pass_study("npu", out="st", model="looks:looks", data="late.npz", budgets=[0.2], seeds=1, workers=1)
