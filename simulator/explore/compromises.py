@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from simulator.errors import InputError
 
 from .objectives import OBJECTIVES, Goal, objective, value
-from .pareto import front
+from .search import Search, as_found, as_search
 from .store import Point, Store
 
 SCORES = ("accuracy", "agreement", "forward_error")  # of which a sweep's front has the first that its points know
@@ -32,30 +30,30 @@ def compromises(path: Path, sweep: str | None = None) -> dict[str, Any]:
     with Store(path) as store:
         name = _sweep_of(store, path, sweep)
         said = store.searches().get(name)
-        found = list(store.of_sweep(name))
-    goal = _default_goal([point for _, point in found]) if said is None else Goal(**_without_grid(said))
+        stored = list(store.of_sweep(name))
+    if said is None:
+        goal = _default_goal([point for _, point in stored])
+        found = Search(path, name, goal, len(stored), tuple(as_found(goal, *one) for one in stored))
+    else:
+        found = as_search(path, name, said, stored)
+        goal = found.goal
+    on_front = set(map(id, found.front))
     numbers = list(dict.fromkeys((*goal.objectives, *goal.constraints, *COSTS)))
     points: list[dict[str, Any]] = []
-    for place, point in found:
+    for one, (_, point) in zip(found.points, stored, strict=True):
         record = None if point is None else point.record
-        error = place.error if point is None else point.error
-        if record is None and error is None:
-            error = "not computed yet"
-        values: dict[str, float | None] = {}
-        if record is not None:
-            values = {number: value(record, number) for number in numbers}
-        points.append({"parameters": dict(place.parameters), "values": values, "error": error})
+        values = {} if record is None else {number: value(record, number) for number in numbers}
+        points.append({"parameters": dict(one.parameters), "values": values, "error": one.error,
+                       "feasible": one.feasible, "on_front": id(one) in on_front})  # fmt: skip
     known = [number for number in numbers if any(one["values"].get(number) is not None for one in points)]
-    _mark_front(points, goal)
+    shown = dict.fromkeys((*goal.objectives, *goal.constraints, *known))
     return {
         "name": name, "store": str(path), "objectives": dict(goal.objectives),
-        "numbers": {number: objective(number).unit for number in dict.fromkeys((*goal.objectives, *known))},
-        "constraints": [_words(name, interval) for name, interval in goal.constraints.items()], "points": points,
+        "numbers": {number: objective(number).unit for number in shown},
+        "constraints": {number: dict(interval) for number, interval in goal.constraints.items()},
+        "search": None if said is None else {"grid": found.grid, "hypervolumes": list(found.hypervolumes)},
+        "points": points,
     }  # fmt: skip
-
-
-def _without_grid(said: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in said.items() if key != "grid"}
 
 
 def _sweep_of(store: Store, path: Path, sweep: str | None) -> str:
@@ -76,23 +74,3 @@ def _default_goal(points: Sequence[Point | None]) -> Goal:
     scored = [name for name in SCORES if any(value(record, name) is not None for record in records)]
     first = scored[0] if scored else "latency_s"
     return Goal({first: OBJECTIVES[first].direction, "energy_j": "min"})
-
-
-def _mark_front(points: Sequence[dict[str, Any]], goal: Goal) -> None:
-    """Say of each point whether it keeps the constraints, and whether it is on the front of those that do."""
-    losses = []
-    for point in points:
-        values = {name: point["values"].get(name) for name in goal.names}
-        complete = point["error"] is None and None not in values.values()
-        point["feasible"] = complete and not any(goal.excesses(values).values())
-        point["on_front"] = False
-        if point["feasible"]:
-            losses.append(goal.losses(values))
-    feasible = [point for point in points if point["feasible"]]
-    for place in front(np.array(losses).reshape(len(feasible), len(goal.objectives))):
-        feasible[place]["on_front"] = True
-
-
-def _words(name: str, interval: Mapping[str, float]) -> str:
-    ends = [f"{word} {interval[end]:g}" for end, word in (("from", "at least"), ("to", "at most")) if end in interval]
-    return f"{name} {' and '.join(ends)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -271,15 +271,20 @@ def _read(store: Store, name: str) -> Search:
         raise InputError(
             f"{store.path}: got {name!r}; expected one of {', '.join(searches) or 'none, there is no search'}; check it"
         )
-    said = dict(searches[name])
-    points, goal = said.pop("grid"), Goal(**said)
-    return Search(store.path, name, goal, points, tuple(_found(goal, *one) for one in store.of_sweep(name)))
+    return as_search(store.path, name, searches[name], store.of_sweep(name))
 
 
-def _found(goal: Goal, place: Place, point: Point | None) -> Found:
+def as_search(path: Path, name: str, said: Mapping[str, Any], stored: Iterable[tuple[Place, Point | None]]) -> Search:
+    """Return a search of what a store has of it: its goal with the size of the grid, and its points in order."""
+    goal = Goal(**{key: value for key, value in said.items() if key != "grid"})
+    return Search(path, name, goal, said["grid"], tuple(as_found(goal, *one) for one in stored))
+
+
+def as_found(goal: Goal, place: Place, point: Point | None) -> Found:
+    """Return a point as a search for a goal sees it."""
     error = place.error if point is None else point.error
     if point is None and error is None:
-        error = "not in the store"
+        error = "not computed yet"
     values = None if point is None or point.record is None else goal.values(point.record)
     feasible = values is not None and not any(goal.excesses(values).values())
     return Found(place.parameters, place.key, values, feasible, error)

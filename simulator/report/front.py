@@ -19,6 +19,13 @@ NAMES = {
 TERMS = {"forward_error": "forward-error", "energy_j": "energy", "latency_s": "latency", "area_mm2": "area",
          **{name: name for name in ("accuracy", "agreement", "cycles")}}  # fmt: skip
 POINT, FRONT = "--muted", "--low"
+# How points are drawn: those that others beat, those that no answer to the search may be, and those of the front.
+OTHERS, BREAKING, BEST = "other points", "points that break a constraint", "Pareto front"
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    BREAKING: {"color": POINT, "symbol": "circle-open", "size": 6, "opacity": 0.55, "glyph": "○"},
+    OTHERS: {"color": POINT, "symbol": "circle", "size": 6, "opacity": 0.55, "glyph": "●"},
+    BEST: {"color": FRONT, "symbol": "circle", "size": 9, "opacity": 1, "glyph": "●"},
+}
 PARAMETERS_SHOWN = 8  # with figures of their own
 ROWS_SHOWN = 500  # of the table of all points
 
@@ -28,8 +35,9 @@ def render_front(record: Record) -> str:
 
     Args:
         record: `name`, `store`; `objectives`, what the front is of: by name max or min; `numbers`, all that are shown,
-            by name their unit; `constraints` in words; `points`: each `parameters`, `values` by name (None for what it
-            lacks), `error`, `feasible` and `on_front`.
+            by name their unit; `constraints`: by name an interval {from, to}; `points`: each `parameters`, `values` by
+            name (None for what it lacks), `error`, `feasible` and `on_front`; `search`: None of a sweep, else `grid`,
+            of how many points they were chosen, and `hypervolumes`, after each of them.
     """
     library = plotly_js()
     done = [point for point in record["points"] if point["error"] is None]
@@ -44,9 +52,13 @@ def render_front(record: Record) -> str:
         parameters=list(dict.fromkeys(key for point in record["points"] for key in point["parameters"])),
         names={name: name_of(name) for name in record["numbers"]},
         terms=TERMS,
-        about=["front", *(TERMS[name] for name in record["numbers"] if name in TERMS)],
+        about=[
+            "front", *(["hypervolume"] if record["search"] else []),
+            *(TERMS[name] for name in record["numbers"] if name in TERMS),
+        ],
         show=lambda name, value: written(record["numbers"][name], value),
-        point_colour=POINT, front_colour=FRONT,
+        constraints=[_words(record, name, interval) for name, interval in record["constraints"].items()],
+        legend=[(STYLES[kind]["color"], kind, STYLES[kind]["glyph"]) for kind in _kinds(record, done)],
         figures=groups,
         data=embed([figure for group in groups.values() for figure in group]),
         library=library,
@@ -76,6 +88,13 @@ def written(unit: str, value: float | None) -> str:
     return f"{signs.significant(value)} {unit}".rstrip() if value is not None else signs.MISSING
 
 
+def _words(record: Record, name: str, interval: Mapping[str, float]) -> str:
+    """Return a constraint in words."""
+    ends = [f"{word} {written(record['numbers'][name], interval[end])}"
+            for end, word in (("from", "at least"), ("to", "at most")) if end in interval]  # fmt: skip
+    return f"{name_of(name).lower()} {' and '.join(ends)}"
+
+
 def _first(record: Record, point: Record) -> float:
     """Return the first objective of a point of the front, by which the table is sorted, the best first."""
     name, way = next(iter(record["objectives"].items()))
@@ -90,47 +109,56 @@ def _figures(record: Record, done: Sequence[Record]) -> dict[str, list[Figure]]:
     varied = [key for key in names if len({_text(point, key) for point in done}) > 1][:PARAMETERS_SHOWN]
     multiples = [_multiple(record, done, key, name) for key in varied for name in list(record["objectives"])[:2]]
     return {
+        "search": [_hypervolumes(record["search"])] if record["search"] and len(record["points"]) > 1 else [],
         "front": [figure for figure in pairs if figure.data],
         "parameters": [figure for figure in multiples if figure.data],
     }
 
 
 def _scatter(record: Record, done: Sequence[Record], y: str, x: str) -> Figure:
-    """Return all points in two numbers, those of the front larger; joined where the front is of these two."""
+    """Return all points in two numbers; those of the front joined where it is of these two."""
     axes = {name: _axis(record, done, name) for name in (x, y)}
-    of_front = set(record["objectives"]) == {x, y} and not record["constraints"]
-    data = [
-        _points(record, [point for point in done if point["on_front"] is on], x, y, axes, on, on and of_front)
-        for on in (False, True)
-    ]
+    joined = set(record["objectives"]) == {x, y}
+    data = []
+    for kind in _kinds(record, done):
+        known = [p for p in done if _kind(record, p) == kind and None not in (p["values"].get(x), p["values"].get(y))]
+        known.sort(key=lambda point: point["values"][x])
+        data.append({
+            **_points(record, kind, known),
+            "mode": "lines+markers" if joined and kind == BEST else "markers",
+            "x": [rounded(point["values"][x] / axes[x][0]) for point in known],
+            "y": [rounded(point["values"][y] / axes[y][0]) for point in known],
+            "customdata": [_parameters(point) for point in known],
+            "cliponaxis": False,
+            "line": {"color": FRONT, "width": 1.3, "shape": _stairs(record, x)},
+        })  # fmt: skip
     layout = {"height": 340, "xaxis": axes[x][1], "yaxis": axes[y][1]}
     title = f"{name_of(y)} against {name_of(x).lower()}"
     return Figure(f"front-{x}".replace("_", "-"), title, [trace for trace in data if trace["x"]], layout)
 
 
-def _points(
-    record: Record,
-    points: Sequence[Record],
-    x: str,
-    y: str,
-    axes: Mapping[str, tuple[float, Any]],
-    front: bool,
-    joined: bool,
-) -> dict[str, Any]:
-    known = [point for point in points if None not in (point["values"].get(x), point["values"].get(y))]
-    known.sort(key=lambda point: point["values"][x])
+def _kind(record: Record, point: Record) -> str:
+    if point["on_front"]:
+        return BEST
+    return BREAKING if record["constraints"] and not point["feasible"] else OTHERS
+
+
+def _kinds(record: Record, done: Sequence[Record]) -> list[str]:
+    """Return the kinds of points that there are, in the order in which they are drawn."""
+    there = {_kind(record, point) for point in done}
+    return [kind for kind in STYLES if kind in there]
+
+
+def _points(record: Record, kind: str, points: Sequence[Record]) -> dict[str, Any]:
+    """Return what all points of a kind are drawn with, wherever they lie."""
+    style = STYLES[kind]
     return {
         "type": "scatter",
-        "mode": "lines+markers" if joined else "markers",
-        "name": "Pareto front" if front else "other points",
-        "x": [rounded(point["values"][x] / axes[x][0]) for point in known],
-        "y": [rounded(point["values"][y] / axes[y][0]) for point in known],
-        "customdata": [_parameters(point) for point in known],
-        "hovertext": [_facts(record, point) for point in known],
+        "mode": "markers",
+        "name": kind,
+        "hovertext": [_facts(record, point) for point in points],
         "hovertemplate": "%{hovertext}<extra></extra>",
-        "cliponaxis": False,
-        "line": {"color": FRONT, "width": 1.3, "shape": _stairs(record, x)},
-        "marker": {"color": FRONT if front else POINT, "size": 10 if front else 6, "opacity": 1 if front else 0.55},
+        "marker": {name: style[name] for name in ("color", "symbol", "size", "opacity")},
     }
 
 
@@ -139,27 +167,35 @@ def _stairs(record: Record, x: str) -> str:
     return "hv" if record["objectives"].get(x) == "min" else "vh"
 
 
+def _hypervolumes(search: Record) -> Figure:
+    """Return how the front grew with the points that were chosen."""
+    volumes = search["hypervolumes"]
+    trace = {
+        "type": "scatter", "mode": "lines", "name": "hypervolume",
+        "x": list(range(1, len(volumes) + 1)), "y": [rounded(volume) for volume in volumes],
+        "hovertemplate": "%{y:.1%} after %{x}<extra></extra>", "line": {"color": FRONT, "width": 1.6, "shape": "hv"},
+    }  # fmt: skip
+    xaxis = {"title": {"text": "points chosen"}, "rangemode": "tozero"}
+    yaxis = {"title": {"text": "hypervolume"}, "tickformat": ".0%", "rangemode": "tozero"}
+    return Figure(
+        "hypervolume", "Hypervolume over the points", [trace], {"height": 240, "xaxis": xaxis, "yaxis": yaxis}
+    )
+
+
 def _multiple(record: Record, done: Sequence[Record], key: str, number: str) -> Figure:
     """Return a number of all points over the values of one parameter."""
     scale, axis = _axis(record, done, number)
     order = _order([point["parameters"].get(key) for point in done])
     texts = [_text({"parameters": {key: value}}, key) for value in order]
     data = []
-    for on in (False, True):
-        known = [p for p in done if p["on_front"] is on and p["values"].get(number) is not None]
-        if known:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": "Pareto front" if on else "other points",
-                    "x": [_text(point, key) for point in known],
-                    "y": [rounded(point["values"][number] / scale) for point in known],
-                    "hovertext": [_facts(record, point) for point in known],
-                    "hovertemplate": "%{hovertext}<extra></extra>",
-                    "marker": {"color": FRONT if on else POINT, "size": 8 if on else 6, "opacity": 1 if on else 0.55},
-                }
-            )
+    for kind in _kinds(record, done):
+        known = [p for p in done if _kind(record, p) == kind and p["values"].get(number) is not None]
+        data.append({
+            **_points(record, kind, known),
+            "x": [_text(point, key) for point in known],
+            "y": [rounded(point["values"][number] / scale) for point in known],
+        })  # fmt: skip
+    data = [trace for trace in data if trace["x"]]
     xaxis = {"type": "category", "categoryorder": "array", "categoryarray": texts, "title": {"text": html.escape(key)}}
     title = f"{name_of(number)} by {key}"
     return Figure(f"by-{key}-{number}", title, data, {"height": 240, "xaxis": xaxis, "yaxis": axis})

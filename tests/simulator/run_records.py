@@ -171,7 +171,7 @@ def sweep_record(**other):
               "on_front": False}  # fmt: skip
     record = {
         "name": "rows", "store": "rows", "objectives": {"accuracy": "max", "energy_j": "min"},
-        "numbers": {"accuracy": "share", "energy_j": "J", "latency_s": "s"}, "constraints": [],
+        "numbers": {"accuracy": "share", "energy_j": "J", "latency_s": "s"}, "constraints": {}, "search": None,
         "points": [*points, failed],
     }  # fmt: skip
     return {**record, **other}

@@ -309,10 +309,41 @@ def test_the_front_of_a_search_is_that_which_the_search_found(command, tmp_path)
     assert code == 0, err
     found = json.loads(out)
     record = json.loads(command("report", "best", "--json")[1])
-    assert record["objectives"] == found["objectives"] and record["constraints"] == ["energy_j at most 1"]
+    assert record["objectives"] == found["objectives"] and record["constraints"] == {"energy_j": {"to": 1}}
     shown = {json.dumps(point["parameters"]) for point in record["points"] if point["on_front"]}
     assert shown == {json.dumps(point["parameters"]) for point in found["points"] if point["on_front"]} != set()
-    assert "of those with energy_j at most 1" in Page((tmp_path / "best" / "report.html").read_text()).text
+    assert "of those with energy at most 1.00 J" in Page((tmp_path / "best" / "report.html").read_text()).text
+
+
+def test_points_that_break_a_constraint_are_drawn_as_such():
+    record = sweep_record(constraints={"energy_j": {"to": 4e-4}})
+    for point in record["points"]:
+        point["feasible"] = point["error"] is None and point["values"]["energy_j"] <= 4e-4
+        point["on_front"] = point["on_front"] and point["feasible"]
+    figure = front._figures(record, record["points"][:-1])["front"][0]
+    assert [trace["name"] for trace in figure.data] == [
+        "points that break a constraint",
+        "other points",
+        "Pareto front",
+    ]
+    assert [len(trace["x"]) for trace in figure.data] == [3, 4, 2]
+    assert figure.data[0]["marker"]["symbol"] == "circle-open" and figure.data[2]["mode"] == "lines+markers"
+    text = Page(render_front(record)).text
+    assert "of those with energy at most 400 µJ" in text and "points that break a constraint" in text
+    assert "points that break a constraint" not in Page(render_front(sweep_record())).text
+
+
+def test_a_search_shows_how_its_hypervolume_grew():
+    volumes = [0.0, 0.2, 0.2, 0.75]
+    record = sweep_record(search={"grid": 40, "hypervolumes": volumes})
+    (figure,) = front._figures(record, record["points"])["search"]
+    assert figure.data[0]["y"] == volumes and figure.data[0]["x"] == [1, 2, 3, 4]
+    page = Page(render_front(record))
+    assert (
+        "A search chose 10 of 40 points; the front has 75.0 % of the box" in page.text
+        and "about-hypervolume" in page.names
+    )
+    assert "hypervolume" not in Page(render_front(sweep_record())).text.lower()
 
 
 def test_compare_writes_the_page_of_its_two_runs(command, tmp_path):
