@@ -1,5 +1,8 @@
 """The exceptions for what the user can put right."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input from the user: the message says where, what was found, what was expected and what to do.
@@ -23,6 +26,13 @@ def missing(what: str, library: str | None, extra: str) -> MissingLibraryError:
 def install_command(extra: str = "") -> str:
     """Return the command that installs an extra, or ulpsim with what it needs in any case."""
     return f"pip install 'ulpsim[{extra}]'" if extra else "pip install ulpsim"
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """Return what to do about a key that is none of those known: the one that it may be meant to be, or all."""
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(names)}; remove it"
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from simulator.errors import InputError
+from simulator.errors import InputError, unknown
 
 from .quantities import describe
 
@@ -59,6 +59,10 @@ class Document:
         for depth in range(len(at), -1, -1):
             where = where or self.values.get(at[:depth])
         self._note(where or (1, 1), f"{dotted(at)}: {message}" if at else message)
+
+    def unknown(self, at: Keys, known: Iterable[str]) -> None:
+        """Note a key that is none of those known, with the one that it may be meant to be."""
+        self.problem(at, f"unknown key; {unknown(str(at[-1]), known)}", on_key=True)
 
     def at(self, keys: Keys) -> Any:
         """Return the data below a path of keys."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from . import schema
@@ -24,20 +23,12 @@ def explain(document: Document, problem: Any) -> None:
                 at, f"missing; expected {field.description}; add e.g. '{last}: {(field.examples or [''])[0]}'"
             )
         case "extra_forbidden":
-            known = list(fields_of(_section(tuple(parents))))
-            near = difflib.get_close_matches(str(last), known, n=1)
-            document.problem(
-                at, "unknown key; " + (f'did you mean "{near[0]}"?' if near else _known(known)), on_key=True
-            )
+            document.unknown(at, fields_of(_section(tuple(parents))))
         case _:
             keys = ", ".join(fields_of(_section(at)))
             document.problem(
                 at, f"got {describe(problem['input'])}; expected a mapping with keys out of {keys}; indent them below"
             )
-
-
-def _known(names: list[str]) -> str:
-    return f"expected one of {', '.join(names)}; remove it"
 
 
 def _section(at: Keys) -> Section:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from dataclasses import replace
@@ -11,7 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import InputError
+from simulator.errors import InputError, unknown
 
 from .document import Document, Keys, Report, read_document
 from .nodes import neighbours, scaled_table, unscaled_table
@@ -119,7 +118,7 @@ def read_table(path: Path, shown: str) -> TechnologyTable:
     data = document.data
     for key in data:
         if key not in ("node", *ENTRIES):
-            document.problem((key,), f"unknown key; {_near(key, ('node', *ENTRIES))}", on_key=True)
+            document.unknown((key,), ("node", *ENTRIES))
     for key in ("node", *ENTRIES):
         if key not in data:
             document.problem((), f"{key}: missing; expected all of {', '.join(('node', *ENTRIES))}; add it")
@@ -133,11 +132,6 @@ def read_table(path: Path, shown: str) -> TechnologyTable:
     entries: dict[str, Any] = {key: _entry(document, (key,), key, data[key]) for key in ENTRIES if key != SRAM}
     document.check()
     return TechnologyTable(name=path.stem, node_nm=node_nm, sram_j_per_bit=points, **entries)
-
-
-def _near(key: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(known)}; remove it"
 
 
 def _points(document: Document, form: object) -> tuple[tuple[float, Entry], ...]:
@@ -168,7 +162,7 @@ def _entry(document: Document, at: Keys, name: str, form: object, keys: tuple[st
         return Entry(1.0, "assumed", "")
     for key in form:
         if key not in keys:
-            document.problem((*at, key), f"unknown key; {_near(key, keys)}", on_key=True)
+            document.unknown((*at, key), keys)
     kind, source = form.get("class"), form.get("source")
     if kind not in BANDS:
         document.problem((*at, "class"), f"got {describe(kind)}; expected one of {', '.join(BANDS)}; write one of them")
@@ -214,7 +208,7 @@ def overridden(table: TechnologyTable, values: dict[str, Any], given_class: str,
     found: dict[str, Any] = {}
     for name, form in values.items():
         if name not in ENTRIES:
-            report((name,), f"got no entry of a technology table; {_near(name, ENTRIES)}")
+            report((name,), f"got no entry of a technology table; {unknown(name, ENTRIES)}")
             continue
         try:
             source = f"machine file: technology.overrides.{name}"

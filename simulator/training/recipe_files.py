@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,9 +62,7 @@ def _section(document: Document, at: Keys, keys: Mapping[str, Read]) -> dict[str
     found = {}
     for key, value in given.items() if isinstance(given, Mapping) else ():
         if key not in keys:
-            near = difflib.get_close_matches(key, list(keys), n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(keys)}; remove it"
-            document.problem((*at, key), f"unknown key; {hint}", on_key=True)
+            document.unknown((*at, key), keys)
             continue
         if value is None:  # the reader has noted it
             continue
