@@ -40,7 +40,8 @@ def dry_run(
     threads: int | None,
 ) -> SearchForecast:  # fmt: skip
     """Return what a search file would do; arguments and errors as of run."""
-    return forecast_search(*_read(path, points, seed), out, workers, scheduler, threads)
+    plan, goal = _read(path, points, seed)
+    return forecast_search(plan=plan, goal=goal, out=out, workers=workers, scheduler=scheduler, threads=threads)
 
 
 def _read(path: str, points: int | None, seed: int | None) -> tuple[Plan, Goal]:
@@ -105,7 +106,7 @@ def _table(found: Search, front: tuple[Found, ...]) -> Table:
     parameters = list(dict.fromkeys(name for point in front for name in point.parameters))
     table = Table(box=None, pad_edge=False)
     for name in parameters:
-        table.add_column(printable(name))
+        table.add_column(printable(name), overflow="fold")
     for name in found.goal.names:
         table.add_column(name, justify="right")
     for point in front:

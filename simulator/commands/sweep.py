@@ -10,8 +10,9 @@ from rich.table import Table
 
 from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forecast, read_plan, sweep
 from simulator.explore.objectives import own_mode
+from simulator.report.comparison import MODE_LABELS
 from simulator.report.console import print_view, standard_output
-from simulator.report.figures import counted, percent, printable, quantity, short_count
+from simulator.report.figures import counted, printable, quantity, score, short_count
 
 from .records import print_record
 
@@ -43,7 +44,9 @@ def dry_run(
 ) -> tuple[Plan, Forecast]:
     """Return how many points a sweep file has, and how long the missing ones would take."""
     plan = read_plan(path)
-    return plan, forecast(plan, out, workers, scheduler, threads, tell)
+    return plan, forecast(
+        plan=plan, out=out, workers=workers, scheduler=scheduler, threads=threads, progress=tell
+    )  # fmt: skip
 
 
 def show_forecast(plan: Plan, found: Forecast, json: bool) -> None:
@@ -92,7 +95,7 @@ def _table(points: Sequence[tuple[Place, Point | None]]) -> Table:
     names = list(dict.fromkeys(name for place, _ in points for name in place.parameters))
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(printable(name))
+        table.add_column(printable(name), overflow="fold")
     for heading in _COLUMNS:
         table.add_column(heading, justify="left" if heading == "mode" else "right")
     for place, point in points:
@@ -113,8 +116,8 @@ def _figures(record: Mapping[str, Any] | None) -> list[str]:
     of = totals[mode] or {}
     accuracy = (record.get("accuracy") or {}).get(mode)
     return [
-        mode,
-        missing if accuracy is None else percent(accuracy),
+        MODE_LABELS[mode],
+        missing if accuracy is None else score(accuracy),
         short_count(of["cycles"]) if of else missing,
         quantity(of["latency_s"], "s") if of else missing,
         quantity(of["energy_j"], "J") if of else missing,

@@ -2,9 +2,10 @@
 
 from .compromises import compromises
 from .forecast import Forecast, SearchForecast, forecast, forecast_search
+from .found import Found
 from .objectives import OBJECTIVES, Goal
 from .plan import Plan, read_plan, read_search
-from .search import Found, Search, read_found, search
+from .search import Search, read_found, search
 from .store import Counts, Place, Point, Store
 from .sweep import Sweep, sweep
 

@@ -46,16 +46,16 @@ class Cluster:
                 continue
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise InputError(
-                    f"sweep: {name}: got {describe(count)}; expected a whole number from 1; give one, or leave it out"
+                    f"{name}: got {describe(count)}; expected a whole number from 1; give one, or leave it out"
                 )
             if scheduler is None and count > most:
                 raise InputError(
-                    f"sweep: {name}: got {count:,}; expected at most {most:,}, {_MOST} for each processor here; give "
+                    f"{name}: got {count:,}; expected at most {most:,}, {_MOST} for each processor here; give "
                     "fewer, or a cluster with scheduler"
                 )
         if scheduler is not None and (not isinstance(scheduler, str) or workers is not None):
             raise InputError(
-                f"sweep: scheduler: got {describe(scheduler)}{'' if workers is None else ' beside workers'}; expected "
+                f"scheduler: got {describe(scheduler)}{'' if workers is None else ' beside workers'}; expected "
                 "the address of a cluster, which has its own workers; write e.g. tcp://host:8786, alone"
             )
         self.workers, self.scheduler, self.threads = workers, scheduler, threads
@@ -95,7 +95,7 @@ class Cluster:
             import dask
             from distributed import Client, LocalCluster
         except ImportError as error:
-            raise missing("sweep", error.name, "explore") from None
+            raise missing("workers", error.name, "explore") from None
         settings = {
             # Workers are spawned, since fork() after a parallel region of OpenMP hangs.
             "distributed.worker.multiprocessing-method": "spawn",
@@ -115,7 +115,7 @@ class Cluster:
                     client = Client(self.scheduler, timeout=_ANSWER_S)
                 except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
                     raise InputError(
-                        f"sweep: --scheduler {self.scheduler}: no cluster answers ({first_line(error)}); expected the "
+                        f"scheduler: {self.scheduler}: no cluster answers ({first_line(error)}); expected the "
                         "address of a running dask scheduler; start one with `dask scheduler`, and workers with "
                         f"`dask worker {self.scheduler}`"
                     ) from None
@@ -132,7 +132,7 @@ class Cluster:
             client.wait_for_workers(1, timeout=_ANSWER_S)
         except TimeoutError:
             raise InputError(
-                f"sweep: --scheduler {self.scheduler}: has no worker after {_ANSWER_S} s; expected one; start some "
+                f"scheduler: {self.scheduler}: has no worker after {_ANSWER_S} s; expected one; start some "
                 f"with `dask worker {self.scheduler}`"
             ) from None
         except (OSError, RuntimeError) as error:
@@ -162,7 +162,7 @@ def _tried_to_spawn(local_cluster: Any, workers: int) -> Any:
             error = failed
     assert error is not None
     raise InputError(
-        f"sweep: workers cannot be started ({first_line(error)}); expected a program that they can import: a file, and "
+        f"workers cannot be started ({first_line(error)}); expected a program that they can import: a file, and "
         'sweep called below `if __name__ == "__main__":` in it'
     )
 
@@ -242,7 +242,7 @@ def _there() -> Iterator[None]:
 
 def _gone(error: BaseException) -> InputError:
     return InputError(
-        f"sweep: the cluster went away ({first_line(error)}); all points that came back are kept; run the same again "
+        f"the cluster went away ({first_line(error)}); all points that came back are kept; run the same again "
         "with a running cluster, it goes on from there"
     )
 

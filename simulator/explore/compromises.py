@@ -8,8 +8,9 @@ from typing import Any
 
 from simulator.errors import InputError
 
+from .found import as_found
 from .objectives import OBJECTIVES, Goal, objective, value
-from .search import Search, as_found, as_search
+from .search import Search, as_search
 from .store import Point, Store
 
 SCORES = ("accuracy", "agreement", "forward_error")  # of which a sweep's front has the first that its points know

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,8 +15,8 @@ from typing import Any
 from .cluster import Cluster
 from .export import as_json, as_written
 from .grid import axes
-from .objectives import Goal
-from .plan import Plan, grid, planned
+from .objectives import Goal, goal_of
+from .plan import Plan, Planner, grid, plan_of
 from .run import TOGETHER, Progress
 from .search import prepared
 from .store import Store, is_store
@@ -33,8 +35,8 @@ class Forecast:
         points: in all. known: of these, the ones that the store has. refused: the ones that can be no point.
         reason: why the first of these, or of the points that were tried, fails; None if none does.
         remaining: to compute; points that come to the same are computed once.
-        seconds: that this would take, an estimate: by points that the store has, or by some that were tried here; None
-            if all that were tried failed.
+        seconds: that this would take, with the start of workers, an estimate: by points that the store has, or by some
+            that were tried here; None if all that were tried failed.
         workers: on so many.
     """
 
@@ -52,24 +54,31 @@ class Forecast:
 
 
 def forecast(
-    plan: Plan,
+    hw: str | os.PathLike[str] | None = None,
+    varied: Mapping[str, Any] | None = None,
+    *,
     out: str | os.PathLike[str],
+    plan: Plan | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    **of_plan: Any,
 ) -> Forecast:
     """Return what a sweep would do; where the store has none of its points, some are tried, and not kept.
 
     Args:
-        plan: of the sweep. out: directory of the store, which need not exist. workers, scheduler, threads: as for
-            sweep. progress: called with (points planned, points in all).
+        hw, varied: as for sweep, and so are out, plan, workers, scheduler, threads and all of of_plan. progress: called
+            with (points planned, points in all).
     Raises:
         InputError: what is wrong with the plan as a whole, the cluster or the store.
     """
+    begun = time.perf_counter()
+    plan = plan_of("sweep", plan, hw=hw, varied=varied, **of_plan)
     cluster, path = Cluster(workers, scheduler, threads), directory(out)
     parameters = grid(plan)
-    points = planned(plan, parameters)
+    points = Planner(plan).points(parameters)
+    first_s = time.perf_counter() - begun
     count, of_each = cluster.size()
     begun = time.perf_counter()
     keys: list[str] = []
@@ -98,7 +107,9 @@ def forecast(
     if took or not remaining:
         batches = -(-len(remaining) // TOGETHER) if plan.cost_only else len(remaining)
         each = sum(took) / max(1, len(took))
-        seconds = max(planning_s, each * len(remaining) / max(1, min(count, batches)))
+        here = scheduler is not None or not remaining or (plan.cost_only and batches == 1)  # no worker is started
+        seconds = first_s + max(planning_s, each * len(remaining) / max(1, min(count, batches)))
+        seconds += 0.0 if here else _start_s(plan)
     refused, shown = len(parameters) - len(keys), sum(key in known for key in keys)
     return Forecast(len(parameters), shown, refused, len(remaining), seconds, count, reason)
 
@@ -133,23 +144,32 @@ class SearchForecast:
 
 
 def forecast_search(
-    plan: Plan,
-    goal: Goal,
+    hw: str | os.PathLike[str] | None = None,
+    varied: Mapping[str, Any] | None = None,
+    *,
     out: str | os.PathLike[str],
+    objectives: Mapping[str, str] | Sequence[str] | None = None,
+    constraints: Mapping[str, Mapping[str, float]] | None = None,
+    points: int | None = None,
+    search_seed: int | None = None,
+    plan: Plan | None = None,
+    goal: Goal | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
+    **of_plan: Any,
 ) -> SearchForecast:
     """Return what a search would do; nothing is computed, and nothing is written.
 
     Args:
-        plan, goal: of the search. out: directory of the store, which need not exist. workers, scheduler, threads: as
-            for search.
+        hw, varied: as for search, and so are all others.
     Raises:
         InputError: what search would refuse before its first point.
     """
+    goal = goal_of(goal, objectives=objectives, constraints=constraints, points=points, seed=search_seed)
+    plan = plan_of("search", plan, hw=hw, varied=varied, **of_plan)
     cluster, path = Cluster(workers, scheduler, threads), directory(out)
-    goal, parameters, _ = prepared(plan, goal)
+    goal, parameters, _, _ = prepared(plan, goal)
     space: dict[tuple[str, ...], list[list[Any]]] = {}
     for keys in axes(plan.varied):
         found = ([point[key] for key in keys] for point in parameters)
@@ -159,6 +179,14 @@ def forecast_search(
         with Store(path) as store:
             known = store.sweeps()[plan.name].done if plan.name in store.searches() else 0
     return SearchForecast(plan.name, path, goal, space, len(parameters), known, cluster.size()[0])
+
+
+def _start_s(plan: Plan) -> float:
+    """Return the seconds that a new process takes until it has imported what a worker computes points with."""
+    needed = "simulator.explore.work" if plan.cost_only else "simulator.network.evaluation"
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import distributed, {needed}"], check=False, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - begun
 
 
 def _tried(tasks: Sequence[Task], threads: int | None) -> list[Outcome]:

@@ -23,24 +23,26 @@ class Objective(NamedTuple):
     Args:
         direction: the better one. unit: "share" of 1; empty for another pure number.
         within: the part of a record that has it, by name and mode; empty for one that has it by mode itself.
-        of_bills: whether points that are only priced have it too.
+        of_bills: whether points that are only priced have it too. of_labels: whether it needs labels that are classes.
     """
 
     direction: str
     unit: str = ""
     within: str = ""
     of_bills: bool = False
+    of_labels: bool = False
 
 
 _AREA = "area_mm2"  # of the machine, the same in all modes
 OBJECTIVES: Mapping[str, Objective] = {
-    "accuracy": Objective("max", "share"),
+    "accuracy": Objective("max", "share", of_labels=True),
     "agreement": Objective("max", "share"),
     "forward_error": Objective("min"),
-    **dict.fromkeys(("top1", "top5"), Objective("max", "share", "metrics")),
+    **dict.fromkeys(("top1", "top5"), Objective("max", "share", "metrics", of_labels=True)),
     "cosine": Objective("max", within="metrics"),
     "sqnr_db": Objective("max", "dB", "metrics"),
-    **dict.fromkeys(("kl", "perplexity", "mse"), Objective("min", within="metrics")),
+    **dict.fromkeys(("kl", "mse"), Objective("min", within="metrics")),
+    "perplexity": Objective("min", within="metrics", of_labels=True),
     "cycles": Objective("min", "cycles", "totals", True),
     "latency_s": Objective("min", "s", "totals", True),
     "energy_j": Objective("min", "J", "totals", True),
@@ -64,8 +66,8 @@ def objective(name: str) -> Objective:
     stem = _parted(name)[0]
     if stem not in OBJECTIVES:
         raise InputError(
-            f"search: got {name!r}; expected one of {', '.join(OBJECTIVES)}, or one of these with a mode behind it, as "
-            f"in energy_j_high, where the modes are {', '.join(MODES)}; take one"
+            f"search: got {name!r}; expected one of {', '.join(OBJECTIVES)}, or one of these ({_AREA} aside) with a "
+            f"mode behind it, as in energy_j_high, where the modes are {', '.join(MODES)}; take one"
         )
     return OBJECTIVES[stem]
 
@@ -118,6 +120,9 @@ class Goal:
     def __post_init__(self) -> None:
         given: Any = self.objectives
         if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+            twice = next((name for i, name in enumerate(given) if name in given[:i]), None)
+            if twice is not None:
+                raise InputError(f"search: objectives: got {twice} twice; expected each name once; remove one")
             given = {name: objective(name).direction for name in given}
             object.__setattr__(self, "objectives", given)
         if not isinstance(given, Mapping) or not given:
@@ -192,19 +197,44 @@ class Goal:
                  for of in self.constraints.values())  # fmt: skip
         return ", ".join(f"{name} {words}" for name, words in zip(self.constraints, found, strict=True))
 
-    def check(self, cost_only: bool) -> None:
+    def check_priced(self) -> None:
         """Refuse objectives and constraints that points which are only priced do not have."""
-        lacking = [name for name in self.names if cost_only and not objective(name).of_bills]
-        if lacking:
-            known = ", ".join(name for name, one in OBJECTIVES.items() if one.of_bills)
-            raise InputError(
-                f"search: {lacking[0]}: is not known where points are only priced; expected of these only {known}; "
-                "remove it, or remove cost"
-            )
+        for name in self.names:
+            if not objective(name).of_bills:
+                known = ", ".join(name for name, one in OBJECTIVES.items() if one.of_bills)
+                raise InputError(
+                    f"search: {name}: is not known where points are only priced; expected of these only {known}; "
+                    "remove it, or remove cost"
+                )
+
+    def check_unlabelled(self, source: str) -> None:
+        """Refuse objectives and constraints that samples from a source without labels do not have."""
+        for name in self.names:
+            if objective(name).of_labels:
+                raise InputError(
+                    f"search: {name}: needs labels, classes in whole numbers, which {source} does not have; expected "
+                    "labels, or another name such as agreement or forward_error; give samples with labels, or take one"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the goal as plain data."""
         return asdict(self)
+
+
+def goal_of(goal: Goal | None, **given: Any) -> Goal:
+    """Return the goal that the arguments of search make, of which None is as left out.
+
+    Raises:
+        InputError: an argument beside a goal, which says all; a value that a goal cannot have.
+    """
+    said = {key: value for key, value in given.items() if value is not None}
+    if goal is None:
+        return Goal(**{"objectives": (), **said})
+    if said:
+        raise InputError(
+            f"search: {next(iter(said))}: given beside goal, which says all; expected one of the two; remove one"
+        )
+    return goal
 
 
 def _in_units(name: str) -> str:

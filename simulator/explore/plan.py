@@ -130,19 +130,21 @@ class Plan:
             )
 
 
-def plan_of(plan: Plan | None = None, **given: Any) -> Plan:
+def plan_of(what: str, plan: Plan | None = None, **given: Any) -> Plan:
     """Return the plan that the arguments of sweep and search make, of which None is as left out.
 
+    Args:
+        what: sweep or search, the name where none is given. plan, given: the arguments.
     Raises:
         InputError: an argument beside a plan, which says all; a value that a plan cannot have.
     """
     said = {key: value for key, value in given.items() if value is not None}
     if plan is None:
         inputs = Inputs(**{key: said.pop(key) for key in _OF_INPUTS if key in said})
-        return Plan(**{"hw": "npu", "varied": {}, "name": "sweep", **said}, inputs=inputs)
+        return Plan(**{"hw": "npu", "varied": {}, "name": what, **said}, inputs=inputs)
     if said:
         raise InputError(
-            f"sweep: {next(iter(said))}: given beside plan, which says all; expected one of the two; remove one"
+            f"{what}: {next(iter(said))}: given beside plan, which says all; expected one of the two; remove one"
         )
     return plan
 
@@ -169,7 +171,9 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[Plan, Go
     _check(document, (), _OF_FILE)
     for key in needed:
         if key not in data:
-            document.problem((), f"{key}: missing; expected it in every {needed[-1]}; add e.g. '{key}: ...'")
+            document.problem(
+                (), f"{key}: missing; expected {_OF_FILE[key].expected}; add e.g. '{key}: {_OF_FILE[key].example}'"
+            )
     document.check()
     _check(document, ("search",), _OF_SEARCH)
     cost = data.get("cost")
@@ -181,7 +185,10 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[Plan, Go
         plan = Plan(
             Path(path).stem, data["hw"], data["sweep"], inputs, cost_only=cost is not None, **conditions, **(cost or {})
         )
-        return plan, Goal(**{"objectives": (), **data["search"]}) if "search" in data else None
+        goal = Goal(**{"objectives": (), **data["search"]}) if "search" in data else None
+        if goal is not None and plan.cost_only:
+            goal.check_priced()
+        return plan, goal
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {error}") from None
 
@@ -191,7 +198,7 @@ def _check(document: Document, at: tuple[str, ...], forms: Mapping[str, _Form]) 
     inner = document.data if not at else document.data.get(at[0], {})
     for key, value in inner.items():
         if key not in forms:
-            document.problem((*at, key), f"unknown key; expected one of {', '.join(forms)}; remove it", on_key=True)
+            document.unknown((*at, key), forms)
         elif problem := forms[key].problem(key, value):
             document.problem((*at, key), problem)
 
@@ -226,21 +233,6 @@ def grid(plan: Plan) -> list[dict[str, Any]]:
     return points
 
 
-def planned(plan: Plan, points: Iterable[Mapping[str, Any]]) -> Iterator[Planned]:
-    """Return the points of a plan, of whose grid these are the parameters, in its order.
-
-    Raises:
-        InputError: what is wrong with all of them; what is wrong with some is said with these.
-    """
-    found = map(Planner(plan).point, points)
-    refused: list[Planned] = []
-    for point in found:
-        if point.error is None:
-            return chain(refused, (point,), found)
-        refused.append(point)
-    raise InputError(str(refused[0].error))
-
-
 class Planner:
     """Plans the points of a plan one by one; machine files, networks and samples are read once."""
 
@@ -256,6 +248,25 @@ class Planner:
         except InputError as error:
             return Planned(parameters, None, {}, None, str(error))
         return Planned(parameters, task.key, known, task, None)
+
+    def points(self, parameters: Iterable[Mapping[str, Any]]) -> Iterator[Planned]:
+        """Return the points of these parameters, in their order.
+
+        Raises:
+            InputError: what is wrong with all of them, here and not when the first is asked for; what is wrong with
+                some is said with these.
+        """
+        found = map(self.point, parameters)
+        refused: list[Planned] = []
+        for point in found:
+            if point.error is None:
+                return chain(refused, (point,), found)
+            refused.append(point)
+        raise InputError(str(refused[0].error))
+
+    def unlabelled(self, point: Planned) -> str | None:
+        """Return the source of the samples that a point runs if these have no classes as labels."""
+        return None if point.task is None else self._contents.unlabelled.get(point.task.inputs)
 
     def _task(self, parameters: Mapping[str, Any]) -> tuple[Task, Mapping[str, Any]]:
         """Return the task of a point, and its identity."""
@@ -296,9 +307,14 @@ def _once(found: dict[_Key, _Value | InputError], key: _Key, make: Callable[[], 
 
 
 class _Contents:
-    """What the points of a plan run or price; each network and its samples are read once."""
+    """What the points of a plan run or price; each network and its samples are read once.
+
+    Attributes:
+        unlabelled: the sources of samples that have no classes as labels.
+    """
 
     def __init__(self, plan: Plan) -> None:
+        self.unlabelled: dict[Inputs, str] = {}
         self._plan = plan
         self._digests: dict[Inputs, Digests | InputError] = {}
         self._modules: dict[Inputs, tuple[str, ...]] = {}
@@ -310,6 +326,8 @@ class _Contents:
         def make() -> Digests:
             loaded = load(inputs)
             self._modules[inputs] = _paths(loaded.model)
+            if loaded.samples.y is None or loaded.samples.y.is_floating_point():
+                self.unlabelled[inputs] = loaded.samples.source
             return loaded.digests
 
         return _once(self._digests, inputs, make)

@@ -18,33 +18,17 @@ from simulator.notebook import Shown, Table, View
 from .chooser import Chooser
 from .cluster import Cluster
 from .export import as_json, as_written, flat, frame_of
+from .found import Found, as_found, feasible_losses, front_of
 from .grid import axes
-from .objectives import Goal
+from .objectives import Goal, goal_of
 from .pareto import front, hypervolume
-from .plan import Plan, Planned, Planner, grid, plan_of, planned
+from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import Progress, Run
 from .store import Place, Point, Store
 from .sweep import directory
 
 if TYPE_CHECKING:
     import pandas
-
-
-@dataclass(frozen=True)
-class Found:
-    """A point that a search chose.
-
-    Args:
-        parameters: of it. key: by which the store has it; None where the parameters can be no point.
-        values: its objectives, and what is constrained, by name; None if it failed or lacks one of them.
-        feasible: whether it keeps all constraints. error: why it failed.
-    """
-
-    parameters: Mapping[str, Any]
-    key: str | None
-    values: Mapping[str, float] | None
-    feasible: bool
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -81,12 +65,8 @@ class Search(Shown):
 
     @property
     def front(self) -> tuple[Found, ...]:
-        """The Pareto front: the feasible points than which none is better in one objective and as good in all others.
-
-        In the order of the first objective, the best first; equal ones all.
-        """
-        places, losses = self._feasible
-        return tuple(self.points[places[i]] for i in front(losses))
+        """The Pareto front, see front_of."""
+        return front_of(self.goal, self.points)
 
     @cached_property
     def range(self) -> dict[str, tuple[float, float]] | None:
@@ -133,9 +113,7 @@ class Search(Shown):
     @cached_property
     def _feasible(self) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float64]]]:
         """The places of the feasible points, and their objectives (points, objectives), less is better."""
-        feasible = [(i, point.values) for i, point in enumerate(self.points) if point.feasible and point.values]
-        losses = [self.goal.losses(values) for _, values in feasible]
-        return [i for i, _ in feasible], np.array(losses).reshape(len(feasible), len(self.goal.objectives))
+        return feasible_losses(self.goal, self.points)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain data: the goal, how many points there are of which kind, and the points.
@@ -221,38 +199,37 @@ def search(
         InputError: what is wrong with the plan as a whole, the goal, the cluster or the store; optuna is missing. A
             point that fails is kept with its error, counts as one of the points, and is tried again the next time.
     """
-    said = {"objectives": objectives, "constraints": constraints, "points": points, "seed": search_seed}
-    given: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
-    if goal is not None and given:
-        raise InputError(
-            f"search: {next(iter(given))}: given beside goal, which says all; expected one of the two; remove one"
-        )
-    goal = goal or Goal(**{"objectives": (), **given})
-    plan = plan_of(plan, hw=hw, varied=varied, **of_plan)
+    goal = goal_of(goal, objectives=objectives, constraints=constraints, points=points, seed=search_seed)
+    plan = plan_of("search", plan, hw=hw, varied=varied, **of_plan)
     cluster = Cluster(workers, scheduler, threads)
-    goal, parameters, chooser = prepared(plan, goal)
+    goal, parameters, chooser, planner = prepared(plan, goal)
     with Store(directory(out), create=True) as store:
         store.begin_search(plan.name, goal.points or 0, {**goal.to_dict(), "grid": len(parameters)})
         run = Run(store, plan, goal.points or 0, progress)
-        groups = _groups(store, run, chooser, goal, Planner(plan), parameters)
+        groups = _groups(store, run, chooser, goal, planner, parameters)
         with closing(run.outcomes(groups, cluster)) as outcomes:
             for outcome in outcomes:
                 run.keep(outcome)
         return replace(_read(store, plan.name), computed=run.computed)
 
 
-def prepared(plan: Plan, goal: Goal) -> tuple[Goal, list[dict[str, Any]], Chooser]:
-    """Return the goal with its number of points, the points of the grid, and what chooses among them.
+def prepared(plan: Plan, goal: Goal) -> tuple[Goal, list[dict[str, Any]], Chooser, Planner]:
+    """Return the goal with its number of points, the points of the grid, what chooses among them, and plans them.
 
     Raises:
         InputError: what is wrong with the plan as a whole, or the goal; optuna is missing.
     """
-    goal.check(plan.cost_only)
+    if plan.cost_only:
+        goal.check_priced()
     parameters = grid(plan)
     goal = replace(goal, points=min(goal.points or -(-len(parameters) // 4), len(parameters)))
     chooser = Chooser(parameters, axes(plan.varied), len(goal.objectives), goal.seed)
-    next(planned(plan, parameters))
-    return goal, parameters, chooser
+    planner = Planner(plan)
+    first = next(point for point in planner.points(parameters) if point.task is not None)
+    source = planner.unlabelled(first)
+    if source is not None and not {"model", "data"} & set(parameters[0]):  # others may have labels where these vary
+        goal.check_unlabelled(source)
+    return goal, parameters, chooser, planner
 
 
 def read_found(out: str | os.PathLike[str], name: str) -> Search:
@@ -278,16 +255,6 @@ def as_search(path: Path, name: str, said: Mapping[str, Any], stored: Iterable[t
     """Return a search of what a store has of it: its goal with the size of the grid, and its points in order."""
     goal = Goal(**{key: value for key, value in said.items() if key != "grid"})
     return Search(path, name, goal, said["grid"], tuple(as_found(goal, *one) for one in stored))
-
-
-def as_found(goal: Goal, place: Place, point: Point | None) -> Found:
-    """Return a point as a search for a goal sees it."""
-    error = place.error if point is None else point.error
-    if point is None and error is None:
-        error = "not computed yet"
-    values = None if point is None or point.record is None else goal.values(point.record)
-    feasible = values is not None and not any(goal.excesses(values).values())
-    return Found(place.parameters, place.key, values, feasible, error)
 
 
 def _groups(

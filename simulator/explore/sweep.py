@@ -16,8 +16,9 @@ from simulator.notebook import MOST_ROWS, Shown, Table, View
 
 from .cluster import Cluster
 from .export import flat, frame, row
-from .objectives import own_mode, value
-from .plan import Plan, Planned, grid, plan_of, planned
+from .found import Found, as_found, front_of
+from .objectives import goal_of, own_mode, value
+from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import TOGETHER, Progress, Run
 from .store import Place, Point, Store
 
@@ -53,6 +54,21 @@ class Sweep(Shown):
     def points(self) -> tuple[tuple[Mapping[str, Any], Point | None], ...]:
         """Parameters and point each; read when first asked for, None for one that is refused, or removed since."""
         return tuple((place.parameters, point) for place, point in self.first(len(self.places)))
+
+    def front(
+        self,
+        objectives: Mapping[str, str] | Sequence[str],
+        constraints: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> tuple[Found, ...]:
+        """Return the Pareto front of the points for some objectives, the best in the first of them first.
+
+        Args:
+            objectives, constraints: as those of a search, see Goal.
+        Raises:
+            InputError: a name or a value that these cannot have.
+        """
+        goal = goal_of(None, objectives=objectives, constraints=constraints)
+        return front_of(goal, [as_found(goal, *point) for point in self.first(len(self.places))])
 
     def first(self, count: int) -> list[tuple[Place, Point | None]]:
         """Return the first places and their points, read anew."""
@@ -134,12 +150,12 @@ def sweep(
             its error, and tried again the next time.
     """
     plan = plan_of(
-        plan, hw=hw, varied=varied, name=name, only=only, exclude=exclude, cost_only=cost_only, gemms=gemms,
+        "sweep", plan, hw=hw, varied=varied, name=name, only=only, exclude=exclude, cost_only=cost_only, gemms=gemms,
         flagged=flagged, model=model, weights=weights, data=data, samples=samples, calibration=calibration, seed=seed,
     )  # fmt: skip
     cluster = Cluster(workers, scheduler, threads)
     parameters = grid(plan)
-    points = planned(plan, parameters)  # which says what is wrong with the plan, before there is a store
+    points = Planner(plan).points(parameters)  # which says what is wrong with the plan, before there is a store
     with Store(directory(out), create=True) as store:
         store.begin(plan.name, parameters)
         run = Run(store, plan, len(parameters), progress)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from simulator.explore import Plan, Point, Store, sweep
-from simulator.explore.plan import grid, planned
+from simulator.explore.plan import Planner, grid
 from simulator.explore.work import compute
 from simulator.versions import NUMERICS
 
@@ -51,7 +51,7 @@ def whole(plan: Plan, workers: int, directory: Path) -> float:
 
 def parts(plan: Plan) -> dict[str, float]:
     """Return the seconds that each part of the work takes for a point that is only priced."""
-    ahead = planned(plan, grid(plan))
+    ahead = Planner(plan).points(grid(plan))
     next(ahead)  # which reads the network
     points: list[Any] = []
     found = {"plan: machine, identity, key": seconds(lambda: points.extend(islice(ahead, SOME)))}

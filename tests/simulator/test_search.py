@@ -139,12 +139,12 @@ def test_a_dry_run_knows_what_the_store_has_of_the_search(tmp_path):
     goal = Goal(COSTS, points=6)
     search(plan=BILL, goal=goal, out=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    assert (forecast_search(BILL, goal, tmp_path).known, forecast_search(BILL, goal, tmp_path / "new").known) == (6, 0)
+    assert [forecast_search(plan=BILL, goal=goal, out=at).known for at in (tmp_path, tmp_path / "new")] == [6, 0]
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(InputError, match="search: accuracy: is not known where points are only priced"):
-        forecast_search(BILL, Goal(["accuracy"]), tmp_path)
+        forecast_search(plan=BILL, objectives=["accuracy"], out=tmp_path)
     with pytest.raises(InputError, match=r"array\.rows: got 0"):
-        forecast_search(Plan("b", "npu", {"array.rows": [0]}, cost_only=True, gemms=[(8, 8, 8)]), goal, tmp_path)
+        forecast_search("npu", {"array.rows": [0]}, cost_only=True, gemms=[(8, 8, 8)], goal=goal, out=tmp_path)
 
 
 def test_the_command_refuses_by_the_option_that_it_was_given(tmp_path):
@@ -245,11 +245,15 @@ def test_what_is_wrong_is_said(tmp_path):
             read_search(file(tmp_path, text.replace(old, new)))
         return str(caught.value)
 
-    assert "search: missing; expected it in every search" in said(RUN, RUN[RUN.index("search:") :], "")
+    assert "search: missing; expected a mapping with objectives" in said(RUN, RUN[RUN.index("search:") :], "")
     assert "search: got 'speed'; expected one of accuracy, agreement," in said(RUN, "energy_j", "speed")
     assert "expected max or min" in said(RUN, "[forward_error, energy_j]", "{energy_j: low}")
     assert "s.yaml:10:11: search.points: got 0; expected a whole number from 1" in said(RUN, "points: 10", "points: 0")
-    assert "unknown key; expected one of objectives," in said(RUN, "points:", "point:")
+    assert 'search.point: unknown key; did you mean "points"?' in said(RUN, "points:", "point:")
+    assert "search.lr: unknown key; expected one of objectives," in said(RUN, "points:", "lr:")
+    assert "(area_mm2 aside) with a mode behind it" in said(RUN, "energy_j", "area_mm2_high")
+    assert "search: objectives: got energy_j twice" in said(RUN, "forward_error", "energy_j")
+    assert "s.yaml: search: forward_error: is not known where" in said(RUN, "samples: 5", "cost: {flagged: 0.1}")
     limits = "constraints: {accuracy: [0.9]}"
     assert "search: constraints: accuracy: got a list" in said(RUN, "points: 10", limits)
     assert "objectives: got" in said(RUN, "objectives: [forward_error, energy_j]", "seed: 1")
@@ -257,9 +261,46 @@ def test_what_is_wrong_is_said(tmp_path):
         search(plan=BILL, goal=Goal(["accuracy"]), out=tmp_path / "out")
     with pytest.raises(InputError, match="search: points: given beside goal"):
         search(plan=BILL, goal=Goal(COSTS), points=3, out=tmp_path / "out")
-    with pytest.raises(InputError, match="sweep: samples: given beside plan"):
+    with pytest.raises(InputError, match="search: samples: given beside plan"):
         search(plan=BILL, objectives=COSTS, samples=3, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_are_missing_are_missed_before_anything_runs(tmp_path, monkeypatch):
+    (tmp_path / "nets_of_search.py").write_text(
+        "from torch import nn\nNET = nn.Linear(784, 10).requires_grad_(False)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    x = np.random.default_rng(0).random((6, 784), np.float32)
+    np.savez(tmp_path / "bare.npz", x=x)
+    np.savez(tmp_path / "labelled.npz", x=x, y=np.zeros(6, np.int64))
+    np.savez(tmp_path / "regression.npz", x=x, y=np.zeros(6, np.float32))
+
+    def asked(varied, names, data=None):
+        data = None if data is None else str(tmp_path / data)
+        return search(
+            "npu", varied, objectives=names, model="nets_of_search:NET", data=data, out=tmp_path / "out", points=1
+        )
+
+    rows = {"array.rows": [8]}
+    for data in ("bare.npz", "regression.npz"):
+        with pytest.raises(InputError, match=f"search: accuracy_low: needs labels, .*{data} does not have"):
+            asked(rows, ["energy_j", "accuracy_low"], data)
+    assert not (tmp_path / "out").exists()
+    assert asked(rows, ["agreement", "energy_j"], "bare.npz").name == "search"
+    several = {"data": [str(tmp_path / name) for name in ("bare.npz", "labelled.npz")]}
+    assert asked(several, ["accuracy", "energy_j"]).failed == 0
+
+
+def test_the_front_of_a_sweep_is_that_of_a_search_of_all_its_points(tmp_path):
+    whole = sweep(plan=BILL, out=tmp_path)
+    names, limits = ["latency_s", "area_mm2"], {"area_mm2": {"to": 0.5}}
+    found = search(plan=BILL, objectives=names, constraints=limits, points=len(whole.places), out=tmp_path)
+    best = whole.front(names, limits)
+    assert 1 < len(best) < len(whole.places)
+    assert [point.values for point in best] == [point.values for point in found.front]
+    with pytest.raises(InputError, match="search: got 'speed'"):
+        whole.front(["speed"])
 
 
 def test_a_store_of_before_takes_searches(tmp_path):

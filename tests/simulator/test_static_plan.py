@@ -16,7 +16,7 @@ import simulator  # noqa: E402  (needs torch)
 from simulator.cost import Gemm, price  # noqa: E402
 from simulator.errors import InputError  # noqa: E402
 from simulator.explore import Plan as SweepPlan  # noqa: E402
-from simulator.explore.plan import grid, planned  # noqa: E402
+from simulator.explore.plan import Planner, grid  # noqa: E402
 from simulator.explore.work import Inputs  # noqa: E402
 from simulator.hardware.static_plan import ColumnPlan, StaticPlan, read_static_plan  # noqa: E402
 from simulator.network import bundled  # noqa: E402
@@ -328,9 +328,9 @@ def test_the_command_makes_a_plan_that_a_machine_file_names(tmp_path):
     assert record["totals"]["two_pass"]["accumulation_cost"] == pytest.approx(0.625, abs=1e-3)
     # What a plan says is part of a sweep's key, wherever it lies.
     sweep = SweepPlan("s", str(tmp_path / "m.yaml"), {"array.rows": [16]}, Inputs(samples=5))
-    keys = [next(planned(sweep, grid(sweep))).key]
+    keys = [next(Planner(sweep).points(grid(sweep))).key]
     run("plan", "--hw", "npu", "--samples", "16", "--budget", "0.5", "--out", "plan.json")
-    keys.append(next(planned(sweep, grid(sweep))).key)
+    keys.append(next(Planner(sweep).points(grid(sweep))).key)
     assert keys[0] != keys[1]
     (tmp_path / "m.yaml").write_text(text.replace("plan.json", "nowhere.json"))
     refused = run("--hw", "m.yaml")

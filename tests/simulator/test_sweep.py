@@ -21,7 +21,7 @@ from simulator.cost import Gemm, price
 from simulator.errors import InputError
 from simulator.explore import Plan, Point, Store, forecast, read_plan, sweep
 from simulator.explore.export import export
-from simulator.explore.plan import grid, planned
+from simulator.explore.plan import Planner, grid
 from simulator.explore.work import Inputs, compute
 from simulator.hardware import load_hardware
 from simulator.network import bundled
@@ -51,11 +51,11 @@ def command(*arguments, cwd, **options):
 
 
 def plan_keys(plan):
-    return [point.key for point in planned(plan, grid(plan))]
+    return [point.key for point in Planner(plan).points(grid(plan))]
 
 
 def tasks(plan):
-    return [point.task for point in planned(plan, grid(plan))]
+    return [point.task for point in Planner(plan).points(grid(plan))]
 
 
 def records(path):
@@ -101,7 +101,7 @@ def test_what_is_known_is_not_computed_again(undisturbed, tmp_path):
         assert list(store.points()) == before  # their times too
     # A sweep of other points shares those that it has in common.
     more = FILE.replace("[0.25, 1.0]", "[1.0, 2.0]")
-    assert forecast(read_plan(file(tmp_path, more)), undisturbed).known == 2
+    assert forecast(plan=read_plan(file(tmp_path, more)), out=undisturbed).known == 2
 
 
 def test_one_process_may_sweep_again(undisturbed, tmp_path):
@@ -128,7 +128,7 @@ def test_a_script_that_workers_cannot_import_is_said(tmp_path):
 
     script.write_text(f"import simulator\n{call}\n")
     said = run().stderr.splitlines()
-    assert "sweep: workers cannot be started" in said[-1] and 'below `if __name__ == "__main__":`' in said[-1]
+    assert "workers cannot be started" in said[-1] and 'below `if __name__ == "__main__":`' in said[-1]
     assert sum("Traceback" in line for line in said) == 1
     script.write_text(f'import simulator\nif __name__ == "__main__":\n    {call}\n')
     assert (run().stdout, run().stderr) == ("2\n", "")
@@ -196,7 +196,7 @@ def test_a_network_that_failed_is_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("simulator.explore.plan.load", load)
     plan = Plan("s", "npu", {"model": ["a", "b"], "array.rows": [4, 8, 16]})
     with pytest.raises(InputError, match="no such network"):
-        planned(plan, grid(plan))
+        Planner(plan).points(grid(plan))
     assert reads == ["a", "b"]
 
 
@@ -362,19 +362,19 @@ def test_a_dry_run_says_how_many_and_how_long(tmp_path):
 def test_a_forecast_of_points_of_which_the_first_are_refused(tmp_path):
     plan = Plan("s", "npu", {"array.rows": [0, -1, 8, 8]}, cost_only=True, gemms=[(8, 8, 8)])
     seen = []
-    found = forecast(plan, tmp_path / "out", progress=lambda *at: seen.append(at))
+    found = forecast(plan=plan, out=tmp_path / "out", progress=lambda *at: seen.append(at))
     assert (found.points, found.refused, found.known, found.remaining) == (4, 2, 0, 1) and found.seconds > 0
     assert "array.rows: got 0" in found.reason
     assert seen[-1] == (4, 4)
     sweep(plan=plan, out=tmp_path / "out")
-    again = forecast(plan, tmp_path / "out")
+    again = forecast(plan=plan, out=tmp_path / "out")
     assert (again.points, again.refused, again.known, again.remaining) == (4, 2, 2, 0)
 
 
 def test_rules_that_fit_no_module_are_refused_before_anything_runs(tmp_path):
     plan = Plan("s", "npu", {"layers.nothing.mac": ["low"]}, Inputs(samples=5))
     with pytest.raises(InputError, match="layers: pattern 'nothing' fits no module"):
-        forecast(plan, tmp_path / "out")
+        forecast(plan=plan, out=tmp_path / "out")
 
 
 def test_weights_of_one_network_of_a_module_do_not_mix(tmp_path, monkeypatch):
@@ -445,7 +445,7 @@ def test_whatever_a_network_holds_decides_too_in_any_process(tmp_path, monkeypat
     code = (
         "from simulator.explore.plan import *; from simulator.explore.work import Inputs; "
         f"p = Plan('s', 'npu', {{'model': {models}}}, Inputs(data='x.npz')); "
-        "print(*[q.key for q in planned(p, grid(p))])"
+        "print(*[q.key for q in Planner(p).points(grid(p))])"
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -506,8 +506,8 @@ def test_what_would_have_no_effect_is_refused(tmp_path, varied, settings, messag
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"workers": "2"}, "sweep: workers: got '2'; expected a whole number from 1"),
-        ({"threads": 10**6}, "sweep: threads: got 1,000,000; expected at most"),
+        ({"workers": "2"}, "workers: got '2'; expected a whole number from 1"),
+        ({"threads": 10**6}, "threads: got 1,000,000; expected at most"),
         ({"only": 5}, "sweep: only: got 5; expected a list of conditions"),
         ({"varied": ["array.rows"]}, "sweep: sweep: got a list; expected keys with lists"),
         ({"varied": {"array.rows": np.array(8)}}, "sweep: array.rows: got 8; expected a list of values"),
@@ -687,9 +687,9 @@ def test_parameters_of_several_types_are_exported_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hw: npu\n", "s.yaml:1:1: sweep: missing; expected it in every sweep"),
+        ("hw: npu\n", "s.yaml:1:1: sweep: missing; expected keys with lists"),
         ("hw: npu\nsweep: 3\n", "s.yaml:2:8: sweep: got 3; expected keys with lists"),
-        ("hw: npu\nsweeep: {}\nsweep: {a: [1]}\n", "s.yaml:2:1: sweeep: unknown key; expected one of hw, model"),
+        ("hw: npu\nsweeep: {}\nsweep: {a: [1]}\n", 's.yaml:2:1: sweeep: unknown key; did you mean "sweep"?'),
         ("hw: npu\nsamples: many\nsweep: {a: [1]}\n", "s.yaml:2:10: samples: got 'many'; expected a whole number"),
         ("hw: npu\nsweep: {a: 1}\n", "sweep: a: got 1; expected a list of values, or a range"),
         ("hw: npu\ncost: {flagged: x}\nsweep: {a: [1]}\n", "s.yaml:2:17: cost.flagged: got 'x'; expected a share"),
@@ -730,16 +730,14 @@ def test_no_workers_and_no_threads_are_refused(tmp_path, option):
 
 
 def test_far_more_workers_than_processors_are_refused(tmp_path):
-    with pytest.raises(
-        InputError, match=r"sweep: workers: got 100,000; expected at most \d+, 4 for each processor here"
-    ):
+    with pytest.raises(InputError, match=r"workers: got 100,000; expected at most \d+, 4 for each processor here"):
         sweep(plan=read_plan(file(tmp_path)), out=tmp_path / "out", workers=100_000)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("address", ["tls://localhost:1", "ucx://a:1", "nowhere"])
 def test_an_address_that_is_none_is_refused(tmp_path, address):
-    with pytest.raises(InputError, match=f"--scheduler {address}: no cluster answers"):
+    with pytest.raises(InputError, match=f"scheduler: {address}: no cluster answers"):
         sweep("npu", {"array.rows": [8]}, out=tmp_path / "out", samples=5, scheduler=address)
 
 
@@ -748,4 +746,4 @@ def test_no_cluster_at_an_address(tmp_path):
         "sweep", file(tmp_path), "--out", "out", "--scheduler", "tcp://127.0.0.1:9", cwd=tmp_path, timeout=100
     )
     assert done.returncode == 2
-    assert "sweep: --scheduler tcp://127.0.0.1:9: no cluster answers" in done.stderr
+    assert "sweep: --scheduler: tcp://127.0.0.1:9: no cluster answers" in done.stderr

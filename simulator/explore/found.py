@@ -1,0 +1,60 @@
+"""A point as a search sees it: the numbers that it is for, and whether it keeps the constraints; the best of many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .objectives import Goal
+from .pareto import front
+from .store import Place, Point
+
+
+@dataclass(frozen=True)
+class Found:
+    """A point with what it is looked at for.
+
+    Args:
+        parameters: of it. key: by which the store has it; None where the parameters can be no point.
+        values: its objectives, and what is constrained, by name; None if it failed or lacks one of them.
+        feasible: whether it keeps all constraints. error: why it failed.
+    """
+
+    parameters: Mapping[str, object]
+    key: str | None
+    values: Mapping[str, float] | None
+    feasible: bool
+    error: str | None
+
+
+def as_found(goal: Goal, place: Place, point: Point | None) -> Found:
+    """Return a point as a search for a goal sees it."""
+    error = place.error if point is None else point.error
+    if point is None and error is None:
+        error = "not computed yet"
+    values = None if point is None or point.record is None else goal.values(point.record)
+    feasible = values is not None and not any(goal.excesses(values).values())
+    return Found(place.parameters, place.key, values, feasible, error)
+
+
+def feasible_losses(goal: Goal, points: Sequence[Found]) -> tuple[list[int], NDArray[np.float64]]:
+    """Return the places of the points that keep all constraints, and their objectives, of which less is better.
+
+    Returns:
+        The places among the points, and a matrix of shape (so many, objectives).
+    """
+    feasible = [(i, point.values) for i, point in enumerate(points) if point.feasible and point.values]
+    losses = [goal.losses(values) for _, values in feasible]
+    return [i for i, _ in feasible], np.array(losses).reshape(len(feasible), len(goal.objectives))
+
+
+def front_of(goal: Goal, points: Sequence[Found]) -> tuple[Found, ...]:
+    """Return the Pareto front: the feasible points than which none is better in one objective and as good in all.
+
+    In the order of the first objective, the best first; equal ones all.
+    """
+    places, losses = feasible_losses(goal, points)
+    return tuple(points[places[i]] for i in front(losses))
