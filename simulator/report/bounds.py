@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.report import figures as signs
+from simulator.report.axes import logarithmic_axis, rounded
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.plots import Figure
 
@@ -38,7 +39,7 @@ def _margins(record: Record) -> Figure:
         if own:
             data.append({
                 "type": "scatter", "mode": "markers", "name": name, "marker": {"size": 5, "color": colour},
-                "x": [_rounded(one["margin"]) for _, one in own], "y": [_rounded(one["bound"]) for _, one in own],
+                "x": [rounded(one["margin"]) for _, one in own], "y": [rounded(one["bound"]) for _, one in own],
                 "text": [f"sample {place}, {one['method']}" for place, one in own],
                 "hovertemplate": "%{text}<br>margin %{x}<br>bound %{y}<extra></extra>",
             })  # fmt: skip
@@ -46,13 +47,14 @@ def _margins(record: Record) -> Figure:
     title = "Bound against margin; below the dashed line the top class cannot change"
     if hidden:
         title += f"; not shown: {signs.counted(hidden, 'sample')} without a finite bound or a margin above 0"
-    ends = [value for trace in data for axis in ("x", "y") for value in trace[axis]]
+    margins, bounds = ([value for trace in data for value in trace[axis]] for axis in ("x", "y"))
+    ends = [*margins, *bounds]
     line = {"type": "line", "line": {"color": "--muted", "width": 1, "dash": "dash"}}
     shapes = [{**line, "x0": min(ends), "y0": min(ends), "x1": max(ends), "y1": max(ends)}] if ends else []
     layout = {
         "height": 420, "shapes": shapes,
-        "xaxis": {"type": "log", "dtick": "D2", "title": {"text": "margin of the top class, exact"}},
-        "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "bound of its change"}},
+        "xaxis": logarithmic_axis(margins, "margin of the top class, exact"),
+        "yaxis": logarithmic_axis(bounds, "bound of its change"),
     }  # fmt: skip
     return Figure("margins", title, data, layout)
 
@@ -64,7 +66,7 @@ def _parts(record: Record) -> Figure:
     if parts:
         data.append({
             "type": "bar", "orientation": "h", "marker": {"color": "--high"},
-            "y": list(range(len(parts))), "x": [_rounded(value) for _, value in parts],
+            "y": list(range(len(parts))), "x": [rounded(value) for _, value in parts],
             "customdata": [html.escape(name, quote=False) for name, _ in parts],
             "hovertemplate": "%{customdata}<br>%{x}<extra></extra>",
         })  # fmt: skip
@@ -101,7 +103,3 @@ def _bits(record: Record) -> Figure:
         "yaxis": {"title": {"text": "samples"}, **({"dtick": 1} if most <= _EACH else {})},
     }
     return Figure("bits", "Bits that the samples need", data, layout)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")

@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from simulator.report.axes import logarithmic_axis, rounded
 from simulator.report.figures import count, significant
 from simulator.report.figures import percent as percent_of
-from simulator.report.plots import LAYERS_SHOWN, Figure, rounded, rows_layout
+from simulator.report.plots import LAYERS_SHOWN, Figure, rows_layout
 from simulator.result import Conditions, RunResult
 
 # Percents that have a mark, of those that are known: how it is drawn.
@@ -52,7 +53,8 @@ def _percentiles(key: str, title: str, shown: Sequence[Conditions], field: str) 
                 "hovertemplate": f"%{{customdata}}<br>{name} below %{{x}}<extra></extra>",
             })  # fmt: skip
     names = [one.layer for one in shown]
-    layout = rows_layout(names, {"title": {"text": "condition number"}, "type": "log", "exponentformat": "power"})
+    drawn = [value for trace in data for value in trace["x"]]
+    layout = rows_layout(names, logarithmic_axis(drawn, "condition number"))
     spans = [_span(place, own, *ends) for place, own in enumerate(values) for ends in ((5, 95, 1), (25, 75, 5))]
     return Figure(key, title, data, {**layout, "shapes": [span for span in spans if span]}, _numbers(shown, field))
 

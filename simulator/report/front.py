@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.report import figures as signs
+from simulator.report.axes import rounded
 from simulator.report.html import embed, plotly_js, template
-from simulator.report.plots import Figure, rounded
+from simulator.report.plots import Figure
 
 Record = Mapping[str, Any]
 NAMES = {

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import html
 import shlex
+from typing import Any
 
+from simulator.report.axes import logarithmic_axis, rounded
 from simulator.report.comparison import MODE_LABELS, layers_by_mode, shown_mode, sum_parts
 from simulator.report.plots import (
     MODE_COLOURS,
     MODE_SYMBOLS,
     Figure,
     most_of,
-    rounded,
     rows_layout,
     stacked_bars,
     together,
@@ -129,7 +130,7 @@ def cycles_by_part(run: RunResult, mode: str) -> dict[str, float]:
 def _marks(run: RunResult, key: str, title: str, field: str, axis: str, kind: str) -> Figure:
     shown, _ = most_of(title, run, run.layers, _cycles)
     names = list(dict.fromkeys(layer.title for layer in shown))
-    data = []
+    data: list[dict[str, Any]] = []
     for mode, layers in layers_by_mode(run).items():
         own = {layer.title: getattr(layer, field) for layer in layers}
         values = [(place, rounded(own.get(name))) for place, name in enumerate(names)]
@@ -147,9 +148,6 @@ def _marks(run: RunResult, key: str, title: str, field: str, axis: str, kind: st
                     "hovertemplate": f"%{{customdata}}<br>{MODE_LABELS[mode]} %{{x}}<extra></extra>",
                 }
             )
-    return Figure(
-        key,
-        f"{title} by layer",
-        data,
-        rows_layout(names, {"title": {"text": axis}, "type": kind, "exponentformat": "power"}),
-    )
+    drawn = [value for trace in data for value in trace["x"]]
+    xaxis = logarithmic_axis(drawn, axis) if kind == "log" else {"title": {"text": axis}}
+    return Figure(key, f"{title} by layer", data, rows_layout(names, xaxis))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from simulator.report.axes import rounded, share_axis
 from simulator.report.comparison import (
     MODE_LABELS,
     ModeRow,
@@ -265,8 +266,7 @@ def _score_axis(values: Sequence[float | None], exact: float | None) -> dict[str
     known = [value for value in (*values, exact) if _finite(value)]
     if not known:
         return {}
-    pad = max(0.15 * (max(known) - min(known)), 0.0025)
-    layout: dict[str, Any] = {"yaxis": {"tickformat": ".1%", "range": [min(known) - pad, max(known) + pad]}}
+    layout: dict[str, Any] = {"yaxis": share_axis(known)}
     if exact is not None and _finite(exact):
         place = {"xref": "paper", "x0": 0, "x1": 1, "y0": rounded(exact), "y1": rounded(exact)}
         layout["shapes"] = [{"type": "line", **place, "line": {"color": "--muted", "width": 1, "dash": "dash"}}]
@@ -293,8 +293,3 @@ def _finite(value: float | None) -> TypeGuard[float]:
 
 def _scaled(value: float | None, power: int) -> float | None:
     return None if value is None else rounded(value / 10.0**power)
-
-
-def rounded(value: float | None) -> float | None:
-    """Return `value` with five significant digits, as a figure needs; None where a plot cannot hold it."""
-    return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None

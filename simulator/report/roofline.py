@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable
 from typing import Any
 
+from simulator.report.axes import logarithmic_axis, rounded
 from simulator.report.comparison import MODE_LABELS, layers_by_mode, shown_mode
 from simulator.report.figures import count, shorten, significant
-from simulator.report.plots import MODE_COLOURS, MODE_SYMBOLS, Figure, rounded
+from simulator.report.plots import MODE_COLOURS, MODE_SYMBOLS, Figure
 from simulator.result import LayerResult, RunResult
 
 LABELLED = 12  # layers that are named beside their marks; of more, hovering tells
@@ -39,8 +39,8 @@ def roofline_figure(run: RunResult) -> Figure | None:
     floor, top = min((*heights, *attained)) / 2, max((*peaks.values(), *attained)) * 2.5
     layout = {
         "height": 420,
-        "xaxis": _logarithmic(least, most, "arithmetic intensity, MACs a byte of DRAM"),
-        "yaxis": _logarithmic(floor, top, "MACs a cycle"),
+        "xaxis": logarithmic_axis((least, most), "arithmetic intensity, MACs a byte of DRAM", pad=1),
+        "yaxis": logarithmic_axis((floor, top), "MACs a cycle", pad=1),
     }
     return Figure("roofline", "MACs a cycle against arithmetic intensity", data, layout)
 
@@ -92,12 +92,3 @@ def _facts(mode: str, layer: LayerResult, intensity: float, attained: float) -> 
         f"<b>{html.escape(layer.title, quote=False)}</b>, {MODE_LABELS[mode]}<br>{significant(attained)} MACs a cycle"
         f"<br>{significant(intensity)} MACs a byte"
     )
-
-
-def _logarithmic(least: float, most: float, title: str) -> dict[str, Any]:
-    """Return a logarithmic axis between two numbers, with ticks at 1, 2 and 5, or at powers of ten alone."""
-    start, end = math.log10(least), math.log10(most)
-    digits = (1, 2, 5) if end - start < 2.5 else (1,)
-    ticks = [digit * 10.0**power for power in range(math.floor(start), math.ceil(end)) for digit in digits]
-    shown = [rounded(tick) for tick in ticks if least <= tick <= most]
-    return {"type": "log", "range": [rounded(start), rounded(end)], "tickvals": shown, "title": {"text": title}}

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.report import figures as signs
+from simulator.report.axes import logarithmic_axis, rounded, share_axis
 from simulator.report.comparison import MODE_LABELS, ModeRow, energy_by_part, mode_rows, shown_mode
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.layer_plots import cycle_colours, cycles_by_part
-from simulator.report.plots import Figure, energy_bars, part_colours, rounded, rows_layout, stacked_bars
+from simulator.report.plots import Figure, energy_bars, part_colours, rows_layout, stacked_bars
 from simulator.result import RunResult
 
 COLOURS = ("--high", "--low", "--two-pass", "--gather", "--sram", "--spare-1", "--vector", "--mul")
@@ -134,11 +135,7 @@ def _marks(rows: Sequence[Row], y: str, y_name: str, x: str, x_name: str, unit: 
         }
         for row, a, b in points
     ]
-    values = [b for _, _, b in points]
-    axis: dict[str, Any] = {"tickformat": ".1%"} if y in ("accuracy", "agreement") else {"rangemode": "tozero"}
-    if values and "tickformat" in axis:
-        pad = max(0.15 * (max(values) - min(values)), 0.0025)
-        axis["range"] = [rounded(min(values) - pad), rounded(max(values) + pad)]
+    axis = share_axis([b for _, _, b in points]) if y in ("accuracy", "agreement") else {"rangemode": "tozero"}
     layout = {
         "height": 260,
         "xaxis": {"title": {"text": f"{x_name}, {signs.PREFIXES[power]}{unit}"}, "rangemode": "tozero"},
@@ -161,7 +158,7 @@ def _facts(row: Row) -> str:
 def _errors(rows: Sequence[Row]) -> Figure:
     """Return the median relative error of each layer, a mark for each run."""
     names = list(dict.fromkeys(layer.title for row in rows for layer in row.run.layers))
-    data = []
+    data: list[dict[str, Any]] = []
     for row in rows:
         own = {layer.title: layer.median_rel_error for layer in row.run.layers}
         points = [(place, rounded(own.get(name))) for place, name in enumerate(names) if own.get(name)]
@@ -178,7 +175,6 @@ def _errors(rows: Sequence[Row]) -> Figure:
                     "hovertemplate": f"%{{customdata}}<br>{html.escape(row.name, quote=False)} %{{x}}<extra></extra>",
                 }
             )
-    layout = rows_layout(
-        names, {"title": {"text": "median of |v - v*| / |v*|"}, "type": "log", "exponentformat": "power"}
-    )
+    drawn = [value for trace in data for value in trace["x"]]
+    layout = rows_layout(names, logarithmic_axis(drawn, "median of |v - v*| / |v*|"))
     return Figure("error-layers", "Median relative error by layer", data, layout)

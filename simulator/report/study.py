@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.report import figures as signs
+from simulator.report.axes import logarithmic_axis, rounded
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.plots import Figure
 
@@ -60,8 +61,8 @@ def _curve(
         "type": "scatter",
         "mode": "lines+markers",
         "name": html.escape(name, quote=False),
-        "x": [_rounded(row[x]) for row in known],
-        "y": [_rounded(row[y]) for row in known],
+        "x": [rounded(row[x]) for row in known],
+        "y": [rounded(row[y]) for row in known],
         "text": [_facts(row) for row in known],
         "hovertemplate": "%{text}<extra></extra>",
         "line": {"width": 1.3, **style},
@@ -71,8 +72,8 @@ def _curve(
     if ends and all(ends):
         trace["error_y"] = {
             "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": style["color"],
-            "array": [_rounded(to - row[y]) for row, (_, to) in zip(known, ends, strict=True)],
-            "arrayminus": [_rounded(row[y] - start) for row, (start, _) in zip(known, ends, strict=True)],
+            "array": [rounded(to - row[y]) for row, (_, to) in zip(known, ends, strict=True)],
+            "arrayminus": [rounded(row[y] - start) for row, (start, _) in zip(known, ends, strict=True)],
         }  # fmt: skip
     return trace
 
@@ -105,16 +106,15 @@ def _errors(study: Row, colours: Mapping[str, str]) -> Figure:
         ]
         if rows:
             data.append(_curve(name, rows, x, y, {"color": colour, "dash": CONTROL_DASHES[name]}, None))
+    levels = {mode: study["baselines"][mode]["logit_error_rms"] for mode in ("low", "high")}
     values = [value for trace in data for value in trace["y"] if value]
+    spans = [end for row in study["points"] for end in row["logit_error_interval"] or () if row["score"] in colours]
+    drawn = [value for value in (*values, *levels.values(), *spans) if value] if values else []
     layout = {
         "height": 420,
         "xaxis": {"title": {"text": "MACs computed again"}, "tickformat": ".0%", "rangemode": "tozero"},
-        "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "logit RMS error against exact accumulation"}},
-        "shapes": [
-            _level(study["baselines"][mode]["logit_error_rms"], f"--{mode}")
-            for mode in ("low", "high")
-            if values and study["baselines"][mode]["logit_error_rms"]
-        ],
+        "yaxis": logarithmic_axis(drawn, "logit RMS error against exact accumulation", pad=1.3),
+        "shapes": [_level(level, f"--{mode}") for mode, level in levels.items() if values and level],
     }
     title = f"Forward error; dashed: uniform modes; controls at the shares of {first}"
     return Figure("errors", title, data, layout)
@@ -127,8 +127,8 @@ def _level(value: float, colour: str) -> dict[str, Any]:
         "xref": "paper",
         "x0": 0,
         "x1": 1,
-        "y0": _rounded(value),
-        "y1": _rounded(value),
+        "y0": rounded(value),
+        "y1": rounded(value),
         "line": line,
     }
 
@@ -164,25 +164,21 @@ def _conditions(study: Row, colours: Mapping[str, str]) -> list[Figure]:
     """Return the distributions of the condition numbers, a curve for each layer."""
     figures = []
     for key, what in (("kappa_v", "of the inner products, kappa_v"), ("kappa", "with the activation, kappa")):
-        data = []
+        data: list[dict[str, Any]] = []
         for layer in study["conditions"]:
             name = html.escape(layer["layer"], quote=False)
             pairs = [(float(p), value) for p, value in layer[key].items() if value is not None and math.isfinite(value)]
             if pairs:
                 data.append({
                     "type": "scatter", "mode": "lines+markers", "name": name,
-                    "x": [_rounded(value) for _, value in pairs], "y": [percent / 100 for percent, _ in pairs],
+                    "x": [rounded(value) for _, value in pairs], "y": [percent / 100 for percent, _ in pairs],
                     "line": {"width": 1.3, "color": colours[layer["layer"]]},
                     "hovertemplate": f"{name}<br>%{{y:.0%}} below %{{x}}<extra></extra>",
                 })  # fmt: skip
         layout = {
             "height": 360,
-            "xaxis": {"type": "log", "title": {"text": "condition number"}},
+            "xaxis": logarithmic_axis([x for trace in data for x in trace["x"]], "condition number"),
             "yaxis": {"tickformat": ".0%", "title": {"text": "share of the active outputs below"}},
         }
         figures.append(Figure(f"conditions-{key}", f"Condition numbers {what}", data, layout))
     return figures
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")

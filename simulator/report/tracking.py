@@ -14,6 +14,7 @@ from typing import Any
 
 from simulator.report import bits
 from simulator.report import figures as signs
+from simulator.report.axes import rounded
 from simulator.report.directories import Contents, check_replaceable, replace_directory
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.plots import Figure
@@ -167,7 +168,7 @@ def _histograms(record: Record) -> list[Figure]:
             elements[column] += row["elements"]
             for of, count in enumerate(row["counts"]):
                 shares[of][column] += count / row["sampled"] * row["elements"]
-        z = [[_rounded(x / n) if n else None for x, n in zip(line, elements, strict=True)] for line in shares]
+        z = [[rounded(x / n) if n else None for x, n in zip(line, elements, strict=True)] for line in shares]
         data = [{
             "type": "heatmap", "x": steps, "y": list(range(most + 1)), "z": z, "zmin": 0, "colorscale": _SCALE,
             "hovertemplate": "step %{x}: %{z:.1%} have %{y} bits<extra></extra>",
@@ -206,7 +207,7 @@ def _lines(
     for name, by_step, colour, dash, symbol in lines:
         data.append({
             "type": "scatter", "mode": "lines+markers" if len(by_step) <= 40 else "lines", "name": name,
-            "x": list(by_step), "y": [_rounded(share) for share in by_step.values()], "cliponaxis": False,
+            "x": list(by_step), "y": [rounded(share) for share in by_step.values()], "cliponaxis": False,
             "line": {"color": colour, "width": 1.6, "dash": dash},
             "marker": {"color": colour, "symbol": symbol, "size": 6},
             "hovertemplate": f"{name}<br>step %{{x}}: %{{y:.2%}}<extra></extra>",
@@ -217,7 +218,3 @@ def _lines(
         "yaxis": {"tickformat": ".0%" if top > 0.05 else ".2%", "range": [0, max(1.05 * top, 0.001)]},
     }  # fmt: skip
     return Figure(key, title, data, layout)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")
