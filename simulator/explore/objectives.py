@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from simulator.errors import InputError
 from simulator.hardware.quantities import describe
+from simulator.report.names import constraint, name_of
 from simulator.result import MODES
 
 from .grid import is_number
@@ -41,7 +42,8 @@ OBJECTIVES: Mapping[str, Objective] = {
     **dict.fromkeys(("top1", "top5"), Objective("max", "share", "metrics", of_labels=True)),
     "cosine": Objective("max", within="metrics"),
     "sqnr_db": Objective("max", "dB", "metrics"),
-    **dict.fromkeys(("kl", "mse"), Objective("min", within="metrics")),
+    "kl": Objective("min", "nats", "metrics"),
+    "mse": Objective("min", within="metrics"),
     "perplexity": Objective("min", within="metrics", of_labels=True),
     "cycles": Objective("min", "cycles", "totals", True),
     "latency_s": Objective("min", "s", "totals", True),
@@ -187,15 +189,13 @@ class Goal:
     @property
     def sought(self) -> str:
         """The objectives in words."""
-        return ", ".join(f"{_HOW[way]} {name}" for name, way in self.objectives.items())
+        return ", ".join(f"{_HOW[way]} {name_of(name)}" for name, way in self.objectives.items())
 
     @property
     def bounds(self) -> str:
         """The constraints in words; empty where there are none."""
-        ends = {"from": "from", "to": "up to"}
-        found = (" ".join(f"{word} {of[end]:g}" for end, word in ends.items() if end in of)
-                 for of in self.constraints.values())  # fmt: skip
-        return ", ".join(f"{name} {words}" for name, words in zip(self.constraints, found, strict=True))
+        of = self.constraints.items()
+        return " and ".join(constraint(name, objective(name).unit, interval) for name, interval in of)
 
     def check_priced(self) -> None:
         """Refuse objectives and constraints that points which are only priced do not have."""

@@ -12,8 +12,20 @@ import pytest
 from simulator.cost import expanded
 from simulator.errors import InputError
 from simulator.explore import export
+from simulator.explore.objectives import OBJECTIVES, objective
 from simulator.hardware import load_hardware
-from simulator.report import front, read_run, render, render_front, render_runs, save, several, to_json
+from simulator.report import (
+    front,
+    front_plots,
+    names,
+    read_run,
+    render,
+    render_front,
+    render_runs,
+    save,
+    several,
+    to_json,
+)
 from simulator.result import AreaItem, EnergyItem, Setting
 from tests.simulator.run_records import Page, conditions, example, measured, one_mac, sweep_record
 
@@ -161,7 +173,7 @@ def test_the_table_of_the_front_begins_with_the_best():
 def test_figures_are_the_first_number_against_the_others_and_objectives_over_parameters():
     record = sweep_record()
     done = [point for point in record["points"] if point["error"] is None]
-    groups = front._figures(record, done)
+    groups = front_plots.front_figures(record, done)
     assert [figure.title for figure in groups["front"]] == ["Accuracy against energy", "Accuracy against latency"]
     assert [figure.title for figure in groups["parameters"]] == [
         f"{name} by {key}" for key in ("array.rows", "policy.tolerance") for name in ("Accuracy", "Energy")
@@ -172,6 +184,104 @@ def test_figures_are_the_first_number_against_the_others_and_objectives_over_par
     assert groups["front"][1].data[1]["mode"] == "markers", "it is no front of accuracy and latency"
     axis = groups["parameters"][0].layout["xaxis"]
     assert axis["categoryarray"] == ["8", "16", "32"]
+
+
+def test_parameters_that_vary_together_have_one_figure():
+    record = sweep_record()
+    for point in record["points"]:
+        point["parameters"]["array.columns"] = 2 * point["parameters"]["array.rows"]
+    done = record["points"][:-1]
+    figures = front_plots.front_figures(record, done)["parameters"]
+    assert [figure.title for figure in figures] == [
+        f"{name} by {keys}"
+        for keys in ("array.rows, array.columns", "policy.tolerance")
+        for name in ("Accuracy", "Energy")
+    ]
+    assert figures[0].layout["xaxis"]["categoryarray"] == ["8, 16", "16, 32", "32, 64"]
+    assert set(figures[0].data[0]["x"]) == {"8, 16", "16, 32", "32, 64"}
+    done[0]["parameters"]["array.columns"] = 32
+    assert front_plots.varied_together(record["points"], done) == [
+        ["array.rows"], ["policy.tolerance"], ["array.columns"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("factor", "kind"), [(20, None), (21, "log")])
+def test_an_axis_is_logarithmic_where_positive_values_span_a_factor_above_20(factor, kind):
+    record = sweep_record()
+    done = record["points"][:-1]
+    for place, point in enumerate(done):
+        point["values"] |= {"energy_j": 1e-6 * (factor if place == 8 else 1), "latency_s": place * 1e-6}
+    energy, latency = (figure.layout["xaxis"] for figure in front_plots.front_figures(record, done)["front"])
+    assert energy.get("type") == kind and "type" not in latency, "0 has no place on a logarithmic axis"
+    assert energy["title"]["text"] == "energy, µJ"
+    if kind:
+        assert energy["tickvals"] == [1, 2, 5, 10, 20]
+
+
+def test_levels_in_decibels_are_on_a_linear_axis_and_named_with_their_mode():
+    objectives = {"accuracy": "max", "sqnr_db_high": "max"}
+    record = sweep_record(objectives=objectives, numbers={"accuracy": "share", "sqnr_db_high": "dB"})
+    done = record["points"][:-1]
+    for place, point in enumerate(done):
+        point["values"]["sqnr_db_high"] = 1.0 + 10 * place
+    (figure,) = front_plots.front_figures(record, done)["front"]
+    assert figure.title == "Accuracy against SQNR (uniform high)"
+    assert figure.layout["xaxis"] == {"title": {"text": "SQNR (uniform high), dB"}}
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "name", "shown"),
+    [
+        ("energy_j", 1.5e-6, "energy", "1.50 µJ"),
+        ("energy_j_two_pass", 1.5e-6, "energy (two-pass)", "1.50 µJ"),
+        ("cycles_low", 1500.0, "cycles (uniform low)", "1,500"),
+        ("agreement", 0.5, "agreement with exact", "50.00 %"),
+        ("top5", 0.5, "top-5 accuracy", "50.00 %"),
+        ("cosine_exact", 0.99544, "cosine similarity (exact)", "0.99544"),
+        ("kl", 0.00224, "KL divergence", "0.00224 nats"),
+        ("sqnr_db", 22.64, "SQNR", "22.6 dB"),
+        ("mse", None, "mean squared error", "–"),
+        ("area_mm2", 0.25, "area", "0.250 mm²"),
+    ],
+)
+def test_numbers_have_names_that_readers_know(number, value, name, shown):
+    assert (names.name_of(number), names.written(number, objective(number).unit, value)) == (name, shown)
+
+
+def test_every_number_of_a_search_has_a_name_and_an_explanation_that_pages_have():
+    numbers = {f"{name}{mode}": objective(name).unit for name in OBJECTIVES for mode in ("", "_high")}
+    del numbers["area_mm2_high"]
+    page = Page(render_front(sweep_record(numbers=numbers, points=[])))
+    assert not [name for name in numbers if "_" in names.name_of(name)]
+    assert {f"about-{names.term_of(name)}" for name in numbers} <= set(page.names)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.names)
+
+
+def refused(rows, message="a.yaml:1:2: array.rows: got {}; expected 1 or more", **other):
+    parameters = {"array.rows": rows, **other}
+    shown = ", ".join(f"{key}: {value}" for key, value in parameters.items())
+    return {"parameters": parameters, "values": {}, "feasible": False, "on_front": False,
+            "error": f"{message.format(rows)} (with {shown})"}  # fmt: skip
+
+
+def test_points_that_fail_for_one_reason_are_one_line():
+    points = [refused(rows, lanes=lanes) for rows in (0, -1) for lanes in (32, 64)]
+    other = refused(0, "no memory holds (with all its banks) a tile", lanes=32)
+    of_another_key = refused(0, "a.yaml:3:4: array.depth: got {}; expected 1 or more")
+    assert front.failures([other, *points, of_another_key]) == [
+        (4, "a.yaml:1:2: array.rows: got 0, -1; expected 1 or more"),
+        (1, "no memory holds (with all its banks) a tile"),
+        (1, "a.yaml:3:4: array.depth: got 0; expected 1 or more"),
+    ]
+    many = front.failures(refused(-rows) for rows in range(9))
+    assert many == [(9, "a.yaml:1:2: array.rows: got 0, -1, -2, -3, -4 and 4 others; expected 1 or more")]
+
+
+def test_of_many_reasons_the_most_frequent_are_shown():
+    points = [refused(0, f"reason {place}.") for place in range(22) for _ in range(1 + (place == 21))]
+    text = " ".join(Page(render_front(sweep_record(points=points))).text.split())
+    assert "2 points: reason 21." in text and "1 point: reason 18." in text and "reason 19." not in text
+    assert "and 2 points for 2 other reasons" in text
 
 
 def test_a_page_without_a_result_says_so():
@@ -320,7 +430,7 @@ def test_points_that_break_a_constraint_are_drawn_as_such():
     for point in record["points"]:
         point["feasible"] = point["error"] is None and point["values"]["energy_j"] <= 4e-4
         point["on_front"] = point["on_front"] and point["feasible"]
-    figure = front._figures(record, record["points"][:-1])["front"][0]
+    figure = front_plots.front_figures(record, record["points"][:-1])["front"][0]
     assert [trace["name"] for trace in figure.data] == [
         "points that break a constraint",
         "other points",
@@ -336,7 +446,7 @@ def test_points_that_break_a_constraint_are_drawn_as_such():
 def test_a_search_shows_how_its_hypervolume_grew():
     volumes = [0.0, 0.2, 0.2, 0.75]
     record = sweep_record(search={"grid": 40, "hypervolumes": volumes})
-    (figure,) = front._figures(record, record["points"])["search"]
+    (figure,) = front_plots.front_figures(record, record["points"])["search"]
     assert figure.data[0]["y"] == volumes and figure.data[0]["x"] == [1, 2, 3, 4]
     page = Page(render_front(record))
     assert (

@@ -130,7 +130,7 @@ def test_a_dry_run_says_what_there_is_to_choose_from_and_writes_nothing(tmp_path
     ]
     shown = command(*words, "--dry-run", "--points", 100, cwd=tmp_path).stdout
     assert shown.startswith("s: 15 of 15 points, 4 at a time, seed 0, on 2 workers; into out\n")
-    assert "for the smallest forward_error, smallest energy_j, with area_mm2 up to 0.25\n" in shown
+    assert "for the smallest logit RMS error, smallest energy, with area at most 0.250 mm²\n" in shown
     assert "array.rows, array.columns       3  [8, 8], [16, 16], [32, 32]" in shown
     assert not (tmp_path / "out").exists()
 
