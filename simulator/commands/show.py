@@ -14,7 +14,7 @@ from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.document import Keys
 from simulator.hardware.json_schema import json_schema
-from simulator.report.figures import printable
+from simulator.report.figures import priced, printable
 from simulator.result import Setting
 
 from .records import print_record
@@ -85,7 +85,7 @@ def _lines(configuration: Mapping[Keys, Setting], found: Mapping[Keys, Setting])
         if value is None:
             yield f"{_indent(keys)}# {_scalar(keys[-1])}: {setting.source or 'none'}", printable(setting.origin)
             continue
-        resolved = [] if setting.value == value else [str(setting.value)]
+        resolved = [] if setting.value == value else [priced(setting.value)]
         yield f"{_indent(keys)}{_scalar(keys[-1])}: {_scalar(value)}", "; ".join([*resolved, _comment(setting)])
 
 

@@ -64,15 +64,15 @@ def _energies(machine: Machine) -> dict[Keys, tuple[Entry, str]]:
 def _mac_entry(energy: MacEnergy) -> Entry:
     """Return the energy of a MAC as one entry, of the widest class of its parts, which the source tells apart."""
     widest = max((entry for _, _, entry in energy.mac), key=lambda entry: entry.band)
-    parts = (f"{what} {_shown(entry.value, 'energy')} ({entry.uncertainty})" for _, what, entry in energy.mac)
+    parts = (f"{what} {_shown(entry.value, 'energy', 3)} ({entry.uncertainty})" for _, what, entry in energy.mac)
     fold_j = sum(entry.value for _, _, entry in energy.fold)
-    source = f"{', '.join(parts)}; an add to a partial sum {_shown(fold_j, 'energy')}"
+    source = f"{', '.join(parts)}; an add to a partial sum {_shown(fold_j, 'energy', 3)}"
     return Entry(energy.mac_j, widest.uncertainty, source, "MAC")
 
 
 def _vector_entry(add: Entry, multiply: Entry) -> Entry:
     """Return the energy of both fused, with those of the two in the source."""
-    add_shown, multiply_shown = (_shown(entry.value, "energy") for entry in (add, multiply))
+    add_shown, multiply_shown = (_shown(entry.value, "energy", 3) for entry in (add, multiply))
     parts = f"an addition {add_shown}, a multiplication {multiply_shown}, both when fused"
     return Entry(add.value + multiply.value, UNCERTAINTY, parts, "step")
 
@@ -105,5 +105,5 @@ def _of_table(entry: Entry, table: TechnologyTable) -> str:
     return f"table {table.name} ({entry.uncertainty} x/÷ {BANDS[entry.uncertainty]:g})"
 
 
-def _shown(value: float, dimension: str) -> str:
-    return str(Quantity(Fraction(f"{value:.6g}"), dimension))
+def _shown(value: float, dimension: str, digits: int = 6) -> str:
+    return str(Quantity(Fraction(f"{value:.{digits}g}"), dimension))

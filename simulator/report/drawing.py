@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from simulator.report.figures import MISSING, setting
+from simulator.report.figures import MISSING, priced, setting
 from simulator.result import RunResult, Setting
 
 WIDTH, GAP, LINE, HEAD = 226, 34, 18, 30  # of a box, between two, of a line in it, of its title
@@ -145,7 +145,7 @@ def _computing(settings: Mapping[str, Setting]) -> Iterator[_Part]:
 def _numbers(settings: Mapping[str, Setting], path: str, fields: Iterable[tuple[str, str]]) -> tuple[Number, ...]:
     known = [(settings[f"{path}.{field}"], what) for field, what in fields if f"{path}.{field}" in settings]
     return tuple(
-        _number(one, f"{setting(one.value)} {what}".rstrip()) for one, what in known if setting(one.value) != MISSING
+        _number(one, f"{priced(one.value)} {what}".rstrip()) for one, what in known if setting(one.value) != MISSING
     )
 
 

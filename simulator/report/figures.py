@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from fractions import Fraction
 
 MISSING = "–"
+PRICE = re.compile(r"(\d*\.\d+) ([fpnµm]?J(?:/bit²?)?|[µm]m²(?:/bit²?)?)")
 PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
 
@@ -155,6 +157,14 @@ def setting(value: object) -> str:
         case list():
             return ", ".join(map(str, value))
     return "" if value == {} else str(value)
+
+
+def priced(value: object) -> str:
+    """Return a value of a machine's file as `setting` does, an energy or area with at most three significant digits."""
+    text = setting(value)
+    if (price := PRICE.fullmatch(text)) and len(price[1].replace(".", "").lstrip("0")) > 3:
+        return f"{significant(float(price[1]))} {price[2]}"
+    return text
 
 
 def printable(text: str) -> str:

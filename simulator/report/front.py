@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from simulator.report import figures as signs
@@ -15,6 +15,7 @@ Record = Mapping[str, Any]
 ROWS_SHOWN = 500  # of the table of all points
 FAILURES_SHOWN = 20  # each with the points that it keeps from a result
 VALUES_SHOWN = 5  # in a message about several
+NUMBER = re.compile(r"(?<![\w.])\d[\d.,]*(?:e[+-]?\d+)?(?:x\d+)*")
 REFUSED = re.compile(r"(.*: got )(.*?)(; expected .*)", re.DOTALL)
 
 
@@ -59,14 +60,22 @@ def render_front(record: Record) -> str:
 def failures(points: Iterable[Record]) -> list[tuple[int, str]]:
     """Return why points have no result, the most frequent reason first, each with the number of its points.
 
-    Messages that differ in the points' own values alone are one, with these values in it.
+    Messages that differ in the value of the parameter that is wrong are one, with these values in it. So are those that
+    differ in other numbers, as of what a machine of these parameters needs: the first of them, and that it is one of
+    several.
     """
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[str, list[tuple[str, str, str]]] = {}
     for point in points:
         before, value, behind = _reason(point)
-        found.setdefault((before, behind), []).append(value)
-    shown = [(len(values), f"{before}{_listed(values)}{behind}") for (before, behind), values in found.items()]
-    return sorted(shown, key=lambda one: -one[0])
+        found.setdefault(NUMBER.sub("0", f"{before}{behind}"), []).append((before, value, behind))
+    return sorted(((len(reasons), _in_one(reasons)) for reasons in found.values()), key=lambda one: -one[0])
+
+
+def _in_one(reasons: Sequence[tuple[str, str, str]]) -> str:
+    (before, _, behind), *_ = reasons
+    alike = len({(one, other) for one, _, other in reasons})
+    more = f" ({alike - 1} alike, with other numbers)" if alike > 1 else ""
+    return f"{before}{_listed(value for _, value, _ in reasons)}{behind}{more}"
 
 
 def _reason(point: Record) -> tuple[str, str, str]:

@@ -56,6 +56,7 @@ def render_runs(runs: Mapping[str, RunResult]) -> str:
         rows=rows,
         labelled=any(row.get("accuracy") is not None for row in rows),
         ratio=ratios(rows) if len(rows) == 2 else None,
+        bases=energy_bases(runs),
         differences=differences(runs),
         figures=groups,
         parts=part_colours(*runs.values()),
@@ -83,6 +84,14 @@ def ratios(rows: Sequence[Row]) -> dict[str, float | None]:
         found[name] = b / a if a and b is not None else None
     areas = first.area_mm2, second.area_mm2
     return {**found, "area_mm2": areas[1] / areas[0] if areas[0] and areas[1] is not None else None}
+
+
+def energy_bases(runs: Mapping[str, RunResult]) -> list[tuple[str, str]]:
+    """Return what the energies rest on, each once, behind whose energy it is of: of all runs, or of some by name."""
+    found: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        found.setdefault(run.energy_basis or "nothing is priced", []).append(name)
+    return [("Energy" if len(found) == 1 else f"Energy of {', '.join(names)}", basis) for basis, names in found.items()]
 
 
 def differences(runs: Mapping[str, RunResult]) -> list[tuple[str, list[Any]]]:

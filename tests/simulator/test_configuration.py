@@ -389,7 +389,7 @@ def test_a_run_tells_of_its_machine(command, tmp_path):
     assert "<h2>The machine</h2>" in report
     for text in (
         "memory.sram.read_energy",
-        "179.394 fJ/bit",
+        "179 fJ/bit",
         "one channel of DDR4-3200, 64 bit wide",
         "argument of the run",
     ):

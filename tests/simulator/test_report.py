@@ -104,6 +104,24 @@ def test_a_pure_number_has_three_significant_digits(value, text):
     assert figures.significant(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("179.394 fJ/bit", "179 fJ/bit"),
+        ("1.66064 pJ", "1.66 pJ"),
+        ("0.0826 µm²", "0.0826 µm²"),
+        ("7 fJ/bit", "7 fJ/bit"),
+        ("1300 pJ", "1300 pJ"),
+        ("1.8934 fJ/bit²", "1.89 fJ/bit²"),
+        ("25.6125 GB/s", "25.6125 GB/s"),
+        (None, "–"),
+        (0.12345, "0.12345"),
+    ],
+)
+def test_a_price_of_a_machine_has_at_most_three_digits(value, text):
+    assert figures.priced(value) == text
+
+
 def test_shortened_paths_keep_numbers_and_the_last_word():
     path = "model.layers.11.attention.query"
     assert figures.shorten(path, 31) == path

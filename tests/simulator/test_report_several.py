@@ -126,6 +126,16 @@ def test_two_runs_stand_side_by_side_with_their_ratios():
     assert "Second over first" not in Page(render_runs({"a": a, "b": a, "c": b})).text
 
 
+def test_what_energies_rest_on_is_said_once():
+    a, b = example(energy_basis="table a"), example(energy_basis="")
+    assert several.energy_bases({"a": a, "b": a}) == [("Energy", "table a")]
+    assert several.energy_bases({"a": a, "b": b, "c": a}) == [
+        ("Energy of a, c", "table a"),
+        ("Energy of b", "nothing is priced"),
+    ]
+    assert Page(render_runs({"a": a, "b": a})).text.count("table a") == 1
+
+
 def test_only_keys_that_differ_are_shown_in_the_order_of_the_runs():
     machines = {name: tuple(expanded(load_hardware(name)).values()) for name in ("npu", "npu_posit")}
     runs = {name: example(machine=machine) for name, machine in machines.items()}
@@ -273,14 +283,16 @@ def test_points_that_fail_for_one_reason_are_one_line():
         (1, "no memory holds (with all its banks) a tile"),
         (1, "a.yaml:3:4: array.depth: got 0; expected 1 or more"),
     ]
+    banks = [refused(8, f"memory.sram: one {size}x8 fold needs {size * 8} bit") for size in (16, 16, 32)]
+    assert front.failures(banks) == [(3, "memory.sram: one 16x8 fold needs 128 bit (1 alike, with other numbers)")]
     many = front.failures(refused(-rows) for rows in range(9))
     assert many == [(9, "a.yaml:1:2: array.rows: got 0, -1, -2, -3, -4 and 4 others; expected 1 or more")]
 
 
 def test_of_many_reasons_the_most_frequent_are_shown():
-    points = [refused(0, f"reason {place}.") for place in range(22) for _ in range(1 + (place == 21))]
+    points = [refused(0, f"reason {name}.") for name in "abcdefghijklmnopqrstuv" for _ in range(1 + (name == "v"))]
     text = " ".join(Page(render_front(sweep_record(points=points))).text.split())
-    assert "2 points: reason 21." in text and "1 point: reason 18." in text and "reason 19." not in text
+    assert "2 points: reason v." in text and "1 point: reason s." in text and "reason t." not in text
     assert "and 2 points for 2 other reasons" in text
 
 
