@@ -9,15 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from simulator.bounds import Certified, RequiredPrecision, certify, required_precision
 from simulator.bounds.radii import around, radii_of
 from simulator.errors import InputError
 from simulator.explore.work import Inputs, load
 from simulator.hardware import load_hardware
 from simulator.report.bounds import render_bounds
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import check_enterable, check_writable, write_file
 from simulator.report.figures import counted, percent, printable, significant
 
@@ -222,10 +220,7 @@ def show(found: Proved, paths: Sequence[Path], json: bool) -> None:
             parts.append(
                 f"significand bits that suffice for the confidence: {_shares(required['confidence_quantiles'])}"
             )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("method")
-    for heading in ("samples", "median margin", "median bound"):
-        table.add_column(heading, justify="right")
+    table = plain_table(("method",), ("samples", "median margin", "median bound"))
     for method, count in record["methods"].items():
         own = [one for one in record["samples"] if method == (one["method"] if one["certified"] else NONE)]
         table.add_row(method, f"{count:,}", *(_median(own, name) for name in ("margin", "bound")))
@@ -233,9 +228,7 @@ def show(found: Proved, paths: Sequence[Path], json: bool) -> None:
     if not record["certified_share"]:
         parts.append(_why_none(record))
     if record["contributions"]:
-        ranked = Table(box=None, pad_edge=False)
-        ranked.add_column("operation")
-        ranked.add_column("median part of the bound", justify="right")
+        ranked = plain_table(("operation",), ("median part of the bound",))
         for name, part in list(record["contributions"].items())[:12]:
             ranked.add_row(printable(name), significant(part))
         parts += ["", ranked]

@@ -14,7 +14,7 @@ from rich.text import Text
 from simulator.hardware import Machine
 from simulator.report import render_runs, write_file
 from simulator.report.comparison import MODE_LABELS
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import (
     MISSING,
     counted,
@@ -146,7 +146,7 @@ def _below(low: float | None, high: float | None) -> bool:
 
 
 def _table(*headings: str, justify: Literal["left", "right"] = "right") -> Table:
-    table = Table(box=None, pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else justify, overflow="fold", vertical="bottom")
+    table = plain_table((), headings)
+    for place, column in enumerate(table.columns):
+        column.justify, column.vertical = "left" if place == 0 else justify, "bottom"
     return table

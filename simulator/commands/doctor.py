@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.errors import first_line
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import counted, printable
 from simulator.versions import NUMERICS, version_of
 
@@ -124,18 +124,14 @@ def _views(found: Examined) -> Iterator[RenderableType]:
 
 
 def _units(units: Sequence[Checked]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("unit", "its kernel", "bits of the definition"):
-        table.add_column(heading, overflow="fold")
+    table = plain_table(("unit", "its kernel", "bits of the definition"))
     for one in units:
         table.add_row(one.unit, one.kernel, "yes" if not one.wrong else f"no: {one.wrong} of {one.outputs} outputs")
     return table
 
 
 def _libraries(several: Sequence[Extra]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("extra", "found", "missing", "to install"):
-        table.add_column(heading, overflow="fold")
+    table = plain_table(("extra", "found", "missing", "to install"))
     by_name = {extra.name: extra for extra in several}
     for extra in several:
         shown = {name for other in extra.includes for name in by_name[other].found}

@@ -16,6 +16,7 @@ from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, 
 from simulator.report import print_view, standard_output
 from simulator.report.bill import bill
 from simulator.report.comparison import sum_parts
+from simulator.report.console import plain_table
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 from simulator.report.terminal import gathers_view, warnings_view
 from simulator.report.trace import check_trace, write_trace
@@ -157,10 +158,8 @@ def _modes_table(layers: Sequence[Estimate]) -> Table:
 
 
 def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in (*names, "cycles", "roofline", "util.", "latency", "energy", "band"):
-        table.add_column(heading, justify="left" if heading == names[0] else "right")
-    return table
+    first, *others = names
+    return plain_table((first,), (*others, "cycles", "roofline", "util.", "latency", "energy", "band"))
 
 
 def _figures(layers: Sequence[Estimate], mode: str) -> tuple[str, ...]:
@@ -195,9 +194,7 @@ def _parts_view(layers: Sequence[Estimate]) -> list[Table | Text]:
     if fidelity == "analytic":
         return []
     spent = {mode: sum_parts(cost.cycle_parts for cost in of) for mode, of in costs.items()}
-    table = Table(box=None, pad_edge=False)
-    for heading in ("cycles of", *costs):
-        table.add_column(heading.replace("_", "-"), justify="left" if heading == "cycles of" else "right")
+    table = plain_table(("cycles of",), [mode.replace("_", "-") for mode in costs])
     for part in dict.fromkeys(part for parts in spent.values() for part, cycles in parts.items() if cycles):
         table.add_row(part, *(f"{parts.get(part, 0):,}" for parts in spent.values()))
     if fidelity == "roofline":

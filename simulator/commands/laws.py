@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from simulator.explore.export import write_table
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted, significant
 from simulator.studies.directory import RESULTS, check_study_directory
@@ -51,11 +49,8 @@ def show(found: LawsStudy, paths: Sequence[Path], json: bool) -> None:
     if json:
         sys.stdout.write(_text(found))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("networks", "varied", "rounding"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("bits", "forward", "law", "gradient", "law", "flips", "law"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = ("bits", "forward", "law", "gradient", "law", "flips", "law")
+    table = plain_table(("networks", "varied", "rounding"), numbers, gap=1, no_wrap=True)
     for row in found.found:
         what = row.value if row.varied == "training" else f"{row.varied} {row.value}"
         table.add_row(

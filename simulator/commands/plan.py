@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from simulator.hardware.static_plan import Agreement, StaticPlan
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import percent, printable
 
@@ -39,10 +38,8 @@ def show(plan: StaticPlan, out: str, checks: Sequence[Agreement], json: bool) ->
         print_record(record)
         return
     by_layer = {one.layer: one for one in checks}
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
-    for heading in ("columns", "high", "share", *(("flagged", "precision", "recall") if checks else ())):
-        table.add_column(heading, justify="right")
+    agreement = ("flagged", "precision", "recall") if checks else ()
+    table = plain_table(("layer",), ("columns", "high", "share", *agreement))
     for name, one in plan.layers.items():
         share = percent(len(one.high) / one.columns)
         row = [printable(name), f"{one.columns:,}", f"{len(one.high):,}", share]

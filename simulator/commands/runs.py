@@ -11,7 +11,7 @@ from rich.table import Table
 from simulator.errors import InputError
 from simulator.explore import Counts, Point, Store
 from simulator.explore.export import as_json, export
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import MISSING, counted, printable, quantity
 from simulator.versions import NUMERICS
 
@@ -37,10 +37,7 @@ def show_all(path: str, json: bool) -> None:
 
 
 def _sweeps(sweeps: Mapping[str, Counts]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("sweep")
-    for heading in ("points", "done", "failed", "missing"):
-        table.add_column(heading, justify="right")
+    table = plain_table(("sweep",), ("points", "done", "failed", "missing"))
     for name, counts in sweeps.items():
         missing = counts.points - counts.done - counts.failed
         table.add_row(printable(name), *(f"{count:,}" for count in (*counts, missing)))
@@ -48,9 +45,7 @@ def _sweeps(sweeps: Mapping[str, Counts]) -> Table:
 
 
 def _points(points: Sequence[Point]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("key", "stored", "took", "machine", "result"):
-        table.add_column(heading)
+    table = plain_table(("key", "stored", "took", "machine", "result"))
     for point in points:
         machine = point.identity.get("machine", {}).get("name", MISSING)
         result = "done" if point.record is not None else f"failed: {_beginning(point.error or '')}"

@@ -12,6 +12,7 @@ from simulator.cost.scalesim import ScaleSimLayer, scalesim_convolution, scalesi
 from simulator.errors import InputError
 from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, read_config, read_topology
 from simulator.report import print_view, standard_output
+from simulator.report.console import plain_table
 from simulator.report.directories import Contents, check_replaceable, replace_directory
 from simulator.report.figures import printable
 
@@ -103,10 +104,8 @@ def _report(rows: list[dict[str, float]]) -> str:
 
 
 def _table(layers: list[ScaleSimLayer]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    headings = ("layer", "M x N x K", "total cycles", "of these stalls", "overall util. %", "mapping eff. %")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    numbers = ("M x N x K", "total cycles", "of these stalls", "overall util. %", "mapping eff. %")
+    table = plain_table(("layer",), numbers)
     for layer in layers:
         table.add_row(
             printable(layer.layer), f"{layer.M} x {layer.N} x {layer.K}", f"{layer.total_cycles:,}",

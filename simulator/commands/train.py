@@ -6,10 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.table import Table
-
 from simulator.explore.export import as_json
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import MISSING, percent, significant
 from simulator.training.history import Epoch
 from simulator.training.job import CAUSES, CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
@@ -55,9 +53,7 @@ def show(found: Trained, out: str, json: bool) -> None:
         f"{job.model}: {job.optimizer}, learning rate {job.rate:g}, batches of {job.batch_size}, {found.samples:,} "
         f"samples, {found.tested:,} for the accuracy; {named}{rounded or 'nothing is rounded'}."
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("epoch", "loss", "accuracy", "loss scale", "skipped", "updates lost"):
-        table.add_column(name, justify="right")
+    table = plain_table((), ("epoch", "loss", "accuracy", "loss scale", "skipped", "updates lost"))
     for epoch in found.history.epochs:
         table.add_row(
             str(epoch.number + 1), significant(epoch.loss), _accuracy(epoch), f"{epoch.loss_scale:g}",

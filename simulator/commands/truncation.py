@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from simulator.explore.export import write_table
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted
 from simulator.report.truncation import render_truncation
@@ -79,11 +79,8 @@ def show(found: TruncationStudy, paths: Sequence[Path], json: bool) -> None:
 
 
 def _by_bits(widths: Sequence[int]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for bits in widths:
-        table.add_column("fp64" if bits == CARRIER else str(bits), justify="right", no_wrap=True)
-    return table
+    headings = ["fp64" if bits == CARRIER else str(bits) for bits in widths]
+    return plain_table(("",), headings, gap=1, no_wrap=True)
 
 
 def _cells(widths: Sequence[int], rows: Sequence[dict[str, Any]], name: str, value: str) -> list[str]:
@@ -92,10 +89,7 @@ def _cells(widths: Sequence[int], rows: Sequence[dict[str, Any]], name: str, val
 
 
 def _critical(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("critical bits", no_wrap=True)
-    for heading in ("rounding", "predicted", "first"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = plain_table(("critical bits",), ("rounding", "predicted", "first"), gap=1, no_wrap=True)
     for row in rows:
         first = "none" if row["first_losing_bits"] is None else str(row["first_losing_bits"])
         table.add_row(row["setting"], row["rounding"], f"{row['predicted_bits']:.1f}", first)

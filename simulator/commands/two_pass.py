@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from simulator.explore.export import as_json, write_table
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import MISSING, counted, percent, printable, score, significant
 from simulator.report.study import render_study
@@ -97,11 +97,9 @@ def show(found: TwoPassStudy, paths: Sequence[Path], json: bool) -> None:
 
 
 def _table(found: TwoPassStudy) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("score", no_wrap=True)
     controls = [name for name in (*CONTROLS, STATIC) if any(row["score"] == name for row in found.points)]
-    for heading in (found.by, "again", "error", "±", *controls, "changed", "accuracy", "C/C_high"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = (found.by, "again", "error", "±", *controls, "changed", "accuracy", "C/C_high")
+    table = plain_table(("score",), numbers, gap=1, no_wrap=True)
     for row in found.own:
         ends = row["logit_error_interval"]
         level = f"{row['tolerance']:g}"

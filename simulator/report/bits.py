@@ -5,14 +5,13 @@ No count of bits is shown without its label and what that guarantees.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 
-from simulator.report.console import WIDTH_OF_FILES, print_view
+from simulator.report.console import plain_table
 from simulator.report.figures import MISSING, counted, percent, printable, quantity, shorten, significant
 
 Record = Mapping[str, Any]
@@ -31,18 +30,6 @@ def views(record: Record) -> list[RenderableType]:
         found += ["", "First tensor of whose elements half have fewer bits:", _first_below(record)]
         found += ["", *_last_step(record, last), "", *_shares(record)]
     return [*found, *notes(record)]
-
-
-def as_text(record: Record) -> str:
-    """Return what is shown of a report as text, as wide as files are."""
-    return text_of(views(record))
-
-
-def text_of(shown: Iterable[RenderableType]) -> str:
-    """Return a view as text, as wide as files are."""
-    console = Console(file=(out := io.StringIO()), width=WIDTH_OF_FILES, highlight=False, markup=False, emoji=False)
-    print_view(console, *shown)
-    return out.getvalue().rstrip("\n")
 
 
 def labelled(row: Record) -> str:
@@ -83,7 +70,7 @@ def first_below(record: Record) -> FirstBelow:
 
 def _first_below(record: Record) -> Table:
     thresholds, found = first_below(record)
-    table = _table("label", "of")
+    table = plain_table(("label", "of"), gap=1, no_wrap=True)
     for fewer in thresholds:
         table.add_column(f"below {fewer:g}", justify="right", no_wrap=True)
         table.add_column("where", no_wrap=True)
@@ -118,9 +105,8 @@ def last_step(record: Record) -> LastStep | None:
 
 def _last_step(record: Record, last: LastStep) -> list[RenderableType]:
     labels = labels_of(record)
-    table = _table("tensor", "kind")
-    for label in labels:
-        table.add_column(f"{label['label']}\n" + _CELL.format("min", "median", "none"), justify="right", no_wrap=True)
+    under = _CELL.format("min", "median", "none")
+    table = plain_table(("tensor", "kind"), [f"{label['label']}\n{under}" for label in labels], gap=1, no_wrap=True)
     for (kind, name), own in list(last.rows.items())[:_SHOWN]:
         cells = []
         for label in labels:
@@ -158,9 +144,7 @@ def shares(record: Record) -> list[tuple[str, str, float, float, float]]:
 
 
 def _shares(record: Record) -> list[RenderableType]:
-    table = _table("share of elements", "label")
-    for when in ("first step", "mean", "last step"):
-        table.add_column(when, justify="right")
+    table = plain_table(("share of elements", "label"), ("first step", "mean", "last step"), gap=1, no_wrap=True)
     for title, label, *found in shares(record):
         table.add_row(title, label, *map(percent, found))
     return [table, ""] if table.row_count else []
@@ -226,13 +210,6 @@ def notes(record: Record) -> list[str]:
     return found
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    return table
-
-
 def calibration_views(record: Record) -> list[RenderableType]:
     """Return what is shown of a calibration given as plain data."""
     head = (
@@ -240,10 +217,9 @@ def calibration_views(record: Record) -> list[RenderableType]:
         "bits; >0, >=1, ...: share of the elements that claim so many bits more than are true; under: true less "
         "claimed bits, median of the others; 2, 4 sigma: share of the errors within."
     )
-    table = _table("of", "label")
     over = [">0" if by == 0 else f">={by}" for by in record["excesses"]]
-    for heading in ("claim", "true", *over, "under", "2 sigma", "4 sigma"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = ("claim", "true", *over, "under", "2 sigma", "4 sigma")
+    table = plain_table(("of", "label"), numbers, gap=1, no_wrap=True)
     for row in record["kinds"]:
         under = MISSING if row["under"] is None else f"{row['under']:.1f}"
         table.add_row(
@@ -262,9 +238,7 @@ def comparison_views(record: Record, names: tuple[str, str]) -> list[RenderableT
     """Return what is shown of two runs side by side, given as plain data."""
     head = f"a: {printable(names[0])} ({printable(record['models'][0])}); b: {printable(names[1])} "
     head += f"({printable(record['models'][1])}). Bits are medians over steps of medians of samples."
-    tensors = _table("tensor", "kind", "label")
-    for heading in ("a", "b", "b - a"):
-        tensors.add_column(heading, justify="right")
+    tensors = plain_table(("tensor", "kind", "label"), ("a", "b", "b - a"), gap=1, no_wrap=True)
     for row in record["tensors"][:_SHOWN]:
         tensors.add_row(
             shorten(row["name"], 30), _KINDS[row["kind"]], labelled(row),
@@ -272,9 +246,7 @@ def comparison_views(record: Record, names: tuple[str, str]) -> list[RenderableT
         )  # fmt: skip
     more = len(record["tensors"]) - _SHOWN
     found: list[RenderableType] = [head, "", tensors, *([f"and {counted(more, 'more row')}"] if more > 0 else [])]
-    table = _table("share of elements, mean over steps", "label")
-    for heading in ("a", "b"):
-        table.add_column(heading, justify="right")
+    table = plain_table(("share of elements, mean over steps", "label"), ("a", "b"), gap=1, no_wrap=True)
     for row in record["shares"]:
         label = row["guarantee"] if row["label"] is None else labelled(row)
         table.add_row(row["what"], label, percent(row["a"]), percent(row["b"]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from simulator.report.bits import text_of
+from simulator.report.console import plain_table
 from simulator.report.figures import MISSING, percent, printable, short_count, shorten, significant
 
 Record = Mapping[str, Any]
@@ -67,11 +67,6 @@ _TABLES: tuple[tuple[str, str, tuple[_Column, ...]], ...] = (
 )  # fmt: skip
 
 
-def as_text(record: Record) -> str:
-    """Return what is shown of a report given as plain data, as wide as files are."""
-    return text_of(views(record))
-
-
 def views(record: Record) -> list[RenderableType]:
     """Return what is shown of a report given as plain data: its last epoch, and the verdict of an ablation."""
     if not record["rows"]:
@@ -90,12 +85,8 @@ def views(record: Record) -> list[RenderableType]:
     return found
 
 
-def _table(rows: Iterable[Record], columns: Iterable[_Column]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("point", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for column in columns:
-        table.add_column(column.heading, justify="right", no_wrap=True)
+def _table(rows: Iterable[Record], columns: Sequence[_Column]) -> Table:
+    table = plain_table(("point", ""), [column.heading for column in columns], no_wrap=True)
     for row in rows:
         cells = (column.show(row) for column in columns)
         table.add_row(row["point"], shorten(printable(row["tensor"]), 28), *cells)
@@ -104,17 +95,9 @@ def _table(rows: Iterable[Record], columns: Iterable[_Column]) -> Table:
 
 def ablation_views(record: Record) -> list[RenderableType]:
     """Return what is shown of an ablation given as plain data."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("point", no_wrap=True)
-    for heading in ("alone", "costs", "+-", "without it", "restores", "+-"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = plain_table(("point",), ("alone", "costs", "+-", "without it", "restores", "+-"), no_wrap=True)
     for row in record["points"]:
         names = ("alone", "cost", "cost_error", "without", "gain", "gain_error")
         table.add_row(row["point"], *(f"{row[name]:.3f}" for name in names))
     head = f"Accuracy {record['carrier']:.3f} in the carrier, {record['all']:.3f} with all points."
     return [head, table, "", record["verdict"]["sentence"]]
-
-
-def ablation_text(record: Record) -> str:
-    """Return what is shown of an ablation given as plain data, as wide as files are."""
-    return text_of(ablation_views(record))

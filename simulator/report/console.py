@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, OverflowMethod, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from simulator.errors import InputError
@@ -24,6 +26,29 @@ def standard_output() -> Console:
     """
     width = None if sys.stdout.isatty() else WIDTH_OF_FILES
     return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def plain_table(left: Iterable[str], right: Iterable[str] = (), gap: int = 2, no_wrap: bool = False) -> Table:
+    """Return a table without lines, of columns whose cells stand left and, behind them, such whose cells stand right.
+
+    Args:
+        left, right: headings. gap: blanks between two columns.
+        no_wrap: whether what a column is too narrow for is cut, and not folded.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    overflow: OverflowMethod = "ellipsis" if no_wrap else "fold"
+    for heading in left:
+        table.add_column(heading, no_wrap=no_wrap, overflow=overflow)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=no_wrap, overflow=overflow)
+    return table
+
+
+def text_of(shown: Iterable[RenderableType]) -> str:
+    """Return parts of a page as text, as wide as files are."""
+    console = Console(file=(out := io.StringIO()), width=WIDTH_OF_FILES, highlight=False, markup=False, emoji=False)
+    print_view(console, *shown)
+    return out.getvalue().rstrip("\n")
 
 
 def print_view(console: Console, *parts: RenderableType) -> None:

@@ -83,7 +83,8 @@ class Calibration:
         return asdict(self)
 
     def __str__(self) -> str:
-        from simulator.report.bits import calibration_views, text_of
+        from simulator.report.bits import calibration_views
+        from simulator.report.console import text_of
 
         return text_of(calibration_views(self.to_dict()))
 

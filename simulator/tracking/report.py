@@ -195,9 +195,10 @@ class Report(notebook.Shown):
         return save_tracking(self.to_dict(), directory)
 
     def __str__(self) -> str:
-        from simulator.report.bits import as_text
+        from simulator.report.bits import views
+        from simulator.report.console import text_of
 
-        return as_text(self.to_dict())
+        return text_of(views(self.to_dict()))
 
 
 def read(path: str | os.PathLike[str]) -> Report:

@@ -138,9 +138,10 @@ class Ablation(Shown):
         return f"{value:.3f}" if isinstance(value, float) else super()._written(column, value)
 
     def __str__(self) -> str:
-        from simulator.report.causes import ablation_text
+        from simulator.report.causes import ablation_views
+        from simulator.report.console import text_of
 
-        return ablation_text(self.to_dict())
+        return text_of(ablation_views(self.to_dict()))
 
     def _difference(self, more: Parts, less: Parts) -> tuple[float, float]:
         """Return the mean difference of two accuracies, and its standard error.

@@ -77,9 +77,10 @@ class CausesReport:
         return paths
 
     def __str__(self) -> str:
-        from simulator.report.causes import as_text
+        from simulator.report.causes import views
+        from simulator.report.console import text_of
 
-        return as_text(self.to_dict())
+        return text_of(views(self.to_dict()))
 
 
 def causes_of(history: History, ablation: Ablation | None = None) -> CausesReport:
