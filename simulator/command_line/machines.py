@@ -140,11 +140,11 @@ def compare_machines(
     from simulator import network  # noqa: F401  (says what to install where torch is missing)
     from simulator.commands import compare
     from simulator.hardware import load_hardware
-    from simulator.report import check_page
+    from simulator.report import check_writable
     from simulator.run import run
 
     if out is not None:
-        check_page(out)
+        check_writable(out, ".html")
     machines = load_hardware(a), load_hardware(b)
     results = []
     with interruptible("nothing was written"):

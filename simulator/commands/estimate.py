@@ -13,13 +13,13 @@ from simulator.cost import Area, Estimate, Gemm, estimate, gather_results, timel
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.hardware.scalesim_files import CONVOLUTION, GEMM, TopologyLayer, read_topology
-from simulator.report import print_view, standard_output
+from simulator.report import check_writable, print_view, standard_output
 from simulator.report.bill import bill
 from simulator.report.comparison import sum_parts
 from simulator.report.console import plain_table
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 from simulator.report.terminal import gathers_view, warnings_view
-from simulator.report.trace import check_trace, write_trace
+from simulator.report.trace import write_trace
 
 from .records import print_record, print_records
 
@@ -46,7 +46,7 @@ def of_product(
             raise InputError(
                 f"--trace: got fidelity {fidelity}, which knows no events; expected event; add --fidelity event"
             )
-        check_trace(trace)
+        check_writable(trace, ".json", "--trace")
     machine = _machine(hw, flagged)
     found = estimate(machine, gemm, flagged or 0.0, zeros, fidelity)
     if trace is not None:

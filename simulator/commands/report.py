@@ -11,7 +11,7 @@ from simulator.explore import Store, compromises
 from simulator.explore.export import as_json, check_table, write_table
 from simulator.explore.export import export as export_points
 from simulator.explore.store import is_store
-from simulator.report import check_page, layer_rows, read_run, render, render_front, render_runs, write_file
+from simulator.report import check_writable, layer_rows, read_run, render, render_front, render_runs, write_file
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
 from simulator.report.files import REPORT
@@ -52,7 +52,7 @@ def run(
                             "totals": one.totals} for name, one in runs.items()]}  # fmt: skip
         text = render(next(iter(runs.values()))) if len(runs) == 1 else render_runs(runs)
     target = _target(paths, out)
-    check_page(target)
+    check_writable(target, ".html")
     write_file(target, text)
     if export is not None:
         if stores:

@@ -13,7 +13,7 @@ from simulator.explore.export import as_json, write_table
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import MISSING, counted, percent, printable, score, significant
-from simulator.report.study import render_study
+from simulator.report.two_pass import render_two_pass
 from simulator.studies import TwoPassStudy, two_pass_study
 from simulator.studies.directory import RESULTS
 from simulator.studies.two_pass import CONTROLS, STATIC, mean_of
@@ -53,7 +53,7 @@ def save(found: TwoPassStudy, out: str) -> list[Path]:
     paths = [directory / name for name in FILES]
     write_file(paths[0], json_text(record))
     write_table([flat(row) for row in found.points], paths[1])
-    write_file(paths[2], render_study(found.to_dict()))
+    write_file(paths[2], render_two_pass(found.to_dict()))
     return paths
 
 

@@ -7,7 +7,7 @@ page = simulator.report.render_runs({"small": run, "large": other})
 
 from simulator.report.bill import layer_bill
 from simulator.report.console import print_view, standard_output, to_a_reader
-from simulator.report.directories import check_page, write_file
+from simulator.report.directories import check_writable, write_file
 from simulator.report.files import check_directory, layer_rows, layers_frame, save, to_json
 from simulator.report.front import render_front
 from simulator.report.html import render
@@ -15,6 +15,6 @@ from simulator.report.saved import read_run
 from simulator.report.several import render_runs
 from simulator.report.terminal import print_run
 
-__all__ = ["check_directory", "check_page", "layer_bill", "layer_rows", "layers_frame", "print_run", "print_view",
+__all__ = ["check_directory", "check_writable", "layer_bill", "layer_rows", "layers_frame", "print_run", "print_view",
            "read_run", "render", "render_front", "render_runs", "save", "standard_output", "to_a_reader", "to_json",
            "write_file"]  # fmt: skip

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from simulator.errors import InputError, first_line
 
+# Files that are written alone, by the end of their names: what they are, and what one could be called.
+KINDS = {".html": ("an HTML page", "report"), ".json": ("a JSON file", "trace")}
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -104,13 +107,19 @@ def replacing(path: Path) -> Iterator[Path]:
             fresh.unlink()
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_writable(path: str | os.PathLike[str], suffix: str | None = None, option: str = "--out") -> None:
     """Check, without changing anything, that a file can be written to this path by `write_file`.
 
+    Args:
+        suffix: that its name must have, one of KINDS; None: any. option: that gave the path, for the message.
     Raises:
-        InputError: no name of a file, a directory, or no place where files can be made.
+        InputError: a name with another suffix, no name of a file, a directory, or no place where files can be made.
     """
     where = Path(path)
+    if suffix is not None and where.suffix != suffix:
+        kind, name = KINDS[suffix]
+        shown = f"{where.stem or name}{suffix}"
+        raise InputError(f"{option}: got {os.fspath(path)!r}; expected the name of {kind}; write {shown}")
     parent = where.absolute().parent
     if not os.fspath(path) or where.is_dir():
         found = f"found the directory {where}" if os.fspath(path) else "got no name"
@@ -120,18 +129,6 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"{path}: cannot be written ({parent} {reason}); expected a place where files can be made; name another"
         )
-
-
-def check_page(path: str | os.PathLike[str], option: str = "--out") -> None:
-    """Check, without changing anything, that an HTML page can be written to this path by `write_file`.
-
-    Raises:
-        InputError: its name does not end in .html, or see check_writable.
-    """
-    if Path(path).suffix != ".html":
-        name = f"{Path(path).stem or 'report'}.html"
-        raise InputError(f"{option}: got {os.fspath(path)!r}; expected the name of an HTML page; write {name}")
-    check_writable(path)
 
 
 def check_enterable(directory: str | os.PathLike[str]) -> None:

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from simulator.errors import InputError
-
-from .directories import check_writable, replacing
+from .directories import replacing
 
 
 class Happening(Protocol):
@@ -25,18 +23,6 @@ class Happening(Protocol):
     def end(self) -> int: ...
     @property
     def resource(self) -> str: ...
-
-
-def check_trace(path: str) -> None:
-    """Check, without changing anything, that a trace can be written to this path.
-
-    Raises:
-        InputError: its name does not end in .json, or see check_writable.
-    """
-    if Path(path).suffix != ".json":
-        name = f"{Path(path).stem or 'trace'}.json"
-        raise InputError(f"--trace: got {path!r}; expected the name of a JSON file; write {name}")
-    check_writable(path)
 
 
 def write_trace(path: str, processes: Mapping[str, Iterable[Happening]], about: Mapping[str, Any]) -> None:

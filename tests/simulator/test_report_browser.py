@@ -12,8 +12,8 @@ from simulator.cost import expanded
 from simulator.hardware import load_hardware
 from simulator.report import render, render_front, render_runs
 from simulator.report.bounds import render_bounds
-from simulator.report.study import render_study
 from simulator.report.truncation import render_truncation
+from simulator.report.two_pass import render_two_pass
 from simulator.result import GatherResult
 from tests.simulator.page_records import bounds_record, study_record, truncation_record
 from tests.simulator.run_records import measured, sweep_record
@@ -78,7 +78,7 @@ FULL = pytest.mark.full  # a page takes a browser two seconds, of which most are
 
 
 STUDIES = {
-    "two-pass study": lambda: render_study(study_record()),
+    "two-pass study": lambda: render_two_pass(study_record()),
     "bounds": lambda: render_bounds(bounds_record()),
     "training study": lambda: render_truncation(truncation_record()),
     "tracking": tracking_page,

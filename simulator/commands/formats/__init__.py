@@ -45,9 +45,9 @@ def run(
             "formats: --plot: got no format; expected the names of those to draw; add some, such as fp16 bf16"
         )
     if plot is not None:
-        from simulator.report import check_page
+        from simulator.report import check_writable
 
-        check_page(plot, "--plot")
+        check_writable(plot, ".html", "--plot")
     if markdown:
         from .markdown import page, table
 

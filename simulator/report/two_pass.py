@@ -18,7 +18,7 @@ CONTROL_COLOURS = {"random": "--muted", "largest": "--leak", "static": "--text"}
 CONTROL_DASHES = {"random": "dot", "largest": "dash", "static": "dashdot"}
 
 
-def render_study(study: Mapping[str, Any]) -> str:
+def render_two_pass(study: Mapping[str, Any]) -> str:
     """Return the page of a study, given as plain data; without plotly it has no figures and says so."""
     library = plotly_js()
     own = [row for row in study["points"] if row["control_of"] is None]
@@ -28,7 +28,7 @@ def render_study(study: Mapping[str, Any]) -> str:
     of_layers = {layer: COLOURS[place % len(COLOURS)] for place, layer in enumerate(layers)}
     figures = [_errors(study, colours), _accuracies(study, colours)] if library else []
     conditions = _conditions(study, of_layers) if library else []
-    return template("study.html.j2").render(
+    return template("two_pass.html.j2").render(
         study=study,
         rows=[(row, {name: _controls(study, row, name) for name in CONTROL_COLOURS}) for row in own],
         layers=[layer["name"] for layer in own[0]["layers"]],
