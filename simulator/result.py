@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 PRICED_MODES = ("low", "high", "two_pass")  # in which a machine runs
 MODES = ("exact", *PRICED_MODES)
 FLOAT32 = "float32"  # the network as torch runs it, without a machine; of it there are metrics only
+# What readers call the modes.
+MODE_LABELS = {
+    FLOAT32: "float32",
+    "exact": "exact",
+    "low": "uniform low",
+    "high": "uniform high",
+    "two_pass": "two-pass",
+}
 MAC_ARRAY, VECTOR_UNIT, MEMORY, TORCH = "MAC array", "vector unit", "memory", "torch"  # what computes an operation
 
 

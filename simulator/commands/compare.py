@@ -13,7 +13,6 @@ from rich.text import Text
 
 from simulator.hardware import Machine
 from simulator.report import render_runs, write_file
-from simulator.report.comparison import MODE_LABELS
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import (
     MISSING,
@@ -27,7 +26,7 @@ from simulator.report.figures import (
     significant,
 )
 from simulator.report.several import TABLE_ENTRIES
-from simulator.result import RunResult
+from simulator.result import MODE_LABELS, RunResult
 
 from .compared import OWN, Comparison, Pair, compared, names_of
 from .records import print_record

@@ -20,6 +20,7 @@ from simulator.report.console import plain_table
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 from simulator.report.terminal import gathers_view, warnings_view
 from simulator.report.trace import write_trace
+from simulator.result import MODE_LABELS
 
 from .records import print_record, print_records
 
@@ -153,7 +154,7 @@ def _gemm(line: TopologyLayer) -> Gemm:
 def _modes_table(layers: Sequence[Estimate]) -> Table:
     table = _table("mode")
     for mode in layers[0].modes:
-        table.add_row(mode.replace("_", "-"), *_figures(layers, mode))
+        table.add_row(MODE_LABELS[mode], *_figures(layers, mode))
     return table
 
 
@@ -194,7 +195,7 @@ def _parts_view(layers: Sequence[Estimate]) -> list[Table | Text]:
     if fidelity == "analytic":
         return []
     spent = {mode: sum_parts(cost.cycle_parts for cost in of) for mode, of in costs.items()}
-    table = plain_table(("cycles of",), [mode.replace("_", "-") for mode in costs])
+    table = plain_table(("cycles of",), [MODE_LABELS[mode] for mode in costs])
     for part in dict.fromkeys(part for parts in spent.values() for part, cycles in parts.items() if cycles):
         table.add_row(part, *(f"{parts.get(part, 0):,}" for parts in spent.values()))
     if fidelity == "roofline":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
 from simulator.notebook import Shown, Table, View, frame
-from simulator.result import PRICED_MODES, GatherResult
+from simulator.result import MODE_LABELS, PRICED_MODES, GatherResult
 
 from .area import Area, known_area
 from .break_even import common_break_even
@@ -86,7 +86,7 @@ class Estimate(Shown):
     def _view(self) -> View:
         names = ("cycles", "utilisation", "latency_s", "energy_j", "energy_low_j", "energy_high_j", "flagged_outputs")
         modes = [
-            {"mode": mode, **{name: getattr(cost, name) for name in names},
+            {"mode": MODE_LABELS[mode], **{name: getattr(cost, name) for name in names},
              "accumulation_cost": self.accumulation_cost[mode]}
             for mode, cost in self.modes.items()
         ]  # fmt: skip

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from simulator.errors import InputError
-from simulator.report.comparison import MODE_LABELS, layers_by_mode
+from simulator.report.comparison import layers_by_mode
 from simulator.report.figures import PREFIXES, prefix_of, printable
-from simulator.result import CycleItem, EnergyItem, RunResult
+from simulator.result import MODE_LABELS, CycleItem, EnergyItem, RunResult
 
 
 class Billed(Protocol):

@@ -18,7 +18,17 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
-from simulator.result import FLOAT32, MAC_ARRAY, MODES, VECTOR_UNIT, Conditions, GatherResult, LayerResult, RunResult
+from simulator.result import (
+    FLOAT32,
+    MAC_ARRAY,
+    MODE_LABELS,
+    MODES,
+    VECTOR_UNIT,
+    Conditions,
+    GatherResult,
+    LayerResult,
+    RunResult,
+)
 
 # Metrics of ours: what they are called, and how their figures are written.
 METRICS = {
@@ -30,13 +40,6 @@ METRICS = {
     "perplexity": ("perplexity", five_digits),
     "mse": ("mean squared error", significant),
     "sqnr_db": ("SQNR, dB", decibels),
-}
-MODE_LABELS = {
-    FLOAT32: "float32",
-    "exact": "exact",
-    "low": "uniform low",
-    "high": "uniform high",
-    "two_pass": "two-pass",
 }
 # What cycles are that are not analytic.
 FIDELITIES = {"roofline": "cycles are lower bounds", "event": "cycles tile by tile"}

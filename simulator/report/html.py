@@ -24,7 +24,7 @@ from simulator.report.layer_plots import (
 )
 from simulator.report.plots import MODE_COLOURS, Figure, energy_figures, part_colours, tradeoff_figures
 from simulator.report.roofline import roofline_figure
-from simulator.result import RunResult
+from simulator.result import MODE_LABELS, RunResult
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Characters with which a text inside a script element could end it or open a comment.
@@ -50,7 +50,7 @@ def render(run: RunResult) -> str:
         operations=(operations := comparison.other_operations(run)),
         operations_total=comparison.operations_total(operations),
         phases=any(layer.phase != "forward" for layer in run.layers),
-        shown=comparison.MODE_LABELS[comparison.shown_mode(run)],
+        shown=MODE_LABELS[comparison.shown_mode(run)],
         totals=comparison.layers_total(run),
         arithmetic=comparison.arithmetic(run),
         area=comparison.area(run),

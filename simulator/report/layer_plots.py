@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from simulator.report.axes import logarithmic_axis, rounded
-from simulator.report.comparison import MODE_LABELS, layers_by_mode, shown_mode, sum_parts
+from simulator.report.comparison import layers_by_mode, shown_mode, sum_parts
 from simulator.report.plots import (
     MODE_COLOURS,
     MODE_SYMBOLS,
@@ -17,7 +17,7 @@ from simulator.report.plots import (
     stacked_bars,
     together,
 )
-from simulator.result import VECTOR_UNIT, LayerResult, RunResult
+from simulator.result import MODE_LABELS, VECTOR_UNIT, LayerResult, RunResult
 
 # The array at work is blue, what fills and empties it green, waiting for memory warm, the second pass red.
 CYCLE_COLOURS = {

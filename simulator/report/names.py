@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.report import figures as signs
-from simulator.report.comparison import METRICS, MODE_LABELS
+from simulator.report.comparison import METRICS
+from simulator.result import MODE_LABELS
 
 NAMES = {
     "accuracy": "accuracy", "agreement": "agreement with exact", "forward_error": "logit RMS error", "cycles": "cycles",

@@ -13,17 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from simulator.report.axes import rounded, share_axis
-from simulator.report.comparison import (
-    MODE_LABELS,
-    ModeRow,
-    energy_by_part,
-    layers_by_mode,
-    mode_rows,
-    shown_mode,
-    sum_parts,
-)
+from simulator.report.comparison import ModeRow, energy_by_part, layers_by_mode, mode_rows, shown_mode, sum_parts
 from simulator.report.figures import MISSING, PREFIXES, prefix_of, quantity, score, shorten, significant
-from simulator.result import VECTOR_UNIT, LayerResult, RunResult
+from simulator.result import MODE_LABELS, VECTOR_UNIT, LayerResult, RunResult
 
 LAYERS_SHOWN = 40
 ROWS_SHOWN = 400  # in the table of a figure

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from simulator.report.axes import logarithmic_axis, rounded
-from simulator.report.comparison import MODE_LABELS, layers_by_mode, shown_mode
+from simulator.report.comparison import layers_by_mode, shown_mode
 from simulator.report.figures import count, shorten, significant
 from simulator.report.plots import MODE_COLOURS, MODE_SYMBOLS, Figure
-from simulator.result import LayerResult, RunResult
+from simulator.result import MODE_LABELS, LayerResult, RunResult
 
 LABELLED = 12  # layers that are named beside their marks; of more, hovering tells
 

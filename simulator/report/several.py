@@ -9,11 +9,11 @@ from typing import Any
 
 from simulator.report import figures as signs
 from simulator.report.axes import logarithmic_axis, rounded, share_axis
-from simulator.report.comparison import MODE_LABELS, ModeRow, energy_by_part, mode_rows, shown_mode
+from simulator.report.comparison import ModeRow, energy_by_part, mode_rows, shown_mode
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.layer_plots import cycle_colours, cycles_by_part
 from simulator.report.plots import Figure, energy_bars, part_colours, rows_layout, stacked_bars
-from simulator.result import RunResult
+from simulator.result import MODE_LABELS, RunResult
 
 COLOURS = ("--high", "--low", "--two-pass", "--gather", "--sram", "--spare-1", "--vector", "--mul")
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "pentagon")

@@ -140,7 +140,7 @@ def test_a_layer_shows_its_bill_and_gives_its_parts(run):
 
 def test_an_estimate_shows_the_modes_and_gives_their_bills():
     found = simulator.estimate("npu", (64, 64, 64), 0.1)
-    assert {row[0] for row in seen(found).rows} >= {"low", "high", "two_pass"}
+    assert {row[0] for row in seen(found).rows} >= {"uniform low", "uniform high", "two-pass"}
     cycles = found.to_frame().query("quantity == 'cycles'").groupby("mode")["amount"].sum()
     assert {mode: cost.cycles for mode, cost in found.modes.items()} == dict(cycles)
     assert seen(found.low).rows
@@ -228,7 +228,7 @@ def test_a_search_shows_its_front(tmp_path):
     assert shown.rows[0] == ["array.rows", "array.columns", "latency", "area"]
     assert [row[0] for row in shown.rows[1:]] == [str(point.parameters["array.rows"]) for point in found.front]
     assert shown.rows[1][2] == quantity(found.front[0].values["latency_s"], "s")
-    assert "smallest latency_s, smallest area_mm2: 4 of 6 points chosen" in shown.words
+    assert "smallest latency, smallest area: 4 of 6 points chosen" in shown.words
     assert "keep area_mm2 up to 1" in shown.words
     none = replace(found, goal=Goal(["latency_s"], {"area_mm2": {"from": 9.0}}), points=())
     assert not seen(none).rows
