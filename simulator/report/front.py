@@ -74,7 +74,7 @@ def failures(points: Iterable[Record]) -> list[tuple[int, str]]:
 def _in_one(reasons: Sequence[tuple[str, str, str]]) -> str:
     (before, _, behind), *_ = reasons
     alike = len({(one, other) for one, _, other in reasons})
-    more = f" ({alike - 1} alike, with other numbers)" if alike > 1 else ""
+    more = f" (and {signs.counted(alike - 1, 'such message')} with other numbers)" if alike > 1 else ""
     return f"{before}{_listed(value for _, value, _ in reasons)}{behind}{more}"
 
 

@@ -229,7 +229,7 @@ def test_a_search_shows_its_front(tmp_path):
     assert [row[0] for row in shown.rows[1:]] == [str(point.parameters["array.rows"]) for point in found.front]
     assert shown.rows[1][2] == quantity(found.front[0].values["latency_s"], "s")
     assert "smallest latency, smallest area: 4 of 6 points chosen" in shown.words
-    assert "keep area_mm2 up to 1" in shown.words
+    assert "keep area at most 1.00 mm²" in shown.words
     none = replace(found, goal=Goal(["latency_s"], {"area_mm2": {"from": 9.0}}), points=())
     assert not seen(none).rows
 

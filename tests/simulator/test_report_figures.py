@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.hardware import load_hardware
-from simulator.report import condition_plots, html, layer_plots, plots
+from simulator.report import condition_plots, html, layer_plots, plots, several
+from simulator.report.axes import logarithmic_axis
 from simulator.report.drawing import drawing, evidence
 from simulator.report.roofline import roofline_figure
 from simulator.result import Setting
@@ -84,6 +86,31 @@ def test_ticks_are_round_numbers_within_the_axis():
         start, end = (10**power for power in axis["range"])
         assert len(axis["tickvals"]) >= 2 and all(start * 0.999 <= tick <= end * 1.001 for tick in axis["tickvals"])
         assert all(re.fullmatch(r"[125]0*(\.0)?|0\.0*[125]", str(tick)) for tick in axis["tickvals"])
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.3], [0.2, 0.5]),
+        ([1.0, 30.0], [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0]),
+        ([1e-3, 1e3], [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3]),
+        ([1e-12, 1e3], [1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0, 100.0]),
+    ],
+)
+def test_a_logarithmic_axis_names_few_round_numbers_whatever_it_spans(values, ticks):
+    axis = logarithmic_axis(values, "x")
+    assert axis["tickvals"] == ticks
+    assert axis["range"] == pytest.approx([math.log10(min(values) / 2), math.log10(max(values) * 2)], rel=1e-4)
+    assert "range" not in logarithmic_axis([], "x")
+
+
+def test_all_logarithmic_axes_of_a_page_have_ticks_of_one_size():
+    run = measured()
+    figures = [*layer_plots.error_figures(run), *condition_plots.condition_figures(run)]
+    figures += several._figures([several._row(0, "a", run), several._row(1, "b", run)])["errors"]
+    axes = [axis for figure in figures for axis in figure.layout.values() if isinstance(axis, dict)]
+    drawn = [axis for axis in axes if axis.get("type") == "log"]
+    assert len(drawn) == 3 and all(axis["tickvals"] for axis in drawn)
 
 
 # Layers

@@ -284,7 +284,9 @@ def test_points_that_fail_for_one_reason_are_one_line():
         (1, "a.yaml:3:4: array.depth: got 0; expected 1 or more"),
     ]
     banks = [refused(8, f"memory.sram: one {size}x8 fold needs {size * 8} bit") for size in (16, 16, 32)]
-    assert front.failures(banks) == [(3, "memory.sram: one 16x8 fold needs 128 bit (1 alike, with other numbers)")]
+    assert front.failures(banks) == [
+        (3, "memory.sram: one 16x8 fold needs 128 bit (and 1 such message with other numbers)")
+    ]
     many = front.failures(refused(-rows) for rows in range(9))
     assert many == [(9, "a.yaml:1:2: array.rows: got 0, -1, -2, -3, -4 and 4 others; expected 1 or more")]
 
