@@ -110,6 +110,7 @@ def check_certificate(
     ] = None,
     seed: Seed = 0,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Verify a certificate in ball arithmetic, without the analysis that made it; exit with 3 if it does not hold.
 
@@ -132,7 +133,7 @@ def check_certificate(
     inputs = None if model is None else Inputs(model, weights, data, samples, seed, allow_code=allow_code)
     with interruptible():
         found = bounds.checked(file, inputs, with_samples, radius or ())
-    with shown(json):
+    with shown(json, quiet):
         bounds.show_verdict(found, file, json)
     if not found.ok:
         raise typer.Exit(SAID_NO)

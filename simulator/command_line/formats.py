@@ -46,9 +46,10 @@ def explain_spec(
     ),
     threads: Threads = None,
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Explain how a MAC unit's product is computed: kernel, proof, order, evidence, time."""
     from simulator.commands import explain
 
-    with shown(json):
+    with shown(json, quiet):
         explain.run(spec, shape, threads, json)

@@ -112,11 +112,12 @@ def show_machine(
         bool, typer.Option("--schema", help="Print the JSON schema of machine files instead, for editors.")
     ] = False,
     json: JsonRecords = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show a machine file with every value in effect, and whether it is written, derived, default or of a table."""
     from simulator.commands import show
 
-    with shown(json):
+    with shown(json, quiet):
         show.run(hw, schema, json)
 
 

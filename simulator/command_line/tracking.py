@@ -93,9 +93,10 @@ def compare_runs(
     a: Annotated[str, typer.Argument(metavar="A.json", help="The track.json of a run.")],
     b: Annotated[str, typer.Argument(metavar="B.json", help="That of another.")],
     json: JsonRecord = False,
+    quiet: Quiet = False,
 ) -> None:
     """Set two tracked runs side by side: bits by tensor, shares of noise, of updates below it and lost."""
     from simulator.commands import track
 
-    with interruptible(), shown(json):
+    with interruptible(), shown(json, quiet):
         track.show_comparison(a, b, json)
