@@ -50,7 +50,9 @@ def simulate(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Samples: .npz with x and y. Default, for bundled networks: 1,500 real digits."
+            metavar="FILE",
+            help="Samples: .npz with x and y, or a directory of images. Default, for bundled networks: 1,500 real "
+            "digits.",
         ),
     ] = None,
     samples: Samples = None,

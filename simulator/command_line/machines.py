@@ -11,12 +11,12 @@ from simulator.errors import InputError
 from .interruption import interruptible
 from .options import (
     ITEMS_IN_JSON,
-    NETWORK,
     AllowCode,
     Data,
     Fidelity,
     JsonRecord,
     JsonRecords,
+    Model,
     Quiet,
     Samples,
     Seed,
@@ -124,7 +124,7 @@ def show_machine(
 def compare_machines(
     a: Annotated[str, typer.Argument(metavar="A", help="A machine file, or the name of a bundled machine.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    model: Annotated[str, typer.Option(metavar=NETWORK, help="Network, as of the main job.")] = "mlp",
+    model: Model = "mlp",
     weights: Weights = None,
     allow_code: AllowCode = False,
     data: Data = None,

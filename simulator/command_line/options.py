@@ -25,6 +25,10 @@ Fidelity = Annotated[
     typer.Option(help="How cycles are counted: a lower bound, closed forms a tile, or event by event."),
 ]
 
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", metavar="R", help="Learning rate. Default: 0.1 of sgd, 0.001 of the others.")
+]
+
 # The bound is that of network/threads.py, which is not read for the help of a command: it has torch.
 Threads = Annotated[int | None, typer.Option(metavar="N", max=1024, help="At most N threads. Default: all processors.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", help="Processes to spawn here. Default: one a processor.")]

@@ -171,7 +171,7 @@ def study_truncation(
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where results and runs go; a study goes on from there.")
     ] = "truncation",
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
+    workers: Workers = None,
     json: JsonRecord = False,
     quiet: Quiet = False,
 ) -> None:
@@ -207,7 +207,7 @@ def study_points(
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where results and runs go; a study goes on from there.")
     ] = "points",
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
+    workers: Workers = None,
     json: JsonRecord = False,
     quiet: Quiet = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from .interruption import interruptible
-from .options import AllowCode, Data, JsonRecord, Model, Quiet, Samples, Seed, Weights
+from .options import AllowCode, Data, JsonRecord, LearningRate, Model, Quiet, Samples, Seed, Weights
 from .progress import prints_aside, progress_bar, shown
 
 
@@ -28,10 +28,7 @@ def track_network(
     optimizer: Annotated[
         Literal["sgd", "adam", "adamw"] | None, typer.Option(help="With --train. Default: sgd.")
     ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(metavar="R", help="Learning rate. Default: 0.01 of sgd, 0.001 of the others."),
-    ] = None,
+    lr: LearningRate = None,
     hw: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Hardware that computes the products: a YAML file, or a bundled one."),
@@ -51,7 +48,10 @@ def track_network(
     restart: Annotated[
         Literal["never", "step"], typer.Option(help="When what a run starts from counts as exact again.")
     ] = "never",
-    bits: Annotated[float, typer.Option(metavar="B", help="Name the first tensor with fewer, in the median.")] = 8.0,
+    bits: Annotated[
+        float,
+        typer.Option(metavar="B", help="Real bits that are enough: name the first tensor with fewer, in the median."),
+    ] = 8.0,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Repeat the run in float64, and tell how far each number is off.")
     ] = False,

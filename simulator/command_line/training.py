@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from .interruption import interruptible
-from .options import NETWORK, AllowCode, JsonRecord, Quiet, Seed, Threads
+from .options import NETWORK, AllowCode, JsonRecord, LearningRate, Quiet, Seed, Threads
 from .progress import prints_aside, progress_bar, shown
 
 
@@ -48,10 +48,7 @@ def train_network(
         int | None,
         typer.Option(metavar="B", help="Samples of a step. Default: 32, or as many as the network takes at a time."),
     ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(metavar="R", help="Learning rate. Default: 0.1 of sgd, 0.001 of the others."),
-    ] = None,
+    lr: LearningRate = None,
     optimizer: Annotated[Literal["sgd", "adam", "adamw", "rmsprop"], typer.Option(help="Takes the steps.")] = "sgd",
     momentum: Annotated[float | None, typer.Option(metavar="M", help="Of sgd and rmsprop. Default: 0.")] = None,
     weight_decay: Annotated[

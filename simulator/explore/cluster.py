@@ -79,11 +79,11 @@ class Cluster:
             InputError: there is no cluster at the address.
         """
         if self.scheduler is None:
-            return self._local(math.inf)
+            return self.local(math.inf)
         with self._client(1) as (client, threads):
             return len(_workers(client)), threads
 
-    def _local(self, most: float) -> tuple[int, int]:
+    def local(self, most: float) -> tuple[int, int]:
         """Return how many workers are spawned for so many tasks, and the threads of each."""
         processors = available_processors()
         workers = int(max(1, min(self.workers or processors, most)))
@@ -123,7 +123,7 @@ class Cluster:
                     self._wait_for_workers(client)
                     yield client, self.threads
                 return
-            workers, threads = self._local(most)
+            workers, threads = self.local(most)
             with _spawned(LocalCluster, workers) as cluster, Client(cluster) as client:
                 yield client, threads
 

@@ -55,20 +55,21 @@ def points_study(
     recipe: Recipe,
     seeds: int = 1,
     out: str | Path | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> PointsStudy:
     """Train the network of the study with no point of a recipe, with all, with each alone and with all but each.
 
     Args:
         recipe: whose points are ranked. seeds: trainings of each kind. out: directory whose runs.jsonl has the
-            trainings that are known; None: none are. workers: processes. progress: called with how many of how many are
-            known.
+            trainings that are known; None: none are. workers: processes to spawn, 1: none, None: one a processor.
+            progress: called with how many of how many are known.
     Raises:
-        InputError: a recipe without points, no seed or worker, or a directory that the study cannot go into.
+        InputError: a recipe without points, no seed, workers of no possible number, or a directory that the study
+            cannot go into.
     """
-    if min(seeds, workers) < 1:
-        raise InputError(f"study: got {seeds} seeds and {workers} workers; expected at least one of each; give more")
+    if seeds < 1:
+        raise InputError(f"study: got {seeds} seeds; expected at least one; give more")
     if out is not None:
         check_study_directory(out, "points")
     kinds = combinations(recipe)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from simulator.explore.cluster import Cluster
 
 Run = TypeVar("Run")
 Outcome = TypeVar("Outcome")
@@ -28,38 +32,53 @@ class Trainings(Generic[Run, Outcome]):
     outcome: Callable[..., Outcome]
 
     def all(
-        self, wanted: Sequence[Run], path: Path | None, workers: int, progress: Callable[[int, int], None]
+        self, wanted: Sequence[Run], path: Path | None, workers: int | None, progress: Callable[[int, int], None]
     ) -> tuple[dict[Run, Outcome], int]:
         """Return the outcome of every run, and how many of them were computed now.
 
         Args:
             path: of the file with the runs that are known, to which others are added; None: none is known.
-            workers: processes. progress: called with how many of how many are known.
+            workers: processes to spawn, 1: none, the trainings are in this one; None: one a processor, at most as many
+            as there are trainings. progress: called with how many of how many are known.
+        Raises:
+            InputError: fewer than one worker, or far more than processors here.
         """
+        cluster = Cluster(workers)
         known = dict(self._read(path)) if path is not None else {}
         todo = [run for run in dict.fromkeys(wanted) if run not in known]
         of, done = len(set(wanted)), len(set(wanted)) - len(todo)
         progress(done, of)
-        for run, found in self._computed(todo, workers):
-            known[run] = found
-            if path is not None:
-                _append(path, {"run": asdict(run), "outcome": asdict(found)})  # type: ignore[call-overload]
-            done += 1
-            progress(done, of)
+        spawned, _ = cluster.local(len(todo))
+        with closing(self._computed(todo, spawned)) as outcomes:  # and the workers, on Ctrl-C or if the disk is full
+            for run, found in outcomes:
+                known[run] = found
+                if path is not None:
+                    _append(path, {"run": asdict(run), "outcome": asdict(found)})  # type: ignore[call-overload]
+                done += 1
+                progress(done, of)
         return {run: known[run] for run in wanted}, len(todo)
 
-    def _computed(self, runs: Sequence[Run], workers: int) -> Iterator[tuple[Run, Outcome]]:
-        if workers == 1 or len(runs) < 2:
+    def _computed(self, runs: Sequence[Run], workers: int) -> Generator[tuple[Run, Outcome]]:
+        if workers == 1:
             yield from ((run, self.compute(run)) for run in runs)
             return
+        others = multiprocessing.active_children()
         # A fork behind a parallel region of OpenMP hangs.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            futures = {pool.submit(self.compute, run): run for run in runs}
+            # Ctrl-C is for this process, which ends the others: they are born deaf to it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                futures = {pool.submit(self.compute, run): run for run in runs}
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
-            finally:
+            finally:  # with nothing left to do if all are there
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    if process not in others:
+                        process.terminate()
 
     def _read(self, path: Path) -> Iterator[tuple[Run, Outcome]]:
         """Yield the runs of a file; a last line that was cut off is no run."""

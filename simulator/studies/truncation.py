@@ -152,7 +152,7 @@ def truncation_study(
     base_seeds: int | None = None,
     data: str | None = None,
     out: str | Path | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> TruncationStudy:
     """Train a network for every setting, width and seed.
@@ -162,11 +162,12 @@ def truncation_study(
             for float64; None: BITS, or those of OWN_BITS. seeds: of each row; base_seeds: of those in BASE, None for 8,
             or as many as the others for a file.
         data: `.npz` file of digits, as training.trial takes it; None: 8x8 ones.
-        out: directory whose runs.jsonl has the runs that are known; None: none are. workers: processes.
+        out: directory whose runs.jsonl has the runs that are known; None: none are.
+        workers: processes to spawn, 1: none, None: one a processor.
         progress: called with how many of how many are known.
     Raises:
-        InputError: an unknown setting, what is no number of bits or seeds, a file without digits, or a directory that
-            the study cannot go into.
+        InputError: an unknown setting, what is no number of bits, seeds or workers, a file without digits, or a
+            directory that the study cannot go into.
     """
     if settings is None:
         settings = tuple(SETTINGS) if data is None else OF_FILES
@@ -181,10 +182,9 @@ def truncation_study(
             f"study: bits: got {beyond[0]}; expected bits from 1 to 23, or 0 for float64; leave it out or give such a "
             "number"
         )
-    if min(seeds, base_seeds, workers) < 1:
+    if min(seeds, base_seeds) < 1:
         raise InputError(
-            f"study: got {seeds} seeds, {base_seeds} base seeds and {workers} workers; expected at least one of each; "
-            "give more"
+            f"study: got {seeds} seeds and {base_seeds} base seeds; expected at least one of each; give more"
         )
     if out is not None:
         check_study_directory(out, "truncation")

@@ -20,7 +20,7 @@ from simulator.network.samples import Samples
 from .track import Tracker
 
 OPTIMISERS: Mapping[str, tuple[type[torch.optim.Optimizer], float]] = {
-    "sgd": (torch.optim.SGD, 0.01), "adam": (torch.optim.Adam, 1e-3), "adamw": (torch.optim.AdamW, 1e-3),
+    "sgd": (torch.optim.SGD, 0.1), "adam": (torch.optim.Adam, 1e-3), "adamw": (torch.optim.AdamW, 1e-3),
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class Program:
         if self.train < 1:
             raise InputError(f"track: --train: got {self.train}; expected a number of steps from 1; give e.g. 100")
         if self.lr is not None and not 0 < self.lr < math.inf:
-            raise InputError(f"track: --lr: got {self.lr:g}; expected a number above 0; give e.g. 0.01")
+            raise InputError(f"track: --lr: got {self.lr:g}; expected a number above 0; give e.g. 0.1")
         if self.samples.y is None:
             raise InputError(
                 f"track: --train: {self.samples.source} has no labels; expected y beside x; add it, or leave "

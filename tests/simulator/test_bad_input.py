@@ -40,8 +40,8 @@ GIVEN = {
     "track": {"--samples": 4, "--batch-size": 4},
     "track compare": {"A.json": "track/track.json", "B.json": "track/track.json"},
     "study two-pass": {"--hw": "npu", "--calibration": 4, "--workers": 1},
-    "study truncation": {"--settings": "rz", "--bits": 8, "--seeds": 1},
-    "study points": {"--points": "gradient=e8m4/rz"},
+    "study truncation": {"--settings": "rz", "--bits": 8, "--seeds": 1, "--workers": 1},
+    "study points": {"--points": "gradient=e8m4/rz", "--workers": 1},
     "study laws": {"--seeds": 1},
 }
 # Where an option that is tried goes with others than these: None for those left out.

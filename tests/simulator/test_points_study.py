@@ -35,7 +35,8 @@ def test_weights_limit_the_base_network_and_a_study_goes_on_from_its_runs(short,
 
 
 def test_the_command_prints_the_ranking_and_writes_it(short, command, tmp_path):
-    arguments = ("study", "points", "--points", "weight_store=e8m3/rz", "--seeds", 2, "--out", "here")
+    few = ("--points", "weight_store=e8m3/rz", "--seeds", 2, "--workers", 1)
+    arguments = ("study", "points", *few, "--out", "here")
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
     assert "weight_store limits the training" in out and "397 test samples, 2 seeds" in " ".join(out.split())
@@ -52,7 +53,7 @@ def test_the_parts_of_a_recipe_are_its_points_and_its_mac_units(short, command, 
     (tmp_path / "mine.yaml").write_text(
         "schema: 1\npoints:\n  weight_store: e8m3/rz\nmacs:\n  weight_gradient: fp8_e5m2*fp8_e4m3/sat -> fma(fp16)\n"
     )
-    code, out, err = command("study", "points", "--recipe", "mine.yaml", "--out", "here")
+    code, out, err = command("study", "points", "--recipe", "mine.yaml", "--workers", 1, "--out", "here")
     assert (code, err) == (0, "") and "weight_gradient=fp8_e5m2*fp8_e4m3/sat -> fma(fp16)" in " ".join(out.split())
     record = json.loads((tmp_path / "here" / "study.json").read_text())
     assert record["recipe"]["macs"] == {"weight_gradient": "fp8_e5m2*fp8_e4m3/sat -> fma(fp16)"}

@@ -1,6 +1,11 @@
 """The study of truncation: a small one, by command and by call; tables of the specification in the full tier."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +21,8 @@ from simulator.studies.truncation import OWN_BITS, Run, truncation_study  # noqa
 from simulator.training.trial import CARRIER, Setting, digits, network, trained  # noqa: E402
 from simulator.training.updates import C1  # noqa: E402
 
-MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist8k.npz"
+ROOT = Path(__file__).resolve().parents[2]
+MNIST = ROOT / "tests" / "data" / "mnist8k.npz"
 
 # Means of eight seeds and their standard deviations, by stored bits: reference tables on 8x8 digits, from float64
 # trainings of other code with other random numbers.
@@ -97,7 +103,8 @@ def test_critical_bits_are_shown_beside_the_first_that_lose(whole):
 
 
 def test_the_command_prints_the_table_and_writes_it(command, tmp_path):
-    arguments = ("study", "truncation", "--settings", "sr", "--bits", "0,6", "--base-seeds", 1, "--out", "here")
+    few = ("--settings", "sr", "--bits", "0,6", "--base-seeds", 1, "--workers", 1)
+    arguments = ("study", "truncation", *few, "--out", "here")
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
     assert "fp64" in out and "sr" in out and "2 runs computed now; in here/study.json, here/study.parquet" in out
@@ -106,6 +113,27 @@ def test_the_command_prints_the_table_and_writes_it(command, tmp_path):
     assert (tmp_path / "here" / "study.parquet").exists()
     code, out, _ = command(*arguments, "--json")
     assert code == 0 and json.loads(out)["rows"] == rows
+
+
+def test_an_interrupted_study_says_how_it_goes_on_and_leaves_no_worker(tmp_path):
+    arguments = ("--settings", "rz", "--bits", "0,8,6,4", "--base-seeds", "50", "--workers", "2", "--out", "here")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "simulator", "study", "truncation", *arguments], cwd=tmp_path, text=True,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+    while running.poll() is None and not (tmp_path / "here" / "runs.jsonl").exists():
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does, to its workers too
+    _, said = running.communicate(timeout=60)  # which ends when the last process that could write there has ended
+    assert running.returncode == 130
+    assert said.splitlines() == ["ulpsim: interrupted; the points so far are in here, and the same command goes on"]
+
+
+@pytest.mark.parametrize("workers, message", [(0, "got 0; expected a whole number from 1"), (9999, "got 9,999; expec")])
+@pytest.mark.parametrize("study", ["truncation", "points"])
+def test_workers_of_no_possible_number_are_refused(command, tmp_path, study, workers, message):
+    code, out, err = command("study", study, "--workers", workers)
+    assert (code, out) == (2, "") and f"study: --workers: {message}" in err and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
