@@ -109,13 +109,16 @@ class BlockFormat(Format):
         if not isinstance(self.element, Format):
             raise TypeError(f"{self.name}: got {self.element!r} as the format of elements; expected a format")
         if isinstance(self.element, BlockFormat):
-            raise ValueError(f"{self.name}: elements cannot be blocks themselves, got {self.element.name}")
+            raise ValueError(
+                f"{self.name}: got {self.element.name} as the format of elements; expected one without blocks; give "
+                "that of its elements"
+            )
         object.__setattr__(self, "size", whole(f"{self.name}: size", self.size))
         if not 1 <= self.size <= MOST_ELEMENTS:
             raise ValueError(f"{self.name}: got a block size of {self.size}; expected 1 to 2**32")
         for role, fmt in (("scale", self.scale), ("amax", self.amax)):
             if not isinstance(fmt, FloatFormat) and not (role == "amax" and fmt is None):
-                raise ValueError(f"{self.name}: the format of {role} must be a float such as e8m0, got {fmt}")
+                raise ValueError(f"{self.name}: got {fmt} as the format of {role}; expected a float; give e.g. e8m0")
         for part in (self.element, self.scale, self.amax or self.scale):
             held_by_float64(part, self.name)
         if self.two_level:
@@ -146,7 +149,10 @@ class BlockFormat(Format):
             )
         largest = self.element.max * self.scale.max
         if not all(float(np.float32(v)) == v for v in (self.element.max, largest)):
-            raise ValueError(f"{self.name}: two levels need largest values that are float32, got {largest!r}")
+            raise ValueError(
+                f"{self.name}: got {largest!r} as the largest value of two levels; expected one that is float32, as "
+                "that of the elements; take narrower formats"
+            )
 
     # --- derived numbers -------------------------------------------------------------------------------------------
 
@@ -276,7 +282,7 @@ class BlockFormat(Format):
         """
         if not isinstance(codes, BlockCodes):
             raise TypeError(
-                f"{self.name} is decoded from BlockCodes, as encode returns them, got {type(codes).__name__}"
+                f"codes of {self.name}: got {type(codes).__name__}; expected BlockCodes; give what encode returns"
             )
         axis = _checked_axis(codes.shape, codes.axis, self.name)
         expected = self._shape_of_scales(codes.shape, axis)
@@ -415,7 +421,9 @@ def _is_float64(value: Fraction) -> bool:
 def _checked_axis(shape: tuple[int, ...], axis: int, name: str) -> int:
     """Return the axis counted from the front."""
     if not shape:
-        raise ValueError(f"{name} needs an array with an axis for its blocks to lie along, got a single number")
+        raise ValueError(
+            f"{name}: got a single number; expected an array with an axis that blocks lie along; give it an axis"
+        )
     axis = whole(f"{name}: axis", axis)
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"{name}: got axis {axis}; expected {-len(shape)} to {len(shape) - 1} for shape {shape}")

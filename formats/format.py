@@ -175,11 +175,12 @@ class Format(Shown, ABC):
         """
         array = as_array(codes)
         if array.size and array.dtype.kind not in "ui":
-            raise TypeError(f"codes of {self.name} must be integers, got {array.dtype}")
+            raise TypeError(f"codes of {self.name}: got {array.dtype}; expected integers; convert them")
         every_code_fits = array.dtype == self.code_dtype and self.code_count == 1 << 8 * array.itemsize
         if array.size and not every_code_fits and not 0 <= int(array.min()) <= int(array.max()) < self.code_count:
             raise ValueError(
-                f"codes of {self.name} lie in 0 .. {self.code_count - 1}, got {array.min()} .. {array.max()}"
+                f"codes of {self.name}: got {array.min()} .. {array.max()}; expected 0 .. {self.code_count - 1}; give "
+                "codes as encode returns them"
             )
         twin = self.twin("decode")
         if twin:
@@ -274,13 +275,15 @@ def as_array(x: ArrayLike) -> NDArray[Any]:
     """Return what numpy takes for an array, or say why that is impossible."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
-            "expected an array, got a masked one, whose mask would be lost; fill it first, with x.filled(0)"
+            "got a masked array, whose mask would be lost; expected an array without one; fill it, as with x.filled(0)"
         )
     try:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"expected an array of numbers, got {type(x).__name__}, of which numpy says: {error}") from None
+        raise kind(
+            f"got {type(x).__name__}, of which numpy says: {error}; expected an array of numbers; make one of it"
+        ) from None
 
 
 def as_floats(x: ArrayLike) -> NDArray[Any]:
@@ -292,11 +295,13 @@ def as_floats(x: ArrayLike) -> NDArray[Any]:
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind in "iu" and size == 8 and array.size:
         if max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
-            raise TypeError("64-bit integers beyond 2**53 are not exact in float64; convert them yourself")
+            raise TypeError(
+                "got 64-bit integers beyond 2**53; expected ones that float64 holds exactly; convert them yourself"
+            )
     elif kind not in "iub" and not (kind == "f" and size <= 8):
         raise TypeError(
-            f"expected an array of floats (at most 64 bits) or integers, got dtype {array.dtype}; "
-            "convert it first, with astype(np.float64) if that is what you mean"
+            f"got an array of dtype {array.dtype}; expected floats of at most 64 bits, or integers; convert it, with "
+            "astype(np.float64) if that is what you mean"
         )
     if kind == "f" and size >= 4:
         return np.require(array, array.dtype.newbyteorder("="), "A")

@@ -94,7 +94,7 @@ def get(name: str | Format) -> Format:
     if isinstance(name, Format):
         return name
     if not isinstance(name, str):
-        raise TypeError(f"expected a format name, such as 'fp8_e4m3', got {type(name).__name__}")
+        raise TypeError(f"got {type(name).__name__}; expected the name of a format; give e.g. 'fp8_e4m3'")
     if "/" in name:
         raise ValueError(
             f"{name!r} is a use of a format; expected a format, {name.split('/')[0]}; give the modes to quantize"

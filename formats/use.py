@@ -25,7 +25,7 @@ class Use:
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
-            raise TypeError(f"expected a format, got {self.format!r}; Use.parse takes names")
+            raise TypeError(f"got {self.format!r}; expected a format; give one, or a name to Use.parse")
         mode, overflow = self.format.modes(self.rounding, self.overflow)
         object.__setattr__(self, "rounding", str(mode))
         object.__setattr__(self, "overflow", overflow)
@@ -43,7 +43,7 @@ class Use:
         if isinstance(text, Format):
             return cls(text)
         if not isinstance(text, str):
-            raise TypeError(f"expected a use such as 'fp8_e4m3/sat', got {type(text).__name__}")
+            raise TypeError(f"got {type(text).__name__}; expected the use of a format; give e.g. 'fp8_e4m3/sat'")
         name, *modes = text.strip().split("/")
         rounding, overflow = None, None
         for mode in modes:

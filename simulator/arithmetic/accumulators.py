@@ -21,7 +21,7 @@ ORDERS = ("ascending", "two_of_four")
 def _whole(what: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         last = "2**63 - 1" if most == (1 << 63) - 1 else most
-        raise ValueError(f"{what} must be a whole number from {least} to {last}, got {value!r}")
+        raise ValueError(f"{what}: got {value!r}; expected a whole number from {least} to {last}; give one")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Tree:
     def __post_init__(self) -> None:
         _whole("tree: the radix", self.radix, 2, MAX_PRODUCTS)
         if self.leaves not in ("rounded", "exact"):
-            raise ValueError(f"tree: leaves are rounded or exact, got {self.leaves!r}")
+            raise ValueError(f"tree: leaves: got {self.leaves!r}; expected rounded or exact; give one of them")
 
     def __str__(self) -> str:
         radix = f", {self.radix}" if self.radix != 2 else ""
@@ -198,7 +198,7 @@ class Aligned:
     c_reach: int | None = None
 
     def __post_init__(self) -> None:
-        _whole("aligned: n, the products of a step,", self.n, 1, 1024)
+        _whole("aligned: n, the products of a step", self.n, 1, 1024)
         _whole("aligned: frac", self.frac, 1, 60)
         _choice("c", self.c, ("early", "late"))
         _choice("align", self.align, ALIGN_ROUNDINGS)
@@ -261,7 +261,7 @@ class Fixed:
         _whole("fixed: bits", self.bits, 2, 53)
         _whole("fixed: frac", self.frac, 0, 1074)
         if self.mode not in ("wrap", "sat", "track"):
-            raise ValueError(f"fixed: the mode is wrap, sat or track, got {self.mode!r}")
+            raise ValueError(f"fixed: mode: got {self.mode!r}; expected wrap, sat or track; give one of them")
         object.__setattr__(self, "rounding", str(parse_rounding(self.rounding)))
 
     @property
@@ -286,7 +286,7 @@ Accumulator = Fma | Seq | Tree | Interleave | Chunk | Reverse | Late | Kahan | N
 
 def _choice(name: str, value: str, expected: tuple[str, ...]) -> None:
     if value not in expected:
-        raise ValueError(f"aligned: {name} is {' or '.join(expected)}, got {value!r}")
+        raise ValueError(f"aligned: {name}: got {value!r}; expected {' or '.join(expected)}; give one of them")
 
 
 def _refuse_late(name: str, *parts: Accumulator) -> None:

@@ -61,22 +61,24 @@ class Criterion:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
         if self.further is not None:
             if not isinstance(self.further, Sequence) or isinstance(self.further, str):
-                raise ValueError(f"further: expected tolerances, one for each level between, got {self.further!r}")
+                raise ValueError(
+                    f"further: got {self.further!r}; expected tolerances, one for each level between; give a tuple"
+                )
             further = tuple(_tolerance(x) for x in self.further)
             if any(after < before for before, after in pairwise((self.tolerance, *further))):
-                raise ValueError(f"tolerance: expected rising ones, got {(self.tolerance, *further)}")
+                raise ValueError(f"tolerance: got {(self.tolerance, *further)}; expected rising ones; sort them")
             object.__setattr__(self, "further", further)
         if self.kind not in LADDERS:
-            raise ValueError(f"kind: expected {' or '.join(LADDERS)}, got {self.kind!r}")
+            raise ValueError(f"kind: got {self.kind!r}; expected {' or '.join(LADDERS)}; give one of them")
         if self.score != OF_SAMPLES:
             score_of(self.score)
         for switch in ("recompute_nonfinite", "recompute_saturated"):
             if not isinstance(getattr(self, switch), bool):
-                raise ValueError(f"{switch}: expected True or False, got {getattr(self, switch)!r}")
+                raise ValueError(f"{switch}: got {getattr(self, switch)!r}; expected True or False; give one")
         if self.budget is not None and not (_is_number(self.budget) and 0 <= self.budget <= 1):
-            raise ValueError(f"budget: expected a share in [0, 1] or None, got {self.budget!r}")
+            raise ValueError(f"budget: got {self.budget!r}; expected a share in [0, 1] or None; give one")
         if self.sign_safe is not None and not (_is_number(self.sign_safe) and 0 < self.sign_safe <= 1):
-            raise ValueError(f"sign_safe: expected a number in (0, 1] or None, got {self.sign_safe!r}")
+            raise ValueError(f"sign_safe: got {self.sign_safe!r}; expected a number in (0, 1] or None; give one")
 
     def keep(
         self,
@@ -116,11 +118,11 @@ def _is_number(x: Any) -> bool:
 
 def _tolerance(x: Any) -> float:
     if not _is_number(x) or not x >= 0:
-        raise ValueError(f"tolerance: expected a number in [0, inf], got {x!r}")
+        raise ValueError(f"tolerance: got {x!r}; expected a number in [0, inf]; give e.g. 0.5")
     try:
         return float(x)
     except OverflowError:
-        raise ValueError(f"tolerance: expected a number that float64 holds, got {x!r}; give math.inf") from None
+        raise ValueError(f"tolerance: got {x!r}; expected a number that float64 holds; give math.inf") from None
 
 
 class Account:

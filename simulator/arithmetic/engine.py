@@ -334,7 +334,7 @@ def check_threads(threads: int | None) -> int:
     if threads is None:
         return available_processors()
     if not isinstance(threads, int | np.integer) or isinstance(threads, bool) or threads < 1:
-        raise ValueError(f"threads: expected a whole number from 1, got {threads!r}")
+        raise ValueError(f"threads: got {threads!r}; expected a whole number from 1; give one, or leave it out")
     return int(threads)
 
 

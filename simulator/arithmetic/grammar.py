@@ -54,24 +54,24 @@ def _integer(what: str, form: Any) -> int:
     digits = text.removeprefix("-")
     if digits.isascii() and digits.isdigit() and len(digits) <= MAX_TEXT:
         return int(text)
-    raise ValueError(f"{what} must be a whole number, got {form!r}")
+    raise ValueError(f"{what}: got {form!r}; expected a whole number; write e.g. 8")
 
 
 def _word(what: str, form: Any) -> str:
     if not isinstance(form, str):
-        raise ValueError(f"{what}: expected a word, got {form!r}")
+        raise ValueError(f"{what}: got {form!r}; expected a word; write one")
     return form
 
 
 def _use(what: str, form: Any) -> Use:
     if not isinstance(form, str | Use):
-        raise ValueError(f"{what}: expected a format such as fp16/sat, got {form!r}")
+        raise ValueError(f"{what}: got {form!r}; expected a format; write e.g. fp16/sat")
     return Use.parse(form)
 
 
 def _nested(what: str, form: Any) -> Accumulator:
     if not isinstance(form, (str, Mapping, *RECORDS)):
-        raise ValueError(f"{what}: expected an accumulator, got {form!r}")
+        raise ValueError(f"{what}: got {form!r}; expected an accumulator; write e.g. fma(fp16)")
     return accumulator(form)  # type: ignore[arg-type]  # checked above
 
 
@@ -133,7 +133,7 @@ def accumulator(form: str | Mapping[str, Any] | Accumulator) -> Accumulator:
             return _from_mapping(form)
         except RecursionError:
             raise ValueError("accumulator: its mappings are nested too deeply, or within themselves") from None
-    raise TypeError(f"expected an accumulator as string or mapping, got {type(form).__name__}")
+    raise TypeError(f"got {type(form).__name__}; expected an accumulator as string or mapping; give e.g. 'fma(fp16)'")
 
 
 def is_accumulator(text: str) -> bool:
@@ -187,7 +187,8 @@ def _from_mapping(form: Mapping[str, Any]) -> Accumulator:
     names = [key for key in form if key in _ARGUMENTS]
     if len(names) != 1:
         raise ValueError(
-            f"accumulator: expected one of the keys {', '.join(_ARGUMENTS)}, got {', '.join(map(str, form))}"
+            f"accumulator: got {', '.join(map(str, form)) or 'no key'}; expected one of the keys "
+            f"{', '.join(_ARGUMENTS)}; write one"
         )
     name = names[0]
     first, *others = (argument.name for argument in _ARGUMENTS[name])

@@ -206,13 +206,13 @@ def ladder(
     if not isinstance(activation, str) or activation not in KAPPA_PRIME:
         raise ValueError(f"activation {activation!r} has no rule; expected one of {', '.join(KAPPA_PRIME)}")
     if not isinstance(criterion, Criterion | None):
-        raise TypeError(f"criterion: expected a Criterion or None, got {criterion!r}")
+        raise TypeError(f"criterion: got {criterion!r}; expected a Criterion or None; make one")
     if criterion is None:
         first_one, *further = tolerance if isinstance(tolerance, Sequence) else (tolerance,)
         criterion = Criterion(first_one, score, further=tuple(further) or None, kind=kind)
     units = [mac(level) for level in levels]
     if not 2 <= len(units) <= MOST_LEVELS:
-        raise ValueError(f"levels: expected 2 to {MOST_LEVELS} MAC units, got {len(units)}")
+        raise ValueError(f"levels: got {len(units)}; expected 2 to {MOST_LEVELS} MAC units; give so many")
     criteria = criteria_of(criterion, units)
     if not isinstance(a, Gathered):
         a = numbers(a, "a")
@@ -313,7 +313,8 @@ def criteria_of(criterion: Criterion, levels: Sequence[MacSpec]) -> tuple[Criter
     between, further = levels[1:-1], criterion.further
     if further is not None and len(further) != len(between):
         raise ValueError(
-            f"tolerance: expected one, or one for each level below the last, {len(between) + 1}, got {1 + len(further)}"
+            f"tolerance: got {1 + len(further)}; expected one, or one for each level below the last, "
+            f"{len(between) + 1}; give so many"
         )
     found = [criterion]
     for number, _ in enumerate(between, 1):
@@ -337,11 +338,11 @@ def roundoff_ratio(levels: Sequence[MacSpec], number: int) -> float:
     roundoffs = [fmt.unit_roundoff for fmt in formats_of if isinstance(fmt, FloatFormat)]
     if len(roundoffs) < len(formats_of):
         raise ValueError(
-            f"levels: expected accumulators of floats, whose unit roundoffs give the tolerances between, got "
-            f"{', '.join(map(str, levels))}; give one tolerance for each level below the last, and no sign_safe"
+            f"levels: got {', '.join(map(str, levels))}; expected accumulators of floats, whose unit roundoffs give "
+            "the tolerances between; give one tolerance for each level below the last, and no sign_safe"
         )
     if any(after > before for before, after in pairwise(roundoffs)):
-        raise ValueError(f"levels: expected rising precisions, got {', '.join(map(str, levels))}")
+        raise ValueError(f"levels: got {', '.join(map(str, levels))}; expected rising precisions; sort them")
     return roundoffs[0] / roundoffs[-1]
 
 
@@ -367,9 +368,13 @@ def onto(shape: tuple[int, ...], x: ArrayLike, name: str) -> NDArray[Any]:
 def _checked(scores: Any, seen: Seen, score: str | Score) -> NDArray[np.float64]:
     """Return scores as they are; TypeError or ValueError where a score of the user's gives something else."""
     if not isinstance(scores, np.ndarray) or scores.dtype.kind != "f":
-        raise TypeError(f"score {score!r}: expected an array of real numbers, got {type(scores).__name__}")
+        raise TypeError(
+            f"score {score!r}: got {type(scores).__name__}; expected an array of real numbers; return float64"
+        )
     if scores.shape != seen.v.shape:
-        raise ValueError(f"score {score!r}: expected the shape {seen.v.shape}, got {scores.shape}")
+        raise ValueError(
+            f"score {score!r}: got the shape {scores.shape}; expected {seen.v.shape}; return a score for each output"
+        )
     return scores
 
 

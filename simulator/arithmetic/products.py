@@ -66,7 +66,7 @@ def matmul(
     """
     spec, a, b = make_spec(mac), numbers(a, "a"), numbers(b, "b")
     if not isinstance(stats, bool) and not (isinstance(stats, str) and stats == "overflows"):
-        raise ValueError(f'stats: expected False, True or "overflows", got {stats!r}')
+        raise ValueError(f'stats: got {stats!r}; expected False, True or "overflows"; give one of them')
     factors = _factor("alpha", alpha), _factor("beta", beta)
     if a.ndim == 2 and b.ndim == 2:
         check_shapes("matmul", a, b)
@@ -77,7 +77,7 @@ def matmul(
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: a {a.shape} and b {b.shape} do not fit; expected (..., M, K) and (..., K, N)")
     if stats:
-        raise ValueError(f"stats: expected two matrices, got a {a.shape} and b {b.shape}; count them one by one")
+        raise ValueError(f"stats: got a {a.shape} and b {b.shape}; expected two matrices; count one by one")
     try:
         stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
@@ -152,8 +152,8 @@ def _broadcast(c: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 def _factor(name: str, x: float) -> float:
     if isinstance(x, bool) or not isinstance(x, int | float | np.floating | np.integer) or not abs(x) <= LARGEST:
-        raise ValueError(f"{name}: expected a finite number, got {x!r}")
+        raise ValueError(f"{name}: got {x!r}; expected a finite number; give e.g. 1.0")
     # Numpy would compare its integers as float64.
     if float(x) != (int(x) if isinstance(x, np.integer) else x):
-        raise ValueError(f"{name}: expected a number that float64 holds, got {x!r}; give the float that is meant")
+        raise ValueError(f"{name}: got {x!r}; expected a number that float64 holds; give the float that is meant")
     return float(x)

@@ -302,7 +302,9 @@ def register(name: str, score: Score) -> None:
         ValueError: a name that is no identifier, or that is taken. TypeError: a name that is no text, or no function.
     """
     if not isinstance(name, str) or not callable(score):
-        raise TypeError(f"score: expected a name and a function of a Seen, got {name!r} and {score!r}")
+        raise TypeError(
+            f"score: got {name!r} and {score!r}; expected a name and a function of a Seen; give both in this order"
+        )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"score: got the name {name!r}; expected small letters, digits and _; write e.g. my_score")
     if name in SCORES or name in _registered or name == OF_SAMPLES:

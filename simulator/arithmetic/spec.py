@@ -106,7 +106,7 @@ def mac(form: str | Mapping[str, Any] | MacSpec | Accumulator, output: str | Use
         return _from_string(form, output)
     if isinstance(form, Mapping):
         return _from_mapping(form, output)
-    raise TypeError(f"expected a MAC as string or mapping, got {type(form).__name__}")
+    raise TypeError(f"got {type(form).__name__}; expected a MAC as string or mapping; give e.g. 'fma(fp16)'")
 
 
 def _from_string(text: str, output: str | Use | None) -> MacSpec:
@@ -172,5 +172,5 @@ def _leading_operands(text: str) -> tuple[Use, Use]:
 def _operands(form: str | list[str]) -> tuple[Use, Use]:
     parts = [part.strip() for part in form.split("*")] if isinstance(form, str) else form
     if not isinstance(parts, list | tuple) or len(parts) not in (1, 2):
-        raise ValueError(f"operands: expected one format, or two for a and b, got {form!r}")
+        raise ValueError(f"operands: got {form!r}; expected one format, or two for a and b; give e.g. 'fp8_e4m3'")
     return Use.parse(parts[0]), Use.parse(parts[-1])

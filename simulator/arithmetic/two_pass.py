@@ -137,7 +137,7 @@ def two_pass(
         ValueError: shapes, formats, tolerance or activation that do not fit. TypeError: operands that are not numbers.
     """
     if not isinstance(criterion, Criterion | None):
-        raise TypeError(f"criterion: expected a Criterion or None, got {criterion!r}")
+        raise TypeError(f"criterion: got {criterion!r}; expected a Criterion or None; make one")
     if not isinstance(a, Gathered):
         a = numbers(a, "a")
     if not isinstance(b, Ready):

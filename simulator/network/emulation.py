@@ -386,7 +386,7 @@ def emulate(
         InputError: a pattern that fits nothing, or an arithmetic that the machine does not have.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"emulate: expected a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"emulate: got {type(model).__name__}; expected a torch.nn.Module; give the network")
     machine = hw if isinstance(hw, Machine) else load_hardware(hw)
     if vector_unit is not None:
         unit = replace(machine.vector_unit, format=vector.unit(vector_unit))

@@ -111,7 +111,7 @@ def evaluate(
         InputError: input that the user can put right. KeyboardInterrupt: see keep_partial.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"evaluate: expected a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"evaluate: got {type(model).__name__}; expected a torch.nn.Module; give the network")
     check_choices(threads, seed)
     if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
         raise InputError(f"batch: got {batch!r}; expected an integer of at least 1; give one, or leave it out")

@@ -74,7 +74,9 @@ def to_a_reader() -> Iterator[None]:
         InputError: standard output is closed, full, or lacks a character.
     """
     if sys.stdout is None:
-        raise InputError("standard output is closed; open it, or send it to a file")
+        raise InputError(
+            "standard output: closed; expected one that takes what is printed; open it, or send it to a file"
+        )
     try:
         yield
         sys.stdout.flush()
@@ -83,13 +85,17 @@ def to_a_reader() -> Iterator[None]:
     except UnicodeEncodeError as error:
         lacking = ascii(error.object[error.start])
         raise InputError(
-            f"standard output: its encoding {error.encoding} lacks {lacking}; set PYTHONIOENCODING=utf-8"
+            f"standard output: its encoding {error.encoding} lacks {lacking}; expected one with all characters; set "
+            "PYTHONIOENCODING=utf-8"
         ) from None
     except OSError as error:
         if error.filename is not None:  # of another file
             raise
         _drop_the_rest()
-        raise InputError(f"standard output cannot be written ({error.strerror}); send it elsewhere") from None
+        raise InputError(
+            f"standard output: cannot be written ({error.strerror}); expected one that takes what is printed; send it "
+            "elsewhere"
+        ) from None
 
 
 def _drop_the_rest() -> None:

@@ -70,7 +70,7 @@ def replace_directory(directory: str | os.PathLike[str], contents: Contents, fil
         if isinstance(error, OSError):
             raise InputError(
                 f"{directory}: results could not be written there ({error.strerror or error}); expected a place where "
-                "a directory can be made and renamed. Nothing was changed; free some space or choose another directory."
+                "a directory can be made and renamed; free some space or choose another (nothing was changed)"
             ) from error
         raise
     return target
@@ -160,20 +160,20 @@ def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> 
     target = Path(directory).resolve()
     if target.exists() and not target.is_dir():
         raise InputError(
-            f"{directory}: found a file; expected a directory for results or a new name. Choose another name."
+            f"{directory}: found a file; expected a directory for results or a new name; choose another name"
         )
     if target == Path.cwd() or target in Path.cwd().parents:
         raise InputError(
-            f"{directory}: found the current directory or one above it; expected one that can be replaced whole. "
-            "Choose a new name below it."
+            f"{directory}: found the current directory or one above it; expected one that can be replaced whole; "
+            "choose a new name below it"
         )
     parent = next(place for place in target.parents if place.exists())
     if not parent.is_dir():
-        raise InputError(f"{directory}: {parent} is a file; expected a directory. Choose another place.")
+        raise InputError(f"{directory}: {parent} is a file; expected a directory; choose another place")
     if not _takes_files(parent):
         raise InputError(
-            f"{directory}: {parent} cannot be written to; expected a directory in which results can be made. "
-            "Choose another place or change its permissions."
+            f"{directory}: {parent} cannot be written to; expected a directory in which results can be made; "
+            "choose another place or change its permissions"
         )
     if target.is_dir():
         found = {entry.name for entry in target.iterdir()}
@@ -183,8 +183,8 @@ def check_replaceable(directory: str | os.PathLike[str], contents: Contents) -> 
             shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
             whole = f", or one with {contents} alone, which is replaced whole" if contents.replaced else ""
             raise InputError(
-                f"{directory}: found {shown}, which is not {contents.what}; expected a new or empty directory{whole}. "
-                "Move what is yours out of it, or choose another name."
+                f"{directory}: found {shown}, which is not {contents.what}; expected a new or empty directory{whole}; "
+                "move what is yours out of it, or choose another name"
             )
     return target
 

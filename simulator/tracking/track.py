@@ -396,7 +396,7 @@ def track(
     if not isinstance(every, int) or every < 1:
         raise InputError(f"track: every: got {every!r}; expected a whole number from 1; give e.g. 10")
     if model is not None and not isinstance(model, nn.Module):
-        raise TypeError(f"track: expected a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"track: got {type(model).__name__}; expected a torch.nn.Module; give the network")
     machine = None if hw is None else hw if isinstance(hw, Machine) else load_hardware(hw)
     return Tracker(model, numbers, machine, layers, seed, every, restart, roundings)
 

@@ -96,16 +96,16 @@ def test_what_cannot_be_taken_is_refused_by_name(block_format, path):
     fmt = block_format
     for method in (fmt.quantize, fmt.encode):
         for x in ([1j], [None], np.array([1.0], object), np.array([1.0], np.longdouble)):
-            with pytest.raises(TypeError, match="expected an array of floats") as caught:
+            with pytest.raises(TypeError, match="expected floats of at most 64 bits") as caught:
                 method(x)
             assert str(np.asarray(x).dtype) in str(caught.value)
-        with pytest.raises(ValueError, match="needs an array with an axis"):
+        with pytest.raises(ValueError, match="got a single number; expected an array with an axis"):
             method(1.0)
         with pytest.raises(ValueError, match="got axis 1; expected -1 to 0"):
             method([1.0], axis=1)
         with pytest.raises(ValueError, match="rounding 'up' is unknown"):
             method([1.0], "up")
-    with pytest.raises(TypeError, match="is decoded from BlockCodes"):
+    with pytest.raises(TypeError, match=r"codes of .*: got .*; expected BlockCodes"):
         fmt.decode([1])
     with pytest.raises(ValueError, match="has no table of values"):
         fmt.table()

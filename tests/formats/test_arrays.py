@@ -86,13 +86,13 @@ def test_integers_beyond_2_to_53_are_refused(path):
     fmt = formats.get("fp16")
     assert_same_bits(fmt.quantize(np.array([1 << 53])), [np.inf])
     for x in (np.array([(1 << 53) + 1]), np.array([-(1 << 60)]), np.array([1 << 63], np.uint64)):
-        with pytest.raises(TypeError, match=r"64-bit integers beyond 2\*\*53 are not exact in float64"):
+        with pytest.raises(TypeError, match=r"got 64-bit integers beyond 2\*\*53; expected ones that float64 holds"):
             fmt.quantize(x)
 
 
 @pytest.mark.parametrize("x", [[1j], ["1"], [None], np.array([1], "M8[s]"), np.array([1.0], np.longdouble)])
 def test_what_is_no_float_or_integer_is_refused_with_its_dtype(x, path):
-    with pytest.raises(TypeError, match=r"expected an array of floats \(at most 64 bits\) or integers, got dtype"):
+    with pytest.raises(TypeError, match=r"got an array of dtype .*; expected floats of at most 64 bits, or integers"):
         formats.get("fp16").quantize(x)
 
 

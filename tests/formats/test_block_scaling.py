@@ -233,7 +233,7 @@ def test_two_levels_are_checked_when_built():
         fields = {"element": e2m1, "size": 16, "scale": ue4m3, "mode": "rne", **changes}
         with pytest.raises(ValueError, match="two levels take scales with a significand, mode rne"):
             BlockFormat("mine", **fields, two_level=True)
-    with pytest.raises(ValueError, match="two levels need largest values that are float32"):
+    with pytest.raises(ValueError, match="as the largest value of two levels; expected one that is float32"):
         BlockFormat("mine", FixedFormat("int30", 30), 16, ue4m3, "rne", two_level=True)
 
 
@@ -319,9 +319,9 @@ def test_impossible_names_say_why(text, message):
 
 def test_records_say_what_is_impossible():
     e8m0 = FLOAT["e8m0"]
-    with pytest.raises(ValueError, match="elements cannot be blocks themselves, got mxfp4"):
+    with pytest.raises(ValueError, match="got mxfp4 as the format of elements; expected one without blocks"):
         BlockFormat("mine", from_name("mxfp4"), 32, e8m0, "floor")
-    with pytest.raises(ValueError, match="the format of scale must be a float such as e8m0, got int8"):
+    with pytest.raises(ValueError, match="got int8 as the format of scale; expected a float; give"):
         BlockFormat("mine", FLOAT["fp4_e2m1"], 32, FixedFormat("int8", 8), "floor")
     with pytest.raises(ValueError, match="negative has no positive value to scale by"):
         BlockFormat("mine", CodebookFormat("negative", (-2.0, -1.0)), 32, e8m0, "floor")

@@ -154,7 +154,7 @@ def test_a_wrong_name_is_refused_with_a_reason_and_a_remedy(name, text):
 
 
 def test_what_is_no_name_is_refused_by_type():
-    with pytest.raises(TypeError, match=r"expected a format name, such as 'fp8_e4m3', got int"):
+    with pytest.raises(TypeError, match=r"got int; expected the name of a format; give e.g. 'fp8_e4m3'"):
         formats.get(16)
 
 

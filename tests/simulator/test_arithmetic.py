@@ -79,14 +79,14 @@ WRONG = {
     "fma(fp16": "'fma(fp16': expected fma(sum, products?)",
     "fma(fp16))": "unbalanced parentheses",
     "chunk(2, fma(fp16, seq(fp16))": "unbalanced parentheses",
-    "fma(fp16, fp16)": "fma: products must be a whole number, got 'fp16'",
+    "fma(fp16, fp16)": "fma: products: got 'fp16'; expected a whole number",
     "kahan(fp16, fp16)": "'kahan(fp16, fp16)': expected kahan(sum); 'fp16' is too much",
     "kahan()": "'kahan()': an argument is empty; expected kahan(sum)",
     "seq(fp16, fp16, fp16)": "expected seq(product?, sum); 'fp16' is too much",
     "chunk(8, fma(fp16))": "chunk: outer is missing; expected chunk(length, inner, outer)",
-    "chunk(x, fma(fp16), seq(fp16))": "chunk: length must be a whole number, got 'x'",
-    "chunk(0, fma(fp16), seq(fp16))": "chunk: the length of a run must be a whole number from 1 to 2**63 - 1, got 0",
-    "chunk(-1, fma(fp16), seq(fp16))": "chunk: the length of a run must be a whole number from 1 to 2**63 - 1, got -1",
+    "chunk(x, fma(fp16), seq(fp16))": "chunk: length: got 'x'; expected a whole number",
+    "chunk(0, fma(fp16), seq(fp16))": "chunk: the length of a run: got 0; expected a whole number from 1 to 2**63 - 1",
+    "chunk(-1, fma(fp16), seq(fp16))": "chunk: the length of a run: got -1; expected a whole number from 1 to 2**63 -",
     "chunk(2, late(fma(fp16)), seq(fp16))": "chunk: write late(chunk(...))",
     "interleave(2, fma(fp16), late(fma(fp16)))": "interleave: write late(interleave(...))",
     "fma(mxfp8_e4m3)": "mxfp8_e4m3: accumulators and outputs are single values",
@@ -95,7 +95,7 @@ WRONG = {
     "fma(e4m3)": "format 'e4m3' is ambiguous",
     "fma(fp16/up)": "'up' is not expected there",
     "fp16 -> fp16": "accumulator 'fp16' is unknown",
-    "fp16*fp16*fp16 -> fma(fp16)": "operands: expected one format, or two for a and b",
+    "fp16*fp16*fp16 -> fma(fp16)": "operands: got 'fp16*fp16*fp16'; expected one format, or two for a and b",
     "fp16 -> fma(fp16) -> fp16 -> fp16": "is no MAC; write [OPERANDS ->] ACCUMULATOR [-> OUTPUT]",
     "": "is no MAC",
     "fp17 -> fma(fp16)": "format 'fp17' is unknown; did you mean fp16",
@@ -124,10 +124,13 @@ WRONG_YAML = [
     ({"accumulator": {"chunk": 8, "inner": "fma(fp16)"}}, "chunk: outer is missing"),
     ({"accumulator": {"fma": "fp16", "product": "fp16"}}, "fma: unknown key 'product'; expected products"),
     ({"accumulator": {"chunk": 8, "iner": 1}}, "chunk: unknown key 'iner'; expected inner, outer"),
-    ({"accumulator": {"sum": "fp16"}}, "accumulator: expected one of the keys fma, seq, tree, interleave"),
-    ({"accumulator": {"chunk": True, "inner": "fma(fp16)", "outer": "fma(fp16)"}}, "a whole number, got True"),
-    ({"accumulator": {"chunk": 2.5, "inner": "fma(fp16)", "outer": "fma(fp16)"}}, "a whole number, got 2.5"),
-    ({"accumulator": "fma(fp16)", "operands": ["fp16"] * 3}, "operands: expected one format, or two for a and b"),
+    ({"accumulator": {"sum": "fp16"}}, "accumulator: got sum; expected one of the keys fma, seq, tree, interleave"),
+    ({"accumulator": {"chunk": True, "inner": "fma(fp16)", "outer": "fma(fp16)"}}, "got True; expected a whole number"),
+    ({"accumulator": {"chunk": 2.5, "inner": "fma(fp16)", "outer": "fma(fp16)"}}, "got 2.5; expected a whole number"),
+    (
+        {"accumulator": "fma(fp16)", "operands": ["fp16"] * 3},
+        "operands: got ['fp16', 'fp16', 'fp16']; expected one format, or two for a and b",
+    ),
 ]
 
 
@@ -139,9 +142,9 @@ def test_a_wrong_mapping_is_refused_with_the_key_that_is_wrong(form, message):
 
 
 def test_other_types_are_refused_by_name():
-    with pytest.raises(TypeError, match="expected a MAC as string or mapping, got int"):
+    with pytest.raises(TypeError, match="got int; expected a MAC as string or mapping"):
         simulator.mac(16)
-    with pytest.raises(TypeError, match="expected an accumulator as string or mapping, got list"):
+    with pytest.raises(TypeError, match="got list; expected an accumulator as string or mapping"):
         simulator.mac({"accumulator": ["fma"]})
 
 
@@ -272,13 +275,16 @@ BAD_CALLS = [
     (lambda: simulator.matmul(np.ones((2, 3)), np.ones((3, 2)), "fma(fp16)", c=np.ones(3)), ValueError,
      r"c \(3,\) does not broadcast to the output's shape \(2, 2\)"),
     (lambda: simulator.matmul(np.ones((1, 1)), np.ones((1, 1)), "fma(fp16)", threads=0), ValueError,
-     "threads: expected a whole number from 1, got 0"),
-    (lambda: simulator.matmul([["x"]], np.ones((1, 1)), "fma(fp16)"), TypeError, "a: expected an array of floats"),
-    (lambda: simulator.matmul(np.ones((1, 1)), [[1j]], "fma(fp16)"), TypeError, "b: expected an array of floats"),
-    (lambda: simulator.matmul(np.ones((1, 1)), np.ones((1, 1)), "fma(fp16)", c="x"), TypeError, "c: expected an array"),
+     "threads: got 0; expected a whole number from 1"),
+    (lambda: simulator.matmul([["x"]], np.ones((1, 1)), "fma(fp16)"), TypeError,
+     "a: got an array of dtype <U1; expected floats"),
+    (lambda: simulator.matmul(np.ones((1, 1)), [[1j]], "fma(fp16)"), TypeError,
+     "b: got an array of dtype complex128; expected floats"),
+    (lambda: simulator.matmul(np.ones((1, 1)), np.ones((1, 1)), "fma(fp16)", c="x"), TypeError,
+     "c: got an array of dtype <U1; expected"),
     (lambda: simulator.matmul([[np.nan]], [[1.0]], "fp4_e2m1 -> fma(fp16)"), ValueError,
      "fp4_e2m1 has no NaN, and an operand holds one"),
-    (lambda: simulator.matmul([[2**60 + 1]], [[1]], "fma(fp16)"), TypeError, r"a: 64-bit integers beyond 2\*\*53"),
+    (lambda: simulator.matmul([[2**60 + 1]], [[1]], "fma(fp16)"), TypeError, r"a: got 64-bit integers beyond 2\*\*53"),
     (lambda: simulator.dot(1.0, 2.0, "fma(fp16)"), ValueError, r"dot: a \(\) and b \(\) do not fit"),
     (lambda: simulator.dot(np.ones((3, 1)), np.ones((3, 4)), "fma(fp16)"), ValueError,
      r"dot: a \(3, 1\) and b \(3, 4\) do not fit; expected \(\.\.\., K\) and \(\.\.\., K\)"),

@@ -111,7 +111,7 @@ def test_emulate_takes_names_and_refuses_what_is_no_module():
     with simulator.emulate(Net(), "npu") as run:
         pass
     assert run.result.hardware == "npu" and run.result.layers == ()
-    with pytest.raises(TypeError, match=r"expected a torch.nn.Module, got function"):
+    with pytest.raises(TypeError, match=r"got function; expected a torch.nn.Module"):
         simulator.emulate(rand, "npu")
     with pytest.raises(InputError, match="no file and no bundled machine"):
         simulator.emulate(Net(), "npv")

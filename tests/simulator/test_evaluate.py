@@ -655,7 +655,7 @@ def test_choices_that_make_no_sense_are_refused(choices, message):
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(TypeError, match=r"evaluate: expected a torch.nn.Module, got function"):
+    with pytest.raises(TypeError, match=r"evaluate: got function; expected a torch.nn.Module"):
         simulator.evaluate(lambda x: x, "npu", X)
 
 

@@ -75,7 +75,7 @@ def test_empty_products_take_no_time(shape):
         ({"shape": (2, 3)}, "the shape is (M, N, K), three whole numbers from 0; got (2, 3)"),
         ({"shape": (2, 3, -1)}, "three whole numbers from 0; got (2, 3, -1)"),
         ({"shape": 5}, "three whole numbers from 0; got 5"),
-        ({"shape": (2, 2, 2), "threads": 0}, "threads: expected a whole number from 1, got 0"),
+        ({"shape": (2, 2, 2), "threads": 0}, "threads: got 0; expected a whole number from 1"),
         (
             {"a": np.ones((2, 3)), "b": np.ones((2, 3))},
             "explain: a (2, 3) and b (2, 3) do not fit; expected (M, K) and (K, N)",

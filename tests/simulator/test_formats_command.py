@@ -527,8 +527,12 @@ def test_an_exact_number_reads_back_as_itself():
 @pytest.mark.parametrize(
     ("redirected", "message"),
     [
-        (">/dev/full", "standard output cannot be written (No space left on device); send it elsewhere"),
-        (">&-", "standard output is closed; open it, or send it to a file"),
+        (
+            ">/dev/full",
+            "standard output: cannot be written (No space left on device); expected one that takes what is "
+            "printed; send it elsewhere",
+        ),
+        (">&-", "standard output: closed; expected one that takes what is printed; open it, or send it to a file"),
     ],
 )
 @pytest.mark.parametrize("arguments", ["fp16", "--json fp16", "--markdown table"])
@@ -545,5 +549,6 @@ def test_an_output_that_lacks_a_character_is_one_message():
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == (
-        "ulpsim: error: standard output: its encoding ascii lacks '\\xd7'; set PYTHONIOENCODING=utf-8\n"
+        "ulpsim: error: standard output: its encoding ascii lacks '\\xd7'; expected one with all "
+        "characters; set PYTHONIOENCODING=utf-8\n"
     )

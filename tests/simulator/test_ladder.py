@@ -281,18 +281,18 @@ def test_the_cost_counts_what_each_level_computed(matrices):
 @pytest.mark.parametrize(
     ("levels", "options", "message"),
     [
-        (("fma(fp16)",), {}, "levels: expected 2 to 32 MAC units, got 1"),
-        (("fma(fp16)",) * 33, {}, "levels: expected 2 to 32 MAC units, got 33"),
+        (("fma(fp16)",), {}, "levels: got 1; expected 2 to 32 MAC units; give so many"),
+        (("fma(fp16)",) * 33, {}, "levels: got 33; expected 2 to 32 MAC units; give so many"),
         (LEVELS, {"tolerance": (0.1, 0.2, 0.3)},
-         "tolerance: expected one, or one for each level below the last, 2, got 3"),
-        (LEVELS, {"tolerance": (0.2, 0.1)}, "tolerance: expected rising ones, got (0.2, 0.1)"),
-        (LEVELS, {"tolerance": (0.2, -1)}, "tolerance: expected a number in [0, inf], got -1"),
-        (LEVELS, {"kind": "leap"}, "kind: expected climb or jump, got 'leap'"),
+         "tolerance: got 3; expected one, or one for each level below the last, 2; give so many"),
+        (LEVELS, {"tolerance": (0.2, 0.1)}, "tolerance: got (0.2, 0.1); expected rising ones; sort them"),
+        (LEVELS, {"tolerance": (0.2, -1)}, "tolerance: got -1; expected a number in [0, inf]; give e.g. 0.5"),
+        (LEVELS, {"kind": "leap"}, "kind: got 'leap'; expected climb or jump; give one of them"),
         (("fma(fp16)", "fma(fp8_e4m3)", "fma(fp32)"), {},
-         "levels: expected rising precisions, got fma(fp16), fma(fp8_e4m3), fma(fp32)"),
+         "levels: got fma(fp16), fma(fp8_e4m3), fma(fp32); expected rising precisions; sort them"),
         (("fma(fp8_e4m3)", "fma(posit16)", "fma(fp32)"), {},
-         "levels: expected accumulators of floats, whose unit roundoffs give the tolerances between, got fma(fp8_e4m3),"
-         " fma(posit16), fma(fp32); give one tolerance for each level below the last, and no sign_safe"),
+         "levels: got fma(fp8_e4m3), fma(posit16), fma(fp32); expected accumulators of floats, whose unit roundoffs "
+         "give the tolerances between; give one tolerance for each level below the last, and no sign_safe"),
     ],
 )  # fmt: skip
 def test_what_makes_no_ladder_is_refused(levels, options, message):

@@ -80,7 +80,7 @@ def test_a_convolution_takes_its_products_in_that_order_too():
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ("reverse(0, fma(fp16))", "reverse: the length of a run must be a whole number from 1"),
+        ("reverse(0, fma(fp16))", "reverse: the length of a run: got 0; expected a whole number from 1"),
         ("reverse(2, late(fma(fp16)))", r"write late\(reverse\(\.\.\.\)\)"),
         ("chunk(2, fma(fp16), reverse(2, seq(fp16)))", "chunk: reverse is for products"),
         ("aligned(4, 9, fp16, part_frac=5)", "aligned: part_frac is for parts=2"),

@@ -628,7 +628,7 @@ def test_a_full_disk_leaves_everything_as_it_was_and_is_told_in_one_message(tmp_
         InputError, match=r"out: results could not be written there \(No space left on device\)"
     ) as caught:
         save(example(model="cnn"), target)
-    assert "Nothing was changed; free some space or choose another directory." in str(caught.value)
+    assert "; free some space or choose another (nothing was changed)" in str(caught.value)
     assert contents(target) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -674,8 +674,8 @@ def test_a_directory_with_something_else_is_refused(tmp_path):
         (thesis / name).write_text("years of work")
     assert refusal(thesis) == (
         f"{thesis}: found a.tex, b.tex, c.tex and 1 more, which is not an earlier run; expected a new or empty "
-        "directory, or one with summary.json, layers.csv and report.html alone, which is replaced whole. Move what is "
-        "yours out of it, or choose another name."
+        "directory, or one with summary.json, layers.csv and report.html alone, which is replaced whole; move what is "
+        "yours out of it, or choose another name"
     )
     assert len(contents(thesis)) == 4
 
@@ -701,16 +701,14 @@ def test_half_of_a_surrogate_pair_is_written_as_its_escape(tmp_path):
 def test_a_file_in_that_place_is_refused(tmp_path):
     path = tmp_path / "out"
     path.write_text("mine")
-    assert (
-        refusal(path) == f"{path}: found a file; expected a directory for results or a new name. Choose another name."
-    )
+    assert refusal(path) == f"{path}: found a file; expected a directory for results or a new name; choose another name"
     assert path.read_text() == "mine"
 
 
 def test_a_parent_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     path = tmp_path / "file" / "out"
-    assert refusal(path) == f"{path}: {tmp_path / 'file'} is a file; expected a directory. Choose another place."
+    assert refusal(path) == f"{path}: {tmp_path / 'file'} is a file; expected a directory; choose another place"
 
 
 def test_the_current_directory_and_those_above_are_refused(tmp_path, monkeypatch):
@@ -727,8 +725,8 @@ def test_a_parent_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("simulator.report.directories._takes_files", lambda path: path != tmp_path)
     path = tmp_path / "out"
     assert refusal(path) == (
-        f"{path}: {tmp_path} cannot be written to; expected a directory in which results can be made. "
-        "Choose another place or change its permissions."
+        f"{path}: {tmp_path} cannot be written to; expected a directory in which results can be made; "
+        "choose another place or change its permissions"
     )
 
 

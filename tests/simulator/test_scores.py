@@ -200,7 +200,7 @@ def test_what_rows_leave_of_a_budget_later_ones_have():
 
 @pytest.mark.parametrize("budget", [-0.1, 1.1, math.nan, True, "x"])
 def test_a_bad_budget_is_refused(budget):
-    with pytest.raises(ValueError, match=r"budget: expected a share in \[0, 1\] or None, got"):
+    with pytest.raises(ValueError, match=r"budget: got .*; expected a share in \[0, 1\] or None"):
         Criterion(budget=budget)
 
 
@@ -345,9 +345,9 @@ def test_a_score_cannot_write_into_the_outputs(monkeypatch):
 @pytest.mark.parametrize(
     ("found", "error", "message"),
     [
-        (lambda v: v[0], ValueError, r"score 'mine': expected the shape \(3, 3\), got \(3,\)"),
-        (lambda v: v.astype(complex), TypeError, "score 'mine': expected an array of real numbers"),
-        (lambda v: 1.0, TypeError, "score 'mine': expected an array of real numbers, got float"),
+        (lambda v: v[0], ValueError, r"score 'mine': got the shape \(3,\); expected \(3, 3\)"),
+        (lambda v: v.astype(complex), TypeError, "score 'mine': got ndarray; expected an array of real numbers"),
+        (lambda v: 1.0, TypeError, "score 'mine': got float; expected an array of real numbers"),
     ],
 )
 def test_scores_of_another_shape_or_type_are_refused(monkeypatch, found, error, message):
@@ -358,7 +358,7 @@ def test_scores_of_another_shape_or_type_are_refused(monkeypatch, found, error, 
 
 
 def test_names_of_scores_that_cannot_be_registered():
-    with pytest.raises(TypeError, match="expected a name and a function of a Seen, got 3"):
+    with pytest.raises(TypeError, match="got 3 and <built-in function len>; expected a name and a function of a Seen"):
         scores.register(3, len)
     with pytest.raises(ValueError, match="'sensitivity', which there is already"):
         scores.register("sensitivity", len)
@@ -371,9 +371,9 @@ def test_names_of_scores_that_cannot_be_registered():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"budget": True}, "budget: expected a share"),
-        ({"recompute_nonfinite": "no"}, "recompute_nonfinite: expected True or False, got 'no'"),
-        ({"further": 0.3}, "further: expected tolerances, one for each level between, got 0.3"),
+        ({"budget": True}, "budget: got True; expected a share"),
+        ({"recompute_nonfinite": "no"}, "recompute_nonfinite: got 'no'; expected True or False"),
+        ({"further": 0.3}, "further: got 0.3; expected tolerances, one for each level between"),
     ],
 )
 def test_settings_of_a_criterion_of_another_type_are_refused(settings, message):
