@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import ops
 from .ops import INPUT_GRADIENT, WEIGHT_GRADIENT, MatrixProduct, Op
@@ -21,6 +22,17 @@ aten = torch.ops.aten
 _KEPT = 1 << 16
 
 
+class Place:
+    """Where an operand begins, which says nothing once its memory is freed and may have been taken by another."""
+
+    def __init__(self, operand: Tensor) -> None:
+        self._address, self._memory = operand.data_ptr(), StorageWeakRef(operand.untyped_storage())
+
+    def is_among(self, addresses: set[int]) -> bool:
+        """Whether the operand is still there, and begins at one of the addresses."""
+        return self._address in addresses and not self._memory.expired()
+
+
 @dataclass
 class Origin:
     """The operation of the forward pass that a node of the autograd graph stands for.
@@ -28,7 +40,8 @@ class Origin:
     Args:
         path: of its module. op: name, kind and of which step of a recurrent layer; None if it is no Op.
         shape: (M, N) of its product.
-        first, second: where its operands begin; those whose gradients need them are kept alive by the graph.
+        first, second: where its operands begin. Those that gradients need are kept by the graph, unless hooks for saved
+            tensors keep something else in their place.
         turned: whether torch computes the gradients of the two operands turned: b dyᵀ, and dyᵀ a.
         seen: gradients of both operands that were computed so far.
     """
@@ -36,8 +49,8 @@ class Origin:
     path: str
     op: tuple[str, str, tuple[int, int] | None] | None = None
     shape: tuple[int, int] = (0, 0)
-    first: int = 0
-    second: int = 0
+    first: Place | None = None
+    second: Place | None = None
     turned: tuple[bool, bool] = (False, False)
     seen: int = 0
 
@@ -66,7 +79,7 @@ class Origins:
         if op is not None:
             a, b = operands(op, tensors)
             origin = Origin(
-                path, (op.name, op.kind, op.step), (op.m, op.n), a.data_ptr(), b.data_ptr(), _turned_gradients(a, b)
+                path, (op.name, op.kind, op.step), (op.m, op.n), Place(a), Place(b), _turned_gradients(a, b)
             )
         # What has no derivative makes no node; the last one is that of an earlier operation, and known already.
         self._of.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
@@ -157,8 +170,9 @@ def _is_of_first(a: Tensor, b: Tensor, origin: Origin) -> bool:
         return first
     origin.seen += 1
     given = {a.data_ptr(), b.data_ptr()}
-    if (origin.first in given) != (origin.second in given):
-        return origin.second in given
+    first, second = (place is not None and place.is_among(given) for place in (origin.first, origin.second))
+    if first != second:
+        return second
     return (origin.seen % 2 == 0) == (node.name() in _SECOND_FIRST)
 
 

@@ -374,6 +374,39 @@ def test_gradients_of_saved_copies():
         assert torch.equal(a.grad, first) and torch.equal(b.grad, second)
 
 
+@pytest.mark.parametrize("what", ["gradient of the outputs", "second operand"])
+def test_gradients_of_saved_copies_where_an_operand_was(what):
+    """The first operand is gone by the backward pass, and something else lies in its memory."""
+    x, b, dy = rand(4, 4).requires_grad_(), rand(4, 4, seed=1).requires_grad_(), rand(4, 4, seed=2)
+    memory = np.empty((4, 4), np.float32)
+
+    def placed(t):
+        memory[:] = t.detach().numpy()
+        return torch.from_numpy(memory)
+
+    class Placed(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return placed(x)
+
+        @staticmethod
+        def backward(context, dy):
+            return dy
+
+    def unpacked(kept):
+        return placed(kept) if what == "second operand" and same(kept, b.detach()) else kept
+
+    model = Function(lambda x, b: torch.mm(Placed.apply(x), b))
+    with (
+        simulator.emulate(model, "npu", layers={"*": TWO_FORMATS}),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), unpacked),
+    ):
+        y = model(x, b)
+        y.backward(placed(dy) if what == "gradient of the outputs" else dy)
+    first, second = product_gradients(x.detach(), b.detach(), dy)
+    assert torch.equal(x.grad, first) and torch.equal(b.grad, second)
+
+
 def test_gradients_of_two_emulations_at_once():
     first, second, x = nn.Linear(4, 6), nn.Linear(6, 3), rand(5, 4)
     together = nn.Sequential(first, second)
