@@ -6,9 +6,10 @@ import os
 from dataclasses import replace
 
 from .hardware import Machine, load_hardware
-from .network.evaluation import Progress, check_choices, evaluate
+from .network.evaluation import check_choices, evaluate
 from .network.model_files import load_model, made_by_code
 from .network.samples import load_samples
+from .progress import OpenProgress
 from .result import RunResult
 
 
@@ -20,7 +21,7 @@ def run(
     tolerance: float | None = None,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: OpenProgress | None = None,
     keep_partial: bool = False,
     weights: str | None = None,
     allow_code: bool = False,

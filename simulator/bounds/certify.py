@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -20,6 +20,7 @@ from simulator.errors import InputError
 from simulator.hardware import Machine
 from simulator.network.batches import Batch, fixed_batch, in_whole_batches
 from simulator.notebook import Shown, View, frame
+from simulator.progress import Progress
 
 from .analysis import Forward, check, forward, margins
 from .graph import Graph, record
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 METHODS = ("forward", "forward, running sums", "adjoint", "adjoint, running sums")
 _BATCH = 64
 
-Progress = Callable[[int, int], None]
 Ends = Tensor | NDArray[Any] | tuple[Any, Any]
 Samples = Ends | Mapping[str, Ends] | Boxes
 

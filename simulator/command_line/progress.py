@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
+from simulator.progress import OpenProgress
+
 
 @contextmanager
-def progress_bar(unit: str = "sample", quiet: bool = False) -> Iterator[Callable[[float, int | None], None]]:
+def progress_bar(unit: str = "sample", quiet: bool = False) -> Iterator[OpenProgress]:
     """Show how many samples are done and what time is left, on standard error if that is a terminal, unless quiet."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import chain
+
+from simulator.progress import Progress
 
 from .cluster import Cluster
 from .plan import Plan, Planned
@@ -13,8 +15,6 @@ from .work import Outcome, Task, compute
 
 # So many points at a time are looked up, and travel to a worker together if they are only priced.
 TOGETHER = 64
-
-Progress = Callable[[int, int], None]
 
 
 class Run:

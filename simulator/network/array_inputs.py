@@ -15,9 +15,8 @@ from simulator.errors import InputError
 
 from .arrays import array_names, read_arrays
 from .input_types import input_types, type_name
+from .metrics import IGNORED
 from .named_forward import argument_of
-
-IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
 
 Inputs = Tensor | dict[str, Tensor]
 
@@ -128,7 +127,7 @@ def floats(path: str, name: str, x: NDArray[Any], dtype: torch.dtype) -> Tensor:
         single = np.asarray(x, np.float64 if dtype == torch.float64 else np.float32, order="C")
     tensor = torch.from_numpy(single).to(dtype)
     if not bool(tensor.isfinite().all()):
-        kind = str(dtype).removeprefix("torch.")
+        kind = type_name(dtype)
         raise InputError(
             f"{path}: {name} holds NaN, infinities or numbers beyond {kind}; expected finite ones; clean the data"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from simulator.cost import mode_energy
 from simulator.errors import InputError
 from simulator.hardware import Machine, load_hardware
+from simulator.progress import OpenProgress
 from simulator.result import FLOAT32, MODES, PRICED_MODES, Conditions, RunResult
 
 from .batches import Batch, Batches, batch_of, check_samples_first, fixed_batch
@@ -24,6 +25,7 @@ from .condition_numbers import conditions_of_first
 from .consumers import Consumer, record_first_sample
 from .emulation import Emulation
 from .fit import named_failures
+from .input_types import type_name
 from .interruption import Interruption
 from .metrics import Function, Metrics, are_classes
 from .ops import Op
@@ -39,8 +41,6 @@ CALIBRATION_SAMPLES = 32
 # Share of the answers of torch's own float32 run that the exact run must give, lest a warning says what differs.
 FAITHFUL = 0.9
 
-Progress = Callable[[float, int | None], None]
-
 
 def evaluate(
     model: nn.Module,
@@ -55,7 +55,7 @@ def evaluate(
     tolerance: float | None = None,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: OpenProgress | None = None,
     keep_partial: bool = False,
     fidelity: str = "analytic",
     conditions: bool = False,
@@ -243,7 +243,7 @@ class _Pass:
                 "the first axis of its inputs and outputs; wrap it in a module that has them there"
             )
         if outputs.is_complex():
-            kind = str(outputs.dtype).removeprefix("torch.")
+            kind = type_name(outputs.dtype)
             raise InputError(
                 f"the model returned {kind}; expected real outputs; wrap it in a module that returns their real part, "
                 "or both parts as torch.view_as_real gives them"

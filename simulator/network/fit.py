@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from simulator.errors import InputError, first_line
 
 from .buffers import Buffers
+from .input_types import type_name
 from .weights import samples_of
 
 _HOUSE = Path(__file__).parents[2]
@@ -158,7 +159,7 @@ def _check_labels(y: Tensor, output: Tensor, source: str, network: str) -> None:
 
 def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     given = {"x": args[0]} if args else kwargs
-    return ", ".join(f"{name} of shape {_shape(value)} and {_type(value)}" for name, value in given.items())
+    return ", ".join(f"{name} of shape {_shape(value)} and {type_name(value.dtype)}" for name, value in given.items())
 
 
 def failing_layer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -199,7 +200,3 @@ def failing_layer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 def _shape(value: Tensor, one: bool = False) -> str:
     """The shape of a tensor; of all samples it has N for their number."""
     return str(tuple(value.shape)) if one or not value.dim() else f"({', '.join(['N', *map(str, value.shape[1:])])})"
-
-
-def _type(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")

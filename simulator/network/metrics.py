@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 NAMES = ("top1", "top5", "agreement", "cosine", "kl", "perplexity", "mse", "sqnr_db")
 IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
-_NORMAL_95 = 1.959964  # quantile of the normal distribution
+NORMAL_95 = 1.959964  # of the normal distribution, so many deviations from the mean on both sides
 _BLOCK = 1 << 20  # outputs that are in float64 at a time
 
 
@@ -121,7 +121,7 @@ class Metrics:
         count, mean, square = self._by_sample.count, self._by_sample.mean, self._spread.mean
         if count < 2 or mean is None or square is None or not math.isfinite(square):
             return None
-        half = _NORMAL_95 * math.sqrt(max(0.0, square - mean * mean) / (count - 1))
+        half = NORMAL_95 * math.sqrt(max(0.0, square - mean * mean) / (count - 1))
         return math.sqrt(max(0.0, mean - half)), math.sqrt(mean + half)
 
     def _add_values(self, values: Array, reference: Array) -> None:

@@ -1,4 +1,4 @@
-"""A graph of ONNX as torch modules: one for each node, run in order, each value freed after its last use."""
+"""A graph of ONNX as torch modules, one for each step, run in order; each value is freed after its last use."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Body(nn.Module):
 
 
 class Step(NamedTuple):
-    """A node in a graph.
+    """A node in a graph, or several that are computed as one.
 
     Args:
         module: that computes it. inputs: names of what the module is given, "" for None.

@@ -24,6 +24,7 @@ from . import vector
 from .aten_ops import TORCH_NAMESPACES
 from .constants import Constants
 from .epilogue import Epilogue
+from .input_types import type_name
 from .leaves import tensors_in
 from .tap import Ran
 from .vector_work import move, vector_operation
@@ -154,7 +155,7 @@ def _name(func: Any) -> str:
 
 def _dtype(result: Any) -> str:
     found = tensors_in(result)
-    return str(found[0].dtype).removeprefix("torch.") if found else ""
+    return type_name(found[0].dtype) if found else ""
 
 
 def _largest(ran: Ran) -> int:

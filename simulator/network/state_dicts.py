@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from simulator.errors import InputError, MissingLibraryError, first_line
 
 from .files import check_file
+from .input_types import type_name
 
 # What archives contain that torch itself writes, but not by torch.save of tensors or modules.
 _OTHER_ARCHIVES = {
@@ -209,9 +210,10 @@ def _check_type(path: str, name: str, value: Tensor, own: Any) -> None:
     both_floats = value.is_floating_point() and own.is_floating_point()
     if both_floats and (own.dtype in _HOLDS.get(value.dtype, ()) or _equal(value.to(own.dtype), value)):
         return
+    wanted = type_name(own.dtype)
     raise InputError(
-        f"{path}: {name} is {_type(value)} and the network's is {_type(own)}; expected that type, or values of another "
-        f"that it holds exactly; convert the tensor yourself, as in value.to(torch.{_type(own)}), and save that"
+        f"{path}: {name} is {type_name(value.dtype)} and the network's is {wanted}; expected that type, or values of "
+        f"another that it holds exactly; convert the tensor yourself, as in value.to(torch.{wanted}), and save that"
     )
 
 
@@ -219,10 +221,6 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     """Whether tensors of two float types hold the same numbers; NaN, which is found later, counts as one."""
     wide = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
     return torch.equal(a.to(wide).nan_to_num(), b.to(wide).nan_to_num())
-
-
-def _type(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
 
 
 def _difference(missing: Iterable[str], unexpected: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_NORMAL_95 = 1.959964
+from simulator.network.metrics import NORMAL_95
 
 
 def wilson(share: float, samples: int) -> tuple[float, float]:
@@ -12,7 +12,7 @@ def wilson(share: float, samples: int) -> tuple[float, float]:
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
     """
-    z = _NORMAL_95 / math.sqrt(samples)
+    z = NORMAL_95 / math.sqrt(samples)
     middle = share + z * z / 2
     half = z * math.sqrt(share * (1 - share) + z * z / 4)
     return max(0.0, (middle - half) / (1 + z * z)), min(1.0, (middle + half) / (1 + z * z))

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from simulator.errors import InputError
+from simulator.progress import Progress
 from simulator.training.errors import Errors, after_training, at_initialisation
 from simulator.training.laws import flip_probability, forward_error, gradient_error
 
@@ -78,7 +79,7 @@ class _Case:
 
 
 def laws_study(
-    bits: int = 8, seeds: int = 4, trained: bool = True, progress: Callable[[int, int], None] = lambda done, of: None
+    bits: int = 8, seeds: int = 4, trained: bool = True, progress: Progress = lambda done, of: None
 ) -> LawsStudy:
     """Measure errors of rounded weights.
 

@@ -7,11 +7,11 @@ of the study of truncation. Every training is one line of a file, so that a stud
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.errors import InputError
+from simulator.progress import Progress
 from simulator.training.ablation import Ablation, combinations, kept
 from simulator.training.recipe import LossScale, Recipe
 from simulator.training.trial import Setting, accuracy_under
@@ -56,7 +56,7 @@ def points_study(
     seeds: int = 1,
     out: str | Path | None = None,
     workers: int | None = 1,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Progress = lambda done, of: None,
 ) -> PointsStudy:
     """Train the network of the study with no point of a recipe, with all, with each alone and with all but each.
 

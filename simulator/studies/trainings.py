@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from simulator.explore.cluster import Cluster
+from simulator.progress import Progress
 
 Run = TypeVar("Run")
 Outcome = TypeVar("Outcome")
@@ -32,7 +33,7 @@ class Trainings(Generic[Run, Outcome]):
     outcome: Callable[..., Outcome]
 
     def all(
-        self, wanted: Sequence[Run], path: Path | None, workers: int | None, progress: Callable[[int, int], None]
+        self, wanted: Sequence[Run], path: Path | None, workers: int | None, progress: Progress
     ) -> tuple[dict[Run, Outcome], int]:
         """Return the outcome of every run, and how many of them were computed now.
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
+from simulator.progress import Progress
 from simulator.training.trial import CARRIER, DECAY, Outcome, Setting, digits, trial
 
 from .directory import check_study_directory
@@ -153,7 +154,7 @@ def truncation_study(
     data: str | None = None,
     out: str | Path | None = None,
     workers: int | None = 1,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Progress = lambda done, of: None,
 ) -> TruncationStudy:
     """Train a network for every setting, width and seed.
 

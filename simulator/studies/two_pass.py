@@ -15,7 +15,7 @@ import hashlib
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from simulator.hardware import Machine, load_hardware
 from simulator.hardware.load import read_machine
 from simulator.hardware.scores import fitting_metrics, score_names
 from simulator.hardware.template import Template
+from simulator.progress import Progress
 from simulator.report.directories import write_file
 
 from .directory import check_study_directory
@@ -47,7 +48,6 @@ _NO_GRADIENT = (
     "layer has a sensitivity"
 )
 
-Progress = Callable[[int, int], None]
 Row = dict[str, Any]
 
 

@@ -19,7 +19,7 @@ class Room(NamedTuple):
     libraries: tuple[str, ...] = ()
 
 
-TOP = ("simulator.errors", "simulator.notebook", "simulator.result", "simulator.versions")
+TOP = ("simulator.errors", "simulator.notebook", "simulator.progress", "simulator.result", "simulator.versions")
 
 # The longest matching prefix of a module's name is its room.
 ROOMS = {

@@ -34,7 +34,8 @@ def formats_of(spec):
     return tuple(use.format for use in spec.operands)
 
 
-# Table of cost-model.md, section 6.4: exact product and adder, without registers and alignment shift, in pJ.
+# What the specification of the cost model has for an exact product and its adder, without registers and alignment
+# shift, in pJ.
 COLUMNS = ("int8 -> fma(int32)", "fp8_e4m3 -> exact(fp32)", "fp8_e4m3 -> fma(fp16)", "fp8_e4m3 -> fma(fp32)",
            "bf16 -> fma(fp32)", "fp16 -> fma(fp16)", "fp16 -> fma(fp32)", "fp32 -> fma(fp32)")  # fmt: skip
 

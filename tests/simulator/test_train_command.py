@@ -168,7 +168,7 @@ def test_a_training_is_neither_replaced_nor_mixed_with_another(command, tmp_path
         (("--out", "d.npz"), "found a file"),
         (
             ("--out", "mine"),
-            "found notes.txt, which is not a training; expected a new or empty directory. Move",
+            "found notes.txt, which is not a training; expected a new or empty directory; move",
         ),
         (("--out", "old"), "old: holds a training; expected a new or empty directory; give another name"),
         (("--resume", "--weights", "w.pt"), "--weights: got w.pt beside --resume; expected one"),

@@ -85,5 +85,8 @@ def versions(name: str) -> list[int]:
 
 
 def supported() -> list[str]:
-    """Return the names of all operators that have a function, those of other domains as domain.name."""
+    """Return the names of all operators that have a function, those of other domains as domain.name.
+
+    The page of the documentation that lists them is made of these and `versions`.
+    """
     return sorted(f"{domain}.{name}" if domain else name for domain, name in _OPERATORS)
