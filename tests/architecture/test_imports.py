@@ -31,6 +31,7 @@ ROOMS = {
     "simulator.arithmetic": Room(("formats", "native"), ("numpy",)),
     "simulator.errors": Room(),
     "simulator.notebook": Room(("formats.notebook", "simulator.report")),
+    "simulator.progress": Room(),
     "simulator.result": Room(  # to show and save itself
         ("simulator.errors", "simulator.notebook", "simulator.report"), ("numpy", "pandas")
     ),
