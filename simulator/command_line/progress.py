@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simulator.progress import OpenProgress
+if TYPE_CHECKING:
+    from simulator.progress import OpenProgress
 
 
 @contextmanager
