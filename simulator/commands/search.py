@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from simulator.explore import Found, Goal, Plan, Search, SearchForecast, forecast_search, read_search, search
 from simulator.explore.objectives import objective
-from simulator.report.console import print_view, standard_output
-from simulator.report.figures import counted, percent, printable, quantity, score, short_count, significant
+from simulator.report.console import plain_table, print_view, standard_output
+from simulator.report.figures import counted, percent, printable
+from simulator.report.names import written
 
 from .records import print_record
 from .sweep import errors, kinds
+
+if TYPE_CHECKING:
+    from simulator.progress import Progress
 
 _MOST = 200  # points of a front; more than these nobody reads
 _VALUES = 12  # of an axis
@@ -21,7 +25,7 @@ _VALUES = 12  # of an axis
 
 def run(
     path: str, out: str, points: int | None, seed: int | None, workers: int | None, scheduler: str | None,
-    threads: int | None, progress: Callable[[int, int], None],
+    threads: int | None, progress: Progress,
 ) -> Search:  # fmt: skip
     """Run a search file; a number of points and a seed take the place of those in it.
 
@@ -58,9 +62,8 @@ def show_forecast(found: SearchForecast, json: bool) -> None:
         return
     goal = found.goal
     known = f", which has {counted(found.known, 'point')} of it" if found.known else ""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("varies", "values", ""):
-        table.add_column(heading, justify="right" if heading == "values" else "left")
+    table = plain_table(["varies"], ["values"])
+    table.add_column("")
     for keys, values in found.space.items():
         shown = ", ".join(str(one[0] if len(keys) == 1 else one) for one in values[:_VALUES])
         more = ", ..." if len(values) > _VALUES else ""
@@ -104,27 +107,12 @@ def _title(found: Search) -> str:
 
 def _table(found: Search, front: tuple[Found, ...]) -> Table:
     parameters = list(dict.fromkeys(name for point in front for name in point.parameters))
-    table = Table(box=None, pad_edge=False)
-    for name in parameters:
-        table.add_column(printable(name), overflow="fold")
-    for name in found.goal.names:
-        table.add_column(name, justify="right")
+    table = plain_table(map(printable, parameters), found.goal.names)
     for point in front:
         cells = [printable(str(point.parameters[name])) for name in parameters]
-        table.add_row(*cells, *(_figure(name, (point.values or {})[name]) for name in found.goal.names))
+        values = point.values or {}
+        table.add_row(*cells, *(written(name, objective(name).unit, values[name]) for name in found.goal.names))
     return table
-
-
-def _figure(name: str, value: float) -> str:
-    match objective(name).unit:
-        case "share":
-            return score(value)
-        case "cycles":
-            return short_count(value)
-        case "s" | "J" as unit:
-            return quantity(value, unit)
-        case unit:
-            return f"{significant(value)} {unit}".rstrip()
 
 
 def _summary(found: Search) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forecast, read_plan, sweep
 from simulator.explore.objectives import own_mode
-from simulator.report.comparison import MODE_LABELS
-from simulator.report.console import print_view, standard_output
+from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import counted, printable, quantity, score, short_count
+from simulator.result import MODE_LABELS
 
 from .records import print_record
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from simulator.progress import Progress
 
 
 def run(path: str, out: str, workers: int | None, scheduler: str | None, threads: int | None, tell: Progress) -> Sweep:
@@ -81,7 +82,7 @@ def kinds(found: Sweep | Search) -> str:
 
 
 # What the table shows of a point, in its machine's own mode: two passes if it has them, or else the low one.
-_COLUMNS = ("mode", "accuracy", "cycles", "latency", "energy")
+_COLUMNS = ("accuracy", "cycles", "latency", "energy")
 _ROWS = 200  # more than these nobody reads
 _ERRORS = 10
 
@@ -93,11 +94,7 @@ def _rest(found: Sweep) -> list[str]:
 
 def _table(points: Sequence[tuple[Place, Point | None]]) -> Table:
     names = list(dict.fromkeys(name for place, _ in points for name in place.parameters))
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(printable(name), overflow="fold")
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="left" if heading == "mode" else "right")
+    table = plain_table([*map(printable, names), "mode"], _COLUMNS)
     for place, point in points:
         table.add_row(*_parameters(place, names), *_figures(None if point is None else point.record))
     return table
@@ -110,7 +107,7 @@ def _parameters(place: Place, names: Sequence[str]) -> list[str]:
 def _figures(record: Mapping[str, Any] | None) -> list[str]:
     missing = "–"
     if record is None:
-        return ["failed", *[missing] * (len(_COLUMNS) - 1)]
+        return ["failed", *[missing] * len(_COLUMNS)]
     totals = record["totals"]
     mode = own_mode(record)
     of = totals[mode] or {}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from simulator.errors import InputError
 from simulator.hardware.quantities import describe
-from simulator.report.names import constraint, name_of
+from simulator.report.names import constraint, name_of, parted
 from simulator.result import MODES
 
 from .grid import is_number
@@ -65,8 +65,8 @@ def objective(name: str) -> Objective:
     Raises:
         InputError: nothing is.
     """
-    stem = _parted(name)[0]
-    if stem not in OBJECTIVES:
+    stem, mode = parted(name)
+    if stem not in OBJECTIVES or (stem == _AREA and mode is not None):
         raise InputError(
             f"search: got {name!r}; expected one of {', '.join(OBJECTIVES)}, or one of these ({_AREA} aside) with a "
             f"mode behind it, as in energy_j_high, where the modes are {', '.join(MODES)}; take one"
@@ -74,18 +74,9 @@ def objective(name: str) -> Objective:
     return OBJECTIVES[stem]
 
 
-def _parted(name: str) -> tuple[str, str | None]:
-    """Return the name without the mode behind it, and the mode; None for that of the machine."""
-    for mode in MODES:
-        stem = name.removesuffix(f"_{mode}")
-        if stem != name and stem != _AREA:
-            return stem, mode
-    return name, None
-
-
 def value(record: Mapping[str, Any], name: str) -> float | None:
     """Return the number that NAME or NAME_MODE names in a record; None where it has none that is finite."""
-    stem, mode = _parted(name)
+    stem, mode = parted(name)
     known, found = OBJECTIVES[stem], None
     mode = mode or own_mode(record)
     if stem == _AREA:

@@ -140,6 +140,8 @@ def _elements(name: str, ran: Ran, results: list[Tensor], largest: int) -> tuple
 
 def _windows(name: str, ran: Ran, results: list[Tensor]) -> tuple[int, int] | None:
     """Return (positions, elements of the window of each) of poolings, and of what else counts by its result."""
+    if not results:  # such as torch.equal, which gives a truth value
+        return None
     args, base = ran.args, name.removesuffix("_backward")
     one = args[0] if name.endswith("_backward") else results[0]  # with an element for each position
     if base in _TAPS:
