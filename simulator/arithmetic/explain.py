@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 import native
 from formats import BlockFormat, FixedFormat, FloatFormat, Format, Use
+from formats.notebook import Shown, View
 from native import matmul as engine
 
 from .accumulators import Accumulator, walk
@@ -39,7 +40,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Shown):
     """How a product would be computed, and why that is right.
 
     Args:
@@ -84,10 +85,15 @@ class Explanation:
             lines += ["hardware", *(f"  {line}" for line in self.presets)]
         plural = "s" if self.threads > 1 else ""
         lines.append(
-            f"time about {self.ns_per_mac:.2g} ns a MAC, {_duration(self.seconds)} in all on {self.threads} "
+            f"time about {self.ns_per_mac:.2g} ns a MAC, {duration(self.seconds)} in all on {self.threads} "
             f"thread{plural} (estimate, measured just now)"
         )
         return "\n".join(lines)
+
+    def _view(self) -> View:
+        from .shown import explanation_view
+
+        return explanation_view(self)
 
 
 def explain(
@@ -140,13 +146,13 @@ def explain(
             if one.runs(situation.leaf.kind)
         ),
         order=tuple(in_words(mac.accumulator)),
-        presets=tuple(_known_as(mac)),
+        presets=tuple(known_as(mac)),
         isa="none" if kernel.name == "definition" else native.isa(),
         threads=threads, ns_per_mac=ns, seconds=ns * 1e-9 * m * n * k / min(threads, available_processors()),
     )  # fmt: skip
 
 
-def _known_as(mac: MacSpec) -> list[str]:
+def known_as(mac: MacSpec) -> list[str]:
     """Return lines on the units of real hardware that the accumulator, or a part of it, is."""
     lines = []
     for part in walk(mac.accumulator):
@@ -216,7 +222,8 @@ def _measured(mac: MacSpec, kernel: Kernel, shape: tuple[int, int, int]) -> floa
             m = min(shape[0], m * factor)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words, with two digits."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.2g} {unit}"

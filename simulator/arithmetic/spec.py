@@ -18,6 +18,7 @@ import numpy as np
 
 from formats import FloatFormat, Format, Use
 from formats.arguments import held_by_float64
+from formats.notebook import Shown, View
 
 from .accumulators import Accumulator, result_use, uses
 from .grammar import RECORDS, accumulator, is_accumulator, is_misspelt_preset
@@ -25,7 +26,7 @@ from .presets import PRESETS
 
 
 @dataclass(frozen=True)
-class MacSpec:
+class MacSpec(Shown):
     """How a unit multiplies and accumulates; its meaning is defined by `reference.dot`.
 
     Args:
@@ -78,6 +79,11 @@ class MacSpec:
         if self.output:
             parts.append(str(self.output))
         return " -> ".join(parts)
+
+    def _view(self) -> View:
+        from .shown import mac_view
+
+        return mac_view(self)
 
 
 def float32_holds(fmt: Format) -> bool:

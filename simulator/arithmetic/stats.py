@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.notebook import Shown, View, frame
 from native.matmul import COUNTED_COLUMNS, COUNTS
+
+if TYPE_CHECKING:
+    from formats.notebook import DataFrame
 
 # Of a tile: counts over its outputs, the largest finite sum, and errors against the exact inner products.
 TILE = np.dtype([*((name, COUNTS[name]) for name in COUNTS.names or ()), ("max_error", "f8"), ("mean_error", "f8"),
                  ("max_relative_error", "f8")])  # fmt: skip
+TILE_SIDES = (64, 64)  # rows and columns, if nobody asks for others
 
 
 @dataclass(frozen=True)
-class Stats:
+class Stats(Shown):
     """What was counted on the way; counting changes no bit.
 
     Args:
@@ -55,7 +60,7 @@ class Stats:
         whole = tile[0, 0] if tile.size else np.zeros((), TILE)
         return {name: whole[name].item() for name in TILE.names or ()}
 
-    def tiles(self, rows: int = 64, columns: int = 64) -> NDArray[Any]:
+    def tiles(self, rows: int = TILE_SIDES[0], columns: int = TILE_SIDES[1]) -> NDArray[Any]:
         """Return the same for each tile of rows x columns outputs: an array of records, the last ones of less.
 
         Args:
@@ -91,6 +96,23 @@ class Stats:
                 result["mean_error"][i, j] = _over_numbers(np.mean, errors[area])
                 result["max_relative_error"][i, j] = _over_numbers(np.max, relative[area])
         return result
+
+    def tile_rows(self, rows: int = TILE_SIDES[0], columns: int = TILE_SIDES[1]) -> list[dict[str, Any]]:
+        """Return the tiles, see `tiles`, each with its first row and column."""
+        tiles = self.tiles(rows, columns)
+        return [
+            {"row": i * rows, "column": j * columns, **dict(zip(TILE.names or (), tiles[i, j].item(), strict=True))}
+            for i, j in np.ndindex(tiles.shape)
+        ]
+
+    def to_frame(self, rows: int = TILE_SIDES[0], columns: int = TILE_SIDES[1]) -> DataFrame:
+        """Return the tiles, see `tiles`, as a DataFrame, a row each with its first row and column; needs pandas."""
+        return frame(self.tile_rows(rows, columns), ("row", "column", *(TILE.names or ())))
+
+    def _view(self) -> View:
+        from .shown import stats_view
+
+        return stats_view(self)
 
 
 def _over_numbers(function: Any, x: NDArray[np.float64]) -> float:

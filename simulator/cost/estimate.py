@@ -97,7 +97,7 @@ class Estimate(Shown):
         ]
         gemm = self.gemm
         times = f"{gemm.gemms} times " if gemm.gemms > 1 else ""
-        facts = ["The energies are estimates, within the bounds low and high by the bands of their sources."]
+        facts = ["The energies are estimates; by the bands of their sources they lie between those of from and to."]
         if self.break_even_flagged is not None:
             facts.append(f"Two passes break even with one at {100 * self.break_even_flagged:.1f} % of outputs flagged.")
         tables = [Table("Modes side by side", modes), Table("Energy by part", energy)]

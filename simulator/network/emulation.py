@@ -20,6 +20,7 @@ from simulator.arithmetic.scores import OF_LOGITS, OF_SAMPLES
 from simulator.cost import check_fidelity
 from simulator.errors import InputError
 from simulator.hardware import Machine, Scaling, load_hardware, read_layers
+from simulator.notebook import Shown, Table, View
 from simulator.result import MAC_ARRAY, MEMORY, PRICED_MODES, TORCH, VECTOR_UNIT, RunResult
 
 from . import vector
@@ -44,7 +45,7 @@ from .weights import Weights, samples_of
 Observer = Callable[[Op, NDArray[Any], LayerTally], None]
 
 
-class Emulation:
+class Emulation(Shown):
     """A model on a machine; a context manager, within which the model's forward and backward passes are emulated.
 
     Gradients flow through it: the products of the backward pass are those of torch's formulas, computed on the machine
@@ -151,6 +152,18 @@ class Emulation:
     def result(self) -> RunResult:
         """The run so far, without accuracy and errors, which need labels and an exact run."""
         return run_record(self)
+
+    def _view(self) -> View:
+        """Return what is shown of the run so far; before it, what it will be."""
+        if any(True for _ in self.tallies):
+            return self.result._view()
+        facts = [
+            f"Layers without a rule of their own are computed in {self.rules.default}.",
+            "No layer has run yet: call the model in the block.",
+        ]
+        settings = [{"of": topic, "setting": words} for topic, words in self.rules.in_words().items()]
+        title = f"{type(self.model).__name__} on {self.machine.name}"
+        return View(title, facts, [Table("Besides the modes of the machine", settings)])
 
     @property
     def needs_calibration(self) -> bool:

@@ -20,13 +20,15 @@ _SHARES = re.compile(r"(^|_)(share|utilisation|flagged|recomputed)$")
 _SCORES = ("accuracy", "agreement", "top1", "top5")
 _MODE = re.compile(r"_(float32|exact|low|high|two_pass)$")  # behind the unit, in columns of sweeps
 _UNIT = re.compile(r"_(j|s|w|hz|um2|mm2|db)$")
+_BOUND = re.compile(r"_(low|high)(?=_(j|um2)$)")  # before the unit: of an estimate, and no mode
+_ENDS = {"low": ", from", "high": ", to"}
 
 
 def heading(column: str) -> str:
     """Return what stands above a column: its name without the unit, which stands with the numbers."""
     mode = _MODE.search(column)
     if _UNIT.search(column) or mode is None:
-        return _UNIT.sub("", column).replace("_", " ")
+        return _UNIT.sub("", _BOUND.sub(lambda bound: _ENDS[bound[1]], column)).replace("_", " ")
     return f"{heading(column[: mode.start()])}, {comparison.MODE_LABELS[mode[1]]}"
 
 
@@ -39,6 +41,8 @@ def written(column: str, value: Any) -> str:
             return "yes" if value else "no"
         case Integral() | Real():
             return _number(column if _UNIT.search(column) else _MODE.sub("", column), value)
+        case str() if column == "mode":
+            return comparison.MODE_LABELS.get(value, printable(value))
     return printable(" ".join(str(value).split()))
 
 

@@ -113,7 +113,8 @@ def test_a_number_is_written_by_the_unit_in_its_name(column, value, words):
 
 
 def test_headings_are_names_without_units():
-    assert heading("energy_low_j") == "energy low"
+    assert heading("energy_low_j") == "energy, from" and heading("energy_high_j") == "energy, to"
+    assert heading("energy_j_low") == "energy, uniform low"
     assert heading("energy_j_two_pass") == "energy, two-pass"
     assert heading("array.rows") == "array.rows"
 
@@ -141,6 +142,10 @@ def test_a_layer_shows_its_bill_and_gives_its_parts(run):
 def test_an_estimate_shows_the_modes_and_gives_their_bills():
     found = simulator.estimate("npu", (64, 64, 64), 0.1)
     assert {row[0] for row in seen(found).rows} >= {"uniform low", "uniform high", "two-pass"}
+    low = next(row for row in seen(found).rows if row[0] == "uniform low")
+    names = seen(found).rows[0]
+    ends = [low[names.index(name)] for name in ("energy, from", "energy, to")]
+    assert ends == [quantity(end, "J") for end in (found.low.energy_low_j, found.low.energy_high_j)]
     cycles = found.to_frame().query("quantity == 'cycles'").groupby("mode")["amount"].sum()
     assert {mode: cost.cycles for mode, cost in found.modes.items()} == dict(cycles)
     assert seen(found.low).rows
@@ -186,6 +191,52 @@ def test_two_passes_give_a_row_for_each_output():
     np.testing.assert_array_equal(table["output"].to_numpy().reshape(3, 5), found.output)
     np.testing.assert_array_equal(table["recomputed"].to_numpy().reshape(3, 5), found.recomputed)
     assert str(int(found.recomputed.sum())) in seen(found).rows[1]
+
+
+def test_a_unit_shows_its_formats_its_order_and_how_it_is_known():
+    shown = seen(simulator.mac("fp8_e4m3 -> seq(bf16, fp32) -> fp16"))
+    parts = {"operand a": "fp8_e4m3", "operand b": "fp8_e4m3", "accumulator": "seq(bf16, fp32)", "result": "fp16"}
+    assert dict(shown.rows[1:]) == parts
+    assert "Each product rounded into bf16, then added to the state, rounded into fp32; in order." in shown.words
+    assert ["operand a", "as given"] in seen(simulator.mac("fma(fp16)")).rows
+    assert "the seed" in seen(simulator.mac("fma(fp16/sr)")).words and "the seed" not in shown.words
+    assert ["h100.fp16 with output fp32: verified"] in seen(simulator.mac("fp16 -> h100.fp16")).rows
+
+
+def test_an_explanation_shows_its_proof_and_what_is_refused():
+    found = simulator.explain("fma(fp16)", shape=(64, 64, 64))
+    shown = seen(found)
+    assert f"Kernel {found.kernel}, " in shown.words and found.refused
+    for clause in (*found.argument, *found.spared):
+        assert [clause] in shown.rows
+    assert [row[0] for row in shown.rows[-len(found.refused) :]] == [refusal.kernel for refusal in found.refused]
+
+
+def test_statistics_show_their_totals_and_give_a_row_for_each_tile():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((70, 64)), rng.standard_normal((64, 130))
+    _, stats = simulator.matmul(a, b, mac="fma(fp8_e4m3)", stats=True)
+    shown, table = seen(stats), stats.to_frame()
+    assert list(zip(table["row"], table["column"], strict=True)) == [(i, j) for i in (0, 64) for j in (0, 64, 128)]
+    assert table["swamped"].sum() == stats.total["swamped"] and table["max_error"].max() == stats.total["max_error"]
+    assert shown.rows[1][shown.rows[0].index("swamped")] == str(stats.total["swamped"])
+    assert [row[:2] for row in shown.rows[-6:]] == [[str(i), str(j)] for i in (0, 64) for j in (0, 64, 128)]
+    assert list(stats.to_frame(rows=70, columns=130)["underflows"]) == [stats.total["underflows"]]
+    _, only = simulator.matmul(1000 * a, b, mac="fma(fp8_e4m3)", stats="overflows")
+    assert f"{only.overflows:,} of 9,100 outputs overflowed" in seen(only).words and not seen(only).rows
+    with pytest.raises(ValueError, match="hold overflows only"):
+        only.to_frame()
+
+
+def test_an_emulation_shows_its_rules_before_it_runs_and_its_layers_after():
+    x, _ = bundled.digits()
+    model = bundled.load("mlp")
+    with simulator.emulate(model, "npu", layers={"fc1": "exact"}) as run:
+        before = seen(run)
+        model(x[:2])
+    assert "No layer has run yet" in before.words and before.rows[-1][0] == "layers fc1"
+    after, layers = seen(run), seen(run.result)
+    assert after.rows == layers.rows and "No layer has run yet" not in after.words
 
 
 def test_a_ladder_gives_a_row_for_each_output_and_shows_its_levels():
@@ -251,7 +302,7 @@ def test_a_sweep_shows_its_points(tmp_path):
     )
     shown = seen(found)
     assert shown.rows[0] == ["array.rows", "mode", "cycles", "latency", "energy"]
-    assert [row[:2] for row in shown.rows[1:]] == [["8", "two_pass"], ["16", "two_pass"]]
+    assert [row[:2] for row in shown.rows[1:]] == [["8", "two-pass"], ["16", "two-pass"]]
     table = found.to_frame()
     assert [row[2] for row in shown.rows[1:]] == [count(cycles) for cycles in table["cycles_two_pass"]]
     failed = simulator.explore.sweep(
