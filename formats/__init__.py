@@ -1,7 +1,8 @@
 """What numbers are: number formats, exact and slow; numpy only.
 
-`get` finds a format by name, `Format.quantize`, `encode`, `decode` and `table` use it. Importing the package `native`
-(as `simulator` does) installs fast twins of these methods that give the same results.
+`get` finds a format by name, `available` lists the names, `register` adds one; `Format.quantize`, `encode`, `decode`
+and `table` use it. Importing the package `native` (as `simulator` does) installs fast twins of these methods that give
+the same results.
 """
 
 from __future__ import annotations

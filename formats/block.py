@@ -277,8 +277,8 @@ class BlockFormat(Format):
         """Return the values of an array's codes, element times scale as float64. Exact.
 
         Raises:
-            TypeError: not BlockCodes. ValueError: shapes, codes or levels that do not belong together, or a product
-            that is not a float64.
+            TypeError: not BlockCodes.
+            ValueError: shapes, codes or levels that do not belong together, or a product that is not a float64.
         """
         if not isinstance(codes, BlockCodes):
             raise TypeError(

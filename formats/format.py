@@ -170,8 +170,8 @@ class Format(Shown, ABC):
         """Return the values of an integer array of codes, as float64. Exact.
 
         Raises:
-            TypeError: codes are not integers. ValueError: a code outside 0 .. code_count - 1, or of a value that
-            float64 does not hold.
+            TypeError: codes are not integers.
+            ValueError: a code outside 0 .. code_count - 1, or of a value that float64 does not hold.
         """
         array = as_array(codes)
         if array.size and array.dtype.kind not in "ui":

@@ -2,12 +2,17 @@
 
     spec = simulator.mac("fma(fp16)")
     y = simulator.matmul(a, b, mac=spec)
+    print(simulator.explain(spec, a=a, b=b))
+    twice = simulator.two_pass(a, b, low="fma(fp8_e4m3)", high=spec)
     hw = simulator.load_hardware("npu")
     with simulator.emulate(model, hw) as run:
         logits = model(x)
     record = simulator.evaluate(model, hw, x, labels)
+    bill = simulator.estimate(hw, (64, 64, 64), flagged=0.02)
 
-    simulator.explore.sweep("npu", {"array.rows": [8, 16]}, out="sweep")
+    varied = {"array.rows": [8, 16]}
+    simulator.explore.sweep("npu", varied, out="sweep")
+    simulator.explore.search("npu", varied, objectives=["energy_j", "accuracy"], out="sweep")
     with simulator.track(model) as bits:
         model(x).sum().backward()
     bits.of(model.weight.grad).safe

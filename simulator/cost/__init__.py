@@ -1,4 +1,7 @@
-"""Cycles, traffic, energy and area of one operation on one machine, the second pass and the vector unit included."""
+"""Cycles, traffic, energy and area of one operation on one machine, the second pass and the vector unit included.
+
+`price` gives the Cost of a Gemm in one mode, `vector_price` that of what is no product; `area` is of the machine.
+"""
 
 from .area import Area, area, known_area
 from .break_even import break_even, waste_factor

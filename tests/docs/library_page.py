@@ -1,14 +1,20 @@
 """The pages docs/reference/library/*.md, one for each package, from what the packages export.
 
-Entries are written for mkdocstrings: the documentation site puts signature and docstring in their place.
+Entries are written for mkdocstrings: the documentation site puts signature and docstring in their place. What users
+call first is on top: what the docstring of the package, or of the simulator, names, in its order; then the other
+functions, then the records, each by name.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import re
 from collections.abc import Iterator, Set
 from typing import Any, get_args
+
+import simulator
 
 ROOMS = {
     "simulator": "What most programs need: MAC units, networks and prices on machines.",
@@ -45,11 +51,18 @@ def _lines(room: str, what: str) -> Iterator[str]:
 
 
 def exported(room: str) -> dict[str, Any]:
-    """Return the public names of a package, without those that are on the page of the simulator."""
+    """Return the public names of a package in their order, without those that are on the page of the simulator."""
     module = importlib.import_module(room)
     elsewhere = [] if room == "simulator" else list(exported("simulator").values())
     objects = {name: getattr(module, name) for name in sorted(module.__all__, key=str.lower)}
-    return {name: x for name, x in objects.items() if not any(x is other for other in elsewhere)}
+    words = f"{inspect.getdoc(module)}\n{inspect.getdoc(simulator)}"
+
+    def place(name: str) -> tuple[float, bool]:
+        named = re.search(rf"(\b{room}\.|`){name}\b", words)
+        return (named.start() if named else math.inf), inspect.isclass(objects[name])
+
+    own = [name for name, x in objects.items() if not any(x is other for other in elsewhere)]
+    return {name: objects[name] for name in sorted(own, key=place)}
 
 
 def _constants(objects: dict[str, Any]) -> Iterator[str]:

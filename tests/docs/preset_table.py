@@ -19,7 +19,7 @@ def units() -> list[str]:
     lines = rows("preset", "unit", "operands", "output", "accumulator", "evidence", "sources")
     for name, preset in PRESETS.items():
         operands = ", ".join(f"`{one}`" for one in (preset.operands, *preset.fits))
-        numbers = " ".join(f"[{SOURCES.index(source) + 1}]" for source in preset.sources)
+        numbers = ", ".join(f"[{SOURCES.index(source) + 1}]" for source in preset.sources)
         for output, mode in preset.outputs.items():
             label = f"{mode.label} {mode.but}".strip()
             lines.append(

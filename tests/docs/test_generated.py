@@ -44,6 +44,17 @@ def test_every_public_name_says_what_it_is(room):
     assert exported and not [name for name, x in exported.items() if callable(x) and not inspect.getdoc(x)]
 
 
+def test_what_users_call_first_is_on_top_of_its_page():
+    simulator, formats, bounds = (
+        list(library_page.exported(room)) for room in ("simulator", "formats", "simulator.bounds")
+    )
+    assert simulator[:3] == ["mac", "matmul", "explain"] and formats[:4] == ["get", "available", "register", "Format"]
+    assert (
+        simulator.index("track") < simulator.index("convolution") < simulator.index("dot") < simulator.index("Aligned")
+    )
+    assert bounds == ["certify", "required_precision", "METHODS", "Certified", "RequiredPrecision"]
+
+
 def test_the_site_reads_arguments_that_share_a_line(tmp_path):
     griffe = pytest.importorskip("griffe")
     from tests.docs.one_argument_a_line import OneArgumentALine
