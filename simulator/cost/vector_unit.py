@@ -184,6 +184,7 @@ class VectorCost:
         energy_j: of the steps, on-chip and off-chip memory and leakage. energy_low_j, energy_high_j: bounds by the
             bands of their classes. energy_basis: class and band of the steps, in words.
         steps: elementary operations. traffic_bits: dram, and NAME_reads, NAME_writes of each on-chip level.
+        ledger: of which energy_items are made.
     """
 
     cycles: int
