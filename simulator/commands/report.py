@@ -34,6 +34,11 @@ def run(
     if export is not None:
         check_table(export, "report: --export")
     paths = [Path(name) for name in directories]
+    for path in paths:
+        if path.suffix == ".html" and path.is_file():
+            raise InputError(
+                f"report: got {path}, a page; expected directories that hold runs, or a store; give {path.parent}"
+            )
     stores = [path for path in paths if path.suffix != ".json" and is_store(path)]
     if stores and len(paths) > 1:
         raise InputError(

@@ -12,7 +12,7 @@ from formats.notebook import Table, View
 from simulator.report import comparison
 from simulator.report.bill import Billed
 from simulator.report.figures import MISSING, count, decibels, percent, printable, quantity, score, significant
-from simulator.result import LayerResult, RunResult
+from simulator.result import MODE_LABELS, LayerResult, RunResult
 
 _UNITS = {"j": "J", "s": "s", "w": "W", "hz": "Hz"}
 _AREAS = {"um2": 1e-6, "mm2": 1.0}
@@ -29,7 +29,7 @@ def heading(column: str) -> str:
     mode = _MODE.search(column)
     if _UNIT.search(column) or mode is None:
         return _UNIT.sub("", _BOUND.sub(lambda bound: _ENDS[bound[1]], column)).replace("_", " ")
-    return f"{heading(column[: mode.start()])}, {comparison.MODE_LABELS[mode[1]]}"
+    return f"{heading(column[: mode.start()])}, {MODE_LABELS[mode[1]]}"
 
 
 def written(column: str, value: Any) -> str:
@@ -42,7 +42,7 @@ def written(column: str, value: Any) -> str:
         case Integral() | Real():
             return _number(column if _UNIT.search(column) else _MODE.sub("", column), value)
         case str() if column == "mode":
-            return comparison.MODE_LABELS.get(value, printable(value))
+            return MODE_LABELS.get(value, printable(value))
     return printable(" ".join(str(value).split()))
 
 
@@ -68,7 +68,7 @@ def run_view(run: RunResult) -> View:
         *(f"Warning: {warning}" for warning in run.warnings),
     ]
     modes = [{"mode": row.label, **_without(asdict(row), "mode", "label")} for row in comparison.mode_rows(run)]
-    shown = comparison.MODE_LABELS[comparison.shown_mode(run)]
+    shown = MODE_LABELS[comparison.shown_mode(run)]
     layers = [
         {
             "layer": layer.title,

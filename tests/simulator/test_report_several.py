@@ -383,6 +383,7 @@ def test_without_pyarrow_a_parquet_file_is_refused_before_anything_is_written(co
     [
         (("none",), r"none: cannot be read \(No such file or directory\); expected the summary.json of a run"),
         (("a", "a"), "report: got a twice"),
+        (("a/report.html",), "report: got a/report.html, a page; expected directories .*; give a"),
         (("a", "--out", "a.pdf"), "--out: got 'a.pdf'; expected the name of an HTML page; write a.html"),
         (("a", "--sweep", "x"), "report: got --sweep without a store"),
         (("a", "--out", "none/a.html"), "none/a.html: cannot be written"),

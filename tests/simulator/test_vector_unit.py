@@ -71,6 +71,11 @@ def test_two_operands():
     assert operation.work == 24 and operation.share == 1.0
 
 
+def test_what_gives_no_tensor_is_counted_too():
+    output, record = emulated(lambda x: x + 1 if torch.equal(x, x) else x, rand(4, 6))
+    assert output.shape == (4, 6) and "equal" in {one.name for one in record.operations}
+
+
 def test_each_operation_rounds():
     x = rand(50)
     output, _ = emulated(lambda x: (x * x).exp() + x, x)
