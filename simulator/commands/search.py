@@ -10,7 +10,7 @@ from rich.table import Table
 from simulator.explore import Found, Goal, Plan, Search, SearchForecast, forecast_search, read_search, search
 from simulator.explore.objectives import objective
 from simulator.report.console import plain_table, print_view, standard_output
-from simulator.report.figures import counted, percent, printable
+from simulator.report.figures import counted, parameter, percent, printable
 from simulator.report.names import written
 
 from .records import print_record
@@ -65,7 +65,8 @@ def show_forecast(found: SearchForecast, json: bool) -> None:
     table = plain_table(["varies"], ["values"])
     table.add_column("")
     for keys, values in found.space.items():
-        shown = ", ".join(str(one[0] if len(keys) == 1 else one) for one in values[:_VALUES])
+        some = [parameter(one[0]) if len(keys) == 1 else f"[{parameter(one)}]" for one in values[:_VALUES]]
+        shown = ", ".join(some)
         more = ", ..." if len(values) > _VALUES else ""
         table.add_row(printable(", ".join(keys)), f"{len(values):,}", printable(shown + more))
     print_view(
@@ -84,10 +85,12 @@ def show(found: Search, json: bool) -> None:
         print_record(found.to_dict())
         return
     front = found.front
+    if not front:
+        print_view(standard_output(), _title(found), _why_none(found), *errors(point.error for point in found.points))
+        return
     more = [f"and {counted(len(front) - _MOST, 'more point')}: see --json"] if len(front) > _MOST else []
-    of_front = _table(found, front[:_MOST]) if front else _why_none(found)
     print_view(
-        standard_output(), _title(found), of_front, *more, _summary(found),
+        standard_output(), _title(found), _table(found, front[:_MOST]), *more, _summary(found),
         *errors(point.error for point in found.points),
     )  # fmt: skip
 
@@ -109,7 +112,7 @@ def _table(found: Search, front: tuple[Found, ...]) -> Table:
     parameters = list(dict.fromkeys(name for point in front for name in point.parameters))
     table = plain_table(map(printable, parameters), found.goal.names)
     for point in front:
-        cells = [printable(str(point.parameters[name])) for name in parameters]
+        cells = [printable(parameter(point.parameters[name])) for name in parameters]
         values = point.values or {}
         table.add_row(*cells, *(written(name, objective(name).unit, values[name]) for name in found.goal.names))
     return table

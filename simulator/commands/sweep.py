@@ -11,7 +11,7 @@ from rich.table import Table
 from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forecast, read_plan, sweep
 from simulator.explore.objectives import own_mode
 from simulator.report.console import plain_table, print_view, standard_output
-from simulator.report.figures import counted, printable, quantity, score, short_count
+from simulator.report.figures import counted, parameter, printable, quantity, score, short_count
 from simulator.result import MODE_LABELS
 
 from .records import print_record
@@ -101,7 +101,7 @@ def _table(points: Sequence[tuple[Place, Point | None]]) -> Table:
 
 
 def _parameters(place: Place, names: Sequence[str]) -> list[str]:
-    return [printable(str(place.parameters.get(name, ""))) for name in names]
+    return [printable(parameter(place.parameters[name])) if name in place.parameters else "" for name in names]
 
 
 def _figures(record: Mapping[str, Any] | None) -> list[str]:

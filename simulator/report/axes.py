@@ -46,4 +46,6 @@ def share_axis(values: Iterable[float], room: float = 0.15) -> dict[str, Any]:
     if not known:
         return axis
     pad = max(room * (max(known) - min(known)), 0.0025)
-    return {**axis, "range": [rounded(min(known) - pad), rounded(max(known) + pad)]}
+    # Of scores the last tick is 100 %, with room for half a marker above it.
+    top = max(known) + pad if max(known) > 1 else min(max(known) + pad, 1 + pad / 5)
+    return {**axis, "range": [rounded(min(known) - pad), rounded(top)]}

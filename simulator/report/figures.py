@@ -159,6 +159,13 @@ def setting(value: object) -> str:
     return "" if value == {} else str(value)
 
 
+def parameter(value: object) -> str:
+    """Return a value that varies, as tables of points have it: numbers, as of logarithmic ranges, with six digits."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(parameter, value))
+    return f"{value:.6g}" if isinstance(value, float) else setting(value)
+
+
 def priced(value: object) -> str:
     """Return a value of a machine's file as `setting` does, an energy or area with at most three significant digits."""
     text = setting(value)

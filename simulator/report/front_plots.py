@@ -189,4 +189,4 @@ def _values(point: Record, keys: Sequence[str]) -> str:
 
 def _text(point: Record, key: str) -> str:
     """Return the value of a parameter as plotly.js may show it."""
-    return html.escape(signs.setting(point["parameters"].get(key)), quote=False)
+    return html.escape(signs.parameter(point["parameters"].get(key)), quote=False)

@@ -156,9 +156,9 @@ def test_trees_have_room_for_more_lanes_than_products(ways, k):
 
 
 BAD = [
-    ({"threads": 0}, ValueError, "threads: expected a whole number from 1"),
-    ({"threads": -3}, ValueError, "threads: expected a whole number from 1"),
-    ({"threads": 2.0}, ValueError, "threads: expected a whole number from 1"),
+    ({"threads": 0}, ValueError, r"threads: got \S+; expected a whole number from 1"),
+    ({"threads": -3}, ValueError, r"threads: got \S+; expected a whole number from 1"),
+    ({"threads": 2.0}, ValueError, r"threads: got \S+; expected a whole number from 1"),
     ({"seed": -1}, ValueError, "seed"),
     ({"seed": 1 << 32}, ValueError, "seed"),
     ({"step": 1 << 32}, ValueError, "step"),
@@ -168,8 +168,8 @@ BAD = [
     ({"seed": "1"}, TypeError, "seed"),
     ({"c": np.ones((3, 3))}, ValueError, r"c \(3, 3\) does not broadcast to the output's shape \(2, 2\)"),
     ({"c": "x"}, TypeError, "c: "),
-    ({"stats": "all"}, ValueError, "stats: expected"),
-    ({"alpha": math.nan}, ValueError, "alpha: expected a finite number"),
+    ({"stats": "all"}, ValueError, "stats: got .all.; expected"),
+    ({"alpha": math.nan}, ValueError, "alpha: got nan; expected a finite number"),
 ]
 
 

@@ -13,7 +13,7 @@ import pytest
 from simulator.cost import expanded
 from simulator.hardware import load_hardware
 from simulator.report import condition_plots, html, layer_plots, plots, several
-from simulator.report.axes import logarithmic_axis
+from simulator.report.axes import logarithmic_axis, share_axis
 from simulator.report.drawing import drawing, evidence
 from simulator.report.roofline import roofline_figure
 from simulator.result import Setting
@@ -102,6 +102,13 @@ def test_a_logarithmic_axis_names_few_round_numbers_whatever_it_spans(values, ti
     assert axis["tickvals"] == ticks
     assert axis["range"] == pytest.approx([math.log10(min(values) / 2), math.log10(max(values) * 2)], rel=1e-4)
     assert "range" not in logarithmic_axis([], "x")
+
+
+@pytest.mark.parametrize("scores", [[1.0], [0.5, 1.0], [0.97, 0.9999]])
+def test_an_axis_of_scores_ends_with_room_for_a_marker_and_no_tick_above_all_of_them(scores):
+    least, most = share_axis(scores)["range"]
+    step = (most - least) / 5
+    assert least < min(scores) and max(scores) < most < 1 + step
 
 
 def test_all_logarithmic_axes_of_a_page_have_ticks_of_one_size():

@@ -112,8 +112,13 @@ def test_the_command_prints_the_front(tmp_path):
     rows = sum(point["on_front"] for point in record["points"])
     kept = sum(point["feasible"] for point in record["points"])
     assert f"Pareto front: {rows} point" in shown and f"{kept} of the points keep the constraints" in shown
+    tolerances = {point["parameters"]["policy.tolerance"] for point in record["points"] if point["on_front"]}
+    assert all(f" {tolerance:.6g} " in shown for tolerance in tolerances)
     listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
     assert listed["sweeps"] == {"s": {"points": 8, "done": 8, "failed": 0}}
+    path = file(tmp_path, text.replace("{to: 0.25}", "{to: 0.001}"))
+    none = command("search", path, "--out", "out", "--points", 2, cwd=tmp_path).stdout
+    assert none.splitlines()[1:] == ["no point keeps all constraints"]
 
 
 def test_a_dry_run_says_what_there_is_to_choose_from_and_writes_nothing(tmp_path):

@@ -61,7 +61,7 @@ def test_the_table_ends_in_the_sum_of_the_layers(tmp_path, monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "--hw", "npu", "--topology", tmp_path / "t.csv")
     costs = [estimate("npu", gemm=shape) for shape in ((64, 64, 784), (5, 10, 64))]
     assert code == 0 and "npu: t.csv, 2 layers; layers in mode two-pass" in out
-    low = next(line for line in out.splitlines() if line.startswith("low"))
+    low = next(line for line in out.splitlines() if line.startswith("uniform low"))
     assert f"{sum(cost.low.cycles for cost in costs):,}" in low
     first = next(line for line in out.splitlines() if line.startswith("first"))
     assert "64 x 64 x 784" in first and f"{costs[0].two_pass.cycles:,}" in first
