@@ -1,4 +1,4 @@
-"""How the documentation site reads docstrings in which arguments share a line: `seed: key. threads: how many.`"""
+"""How the documentation site reads docstrings whose sections follow one another, and whose arguments share a line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 import griffe
 
 _SECTION = re.compile(r"^(Args|Attributes):\n((?: .*\n?|\n)+)", re.MULTILINE)
+_HEADING = re.compile(r"(?<=\S\n)(?=(?:Args|Attributes|Returns|Yields|Raises|Warns):\n)")
 _NEXT = re.compile(r"(?<=[.;]) ((?:\w+, )*\w+)(?=: )")
 
 
 class OneArgumentALine(griffe.Extension):
-    """Puts each argument on a line of its own, as the parser expects them."""
+    """Puts a blank line before each section, and each argument on a line of its own, as the parser expects them.
+
+    In the code it is `seed: key. threads: how many.`, and `Raises:` directly below that.
+    """
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if not obj.docstring:
@@ -22,5 +26,5 @@ class OneArgumentALine(griffe.Extension):
         def split(found: re.Match[str]) -> str:
             return f"\n    {found[1]}" if set(found[1].split(", ")) <= names else found[0]
 
-        text = obj.docstring.value
+        text = _HEADING.sub("\n", obj.docstring.value)
         obj.docstring.value = _SECTION.sub(lambda found: f"{found[1]}:\n{_NEXT.sub(split, found[2])}", text)
