@@ -40,7 +40,10 @@ class Chooser:
         self, points: Sequence[Mapping[str, Any]], axes: Sequence[tuple[str, ...]], objectives: int, seed: int
     ) -> None:
         try:
-            import optuna
+            with warnings.catch_warnings():
+                # Of tqdm, which optuna imports, in a notebook without ipywidgets; no bar of either is shown.
+                warnings.filterwarnings("ignore", "IProgress not found")
+                import optuna
         except ImportError as error:
             raise missing("search", error.name, "explore") from None
         self._optuna = optuna

@@ -11,10 +11,11 @@ from tests.command_tree import COMMANDS, MAIN_JOB, arguments, options
 HEAD = """# The command line
 
 `python -m simulator`, or `ulpsim` where it is installed. Without a command it runs the main job.
-`ulpsim --install-completion` teaches the shell the commands and options. Colours are for terminals, and `NO_COLOR`
-takes them away; with `--json` a command prints its record and nothing else, with `--quiet` nothing but errors.
-Messages go to standard error. After bad input nothing is on standard output, with `--json` or without, and nothing is
-written.
+`ulpsim --install-completion` teaches the shell from which it is called, such as bash or zsh, the commands and options
+of `ulpsim` (not of `python -m simulator`); the next shell has them, if `ulpsim` is on its path. In zsh the first Tab of
+a shell only loads them, and the second one completes. Colours are for terminals, and `NO_COLOR` takes them away; with
+`--json` a command prints its record and nothing else, with `--quiet` nothing but errors. Messages go to standard error.
+After bad input nothing is on standard output, with `--json` or without, and nothing is written.
 
 ## Exit codes
 """

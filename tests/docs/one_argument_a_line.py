@@ -1,4 +1,4 @@
-"""How the documentation site reads docstrings whose sections follow one another, and whose arguments share a line."""
+"""How the documentation site reads docstrings: sections follow one another, arguments and errors share lines."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import griffe
 
-_SECTION = re.compile(r"^(Args|Attributes):\n((?: .*\n?|\n)+)", re.MULTILINE)
+_SECTION = re.compile(r"^(Args|Attributes|Raises):\n((?: .*\n?|\n)+)", re.MULTILINE)
 _HEADING = re.compile(r"(?<=\S\n)(?=(?:Args|Attributes|Returns|Yields|Raises|Warns):\n)")
 _NEXT = re.compile(r"(?<=[.;]) ((?:\w+, )*\w+)(?=: )")
 
 
 class OneArgumentALine(griffe.Extension):
-    """Puts a blank line before each section, and each argument on a line of its own, as the parser expects them.
+    """Puts a blank line before each section, and each argument and error on its own line, as the parser expects.
 
     In the code it is `seed: key. threads: how many.`, and `Raises:` directly below that.
     """
@@ -21,10 +21,11 @@ class OneArgumentALine(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if not obj.docstring:
             return
-        names = set(obj.members) | {x.name for x in getattr(obj, "parameters", ())}
+        named = set(obj.members) | {x.name for x in getattr(obj, "parameters", ())}
 
         def split(found: re.Match[str]) -> str:
-            return f"\n    {found[1]}" if set(found[1].split(", ")) <= names else found[0]
+            apart = found[1].endswith("Error") or set(found[1].split(", ")) <= named
+            return f"\n    {found[1]}" if apart else found[0]
 
         text = _HEADING.sub("\n", obj.docstring.value)
         obj.docstring.value = _SECTION.sub(lambda found: f"{found[1]}:\n{_NEXT.sub(split, found[2])}", text)

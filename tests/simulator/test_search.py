@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import os
 import random
 import re
 import sqlite3
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from simulator.network import metrics
 from tests.bench import search as bench
 from tests.simulator.test_sweep import command, file
 
+ROOT = Path(__file__).parents[2]
 RUN = """
 hw: npu
 model: mlp
@@ -218,6 +221,19 @@ def test_hypervolumes_are_those_of_optuna():
     for objectives in (2, 3, 4):
         losses = draw.random((40, objectives))
         assert hypervolume(losses) == pytest.approx(ours.compute_hypervolume(losses, np.ones(objectives)), rel=1e-9)
+
+
+def test_a_kernel_without_widgets_hears_nothing_of_them(tmp_path, monkeypatch):
+    """tqdm, which optuna imports, warns there of bars that nobody shows."""
+    client, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    (tmp_path / "ipywidgets.py").write_text("raise ImportError\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    for name in ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    code = "from simulator.explore.chooser import Chooser\nChooser([{'x': 1}, {'x': 1}], [('x',)], 1, seed=0).choose(2)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    client.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    assert [output.output_type for output in notebook.cells[0].outputs] == ["execute_result"]
 
 
 def test_the_chooser_takes_each_point_of_a_grid_with_holes_once():

@@ -3,6 +3,8 @@
 import os
 import pty
 import re
+import select
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +69,31 @@ def test_what_is_typed_can_be_completed(tmp_path):
         environment = {"COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1), "_ULPSIM_COMPLETE": "complete_bash"}
         out, err = run(cwd=tmp_path, **environment).communicate()
         assert out.decode().split() == [found], err
+
+
+def test_zsh_completes_what_is_installed_from_it(tmp_path):
+    """Its first Tab only loads the completion, as docs/reference/command-line.md says; so there are two."""
+    zsh = shutil.which("zsh") or pytest.skip("no zsh here; Debian's package zsh has it")
+    program = tmp_path / "bin" / "ulpsim"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m simulator "$@"\n')
+    program.chmod(0o755)
+    environment = {
+        **{name: value for name, value in WITHOUT.items() if name != "ZDOTDIR"}, "HOME": str(tmp_path), "TERM": "dumb",
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    # The shell is found by what called the program; `true` keeps zsh from making way for it.
+    subprocess.run([zsh, "-c", "ulpsim --install-completion; true"], env=environment, check=True, capture_output=True)
+    ours, its = pty.openpty()
+    shell = subprocess.Popen(
+        [zsh, "-i"], stdin=its, stdout=its, stderr=its, env=environment, cwd=tmp_path, start_new_session=True
+    )
+    os.close(its)
+    os.write(ours, b"ulpsim study two\t\t")
+    seen = b""
+    while b"-pass" not in seen and select.select([ours], [], [], 60)[0]:
+        seen += os.read(ours, 1 << 16)
+    shell.kill()
+    shell.wait()
+    os.close(ours)
+    assert b"-pass" in seen, seen.decode()
