@@ -62,8 +62,13 @@ def test_a_pipe_gets_plain_text(tmp_path):
 
 def test_what_is_typed_can_be_completed(tmp_path):
     """By the shell, of the installed script; `python -m simulator` prints the same script of it."""
-    script, err = run("--show-completion", "bash", cwd=tmp_path).communicate()
-    assert b"_ULPSIM_COMPLETE=complete_bash" in script and script.rstrip().endswith(b"ulpsim") and err == b""
+    # The shell is found by what called the program; `true` keeps it from making way for it, here and in zsh below.
+    shown = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m simulator --show-completion; true"], cwd=tmp_path, capture_output=True,
+        env={**WITHOUT, "PYTHONPATH": str(ROOT)}, check=True,
+    )  # fmt: skip
+    assert b"_ULPSIM_COMPLETE=complete_bash" in shown.stdout and shown.stdout.rstrip().endswith(b"ulpsim")
+    assert shown.stderr == b""
     for typed, found in (("ulpsim stu", "study"), ("ulpsim study two", "two-pass"), ("ulpsim show --sch", "--schema")):
         words = typed.split()
         environment = {"COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1), "_ULPSIM_COMPLETE": "complete_bash"}
@@ -82,7 +87,6 @@ def test_zsh_completes_what_is_installed_from_it(tmp_path):
         **{name: value for name, value in WITHOUT.items() if name != "ZDOTDIR"}, "HOME": str(tmp_path), "TERM": "dumb",
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    # The shell is found by what called the program; `true` keeps zsh from making way for it.
     subprocess.run([zsh, "-c", "ulpsim --install-completion; true"], env=environment, check=True, capture_output=True)
     ours, its = pty.openpty()
     shell = subprocess.Popen(
