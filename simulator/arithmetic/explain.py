@@ -85,7 +85,7 @@ class Explanation(Shown):
             lines += ["hardware", *(f"  {line}" for line in self.presets)]
         plural = "s" if self.threads > 1 else ""
         lines.append(
-            f"time about {self.ns_per_mac:.2g} ns a MAC, {duration(self.seconds)} in all on {self.threads} "
+            f"time about {two_digits(self.ns_per_mac)} ns a MAC, {duration(self.seconds)} in all on {self.threads} "
             f"thread{plural} (estimate, measured just now)"
         )
         return "\n".join(lines)
@@ -226,5 +226,10 @@ def duration(seconds: float) -> str:
     """Return a time in words, with two digits."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * factor >= 1:
-            return f"{seconds * factor:.2g} {unit}"
-    return f"{seconds * 1e9:.2g} ns"
+            return f"{two_digits(seconds * factor)} {unit}"
+    return f"{two_digits(seconds * 1e9)} ns"
+
+
+def two_digits(number: float) -> str:
+    """Return a number rounded to two digits, without a power of ten where it can: 120 and not 1.2e+02."""
+    return f"{float(f'{number:.2g}'):g}"

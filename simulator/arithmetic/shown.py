@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from formats.notebook import Table, View
 
-from .explain import Explanation, duration, known_as
+from .explain import Explanation, duration, known_as, two_digits
 from .order import in_words
 from .spec import MacSpec
 from .stats import TILE_SIDES, Stats
@@ -31,7 +31,7 @@ def explanation_view(found: Explanation) -> View:
     facts = [
         f"({m} x {k}) x ({k} x {n}), {found.operands}.",
         *(_sentence(line) for line in found.order),
-        f"Kernel {found.kernel}, instruction set {found.isa}: about {found.ns_per_mac:.2g} ns a MAC, "
+        f"Kernel {found.kernel}, instruction set {found.isa}: about {two_digits(found.ns_per_mac)} ns a MAC, "
         f"{duration(found.seconds)} in all on {threads} (estimate, measured just now).",
     ]
     tables = [

@@ -11,6 +11,7 @@ import native
 import simulator
 from simulator.arithmetic.accumulators import Fma
 from simulator.arithmetic.engine import Accumulation
+from simulator.arithmetic.explain import duration
 from simulator.arithmetic.kernels import KERNELS
 
 SHAPE = (5, 6, 7)
@@ -139,3 +140,11 @@ def test_operands_at_hand_are_looked_at():
     assert told.spared[0] == "no sum overflows: |c| + 2 sum|a*b| <= 1568 <= 65504, all finite"
     assert "leaves work out of each step because\n    no sum overflows" in str(told)
     assert simulator.explain("exact(fp32)", a=x, b=x.T).spared == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3.14159e-9, "3.1 ns"), (1.234e-4, "120 us"), (0.0999, "100 ms"), (12.34, "12 s"), (4567.0, "4600 s")],
+)
+def test_times_have_two_digits_and_no_power_of_ten(seconds, words):
+    assert duration(seconds) == words
