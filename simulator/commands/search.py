@@ -85,13 +85,13 @@ def show(found: Search, json: bool) -> None:
         print_record(found.to_dict())
         return
     front = found.front
+    failed = errors((point.parameters, point.error) for point in found.points)
     if not front:
-        print_view(standard_output(), _title(found), _why_none(found), *errors(point.error for point in found.points))
+        print_view(standard_output(), _title(found), _why_none(found), *failed)
         return
     more = [f"and {counted(len(front) - _MOST, 'more point')}: see --json"] if len(front) > _MOST else []
     print_view(
-        standard_output(), _title(found), _table(found, front[:_MOST]), *more, _summary(found),
-        *errors(point.error for point in found.points),
+        standard_output(), _title(found), _table(found, front[:_MOST]), *more, _summary(found), *failed
     )  # fmt: skip
 
 

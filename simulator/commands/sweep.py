@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forecast, read_plan, sweep
 from simulator.explore.objectives import own_mode
 from simulator.report.console import plain_table, print_view, standard_output
+from simulator.report.failures import failures
 from simulator.report.figures import counted, parameter, printable, quantity, score, short_count
 from simulator.result import MODE_LABELS
 
@@ -122,13 +122,13 @@ def _figures(record: Mapping[str, Any] | None) -> list[str]:
 
 
 def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[str]:
-    found = (place.error if point is None else point.error for place, point in points)
-    removed = ("removed from the store" if point is None and place.error is None else None for place, point in points)
-    return errors(one or other for one, other in zip(found, removed, strict=True))
+    removed = "removed from the store"
+    found = ((place, (place.error or removed) if point is None else point.error) for place, point in points)
+    return errors((place.parameters, error) for place, error in found)
 
 
-def errors(found: Iterable[str | None]) -> list[str]:
-    """Return what failed, each error once with the number of points that have it."""
-    of = Counter(error for error in found if error is not None)
-    lines = [f"failed{'' if count == 1 else f' ({count} points)'}: {printable(text)}" for text, count in of.items()]
-    return lines[:_ERRORS] + ([f"and {len(lines) - _ERRORS} other errors"] if len(lines) > _ERRORS else [])
+def errors(points: Iterable[tuple[Mapping[str, Any], str | None]]) -> list[str]:
+    """Return why points failed, of which these are the parameters and the errors: each reason once."""
+    reasons = failures((parameters, error) for parameters, error in points if error is not None)
+    lines = [f"failed{'' if count == 1 else f' ({count} points)'}: {printable(text)}" for count, text in reasons]
+    return lines[:_ERRORS] + ([f"and {counted(len(lines) - _ERRORS, 'other reason')}"] if len(lines) > _ERRORS else [])

@@ -70,7 +70,6 @@ def _scatter(record: Record, done: Sequence[Record], y: str, x: str) -> Figure:
             "x": [rounded(point["values"][x] / axes[x][0]) for point in known],
             "y": [rounded(point["values"][y] / axes[y][0]) for point in known],
             "customdata": [_parameters(point) for point in known],
-            "cliponaxis": False,
             "line": {"color": FRONT, "width": 1.3, "shape": _stairs(record, x)},
         })  # fmt: skip
     layout = {"height": 340, "xaxis": axes[x][1], "yaxis": axes[y][1]}
@@ -79,6 +78,7 @@ def _scatter(record: Record, done: Sequence[Record], y: str, x: str) -> Figure:
 
 
 def kind_of(record: Record, point: Record) -> str:
+    """Return how a point with a result is drawn."""
     if point["on_front"]:
         return BEST
     return BREAKING if record["constraints"] and not point["feasible"] else OTHERS
@@ -97,6 +97,7 @@ def _points(record: Record, kind: str, points: Sequence[Record]) -> dict[str, An
         "type": "scatter",
         "mode": "markers",
         "name": kind,
+        "cliponaxis": False,
         "hovertext": [_facts(record, point) for point in points],
         "hovertemplate": "%{hovertext}<extra></extra>",
         "marker": {name: style[name] for name in ("color", "symbol", "size", "opacity")},

@@ -26,6 +26,7 @@ from simulator.report import (
     several,
     to_json,
 )
+from simulator.report.failures import failures
 from simulator.result import AreaItem, EnergyItem, Setting
 from tests.simulator.run_records import Page, conditions, example, measured, one_mac, sweep_record
 
@@ -274,20 +275,22 @@ def refused(rows, message="a.yaml:1:2: array.rows: got {}; expected 1 or more", 
             "error": f"{message.format(rows)} (with {shown})"}  # fmt: skip
 
 
+def reasons(points):
+    return failures((point["parameters"], point["error"]) for point in points)
+
+
 def test_points_that_fail_for_one_reason_are_one_line():
     points = [refused(rows, lanes=lanes) for rows in (0, -1) for lanes in (32, 64)]
     other = refused(0, "no memory holds (with all its banks) a tile", lanes=32)
     of_another_key = refused(0, "a.yaml:3:4: array.depth: got {}; expected 1 or more")
-    assert front.failures([other, *points, of_another_key]) == [
+    assert reasons([other, *points, of_another_key]) == [
         (4, "a.yaml:1:2: array.rows: got 0, -1; expected 1 or more"),
         (1, "no memory holds (with all its banks) a tile"),
         (1, "a.yaml:3:4: array.depth: got 0; expected 1 or more"),
     ]
     banks = [refused(8, f"memory.sram: one {size}x8 fold needs {size * 8} bit") for size in (16, 16, 32)]
-    assert front.failures(banks) == [
-        (3, "memory.sram: one 16x8 fold needs 128 bit (and 1 such message with other numbers)")
-    ]
-    many = front.failures(refused(-rows) for rows in range(9))
+    assert reasons(banks) == [(3, "memory.sram: one 16x8 fold needs 128 bit (and 1 such message with other numbers)")]
+    many = reasons(refused(-rows) for rows in range(9))
     assert many == [(9, "a.yaml:1:2: array.rows: got 0, -1, -2, -3, -4 and 4 others; expected 1 or more")]
 
 
