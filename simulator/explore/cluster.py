@@ -212,12 +212,14 @@ def _stream(client: Any, batches: Iterable[list[Task]], threads: int | None) -> 
         lonely = False
         for future in done:
             batch = running.pop(future)
-            if future.status == "finished":
-                yield future.result()
-            elif future.status == "error":
-                yield list(_lost(batch, future.exception()))
-            else:
-                raise _gone(RuntimeError(f"a task was {future.status}"))
+            with _there():  # an outcome is fetched only now
+                if future.status == "finished":
+                    outcomes = future.result()
+                elif future.status == "error":
+                    outcomes = list(_lost(batch, future.exception()))
+                else:
+                    raise RuntimeError(f"a task was {future.status}")
+            yield outcomes
         supply()
 
 
@@ -236,7 +238,7 @@ def _there() -> Iterator[None]:
     """Say of a call to the cluster that fails that it went away."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, CancelledError) as error:
         raise _gone(error) from None
 
 

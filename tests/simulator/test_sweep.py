@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import CancelledError
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -727,6 +728,16 @@ def test_no_workers_and_no_threads_are_refused(tmp_path, option):
         f"ulpsim: error: sweep: --{option}: got 0; expected a whole number from 1; give one, or leave it out\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [OSError, CancelledError])
+def test_a_scheduler_that_dies_between_a_result_and_its_fetching_is_said(tmp_path, monkeypatch, error):
+    def result(future):
+        raise error("Stream is closed")
+
+    monkeypatch.setattr("distributed.Future.result", result)
+    with pytest.raises(InputError, match=r"the cluster went away \(Stream is closed\)"):
+        sweep("npu", {"array.rows": [4, 8]}, samples=5, out=tmp_path, workers=1)
 
 
 def test_far_more_workers_than_processors_are_refused(tmp_path):
