@@ -12,7 +12,7 @@ from simulator.errors import InputError
 from simulator.explore import Counts, Point, Store
 from simulator.explore.export import as_json, export
 from simulator.report.console import plain_table, print_view, standard_output
-from simulator.report.figures import MISSING, counted, printable, quantity
+from simulator.report.figures import counted, printable, quantity
 from simulator.versions import NUMERICS
 
 from .records import print_record
@@ -45,14 +45,13 @@ def _sweeps(sweeps: Mapping[str, Counts]) -> Table:
 
 
 def _points(points: Sequence[Point]) -> Table:
-    table = plain_table(("key", "stored", "took", "machine", "result"))
+    table = plain_table(("key", "stored", "took", "result"))
     for point in points:
-        machine = point.identity.get("machine", {}).get("name", MISSING)
         result = "done" if point.record is not None else f"failed: {_beginning(point.error or '')}"
         if point.numerics != NUMERICS:
             result += f" (outdated: numerics {point.numerics}, now {NUMERICS})"
         took = quantity(point.seconds, "s")
-        table.add_row(point.key[:12], point.stored, took, printable(str(machine)), printable(result))
+        table.add_row(point.key[:12], point.stored, took, printable(result))
     return table
 
 

@@ -84,13 +84,17 @@ class Chooser:
             place: of it. losses: its objectives, less is better; None if it has none.
             excesses: by how much each constraint is broken, by name; 0 where it is kept.
         """
-        trial = self._trials.pop(place)
         if losses is None:
-            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            self.refuse(place)
             return
+        trial = self._trials.pop(place)
         for name, excess in excesses.items():
             trial.set_constraint(name, excess)
         self._study.tell(trial, list(losses))
+
+    def refuse(self, place: int) -> None:
+        """Say that what was chosen can be no point."""
+        self._study.tell(self._trials.pop(place), state=self._optuna.trial.TrialState.FAIL)
 
     def _next(self) -> int:
         trial = self._study.ask(self._space)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from simulator.errors import InputError
 from simulator.hardware.quantities import describe
 from simulator.report.names import constraint, name_of, parted
-from simulator.result import MODES
+from simulator.result import MODES, PRICED_MODES
 
 from .grid import is_number
 
@@ -66,12 +66,15 @@ def objective(name: str) -> Objective:
         InputError: nothing is.
     """
     stem, mode = parted(name)
-    if stem not in OBJECTIVES or (stem == _AREA and mode is not None):
+    known = OBJECTIVES.get(stem)
+    priced = known is not None and known.of_bills and mode not in (None, *PRICED_MODES)
+    if known is None or priced or (stem == _AREA and mode is not None):
         raise InputError(
             f"search: got {name!r}; expected one of {', '.join(OBJECTIVES)}, or one of these ({_AREA} aside) with a "
-            f"mode behind it, as in energy_j_high, where the modes are {', '.join(MODES)}; take one"
+            f"mode behind it, as in energy_j_high, where the modes are {', '.join(MODES)}, without exact for what is "
+            "priced; take one"
         )
-    return OBJECTIVES[stem]
+    return known
 
 
 def value(record: Mapping[str, Any], name: str) -> float | None:

@@ -55,6 +55,10 @@ class Run:
             for outcomes in together:
                 yield from outcomes
 
+    def add(self, count: int) -> None:
+        """Say that there are so many points more."""
+        self._to_compute += count
+
     @property
     def under_way(self) -> int:
         """How many points have no outcome yet."""

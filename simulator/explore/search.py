@@ -260,15 +260,31 @@ def as_search(path: Path, name: str, said: Mapping[str, Any], stored: Iterable[t
 def _groups(
     store: Store, run: Run, chooser: Chooser, goal: Goal, planner: Planner, parameters: Sequence[Mapping[str, Any]]
 ) -> Iterator[list[Planned]]:
-    """Yield the points that are chosen at once, and an empty group as long as some of these are under way."""
+    """Yield the points that are chosen at once, and an empty group as long as some of these are under way.
+
+    Parameters that can be no point stand beside them, and others are chosen in their place.
+    """
     assert goal.points is not None
-    for first in range(0, goal.points, goal.at_once):
-        places = chooser.choose(min(goal.at_once, goal.points - first))
-        group = [planner.point(parameters[place]) for place in places]
-        yield group
+    left = goal.points
+    while left:
+        chosen: list[tuple[int, Planned]] = []
+        refused: list[Planned] = []
+        while places := chooser.choose(min(goal.at_once, left) - len(chosen)):
+            for place in places:
+                one = planner.point(parameters[place])
+                if one.task is None:
+                    chooser.refuse(place)
+                    refused.append(one)
+                else:
+                    chosen.append((place, one))
+        run.add(len(refused))
+        yield refused + [one for _, one in chosen]
+        if not chosen:  # all of the grid are
+            return
+        left -= len(chosen)
         while run.under_way:
             yield []
-        for place, one in zip(places, group, strict=True):
+        for place, one in chosen:
             point = None if one.key is None else store.find(one.key)
             values = None if point is None or point.record is None else goal.values(point.record)
             if values is None:

@@ -20,6 +20,7 @@ from simulator.errors import InputError
 
 FILE = "runs.sqlite"
 _VERSION = 3
+_HEADER = b"SQLite format 3\0"
 _TABLES = """
 CREATE TABLE points (
     key TEXT PRIMARY KEY,
@@ -102,6 +103,15 @@ class Counts(NamedTuple):
     failed: int
 
 
+def _is_database(path: Path) -> bool:
+    """Whether a file begins as those of SQLite do; one that cannot be read is left to SQLite to refuse."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEADER)) == _HEADER
+    except OSError:
+        return True
+
+
 class Store:
     """A file of computed points.
 
@@ -116,7 +126,7 @@ class Store:
         if not create and not there:
             raise InputError(f"{path}: holds no store of runs; expected {FILE}, which a sweep writes; check the path")
         self.path = path if path.is_file() else path / FILE
-        if self.path == path and not path.stat().st_size:  # which SQLite would take for an empty database
+        if self.path == path and not _is_database(path):  # SQLite would take one of a byte for an empty database
             raise self._no_store()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,10 +42,11 @@ def share_axis(values: Iterable[float], room: float = 0.15) -> dict[str, Any]:
             what they span.
     """
     known = list(values)
-    axis: dict[str, Any] = {"tickformat": ".1%"}
     if not known:
-        return axis
+        return {"tickformat": ".1%"}
     pad = max(room * (max(known) - min(known)), 0.0025)
     # Of scores the last tick is 100 %, with room for half a marker above it.
     top = max(known) + pad if max(known) > 1 else min(max(known) + pad, 1 + pad / 5)
-    return {**axis, "range": [rounded(min(known) - pad), rounded(top)]}
+    bottom = min(known) - pad
+    # Ticks of plotly.js are some sixth of the axis apart, and each has to have a text of its own.
+    return {"tickformat": ".1%" if top - bottom >= 0.005 else ".2%", "range": [rounded(bottom), rounded(top)]}

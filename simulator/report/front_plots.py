@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from simulator.report import figures as signs
@@ -21,6 +22,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     BEST: {"color": FRONT, "symbol": "circle", "size": 9, "opacity": 1, "glyph": "●"},
 }
 PARAMETERS_SHOWN = 8  # with figures of their own
+LONG = 16  # signs beyond which values of a parameter stand beside the figure and not below it
 WIDE = 20  # between the least and the largest value of a number is a factor above which its axis is logarithmic
 
 
@@ -28,10 +30,12 @@ def front_figures(record: Record, done: Sequence[Record]) -> dict[str, list[Figu
     """Return the figures of points by the section of the page that they stand in; `done` are those with a result."""
     first, *others = record["numbers"]
     pairs = [_scatter(record, done, first, other) for other in others]
+    _, *objectives = record["objectives"]
+    pairs += [_scatter(record, done, y, x) for y, x in combinations(objectives, 2)]
     groups = varied_together(record["points"], done)[:PARAMETERS_SHOWN]
-    multiples = [_multiple(record, done, keys, name) for keys in groups for name in list(record["objectives"])[:2]]
+    multiples = [_multiple(record, done, keys, name) for keys in groups for name in record["objectives"]]
     return {
-        "search": [_hypervolumes(record["search"])] if record["search"] and len(record["points"]) > 1 else [],
+        "search": [_hypervolumes(record["search"])] if record["search"] and BEST in kinds(record, done) else [],
         "front": [figure for figure in pairs if figure.data],
         "parameters": [figure for figure in multiples if figure.data],
     }
@@ -74,7 +78,8 @@ def _scatter(record: Record, done: Sequence[Record], y: str, x: str) -> Figure:
         })  # fmt: skip
     layout = {"height": 340, "xaxis": axes[x][1], "yaxis": axes[y][1]}
     title = f"{heading_of(y)} against {name_of(x)}"
-    return Figure(f"front-{x}".replace("_", "-"), title, [trace for trace in data if trace["x"]], layout)
+    of = x if y == next(iter(record["numbers"])) else f"{y}-{x}"
+    return Figure(f"front-{of}".replace("_", "-"), title, [trace for trace in data if trace["x"]], layout)
 
 
 def kind_of(record: Record, point: Record) -> str:
@@ -130,23 +135,26 @@ def _multiple(record: Record, done: Sequence[Record], keys: Sequence[str], numbe
     places = {_text(point, keys[0]): _values(point, keys) for point in done}
     order = _order([point["parameters"].get(keys[0]) for point in done])
     texts = [places[_text({"parameters": {keys[0]: value}}, keys[0])] for value in order]
-    data = []
+    lying = max(map(len, texts), default=0) > LONG
+    along, across = ("y", "x") if lying else ("x", "y")
+    data: list[dict[str, Any]] = []
     for kind in kinds(record, done):
         known = [p for p in done if kind_of(record, p) == kind and p["values"].get(number) is not None]
-        data.append({
-            **_points(record, kind, known),
-            "x": [_values(point, keys) for point in known],
-            "y": [rounded(point["values"][number] / scale) for point in known],
-        })  # fmt: skip
+        values = [rounded(point["values"][number] / scale) for point in known]
+        data.append({**_points(record, kind, known), along: [_values(point, keys) for point in known], across: values})
     data = [trace for trace in data if trace["x"]]
-    xaxis = {
+    named: dict[str, Any] = {
         "type": "category",
         "categoryorder": "array",
         "categoryarray": texts,
         "title": {"text": html.escape(", ".join(keys))},
     }
+    if lying:  # the first on top
+        named |= {"autorange": "reversed", "automargin": True}
+    height = max(240, 100 + 26 * len(texts)) if lying else 240
     title = f"{heading_of(number)} by {', '.join(keys)}"
-    return Figure(f"by-{keys[0]}-{number}", title, data, {"height": 240, "xaxis": xaxis, "yaxis": axis})
+    layout = {"height": height, f"{along}axis": named, f"{across}axis": axis}
+    return Figure(f"by-{keys[0]}-{number}", title, data, layout)
 
 
 def _order(values: Sequence[Any]) -> list[Any]:

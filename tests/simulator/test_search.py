@@ -174,7 +174,23 @@ def test_failed_points_are_kept_apart(tmp_path):
     done = command("search", file(tmp_path, text), "--out", "out", "--workers", 1, cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert "15 of 15 points, 10 computed now, 5 failed" in done.stdout
+    found = read_found(tmp_path / "out", "s")
+    assert [point.key is None for point in found.points] == [point.error is not None for point in found.points]
     assert "array.rows: got 0; expected a whole number from 1" in " ".join(done.stdout.split())
+
+
+def test_what_can_be_no_point_takes_the_place_of_none(tmp_path):
+    """As many points as were asked for are computed, of a grid of which two thirds are refused."""
+    seen = []
+    shapes = {"array.rows": [4, 8, 0, -1, -2, -3], "array.columns": [4, 8, 16, 32], "side_engine.lanes": [16, 64]}
+    given = {"objectives": COSTS, "cost_only": True, "gemms": [(64, 64, 784)]}
+    found = search("npu", shapes, points=12, out=tmp_path, progress=lambda *at: seen.append(at), **given)
+    assert found.computed == 12 and seen[-1] == (12, 12)
+    assert len(found.points) == 12 + found.failed and found.failed > 0
+    again = search("npu", shapes, points=12, out=tmp_path, **given)
+    assert (again.computed, chosen(again)) == (0, chosen(found))
+    whole = search("npu", shapes, points=1000, out=tmp_path, **given)
+    assert (len(whole.points), whole.failed, whole.known) == (48, 32, 12)
 
 
 def test_a_frame_has_the_front_and_the_hypervolume(tmp_path):
@@ -273,6 +289,7 @@ def test_what_is_wrong_is_said(tmp_path):
     assert 'search.point: unknown key; did you mean "points"?' in said(RUN, "points:", "point:")
     assert "search.lr: unknown key; expected one of objectives," in said(RUN, "points:", "lr:")
     assert "(area_mm2 aside) with a mode behind it" in said(RUN, "energy_j", "area_mm2_high")
+    assert "got 'cycles_exact'; expected one of" in said(RUN, "energy_j", "cycles_exact")
     assert "search: objectives: got energy_j twice" in said(RUN, "forward_error", "energy_j")
     assert "s.yaml: search: forward_error: is not known where" in said(RUN, "samples: 5", "cost: {flagged: 0.1}")
     limits = "constraints: {accuracy: [0.9]}"

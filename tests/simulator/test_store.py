@@ -118,13 +118,14 @@ def test_a_database_of_others_is_refused_and_left_alone(tmp_path, version):
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs.sqlite"]
 
 
-def test_an_empty_file_is_no_store(tmp_path):
+@pytest.mark.parametrize("content", [b"", b"x", b"a file of the user's"])
+def test_a_file_of_others_is_no_store_however_short(tmp_path, content):
     path = tmp_path / "x"
-    path.touch()
+    path.write_bytes(content)
     for create in (True, False):
         with pytest.raises(InputError, match=r"x: is no store of runs; expected one"):
             Store(path, create=create)
-    assert path.read_bytes() == b""
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("create", [True, False])
