@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -23,6 +24,13 @@ def interruptible(left: str | Callable[[], str] = "") -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def points_stay(out: str) -> str:
-    """Return what is left of the work of a command that keeps its points in the store in a directory."""
-    return f"the points so far are in {out}, and the same command goes on"
+def points_stay(out: str) -> Callable[[], str]:
+    """Return what says what is left of the work of a command that keeps its points in the store in a directory."""
+
+    def said() -> str:
+        from simulator.explore.store import is_store  # which a command that was interrupted has loaded already
+
+        there = is_store(Path(out))
+        return f"the points so far are in {out}, and the same command goes on" if there else "nothing was written"
+
+    return said

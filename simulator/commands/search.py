@@ -11,7 +11,7 @@ from simulator.explore import Found, Goal, Plan, Search, SearchForecast, forecas
 from simulator.explore.objectives import objective
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import counted, parameter, percent, printable
-from simulator.report.names import written
+from simulator.report.names import name_of, written
 
 from .records import print_record
 from .sweep import errors, kinds
@@ -85,7 +85,10 @@ def show(found: Search, json: bool) -> None:
         print_record(found.to_dict())
         return
     front = found.front
-    failed = errors((point.parameters, point.error) for point in found.points)
+    failed = [
+        *errors((point.parameters, point.error) for point in found.points),
+        *errors(((point.parameters, point.error) for point in found.refused), "can be no point"),
+    ]
     if not front:
         print_view(standard_output(), _title(found), _why_none(found), *failed)
         return
@@ -96,15 +99,20 @@ def show(found: Search, json: bool) -> None:
 
 
 def _why_none(found: Search) -> str:
-    if any(point.values is not None for point in found.points):
-        return "no point keeps all constraints"
-    return f"no point has {' and '.join(found.goal.names)}"
+    if (nearest := found.nearest) is not None and nearest.values is not None:
+        values = nearest.values
+        broken = [name for name, by in found.goal.excesses(values).items() if by]
+        has = " and ".join(f"{name_of(name)} {written(name, objective(name).unit, values[name])}" for name in broken)
+        return f"no point keeps all constraints; the nearest has {has}"
+    return f"no point has {' and '.join(found.absent or found.goal.names)}"
 
 
 def _title(found: Search) -> str:
+    refused = f", {counted(len(found.refused), 'combination')} can be none" if found.refused else ""
+    missing = f", {found.missing:,} missing" if found.missing else ""
     return (
-        f"{printable(found.name)}: {len(found.points):,} of {counted(found.grid, 'point')}, {kinds(found)}; in "
-        f"{found.store}"
+        f"{printable(found.name)}: {len(found.points):,} of {counted(found.grid, 'point')}, {kinds(found)}{missing}"
+        f"{refused}; in {found.store}"
     )
 
 
@@ -123,10 +131,13 @@ def _summary(found: Search) -> str:
     feasible = sum(point.feasible for point in found.points)
     lacking = f"; {counted(found.lacking, 'point')} without a finite number of each" if found.lacking else ""
     kept = f", {feasible:,} of the points keep the constraints" if found.goal.constraints else ""
-    whole = found.hypervolume
-    most = next((i for i, volume in enumerate(found.hypervolumes, 1) if whole and volume >= 0.99 * whole), None)
-    since = "" if most is None else f", 99 % of it after {counted(most, 'point')}"
+    front = f"Pareto front: {counted(len(found.front), 'point')}{kept}; "
+    if found.hypervolumes is None:
+        return f"{front}no hypervolume, since no two of these differ in an objective{lacking}"
+    whole = found.hypervolumes[-1]
+    most = next((i for i, volume in enumerate(found.hypervolumes, 1) if volume >= 0.99 * whole), None)
+    since = f", 99 % of it after {counted(most, 'point')}" if whole and most is not None else ""
     return (
-        f"Pareto front: {counted(len(found.front), 'point')}{kept}; hypervolume {percent(whole)} of the box between "
-        f"the best and the worst of each objective{since}{lacking}"
+        f"{front}hypervolume {percent(whole)} of the box between the best and the worst of each objective{since}"
+        f"{lacking}"
     )

@@ -127,8 +127,8 @@ def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[str]:
     return errors((place.parameters, error) for place, error in found)
 
 
-def errors(points: Iterable[tuple[Mapping[str, Any], str | None]]) -> list[str]:
+def errors(points: Iterable[tuple[Mapping[str, Any], str | None]], what: str = "failed") -> list[str]:
     """Return why points failed, of which these are the parameters and the errors: each reason once."""
     reasons = failures((parameters, error) for parameters, error in points if error is not None)
-    lines = [f"failed{'' if count == 1 else f' ({count} points)'}: {printable(text)}" for count, text in reasons]
+    lines = [f"{what}{'' if count == 1 else f' ({count} points)'}: {printable(text)}" for count, text in reasons]
     return lines[:_ERRORS] + ([f"and {counted(len(lines) - _ERRORS, 'other reason')}"] if len(lines) > _ERRORS else [])

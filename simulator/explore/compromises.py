@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,50 +11,54 @@ from simulator.errors import InputError
 
 from .found import as_found
 from .objectives import OBJECTIVES, Goal, objective, value
-from .search import Search, as_search
-from .store import Point, Store
+from .search import Search, as_search, parted
+from .store import Point, Store, directory
 
 SCORES = ("accuracy", "agreement", "forward_error")  # of which a sweep's front has the first that its points know
 COSTS = ("energy_j", "latency_s", "area_mm2")
 
 
-def compromises(path: Path, sweep: str | None = None) -> dict[str, Any]:
+def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[str, Any]:
     """Return the points of a sweep or a search, with their Pareto front, as `report.render_front` takes them.
 
     The front of a search is of its objectives, among the points that keep its constraints. That of a sweep is of
     accuracy and energy; of agreement or error without labels; of latency and energy where points are only priced.
 
     Args:
-        path: of the store. sweep: its name there; None for the only one.
+        path: of the store, a directory. sweep: its name there; None for the only one.
     Raises:
         InputError: there is no store, or no such sweep in it, or several of which none is named.
     """
+    path = directory(path)
     with Store(path) as store:
         name = _sweep_of(store, path, sweep)
         said = store.searches().get(name)
         stored = list(store.of_sweep(name))
     if said is None:
         goal = _default_goal([point for _, point in stored])
-        found = Search(path, name, goal, len(stored), tuple(as_found(goal, *one) for one in stored))
+        found = Search(path, name, goal, len(stored), *parted(goal, stored))
     else:
         found = as_search(path, name, said, stored)
         goal = found.goal
-    on_front = set(map(id, found.front))
+    on_front = {one.key for one in found.front}
     numbers = list(dict.fromkeys((*goal.objectives, *goal.constraints, *COSTS)))
     points: list[dict[str, Any]] = []
-    for one, (_, point) in zip(found.points, stored, strict=True):
-        record = None if point is None else point.record
-        values = {} if record is None else {number: value(record, number) for number in numbers}
-        points.append({"parameters": dict(one.parameters), "values": values, "error": one.error,
-                       "feasible": one.feasible, "on_front": id(one) in on_front})  # fmt: skip
+    for place, point in stored:
+        one = as_found(goal, place, point)
+        if one.computed:
+            record = None if point is None else point.record
+            values = {} if record is None else {number: value(record, number) for number in numbers}
+            points.append({"parameters": dict(one.parameters), "values": values, "error": one.error,
+                           "refused": one.refused, "feasible": one.feasible,
+                           "on_front": one.key in on_front})  # fmt: skip
     known = [number for number in numbers if any(one["values"].get(number) is not None for one in points)]
     shown = dict.fromkeys((*goal.objectives, *goal.constraints, *known))
     return {
         "name": name, "store": str(path), "objectives": dict(goal.objectives),
         "numbers": {number: objective(number).unit for number in shown},
         "constraints": {number: dict(interval) for number, interval in goal.constraints.items()},
-        "search": None if said is None else {"grid": found.grid, "hypervolumes": list(found.hypervolumes)},
-        "points": points,
+        "search": None if said is None else {"grid": found.grid, "hypervolumes": found.hypervolumes},
+        "points": points, "missing": found.missing,
     }  # fmt: skip
 
 

@@ -18,9 +18,8 @@ from .grid import axes
 from .objectives import Goal, goal_of
 from .plan import Plan, Planner, grid, plan_of
 from .run import TOGETHER, Progress
-from .search import prepared
-from .store import Store, is_store
-from .sweep import directory
+from .search import as_stored, prepared
+from .store import Store, check_place, directory, is_store
 from .work import Outcome, Task, compute, load
 
 # A point is tried whole if a run on so few samples lets expect that it takes no longer than this.
@@ -76,6 +75,7 @@ def forecast(
     begun = time.perf_counter()
     plan = plan_of("sweep", plan, hw=hw, varied=varied, **of_plan)
     cluster, path = Cluster(workers, scheduler, threads), directory(out)
+    check_place(path)
     parameters = grid(plan)
     points = Planner(plan).points(parameters)
     first_s = time.perf_counter() - begun
@@ -96,6 +96,7 @@ def forecast(
     known: dict[str, float] = {}
     if is_store(path):
         with Store(path) as store:
+            store.check_name(plan.name, search=False)
             known = store.known(dict.fromkeys(keys))
     remaining = set(keys) - set(known)
     took = list(known.values())
@@ -122,7 +123,7 @@ class SearchForecast:
         name: of it. store: directory in which its points would be. goal: what it is for, with the number of points.
         space: for each axis the keys that vary together, and the values that they take. grid: how many points there
             are to choose from.
-        known: how many points the store has of a search of this name; what is chosen of them is not computed again.
+        known: how many points the store has of this very search; they are not computed again.
         workers: on so many.
     """
 
@@ -138,8 +139,8 @@ class SearchForecast:
         """Return the forecast as plain data."""
         space = [{"keys": list(keys), "values": as_json(values, as_written)} for keys, values in self.space.items()]
         return {
-            "search": self.name, "store": str(self.store), **self.goal.to_dict(), "space": space, "grid": self.grid,
-            "known": self.known, "workers": self.workers,
+            "search": self.name, "store": str(self.store), "goal": self.goal.to_dict(), "space": space,
+            "grid": self.grid, "known": self.known, "workers": self.workers,
         }  # fmt: skip
 
 
@@ -169,7 +170,8 @@ def forecast_search(
     goal = goal_of(goal, objectives=objectives, constraints=constraints, points=points, seed=search_seed)
     plan = plan_of("search", plan, hw=hw, varied=varied, **of_plan)
     cluster, path = Cluster(workers, scheduler, threads), directory(out)
-    goal, parameters, _, _ = prepared(plan, goal)
+    check_place(path)
+    goal, parameters, _, planner = prepared(plan, goal)
     space: dict[tuple[str, ...], list[list[Any]]] = {}
     for keys in axes(plan.varied):
         found = ([point[key] for key in keys] for point in parameters)
@@ -177,7 +179,12 @@ def forecast_search(
     known = 0
     if is_store(path):
         with Store(path) as store:
-            known = store.sweeps()[plan.name].done if plan.name in store.searches() else 0
+            store.check_name(plan.name, search=True)
+            if store.searches().get(plan.name) == json.loads(json.dumps(as_stored(goal, len(parameters)))):
+                known = sum(
+                    point is not None and point.record is not None and planner.point(place.parameters).key == place.key
+                    for place, point in store.of_sweep(plan.name)
+                )
     return SearchForecast(plan.name, path, goal, space, len(parameters), known, cluster.size()[0])
 
 

@@ -19,25 +19,41 @@ class Found:
 
     Args:
         parameters: of it. key: by which the store has it; None where the parameters can be no point.
-        values: its objectives, and what is constrained, by name; None if it failed or lacks one of them.
-        feasible: whether it keeps all constraints. error: why it failed.
+        values: its objectives, and what is constrained, by name; None if it has no result, or lacks one of them.
+        lacks: those of which its result has no finite number.
+        feasible: whether it keeps all constraints. error: why it failed, or can be no point.
+        computed: whether it is, with a result or an error; a point that was chosen by a search that ended early may be
+            not.
     """
 
     parameters: Mapping[str, object]
     key: str | None
     values: Mapping[str, float] | None
+    lacks: tuple[str, ...]
     feasible: bool
     error: str | None
+    computed: bool
+
+    @property
+    def refused(self) -> bool:
+        """Whether these parameters can be no point."""
+        return self.key is None
 
 
 def as_found(goal: Goal, place: Place, point: Point | None) -> Found:
     """Return a point as a search for a goal sees it."""
     error = place.error if point is None else point.error
-    if point is None and error is None:
-        error = "not computed yet"
-    values = None if point is None or point.record is None else goal.values(point.record)
+    values, lacks = None, tuple[str, ...]()
+    if point is not None and point.record is not None:
+        values, lacks = goal.values(point.record), goal.lacks(point.record)
     feasible = values is not None and not any(goal.excesses(values).values())
-    return Found(place.parameters, place.key, values, feasible, error)
+    return Found(place.parameters, place.key, values, lacks, feasible, error, point is not None or error is not None)
+
+
+def absent(points: Sequence[Found]) -> tuple[str, ...]:
+    """Return what the result of no point has; nothing where there is no result."""
+    lacks = [point.lacks for point in points if point.values is not None or point.lacks]
+    return tuple(name for name in lacks[0] if all(name in others for others in lacks)) if lacks else ()
 
 
 def feasible_losses(goal: Goal, points: Sequence[Found]) -> tuple[list[int], NDArray[np.float64]]:

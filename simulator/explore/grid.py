@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -247,4 +248,4 @@ def _fits(at: str, form: Any) -> Callable[[Any], bool]:
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a number that can be compared: no boolean, no NaN."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value

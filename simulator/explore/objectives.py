@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from simulator.errors import InputError
@@ -144,19 +145,22 @@ class Goal:
                         f"search: constraints: {name}: {end}: got {describe(number)}; expected a finite number"
                         f"{_in_units(str(name))}; write one, or leave {end} out"
                     )
+            ends = {end: number if isinstance(number, int) else float(number) for end, number in interval.items()}
+            object.__setattr__(self, "constraints", {**self.constraints, name: ends})
             if interval.get("from", -math.inf) > interval.get("to", math.inf):
                 raise InputError(
                     f"search: constraints: {name}: got from {interval['from']:g} to {interval['to']:g}; expected from "
                     "below to; exchange them"
                 )
         for name, least in (("points", 1), ("seed", 0), ("at_once", 1)):
-            count = getattr(self, name)
+            count: Any = getattr(self, name)
             if count is None and name == "points":
                 continue
-            if isinstance(count, bool) or not isinstance(count, int) or not least <= count < 1 << 32:
+            if isinstance(count, bool) or not isinstance(count, Integral) or not least <= int(count) < 1 << 32:
                 raise InputError(
                     f"search: {name}: got {describe(count)}; expected a whole number from {least}; write e.g. 100"
                 )
+            object.__setattr__(self, name, int(count))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,6 +172,10 @@ class Goal:
         found = {name: value(record, name) for name in self.names}
         known = {name: number for name, number in found.items() if number is not None}
         return known if len(known) == len(found) else None
+
+    def lacks(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the numbers that a record lacks."""
+        return tuple(name for name in self.names if value(record, name) is None)
 
     def losses(self, values: Mapping[str, float]) -> list[float]:
         """Return the objectives, turned so that less is better."""
@@ -222,6 +230,10 @@ def goal_of(goal: Goal | None, **given: Any) -> Goal:
         InputError: an argument beside a goal, which says all; a value that a goal cannot have.
     """
     said = {key: value for key, value in given.items() if value is not None}
+    if goal is not None and not isinstance(goal, Goal):
+        raise InputError(
+            f"search: goal: got {describe(goal)}; expected a Goal; make one, or give objectives and constraints"
+        )
     if goal is None:
         return Goal(**{"objectives": (), **said})
     if said:

@@ -116,8 +116,9 @@ class Plan:
         given |= {"flagged": self.flagged} | ({} if self.gemms is None else {"gemms": self.gemms})
         forms = {**_OF_FILE, **_OF_COST}
         for key, value in given.items():
-            if problem := forms[key].problem(key, value):
-                raise InputError(f"sweep: {key}: {problem}")
+            name = "varied" if key == "sweep" else key  # as it is called in Python
+            if problem := forms[key].problem(name, value):
+                raise InputError(f"sweep: {name}: {problem}")
         if not self.cost_only and (self.gemms is not None or self.flagged):
             key = "flagged" if self.gemms is None else "gemms"
             raise InputError(
@@ -134,19 +135,27 @@ def plan_of(what: str, plan: Plan | None = None, **given: Any) -> Plan:
     """Return the plan that the arguments of sweep and search make, of which None is as left out.
 
     Args:
-        what: sweep or search, the name where none is given. plan, given: the arguments.
+        what: sweep or search, which is called NAME-search: a store has both of one plan. plan, given: the arguments.
     Raises:
         InputError: an argument beside a plan, which says all; a value that a plan cannot have.
     """
     said = {key: value for key, value in given.items() if value is not None}
+    unknown = next((key for key in given if key not in Plan.__dataclass_fields__ and key not in _OF_INPUTS), None)
+    if unknown is not None:
+        raise TypeError(f"{what}() got an unexpected keyword argument {unknown!r}")
+    if plan is not None and not isinstance(plan, Plan):
+        raise InputError(
+            f"{what}: plan: got {describe(plan)}; expected a Plan; read one with "
+            f"{'read_search' if what == 'search' else 'read_plan'}"
+        )
     if plan is None:
         inputs = Inputs(**{key: said.pop(key) for key in _OF_INPUTS if key in said})
-        return Plan(**{"hw": "npu", "varied": {}, "name": what, **said}, inputs=inputs)
-    if said:
+        plan = Plan(**{"hw": "npu", "varied": {}, "name": "sweep", **said}, inputs=inputs)
+    elif said:
         raise InputError(
             f"{what}: {next(iter(said))}: given beside plan, which says all; expected one of the two; remove one"
         )
-    return plan
+    return replace(plan, name=f"{plan.name}-search") if what == "search" else plan
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:

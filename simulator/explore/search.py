@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,18 +15,18 @@ import numpy as np
 
 from simulator.errors import InputError
 from simulator.notebook import Shown, Table, View
+from simulator.report.figures import percent
 
 from .chooser import Chooser
 from .cluster import Cluster
 from .export import as_json, as_written, flat, frame_of
-from .found import Found, as_found, feasible_losses, front_of
+from .found import Found, absent, as_found, feasible_losses, front_of
 from .grid import axes
 from .objectives import Goal, goal_of
 from .pareto import front, hypervolume
 from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import Progress, Run
 from .store import Place, Point, Store
-from .sweep import directory
 
 if TYPE_CHECKING:
     import pandas
@@ -38,7 +39,8 @@ class Search(Shown):
     Args:
         store: where its points are. name: of the search, under which they are there as those of a sweep.
         goal: what it is for. grid: of how many points those are that were chosen.
-        points: in the order in which they were chosen. computed: how many of them have a result by this call.
+        points: in the order in which they were chosen. refused: what was chosen beside them and can be no point.
+        computed: how many of the points have a result by this call.
     """
 
     store: Path
@@ -46,27 +48,53 @@ class Search(Shown):
     goal: Goal
     grid: int
     points: tuple[Found, ...]
+    refused: tuple[Found, ...] = ()
     computed: int = 0
 
     @property
     def failed(self) -> int:
-        """How many points have no result."""
+        """How many points were computed and have no result."""
         return sum(point.error is not None for point in self.points)
+
+    @property
+    def missing(self) -> int:
+        """How many points a search that ended early has still to choose or to compute."""
+        whole = self.goal.points is None or len(self.points) + len(self.refused) == self.grid
+        return (len(self.points) if whole else self.goal.points or 0) - sum(point.computed for point in self.points)
 
     @property
     def known(self) -> int:
         """How many points have a result from the store: of earlier calls, or of others at the same time."""
-        return len(self.points) - self.computed - self.failed
+        return sum(point.computed for point in self.points) - self.computed - self.failed
 
     @property
     def lacking(self) -> int:
         """How many points have a result without one of the numbers that are looked at, or with one not finite."""
-        return sum(point.error is None and point.values is None for point in self.points)
+        return sum(bool(point.lacks) for point in self.points)
 
     @property
     def front(self) -> tuple[Found, ...]:
         """The Pareto front, see front_of."""
         return front_of(self.goal, self.points)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The numbers of the goal that no point with a result has."""
+        return absent(self.points)
+
+    @property
+    def nearest(self) -> Found | None:
+        """The point that breaks the constraints by the least, each in shares of its bound; None if none breaks any."""
+
+        def excess(point: Found) -> float:
+            found = self.goal.excesses(point.values or {})
+            return max(
+                by / max((abs(end) for end in self.goal.constraints[name].values() if end), default=1.0)
+                for name, by in found.items()
+            )
+
+        broken = [point for point in self.points if point.values is not None and not point.feasible]
+        return min(broken, key=excess, default=None)
 
     @cached_property
     def range(self) -> dict[str, tuple[float, float]] | None:
@@ -81,18 +109,20 @@ class Search(Shown):
         }
 
     @cached_property
-    def hypervolumes(self) -> tuple[float, ...]:
+    def hypervolumes(self) -> tuple[float, ...] | None:
         """The hypervolume after each point, a share of the box between the best and the worst of all in each objective.
 
         Its reference point are the worst values of all feasible points of the whole search, see range. An objective in
-        which all are equal is left out.
+        which all are equal is left out; None if all are equal in all, or no point is feasible: there is no box.
         """
         places, losses = self._feasible
         if not len(losses):
-            return (0.0,) * len(self.points)
+            return None
         best, worst = losses.min(axis=0), losses.max(axis=0)
         differ = worst > best
-        scaled = (losses - best)[:, differ] / (worst - best)[differ] if differ.any() else np.zeros((len(losses), 1))
+        if not differ.any():
+            return None
+        scaled = (losses - best)[:, differ] / (worst - best)[differ]
         found: list[float] = []
         kept = scaled[:0]
         row = dict(zip(places, scaled, strict=True))
@@ -106,9 +136,9 @@ class Search(Shown):
         return tuple(found)
 
     @property
-    def hypervolume(self) -> float:
-        """The hypervolume of all points."""
-        return self.hypervolumes[-1] if self.points else 0.0
+    def hypervolume(self) -> float | None:
+        """The hypervolume of all points, see hypervolumes."""
+        return None if self.hypervolumes is None else self.hypervolumes[-1]
 
     @cached_property
     def _feasible(self) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float64]]]:
@@ -122,11 +152,12 @@ class Search(Shown):
         """
         return {
             "search": self.name,
-            **self.goal.to_dict(),
+            "goal": self.goal.to_dict(),
             "grid": self.grid,
             "computed": self.computed,
             "known": self.known,
             "failed": self.failed,
+            "missing": self.missing,
             "range": None if self.range is None else {name: list(ends) for name, ends in self.range.items()},
             "hypervolume": self.hypervolume,
             "points": [
@@ -136,6 +167,8 @@ class Search(Shown):
                 }
                 for point, on_front, volume in self._rows()
             ],
+            "refused": [{"parameters": as_json(point.parameters, as_written), "error": point.error}
+                        for point in self.refused],
         }  # fmt: skip
 
     def to_frame(self) -> pandas.DataFrame:
@@ -153,18 +186,26 @@ class Search(Shown):
 
     def _view(self) -> View:
         kept = f"; {sum(point.feasible for point in self.points):,} keep {self.goal.bounds}" if self.goal.bounds else ""
+        refused = f"; {len(self.refused):,} combinations that can be no point" if self.refused else ""
+        missing = f", {self.missing:,} missing" if self.missing else ""
+        volume = "The front has no hypervolume: no two feasible points differ in an objective."
+        if self.hypervolume is not None:
+            volume = (
+                f"The hypervolume of the front is {percent(self.hypervolume)} of the box between the best and the "
+                "worst of each objective."
+            )
         facts = [
             f"For the {self.goal.sought}: {len(self.points):,} of {self.grid:,} points chosen, {self.computed:,} of "
-            f"them computed now, {self.failed + self.lacking:,} without a result{kept}.",
-            f"The hypervolume of the front is {100 * self.hypervolume:.1f} % of the box between the best and the worst "
-            f"of each objective. Energies are estimates. In {self.store}.",
+            f"them computed now, {self.failed + self.lacking:,} without a result{missing}{kept}{refused}.",
+            f"{volume} Energies are estimates. In {self.store}.",
         ]
         rows = [{**flat(point.parameters), **(point.values or {})} for point in self.front]
         return View(f"Search {self.name}", facts, [Table("Pareto front", rows)])
 
-    def _rows(self) -> Iterator[tuple[Found, bool, float]]:
+    def _rows(self) -> Iterator[tuple[Found, bool, float | None]]:
         on_front = {id(point) for point in self.front}
-        for point, volume in zip(self.points, self.hypervolumes, strict=True):
+        volumes = self.hypervolumes or (None,) * len(self.points)
+        for point, volume in zip(self.points, volumes, strict=True):
             yield point, id(point) in on_front, volume
 
 
@@ -192,7 +233,8 @@ def search(
 
     Args:
         hw, varied: as for sweep, and so are plan, out, workers, scheduler, threads, progress and all of of_plan: name,
-            only, exclude, cost_only, gemms, flagged, model, weights, data, samples, calibration, seed.
+            only, exclude, cost_only, gemms, flagged, model, weights, data, samples, calibration, seed. The store has
+            the search of a sweep NAME as NAME-search, beside the sweep.
         objectives, constraints, points: see Goal. search_seed: of the choice; seed is that of the runs.
         goal: in place of these four, beside plan or not.
     Raises:
@@ -203,8 +245,8 @@ def search(
     plan = plan_of("search", plan, hw=hw, varied=varied, **of_plan)
     cluster = Cluster(workers, scheduler, threads)
     goal, parameters, chooser, planner = prepared(plan, goal)
-    with Store(directory(out), create=True) as store:
-        store.begin_search(plan.name, goal.points or 0, {**goal.to_dict(), "grid": len(parameters)})
+    with Store(out, create=True) as store:
+        store.begin_search(plan.name, goal.points or 0, as_stored(goal, len(parameters)))
         run = Run(store, plan, goal.points or 0, progress)
         groups = _groups(store, run, chooser, goal, planner, parameters)
         with closing(run.outcomes(groups, cluster)) as outcomes:
@@ -221,7 +263,7 @@ def prepared(plan: Plan, goal: Goal) -> tuple[Goal, list[dict[str, Any]], Choose
     """
     if plan.cost_only:
         goal.check_priced()
-    parameters = grid(plan)
+    parameters = list({json.dumps(point): point for point in grid(plan)}.values())  # equal ones are one to choose
     goal = replace(goal, points=min(goal.points or -(-len(parameters) // 4), len(parameters)))
     chooser = Chooser(parameters, axes(plan.varied), len(goal.objectives), goal.seed)
     planner = Planner(plan)
@@ -232,21 +274,24 @@ def prepared(plan: Plan, goal: Goal) -> tuple[Goal, list[dict[str, Any]], Choose
     return goal, parameters, chooser, planner
 
 
-def read_found(out: str | os.PathLike[str], name: str) -> Search:
-    """Return the search of a name in the store in a directory, as far as it is computed.
+def read_found(out: str | os.PathLike[str], name: str | None = None) -> Search:
+    """Return the search of a name, or the only one, in the store in a directory, as far as it is computed.
 
     Raises:
-        InputError: there is no store, or no search of that name in it.
+        InputError: there is no store, or no search of that name in it, or several of which none is named.
     """
-    with Store(directory(out)) as store:
+    with Store(out) as store:
         return _read(store, name)
 
 
-def _read(store: Store, name: str) -> Search:
+def _read(store: Store, name: str | None) -> Search:
     searches = store.searches()
+    if name is None and len(searches) == 1:
+        name = next(iter(searches))
     if name not in searches:
         raise InputError(
-            f"{store.path}: got {name!r}; expected one of {', '.join(searches) or 'none, there is no search'}; check it"
+            f"{store.path}: got {'no name' if name is None else repr(name)}; expected that of a search, "
+            f"{', '.join(searches) or 'of which there is none'}; check it"
         )
     return as_search(store.path, name, searches[name], store.of_sweep(name))
 
@@ -254,7 +299,18 @@ def _read(store: Store, name: str) -> Search:
 def as_search(path: Path, name: str, said: Mapping[str, Any], stored: Iterable[tuple[Place, Point | None]]) -> Search:
     """Return a search of what a store has of it: its goal with the size of the grid, and its points in order."""
     goal = Goal(**{key: value for key, value in said.items() if key != "grid"})
-    return Search(path, name, goal, said["grid"], tuple(as_found(goal, *one) for one in stored))
+    return Search(path, name, goal, said["grid"], *parted(goal, stored))
+
+
+def as_stored(goal: Goal, grid: int) -> dict[str, Any]:
+    """Return a goal and the size of a grid as a store has them, and as_search takes them."""
+    return {**goal.to_dict(), "grid": grid}
+
+
+def parted(goal: Goal, stored: Iterable[tuple[Place, Point | None]]) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
+    """Return what a store has of points as a search for a goal sees them, apart from what can be none."""
+    found = [as_found(goal, *one) for one in stored]
+    return tuple(one for one in found if not one.refused), tuple(one for one in found if one.refused)
 
 
 def _groups(
@@ -280,6 +336,7 @@ def _groups(
         run.add(len(refused))
         yield refused + [one for _, one in chosen]
         if not chosen:  # all of the grid are
+            run.add(-left)
             return
         left -= len(chosen)
         while run.under_way:

@@ -7,7 +7,9 @@ disk is full. Write-ahead logging: a failure of the whole machine may lose the l
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simulator.errors import InputError
+from simulator.hardware.quantities import describe
 
 FILE = "runs.sqlite"
 _VERSION = 3
@@ -121,7 +124,8 @@ class Store:
         InputError: there is no such file, it is no store, or of a later version.
     """
 
-    def __init__(self, path: Path, create: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], create: bool = False) -> None:
+        path = directory(path)
         there = is_store(path)
         if not create and not there:
             raise InputError(f"{path}: holds no store of runs; expected {FILE}, which a sweep writes; check the path")
@@ -131,10 +135,7 @@ class Store:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"{self.path.parent}: cannot be made a directory ({error.strerror}); expected one that is there or can "
-                "be made; give another"
-            ) from None
+            raise _no_directory(self.path.parent, error) from None
         with self._failures():
             self._base = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
             try:
@@ -174,7 +175,12 @@ class Store:
             self._base.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def begin(self, sweep: str, parameters: Sequence[Mapping[str, Any]]) -> None:
-        """Note that a sweep has points of these parameters, and forget those of its places that had others."""
+        """Note that a sweep has points of these parameters, and forget those of its places that had others.
+
+        Raises:
+            InputError: a search has that name.
+        """
+        self.check_name(sweep, search=False)
         with self._transaction():
             self._base.execute("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", (sweep, len(parameters)))
             query = "SELECT place, parameters FROM places WHERE sweep = ?"
@@ -184,16 +190,38 @@ class Store:
                 if place >= len(parameters) or text != json.dumps(parameters[place])
             ]
             self._base.executemany("DELETE FROM places WHERE sweep = ? AND place = ?", others)
-            self._base.execute("DELETE FROM searches WHERE sweep = ?", (sweep,))
 
     def begin_search(self, sweep: str, points: int, goal: Mapping[str, Any]) -> None:
-        """Note that a search is to compute so many points, which it chooses anew, and what it is for, as plain data."""
+        """Note that a search is to compute so many points, which it chooses anew, and what it is for, as plain data.
+
+        Raises:
+            InputError: a sweep has that name.
+        """
+        self.check_name(sweep, search=True)
         with self._transaction():
             self._base.execute("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", (sweep, points))
             self._base.execute("DELETE FROM places WHERE sweep = ?", (sweep,))
             self._base.execute(
                 "INSERT OR REPLACE INTO searches VALUES (?, ?)", (sweep, json.dumps(goal))
             )  # in its order
+
+    def resize(self, sweep: str, points: int) -> None:
+        """Note that a sweep has so many points, those that can be none too."""
+        with self._transaction():
+            self._base.execute("UPDATE sweeps SET points = ? WHERE sweep = ?", (points, sweep))
+
+    def check_name(self, sweep: str, search: bool) -> None:
+        """Refuse the name of a sweep for a search, and that of a search for a sweep: one would lose the other's points.
+
+        Raises:
+            InputError: it is that of another kind.
+        """
+        if sweep in self.sweeps() and (sweep in self.searches()) != search:
+            here, there = ("search", "sweep") if search else ("sweep", "search")
+            raise InputError(
+                f"{self.path}: got {sweep!r} for a {here}; expected the name of no {there} there; take another name, "
+                "or another directory"
+            )
 
     def searches(self) -> dict[str, Mapping[str, Any]]:
         """Return the names of the sweeps that are searches, with what each is for, as plain data."""
@@ -347,6 +375,43 @@ class Store:
             raise InputError(
                 f"{self.path}: cannot be used ({error}); expected a file that can be read and written; check it"
             ) from None
+
+
+def directory(out: str | os.PathLike[str]) -> Path:
+    """Return the directory that a user names for a store.
+
+    Raises:
+        InputError: what names none.
+    """
+    if not isinstance(out, str | os.PathLike) or not os.fspath(out):
+        raise InputError(f"out: got {describe(out)}; expected a directory, which need not exist; name one")
+    return Path(out)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a directory in which no store could be opened or made; nothing is written.
+
+    Raises:
+        InputError: what Store would say of it.
+    """
+    if is_store(path):
+        with Store(path):
+            return
+    try:
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    except OSError as error:
+        raise _no_directory(path, error) from None
+    if not there.is_dir():
+        raise _no_directory(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _no_directory(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _no_directory(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be made a directory ({error.strerror}); expected one that is there or can be made; give "
+        "another"
+    )
 
 
 def is_store(path: Path) -> bool:

@@ -16,7 +16,7 @@ from simulator.notebook import MOST_ROWS, Shown, Table, View
 
 from .cluster import Cluster
 from .export import flat, frame, row
-from .found import Found, as_found, front_of
+from .found import Found, absent, as_found, front_of
 from .objectives import goal_of, own_mode, value
 from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import TOGETHER, Progress, Run
@@ -65,10 +65,15 @@ class Sweep(Shown):
         Args:
             objectives, constraints: as those of a search, see Goal.
         Raises:
-            InputError: a name or a value that these cannot have.
+            InputError: a name or a value that these cannot have; a number that no point has.
         """
         goal = goal_of(None, objectives=objectives, constraints=constraints)
-        return front_of(goal, [as_found(goal, *point) for point in self.first(len(self.places))])
+        points = [as_found(goal, *point) for point in self.first(len(self.places))]
+        if names := absent(points):
+            raise InputError(
+                f"sweep: {names[0]}: no point of {self.name} has it; expected a number that some have; take another"
+            )
+        return front_of(goal, points)
 
     def first(self, count: int) -> list[tuple[Place, Point | None]]:
         """Return the first places and their points, read anew."""
@@ -156,20 +161,13 @@ def sweep(
     cluster = Cluster(workers, scheduler, threads)
     parameters = grid(plan)
     points = Planner(plan).points(parameters)  # which says what is wrong with the plan, before there is a store
-    with Store(directory(out), create=True) as store:
+    with Store(out, create=True) as store:
         store.begin(plan.name, parameters)
         run = Run(store, plan, len(parameters), progress)
         with closing(run.outcomes(_groups(points), cluster)) as outcomes:  # and the workers, if the disk is full
             for outcome in outcomes:
                 run.keep(outcome)
         return Sweep(store.path, plan.name, run.places, run.computed, store.sweeps()[plan.name].failed)
-
-
-def directory(out: str | os.PathLike[str]) -> Path:
-    """Return the directory that a user names for a store."""
-    if not isinstance(out, str | os.PathLike) or not os.fspath(out):
-        raise InputError(f"sweep: out: got {out!r}; expected a directory, which need not exist; name one")
-    return Path(out)
 
 
 def _groups(points: Iterator[Planned]) -> Iterator[list[Planned]]:

@@ -7,6 +7,7 @@ import random
 import re
 import sqlite3
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,21 @@ pytest.importorskip("torch")
 pytest.importorskip("distributed")
 pytest.importorskip("optuna")
 
+from simulator.command_line.interruption import points_stay
 from simulator.errors import InputError
-from simulator.explore import Goal, Plan, Store, forecast_search, read_found, read_plan, read_search, search, sweep
+from simulator.explore import (
+    Goal,
+    Plan,
+    Store,
+    compromises,
+    forecast,
+    forecast_search,
+    read_found,
+    read_plan,
+    read_search,
+    search,
+    sweep,
+)
 from simulator.explore.chooser import Chooser
 from simulator.explore.objectives import OBJECTIVES, value
 from simulator.explore.pareto import front, hypervolume
@@ -84,16 +98,18 @@ def test_workers_do_not_change_a_search_and_a_killed_one_goes_on(tmp_path):
     with pytest.raises(Killed):
         search(plan=plan, goal=goal, out=tmp_path / "two", workers=2, threads=1, progress=progress)
     with Store(tmp_path / "two") as store:
-        assert store.sweeps()["s"].points == 10 and len(store) == 6
-    begun = read_found(tmp_path / "two", "s")
+        assert store.sweeps()["s-search"].points == 10 and len(store) == 6
+    begun = read_found(tmp_path / "two")
+    assert (len([point for point in begun.points if point.computed]), begun.missing, begun.failed) == (6, 4, 0)
     assert [point.key for point in begun.points] == [point.key for point in one.points[: len(begun.points)]]
     two = search(plan=plan, goal=goal, out=tmp_path / "two", workers=2, threads=1)
     assert (one.computed, two.computed) == (10, 4)
     assert two.points == one.points and two.hypervolumes == one.hypervolumes
     assert read_plan(path) == plan  # a search file is a sweep file too
     assert sweep(plan=plan, out=tmp_path / "two", workers=2).computed == 5
-    with pytest.raises(InputError, match="there is no search"):
-        read_found(tmp_path / "two", "s")  # a sweep of the same name took its place
+    assert read_found(tmp_path / "two", "s-search") == replace(two, computed=0)  # beside the sweep
+    with pytest.raises(InputError, match="got 's'; expected that of a search, s-search; check it"):
+        read_found(tmp_path / "two", "s")
 
 
 def test_the_command_prints_the_front(tmp_path):
@@ -103,41 +119,42 @@ def test_the_command_prints_the_front(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     record = json.loads(done.stdout)
-    assert record["objectives"] == {"forward_error": "min", "energy_j": "min"}
+    assert record["goal"]["objectives"] == {"forward_error": "min", "energy_j": "min"}
     assert (record["points"][0]["key"] is not None, len(record["points"]), record["grid"]) == (True, 8, 15)
-    assert record["seed"] == 3 and record["hypervolume"] == record["points"][-1]["hypervolume"]
+    assert record["goal"]["seed"] == 3 and record["hypervolume"] == record["points"][-1]["hypervolume"]
     for point in record["points"]:
         assert point["feasible"] == (point["values"]["area_mm2"] <= 0.25)
         assert point["feasible"] or not point["on_front"]
     assert {point["feasible"] for point in record["points"]} == {True, False}
     shown = command("search", path, "--out", "out", "--points", 8, "--seed", 3, cwd=tmp_path).stdout
-    assert shown.startswith("s: 8 of 15 points, 0 computed now, 8 from the store; in out/runs.sqlite\n")
+    assert shown.startswith("s-search: 8 of 15 points, 0 computed now, 8 from the store; in out/runs.sqlite\n")
     rows = sum(point["on_front"] for point in record["points"])
     kept = sum(point["feasible"] for point in record["points"])
     assert f"Pareto front: {rows} point" in shown and f"{kept} of the points keep the constraints" in shown
     tolerances = {point["parameters"]["policy.tolerance"] for point in record["points"] if point["on_front"]}
     assert all(f" {tolerance:.6g} " in shown for tolerance in tolerances)
     listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
-    assert listed["sweeps"] == {"s": {"points": 8, "done": 8, "failed": 0}}
+    assert listed["sweeps"] == {"s-search": {"points": 8, "done": 8, "failed": 0}}
     path = file(tmp_path, text.replace("{to: 0.25}", "{to: 0.001}"))
     none = command("search", path, "--out", "out", "--points", 2, cwd=tmp_path).stdout
-    assert none.splitlines()[1:] == ["no point keeps all constraints"]
+    assert none.splitlines()[1:] == ["no point keeps all constraints; the nearest has area 0.148 mm²"]
 
 
 def test_a_dry_run_says_what_there_is_to_choose_from_and_writes_nothing(tmp_path):
     path = file(tmp_path, RUN.replace("  points: 10\n", "  constraints: {area_mm2: {to: 0.25}}\n"))
     words = ["search", path, "--out", "out", "--workers", 2]
     record = json.loads(command(*words, "--dry-run", "--json", cwd=tmp_path).stdout)
-    assert (record["points"], record["grid"], record["at_once"], record["seed"]) == (4, 15, 4, 0)
+    goal = record["goal"]
+    assert (goal["points"], record["grid"], goal["at_once"], goal["seed"]) == (4, 15, 4, 0)
     assert (record["workers"], record["store"], record["known"]) == (2, "out", 0)
-    assert record["objectives"] == {"forward_error": "min", "energy_j": "min"}
-    assert record["constraints"] == {"area_mm2": {"to": 0.25}}
+    assert goal["objectives"] == {"forward_error": "min", "energy_j": "min"}
+    assert goal["constraints"] == {"area_mm2": {"to": 0.25}}
     assert record["space"] == [
         {"keys": ["array.rows", "array.columns"], "values": [[8, 8], [16, 16], [32, 32]]},
         {"keys": ["policy.tolerance"], "values": [[0.25], [0.5], [1.0], [2.0], [4.0]]},
     ]
     shown = command(*words, "--dry-run", "--points", 100, cwd=tmp_path).stdout
-    assert shown.startswith("s: 15 of 15 points, 4 at a time, seed 0, on 2 workers; into out\n")
+    assert shown.startswith("s-search: 15 of 15 points, 4 at a time, seed 0, on 2 workers; into out\n")
     assert "for the smallest logit RMS error, smallest energy, with area at most 0.250 mm²\n" in shown
     assert "array.rows, array.columns       3  [8, 8], [16, 16], [32, 32]" in shown
     assert not (tmp_path / "out").exists()
@@ -172,10 +189,10 @@ def test_failed_points_are_kept_apart(tmp_path):
         "points: 10", "points: 15"
     )
     done = command("search", file(tmp_path, text), "--out", "out", "--workers", 1, cwd=tmp_path)
-    assert done.returncode == 3, done.stderr
-    assert "15 of 15 points, 10 computed now, 5 failed" in done.stdout
-    found = read_found(tmp_path / "out", "s")
-    assert [point.key is None for point in found.points] == [point.error is not None for point in found.points]
+    assert done.returncode == 0, done.stderr
+    assert "10 of 15 points, 10 computed now, 5 combinations can be none; in" in done.stdout
+    found = read_found(tmp_path / "out")
+    assert (len(found.points), len(found.refused), found.failed, found.missing) == (10, 5, 0, 0)
     assert "array.rows: got 0; expected a whole number from 1" in " ".join(done.stdout.split())
 
 
@@ -186,11 +203,17 @@ def test_what_can_be_no_point_takes_the_place_of_none(tmp_path):
     given = {"objectives": COSTS, "cost_only": True, "gemms": [(64, 64, 784)]}
     found = search("npu", shapes, points=12, out=tmp_path, progress=lambda *at: seen.append(at), **given)
     assert found.computed == 12 and seen[-1] == (12, 12)
-    assert len(found.points) == 12 + found.failed and found.failed > 0
+    assert (len(found.points), found.failed, found.missing) == (12, 0, 0) and found.refused
+    assert all(point.key is None and point.error for point in found.refused)
+    with Store(tmp_path) as store:
+        counts = store.sweeps()["sweep-search"]
+    assert counts == (12 + len(found.refused), 12, len(found.refused))  # none is missing
     again = search("npu", shapes, points=12, out=tmp_path, **given)
     assert (again.computed, chosen(again)) == (0, chosen(found))
     whole = search("npu", shapes, points=1000, out=tmp_path, **given)
-    assert (len(whole.points), whole.failed, whole.known) == (48, 32, 12)
+    assert (len(whole.points), len(whole.refused), whole.known, whole.missing) == (16, 32, 12, 0)
+    with Store(tmp_path) as store:
+        assert store.sweeps()["sweep-search"] == (48, 16, 32)
 
 
 def test_a_frame_has_the_front_and_the_hypervolume(tmp_path):
@@ -207,7 +230,7 @@ def test_constraints_are_what_is_searched_within(tmp_path):
     """With none that keeps them there is no front, and it is said."""
     goal = Goal(COSTS, {"area_mm2": {"to": 1e-9}}, points=4)
     found = search(plan=BILL, goal=goal, out=tmp_path)
-    assert found.front == () and found.hypervolumes == (0.0,) * 4 and found.range is None
+    assert found.front == () and found.hypervolumes is None and found.range is None
     some = search(plan=BILL, goal=Goal(COSTS, {"area_mm2": {"from": 0.1, "to": 0.2}}, points=32), out=tmp_path)
     areas = [point.values["area_mm2"] for point in some.points]
     assert [point.feasible for point in some.points] == [0.1 <= area <= 0.2 for area in areas]
@@ -325,7 +348,7 @@ def test_labels_that_are_missing_are_missed_before_anything_runs(tmp_path, monke
         with pytest.raises(InputError, match=f"search: accuracy_low: needs labels, .*{data} does not have"):
             asked(rows, ["energy_j", "accuracy_low"], data)
     assert not (tmp_path / "out").exists()
-    assert asked(rows, ["agreement", "energy_j"], "bare.npz").name == "search"
+    assert asked(rows, ["agreement", "energy_j"], "bare.npz").name == "sweep-search"
     several = {"data": [str(tmp_path / name) for name in ("bare.npz", "labelled.npz")]}
     assert asked(several, ["accuracy", "energy_j"]).failed == 0
 
@@ -367,8 +390,7 @@ def test_a_quarter_of_the_points_gives_the_hypervolume_of_bills(tmp_path):
 def test_a_quarter_of_the_points_gives_the_hypervolume(case, tmp_path_factory):
     """Of accuracy or error, energy, latency and area over formats, accumulators, array shapes and tolerances."""
     store = tmp_path_factory.getbasetemp() / f"searched-{case.plan.name}"
-    size = len(sweep(plan=case.plan, out=store).places)
-    assert share_reached(case, size // 4, store) >= 0.98
+    assert share_reached(case, bench.points_of(case, store) // 4, store) >= 0.98
 
 
 def test_random_points_are_worse_than_the_search_on_a_steep_grid(tmp_path):
@@ -406,3 +428,82 @@ def test_ends_of_constraints_are_finite_numbers_in_order(tmp_path, limits, messa
     path = file(tmp_path, RUN.replace("  points: 10\n", f"  constraints: {limits}\n"))
     with pytest.raises(InputError, match=re.escape(f"search: constraints: {message}")):
         read_search(path)
+
+
+def test_a_sweep_and_a_search_never_take_each_others_name(tmp_path):
+    """Either would take the other's list of points away; forecasts say it too."""
+    sweep(plan=replace(BILL, name="b-search"), out=tmp_path)
+    asked = {"plan": BILL, "objectives": COSTS, "points": 4, "out": tmp_path}
+    for call in (search, forecast_search):
+        with pytest.raises(InputError, match="got 'b-search' for a search; expected the name of no sweep there"):
+            call(**asked)
+    search(**{**asked, "out": tmp_path / "other"})
+    for call in (sweep, forecast):
+        with pytest.raises(InputError, match="got 'b-search' for a sweep; expected the name of no search there"):
+            call(plan=replace(BILL, name="b-search"), out=tmp_path / "other")
+
+
+def test_a_forecast_knows_of_its_very_search_alone(tmp_path):
+    search(plan=BILL, objectives=COSTS, points=6, out=tmp_path)
+    asked = {"plan": BILL, "objectives": COSTS, "points": 6, "out": tmp_path}
+    assert forecast_search(**asked).known == 6
+    assert forecast_search(**asked | {"points": 7}).known == 0  # another goal chooses anew
+    assert forecast_search(**asked | {"plan": replace(BILL, flagged=0.5)}).known == 0  # other points of as large a grid
+
+
+@pytest.mark.parametrize("call", [sweep, search, forecast, forecast_search])
+def test_a_place_that_can_be_no_store_is_refused_by_all_calls(tmp_path, call):
+    (tmp_path / "plain").write_text("text")
+    given = {"objectives": COSTS, "points": 2} if "search" in call.__name__ else {}
+    for out in (tmp_path / "plain" / "x", tmp_path / "plain" / "x" / "y"):
+        with pytest.raises(InputError, match="cannot be made a directory"):
+            call(plan=BILL, out=out, **given)
+
+
+def test_arguments_of_another_type_are_refused_in_words(tmp_path):
+    given = {"hw": "npu", "varied": SHAPES, "cost_only": True, "gemms": [(8, 8, 8)], "out": tmp_path / "out"}
+    for more, message in (
+        ({"goal": {"objectives": COSTS}}, "search: goal: got a mapping; expected a Goal"),
+        ({"objectives": COSTS, "plan": "x"}, "search: plan: got 'x'; expected a Plan; read one with read_search"),
+    ):
+        with pytest.raises(InputError, match=message):
+            search(**given | more)
+    with pytest.raises(TypeError, match=r"search\(\) got an unexpected keyword argument 'foo'"):
+        search(**given, objectives=COSTS, foo=3)
+    assert not (tmp_path / "out").exists()
+    limits = {"area_mm2": {"to": np.float32(1.5), "from": np.int64(0)}}
+    goal = Goal(COSTS, limits, points=np.int64(3), seed=np.uint8(1))
+    found = search(**given, goal=goal)
+    assert (found.goal.points, found.goal.seed, found.goal.constraints) == (3, 1, {"area_mm2": {"to": 1.5, "from": 0}})
+    assert len(read_found(str(tmp_path / "out")).points) == 3
+    assert compromises(str(tmp_path / "out"))["missing"] == 0
+
+
+def test_equal_values_are_one_to_choose(tmp_path):
+    shapes = {"array.rows": [8, 8, 16, 8], "array.columns": [8, 16]}
+    found = search("npu", shapes, objectives=COSTS, points=8, cost_only=True, gemms=[(64, 64, 784)], out=tmp_path)
+    assert (found.grid, len(found.points), found.computed) == (4, 4, 4)
+
+
+def test_a_number_that_no_point_has_is_named(tmp_path):
+    whole = sweep(plan=BILL, out=tmp_path)
+    with pytest.raises(InputError, match="sweep: accuracy: no point of b has it"):
+        whole.front(["accuracy", "energy_j"])
+    one = search("tpu_v1", {"array.rows": [64, 128]}, cost_only=True, gemms=[(64, 64, 784)], out=tmp_path,
+                 objectives=["latency_s", "energy_j_high"], points=2)  # fmt: skip
+    assert (one.absent, one.lacking, one.front, one.hypervolume) == (("energy_j_high",), 2, (), None)
+
+
+def test_a_front_without_a_box_has_no_hypervolume(tmp_path):
+    """One point is neither all of a box nor nothing of it."""
+    found = search(plan=BILL, objectives=COSTS, points=1, out=tmp_path)
+    assert (len(found.front), found.hypervolumes, found.hypervolume) == (1, None, None)
+    assert "no two feasible points differ" in found._repr_html_()
+    assert found.to_frame()["hypervolume"].isna().all()
+
+
+def test_an_interruption_before_there_is_a_store_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert points_stay("out")() == "nothing was written"
+    search(plan=BILL, objectives=COSTS, points=1, out="out")
+    assert points_stay("out")() == "the points so far are in out, and the same command goes on"
