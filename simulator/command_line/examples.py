@@ -15,7 +15,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "estimate --hw npu --gemm 64 64 784 --fidelity event --trace timeline.json",
     ),
     "show": ("show npu", "show npu --json", "show --schema"),
-    "compare": ("compare npu tpu_v1 --model cnn --samples 200", "compare npu tpu_v1 --samples 200 --out both.html"),
+    "compare": (
+        "compare npu tpu_v1 --model cnn --samples 200", "compare npu tpu_v1 --samples 200 --out both.html",
+        "compare coarse fine",
+    ),
     "sweep": ("sweep rows.yaml --dry-run", "sweep rows.yaml --out rows --workers 2"),
     "search": (
         "search best.yaml --dry-run", "search best.yaml --out best",

@@ -1,4 +1,4 @@
-"""Machines: what one costs, what is in effect on it, two side by side: estimate, show, compare."""
+"""Machines: what one costs, what is in effect on it, two of them or of runs side by side: estimate, show, compare."""
 
 from __future__ import annotations
 
@@ -122,8 +122,12 @@ def show_machine(
 
 
 def compare_machines(
-    a: Annotated[str, typer.Argument(metavar="A", help="A machine file, or the name of a bundled machine.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    context: typer.Context,
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help="A machine file, the name of a bundled machine, or a directory with a run."),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same kind.")],
     model: Model = "mlp",
     weights: Weights = None,
     allow_code: AllowCode = False,
@@ -137,15 +141,23 @@ def compare_machines(
     json: JsonRecord = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a network on two machines, on the same samples, and show their bits, bills and keys side by side."""
-    from simulator import network  # noqa: F401  (says what to install where torch is missing)
+    """Show the bits, bills and keys of two machines side by side, on the same samples of a network; or of two runs."""
     from simulator.commands import compare
     from simulator.hardware import load_hardware
     from simulator.report import check_writable
-    from simulator.run import run
 
     if out is not None:
         check_writable(out, ".html")
+    if (saved := compare.of_runs(a, b)) is not None:
+        _refuse_options_of_runs(context)
+        if out is not None:
+            compare.write_page_of(saved, out)
+        with shown(json, quiet):
+            compare.run_saved(saved, json)
+        return
+    from simulator import network  # noqa: F401  (says what to install where torch is missing)
+    from simulator.run import run
+
     machines = load_hardware(a), load_hardware(b)
     results = []
     with interruptible("nothing was written"):
@@ -161,3 +173,14 @@ def compare_machines(
         compare.write_page(out, machines, (results[0], results[1]))
     with shown(json, quiet):
         compare.run(machines, (results[0], results[1]), json)
+
+
+def _refuse_options_of_runs(context: typer.Context) -> None:
+    """Refuse the options that say how machines run, beside runs that are done."""
+    for parameter in context.command.params:
+        given = getattr(context.get_parameter_source(str(parameter.name)), "name", "") == "COMMANDLINE"
+        if given and parameter.name not in ("a", "b", "out", "json", "quiet"):
+            raise InputError(
+                f"compare: got {parameter.opts[0]} beside two runs, which are done; expected it beside machines; leave "
+                "it out"
+            )

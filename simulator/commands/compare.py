@@ -1,4 +1,4 @@
-"""`python -m simulator compare`: two machines on one network, the bits and the bill side by side."""
+"""`python -m simulator compare`: two machines on one network, or two saved runs, the bits and the bill side by side."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from simulator.hardware import Machine
-from simulator.report import render_runs, write_file
+from simulator.errors import InputError
+from simulator.explore.export import as_json
+from simulator.explore.store import is_store
+from simulator.hardware import Machine, bundled_names
+from simulator.report import holds_run, read_runs, render_runs, write_file
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import (
     MISSING,
     counted,
+    percent,
     printable,
     quantity,
     score,
@@ -25,10 +29,11 @@ from simulator.report.figures import (
     shorten,
     significant,
 )
+from simulator.report.files import SUMMARY
 from simulator.report.several import TABLE_ENTRIES
 from simulator.result import MODE_LABELS, RunResult
 
-from .compared import OWN, Comparison, Pair, compared, names_of
+from .compared import OWN, Comparison, Pair, compared, compared_runs, names_of
 from .records import print_record
 
 
@@ -50,19 +55,60 @@ ROWS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "energy_j": ("energy", lambda value: quantity(value, "J")),
     "energy_low_j": ("energy, lower bound", lambda value: quantity(value, "J")),
     "energy_high_j": ("energy, upper bound", lambda value: quantity(value, "J")),
+    "macs": ("MACs", short_count),
+    "flagged": ("flagged MACs", percent),
 }
 PEAKS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "peak_macs_per_s_low": ("peak MAC/s, low mode", lambda value: quantity(value, "MAC/s")),
     "peak_macs_per_s_high": ("peak MAC/s, high mode", lambda value: quantity(value, "MAC/s")),
     "on_chip_bits": ("on-chip memory", _capacity),
+    "area_mm2": ("area", lambda value: f"{significant(value)} mm²"),
 }
 
 
 def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], json: bool) -> None:
     """Print two runs of one network on the same samples side by side, as tables or as a record."""
-    found = compared(machines, runs)
+    _show(compared(machines, runs), json)
+
+
+def of_runs(a: str, b: str) -> dict[str, RunResult] | None:
+    """Return the two saved runs that these are, by the names that pages have for them; None of two machines.
+
+    The name of a bundled machine is that machine.
+
+    Raises:
+        InputError: one of each kind, a directory without a run, or what is wrong with a run.
+    """
+    known = set(bundled_names())
+    for path in (a, b):
+        if path not in known and Path(path).is_dir() and not holds_run(path):
+            held, remedy = f"has no {SUMMARY}", "name another"
+            if is_store(Path(path)):
+                held, remedy = "holds a store of runs", f"see `report {path}`"
+            raise InputError(
+                f"compare: {path} is a directory that {held}; expected machines, or directories that the main job "
+                f"wrote; {remedy}"
+            )
+    saved = [path for path in (a, b) if path not in known and holds_run(path)]
+    if not saved:
+        return None
+    if len(saved) == 1:
+        machine = b if saved == [a] else a
+        remedy = f"write ./{machine} for the run of that name" if holds_run(machine) else "give two of a kind"
+        raise InputError(
+            f"compare: got the machine {machine} and the run {saved[0]}; expected two machines, or two runs; {remedy}"
+        )
+    return read_runs([Path(a), Path(b)])
+
+
+def run_saved(saved: Mapping[str, RunResult], json: bool) -> None:
+    """Print two saved runs side by side, as tables or as a record."""
+    _show(compared_runs(saved), json)
+
+
+def _show(found: Comparison, json: bool) -> None:
     if json:
-        print_record(asdict(found))
+        print_record(as_json(asdict(found)))
     else:
         _print(found)
 
@@ -71,12 +117,16 @@ def write_page(out: str, machines: tuple[Machine, Machine], runs: tuple[RunResul
     """Write the page of two runs side by side, by the names of their machines."""
     a, b = names_of(machines)
     a, b = (a, b) if a != b else (f"{a}, first", f"{b}, second")
-    write_file(Path(out), render_runs({a: runs[0], b: runs[1]}))
+    write_page_of({a: runs[0], b: runs[1]}, out)
+
+
+def write_page_of(saved: Mapping[str, RunResult], out: str) -> None:
+    """Write the page of two runs side by side, by the names that are given."""
+    write_file(Path(out), render_runs(saved))
 
 
 def _print(found: Comparison) -> None:
-    title = f"{found.model}: {found.a} and {found.b} · {counted(found.samples, 'sample')} · seed {found.seed}"
-    parts: list[RenderableType] = [Text(printable(title), style="bold"), Text()]
+    parts: list[RenderableType] = [Text(printable(_title(found)), style="bold"), *_differing(found), Text()]
     ways = tuple(MODE_LABELS[mode] for mode in found.runs)
     parts += [
         _figure_table(found, f"as each runs: {ways[0]}, {ways[1]}", {**found.modes[OWN], **found.machines}),
@@ -87,6 +137,31 @@ def _print(found: Comparison) -> None:
             parts += [_figure_table(found, MODE_LABELS[mode], figures), Text()]
     parts += [_layer_table(found), Text(), _difference_table(found), Text(), *_notes(found)]
     print_view(standard_output(), *parts)
+
+
+def _title(found: Comparison) -> str:
+    """Return what is compared, with what both runs have in common."""
+    names = f"{found.a} and {found.b}"
+    facts = [names if found.model is None else f"{found.model}: {names}"]
+    facts += [] if found.samples is None else [counted(found.samples, "sample")]
+    facts += [] if found.seed is None else [f"seed {found.seed}"]
+    return " · ".join(facts)
+
+
+def _differing(found: Comparison) -> Iterator[Text]:
+    """Yield a line for each thing that the runs do not have in common, without which figures mislead."""
+    a, b = found.of
+    if a.model != b.model:
+        yield Text(printable(f"The networks differ: {a.model} and {b.model}."))
+    if a.samples != b.samples:
+        yield Text(f"The samples differ: {a.samples:,} and {b.samples:,}, of which cycles and energy are the sums.")
+    if a.seed != b.seed:
+        yield Text(f"The seeds differ: {a.seed} and {b.seed}.")
+    if a.fidelity != b.fidelity:
+        yield Text(f"Cycles are counted differently: {a.fidelity} and {b.fidelity}.")
+    for name, one in (("A", a), ("B", b)):
+        if not one.complete:
+            yield Text(f"{name} is incomplete: it was interrupted.")
 
 
 def _figure_table(found: Comparison, heading: str, figures: Mapping[str, Pair]) -> Table:
@@ -126,8 +201,12 @@ def _difference_table(found: Comparison) -> Table | Text:
 
 
 def _notes(found: Comparison) -> Iterator[Text]:
+    a, b = (
+        name if name == one.hardware else f"{name}, on {one.hardware}"
+        for name, one in zip((found.a, found.b), found.of, strict=True)
+    )
     yield Text(
-        f"A: {printable(found.a)}; B: {printable(found.b)}; ratio: B over A. Agreement and errors: of each machine "
+        f"A: {printable(a)}; B: {printable(b)}; ratio: B over A. Agreement and errors: of each machine "
         "against its own exact run, which has its operands and exact sums.",
         style="dim",
     )

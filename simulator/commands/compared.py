@@ -1,16 +1,18 @@
-"""What two machines make of one network, each figure of both and their ratio."""
+"""What two machines make of one network, or what two saved runs are: each figure of both and their ratio."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from simulator.hardware import Machine
 from simulator.hardware.quantities import UNITS, parse_quantity
-from simulator.report.comparison import flagged_share, shown_mode
+from simulator.report.comparison import flagged_share, layers_by_mode, shown_mode
 from simulator.result import PRICED_MODES, RunResult, Setting
+
+_Value = TypeVar("_Value")
 
 OWN = "own"  # the way a machine runs by its policy: two passes, or its one MAC
 
@@ -54,25 +56,43 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two machines, a and b, on the same samples of one network.
+class Side:
+    """What one of two runs is of.
 
     Args:
-        a, b: names of the machines, or their files where the names are the same. model, samples, seed: of both runs.
+        hardware, model, samples, seed, fidelity, complete: as in RunResult.
+    """
+
+    hardware: str
+    model: str
+    samples: int
+    seed: int
+    fidelity: str
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two machines, a and b, on the same samples of one network; or two runs that were saved.
+
+    Args:
+        a, b: names of the machines, or their files where the names are the same; of saved runs the ends of their
+            directories' paths. model, samples, seed: of both runs, None where saved ones differ in it.
         runs: in which mode each runs by its policy: "low" or "two_pass".
-        machines: peak_macs_per_s in the low and the high mode, on_chip_bits.
+        machines: peak_macs_per_s in the low and the high mode, and on_chip_bits; of saved runs, which do not tell
+            these, area_mm2 (estimate).
         modes: figures of the modes that one of them has, "own" being that of `runs`. Accuracy is against the labels;
             agreement and forward_error of each machine are against its own exact run. Energies are estimates, between
-            energy_low_j and energy_high_j.
+            energy_low_j and energy_high_j; macs are those of the first pass, flagged the share that a second repeats.
         layers: of the own mode. configuration: keys of the expanded files whose values differ.
-        energy_basis, warnings: of a and of b.
+        energy_basis, warnings: of a and of b. of: what each is a run of.
     """
 
     a: str
     b: str
-    model: str
-    samples: int
-    seed: int
+    model: str | None
+    samples: int | None
+    seed: int | None
     runs: tuple[str, str]
     machines: Mapping[str, Pair]
     modes: Mapping[str, Mapping[str, Pair]]
@@ -80,6 +100,7 @@ class Comparison:
     configuration: tuple[Difference, ...]
     energy_basis: tuple[str, str]
     warnings: tuple[tuple[str, ...], tuple[str, ...]]
+    of: tuple[Side, Side]
 
 
 COSTS = ("cycles", "latency_s", "energy_j", "energy_low_j", "energy_high_j")
@@ -88,17 +109,36 @@ OF_LAYER = (*COSTS, "utilisation", "roofline_cycles", "median_rel_error", "max_r
 
 def compared(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult]) -> Comparison:
     """Return the comparison of two runs of one network on the same samples."""
+    return _compared(names_of(machines), runs, _peaks(machines))
+
+
+def compared_runs(saved: Mapping[str, RunResult]) -> Comparison:
+    """Return the comparison of two saved runs, given by the names that it has for them."""
+    (first, a), (second, b) = saved.items()
+    area = (None if one.area_um2 is None else one.area_um2 * 1e-6 for one in (a, b))
+    return _compared((first, second), (a, b), {"area_mm2": _pair(*area)})
+
+
+def _compared(names: tuple[str, str], runs: tuple[RunResult, RunResult], machines: Mapping[str, Pair]) -> Comparison:
     a, b = runs
-    names = names_of(machines)
     own = shown_mode(a), shown_mode(b)
     modes = {OWN: _figures(runs, own)}
     modes |= {mode: _figures(runs, (mode, mode)) for mode in PRICED_MODES if any(one.totals.get(mode) for one in runs)}
     return Comparison(
-        a=names[0], b=names[1], model=a.model, samples=a.samples, seed=a.seed, runs=own,
-        machines=_peaks(machines), modes=modes, layers=_layers(runs),
+        a=names[0], b=names[1], model=_same(a.model, b.model), samples=_same(a.samples, b.samples),
+        seed=_same(a.seed, b.seed), runs=own, machines=machines, modes=modes, layers=_layers(runs),
         configuration=tuple(differences(a.machine, b.machine)),
         energy_basis=(a.energy_basis, b.energy_basis), warnings=(a.warnings, b.warnings),
+        of=(_side(a), _side(b)),
     )  # fmt: skip
+
+
+def _same(a: _Value, b: _Value) -> _Value | None:
+    return a if a == b else None
+
+
+def _side(run: RunResult) -> Side:
+    return Side(run.hardware, run.model, run.samples, run.seed, run.fidelity, run.complete)
 
 
 def names_of(machines: tuple[Machine, Machine]) -> tuple[str, str]:
@@ -152,7 +192,12 @@ def _figures(runs: tuple[RunResult, RunResult], modes: tuple[str, str]) -> dict[
         totals = one.totals.get(mode) or {}
         scores = {"accuracy": (one.accuracy or {}).get(mode), "agreement": one.agreement.get(mode)}
         scores["forward_error"] = one.forward_error.get(mode)
-        found.append(scores | {name: totals.get(name) for name in COSTS})
+        layers = layers_by_mode(one).get(mode, ())
+        work = {
+            "macs": sum(layer.macs for layer in layers) if layers else None,
+            "flagged": flagged_share(layers) if mode == "two_pass" else None,
+        }
+        found.append(scores | {name: totals.get(name) for name in COSTS} | work)
     return {name: _pair(found[0][name], found[1][name]) for name in found[0]}
 
 

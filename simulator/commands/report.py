@@ -11,7 +11,7 @@ from simulator.explore import Store, compromises
 from simulator.explore.export import as_json, check_table, write_table
 from simulator.explore.export import export as export_points
 from simulator.explore.store import is_store
-from simulator.report import check_writable, layer_rows, read_run, render, render_front, render_runs, write_file
+from simulator.report import check_writable, layer_rows, read_runs, render, render_front, render_runs, write_file
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
 from simulator.report.files import REPORT
@@ -52,7 +52,7 @@ def run(
         record = compromises(stores[0], sweep)
         text = render_front(record)
     else:
-        runs = _named(paths)
+        runs = read_runs(paths)
         record = {"runs": [{"name": name, "model": one.model, "hardware": one.hardware, "samples": one.samples,
                             "totals": one.totals} for name, one in runs.items()]}  # fmt: skip
         text = render(next(iter(runs.values()))) if len(runs) == 1 else render_runs(runs)
@@ -91,15 +91,3 @@ def _target(paths: Sequence[Path], out: str | None) -> Path:
         of_file = paths[0].parent if paths[0].is_file() else paths[0]
         return of_file / REPORT if len(paths) == 1 else Path(REPORT)
     return Path(out)
-
-
-def _named(paths: Sequence[Path]) -> dict[str, RunResult]:
-    """Return the runs by the shortest end of their directories' paths that tells them apart."""
-    whole = [path.resolve() for path in paths]
-    parts = [(path.parent if path.is_file() else path).parts for path in whole]
-    twice = [path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1]
-    if twice:
-        raise InputError(f"report: got {twice[0]} twice; expected each run once; leave one out")
-    lengths = range(1, max(map(len, parts)) + 1)
-    length = next(n for n in lengths if len({own[-n:] for own in parts}) == len(parts))
-    return {"/".join(own[-length:]): read_run(path) for own, path in zip(parts, paths, strict=True)}

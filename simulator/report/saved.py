@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,28 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from simulator.errors import InputError
 from simulator.report.files import SUMMARY
 from simulator.result import RunResult
+
+
+def holds_run(path: str | Path) -> bool:
+    """Whether a path is for `read_run`: a directory with a `summary.json`, or a JSON file."""
+    file = Path(path)
+    return (file / SUMMARY).is_file() if file.is_dir() else file.suffix == ".json" and file.is_file()
+
+
+def read_runs(paths: Sequence[Path]) -> dict[str, RunResult]:
+    """Return saved runs by the shortest end of their directories' paths that tells them apart.
+
+    Raises:
+        InputError: one is given twice, or as of read_run.
+    """
+    whole = [path.resolve() for path in paths]
+    parts = [(path.parent if path.is_file() else path).parts for path in whole]
+    twice = [path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: got this run twice; expected each run once; leave one out")
+    lengths = range(1, max(map(len, parts)) + 1)
+    length = next(n for n in lengths if len({own[-n:] for own in parts}) == len(parts))
+    return {"/".join(own[-length:]): read_run(path) for own, path in zip(parts, paths, strict=True)}
 
 
 def read_run(path: str | Path) -> RunResult:

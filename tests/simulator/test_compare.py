@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ pytest.importorskip("torch")
 
 from simulator.commands.compared import OWN, compared, differences
 from simulator.hardware import load_hardware
+from simulator.report import render_runs
+from simulator.report.figures import quantity
 from simulator.result import Setting
 from simulator.run import run
 
@@ -141,3 +144,58 @@ def test_machines_of_one_name_are_told_apart_by_their_files(command, tmp_path):
 def test_compare_refuses_in_one_message(command, arguments, message):
     code, out, err = command("compare", *arguments)
     assert (code, out) == (2, "") and err.startswith(message) and err.count("\n") == 1
+
+
+# --- two saved runs --------------------------------------------------------------------------------------------------
+
+
+def test_saved_runs_are_compared_by_the_names_of_their_directories(command, tmp_path, runs):
+    for name, one in zip(("npu", "b/small"), runs, strict=True):
+        one.save(tmp_path / name)
+    code, out, err = command("compare", "./npu", "b/small", "--out", "both.html")
+    assert (code, err) == (0, "")
+    assert out.startswith("mlp: npu and small · 20 samples · seed 0\n")
+    energy = [quantity(run.totals[mode]["energy_j"], "J") for run, mode in zip(runs, ("two_pass", "low"), strict=True)]
+    assert re.search(rf"^energy +{energy[0]} +{energy[1]} +[\d.]+$", out, re.M)
+    assert re.search(r"^area +\d[\d.]* mm² +\d[\d.]* mm² +[\d.]+$", out, re.M)
+    assert re.search(r"^MACs +14\.3 M +14\.3 M +1\.00$", out, re.M)
+    assert re.search(r"^array\.rows +16 +8$", out, re.M)
+    assert "samples differ" not in out and max(map(len, out.splitlines())) <= 100
+    assert (tmp_path / "both.html").read_text() == render_runs({"npu": runs[0], "small": runs[1]})
+
+
+def test_the_record_of_saved_runs_has_their_figures_and_what_each_is_of(command, tmp_path, runs):
+    for name, one in zip("ab", runs, strict=True):
+        replace(one, samples=20 if name == "a" else 10).save(tmp_path / name)
+    code, out, err = command("compare", "a/summary.json", "b", "--json")
+    record = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (record["a"], record["b"], record["model"], record["samples"]) == ("a", "b", "mlp", None)
+    assert [side["samples"] for side in record["of"]] == [20, 10]
+    assert [side["hardware"] for side in record["of"]] == ["npu", "small"]
+    own = record["modes"][OWN]["cycles"]
+    assert (own["a"], own["b"]) == (runs[0].totals["two_pass"]["cycles"], runs[1].totals["low"]["cycles"])
+    assert record["machines"]["area_mm2"]["a"] == runs[0].area_um2 * 1e-6
+    _, out, _ = command("compare", "a", "b")
+    assert "The samples differ: 20 and 10, of which cycles and energy are the sums." in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "npu"), "compare: got the machine npu and the run run; expected two machines, or two runs; give two"),
+        (("run", "npu_posit"), "expected two machines, or two runs; write ./npu_posit for the run of that name"),
+        (("run", "other", "--samples", 3), "compare: got --samples beside two runs, which are done; expected"),
+        (("run", "run"), "run: got this run twice; expected each run once; leave one out"),
+        (("run", "nothing"), "compare: nothing is a directory that has no summary.json; expected machines, or"),
+        (("run", "broken"), "broken/summary.json: is no record of a run"),
+    ],
+)
+def test_compare_refuses_runs_in_one_message(command, tmp_path, runs, arguments, message):
+    for name in ("run", "other", "npu_posit"):
+        runs[0].save(tmp_path / name)
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "summary.json").write_text("{}")
+    code, out, err = command("compare", *arguments)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1

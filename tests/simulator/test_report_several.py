@@ -385,7 +385,7 @@ def test_without_pyarrow_a_parquet_file_is_refused_before_anything_is_written(co
     ("arguments", "words"),
     [
         (("none",), r"none: cannot be read \(No such file or directory\); expected the summary.json of a run"),
-        (("a", "a"), "report: got a twice"),
+        (("a", "a"), "a: got this run twice"),
         (("a/report.html",), "report: got a/report.html, a page; expected directories .*; give a"),
         (("a", "--out", "a.pdf"), "--out: got 'a.pdf'; expected the name of an HTML page; write a.html"),
         (("a", "--sweep", "x"), "report: got --sweep without a store"),
