@@ -119,13 +119,13 @@ def show_runs(
         raise InputError(f"runs: got {' and '.join(given)}; expected one of them; give one after the other")
     if sweep is not None and export is None:
         raise InputError("runs: got --sweep without --export; expected both or none; leave --sweep out")
-    if json and given and given != ["--show"]:
+    if json and given and given[0] not in ("--show", "--export"):
         raise InputError(f"runs: got --json with {given[0]}, which prints no record; expected it alone; leave it out")
     with shown(json, quiet):
         if show is not None:
             runs.show_one(store, show)
         elif export is not None:
-            runs.export_sweep(store, sweep, export)
+            runs.export_sweep(store, sweep, export, json)
         elif remove:
             runs.remove(store, remove)
         elif remove_outdated:

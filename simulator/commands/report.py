@@ -9,8 +9,8 @@ from typing import Any
 from simulator.errors import InputError
 from simulator.explore import Store, compromises
 from simulator.explore.export import as_json, check_table, write_table
-from simulator.explore.export import export as export_points
 from simulator.explore.store import is_store
+from simulator.explore.table import rows_of
 from simulator.report import check_writable, layer_rows, read_runs, render, render_front, render_runs, write_file
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
@@ -62,7 +62,7 @@ def run(
     if export is not None:
         if stores:
             with Store(stores[0]) as store:
-                export_points(store.of_sweep(record["name"]), export)
+                write_table(rows_of(store, record["name"]), export)
         else:
             export_layers(runs, export)
         record = {"table": export, **record}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from simulator.errors import InputError
 from simulator.explore import Counts, Point, Store
-from simulator.explore.export import as_json, export
+from simulator.explore.export import as_json, check_table, write_table
+from simulator.explore.table import rows_of
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import counted, printable, quantity
 from simulator.versions import NUMERICS
@@ -66,19 +66,20 @@ def show_one(path: str, key: str) -> None:
     print_record(as_json(asdict(point)))
 
 
-def export_sweep(path: str, sweep: str | None, target: str) -> None:
-    """Write the points of a sweep, or of the only one there is, to a .csv or .parquet file."""
+def export_sweep(path: str, sweep: str | None, target: str, json: bool) -> None:
+    """Write the points of a sweep, or of the only one there is, to a .csv or .parquet file, and print what it is.
+
+    Raises:
+        InputError: what is wrong with the file, the store or the name.
+    """
+    check_table(target, "runs: --export")
     with Store(Path(path)) as store:
-        known = list(store.sweeps())
-        if sweep is None and len(known) == 1:
-            (sweep,) = known
-        if sweep not in known:
-            raise InputError(
-                f"{path}: got {'no sweep' if sweep is None else repr(sweep)}; expected one of "
-                f"{', '.join(known) or 'none, there is none'}; give --sweep NAME"
-            )
-        count = export(store.of_sweep(sweep), target)
-    print_view(standard_output(), f"{printable(target)}: {counted(count, 'point')} of {printable(sweep)}")
+        name = store.only_sweep(sweep)
+        count = write_table(rows_of(store, name), target)
+    if json:
+        print_record({"table": target, "sweep": name, "points": count})
+        return
+    print_view(standard_output(), f"{printable(target)}: {counted(count, 'point')} of {printable(name)}")
 
 
 def remove_outdated(path: str) -> None:

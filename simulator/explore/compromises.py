@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import InputError
-
 from .found import as_found
 from .objectives import OBJECTIVES, Goal, objective, value
 from .search import Search, as_search, parted
@@ -31,7 +29,7 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
     """
     path = directory(path)
     with Store(path) as store:
-        name = _sweep_of(store, path, sweep)
+        name = store.only_sweep(sweep)
         said = store.searches().get(name)
         stored = list(store.of_sweep(name))
     if said is None:
@@ -60,18 +58,6 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
         "search": None if said is None else {"grid": found.grid, "hypervolumes": found.hypervolumes},
         "points": points, "missing": found.missing,
     }  # fmt: skip
-
-
-def _sweep_of(store: Store, path: Path, sweep: str | None) -> str:
-    known = list(store.sweeps())
-    if sweep is None and len(known) == 1:
-        return known[0]
-    if sweep not in known:
-        raise InputError(
-            f"{path}: got {'no sweep' if sweep is None else repr(sweep)}; expected one of "
-            f"{', '.join(known) or 'none, there is none'}; give --sweep NAME"
-        )
-    return sweep
 
 
 def _default_goal(points: Sequence[Point | None]) -> Goal:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.errors import InputError, first_line, missing
 from simulator.report.directories import check_writable, replacing
 
+from .objectives import OBJECTIVES, own_mode
 from .store import Place, Point
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 WRITERS = {".csv": "to_csv", ".parquet": "to_parquet"}
 
 # What of a record a sweep shows of each point; all of it is in the store.
-_RESULTS = ("accuracy", "agreement", "forward_error", "metrics", "totals", "warnings")
+_OF_RUN = ("hardware", "model", "samples", "seed", "tolerance", "fidelity", "complete")
+_BY_MODE = ("accuracy", "agreement", "forward_error")
+_RESULTS = (*_OF_RUN, *_BY_MODE, "forward_error_interval", "metrics", "totals", "warnings")
+_AREAS = {"area_mm2": "area_um2", "area_low_mm2": "area_low_um2", "area_high_mm2": "area_high_um2"}
 
 
 def row(place: Place, point: Point | None) -> dict[str, Any]:
@@ -30,6 +34,8 @@ def row(place: Place, point: Point | None) -> dict[str, Any]:
     return {
         "parameters": as_json(place.parameters, as_written),
         **_state(place, point),
+        **({"mode": own_mode(record)} if record else {}),
+        **as_json(_areas(record)),
         **{name: as_json(record[name]) for name in _RESULTS if name in record},
     }
 
@@ -49,14 +55,32 @@ def as_written(value: float) -> str:
 
 
 def columns(place: Place, point: Point | None) -> dict[str, Any]:
-    """Return a point as flat columns: its parameters, then NAME_MODE of what a record says by mode."""
+    """Return a point as flat columns.
+
+    These are its parameters, what it is a run of, the mode of its own machine with the numbers that it has in that mode
+    under their names alone, as objectives have them, and then NAME_MODE of what a record says by mode.
+    """
     record = {} if point is None or point.record is None else point.record
-    by_mode = {name: record.get(name) or {} for name in ("accuracy", "agreement", "forward_error")}
-    by_mode |= record.get("metrics", {})
+    start = {**flat(place.parameters), **_state(place, point)}
+    if not record:
+        return start
+    by_mode = {name: record.get(name) or {} for name in _BY_MODE} | record.get("metrics", {})
     found = {f"{name}_{mode}": value for name, values in by_mode.items() for mode, value in values.items()}
+    for mode, ends in record.get("forward_error_interval", {}).items():
+        found |= {f"forward_error_{end}_{mode}": at for end, at in zip(("from", "to"), ends or (), strict=False)}
     for mode, totals in record.get("totals", {}).items():
         found |= {f"{name}_{mode}": value for name, value in (totals or {}).items()}
-    return {**flat(place.parameters), **_state(place, point), **found}
+    mode = own_mode(record)
+    own = {name: found[f"{name}_{mode}"] for name in OBJECTIVES if f"{name}_{mode}" in found}
+    of_run = {name: record[name] for name in _OF_RUN if name in record and name not in place.parameters}
+    warnings = {"warnings": "\n".join(record.get("warnings", ())) or None}
+    return {**start, **of_run, "mode": mode, **own, **_areas(record), **found, **warnings}
+
+
+def _areas(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the area of a point's machine and its bounds in mm², as far as a record has them."""
+    known = {name: record[field] for name, field in _AREAS.items() if field in record}
+    return {name: None if um2 is None else um2 * 1e-6 for name, um2 in known.items()}
 
 
 def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,15 +109,6 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     return pandas.DataFrame(list(rows))
 
 
-def export(points: Iterable[tuple[Place, Point | None]], path: str | os.PathLike[str]) -> int:
-    """Write points to a .csv or .parquet file, in place of one that is there; return how many.
-
-    Raises:
-        InputError: another kind of file, or one that cannot be written.
-    """
-    return write_table([columns(place, point) for place, point in points], path)
-
-
 def check_table(path: str, place: str) -> None:
     """Check, before anything runs for it, that a table can be written to this path; `place` is what asks for it.
 
@@ -110,7 +125,11 @@ def check_table(path: str, place: str) -> None:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> int:
-    """Write rows to a .csv or .parquet file, in place of one that is there; return how many. Errors as of export."""
+    """Write rows to a .csv or .parquet file, in place of one that is there; return how many.
+
+    Raises:
+        InputError: another kind of file, or one that cannot be written.
+    """
     target = Path(path)
     if target.suffix not in WRITERS:
         raise InputError(f"{target}: got the ending {target.suffix!r}; expected .csv or .parquet; rename it")

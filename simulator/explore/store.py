@@ -292,6 +292,22 @@ class Store:
         with self._failures():
             return {name: Counts(*counts) for name, *counts in self._base.execute(query)}
 
+    def only_sweep(self, name: str | None) -> str:
+        """Return the name of a sweep that is there: the one that is given, or of the only one.
+
+        Raises:
+            InputError: there is none of that name, or none is named and there are several.
+        """
+        known = list(self.sweeps())
+        if name is None and len(known) == 1:
+            return known[0]
+        if name is None or name not in known:
+            raise InputError(
+                f"{self.path}: got {'no sweep' if name is None else repr(name)}; expected one of "
+                f"{', '.join(known) or 'none, there is none'}; give --sweep NAME"
+            )
+        return name
+
     def of_sweep(self, sweep: str) -> Iterator[tuple[Place, Point | None]]:
         """Yield a sweep's places in its order, and their points as far as they are computed."""
         columns = ", ".join(f"points.{name}" for name in Point.__dataclass_fields__)

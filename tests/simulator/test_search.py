@@ -226,6 +226,20 @@ def test_a_frame_has_the_front_and_the_hypervolume(tmp_path):
     assert (best, worst) == (table["energy_j"].min(), table["energy_j"].max())
 
 
+@pytest.mark.parametrize("command_of", [("runs",), ("report",)])
+def test_exported_points_of_a_search_say_which_are_feasible_and_on_its_front(tmp_path, command_of):
+    pandas = pytest.importorskip("pandas")
+    goal = Goal(COSTS, {"area_mm2": {"from": 0.1, "to": 0.2}}, points=32)
+    found = search(plan=BILL, goal=goal, out=tmp_path / "best")
+    assert command(*command_of, "best", "--export", "x.csv", cwd=tmp_path).returncode == 0
+    table = pandas.read_csv(tmp_path / "x.csv").set_index("key")
+    assert len(table) == 32 and 0 < table["feasible"].sum() < 32 and table["on_front"].sum() > 0
+    for point in found.points:
+        line = table.loc[point.key]
+        assert line["feasible"] == point.feasible and line["on_front"] == (point in found.front)
+        assert {name: line[name] for name in found.goal.names} == pytest.approx(point.values, rel=1e-15)
+
+
 def test_constraints_are_what_is_searched_within(tmp_path):
     """With none that keeps them there is no front, and it is said."""
     goal = Goal(COSTS, {"area_mm2": {"to": 1e-9}}, points=4)

@@ -20,8 +20,9 @@ pytest.importorskip("distributed")
 import simulator
 from simulator.cost import Gemm, price
 from simulator.errors import InputError
-from simulator.explore import Plan, Point, Store, forecast, read_plan, sweep
-from simulator.explore.export import export
+from simulator.explore import Place, Plan, Point, Store, forecast, read_plan, sweep
+from simulator.explore.export import columns, row, write_table
+from simulator.explore.objectives import own_mode, value
 from simulator.explore.plan import Planner, grid
 from simulator.explore.work import Inputs, compute
 from simulator.hardware import load_hardware
@@ -88,8 +89,8 @@ def test_points_are_what_evaluate_gives_for_the_machines(undisturbed):
             assert record[name] == expected[name], name
         by_key = {setting["key"]: setting for setting in record["machine"]}
         assert by_key.keys() == {setting["key"] for setting in expected["machine"]}
-        for key, value in (("array.rows", rows), ("policy.tolerance", tolerance)):
-            assert (by_key[key]["value"], by_key[key]["origin"], by_key[key]["source"]) == (value, "varied", "")
+        for key, given in (("array.rows", rows), ("policy.tolerance", tolerance)):
+            assert (by_key[key]["value"], by_key[key]["origin"], by_key[key]["source"]) == (given, "varied", "")
         assert by_key["array.columns"]["origin"].startswith("hwconfigs/npu.yaml:")
 
 
@@ -674,11 +675,45 @@ def test_what_a_store_holds_is_listed_shown_exported_and_removed(undisturbed, tm
     assert len(json.loads(command("runs", copy, "--json", cwd=tmp_path).stdout)["points"]) == 3
 
 
+def test_tables_and_records_of_points_have_area_and_the_numbers_of_the_own_mode(undisturbed, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    with Store(undisturbed) as store:
+        stored = list(store.of_sweep("s"))
+    done = command("runs", undisturbed, "--export", "x.csv", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == {"table": "x.csv", "sweep": "s", "points": 4}
+    table = pandas.read_csv(tmp_path / "x.csv")
+    for at, (place, point) in enumerate(stored):
+        record, line = point.record, table.iloc[at]
+        mode = own_mode(record)
+        assert line["mode"] == row(place, point)["mode"] == mode
+        assert (
+            line["area_mm2"] == row(place, point)["area_mm2"] == record["area_um2"] * 1e-6 == value(record, "area_mm2")
+        )
+        assert row(place, point)["hardware"] == line["hardware"] == record["hardware"]
+        for name in ("cycles", "latency_s", "energy_j", *({"accuracy", "agreement"} & set(record))):
+            assert line[name] == line[f"{name}_{mode}"] == value(record, name)
+    assert "feasible" not in table.columns
+
+
+def test_a_point_without_a_result_has_its_parameters_and_its_error_alone():
+    place = Place({"array.rows": 0}, None, "refused")
+    assert columns(place, None) == {
+        "array.rows": 0, "key": None, "error": "refused", "seconds": None, "numerics": None,
+    }  # fmt: skip
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_the_store_is_read(undisturbed, tmp_path):
+    done = command("runs", undisturbed, "--export", "none/x.parquet", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith(
+        f"ulpsim: error: none/x.parquet: cannot be written ({tmp_path}/none is no directory); expected a place where"
+    )
+
+
 def test_parameters_of_several_types_are_exported_as_text(tmp_path):
     pandas = pytest.importorskip("pandas")
     varied = {"array.rows": [4, "x", 8.5, [1, 2]], "policy.tolerance": [1, 0.5]}
     found = sweep("npu", varied, out=tmp_path, cost_only=True, gemms=[(8, 8, 8)])
-    assert export(found.first(8), tmp_path / "x.parquet") == 8
+    assert write_table([columns(*point) for point in found.first(8)], tmp_path / "x.parquet") == 8
     table = pandas.read_parquet(tmp_path / "x.parquet")
     assert list(table["array.rows"][::2]) == ["4", "x", "8.5", "[1, 2]"]
     assert list(table["policy.tolerance"][:2]) == [1.0, 0.5]
