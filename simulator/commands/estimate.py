@@ -134,7 +134,7 @@ def of_topology(
     for name, one in layers:
         table.add_row(printable(name), _shape(one.gemm), *_figures([one], mode))
     title = f"{printable(machine.name)}: {printable(Path(topology).name)}, {counted(len(layers), 'layer')}"
-    title += f"{_flags(flagged)}{_named(fidelity)}; layers in mode {mode.replace('_', '-')}"
+    title += f"{_flags(flagged)}{_named(fidelity)}; layers in the mode {MODE_LABELS[mode]}"
     view = (title, table, "", _modes_table(found), Text(_area(found[0].area)), *_parts_view(found), *_gathers(found))
     print_view(standard_output(), *view, *warnings_view(_warnings(found)))
 

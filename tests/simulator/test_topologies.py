@@ -60,7 +60,7 @@ def test_the_table_ends_in_the_sum_of_the_layers(tmp_path, monkeypatch, capsys):
     (tmp_path / "t.csv").write_text("Layer,M,N,K,\nfirst,64,64,784,\nlast,5,10,64,\n")
     code, out, _ = run(monkeypatch, capsys, "--hw", "npu", "--topology", tmp_path / "t.csv")
     costs = [estimate("npu", gemm=shape) for shape in ((64, 64, 784), (5, 10, 64))]
-    assert code == 0 and "npu: t.csv, 2 layers; layers in mode two-pass" in out
+    assert code == 0 and "npu: t.csv, 2 layers; layers in the mode two-pass" in out
     low = next(line for line in out.splitlines() if line.startswith("uniform low"))
     assert f"{sum(cost.low.cycles for cost in costs):,}" in low
     first = next(line for line in out.splitlines() if line.startswith("first"))
@@ -72,7 +72,7 @@ def test_a_machine_with_one_mac_has_one_mode(tmp_path, monkeypatch, capsys):
     (tmp_path / "m.yaml").write_text('array: {rows: 8, columns: 8}\nmac: {low: "int8 -> fixed(32, 0, wrap)"}\n')
     (tmp_path / "t.csv").write_text("Layer,M,N,K,\nonly,64,64,784,\n")
     code, out, _ = run(monkeypatch, capsys, "--hw", tmp_path / "m.yaml", "--topology", tmp_path / "t.csv")
-    assert code == 0 and "layers in mode low" in out and "high" not in out and "no memory described" in out
+    assert code == 0 and "layers in the mode uniform low" in out and "high" not in out and "no memory described" in out
 
 
 @pytest.mark.parametrize(
