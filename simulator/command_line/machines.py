@@ -153,7 +153,7 @@ def compare_machines(
         if out is not None:
             compare.write_page_of(saved, out)
         with shown(json, quiet):
-            compare.run_saved(saved, json)
+            compare.run_saved(saved, json, out)
         return
     from simulator import network  # noqa: F401  (says what to install where torch is missing)
     from simulator.run import run
@@ -172,7 +172,7 @@ def compare_machines(
     if out is not None:
         compare.write_page(out, machines, (results[0], results[1]))
     with shown(json, quiet):
-        compare.run(machines, (results[0], results[1]), json)
+        compare.run(machines, (results[0], results[1]), json, out)
 
 
 def _refuse_options_of_runs(context: typer.Context) -> None:

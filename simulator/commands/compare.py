@@ -63,12 +63,18 @@ PEAKS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "peak_macs_per_s_high": ("peak MAC/s, high mode", lambda value: quantity(value, "MAC/s")),
     "on_chip_bits": ("on-chip memory", _capacity),
     "area_mm2": ("area", lambda value: f"{significant(value)} mm²"),
+    "area_low_mm2": ("area, lower bound", lambda value: f"{significant(value)} mm²"),
+    "area_high_mm2": ("area, upper bound", lambda value: f"{significant(value)} mm²"),
 }
 
 
-def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], json: bool) -> None:
-    """Print two runs of one network on the same samples side by side, as tables or as a record."""
-    _show(compared(machines, runs), json)
+def run(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult], json: bool, out: str | None) -> None:
+    """Print two runs of one network on the same samples side by side, as tables or as a record.
+
+    Args:
+        out: where the page of the two is, which is said too; None where there is none.
+    """
+    _show(compared(machines, runs), json, out)
 
 
 def of_runs(a: str, b: str) -> dict[str, RunResult] | None:
@@ -101,16 +107,16 @@ def of_runs(a: str, b: str) -> dict[str, RunResult] | None:
     return read_runs([Path(a), Path(b)])
 
 
-def run_saved(saved: Mapping[str, RunResult], json: bool) -> None:
-    """Print two saved runs side by side, as tables or as a record."""
-    _show(compared_runs(saved), json)
+def run_saved(saved: Mapping[str, RunResult], json: bool, out: str | None) -> None:
+    """Print two saved runs side by side, as tables or as a record, and where their page is, if there is one."""
+    _show(compared_runs(saved), json, out)
 
 
-def _show(found: Comparison, json: bool) -> None:
+def _show(found: Comparison, json: bool, out: str | None) -> None:
     if json:
-        print_record(as_json(asdict(found)))
+        print_record(({} if out is None else {"page": out}) | as_json(asdict(found)))
     else:
-        _print(found)
+        _print(found, out)
 
 
 def write_page(out: str, machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult]) -> None:
@@ -125,7 +131,7 @@ def write_page_of(saved: Mapping[str, RunResult], out: str) -> None:
     write_file(Path(out), render_runs(saved))
 
 
-def _print(found: Comparison) -> None:
+def _print(found: Comparison, out: str | None) -> None:
     parts: list[RenderableType] = [Text(printable(_title(found)), style="bold"), *_differing(found), Text()]
     ways = tuple(MODE_LABELS[mode] for mode in found.runs)
     parts += [
@@ -136,6 +142,8 @@ def _print(found: Comparison) -> None:
         if mode != OWN and found.runs != (mode, mode):
             parts += [_figure_table(found, MODE_LABELS[mode], figures), Text()]
     parts += [_layer_table(found), Text(), _difference_table(found), Text(), *_notes(found)]
+    if out is not None:
+        parts += [Text(), Text(f"page: {printable(out)}")]
     print_view(standard_output(), *parts)
 
 

@@ -79,8 +79,8 @@ class Comparison:
         a, b: names of the machines, or their files where the names are the same; of saved runs the ends of their
             directories' paths. model, samples, seed: of both runs, None where saved ones differ in it.
         runs: in which mode each runs by its policy: "low" or "two_pass".
-        machines: peak_macs_per_s in the low and the high mode, and on_chip_bits; of saved runs, which do not tell
-            these, area_mm2 (estimate).
+        machines: peak_macs_per_s in the low and the high mode, and on_chip_bits, both of which saved runs do not tell;
+            and area_mm2, an estimate between area_low_mm2 and area_high_mm2.
         modes: figures of the modes that one of them has, "own" being that of `runs`. Accuracy is against the labels;
             agreement and forward_error of each machine are against its own exact run. Energies are estimates, between
             energy_low_j and energy_high_j; macs are those of the first pass, flagged the share that a second repeats.
@@ -115,18 +115,17 @@ def compared(machines: tuple[Machine, Machine], runs: tuple[RunResult, RunResult
 def compared_runs(saved: Mapping[str, RunResult]) -> Comparison:
     """Return the comparison of two saved runs, given by the names that it has for them."""
     (first, a), (second, b) = saved.items()
-    area = (None if one.area_um2 is None else one.area_um2 * 1e-6 for one in (a, b))
-    return _compared((first, second), (a, b), {"area_mm2": _pair(*area)})
+    return _compared((first, second), (a, b), {})
 
 
-def _compared(names: tuple[str, str], runs: tuple[RunResult, RunResult], machines: Mapping[str, Pair]) -> Comparison:
+def _compared(names: tuple[str, str], runs: tuple[RunResult, RunResult], peaks: Mapping[str, Pair]) -> Comparison:
     a, b = runs
     own = shown_mode(a), shown_mode(b)
     modes = {OWN: _figures(runs, own)}
     modes |= {mode: _figures(runs, (mode, mode)) for mode in PRICED_MODES if any(one.totals.get(mode) for one in runs)}
     return Comparison(
         a=names[0], b=names[1], model=_same(a.model, b.model), samples=_same(a.samples, b.samples),
-        seed=_same(a.seed, b.seed), runs=own, machines=machines, modes=modes, layers=_layers(runs),
+        seed=_same(a.seed, b.seed), runs=own, machines={**peaks, **_areas(runs)}, modes=modes, layers=_layers(runs),
         configuration=tuple(differences(a.machine, b.machine)),
         energy_basis=(a.energy_basis, b.energy_basis), warnings=(a.warnings, b.warnings),
         of=(_side(a), _side(b)),
@@ -183,6 +182,15 @@ def _peaks(machines: tuple[Machine, Machine]) -> dict[str, Pair]:
         "peak_macs_per_s_high": peaks("high"),
         "on_chip_bits": _pair(*memory),
     }
+
+
+def _areas(runs: tuple[RunResult, RunResult]) -> dict[str, Pair]:
+    um2 = {
+        "area_mm2": [one.area_um2 for one in runs],
+        "area_low_mm2": [one.area_low_um2 for one in runs],
+        "area_high_mm2": [one.area_high_um2 for one in runs],
+    }
+    return {name: _pair(*(None if area is None else area * 1e-6 for area in areas)) for name, areas in um2.items()}
 
 
 def _figures(runs: tuple[RunResult, RunResult], modes: tuple[str, str]) -> dict[str, Pair]:

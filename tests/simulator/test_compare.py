@@ -74,6 +74,14 @@ def test_peaks_and_memory_are_those_of_the_files(machines, runs):
     assert (peaks["on_chip_bits"].a, peaks["on_chip_bits"].b) == ((256 + 16) * 8192, None)
 
 
+def test_areas_are_those_of_the_runs(machines, runs):
+    found = compared(machines, (replace(runs[0], area_um2=2e6, area_low_um2=1e6), replace(runs[1], area_um2=1e6)))
+    area = found.machines["area_mm2"]
+    assert (area.a, area.b, area.ratio) == (2.0, 1.0, 0.5) and found.machines["area_low_mm2"].a == 1.0
+    unknown = compared(machines, tuple(replace(one, area_um2=None) for one in runs)).machines["area_mm2"]
+    assert (unknown.a, unknown.b, unknown.ratio) == (None, None, None)
+
+
 def test_only_keys_whose_values_differ_are_listed(tmp_path):
     changed = (
         NPU.replace('"100 ns"', '"0.1 us"')
@@ -118,6 +126,8 @@ def test_compare_prints_tables(command, tmp_path):
     assert re.search(r"^as each runs: two-pass, uniform low +npu +small +ratio$", out, re.M)
     assert re.search(r"^on-chip memory +272 KiB +–", out, re.M)
     assert re.search(r"^peak MAC/s, low mode +1\.02 TMAC/s +128 GMAC/s +0\.125$", out, re.M)
+    assert re.search(r"^area +[\d.]+ mm² +[\d.]+ mm² +0\.\d+$", out, re.M) and "area, upper bound" in out
+    assert "page: " not in out
     assert re.search(r"^array\.rows +16 +8$", out, re.M)
     assert "technology.table." not in out
     assert "Energy of A: estimate, table jouppi2021_7nm" in out
