@@ -6,12 +6,18 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+PERCENT = {"ticksuffix": " %"}  # of an axis in percent, written as in texts, which the formats of plotly.js do not do
 POWERS_SHOWN = 8  # beyond so many powers of ten, an axis names every second or third of them
 
 
 def rounded(value: float | None) -> float | None:
     """Return `value` with five significant digits, as a figure needs; None where a plot cannot hold it."""
     return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
+
+
+def in_percent(share: float | None) -> float | None:
+    """Return a share of 1 as the axes of shares have it."""
+    return None if share is None else rounded(100 * share)
 
 
 def logarithmic_axis(values: Iterable[float], title: str, pad: float = 2.0) -> dict[str, Any]:
@@ -35,7 +41,7 @@ def logarithmic_axis(values: Iterable[float], title: str, pad: float = 2.0) -> d
 
 
 def share_axis(values: Iterable[float], room: float = 0.15) -> dict[str, Any]:
-    """Return an axis around scores or other shares of 1, at least half a percent high, in percent.
+    """Return an axis around scores or other shares of 1, at least half a percent high, in percent, see in_percent.
 
     Args:
         values: all that is drawn; of none, plotly.js finds the ends. room: what is free on either side, as a part of
@@ -43,10 +49,8 @@ def share_axis(values: Iterable[float], room: float = 0.15) -> dict[str, Any]:
     """
     known = list(values)
     if not known:
-        return {"tickformat": ".1%"}
+        return dict(PERCENT)
     pad = max(room * (max(known) - min(known)), 0.0025)
     # Of scores the last tick is 100 %, with room for half a marker above it.
     top = max(known) + pad if max(known) > 1 else min(max(known) + pad, 1 + pad / 5)
-    bottom = min(known) - pad
-    # Ticks of plotly.js are some sixth of the axis apart, and each has to have a text of its own.
-    return {"tickformat": ".1%" if top - bottom >= 0.005 else ".2%", "range": [rounded(bottom), rounded(top)]}
+    return {**PERCENT, "range": [in_percent(min(known) - pad), in_percent(top)]}

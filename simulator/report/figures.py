@@ -13,7 +13,10 @@ PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M
 
 
 def significant(value: float | None) -> str:
-    """Return a pure number with three significant digits, e.g. `0.155`, `12.3`, `1.23e-5`; an en dash for None."""
+    """Return a pure number with three significant digits, e.g. `0.155`, `12.3`, `1,230`, `1.23e-5`.
+
+    An en dash for None. Powers of ten are for what is smaller than a thousandth, or a million and more.
+    """
     if value is None:
         return MISSING
     if not math.isfinite(value):
@@ -23,6 +26,8 @@ def significant(value: float | None) -> str:
     if 1e-3 <= abs(value) < 999.5:
         return f"{value:#.3g}".rstrip(".")
     mantissa, exponent = f"{value:.2e}".split("e")
+    if 3 <= int(exponent) < 6:
+        return f"{float(f'{value:.2e}'):,.0f}"
     return f"{mantissa}e{int(exponent)}"
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from simulator.report import figures as signs
-from simulator.report.axes import logarithmic_axis, rounded, share_axis
+from simulator.report.axes import PERCENT, in_percent, logarithmic_axis, rounded, share_axis
 from simulator.report.names import heading_of, name_of, written
 from simulator.report.plots import Figure
 
@@ -119,11 +119,11 @@ def _hypervolumes(search: Record) -> Figure:
     volumes = search["hypervolumes"]
     trace = {
         "type": "scatter", "mode": "lines", "name": "hypervolume",
-        "x": list(range(1, len(volumes) + 1)), "y": [rounded(volume) for volume in volumes],
-        "hovertemplate": "%{y:.1%} after %{x}<extra></extra>", "line": {"color": FRONT, "width": 1.6, "shape": "hv"},
+        "x": list(range(1, len(volumes) + 1)), "y": [in_percent(volume) for volume in volumes],
+        "hovertemplate": "%{y:.1f} % after %{x}<extra></extra>", "line": {"color": FRONT, "width": 1.6, "shape": "hv"},
     }  # fmt: skip
     xaxis = {"title": {"text": "points chosen"}, "rangemode": "tozero"}
-    yaxis = {"title": {"text": "hypervolume"}, "tickformat": ".0%", "rangemode": "tozero"}
+    yaxis = {"title": {"text": "hypervolume"}, **PERCENT, "rangemode": "tozero"}
     return Figure(
         "hypervolume", "Hypervolume over the points", [trace], {"height": 240, "xaxis": xaxis, "yaxis": yaxis}
     )
@@ -170,7 +170,7 @@ def _axis(record: Record, points: Sequence[Record], name: str) -> tuple[float, d
     unit = record["numbers"][name]
     title = name_of(name)
     if unit == "share":
-        return 1.0, {**share_axis(values, room=0.08), "title": {"text": title}}
+        return 0.01, {**share_axis(values, room=0.08), "title": {"text": title}}
     power = signs.prefix_of(max(map(abs, values), default=0)) if unit in ("s", "J") else 0
     shown = f"{signs.PREFIXES[power]}{unit}" if unit not in ("", "cycles") else ""
     scale, title = 10.0**power, f"{title}, {shown}".rstrip(", ")

@@ -6,7 +6,7 @@ import html
 import shlex
 from typing import Any
 
-from simulator.report.axes import logarithmic_axis, rounded
+from simulator.report.axes import PERCENT, logarithmic_axis, rounded
 from simulator.report.comparison import layers_by_mode, shown_mode, sum_parts
 from simulator.report.plots import (
     MODE_COLOURS,
@@ -106,8 +106,8 @@ def recomputed_figures(run: RunResult) -> list[Figure]:
     twice = [layer for layer in run.layers if layer.pass_outputs and layer.gemms * layer.m * layer.n]
     shown, title = most_of("Outputs computed again by layer", run, twice, _cycles)
     splits = {layer.title: _again(layer) for layer in shown}
-    figure = stacked_bars("recomputed", title, splits, AGAIN_COLOURS, "share of the outputs", "%{x:.2%}")
-    figure.layout["xaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
+    figure = stacked_bars("recomputed", title, splits, AGAIN_COLOURS, "share of the outputs", "%{x:.2f} %")
+    figure.layout["xaxis"] |= {**PERCENT, "range": [0, 102]}
     return [figure] if figure.data else []
 
 
@@ -116,7 +116,8 @@ def _cycles(layer: LayerResult) -> int:
 
 
 def _again(layer: LayerResult) -> dict[str, float]:
-    flagged = layer.flagged_outputs / (layer.gemms * layer.m * layer.n)
+    """Return what of the outputs is computed again, in percent."""
+    flagged = 100 * layer.flagged_outputs / (layer.gemms * layer.m * layer.n)
     return {"flagged": flagged, "neighbours": flagged * ((layer.waste_factor or 1.0) - 1.0)}
 
 

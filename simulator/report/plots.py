@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from simulator.report.axes import rounded, share_axis
+from simulator.report.axes import in_percent, rounded, share_axis
 from simulator.report.comparison import ModeRow, energy_by_part, layers_by_mode, mode_rows, shown_mode, sum_parts
 from simulator.report.figures import MISSING, PREFIXES, prefix_of, quantity, score, shorten, significant
 from simulator.result import MODE_LABELS, VECTOR_UNIT, LayerResult, RunResult
@@ -61,10 +61,12 @@ class Figure:
         if all(trace["type"] == "bar" and "customdata" not in trace for trace in self.data):  # upright ones, of numbers
             heights = [dict(zip(trace["x"], trace["y"], strict=True)) for trace in self.data]
             places = sorted(set().union(*heights))
-            rows = [[_written(place), *(_written(own.get(place, 0)) for own in heights)] for place in places]
+            rows = [
+                [_written(place), *(self._shown("yaxis", own.get(place, 0)) for own in heights)] for place in places
+            ]
             return [self._axis("xaxis"), *map(html.unescape, names)], rows
         if all(trace["type"] == "bar" for trace in self.data):
-            columns = [[_written(value) for value in trace["x"]] for trace in self.data]
+            columns = [[self._shown("xaxis", value) for value in trace["x"]] for trace in self.data]
             rows = [
                 [html.unescape(name), *own] for name, *own in zip(self.data[0]["customdata"], *columns, strict=True)
             ]
@@ -77,9 +79,14 @@ class Figure:
             labels = trace.get("customdata") or [""] * len(trace["x"])
             for label, x, y in zip(labels, trace["x"], trace["y"], strict=True):
                 what = filter(None, (name, label if isinstance(label, str) else ""))
-                rows.append([html.unescape(", ".join(what)), _written(x), *([] if named_rows else [_written(y)])])
+                values = [self._shown("xaxis", x), *([] if named_rows else [self._shown("yaxis", y)])]
+                rows.append([html.unescape(", ".join(what)), *values])
         axes = ["xaxis"] if named_rows else ["xaxis", "yaxis"]
         return (["", *map(self._axis, axes)], rows) if 0 < len(rows) <= ROWS_SHOWN else None
+
+    def _shown(self, axis: str, value: Any) -> str:
+        """Return a value as its axis shows it."""
+        return MISSING if value is None else f"{_written(value)}{self.layout.get(axis, {}).get('ticksuffix', '')}"
 
     def _axis(self, axis: str) -> str:
         """Return what an axis shows; where nothing stands at the vertical one, the caption begins with it."""
@@ -149,7 +156,9 @@ def tradeoff_figures(run: RunResult) -> list[Figure]:
     figures = []
     for cost_name, (cost_title, cost_of) in costs.items():
         for name, value_of, key in ((score_name, score_of, "score"), ("Logit RMS error", _error_of, "error")):
-            figure = _scatter(f"{key}-{cost_name.split()[0]}", f"{name} against {cost_name}", rows, cost_of, value_of)
+            drawn = in_percent if key == "score" else rounded
+            place = f"{key}-{cost_name.split()[0]}"
+            figure = _scatter(place, f"{name} against {cost_name}", rows, cost_of, value_of, drawn)
             figure.layout["xaxis"] = {"title": {"text": cost_title}, "rangemode": "tozero"}
             if key == "score":
                 reference = None if exact is None else score_of(exact)
@@ -223,6 +232,7 @@ def _scatter(
     rows: Sequence[ModeRow],
     cost_of: Callable[[ModeRow], float | None],
     value_of: Callable[[ModeRow], float | None],
+    drawn: Callable[[float | None], float | None],
 ) -> Figure:
     data = [
         {
@@ -230,7 +240,7 @@ def _scatter(
             "mode": "markers",
             "name": row.label,
             "x": [rounded(cost_of(row))],
-            "y": [rounded(value_of(row))],
+            "y": [drawn(value_of(row))],
             "cliponaxis": False,
             "marker": {"color": MODE_COLOURS[row.mode], "symbol": MODE_SYMBOLS[row.mode], "size": 12},
             "hovertemplate": f"{_facts(row)}<extra></extra>",
@@ -260,7 +270,7 @@ def _score_axis(values: Sequence[float | None], exact: float | None) -> dict[str
         return {}
     layout: dict[str, Any] = {"yaxis": share_axis(known)}
     if exact is not None and _finite(exact):
-        place = {"xref": "paper", "x0": 0, "x1": 1, "y0": rounded(exact), "y1": rounded(exact)}
+        place = {"xref": "paper", "x0": 0, "x1": 1, "y0": in_percent(exact), "y1": in_percent(exact)}
         layout["shapes"] = [{"type": "line", **place, "line": {"color": "--muted", "width": 1, "dash": "dash"}}]
     return layout
 
@@ -272,7 +282,7 @@ def _error_axis(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _written(value: Any) -> str:
-    return MISSING if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _error_of(row: ModeRow) -> float | None:

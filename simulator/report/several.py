@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simulator.errors import InputError
 from simulator.report import figures as signs
-from simulator.report.axes import logarithmic_axis, rounded, share_axis
+from simulator.report.axes import in_percent, logarithmic_axis, rounded, share_axis
 from simulator.report.comparison import ModeRow, energy_by_part, mode_rows, shown_mode
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.layer_plots import cycle_colours, cycles_by_part
@@ -48,7 +49,15 @@ def render_runs(runs: Mapping[str, RunResult]) -> str:
     """Return a page that compares runs, given by the names that it has for them, each in the mode of its own policy.
 
     Without plotly it has no figures and says so.
+
+    Raises:
+        InputError: there is no run.
     """
+    if not runs:
+        raise InputError(
+            "report: got no run; expected one or more, by the names that the page has for them; give e.g. "
+            '{"small": read_run("small")}'
+        )
     rows = [_row(place, name, run) for place, (name, run) in enumerate(runs.items())]
     library = plotly_js()
     groups = _figures(rows) if library else {}
@@ -131,20 +140,21 @@ def _marks(rows: Sequence[Row], y: str, y_name: str, x: str, x_name: str, unit: 
     known = [(row, row.get(x), row.get(y)) for row in rows]
     points = [(row, a, b) for row, a, b in known if a is not None and b is not None and rounded(b) is not None]
     power = signs.prefix_of(max((a for _, a, _ in points), default=0))
+    shares = y in ("accuracy", "agreement")
     data = [
         {
             "type": "scatter",
             "mode": "markers",
             "name": html.escape(row.name, quote=False),
             "x": [rounded(a / 10.0**power)],
-            "y": [rounded(b)],
+            "y": [in_percent(b) if shares else rounded(b)],
             "cliponaxis": False,
             "marker": {"color": row.colour, "symbol": row.symbol, "size": 12},
             "hovertemplate": f"{_facts(row)}<extra></extra>",
         }
         for row, a, b in points
     ]
-    axis = share_axis([b for _, _, b in points]) if y in ("accuracy", "agreement") else {"rangemode": "tozero"}
+    axis = share_axis([b for _, _, b in points]) if shares else {"rangemode": "tozero"}
     layout = {
         "height": 260,
         "xaxis": {"title": {"text": f"{x_name}, {signs.PREFIXES[power]}{unit}"}, "rangemode": "tozero"},

@@ -14,7 +14,7 @@ from typing import Any
 
 from simulator.report import bits
 from simulator.report import figures as signs
-from simulator.report.axes import rounded
+from simulator.report.axes import PERCENT, in_percent
 from simulator.report.directories import Contents, check_replaceable, replace_directory
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.plots import Figure
@@ -168,11 +168,11 @@ def _histograms(record: Record) -> list[Figure]:
             elements[column] += row["elements"]
             for of, count in enumerate(row["counts"]):
                 shares[of][column] += count / row["sampled"] * row["elements"]
-        z = [[rounded(x / n) if n else None for x, n in zip(line, elements, strict=True)] for line in shares]
+        z = [[in_percent(x / n) if n else None for x, n in zip(line, elements, strict=True)] for line in shares]
         data = [{
             "type": "heatmap", "x": steps, "y": list(range(most + 1)), "z": z, "zmin": 0, "colorscale": _SCALE,
-            "hovertemplate": "step %{x}: %{z:.1%} have %{y} bits<extra></extra>",
-            "colorbar": {"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
+            "hovertemplate": "step %{x}: %{z:.1f} % have %{y} bits<extra></extra>",
+            "colorbar": {**PERCENT, "thickness": 12, "outlinewidth": 0},
         }]  # fmt: skip
         layout = {
             "height": 330, "xaxis": _steps_axis(steps),
@@ -207,14 +207,14 @@ def _lines(
     for name, by_step, colour, dash, symbol in lines:
         data.append({
             "type": "scatter", "mode": "lines+markers" if len(by_step) <= 40 else "lines", "name": name,
-            "x": list(by_step), "y": [rounded(share) for share in by_step.values()], "cliponaxis": False,
+            "x": list(by_step), "y": [in_percent(share) for share in by_step.values()], "cliponaxis": False,
             "line": {"color": colour, "width": 1.6, "dash": dash},
             "marker": {"color": colour, "symbol": symbol, "size": 6},
-            "hovertemplate": f"{name}<br>step %{{x}}: %{{y:.2%}}<extra></extra>",
+            "hovertemplate": f"{name}<br>step %{{x}}: %{{y:.2f}} %<extra></extra>",
         })  # fmt: skip
     top = max((y for trace in data for y in trace["y"]), default=0.0)
     layout = {
         "height": 330, "xaxis": {**_steps_axis(_steps(record)), "showgrid": True},
-        "yaxis": {"tickformat": ".0%" if top > 0.05 else ".2%", "range": [0, max(1.05 * top, 0.001)]},
+        "yaxis": {**PERCENT, "range": [0, max(1.05 * top, 0.1)]},
     }  # fmt: skip
     return Figure(key, title, data, layout)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.report import figures as signs
+from simulator.report.axes import PERCENT, in_percent
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.plots import Figure
 
@@ -60,7 +61,7 @@ def _panel(what: str, named: Mapping[str, str], rows: Mapping[tuple[str, int], R
         "height": 300,
         "xaxis": {"type": "category", "categoryorder": "array", "categoryarray": [_label(bits) for bits in widths],
                   "title": {"text": "stored significand bits"}},
-        "yaxis": {"tickformat": ".0%", "range": [0, 1.02]},
+        "yaxis": {**PERCENT, "range": [0, 102]},
     }  # fmt: skip
     return Figure(f"panel-{what.replace(' ', '-')}", f"Accuracy by {what}", data, layout)
 
@@ -81,7 +82,7 @@ def _exponents(rows: Sequence[Row]) -> Figure | None:
     layout = {
         "height": 300,
         "xaxis": {"type": "category", "title": {"text": "exponent bits"}},
-        "yaxis": {"tickformat": ".1%"},
+        "yaxis": dict(PERCENT),
     }
     return Figure("panel-exponent", "Accuracy by exponent bits", data, layout)
 
@@ -90,11 +91,11 @@ def _curve(name: str, colour: str, x: Sequence[str], rows: Sequence[Row], what: 
     name = html.escape(name, quote=False)
     trace: dict[str, Any] = {
         "type": "scatter", "mode": "lines+markers", "name": name, "x": list(x),
-        "y": [round(row["accuracy"], 5) for row in rows], "line": {"width": 1.5, "color": colour},
+        "y": [in_percent(row["accuracy"]) for row in rows], "line": {"width": 1.5, "color": colour},
         "marker": {"size": 6, "color": colour}, "cliponaxis": False,
-        "hovertemplate": f"<b>{name}</b>, %{{x}} {what}<br>accuracy %{{y:.1%}}<extra></extra>",
+        "hovertemplate": f"<b>{name}</b>, %{{x}} {what}<br>accuracy %{{y:.2f}} %<extra></extra>",
     }  # fmt: skip
     if any(row["deviation"] for row in rows):
-        spread = [round(row["deviation"] or 0.0, 5) for row in rows]
+        spread = [in_percent(row["deviation"] or 0.0) for row in rows]
         trace["error_y"] = {"type": "data", "array": spread, "thickness": 1, "width": 3, "color": colour}
     return trace

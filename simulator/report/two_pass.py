@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.report import figures as signs
-from simulator.report.axes import logarithmic_axis, rounded
+from simulator.report.axes import PERCENT, in_percent, logarithmic_axis, rounded
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.plots import Figure
 
 Row = Mapping[str, Any]
 COLOURS = ("--two-pass", "--low", "--high", "--sram", "--gather", "--spare-1", "--spare-2", "--mul")
+SHARES = ("recomputed_macs_fraction", "accuracy", "unchanged")  # which are drawn in percent
 CONTROL_COLOURS = {"random": "--muted", "largest": "--leak", "static": "--text"}
 CONTROL_DASHES = {"random": "dot", "largest": "dash", "static": "dashdot"}
 
@@ -56,13 +57,16 @@ def _controls(study: Row, point: Row, name: str) -> float | None:
 def _curve(
     name: str, rows: Sequence[Row], x: str, y: str, style: Mapping[str, Any], interval: str | None
 ) -> dict[str, Any]:
+    def drawn(number: str, value: float) -> float | None:
+        return in_percent(value) if number in SHARES else rounded(value)
+
     known = sorted((row for row in rows if row[x] is not None and row[y] is not None), key=lambda row: row[x])
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines+markers",
         "name": html.escape(name, quote=False),
-        "x": [rounded(row[x]) for row in known],
-        "y": [rounded(row[y]) for row in known],
+        "x": [drawn(x, row[x]) for row in known],
+        "y": [drawn(y, row[y]) for row in known],
         "text": [_facts(row) for row in known],
         "hovertemplate": "%{text}<extra></extra>",
         "line": {"width": 1.3, **style},
@@ -72,8 +76,8 @@ def _curve(
     if ends and all(ends):
         trace["error_y"] = {
             "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": style["color"],
-            "array": [rounded(to - row[y]) for row, (_, to) in zip(known, ends, strict=True)],
-            "arrayminus": [rounded(row[y] - start) for row, (start, _) in zip(known, ends, strict=True)],
+            "array": [drawn(y, to - row[y]) for row, (_, to) in zip(known, ends, strict=True)],
+            "arrayminus": [drawn(y, row[y] - start) for row, (start, _) in zip(known, ends, strict=True)],
         }  # fmt: skip
     return trace
 
@@ -112,7 +116,7 @@ def _errors(study: Row, colours: Mapping[str, str]) -> Figure:
     drawn = [value for value in (*values, *levels.values(), *spans) if value] if values else []
     layout = {
         "height": 420,
-        "xaxis": {"title": {"text": "MACs computed again"}, "tickformat": ".0%", "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "MACs computed again"}, **PERCENT, "rangemode": "tozero"},
         "yaxis": logarithmic_axis(drawn, "logit RMS error against exact accumulation", pad=1.3),
         "shapes": [_level(level, f"--{mode}") for mode, level in levels.items() if values and level],
     }
@@ -152,10 +156,10 @@ def _accuracies(study: Row, colours: Mapping[str, str]) -> Figure:
     layout: dict[str, Any] = {
         "height": 420,
         "xaxis": {"title": {"text": "accumulation cost, uniform high = 1"}},
-        "yaxis": {"tickformat": ".1%"},
+        "yaxis": dict(PERCENT),
     }
     if labelled and study["baselines"]["exact"]["accuracy"] is not None:
-        layout["shapes"] = [_level(study["baselines"]["exact"]["accuracy"], "--muted")]
+        layout["shapes"] = [_level(100 * study["baselines"]["exact"]["accuracy"], "--muted")]
         title += "; dashed: exact accumulation"
     return Figure("accuracy", title, [trace for trace in data if trace["y"]], layout)
 
@@ -171,14 +175,14 @@ def _conditions(study: Row, colours: Mapping[str, str]) -> list[Figure]:
             if pairs:
                 data.append({
                     "type": "scatter", "mode": "lines+markers", "name": name,
-                    "x": [rounded(value) for _, value in pairs], "y": [percent / 100 for percent, _ in pairs],
+                    "x": [rounded(value) for _, value in pairs], "y": [percent for percent, _ in pairs],
                     "line": {"width": 1.3, "color": colours[layer["layer"]]},
-                    "hovertemplate": f"{name}<br>%{{y:.0%}} below %{{x}}<extra></extra>",
+                    "hovertemplate": f"{name}<br>%{{y}} % below %{{x}}<extra></extra>",
                 })  # fmt: skip
         layout = {
             "height": 360,
             "xaxis": logarithmic_axis([x for trace in data for x in trace["x"]], "condition number"),
-            "yaxis": {"tickformat": ".0%", "title": {"text": "share of the active outputs below"}},
+            "yaxis": {**PERCENT, "title": {"text": "share of the active outputs below"}},
         }
         figures.append(Figure(f"conditions-{key}", f"Condition numbers {what}", data, layout))
     return figures

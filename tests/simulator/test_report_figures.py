@@ -12,12 +12,24 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.hardware import load_hardware
-from simulator.report import condition_plots, html, layer_plots, plots, several
+from simulator.report import (
+    condition_plots,
+    html,
+    layer_plots,
+    plots,
+    render,
+    render_front,
+    render_runs,
+    several,
+)
 from simulator.report.axes import logarithmic_axis, share_axis
 from simulator.report.drawing import drawing, evidence
 from simulator.report.roofline import roofline_figure
+from simulator.report.truncation import render_truncation
+from simulator.report.two_pass import render_two_pass
 from simulator.result import Setting
-from tests.simulator.run_records import Page, conditions, example, layer, measured, one_mac
+from tests.simulator.page_records import study_record, truncation_record
+from tests.simulator.run_records import Page, conditions, example, layer, measured, one_mac, sweep_record
 
 DOCS, HWCONFIGS = (Path(__file__).parents[2] / name for name in ("docs", "hwconfigs"))
 
@@ -108,7 +120,20 @@ def test_a_logarithmic_axis_names_few_round_numbers_whatever_it_spans(values, ti
 def test_an_axis_of_scores_ends_with_room_for_a_marker_and_no_tick_above_all_of_them(scores):
     least, most = share_axis(scores)["range"]
     step = (most - least) / 5
-    assert least < min(scores) and max(scores) < most < 1 + step
+    assert least < 100 * min(scores) and 100 * max(scores) < most < 100 + step
+
+
+@pytest.mark.parametrize("page", [
+    lambda: render(measured()),
+    lambda: render_runs({"a": example(), "b": one_mac()}),
+    lambda: render_front(sweep_record()),
+    lambda: render_two_pass(study_record()),
+    lambda: render_truncation(truncation_record()),
+])  # fmt: skip
+def test_axes_write_percent_as_texts_do(page):
+    pytest.importorskip("plotly")
+    text = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page(), re.DOTALL)[1]
+    assert '"ticksuffix":" %"' in text and "tickformat" not in text and not re.search(r"%\}|[^ \\]%\\u003c", text)
 
 
 def test_all_logarithmic_axes_of_a_page_have_ticks_of_one_size():
@@ -153,7 +178,8 @@ def test_an_error_of_zero_has_a_row_and_no_mark_on_a_logarithmic_axis():
 def test_neighbours_are_what_a_gather_brings_along():
     layers = (layer("a", 10, 10, 10, flagged=0.2, waste_factor=2.5), layer("b", 10, 10, 10, flagged=0.1))
     (figure,) = layer_plots.recomputed_figures(example(layers=layers))
-    assert {trace["name"]: trace["x"] for trace in figure.data} == {"flagged": [0.2, 0.1], "neighbours": [0.3, 0.0]}
+    assert {trace["name"]: trace["x"] for trace in figure.data} == {"flagged": [20.0, 10.0], "neighbours": [30.0, 0.0]}
+    assert figure.table()[1] == [["a", "20 %", "30 %"], ["b", "10 %", "0 %"]]
     assert "neighbours" not in layer_plots.again_colours(example())
 
 
@@ -214,7 +240,7 @@ def test_the_table_of_a_figure_has_the_numbers_that_are_drawn():
     marks = plots.tradeoff_figures(example())[0].table()
     assert marks == (
         ["", "accumulation cost, uniform high = 1", "Accuracy"],
-        [["uniform low", "0.5", "0.962"], ["uniform high", "1", "0.986"], ["two-pass", "0.807", "0.9793"]],
+        [["uniform low", "0.5", "96.2 %"], ["uniform high", "1", "98.6 %"], ["two-pass", "0.807", "97.93 %"]],
     )
     errors = layer_plots.error_figures(example())[0].table()
     assert errors[0] == ["", "median of |v - v*| / |v*|"] and errors[1][-1] == ["two-pass, fc3", "0.004"]

@@ -114,6 +114,11 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, content, why):
 # Several runs
 
 
+def test_a_page_of_no_run_is_refused():
+    with pytest.raises(InputError, match=r"^report: got no run; expected one or more, by .*; give e\.g\. "):
+        render_runs({})
+
+
 def test_two_runs_stand_side_by_side_with_their_ratios():
     a, b = example(), one_mac(area_um2=2e6)
     page = Page(render_runs({"small": replace(a, area_um2=1e6), "large": b}))
@@ -124,6 +129,9 @@ def test_two_runs_stand_side_by_side_with_their_ratios():
     assert found["energy_j"] == b.totals["low"]["energy_j"] / a.totals["two_pass"]["energy_j"]
     assert found["forward_error"] == 2.79 / 1.21 and found["area_mm2"] is None
     assert "Second over first" in page.text
+    totals = a.totals["two_pass"]
+    slow = example(totals={**a.totals, "two_pass": {**totals, "cycles": 1110 * totals["cycles"]}})
+    assert "<td>1,110</td>" in render_runs({"a": a, "b": slow}), "no power of ten"
     assert "Second over first" not in Page(render_runs({"a": a, "b": a, "c": b})).text
 
 
@@ -154,7 +162,7 @@ def test_energy_and_cycles_of_each_run_are_those_of_its_own_mode():
         assert energy == pytest.approx(total["energy_j"] * 1e3, rel=1e-3)
         assert sum(trace["x"][place] for trace in groups["latency"][0].data) == pytest.approx(total["cycles"], rel=1e-3)
     marks = groups["tradeoff"][0].data
-    assert [(trace["name"], trace["y"]) for trace in marks] == [("a", [0.9793]), ("b", [0.962])]
+    assert [(trace["name"], trace["y"]) for trace in marks] == [("a", [97.93]), ("b", [96.2])]
 
 
 def test_names_of_runs_cannot_become_markup():
@@ -191,7 +199,7 @@ def test_figures_are_the_first_number_against_the_others_and_objectives_over_par
     ]
     others, best = groups["front"][0].data
     assert (len(others["x"]), len(best["x"]), best["mode"], best["line"]["shape"]) == (6, 3, "lines+markers", "hv")
-    assert best["x"] == [0.164, 0.356, 1.124] and best["y"] == [0.911, 0.927, 0.959]
+    assert best["x"] == [0.164, 0.356, 1.124] and best["y"] == [91.1, 92.7, 95.9]
     assert groups["front"][1].data[1]["mode"] == "markers", "it is no front of accuracy and latency"
     axis = groups["parameters"][0].layout["xaxis"]
     assert axis["categoryarray"] == ["8", "16", "32"]
@@ -465,7 +473,7 @@ def test_a_search_shows_how_its_hypervolume_grew():
     volumes = [0.0, 0.2, 0.2, 0.75]
     record = sweep_record(search={"grid": 40, "hypervolumes": volumes})
     (figure,) = front_plots.front_figures(record, record["points"])["search"]
-    assert figure.data[0]["y"] == volumes and figure.data[0]["x"] == [1, 2, 3, 4]
+    assert figure.data[0]["y"] == [0.0, 20.0, 20.0, 75.0] and figure.data[0]["x"] == [1, 2, 3, 4]
     page = Page(render_front(record))
     assert (
         "A search chose 10 of 40 points; the front has 75.0 % of the box" in page.text
@@ -476,8 +484,11 @@ def test_a_search_shows_how_its_hypervolume_grew():
 
 def test_compare_writes_the_page_of_its_two_runs(command, tmp_path):
     pytest.importorskip("torch")
-    code, _, err = command("compare", "npu", "npu_posit", "--samples", 4, "--out", "both.html", "--quiet")
-    assert (code, err) == (0, "")
+    arguments = ("compare", "npu", "npu_posit", "--samples", 4, "--out", "both.html")
+    code, out, err = command(*arguments)
+    assert (code, err) == (0, "") and out.endswith("\npage: both.html\n")
+    assert json.loads(command(*arguments, "--json")[1])["page"] == "both.html"
+    assert command(*arguments, "--quiet") == (0, "", "")
     assert "npu and npu_posit" in Page((tmp_path / "both.html").read_text()).text
     code, _, err = command("compare", "npu", "npu_posit", "--out", "both.txt")
     assert code == 2 and "expected the name of an HTML page; write both.html" in err
