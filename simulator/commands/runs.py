@@ -39,8 +39,7 @@ def show_all(path: str, json: bool) -> None:
 def _sweeps(sweeps: Mapping[str, Counts]) -> Table:
     table = plain_table(("sweep",), ("points", "done", "failed", "missing"))
     for name, counts in sweeps.items():
-        missing = counts.points - counts.done - counts.failed
-        table.add_row(printable(name), *(f"{count:,}" for count in (*counts, missing)))
+        table.add_row(printable(name), *(f"{count:,}" for count in (*counts, counts.missing)))
     return table
 
 

@@ -65,7 +65,7 @@ def show_forecast(found: SearchForecast, json: bool) -> None:
     table = plain_table(["varies"], ["values"])
     table.add_column("")
     for keys, values in found.space.items():
-        some = [parameter(one[0]) if len(keys) == 1 else f"[{parameter(one)}]" for one in values[:_VALUES]]
+        some = [parameter(one[0] if len(keys) == 1 else one) for one in values[:_VALUES]]
         shown = ", ".join(some)
         more = ", ..." if len(values) > _VALUES else ""
         table.add_row(printable(", ".join(keys)), f"{len(values):,}", printable(shown + more))

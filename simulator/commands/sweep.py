@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
 
 from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forecast, read_plan, sweep
@@ -121,14 +123,22 @@ def _figures(record: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[str]:
+def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[RenderableType]:
     removed = "removed from the store"
     found = ((place, (place.error or removed) if point is None else point.error) for place, point in points)
     return errors((place.parameters, error) for place, error in found)
 
 
-def errors(points: Iterable[tuple[Mapping[str, Any], str | None]], what: str = "failed") -> list[str]:
-    """Return why points failed, of which these are the parameters and the errors: each reason once."""
+def errors(points: Iterable[tuple[Mapping[str, Any], str | None]], what: str = "failed") -> list[RenderableType]:
+    """Return lines that say why points failed, of which these are the parameters and the errors: each reason once."""
     reasons = failures((parameters, error) for parameters, error in points if error is not None)
-    lines = [f"{what}{'' if count == 1 else f' ({count} points)'}: {printable(text)}" for count, text in reasons]
-    return lines[:_ERRORS] + ([f"and {counted(len(lines) - _ERRORS, 'other reason')}"] if len(lines) > _ERRORS else [])
+    lines: list[RenderableType] = []
+    for count, text in reasons[:_ERRORS]:
+        problems = [printable(problem) for problem in text.split("\n")]
+        why = f"{what}{'' if count == 1 else f' ({count} points)'}:"
+        if len(problems) == 1:
+            lines.append(f"{why} {problems[0]}")
+        else:
+            lines += [why, *(Padding(problem, (0, 0, 0, 2)) for problem in problems)]
+    more = len(reasons) - _ERRORS
+    return lines + ([f"and {counted(more, 'other reason')}"] if more > 0 else [])

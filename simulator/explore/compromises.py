@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from .found import as_found
@@ -19,6 +18,8 @@ COSTS = ("energy_j", "latency_s", "area_mm2")
 def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[str, Any]:
     """Return the points of a sweep or a search, with their Pareto front, as `report.render_front` takes them.
 
+    Points that are not computed yet, of one that was interrupted or is under way, are counted and left out.
+
     The front of a search is of its objectives, among the points that keep its constraints. That of a sweep is of
     accuracy and energy; of agreement or error without labels; of latency and energy where points are only priced.
 
@@ -31,6 +32,7 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
     with Store(path) as store:
         name = store.only_sweep(sweep)
         said = store.searches().get(name)
+        missing = store.sweeps()[name].missing
         stored = list(store.of_sweep(name))
     if said is None:
         goal = _default_goal([point for _, point in stored])
@@ -56,7 +58,7 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
         "numbers": {number: objective(number).unit for number in shown},
         "constraints": {number: dict(interval) for number, interval in goal.constraints.items()},
         "search": None if said is None else {"grid": found.grid, "hypervolumes": found.hypervolumes},
-        "points": points, "missing": found.missing,
+        "missing": missing, "points": points,
     }  # fmt: skip
 
 

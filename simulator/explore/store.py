@@ -105,6 +105,11 @@ class Counts(NamedTuple):
     done: int
     failed: int
 
+    @property
+    def missing(self) -> int:
+        """How many are not computed yet, or were removed."""
+        return self.points - self.done - self.failed
+
 
 def _is_database(path: Path) -> bool:
     """Whether a file begins as those of SQLite do; one that cannot be read is left to SQLite to refuse."""

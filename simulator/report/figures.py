@@ -6,6 +6,7 @@ import math
 import re
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 MISSING = "–"
 PRICE = re.compile(r"(\d*\.\d+) ([fpnµm]?J(?:/bit²?)?|[µm]m²(?:/bit²?)?)")
@@ -165,10 +166,26 @@ def setting(value: object) -> str:
 
 
 def parameter(value: object) -> str:
-    """Return a value that varies, as tables of points have it: numbers, as of logarithmic ranges, with six digits."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(parameter, value))
+    """Return a value that varies, as tables of points have it: numbers, as of logarithmic ranges, with six digits.
+
+    Lists and mappings are as a file has them: `[8, 16]`, `{size: 8 KiB, banks: 4}`.
+    """
+    if isinstance(value, list | tuple | dict) and value:
+        import yaml  # which pages without such values need not load
+
+        flow = yaml.safe_dump(
+            _six_digits(value), default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
+        )
+        return str(flow).rstrip("\n")
     return f"{value:.6g}" if isinstance(value, float) else setting(value)
+
+
+def _six_digits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _six_digits(below) for name, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_six_digits(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def priced(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from simulator.report import figures as signs
 from simulator.report.failures import failures
-from simulator.report.front_plots import STYLES, front_figures, kinds
+from simulator.report.front_plots import STYLES, alike, front_figures, kinds
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.names import constraint, heading_of, name_of, term_of, written
 
@@ -22,12 +22,16 @@ def render_front(record: Record) -> str:
     Args:
         record: `name`, `store`; `objectives`, what the front is of: by name max or min; `numbers`, all that are shown,
             by name their unit; `constraints`: by name an interval {from, to}; `points`: each `parameters`, `values` by
-            name (None for what it lacks), `error`, `feasible` and `on_front`; `search`: None of a sweep, else `grid`,
-            of how many points they were chosen, and `hypervolumes`, after each of them.
+            name (None for what it lacks), `error`, `refused` (whether it can be no point), `feasible` and `on_front`;
+            `missing`: how many there are beside
+            these that are not computed yet; `search`: None of a sweep, else `grid`, of how many points they were
+            chosen, and `hypervolumes`, after each of them; None where the front has none.
     """
     library = plotly_js()
     numbers = record["numbers"]
     done = [point for point in record["points"] if point["error"] is None]
+    # What can be no point counts as one of a sweep, whose grid has it, and not of a search, which takes another for it.
+    points = [point for point in record["points"] if record["search"] is None or not point["refused"]]
     groups = front_figures(record, done) if library else {}
     front = sorted((point for point in done if point["on_front"]), key=lambda point: _first(record, point))
     terms = {name: term for name in numbers if (term := term_of(name))}
@@ -37,6 +41,9 @@ def render_front(record: Record) -> str:
         front=front,
         done=done,
         shown=done[:ROWS_SHOWN],
+        points=points,
+        refused=len(record["points"]) - len(points),
+        alike=[f"{name_of(name)} {written(name, numbers[name], value)}" for name, value in alike(record, done).items()],
         reasons=reasons[:FAILURES_SHOWN],
         other_reasons=reasons[FAILURES_SHOWN:],
         parameters=list(dict.fromkeys(key for point in record["points"] for key in point["parameters"])),

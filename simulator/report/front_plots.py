@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from statistics import fmean
 from typing import Any
 
 from simulator.report import figures as signs
@@ -22,31 +25,97 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     BEST: {"color": FRONT, "symbol": "circle", "size": 9, "opacity": 1, "glyph": "●"},
 }
 PARAMETERS_SHOWN = 8  # with figures of their own
+OPEN = 6  # figures of a section that are seen at once; the others open on demand
 LONG = 16  # signs beyond which values of a parameter stand beside the figure and not below it
-WIDE = 20  # between the least and the largest value of a number is a factor above which its axis is logarithmic
+WIDE = 8  # between the least and the largest value of a number is a factor above which its axis is logarithmic
+NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
 
 
-def front_figures(record: Record, done: Sequence[Record]) -> dict[str, list[Figure]]:
-    """Return the figures of points by the section of the page that they stand in; `done` are those with a result."""
-    first, *others = record["numbers"]
-    pairs = [_scatter(record, done, first, other) for other in others]
-    _, *objectives = record["objectives"]
-    pairs += [_scatter(record, done, y, x) for y, x in combinations(objectives, 2)]
-    groups = varied_together(record["points"], done)[:PARAMETERS_SHOWN]
-    multiples = [_multiple(record, done, keys, name) for keys in groups for name in record["objectives"]]
+@dataclass(frozen=True)
+class Section:
+    """Figures of a section of the page: those that are seen at once, and those that open on demand."""
+
+    seen: Sequence[Figure] = ()
+    folded: Sequence[Figure] = ()
+
+    def __iter__(self) -> Iterator[Figure]:
+        return chain(self.seen, self.folded)
+
+
+def front_figures(record: Record, done: Sequence[Record]) -> dict[str, Section]:
+    """Return the figures of points by the section of the page that they stand in; `done` are those with a result.
+
+    Numbers that are the same at all points have none, see alike. Of many figures these are seen at once: pairs of
+    objectives, and objectives over the parameters that tell most of them.
+    """
+    vary = [name for name in record["numbers"] if _vary(done, name)]
+    objectives = [name for name in record["objectives"] if name in vary]
+    others = [name for name in vary if name not in objectives]
+    named = [*combinations(objectives, 2), *((y, x) for y in objectives[:1] for x in others)]
+    pairs = [_scatter(record, done, y, x, joined={y, x} == {*objectives}) for y, x in named]
+    pairs = [figure for figure in pairs if figure.data]
+    groups = varied_together(record["points"], done)
+    ranked = sorted(groups, key=lambda keys: -sum(_told(done, keys, name) for name in objectives))[:PARAMETERS_SHOWN]
+    most = ranked[: max(1, OPEN // len(objectives))] if objectives else []
+    search = record["search"]
     return {
-        "search": [_hypervolumes(record["search"])] if record["search"] and BEST in kinds(record, done) else [],
-        "front": [figure for figure in pairs if figure.data],
-        "parameters": [figure for figure in multiples if figure.data],
-    }
+        "search": Section([_hypervolumes(search)] if search and search["hypervolumes"] else []),
+        "front": Section(pairs[:OPEN], pairs[OPEN:]),
+        "parameters": Section(*(
+            [_multiple(record, done, keys, name) for keys in groups if keys in some for name in objectives]
+            for some in (most, [keys for keys in ranked if keys not in most])
+        )),
+    }  # fmt: skip
+
+
+def alike(record: Record, done: Sequence[Record]) -> dict[str, float]:
+    """Return the numbers that are the same at all points that have them, of those that are shown, and their values."""
+    known = {name: _known(done, name) for name in record["numbers"]}
+    return {name: values[0] for name, values in known.items() if values and not _vary(done, name)}
+
+
+def _known(points: Sequence[Record], name: str) -> list[float]:
+    return [point["values"][name] for point in points if point["values"].get(name) is not None]
+
+
+def _vary(points: Sequence[Record], name: str) -> bool:
+    """Return whether a figure could tell two values of a number apart."""
+    return len({rounded(value) for value in _known(points, name)}) > 1
+
+
+def _told(done: Sequence[Record], keys: Sequence[str], number: str) -> float:
+    """Return how much of a number parameters tell: epsilon squared of the ranks of its values, at most 1.
+
+    That is the share of their variance that lies between the values of the parameters, with both variances by degrees
+    of freedom, so that many values tell no more than few by their number alone.
+    """
+    places: dict[float, list[int]] = {}
+    for place, value in enumerate(sorted(_known(done, number))):
+        places.setdefault(value, []).append(place)
+    ranks = {value: fmean(those) for value, those in places.items()}
+    groups: dict[str, list[float]] = {}
+    for point in done:
+        if (value := point["values"].get(number)) is not None:
+            groups.setdefault(_values(point, keys), []).append(ranks[value])
+    every = [rank for group in groups.values() for rank in group]
+    if len(ranks) < 2 or len(groups) == len(every):
+        return 0.0
+    within = sum(map(_squares, groups.values())) / (len(every) - len(groups))
+    return 1 - within / (_squares(every) / (len(every) - 1))
+
+
+def _squares(values: Sequence[float]) -> float:
+    """Return the sum of squares about the mean."""
+    mean = fmean(values)
+    return sum((value - mean) ** 2 for value in values)
 
 
 def varied_together(points: Sequence[Record], done: Sequence[Record]) -> list[list[str]]:
     """Return the parameters that vary among the points with a result, those in one list whose values go one to one."""
     names = dict.fromkeys(key for point in done for key in point["parameters"])
-    columns = {key: [_text(point, key) for point in points] for key in names}
+    columns = {key: [_of(point, key) for point in points] for key in names}
     groups: list[list[str]] = []
-    for key in (key for key in names if len({_text(point, key) for point in done}) > 1):
+    for key in (key for key in names if len({_of(point, key) for point in done}) > 1):
         same = (group for group in groups if _one_to_one(columns[group[0]], columns[key]))
         group = next(same, None)
         if group is None:
@@ -60,10 +129,9 @@ def _one_to_one(a: Sequence[str], b: Sequence[str]) -> bool:
     return len(set(a)) == len(set(b)) == len(set(zip(a, b, strict=True)))
 
 
-def _scatter(record: Record, done: Sequence[Record], y: str, x: str) -> Figure:
+def _scatter(record: Record, done: Sequence[Record], y: str, x: str, joined: bool) -> Figure:
     """Return all points in two numbers; those of the front joined where it is of these two."""
     axes = {name: _axis(record, done, name) for name in (x, y)}
-    joined = set(record["objectives"]) == {x, y}
     data = []
     for kind in kinds(record, done):
         known = [p for p in done if kind_of(record, p) == kind and None not in (p["values"].get(x), p["values"].get(y))]
@@ -78,8 +146,7 @@ def _scatter(record: Record, done: Sequence[Record], y: str, x: str) -> Figure:
         })  # fmt: skip
     layout = {"height": 340, "xaxis": axes[x][1], "yaxis": axes[y][1]}
     title = f"{heading_of(y)} against {name_of(x)}"
-    of = x if y == next(iter(record["numbers"])) else f"{y}-{x}"
-    return Figure(f"front-{of}".replace("_", "-"), title, [trace for trace in data if trace["x"]], layout)
+    return Figure(f"front-{y}-{x}".replace("_", "-"), title, [trace for trace in data if trace["x"]], layout)
 
 
 def kind_of(record: Record, point: Record) -> str:
@@ -132,9 +199,7 @@ def _hypervolumes(search: Record) -> Figure:
 def _multiple(record: Record, done: Sequence[Record], keys: Sequence[str], number: str) -> Figure:
     """Return a number of all points over the values of one parameter, or of several that vary together."""
     scale, axis = _axis(record, done, number)
-    places = {_text(point, keys[0]): _values(point, keys) for point in done}
-    order = _order([point["parameters"].get(keys[0]) for point in done])
-    texts = [places[_text({"parameters": {keys[0]: value}}, keys[0])] for value in order]
+    texts = _categories(done, keys, planned=record["search"] is None)
     lying = max(map(len, texts), default=0) > LONG
     along, across = ("y", "x") if lying else ("x", "y")
     data: list[dict[str, Any]] = []
@@ -157,16 +222,25 @@ def _multiple(record: Record, done: Sequence[Record], keys: Sequence[str], numbe
     return Figure(f"by-{keys[0]}-{number}", title, data, layout)
 
 
-def _order(values: Sequence[Any]) -> list[Any]:
-    """Return the values of a parameter once each, numbers by size, others as they came."""
-    once = list({str(value): value for value in values}.values())
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in once)
-    return sorted(once) if numbers else once
+def _categories(done: Sequence[Record], keys: Sequence[str], planned: bool) -> list[str]:
+    """Return the values of parameters that vary together, once each: by the first of them, numbers by size.
+
+    Others stand in the order of the plan, in which the points of a sweep are. A search has them in that of its choices:
+    its values are in natural order, in which fp8 comes before fp16.
+    """
+    places = {_values(point, keys): point["parameters"].get(keys[0]) for point in done}
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in places.values()):
+        return sorted(places, key=lambda text: places[text])
+    return list(places) if planned else sorted(places, key=_natural)
+
+
+def _natural(text: str) -> list[str | float]:
+    return [float(part) if place % 2 else part for place, part in enumerate(NUMBER.split(text))]
 
 
 def _axis(record: Record, points: Sequence[Record], name: str) -> tuple[float, dict[str, Any]]:
     """Return by what the values of a number are divided, and the axis that shows them."""
-    values = [point["values"][name] for point in points if point["values"].get(name) is not None]
+    values = _known(points, name)
     unit = record["numbers"][name]
     title = name_of(name)
     if unit == "share":
@@ -177,11 +251,12 @@ def _axis(record: Record, points: Sequence[Record], name: str) -> tuple[float, d
     # Decibels are logarithms already.
     if values and unit != "dB" and min(values) > 0 and max(values) > WIDE * min(values):
         return scale, logarithmic_axis([value / scale for value in values], title, pad=1.3)
-    return scale, {"title": {"text": title}}
+    # Of numbers that are never negative, no axis runs below 0 to make room for a marker.
+    return scale, {"title": {"text": title}, **({"rangemode": "nonnegative"} if min(values, default=-1) >= 0 else {})}
 
 
 def _facts(record: Record, point: Record) -> str:
-    parameters = [f"{html.escape(key, quote=False)} <b>{_text(point, key)}</b>" for key in point["parameters"]]
+    parameters = [f"{html.escape(key, quote=False)} <b>{_of(point, key)}</b>" for key in point["parameters"]]
     numbers = [
         f"{name_of(name)} {written(name, unit, point['values'].get(name))}" for name, unit in record["numbers"].items()
     ]
@@ -189,13 +264,13 @@ def _facts(record: Record, point: Record) -> str:
 
 
 def _parameters(point: Record) -> str:
-    return ", ".join(f"{html.escape(key, quote=False)} {_text(point, key)}" for key in point["parameters"])
+    return ", ".join(f"{html.escape(key, quote=False)} {_of(point, key)}" for key in point["parameters"])
 
 
 def _values(point: Record, keys: Sequence[str]) -> str:
-    return ", ".join(_text(point, key) for key in keys)
+    return ", ".join(_of(point, key) for key in keys)
 
 
-def _text(point: Record, key: str) -> str:
-    """Return the value of a parameter as plotly.js may show it."""
+def _of(point: Record, key: str) -> str:
+    """Return a point's value of a parameter as plotly.js may show it."""
     return html.escape(signs.parameter(point["parameters"].get(key)), quote=False)

@@ -162,19 +162,35 @@ def sweep_record(**other):
                 "accuracy": 0.9 + 0.002 * rows - 0.01 * tolerance, "energy_j": (100 + rows * rows) * 1e-6,
                 "latency_s": 1e-3 / rows, "area_mm2": None,
             },
-            "error": None, "feasible": True, "on_front": tolerance == 0.5,
+            "error": None, "refused": False, "feasible": True, "on_front": tolerance == 0.5,
         }
         for rows in (8, 16, 32)
         for tolerance in (0.5, 1.0, 2.0)
     ]  # fmt: skip
-    failed = {"parameters": {"array.rows": 0}, "values": {}, "error": "array.rows: got 0", "feasible": False,
-              "on_front": False}  # fmt: skip
+    failed = {"parameters": {"array.rows": 0}, "values": {}, "error": "array.rows: got 0", "refused": True,
+              "feasible": False, "on_front": False}  # fmt: skip
     record = {
         "name": "rows", "store": "rows", "objectives": {"accuracy": "max", "energy_j": "min"},
         "numbers": {"accuracy": "share", "energy_j": "J", "latency_s": "s"}, "constraints": {}, "search": None,
-        "points": [*points, failed],
+        "missing": 0, "points": [*points, failed],
     }  # fmt: skip
     return {**record, **other}
+
+
+def search_record():
+    """Four objectives over three parameters: rows tell energy, latency and area, the tolerance accuracy, idle none."""
+    points = []
+    for rows in (8, 16, 32):
+        for tolerance in (0.5, 1.0):
+            for idle in ("a", "b"):
+                values = {"energy_j": rows * 1e-6, "latency_s": 1 / rows, "area_mm2": rows, "cycles": 8 + tolerance,
+                          "accuracy": 0.9 - tolerance / 100 + 1e-5 * rows}  # fmt: skip
+                points.append({"parameters": {"idle": idle, "policy.tolerance": tolerance, "array.rows": rows},
+                               "values": values, "error": None, "refused": False, "feasible": True,
+                               "on_front": False})  # fmt: skip
+    objectives = {"accuracy": "max", "energy_j": "min", "latency_s": "min", "area_mm2": "min"}
+    numbers = {"accuracy": "share", "energy_j": "J", "latency_s": "s", "area_mm2": "mm²", "cycles": "cycles"}
+    return sweep_record(objectives=objectives, numbers=numbers, points=points)
 
 
 class Page(HTMLParser):

@@ -16,7 +16,7 @@ from simulator.report.truncation import render_truncation
 from simulator.report.two_pass import render_two_pass
 from simulator.result import GatherResult
 from tests.simulator.page_records import bounds_record, study_record, truncation_record
-from tests.simulator.run_records import measured, sweep_record
+from tests.simulator.run_records import measured, search_record, sweep_record
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install 'ulpsim[test]'"
@@ -157,6 +157,17 @@ def test_every_figure_is_drawn_with_all_its_traces(visit):
     assert drawn
     for traces, shown, beyond in drawn:
         assert shown == traces > 0 and abs(beyond) < 2
+
+
+def test_folded_figures_are_drawn_as_wide_as_the_others_when_they_open(browser, tmp_path):
+    (tmp_path / "a.html").write_text(render_front(search_record()), encoding="utf-8")
+    page = opened(browser, (tmp_path / "a.html").as_uri())
+    widths = "() => [...document.querySelectorAll('#parameters .main-svg:first-child')].map(svg => svg.clientWidth)"
+    seen = page.evaluate(widths)
+    page.locator("#parameters summary", has_text="8 more figures").click()
+    page.wait_for_function("document.querySelectorAll('#parameters .main-svg:first-child').length === 12")
+    assert len(seen) == 4 and page.evaluate(widths) == seen[:1] * 12
+    page.close()
 
 
 TEXT = "body, p, h1, h2, h3, th, td, summary, .facts, .basis, figcaption, dt, dd, a.term, li"

@@ -11,7 +11,7 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.errors import InputError
-from simulator.explore import export
+from simulator.explore import Place, Point, Store, compromises, export
 from simulator.explore.objectives import OBJECTIVES, objective
 from simulator.hardware import load_hardware
 from simulator.report import (
@@ -28,7 +28,7 @@ from simulator.report import (
 )
 from simulator.report.failures import failures
 from simulator.result import AreaItem, EnergyItem, Setting
-from tests.simulator.run_records import Page, conditions, example, measured, one_mac, sweep_record
+from tests.simulator.run_records import Page, conditions, example, measured, one_mac, search_record, sweep_record
 
 # Runs read again
 
@@ -192,7 +192,9 @@ def test_the_table_of_the_front_begins_with_the_best():
 def test_figures_are_the_first_number_against_the_others_and_objectives_over_parameters():
     record = sweep_record()
     done = [point for point in record["points"] if point["error"] is None]
-    groups = front_plots.front_figures(record, done)
+    sections = front_plots.front_figures(record, done)
+    groups = {name: section.seen for name, section in sections.items()}
+    assert not any(section.folded for section in sections.values())
     assert [figure.title for figure in groups["front"]] == ["Accuracy against energy", "Accuracy against latency"]
     assert [figure.title for figure in groups["parameters"]] == [
         f"{name} by {key}" for key in ("array.rows", "policy.tolerance") for name in ("Accuracy", "Energy")
@@ -210,7 +212,7 @@ def test_parameters_that_vary_together_have_one_figure():
     for point in record["points"]:
         point["parameters"]["array.columns"] = 2 * point["parameters"]["array.rows"]
     done = record["points"][:-1]
-    figures = front_plots.front_figures(record, done)["parameters"]
+    figures = front_plots.front_figures(record, done)["parameters"].seen
     assert [figure.title for figure in figures] == [
         f"{name} by {keys}"
         for keys in ("array.rows, array.columns", "policy.tolerance")
@@ -224,8 +226,8 @@ def test_parameters_that_vary_together_have_one_figure():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("factor", "kind"), [(20, None), (21, "log")])
-def test_an_axis_is_logarithmic_where_positive_values_span_a_factor_above_20(factor, kind):
+@pytest.mark.parametrize(("factor", "kind"), [(8, None), (9, "log")])
+def test_an_axis_is_logarithmic_where_positive_values_span_a_factor_above_8(factor, kind):
     record = sweep_record()
     done = record["points"][:-1]
     for place, point in enumerate(done):
@@ -234,7 +236,7 @@ def test_an_axis_is_logarithmic_where_positive_values_span_a_factor_above_20(fac
     assert energy.get("type") == kind and "type" not in latency, "0 has no place on a logarithmic axis"
     assert energy["title"]["text"] == "energy, µJ"
     if kind:
-        assert energy["tickvals"] == [1, 2, 5, 10, 20]
+        assert energy["tickvals"] == [1, 2, 5, 10]
 
 
 def test_levels_in_decibels_are_on_a_linear_axis_and_named_with_their_mode():
@@ -245,7 +247,104 @@ def test_levels_in_decibels_are_on_a_linear_axis_and_named_with_their_mode():
         point["values"]["sqnr_db_high"] = 1.0 + 10 * place
     (figure,) = front_plots.front_figures(record, done)["front"]
     assert figure.title == "Accuracy against SQNR (uniform high)"
-    assert figure.layout["xaxis"] == {"title": {"text": "SQNR (uniform high), dB"}}
+    assert figure.layout["xaxis"] == {"title": {"text": "SQNR (uniform high), dB"}, "rangemode": "nonnegative"}
+    done[0]["values"]["sqnr_db_high"] = -1.0
+    (figure,) = front_plots.front_figures(record, done)["front"]
+    assert "rangemode" not in figure.layout["xaxis"]
+
+
+def test_a_number_that_is_the_same_at_all_points_has_no_figure_and_a_sentence():
+    objectives = {"area_mm2": "min", "accuracy": "max", "energy_j": "min"}
+    record = sweep_record(objectives=objectives, numbers={"area_mm2": "mm²", "accuracy": "share", "energy_j": "J"})
+    done = record["points"][:-1]
+    for point in done:
+        point["values"]["area_mm2"] = 0.25
+    sections = front_plots.front_figures(record, done)
+    titles = [figure.title for section in sections.values() for figure in section]
+    assert titles[0] == "Accuracy against energy" and not [title for title in titles if "area" in title.lower()]
+    assert sections["front"].seen[0].data[-1]["mode"] == "lines+markers", "a front of what varies"
+    text = Page(render_front(record)).text
+    assert "The same at all points, and without figures: area 0.250 mm²." in text
+    assert "The same at all points" not in Page(render_front(sweep_record())).text
+
+
+def test_a_page_of_one_point_has_a_sentence_in_place_of_figures():
+    record = sweep_record()
+    page = Page(render_front({**record, "points": record["points"][:1]}))
+    assert "Figures need two points with a result; there is one." in page.text and "figure" not in page.tags
+    assert "The same at all points" not in page.text and "1 point of 1 is on the" in " ".join(page.text.split())
+
+
+def formats_of(figures):
+    return figures["parameters"].seen[0].layout["xaxis"]["categoryarray"]
+
+
+def test_categories_are_in_the_order_of_the_plan_and_of_a_search_in_natural_order():
+    chosen = ["fp16", "bf16", "fp8", None, "fp8", "fp16"]
+    record = sweep_record()
+    points = [
+        {**one, "parameters": {"mac.low.operands": name}} for one, name in zip(record["points"], chosen, strict=False)
+    ]
+    assert formats_of(front_plots.front_figures(record, points)) == ["fp16", "bf16", "fp8", "–"]
+    found = {**record, "search": {"grid": 9, "hypervolumes": [0.5] * 6}}
+    assert formats_of(front_plots.front_figures(found, points)) == ["bf16", "fp8", "fp16", "–"]
+
+
+def test_values_that_are_mappings_or_lists_are_written_as_in_a_file():
+    sram = {"size": "8 KiB", "banks": [1, 2], "share": 0.1 + 0.2}
+    record = sweep_record()
+    for place, point in enumerate(record["points"]):
+        point["parameters"] = {"memory.sram": sram if place % 2 else {"size": "16 KiB"}, "array": [8, place % 2]}
+    page = Page(render_front(record))
+    assert "{size: 8 KiB, banks: [1, 2], share: 0.3}" in page.text and "{size: 16 KiB}" in page.text
+    assert "[8, 1]" in page.text and "'size'" not in page.text
+    figure = front_plots.front_figures(record, record["points"][:-1])["parameters"].seen[0]
+    assert figure.layout["yaxis"]["categoryarray"][0] == "{size: 16 KiB}, [8, 0]"
+
+
+def test_of_many_figures_those_are_seen_that_tell_most():
+    record = search_record()
+    sections = front_plots.front_figures(record, record["points"])
+    pairs, by_parameter = sections["front"], sections["parameters"]
+    assert [figure.title for figure in pairs.seen] == [
+        "Accuracy against energy", "Accuracy against latency", "Accuracy against area", "Energy against latency",
+        "Energy against area", "Latency against area",
+    ]  # fmt: skip
+    assert [figure.title for figure in pairs.folded] == ["Accuracy against cycles"]
+    names = ["Accuracy", "Energy", "Latency", "Area"]
+    assert [figure.title for figure in by_parameter.seen] == [f"{name} by array.rows" for name in names]
+    assert [figure.title for figure in by_parameter.folded] == [
+        f"{name} by {key}" for key in ("idle", "policy.tolerance") for name in names
+    ]
+    page = Page(render_front(record))
+    assert "1 more figure: other pairs of numbers" in page.text
+    assert "8 more figures: parameters that tell less of the objectives" in page.text
+
+
+def test_of_many_parameters_those_that_tell_most_have_figures():
+    record = search_record()
+    for place, point in enumerate(record["points"]):
+        idle = {f"x{name}": f"{(place * (name + 3) * 7) % 11 % (2 + name % 3)}" for name in range(9)}
+        point["parameters"] = idle | point["parameters"]
+    figures = front_plots.front_figures(record, record["points"])["parameters"]
+    drawn = [figure.title.split(" by ")[1] for figure in figures]
+    assert len(set(drawn)) == 8 and drawn[0] == "array.rows" and "policy.tolerance" in drawn
+
+
+def test_an_unfinished_sweep_says_how_far_it_is():
+    page = Page(render_front(sweep_record(missing=10)))
+    text = " ".join(page.text.split())
+    assert "20 points of rows · 1 without a result 10 of 20 computed, interrupted or still under way" in text
+    assert "not computed yet" not in text and "rows: 10 of 20 points" in text
+    assert "interrupted" not in Page(render_front(sweep_record())).text
+
+
+def test_several_problems_of_a_point_are_a_list():
+    points = [refused(0, "a.yaml:1:2: array.rows: got {}; expected 1 or more\na.yaml:3:4: mac: missing")]
+    page = render_front(sweep_record(points=points))
+    assert (
+        "1 point: <ul><li>a.yaml:1:2: array.rows: got 0; expected 1 or more</li><li>a.yaml:3:4: mac: missing</li></ul>"
+    ) in page
 
 
 @pytest.mark.parametrize(
@@ -435,6 +534,37 @@ def test_report_shows_the_points_of_a_store(command, tmp_path):
     assert code == 2 and "got the store rows beside other directories" in err
 
 
+def test_the_page_of_a_store_tells_failed_points_from_those_not_computed_yet(command, tmp_path):
+    rows = [{"array.rows": rows} for rows in (8, 16, 32, 0, 64)]
+    with Store(tmp_path / "s", create=True) as store:
+        for name in ("swept", "chosen"):
+            if name == "swept":
+                store.begin(name, rows)
+            else:  # four of the grid
+                store.begin_search(name, 4, {"objectives": {"energy_j": "min"}, "grid": 9})
+                store.resize(name, 5)  # with the one that can be none
+            store.place(name, 0, [Place(own, f"k{i}") for i, own in enumerate(rows[:3])])
+            store.place(name, 3, [Place(rows[3], None, "got 0")])
+        store.add(Point("k0", 1, {}, {"totals": {"low": {"energy_j": 1e-6, "latency_s": 1.0}}}, None, 0.1))
+        store.add(Point("k1", 1, {}, None, "no memory", 0.1))
+    for name, said in (("swept", "5 points of s · 2 without a result 3 of 5"),
+                       ("chosen", "4 points of s · 1 without a result 2 of 4")):  # fmt: skip
+        record = json.loads(command("report", "s", "--sweep", name, "--json")[1])
+        assert [point["error"] for point in record["points"]] == [None, "no memory", "got 0"]
+        assert record["missing"] == 2
+        text = " ".join(Page((tmp_path / "s" / "report.html").read_text()).text.split())
+        assert f"{said} computed, interrupted or still under way" in text
+        assert "not computed yet" not in text and "1 point: no memory" in text
+
+
+def test_a_search_of_a_grid_without_more_points_is_whole(tmp_path):
+    with Store(tmp_path / "s", create=True) as store:
+        store.begin_search("all", 3, {"objectives": {"energy_j": "min"}, "grid": 3})
+        store.place("all", 0, [Place({"array.rows": 8}, "k0"), *[Place({"array.rows": 0}, None, "got 0")] * 2])
+        store.add(Point("k0", 1, {}, {"totals": {"low": {"energy_j": 1e-6}}}, None, 0.1))
+    assert compromises(tmp_path / "s")["missing"] == 0
+
+
 def test_the_front_of_a_search_is_that_which_the_search_found(command, tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "best.yaml").write_text(
@@ -445,7 +575,7 @@ def test_the_front_of_a_search_is_that_which_the_search_found(command, tmp_path)
     assert code == 0, err
     found = json.loads(out)
     record = json.loads(command("report", "best", "--json")[1])
-    assert record["objectives"] == found["objectives"] and record["constraints"] == {"energy_j": {"to": 1}}
+    assert record["objectives"] == found["goal"]["objectives"] and record["constraints"] == {"energy_j": {"to": 1}}
     shown = {json.dumps(point["parameters"]) for point in record["points"] if point["on_front"]}
     assert shown == {json.dumps(point["parameters"]) for point in found["points"] if point["on_front"]} != set()
     assert "of those with energy at most 1.00 J" in Page((tmp_path / "best" / "report.html").read_text()).text
@@ -456,7 +586,7 @@ def test_points_that_break_a_constraint_are_drawn_as_such():
     for point in record["points"]:
         point["feasible"] = point["error"] is None and point["values"]["energy_j"] <= 4e-4
         point["on_front"] = point["on_front"] and point["feasible"]
-    figure = front_plots.front_figures(record, record["points"][:-1])["front"][0]
+    figure = front_plots.front_figures(record, record["points"][:-1])["front"].seen[0]
     assert [trace["name"] for trace in figure.data] == [
         "points that break a constraint",
         "other points",
@@ -475,11 +605,24 @@ def test_a_search_shows_how_its_hypervolume_grew():
     (figure,) = front_plots.front_figures(record, record["points"])["search"]
     assert figure.data[0]["y"] == [0.0, 20.0, 20.0, 75.0] and figure.data[0]["x"] == [1, 2, 3, 4]
     page = Page(render_front(record))
-    assert (
-        "A search chose 10 of 40 points; the front has 75.0 % of the box" in page.text
-        and "about-hypervolume" in page.names
-    )
+    assert "A search chose 9 of 40 points, beside 1 combination that can be none; the front has 75.0 %" in page.text
+    assert "about-hypervolume" in page.names
     assert "hypervolume" not in Page(render_front(sweep_record())).text.lower()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"feasible": False, "on_front": False}, "there is no hypervolume without a front."),
+        ({"values": {"accuracy": 0.9, "energy_j": 1e-6}}, "; its front has no hypervolume, since the box between"),
+    ],
+)
+def test_a_search_without_a_box_has_no_figure_of_its_hypervolume(change, words):
+    record = sweep_record(search={"grid": 40, "hypervolumes": None})
+    for point in record["points"][:-1]:
+        point |= change
+    page = Page(render_front(record))
+    assert words in page.text and "Hypervolume over the points" not in page.text
 
 
 def test_compare_writes_the_page_of_its_two_runs(command, tmp_path):

@@ -164,6 +164,17 @@ def test_a_failing_point_stops_no_other(tmp_path):
     assert listed["sweeps"] == {"s": {"points": 2, "done": 1, "failed": 1}} and len(listed["points"]) == 1
 
 
+def test_several_problems_of_a_point_are_lines(tmp_path):
+    text = "hw: npu\ncost: {}\nsweep:\n  array: [{rows: 0, columns: 0}, {rows: 8, columns: 8}]\n"
+    done = command("sweep", file(tmp_path, text), "--out", "out", cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    place = lines.index("failed:")
+    problems = [line for line in lines[place + 1 :] if ": got 0; expected" in line]
+    assert [problem.split(": ")[1] for problem in problems] == ["array.rows", "array.columns"]
+    assert all(line.startswith("  ") for line in lines[place + 1 :]) and "\\n" not in done.stdout
+    assert "{rows: 0, columns: 0}" in done.stdout
+
+
 def test_a_refusal_is_looked_at_again_each_time(tmp_path):
     """What is wrong with a machine file is not kept against a later version of it."""
     machine = tmp_path / "m.yaml"

@@ -18,7 +18,8 @@
     title: { ...own.title, font: { size: 12.5, color: colour("--muted") }, standoff: 8 },
   });
   function draw(column) {
-    for (const place of places) {
+    // What is folded has no width yet, and is drawn when it opens.
+    for (const place of places.filter((one) => !one.closest("details:not([open])"))) {
       const alone = place.closest(".plots").childElementCount === 1;
       const width = column && (alone ? 2 * column : column);
       const { data, layout } = coloured(figures[place.dataset.figure], "");
@@ -38,6 +39,8 @@
     }
   }
   draw();
+  for (const folded of document.querySelectorAll("details:has([data-figure])"))
+    folded.addEventListener("toggle", () => folded.open && draw());
   dark.addEventListener("change", () => draw());
   // Paper is white whatever the screen is, and has two columns of figures, or one that is alone.
   addEventListener("beforeprint", () => { document.documentElement.classList.add("paper"); draw(330); });
