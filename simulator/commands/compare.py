@@ -234,5 +234,6 @@ def _below(low: float | None, high: float | None) -> bool:
 def _table(*headings: str, justify: Literal["left", "right"] = "right") -> Table:
     table = plain_table((), headings)
     for place, column in enumerate(table.columns):
-        column.justify, column.vertical = "left" if place == 0 else justify, "bottom"
+        column.justify = "left" if place == 0 else justify
+        column.vertical = "bottom" if justify == "right" else "top"  # of texts, which fold, the first lines are level
     return table

@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from simulator.errors import InputError
 from simulator.report import (
@@ -29,6 +30,7 @@ from simulator.report import (
     save,
     to_json,
 )
+from simulator.report.console import plain_table, print_view
 from simulator.result import AreaItem, LayerResult, OperationResult, Setting
 from tests.simulator.run_records import HIGH, LOW, Page, conditions, example, layer, measured, one_mac
 
@@ -86,6 +88,46 @@ def test_a_quantity_has_a_prefix_and_three_digits(value, text):
 )
 def test_a_share_is_never_a_false_zero(share, text):
     assert figures.percent(share) == text
+
+
+def table_in(width, headings, *rows):
+    """The lines of a table whose first column stands left, on a console so wide."""
+    console = Console(file=(out := io.StringIO()), width=width)
+    table = plain_table(headings[:1], headings[1:])
+    for row in rows:
+        table.add_row(*row)
+    print_view(console, table)
+    return out.getvalue().splitlines()
+
+
+def test_a_table_that_is_too_wide_is_folded_at_words_and_dots_of_keys():
+    assert table_in(34, ["key that differs", "A"], ["layers.*.activations.powers", "128 KiB and 0.5 mm²"]) == [
+        "key that differs              A",
+        "layers.*.           128 KiB and",
+        "activations.powers      0.5 mm²",
+    ]
+    wide = ["layers.*.activations.powers", "128 KiB and 0.5 mm²"]
+    assert table_in(60, ["key that differs", "A"], wide)[1].split("  ") == wide, "where there is room, nothing folds"
+
+
+def test_numbers_and_words_stay_whole_as_long_as_that_can_be():
+    headings = ["array.rows", "energy_j", "logit RMS error", "cycles"]
+    cells = ["fp8_e4m3/sat", "0.0773 mm²", "1.25e-5", "1,165,477"]
+    for width in range(32, 60):
+        lines = table_in(width, headings, cells)
+        assert max(map(len, lines)) <= width
+        words = " ".join(lines).split()
+        assert {"0.0773", "mm²", "1.25e-5", "1,165,477", "cycles", "logit", "RMS"} <= set(words), width
+    narrow = table_in(20, headings, cells)
+    assert max(map(len, narrow)) <= 20, "what fits in no way is folded anywhere"
+
+
+def test_styles_of_cells_outlive_their_folding():
+    console = Console(width=12, record=True, file=io.StringIO())
+    table = plain_table(["key"], ["value"])
+    table.add_row(Text("some key", style="bold"), "a long value")
+    console.print(table)
+    assert {part.text.strip() for part in console._record_buffer if part.style and part.style.bold} >= {"some", "key"}
 
 
 @pytest.mark.parametrize(
