@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
 MISSING = "–"
 PRICE = re.compile(r"(\d*\.\d+) ([fpnµm]?J(?:/bit²?)?|[µm]m²(?:/bit²?)?)")
+# Texts that YAML reads as such without quotes, within a list or mapping: no signs of its own, no numbers, none of WORDS.
+PLAIN = re.compile(
+    r"(?=.*[^\W\d_])(?![-+.\d]*(?:e[-+]?\d+|inf|nan|[xob][\da-f]+)?$)[\w.][^\[\]{},:#&*!|>'\"%@`?]*(?<! )",
+    re.IGNORECASE,
+)
+WORDS = ("null", "true", "false", "yes", "no", "on", "off")
 PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
 
@@ -168,24 +174,30 @@ def setting(value: object) -> str:
 def parameter(value: object) -> str:
     """Return a value that varies, as tables of points have it: numbers, as of logarithmic ranges, with six digits.
 
-    Lists and mappings are as a file has them: `[8, 16]`, `{size: 8 KiB, banks: 4}`.
+    Lists and mappings are in the flow style of YAML, as a file may have them: `[8, 16]`, `{size: 8 KiB, banks: 4}`.
     """
-    if isinstance(value, list | tuple | dict) and value:
-        import yaml  # which pages without such values need not load
+    return _in_flow(value) if isinstance(value, list | tuple | dict) else _scalar(value)
 
-        flow = yaml.safe_dump(
-            _six_digits(value), default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
-        )
-        return str(flow).rstrip("\n")
+
+def _scalar(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else setting(value)
 
 
-def _six_digits(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _six_digits(below) for name, below in value.items()}
-    if isinstance(value, list | tuple):
-        return [_six_digits(one) for one in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def _in_flow(value: object) -> str:
+    match value:
+        case dict():
+            return f"{{{', '.join(f'{_in_flow(name)}: {_in_flow(below)}' for name, below in value.items())}}}"
+        case list() | tuple():
+            return f"[{', '.join(map(_in_flow, value))}]"
+        case None:
+            return "null"
+        case str():
+            return (
+                value
+                if PLAIN.fullmatch(value) and value.lower() not in WORDS
+                else json.dumps(value, ensure_ascii=False)
+            )
+    return _scalar(value)
 
 
 def priced(value: object) -> str:

@@ -14,6 +14,7 @@ import sys
 from dataclasses import fields, replace
 
 import pytest
+import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -88,6 +89,26 @@ def test_a_quantity_has_a_prefix_and_three_digits(value, text):
 )
 def test_a_share_is_never_a_false_zero(share, text):
     assert figures.percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1 + 0.2, "0.3"),
+        ("8", "8"),
+        (None, "–"),
+        ({}, "{}"),
+        ([8, 0.1 + 0.2, None, True], "[8, 0.3, null, true]"),
+        ({"size": "8 KiB", "read": "1024 bit/cycle", "of": ["fp8_e4m3/sat", "µ.8"]},
+         "{size: 8 KiB, read: 1024 bit/cycle, of: [fp8_e4m3/sat, µ.8]}"),
+        (["8", "1e5", "0x10", ".inf", "No", "", " a", "a ", "- a", "a: b", "a, b", "12:30", "fma(fp16)", "-", "1_000"],
+         '["8", "1e5", "0x10", ".inf", "No", "", " a", "a ", "- a", "a: b", "a, b", "12:30", fma(fp16), "-", "1_000"]'),
+    ],
+)  # fmt: skip
+def test_values_that_vary_are_written_as_a_file_has_them(value, text):
+    assert figures.parameter(value) == text
+    if isinstance(value, list | dict):
+        assert yaml.safe_load(text) == pytest.approx(value) if 8 in value else yaml.safe_load(text) == value
 
 
 def table_in(width, headings, *rows):
