@@ -51,7 +51,7 @@ class Cluster:
             if scheduler is None and count > most:
                 raise InputError(
                     f"{name}: got {count:,}; expected at most {most:,}, {_MOST} for each processor here; give "
-                    "fewer, or a cluster with scheduler"
+                    "fewer, or the address of a cluster, which may have more"
                 )
         if scheduler is not None and (not isinstance(scheduler, str) or workers is not None):
             raise InputError(

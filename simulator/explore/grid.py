@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.errors import InputError
+from simulator.errors import InputError, unknown
 from simulator.hardware.quantities import describe
 
 MOST_POINTS = 10**6
@@ -28,8 +28,9 @@ def combinations(
     """Return the points of a grid, each as values by dotted key; the last key varies fastest.
 
     Args:
-        varied: values by key: a list, or a range {from, to, step} or {from, to, steps, scale: linear | log}, ends
-            included, and decimal as they are written: 0.1 to 0.3 in steps of 0.1 is 0.1, 0.2, 0.3. Keys with a comma
+        varied: values by key: a list, or a range {from, to, step} or {from, to, steps, scale: linear | log}, decimal as
+            they are written: 0.1 to 0.3 in steps of 0.1 is 0.1, 0.2, 0.3. Both ends are included, but for a last one
+            that no step reaches: 8 to 64 in steps of 24 is 8, 32, 56. Keys with a comma
             between them vary together, through lists of as many values. Mappings stand for keys further down:
             {array: {rows: [8, 16]}} is {array.rows: [8, 16]}.
         only: conditions, of which a point must fulfil one to stay; each has by key a value, a list of values or an
@@ -133,9 +134,9 @@ def _plain(keys: str, value: Any) -> Any:
 
 
 def _range(keys: str, form: Mapping[str, Any]) -> list[Any]:
-    unknown = [name for name in form if name not in _RANGE_KEYS]
+    _check_keys(keys, form, _RANGE_KEYS)
     numbers = {name: form.get(name) for name in ("from", "to", "step", "steps")}
-    if unknown or any(isinstance(v, bool) or not isinstance(v, int | float | None) for v in numbers.values()):
+    if any(isinstance(v, bool) or not isinstance(v, int | float | None) for v in numbers.values()):
         raise _no_range(keys, form)
     first, last, step, steps = numbers.values()
     scale = form.get("scale", "linear")
@@ -151,8 +152,13 @@ def _range(keys: str, form: Mapping[str, Any]) -> list[Any]:
     begin, end = _decimal(first), _decimal(last)
     whole = isinstance(first, int) and isinstance(last, int)
     if step is not None:
-        if step <= 0 or last < first or scale == "log":
+        if step <= 0 or scale == "log":
             raise _no_range(keys, form)
+        if last < first:
+            raise InputError(
+                f"sweep: {keys}: got a range by steps from {first} down to {last}; expected from below to; exchange "
+                "them, or say how many values with steps"
+            )
         each = _decimal(step)
         count = math.floor((end - begin) / each) + 1
         if count > MOST_POINTS:
@@ -169,6 +175,13 @@ def _range(keys: str, form: Mapping[str, Any]) -> list[Any]:
     else:
         inner = [_number(begin + (end - begin) * i / (steps - 1), whole) for i in between]
     return [first, *inner, last]
+
+
+def _check_keys(at: str, form: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse a key that no range or interval has."""
+    other = next((str(name) for name in form if name not in known), None)
+    if other is not None:
+        raise InputError(f"sweep: {at}: {other}: unknown key; {unknown(other, known)}")
 
 
 def _decimal(value: float) -> Fraction:
@@ -199,7 +212,7 @@ def _too_long(keys: str) -> InputError:
 
 
 def _no_range(keys: str, form: Mapping[str, Any]) -> InputError:
-    shown = ", ".join(f"{name}: {value}" for name, value in form.items())
+    shown = ", ".join(f"{name}: {describe(value)}" for name, value in form.items())
     return InputError(
         f"sweep: {keys}: got the range {{{shown}}}; expected {{from, to, step}} with numbers and a step above 0, or "
         "{from, to, steps} with steps of at least 2, and scale: log only above 0; write e.g. {from: 0.1, to: 10, "
@@ -216,19 +229,20 @@ def _fulfils(point: Mapping[str, Any], conditions: Sequence[_Condition]) -> bool
 
 def _conditions(key: str, given: Sequence[Mapping[str, Any]] | None, names: Sequence[str]) -> list[_Condition]:
     found = []
-    for condition in given or ():
+    for place, condition in enumerate(given or ()):
+        at = f"{key}[{place}]"
         if not isinstance(condition, Mapping) or not condition:
             raise InputError(
-                f"sweep: {key}: got {describe(condition)}; expected mappings of keys to values; write e.g. "
+                f"sweep: {at}: got {describe(condition)}; expected mappings of keys to values; write e.g. "
                 "[{array.dataflow: os}, {array.dataflow: ws, array.rows: {from: 8}}]"
             )
         by_key = dict(_leaves(condition))
         for name in by_key:
             if name not in names:
                 raise InputError(
-                    f"sweep: {key}: {name}: does not vary; expected one of {', '.join(names)}; remove it or let it vary"
+                    f"sweep: {at}: {name}: does not vary; expected one of {', '.join(names)}; remove it or let it vary"
                 )
-        found.append({name: _fits(f"{key}: {name}", form) for name, form in by_key.items()})
+        found.append({name: _fits(f"{at}: {name}", form) for name, form in by_key.items()})
     return found
 
 
@@ -237,11 +251,16 @@ def _fits(at: str, form: Any) -> Callable[[Any], bool]:
     if not isinstance(form, Mapping):
         values = [_plain(at, value) for value in (form if isinstance(form, list | tuple) else [form])]
         return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+    _check_keys(at, form, ("from", "to"))
     ends = form.get("from", -math.inf), form.get("to", math.inf)
-    if not set(form) <= {"from", "to"} or not all(is_number(end) for end in ends):
+    if not all(is_number(end) for end in ends):
         raise InputError(
             f"sweep: {at}: got {describe(form)}; expected a value, a list of values or an interval; write e.g. "
             "{from: 8, to: 64}, of which either may be left out"
+        )
+    if ends[0] > ends[1]:
+        raise InputError(
+            f"sweep: {at}: got an interval from {ends[0]} to {ends[1]}; expected from below to; exchange them"
         )
     return lambda value: is_number(value) and ends[0] <= value <= ends[1]
 

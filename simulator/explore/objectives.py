@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from simulator.errors import InputError
+from simulator.errors import InputError, unknown
 from simulator.hardware.quantities import describe
 from simulator.report.names import constraint, name_of, parted
 from simulator.result import MODES, PRICED_MODES
@@ -70,10 +71,12 @@ def objective(name: str) -> Objective:
     known = OBJECTIVES.get(stem)
     priced = known is not None and known.of_bills and mode not in (None, *PRICED_MODES)
     if known is None or priced or (stem == _AREA and mode is not None):
+        near = difflib.get_close_matches(stem, [one for one in OBJECTIVES if one != stem], n=1)
+        meant = "" if not near else f'; did you mean "{near[0] if mode is None else f"{near[0]}_{mode}"}"?'
         raise InputError(
-            f"search: got {name!r}; expected one of {', '.join(OBJECTIVES)}, or one of these ({_AREA} aside) with a "
-            f"mode behind it, as in energy_j_high, where the modes are {', '.join(MODES)}, without exact for what is "
-            "priced; take one"
+            f"search: {name}: unknown number; expected one of {', '.join(OBJECTIVES)}, or one of these ({_AREA} aside) "
+            f"with a mode behind it, as in energy_j_high, where the modes are {', '.join(MODES)}, without exact for "
+            f"what is priced{meant or '; take one'}"
         )
     return known
 
@@ -137,8 +140,12 @@ class Goal:
             raise _no_interval("", self.constraints)
         for name, interval in self.constraints.items():
             objective(str(name))
-            if not isinstance(interval, Mapping) or not interval or not set(interval) <= {"from", "to"}:
+            if not isinstance(interval, Mapping) or not interval:
                 raise _no_interval(f" {name}:", interval)
+            other = next((str(end) for end in interval if end not in ("from", "to")), None)
+            if other is not None:
+                meant = unknown(other, ("from", "to"))
+                raise InputError(f"search: constraints: {name}: {other}: unknown key; {meant}")
             for end, number in interval.items():
                 if not is_number(number) or not math.isfinite(number):
                     raise InputError(

@@ -21,6 +21,7 @@ from simulator.hardware.template import Template
 from . import identity
 from .grid import combinations
 from .objectives import Goal
+from .places import as_arguments, placed
 from .work import Digests, Inputs, Layer, Task, Workload, load
 
 _Key = TypeVar("_Key")
@@ -92,6 +93,7 @@ class Plan:
         gemms: in that case the operations, (M, N, K) each, a fourth number says how many, one after another; None:
             those of the network.
         flagged: in that case the share of the outputs that two passes compute again.
+        file: that it was read from, for messages about what only its points show.
     Raises:
         InputError: a value that one of these cannot have, or one that has no effect beside the others.
     """
@@ -105,6 +107,7 @@ class Plan:
     cost_only: bool = False
     gemms: Sequence[Sequence[int]] | None = None
     flagged: float = 0.0
+    file: Document | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.cost_only, bool):
@@ -125,10 +128,15 @@ class Plan:
                 f"sweep: {key}: given for a sweep that runs; expected it with cost; remove it, or add cost"
             )
         if self.gemms is not None and self.inputs != Inputs():
-            key = next(name for name, value in vars(self.inputs).items() if value != getattr(Inputs(), name))
-            raise InputError(
-                f"sweep: {key}: given beside gemms, which are all that is priced; expected one of the two; remove one"
+            raise _beside_gemms(
+                next(key for key, value in vars(self.inputs).items() if value != getattr(Inputs(), key))
             )
+
+
+def _beside_gemms(key: str) -> InputError:
+    return InputError(
+        f"sweep: {key}: given beside gemms, which are all that is priced; expected one of the two; remove one"
+    )
 
 
 def plan_of(what: str, plan: Plan | None = None, **given: Any) -> Plan:
@@ -185,21 +193,29 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[Plan, Go
             )
     document.check()
     _check(document, ("search",), _OF_SEARCH)
+    if "search" in data and "objectives" not in data["search"]:
+        form = _OF_SEARCH["objectives"]
+        document.problem(
+            ("search",), f"objectives: missing; expected {form.expected}; add e.g. 'objectives: {form.example}'"
+        )
     cost = data.get("cost")
     _check(document, ("cost",), _OF_COST)
     document.check()
     inputs = Inputs(**{name: data[name] for name in _OF_INPUTS if name in data})
     conditions = {name: data[name] for name in ("only", "exclude") if name in data}
-    try:
+    with placed(document):
         plan = Plan(
-            Path(path).stem, data["hw"], data["sweep"], inputs, cost_only=cost is not None, **conditions, **(cost or {})
-        )
-        goal = Goal(**{"objectives": (), **data["search"]}) if "search" in data else None
+            Path(path).stem, data["hw"], data["sweep"], inputs, cost_only=cost is not None, **conditions,
+            **(cost or {}), file=document,
+        )  # fmt: skip
+        if plan.gemms is not None:
+            idle = next((name for name in _OF_INPUTS if name in data), None)  # one that is the default too
+            if idle is not None:
+                raise _beside_gemms(idle)
+        goal = Goal(**data["search"]) if "search" in data else None
         if goal is not None and plan.cost_only:
             goal.check_priced()
         return plan, goal
-    except InputError as error:
-        raise InputError(f"{os.fspath(path)}: {error}") from None
 
 
 def _check(document: Document, at: tuple[str, ...], forms: Mapping[str, _Form]) -> None:
@@ -228,18 +244,21 @@ def grid(plan: Plan) -> list[dict[str, Any]]:
     Raises:
         InputError: what is wrong with what varies.
     """
-    points = combinations(plan.varied, plan.only, plan.exclude)
-    varied = points[0]
-    if "flagged" in varied and not plan.cost_only:
-        raise InputError(
-            "sweep: flagged: varies in a sweep that runs, where flags are measured; expected it with cost; remove it"
-        )
-    idle = [key for key in varied if key in _OF_INPUTS or key.partition(".")[0] == "layers"]
-    if idle and plan.gemms is not None:
-        raise InputError(
-            f"sweep: {idle[0]}: varies beside gemms, which are all that is priced; expected one of the two; remove one"
-        )
-    return points
+    with placed(plan.file):
+        points = combinations(plan.varied, plan.only, plan.exclude)
+        varied = points[0]
+        if "flagged" in varied and not plan.cost_only:
+            raise InputError(
+                "sweep: flagged: varies in a sweep that runs, where flags are measured; expected it with cost; remove "
+                "it"
+            )
+        idle = [key for key in varied if key in _OF_INPUTS or key.partition(".")[0] == "layers"]
+        if idle and plan.gemms is not None:
+            raise InputError(
+                f"sweep: {idle[0]}: varies beside gemms, which are all that is priced; expected one of the two; remove "
+                "one"
+            )
+        return points
 
 
 class Planner:
@@ -255,7 +274,7 @@ class Planner:
         try:
             task, known = self._task(parameters)
         except InputError as error:
-            return Planned(parameters, None, {}, None, str(error))
+            return Planned(parameters, None, {}, None, as_arguments(str(error)))
         return Planned(parameters, task.key, known, task, None)
 
     def points(self, parameters: Iterable[Mapping[str, Any]]) -> Iterator[Planned]:
@@ -271,7 +290,8 @@ class Planner:
             if point.error is None:
                 return chain(refused, (point,), found)
             refused.append(point)
-        raise InputError(str(refused[0].error))
+        with placed(self._plan.file):
+            raise InputError(str(refused[0].error))
 
     def unlabelled(self, point: Planned) -> str | None:
         """Return the source of the samples that a point runs if these have no classes as labels."""
@@ -359,7 +379,8 @@ class _Contents:
 
     def _workload(self, inputs: Inputs) -> Workload:
         if self._plan.gemms is not None:
-            return Workload(tuple(Layer(f"gemm{i}", "mm", _gemm(gemm)) for i, gemm in enumerate(self._plan.gemms)))
+            gemms = self._plan.gemms
+            return Workload(tuple(Layer(f"gemm{i}", "mm", _gemm(f"gemms[{i}]", gemm)) for i, gemm in enumerate(gemms)))
         from simulator.network.products import operations
 
         model, samples, _, _ = load(inputs)
@@ -372,10 +393,14 @@ def _paths(model: Any) -> tuple[str, ...]:
     return tuple(path or type(model).__name__ for path, _ in model.named_modules())
 
 
-def _gemm(shape: Any) -> Gemm:
+def _gemm(at: str, shape: Any) -> Gemm:
     if not isinstance(shape, list | tuple) or len(shape) not in (3, 4):
+        found = f"a list of {len(shape)}" if isinstance(shape, list | tuple) and shape else describe(shape)
         raise InputError(
-            f"gemms: got {describe(shape)}; expected M, N, K of each product, and how many there are of it if it is "
-            "not one; write e.g. [64, 64, 784]"
+            f"sweep: {at}: got {found}; expected M, N, K of each product, and how many there are of it if it is not "
+            "one; write e.g. [64, 64, 784]"
         )
-    return Gemm(*shape)
+    try:
+        return Gemm(*shape)
+    except InputError as error:
+        raise InputError(f"sweep: {at}: {str(error).removeprefix('gemm: ')}") from None

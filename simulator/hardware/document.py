@@ -55,10 +55,14 @@ class Document:
 
     def problem(self, at: Keys, message: str, *, on_key: bool = False) -> None:
         """Note a problem with a value (or its key); a value that is not there is shown at its nearest parent."""
+        self._note(self.place(at, on_key=on_key), f"{dotted(at)}: {message}" if at else message)
+
+    def place(self, at: Keys, *, on_key: bool = False) -> tuple[int, int]:
+        """Return line and column of a value (or of its key); of one that is not there those of its nearest parent."""
         where = self.keys.get(at) if on_key else None
         for depth in range(len(at), -1, -1):
             where = where or self.values.get(at[:depth])
-        self._note(where or (1, 1), f"{dotted(at)}: {message}" if at else message)
+        return where or (1, 1)
 
     def unknown(self, at: Keys, known: Iterable[str]) -> None:
         """Note a key that is none of those known, with the one that it may be meant to be."""

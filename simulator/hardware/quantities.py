@@ -117,11 +117,13 @@ def describe(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case dict():
-            return "a mapping"
-        case list():
-            return "a list"
+            return "a mapping" if value else "an empty mapping"
+        case list() | tuple():
+            return "a list" if value else "an empty list"
         case str():
             return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
+        case int() if abs(value) >= 10**_LONGEST:  # whose digits Python may refuse to write out
+            return f"an integer of {value.bit_length():,} bits"
     return str(value)
 
 

@@ -320,18 +320,27 @@ def test_what_is_wrong_is_said(tmp_path):
         return str(caught.value)
 
     assert "search: missing; expected a mapping with objectives" in said(RUN, RUN[RUN.index("search:") :], "")
-    assert "search: got 'speed'; expected one of accuracy, agreement," in said(RUN, "energy_j", "speed")
+    assert "s.yaml:9:31: search.objectives[1]: speed: unknown number; expected one of accuracy, agreement," in said(
+        RUN, "energy_j", "speed"
+    )
+    assert said(RUN, "forward_error", "acuracy_low").endswith('; did you mean "accuracy_low"?')
     assert "expected max or min" in said(RUN, "[forward_error, energy_j]", "{energy_j: low}")
     assert "s.yaml:10:11: search.points: got 0; expected a whole number from 1" in said(RUN, "points: 10", "points: 0")
     assert 'search.point: unknown key; did you mean "points"?' in said(RUN, "points:", "point:")
     assert "search.lr: unknown key; expected one of objectives," in said(RUN, "points:", "lr:")
     assert "(area_mm2 aside) with a mode behind it" in said(RUN, "energy_j", "area_mm2_high")
-    assert "got 'cycles_exact'; expected one of" in said(RUN, "energy_j", "cycles_exact")
-    assert "search: objectives: got energy_j twice" in said(RUN, "forward_error", "energy_j")
-    assert "s.yaml: search: forward_error: is not known where" in said(RUN, "samples: 5", "cost: {flagged: 0.1}")
+    assert "cycles_exact: unknown number; expected one of" in said(RUN, "energy_j", "cycles_exact")
+    assert "s.yaml:9:15: search.objectives: got energy_j twice" in said(RUN, "forward_error", "energy_j")
+    assert "s.yaml:9:16: search.objectives[0]: forward_error: is not known where" in said(
+        RUN, "samples: 5", "cost: {flagged: 0.1}"
+    )
     limits = "constraints: {accuracy: [0.9]}"
-    assert "search: constraints: accuracy: got a list" in said(RUN, "points: 10", limits)
-    assert "objectives: got" in said(RUN, "objectives: [forward_error, energy_j]", "seed: 1")
+    assert "s.yaml:10:27: search.constraints.accuracy: got a list" in said(RUN, "points: 10", limits)
+    limits = "constraints: {accuracy: {form: 0.9}}"
+    assert 'search.constraints.accuracy.form: unknown key; did you mean "from"?' in said(RUN, "points: 10", limits)
+    assert "s.yaml:9:3: search: objectives: missing; expected names" in said(
+        RUN, "objectives: [forward_error, energy_j]", "seed: 1"
+    )
     with pytest.raises(InputError, match="search: accuracy: is not known where points are only priced"):
         search(plan=BILL, goal=Goal(["accuracy"]), out=tmp_path / "out")
     with pytest.raises(InputError, match="search: points: given beside goal"):
@@ -374,7 +383,7 @@ def test_the_front_of_a_sweep_is_that_of_a_search_of_all_its_points(tmp_path):
     best = whole.front(names, limits)
     assert 1 < len(best) < len(whole.places)
     assert [point.values for point in best] == [point.values for point in found.front]
-    with pytest.raises(InputError, match="search: got 'speed'"):
+    with pytest.raises(InputError, match="search: speed: unknown number"):
         whole.front(["speed"])
 
 
@@ -432,15 +441,15 @@ def test_random_points_are_worse_than_the_search_on_a_steep_grid(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ("{energy_j: {to: .inf}}", "energy_j: to: got inf; expected a finite number in J"),
-        ("{energy_j: {to: 2.2 mJ}}", "energy_j: to: got '2.2 mJ'; expected a finite number in J"),
-        ("{accuracy: {from: high}}", "accuracy: from: got 'high'; expected a finite number from 0 to 1"),
+        ("{energy_j: {to: .inf}}", "energy_j.to: got inf; expected a finite number in J"),
+        ("{energy_j: {to: 2.2 mJ}}", "energy_j.to: got '2.2 mJ'; expected a finite number in J"),
+        ("{accuracy: {from: high}}", "accuracy.from: got 'high'; expected a finite number from 0 to 1"),
         ("{area_mm2: {from: 1, to: 0.15}}", "area_mm2: got from 1 to 0.15; expected from below to"),
     ],
 )
 def test_ends_of_constraints_are_finite_numbers_in_order(tmp_path, limits, message):
     path = file(tmp_path, RUN.replace("  points: 10\n", f"  constraints: {limits}\n"))
-    with pytest.raises(InputError, match=re.escape(f"search: constraints: {message}")):
+    with pytest.raises(InputError, match=re.escape(f"search.constraints.{message}")):
         read_search(path)
 
 

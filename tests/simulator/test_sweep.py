@@ -194,7 +194,7 @@ def test_what_is_wrong_with_all_points_is_said_once(tmp_path):
         sweep("npu", {"aray.rows": [8, 16]}, out=tmp_path / "out", samples=5)
     with pytest.raises(InputError, match=r"sweep: flagged: got 7; expected a share from 0 to 1"):
         sweep("npu", {"array.rows": [8, 16]}, out=tmp_path / "out", cost_only=True, flagged=7)
-    with pytest.raises(InputError, match=r"--model: got 'nothing'"):
+    with pytest.raises(InputError, match=r"^model: got 'nothing'"):
         sweep("npu", {"seed": [1, 2]}, out=tmp_path / "out", model="nothing")
     assert not (tmp_path / "out").exists()
 
@@ -738,26 +738,56 @@ def test_parameters_of_several_types_are_exported_as_text(tmp_path):
         ("hw: npu\nsweep: 3\n", "s.yaml:2:8: sweep: got 3; expected keys with lists"),
         ("hw: npu\nsweeep: {}\nsweep: {a: [1]}\n", 's.yaml:2:1: sweeep: unknown key; did you mean "sweep"?'),
         ("hw: npu\nsamples: many\nsweep: {a: [1]}\n", "s.yaml:2:10: samples: got 'many'; expected a whole number"),
-        ("hw: npu\nsweep: {a: 1}\n", "sweep: a: got 1; expected a list of values, or a range"),
+        ("hw: npu\nsweep: {a: 1}\n", "s.yaml:2:12: sweep.a: got 1; expected a list of values, or a range"),
         ("hw: npu\ncost: {flagged: x}\nsweep: {a: [1]}\n", "s.yaml:2:17: cost.flagged: got 'x'; expected a share"),
-        ("hw: npu\ncost: {gemms: [[1, 2]]}\nsweep: {array.rows: [1]}\n", "gemms: got a list; expected M, N, K of each"),
+        (
+            "hw: npu\ncost: {gemms: [[1, 2]]}\nsweep: {array.rows: [1]}\n",
+            "s.yaml:2:16: cost.gemms[0]: got a list of 2; expected M, N, K",
+        ),
         (
             "hw: npu\ncost:\nsweep: {array.rows: [1]}\n",
             "s.yaml:2:6: cost: got nothing; expected a value; write one",
         ),
         (
             "hw: npu\nsamples: 3\ncost: {gemms: [[1, 2, 3]]}\nsweep: {array.rows: [1]}\n",
-            "s.yaml: sweep: samples: given",
+            "s.yaml:2:1: samples: given beside gemms",
         ),
-        ("hw: npu\nsweep: {seed: [1.5]}\n", "sweep: seed: got 1.5; expected a whole number"),
-        ("hw: npu\nsweep: {model: [[mlp]]}\n", "sweep: model: got a list; expected a network"),
+        (
+            "hw: npu\nmodel: mlp\ncost: {gemms: [[1, 2, 3]]}\nsweep: {array.rows: [1]}\n",
+            "s.yaml:2:1: model: given beside gemms, which are all that is priced",
+        ),
+        ("hw: npu\nsweep: {seed: [1.5]}\n", "s.yaml:2:15: sweep.seed: got 1.5; expected a whole number"),
+        ("hw: npu\nsweep: {model: [[mlp]]}\n", "s.yaml:2:16: sweep.model: got a list; expected a network"),
+        (
+            "hw: npu\nsweep:\n  array: {rows: {from: 8, to: 9, step: 0}}\n",
+            "s.yaml:3:17: sweep.array.rows: got the range {from: 8, to: 9, step: 0}; expected {from, to, step}",
+        ),
+        (
+            "hw: npu\nsweep: {array.rows: [8]}\nonly:\n- {array.rows: 8}\n- {array.row: 8}\n",
+            "s.yaml:5:4: only[1].array.row: does not vary; expected one of array.rows",
+        ),
+        (
+            "hw: npu\nsweep: {array.rows: [8]}\nonly: [{array.rows: 9}]\n",
+            "s.yaml:2:8: sweep: got conditions that leave",
+        ),
+        (
+            "hw: npu\nsweep:\n  a, array.rows: [[1, 0]]\n",
+            "s.yaml:3:18: sweep.a, array.rows: hwconfigs/npu.yaml:",
+        ),
+        ("hw: npu\nsweep: {flagged: [0.5]}\n", "s.yaml:2:9: sweep.flagged: varies in a sweep that runs"),
+        (
+            "hw: npu\ncost: {gemms: [[1, 2, 3], [1, 2, x]]}\nsweep: {array.rows: [8]}\n",
+            "s.yaml:2:27: cost.gemms[1]: k: got 'x'; expected a whole number",
+        ),
+        ("hw: npu\nsamples: 9999\nsweep: {array.rows: [8]}\n", "s.yaml:2:10: samples: got 9999; expected 1 to 1500"),
+        ("hw: npu\ndata: none.npz\nsweep: {array.rows: [8]}\n", "s.yaml:2:7: data: none.npz: no such file"),
         (
             "hw: npu\ncost: {gemms: []}\nsweep: {array.rows: [1]}\n",
-            "s.yaml:2:15: cost.gemms: got a list; expected products",
+            "s.yaml:2:15: cost.gemms: got an empty list; expected products",
         ),
         ("hw: npu\ncost: {gemm: [[1, 2, 3]]}\nsweep: {a: [1]}\n", "s.yaml:2:8: cost.gemm: unknown key"),
-        ("hw: npu\nmodel: nothing\nsweep: {array.rows: [8]}\n", "--model: got 'nothing'"),
-        ("hw: nowhere.yaml\nsweep: {array.rows: [8]}\n", "nowhere.yaml: no such file"),
+        ("hw: npu\nmodel: nothing\nsweep: {array.rows: [8]}\n", "s.yaml:2:8: model: got 'nothing'"),
+        ("hw: nowhere.yaml\nsweep: {array.rows: [8]}\n", "s.yaml:1:5: hw: nowhere.yaml: no such file"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, text, message):
