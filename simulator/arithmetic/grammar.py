@@ -161,7 +161,8 @@ def _from_string(text: str) -> Accumulator:
         if not bracket and _is_use(name):
             raise ValueError(f"accumulator {name!r} is unknown; it is a format, write e.g. fma({name})")
         near = _near(name, PRESETS if "." in name else [*_ARGUMENTS, *PRESETS])
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(_ARGUMENTS)}, and the presets"
+        known = f"expected one of {', '.join(_ARGUMENTS)}, or a preset; write e.g. fma(fp16)"
+        hint = f"did you mean {' or '.join(near)}?" if near else known
         raise ValueError(f"accumulator {name!r} is unknown; {hint}")
     if not bracket or not rest.endswith(")"):
         missing = "; the closing parenthesis is missing" if bracket else ""

@@ -9,12 +9,21 @@ from typing import Any
 from simulator.errors import InputError
 from simulator.explore import Store, compromises
 from simulator.explore.export import as_json, check_table, write_table
-from simulator.explore.store import is_store
+from simulator.explore.store import FILE, is_store
 from simulator.explore.table import rows_of
-from simulator.report import check_writable, layer_rows, read_runs, render, render_front, render_runs, write_file
+from simulator.report import (
+    check_writable,
+    holds_run,
+    layer_rows,
+    read_runs,
+    render,
+    render_front,
+    render_runs,
+    write_file,
+)
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
-from simulator.report.files import REPORT
+from simulator.report.files import REPORT, SUMMARY
 from simulator.result import RunResult
 
 from .records import print_record
@@ -38,6 +47,16 @@ def run(
         if path.suffix == ".html" and path.is_file():
             raise InputError(
                 f"report: got {path}, a page; expected directories that hold runs, or a store; give {path.parent}"
+            )
+        if path.is_dir() and not holds_run(path) and not is_store(path):
+            raise InputError(
+                f"{path}: has neither {SUMMARY} nor {FILE}; expected a run, or the store of a sweep or a search; give "
+                "the directory that one was written to"
+            )
+        if not path.exists():
+            raise InputError(
+                f"{path}: no such file or directory; expected a run, or the store of a sweep or a search; check the "
+                "path"
             )
     stores = [path for path in paths if path.suffix != ".json" and is_store(path)]
     if stores and len(paths) > 1:

@@ -6,7 +6,7 @@ import json
 import math
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -86,6 +86,7 @@ def _read(kind: Any, value: Any, file: str, at: str) -> Any:
     return value
 
 
+_NAMED = 3  # of the fields that a record lacks
 NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
 
 
@@ -94,10 +95,13 @@ def _record(kind: Any, value: Any, file: str, at: str) -> Any:
     own = [field for field in fields(kind) if field.init]
     hints = _hints(kind)
     given = {field.name: value[field.name] for field in own if field.name in value}
-    try:
-        return kind(**{name: _read(hints[name], item, file, f"{at}.{name}") for name, item in given.items()})
-    except TypeError as error:  # a field that has no default
-        raise _no_run(file, f"{at or '.'} lacks fields ({error})") from None
+    lacking = [
+        field.name for field in own if field.name not in given and field.default is field.default_factory is MISSING
+    ]
+    if lacking:
+        more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+        raise _no_run(file, f"{_place(at)} lacks {', '.join(lacking[:_NAMED])}{more}")
+    return kind(**{name: _read(hints[name], item, file, f"{at}.{name}") for name, item in given.items()})
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, file: str, at: str) -> tuple[Any, ...]:
@@ -117,7 +121,11 @@ def _expect(right: bool, value: Any, what: str, file: str, at: str) -> None:
     if not right:
         text = json.dumps(value)
         shown = text if len(text) <= 40 else f"{text[:39]}…"
-        raise _no_run(file, f"{at.lstrip('.') or 'the whole'} is {shown} and not {what}")
+        raise _no_run(file, f"{_place(at)} is {shown} and not {what}")
+
+
+def _place(at: str) -> str:
+    return at.lstrip(".") or "the whole"
 
 
 def _no_run(file: str, why: str) -> InputError:

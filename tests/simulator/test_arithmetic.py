@@ -74,7 +74,7 @@ def test_records_are_specs_too():
 
 WRONG = {
     "fna(fp16)": "accumulator 'fna' is unknown; did you mean fma?",
-    "quire(fp16)": "accumulator 'quire' is unknown; known are fma, seq, tree, interleave, chunk, reverse, late, kahan",
+    "quire(fp16)": "accumulator 'quire' is unknown; expected one of fma, seq, tree, interleave, chunk, reverse,",
     "fma": "'fma': expected fma(sum, products?)",
     "fma(fp16": "'fma(fp16': expected fma(sum, products?)",
     "fma(fp16))": "unbalanced parentheses",

@@ -79,7 +79,8 @@ def test_fields_of_other_versions_are_defaults_or_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda record: record.pop("model"), "lacks fields"),
+        (lambda record: record.pop("model"), "the whole lacks model; expected summary.json as a run writes it"),
+        (lambda record: record["layers"][1].pop("op"), "layers[1] lacks op; expected summary.json"),
         (lambda record: record.update(samples="many"), 'samples is "many" and not a whole number'),
         (lambda record: record.update(complete=1), "complete is 1 and not true or false"),
         (lambda record: record.update(layers={}), "layers is {} and not a list"),
@@ -436,6 +437,9 @@ def test_pages_load_nothing_and_their_links_lead_somewhere(text):
 def saved(tmp_path):
     save(example(), tmp_path / "a")
     save(one_mac(), tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "summary.json").write_text("{}")
 
 
 def test_report_makes_the_page_of_a_run_anew(command, saved, tmp_path):
@@ -491,7 +495,18 @@ def test_without_pyarrow_a_parquet_file_is_refused_before_anything_is_written(co
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("none",), r"none: cannot be read \(No such file or directory\); expected the summary.json of a run"),
+        (
+            ("none",),
+            "none: no such file or directory; expected a run, or the store of a sweep or a search; check the path",
+        ),
+        (
+            ("empty",),
+            "empty: has neither summary.json nor runs.sqlite; expected a run, or the store of a sweep or a search",
+        ),
+        (
+            ("bare",),
+            "bare/summary.json: is no record of a run: the whole lacks hardware, model, samples and 11 more; exp",
+        ),
         (("a", "a"), "a: got this run twice"),
         (("a/report.html",), "report: got a/report.html, a page; expected directories .*; give a"),
         (("a", "--out", "a.pdf"), "--out: got 'a.pdf'; expected the name of an HTML page; write a.html"),
