@@ -24,6 +24,7 @@ from simulator.report import (
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
 from simulator.report.files import REPORT, SUMMARY
+from simulator.report.front import points_of
 from simulator.result import RunResult
 
 from .records import print_record
@@ -99,7 +100,7 @@ def show(where: Path, record: Mapping[str, Any], json: bool) -> None:
         whole = as_json({"page": str(where), **record})
         print_record(whole)
         return
-    what = counted(len(record["runs"]), "run") if "runs" in record else counted(len(record["points"]), "point")
+    what = counted(len(record["runs"]), "run") if "runs" in record else counted(len(points_of(record)), "point")
     table = f"; table in {printable(record['table'])}" if "table" in record else ""
     print_view(standard_output(), f"{printable(str(where))}: {what}{table}")
 

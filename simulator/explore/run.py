@@ -21,7 +21,7 @@ class Run:
     """One call of a sweep or a search. Machines and records are in memory of points on their way alone.
 
     Args:
-        store: for the points. plan: of them. size: how many there are. progress: called with (points
+        store: for the points. plan: of them. size: how many there are at most. progress: called with (points
             done, points to compute as far as is known).
 
     Attributes:
@@ -32,7 +32,6 @@ class Run:
         self._store, self._plan, self._progress = store, plan, progress
         self._waiting: dict[str, Planned] = {}
         self.places: list[Place] = []
-        self._size = size
         self._to_compute = size  # less what turns out to be known, refused or the same as another
         self._done = 0  # those that failed too
         self.computed = 0
@@ -57,11 +56,8 @@ class Run:
                 yield from outcomes
 
     def add(self, count: int) -> None:
-        """Say that there are so many points more, or less."""
-        if count:
-            self._size += count
-            self._to_compute += count
-            self._store.resize(self._plan.name, self._size)
+        """Say that there are so many points more."""
+        self._to_compute += count
 
     @property
     def under_way(self) -> int:

@@ -248,7 +248,7 @@ def search(
     with Store(out, create=True) as store:
         store.begin_search(plan.name, goal.points or 0, as_stored(goal, len(parameters)))
         run = Run(store, plan, goal.points or 0, progress)
-        groups = _groups(store, run, chooser, goal, planner, parameters)
+        groups = _groups(store, plan.name, run, chooser, goal, planner, parameters)
         with closing(run.outcomes(groups, cluster)) as outcomes:
             for outcome in outcomes:
                 run.keep(outcome)
@@ -314,7 +314,13 @@ def parted(goal: Goal, stored: Iterable[tuple[Place, Point | None]]) -> tuple[tu
 
 
 def _groups(
-    store: Store, run: Run, chooser: Chooser, goal: Goal, planner: Planner, parameters: Sequence[Mapping[str, Any]]
+    store: Store,
+    name: str,
+    run: Run,
+    chooser: Chooser,
+    goal: Goal,
+    planner: Planner,
+    parameters: Sequence[Mapping[str, Any]],
 ) -> Iterator[list[Planned]]:
     """Yield the points that are chosen at once, and an empty group as long as some of these are under way.
 
@@ -336,7 +342,7 @@ def _groups(
         run.add(len(refused))
         yield refused + [one for _, one in chosen]
         if not chosen:  # all of the grid are
-            run.add(-left)
+            store.resize(name, goal.points - left)
             return
         left -= len(chosen)
         while run.under_way:

@@ -211,7 +211,7 @@ class Store:
             )  # in its order
 
     def resize(self, sweep: str, points: int) -> None:
-        """Note that a sweep has so many points, those that can be none too."""
+        """Note that a search has so many points, fewer than were asked for."""
         with self._transaction():
             self._base.execute("UPDATE sweeps SET points = ? WHERE sweep = ?", (points, sweep))
 
@@ -287,10 +287,15 @@ class Store:
             return count
 
     def sweeps(self) -> dict[str, Counts]:
-        """Return the names of the sweeps, with how many points each has."""
+        """Return the names of the sweeps, with how many points each has.
+
+        What can be no point of a sweep failed; a search takes another in its place, and does not count it.
+        """
         query = (
             "SELECT sweeps.sweep, sweeps.points, count(points.record), "
-            "count(places.error) + sum(points.key IS NOT NULL AND points.record IS NULL) FROM sweeps "
+            "sum(places.error IS NOT NULL AND searches.sweep IS NULL) "
+            "+ sum(points.key IS NOT NULL AND points.record IS NULL) FROM sweeps "
+            "LEFT JOIN searches ON searches.sweep = sweeps.sweep "
             "LEFT JOIN places ON places.sweep = sweeps.sweep LEFT JOIN points ON points.key = places.key "
             "GROUP BY sweeps.sweep ORDER BY sweeps.sweep"
         )

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 MISSING = "–"
 PRICE = re.compile(r"(\d*\.\d+) ([fpnµm]?J(?:/bit²?)?|[µm]m²(?:/bit²?)?)")
-# Texts that YAML reads as such without quotes, within a list or mapping: no signs of its own, no numbers, none of WORDS.
+# Texts that YAML reads as such without quotes, in a list or mapping: no signs of its own, no numbers, none of WORDS.
 PLAIN = re.compile(
     r"(?=.*[^\W\d_])(?![-+.\d]*(?:e[-+]?\d+|inf|nan|[xob][\da-f]+)?$)[\w.][^\[\]{},:#&*!|>'\"%@`?]*(?<! )",
     re.IGNORECASE,

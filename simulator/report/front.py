@@ -30,8 +30,7 @@ def render_front(record: Record) -> str:
     library = plotly_js()
     numbers = record["numbers"]
     done = [point for point in record["points"] if point["error"] is None]
-    # What can be no point counts as one of a sweep, whose grid has it, and not of a search, which takes another for it.
-    points = [point for point in record["points"] if record["search"] is None or not point["refused"]]
+    points = points_of(record)
     groups = front_figures(record, done) if library else {}
     front = sorted((point for point in done if point["on_front"]), key=lambda point: _first(record, point))
     terms = {name: term for name in numbers if (term := term_of(name))}
@@ -59,6 +58,11 @@ def render_front(record: Record) -> str:
         library=library,
         q=signs,
     )
+
+
+def points_of(record: Record) -> list[Record]:
+    """Return the points that count, without what can be none in a search, which takes another in its place."""
+    return [point for point in record["points"] if record["search"] is None or not point["refused"]]
 
 
 def _first(record: Record, point: Record) -> float:

@@ -557,7 +557,6 @@ def test_the_page_of_a_store_tells_failed_points_from_those_not_computed_yet(com
                 store.begin(name, rows)
             else:  # four of the grid
                 store.begin_search(name, 4, {"objectives": {"energy_j": "min"}, "grid": 9})
-                store.resize(name, 5)  # with the one that can be none
             store.place(name, 0, [Place(own, f"k{i}") for i, own in enumerate(rows[:3])])
             store.place(name, 3, [Place(rows[3], None, "got 0")])
         store.add(Point("k0", 1, {}, {"totals": {"low": {"energy_j": 1e-6, "latency_s": 1.0}}}, None, 0.1))
@@ -575,6 +574,7 @@ def test_the_page_of_a_store_tells_failed_points_from_those_not_computed_yet(com
 def test_a_search_of_a_grid_without_more_points_is_whole(tmp_path):
     with Store(tmp_path / "s", create=True) as store:
         store.begin_search("all", 3, {"objectives": {"energy_j": "min"}, "grid": 3})
+        store.resize("all", 1)
         store.place("all", 0, [Place({"array.rows": 8}, "k0"), *[Place({"array.rows": 0}, None, "got 0")] * 2])
         store.add(Point("k0", 1, {}, {"totals": {"low": {"energy_j": 1e-6}}}, None, 0.1))
     assert compromises(tmp_path / "s")["missing"] == 0
