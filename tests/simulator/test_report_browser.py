@@ -159,6 +159,18 @@ def test_every_figure_is_drawn_with_all_its_traces(visit):
         assert shown == traces > 0 and abs(beyond) < 2
 
 
+def test_numbers_on_axes_have_their_thousands_apart(browser, tmp_path):
+    record = search_record()
+    record |= {"numbers": {"cycles": "cycles", "accuracy": "share"}, "objectives": {"cycles": "min", "accuracy": "max"}}
+    for place, point in enumerate(record["points"]):
+        point["values"]["cycles"] = 1000 + 100 * place
+    (tmp_path / "a.html").write_text(render_front(record), encoding="utf-8")
+    page = opened(browser, (tmp_path / "a.html").as_uri())
+    ticks = page.locator("#compromises .ytick").all_text_contents()
+    assert "1,200" in ticks and not [tick for tick in ticks if tick.isdigit() and len(tick) > 3]
+    page.close()
+
+
 def test_folded_figures_are_drawn_as_wide_as_the_others_when_they_open(browser, tmp_path):
     (tmp_path / "a.html").write_text(render_front(search_record()), encoding="utf-8")
     page = opened(browser, (tmp_path / "a.html").as_uri())

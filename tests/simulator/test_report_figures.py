@@ -136,6 +136,10 @@ def test_axes_write_percent_as_texts_do(page):
     assert '"ticksuffix":" %"' in text and "tickformat" not in text and not re.search(r"%\}|[^ \\]%\\u003c", text)
 
 
+def test_accuracies_of_a_training_study_are_in_percent_in_its_table_too():
+    assert "<td>97.0 ± 1.0 %</td>" in render_truncation(truncation_record())
+
+
 def test_all_logarithmic_axes_of_a_page_have_ticks_of_one_size():
     run = measured()
     figures = [*layer_plots.error_figures(run), *condition_plots.condition_figures(run)]

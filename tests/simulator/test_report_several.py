@@ -120,6 +120,11 @@ def test_a_page_of_no_run_is_refused():
         render_runs({})
 
 
+def test_a_page_of_one_run_goes_by_its_name():
+    page = Page(render_runs({"small": example()}))
+    assert "1 run: small" in page.text and "1 runs" not in page.text
+
+
 def test_two_runs_stand_side_by_side_with_their_ratios():
     a, b = example(), one_mac(area_um2=2e6)
     page = Page(render_runs({"small": replace(a, area_um2=1e6), "large": b}))

@@ -14,7 +14,8 @@
     return value;
   };
   const axis = (own) => ({
-    automargin: true, zeroline: false, ticklabelstandoff: 4, gridcolor: colour("--rule"), fixedrange: true, ...own,
+    automargin: true, zeroline: false, separatethousands: true, ticklabelstandoff: 4, gridcolor: colour("--rule"),
+    fixedrange: true, ...own,
     title: { ...own.title, font: { size: 12.5, color: colour("--muted") }, standoff: 8 },
   });
   function draw(column) {
