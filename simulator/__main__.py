@@ -10,7 +10,8 @@ import typer
 
 from .command_line import bounds, doctor, formats, job, machines, report, studies, sweeps, tracking, training
 from .command_line.examples import epilog
-from .command_line.exit_codes import BAD_INPUT, INTERRUPTED
+from .command_line.exit_codes import BAD_INPUT, DONE, INTERRUPTED
+from .command_line.usage import UsageError, is_help, refusal
 from .errors import InputError
 
 # What usage names, and what shells complete, which know programs but no modules of Python.
@@ -54,14 +55,19 @@ app.add_typer(study, name="study", help="Run a study: many runs that answer one 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        app(prog_name=PROGRAM)
+        sys.exit(app(prog_name=PROGRAM, standalone_mode=False) or DONE)  # a code of what ends early, or None
+    except UsageError as error:
+        if is_help(error):
+            error.show()
+            sys.exit(BAD_INPUT)
+        _refuse(refusal(error))
     except InputError as error:
         _refuse(str(error))
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # which any look at a path may find, and which only a user's can be
             raise
         _refuse(f"{error.filename}: the name is too long; expected one that the file system can hold; shorten it")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
 
 

@@ -28,11 +28,11 @@ def install_command(extra: str = "") -> str:
     return f"pip install 'ulpsim[{extra}]'" if extra else "pip install ulpsim"
 
 
-def unknown(key: str, known: Iterable[str]) -> str:
+def unknown(key: str, known: Iterable[str], remedy: str = "remove it") -> str:
     """Return what to do about a key that is none of those known: the one that it may be meant to be, or all."""
     names = list(known)
     near = difflib.get_close_matches(key, names, n=1)
-    return f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(names)}; remove it"
+    return f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(names)}; {remedy}"
 
 
 def first_line(error: BaseException) -> str:

@@ -16,14 +16,15 @@ from .options import ITEMS_IN_JSON, NETWORK, AllowCode, Fidelity, JsonRecord, Qu
 from .progress import prints_aside, progress_bar, shown
 
 
-def show_version(wanted: bool) -> None:
+def _show_version(json: bool) -> None:
     """Print the version, and that of the numerics, by which results are told from those of other bits or prices."""
-    if wanted:
-        from simulator.versions import NUMERICS, version_of
+    from simulator.versions import NUMERICS, version_of
 
-        with shown(json=False):
+    with shown(json):
+        if json:
+            print(f'{{"ulpsim": "{version_of("ulpsim")}", "numerics": {NUMERICS}}}')
+        else:
             print(f"ulpsim {version_of('ulpsim')}, numerics {NUMERICS}")
-        raise typer.Exit
 
 
 def simulate(
@@ -80,9 +81,7 @@ def simulate(
     quiet: Quiet = False,
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", is_eager=True, callback=show_version, help="Print the versions of ulpsim and of its numerics."
-        ),
+        typer.Option("--version", help="Print the versions of ulpsim and of its numerics."),
     ] = False,
 ) -> None:
     """Run a network on the MAC array of a YAML file: its bits and its bill, per layer.
@@ -91,6 +90,9 @@ def simulate(
     two-pass adaptive accumulation. Results: summary.json, layers.csv and report.html. Ctrl-C keeps those of the batches
     done so far, once there is one; again, or before, it stops at once and writes nothing.
     """
+    if version:
+        _show_version(json)
+        raise typer.Exit
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return

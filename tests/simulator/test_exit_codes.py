@@ -1,5 +1,6 @@
 """Versions, and the codes that commands exit with: the same for the same reason, whatever the command."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ def python(code):
 
 
 def test_version_prints_those_of_ulpsim_and_of_its_numerics(command):
+    code, out, err = command("--version", "--json")
+    assert (code, json.loads(out), err) == (0, {"ulpsim": version_of("ulpsim"), "numerics": NUMERICS}, "")
     assert command("--version") == (0, f"ulpsim {version_of('ulpsim')}, numerics {NUMERICS}\n", "")
 
 
