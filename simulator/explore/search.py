@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Search(Shown):
     """What a search found, as it is in the store.
 
@@ -183,6 +183,12 @@ class Search(Shown):
                 for point, on_front, volume in self._rows()
             ]
         )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return (
+            f"<Search {self.name}: {len(self.points):,} of {self.grid:,} points in {self.store} for the "
+            f"{self.goal.sought}; {self.computed:,} computed now, {self.known:,} known before, {self.failed:,} failed>"
+        )
 
     def _view(self) -> View:
         kept = f"; {sum(point.feasible for point in self.points):,} keep {self.goal.bounds}" if self.goal.bounds else ""

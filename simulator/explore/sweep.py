@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SHOWN = ("accuracy", "agreement", "forward_error", "cycles", "latency_s", "energy_j")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep(Shown):
     """The points of a sweep as they are in the store.
 
@@ -93,12 +93,21 @@ class Sweep(Shown):
         """Return the points as a DataFrame, a column for each parameter and number; needs pandas."""
         return frame(self.first(len(self.places)))
 
+    def __repr__(self) -> str:
+        return f"<Sweep {self.name}: {self._in_words}>"
+
+    @property
+    def _in_words(self) -> str:
+        return (
+            f"{len(self.places):,} points in {self.store}: {self.computed:,} computed now, {self.known:,} known "
+            f"before, {self.failed:,} without a result"
+        )
+
     def _view(self) -> View:
         rows = [_shown(*point) for point in self.first(MOST_ROWS)]
         known = list(dict.fromkeys(name for one in rows for name, value in one.items() if value is not None))
         rows += [{}] * (len(self.places) - len(rows))  # of which only the number is shown
-        facts = [f"{len(self.places):,} points in {self.store}: {self.computed:,} computed now, {self.known:,} "
-                 f"known before, {self.failed:,} without a result. Energies are estimates."]  # fmt: skip
+        facts = [f"{self._in_words}. Energies are estimates."]
         return View(f"Sweep {self.name}", facts, [Table("Points, in the mode of the machine", rows, known)])
 
 

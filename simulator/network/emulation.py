@@ -153,6 +153,14 @@ class Emulation(Shown):
         """The run so far, without accuracy and errors, which need labels and an exact run."""
         return run_record(self)
 
+    def __repr__(self) -> str:
+        ran = sum(1 for _ in self.tallies)
+        return f"<Emulation of {self._title}: {f'{ran:,} layers have run' if ran else 'no layer has run yet'}>"
+
+    @property
+    def _title(self) -> str:
+        return f"{type(self.model).__name__} on {self.machine.name}"
+
     def _view(self) -> View:
         """Return what is shown of the run so far; before it, what it will be."""
         if any(True for _ in self.tallies):
@@ -162,8 +170,7 @@ class Emulation(Shown):
             "No layer has run yet: call the model in the block.",
         ]
         settings = [{"of": topic, "setting": words} for topic, words in self.rules.in_words().items()]
-        title = f"{type(self.model).__name__} on {self.machine.name}"
-        return View(title, facts, [Table("Besides the modes of the machine", settings)])
+        return View(self._title, facts, [Table("Besides the modes of the machine", settings)])
 
     @property
     def needs_calibration(self) -> bool:

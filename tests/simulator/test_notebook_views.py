@@ -233,7 +233,9 @@ def test_an_emulation_shows_its_rules_before_it_runs_and_its_layers_after():
     model = bundled.load("mlp")
     with simulator.emulate(model, "npu", layers={"fc1": "exact"}) as run:
         before = seen(run)
+        assert repr(run) == "<Emulation of Mlp on npu: no layer has run yet>"
         model(x[:2])
+    assert repr(run) == "<Emulation of Mlp on npu: 3 layers have run>"
     assert "No layer has run yet" in before.words and before.rows[-1][0] == "layers fc1"
     after, layers = seen(run), seen(run.result)
     assert after.rows == layers.rows and "No layer has run yet" not in after.words
@@ -281,6 +283,10 @@ def test_a_search_shows_its_front(tmp_path):
     assert shown.rows[1][2] == quantity(found.front[0].values["latency_s"], "s")
     assert "smallest latency, smallest area: 4 of 6 points chosen" in shown.words
     assert "keep area at most 1.00 mm²" in shown.words
+    assert repr(found) == (
+        f"<Search sweep-search: 4 of 6 points in {found.store} for the smallest latency, smallest area; 4 computed now, "
+        "0 known before, 0 failed>"
+    )
     none = replace(found, goal=Goal(["latency_s"], {"area_mm2": {"from": 9.0}}), points=())
     assert not seen(none).rows
 
@@ -307,6 +313,9 @@ def test_a_sweep_shows_its_points(tmp_path):
     assert [row[2] for row in shown.rows[1:]] == [count(cycles) for cycles in table["cycles_two_pass"]]
     failed = simulator.explore.sweep(
         "npu", {"array.rows": [8, *[0] * MOST_ROWS]}, out=tmp_path / "f", gemms=[(64, 64, 64)], cost_only=True
+    )
+    assert repr(failed) == (
+        f"<Sweep sweep: 41 points in {failed.store}: 1 computed now, 0 known before, 40 without a result>"
     )
     assert f"40 of {MOST_ROWS + 1}" in seen(failed).words and "array.rows: got 0" in seen(failed).rows[2][-1]
 
