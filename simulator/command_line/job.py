@@ -108,7 +108,7 @@ def simulate(
         raise InputError(ITEMS_IN_JSON)
     check_directory(out)
     if export is not None:
-        from simulator.explore.export import check_table
+        from simulator.report.tables import check_table
 
         check_table(export, "--export")
     with interruptible("no results were written"):

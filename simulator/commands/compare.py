@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.errors import InputError
-from simulator.explore.export import as_json
 from simulator.explore.store import is_store
 from simulator.hardware import Machine, bundled_names
 from simulator.report import holds_run, read_runs, render_runs, write_file
@@ -31,6 +30,7 @@ from simulator.report.figures import (
 )
 from simulator.report.files import SUMMARY
 from simulator.report.several import TABLE_ENTRIES
+from simulator.report.tables import as_json
 from simulator.result import MODE_LABELS, RunResult
 
 from .compared import OWN, Comparison, Pair, compared, compared_runs, names_of

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.explore.export import write_table
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted, significant
+from simulator.report.tables import write_table
 from simulator.studies.directory import RESULTS, check_study_directory
 from simulator.studies.laws import LawsStudy, laws_study
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
-from simulator.explore.export import write_table
 from simulator.report.causes import ablation_views
 from simulator.report.console import print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted
+from simulator.report.tables import write_table
 from simulator.studies.directory import RESULTS
 from simulator.studies.points import POINTS, PointsStudy, points_study
 from simulator.training.recipe import Recipe

@@ -8,7 +8,6 @@ from typing import Any
 
 from simulator.errors import InputError
 from simulator.explore import Store, compromises
-from simulator.explore.export import as_json, check_table, write_table
 from simulator.explore.store import FILE, is_store
 from simulator.explore.table import rows_of
 from simulator.report import (
@@ -25,6 +24,7 @@ from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
 from simulator.report.files import REPORT, SUMMARY
 from simulator.report.front import points_of
+from simulator.report.tables import as_json, check_table, write_table
 from simulator.result import RunResult
 
 from .records import print_record

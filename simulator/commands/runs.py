@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.table import Table
 
 from simulator.explore import Counts, Point, Store
-from simulator.explore.export import as_json, check_table, write_table
 from simulator.explore.table import rows_of
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import counted, printable, quantity
+from simulator.report.tables import as_json, check_table, write_table
 from simulator.versions import NUMERICS
 
 from .records import print_record

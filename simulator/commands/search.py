@@ -13,8 +13,8 @@ from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import counted, parameter, percent, printable
 from simulator.report.names import name_of, written
 
+from .outcomes import errors, kinds
 from .records import print_record
-from .sweep import errors, kinds
 
 if TYPE_CHECKING:
     from simulator.progress import Progress

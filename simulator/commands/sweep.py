@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 
-from simulator.explore import Forecast, Place, Plan, Point, Search, Sweep, forecast, read_plan, sweep
+from simulator.explore import Forecast, Place, Plan, Point, Sweep, forecast, read_plan, sweep
 from simulator.explore.objectives import own_mode
 from simulator.report.console import plain_table, print_view, standard_output
-from simulator.report.failures import failures
-from simulator.report.figures import counted, parameter, printable, quantity, score, short_count
+from simulator.report.figures import MISSING, counted, parameter, printable, quantity, score, short_count
 from simulator.result import MODE_LABELS
 
+from .outcomes import errors, kinds
 from .records import print_record
 
 if TYPE_CHECKING:
@@ -76,17 +75,9 @@ def _title(found: Sweep) -> str:
     return f"{printable(found.name)}: {counted(len(found.places), 'point')}, {kinds(found)}; in {found.store}"
 
 
-def kinds(found: Sweep | Search) -> str:
-    """Return how many points this call computed, how many the store had, and how many failed: all there are."""
-    known = f", {found.known:,} from the store" if found.known else ""
-    failed = f", {found.failed:,} failed" if found.failed else ""
-    return f"{found.computed:,} computed now{known}{failed}"
-
-
 # What the table shows of a point, in its machine's own mode: two passes if it has them, or else the low one.
 _COLUMNS = ("accuracy", "cycles", "latency", "energy")
 _ROWS = 200  # more than these nobody reads
-_ERRORS = 10
 
 
 def _rest(found: Sweep) -> list[str]:
@@ -107,19 +98,18 @@ def _parameters(place: Place, names: Sequence[str]) -> list[str]:
 
 
 def _figures(record: Mapping[str, Any] | None) -> list[str]:
-    missing = "–"
     if record is None:
-        return ["failed", *[missing] * len(_COLUMNS)]
+        return ["failed", *[MISSING] * len(_COLUMNS)]
     totals = record["totals"]
     mode = own_mode(record)
     of = totals[mode] or {}
     accuracy = (record.get("accuracy") or {}).get(mode)
     return [
         MODE_LABELS[mode],
-        missing if accuracy is None else score(accuracy),
-        short_count(of["cycles"]) if of else missing,
-        quantity(of["latency_s"], "s") if of else missing,
-        quantity(of["energy_j"], "J") if of else missing,
+        MISSING if accuracy is None else score(accuracy),
+        short_count(of["cycles"]) if of else MISSING,
+        quantity(of["latency_s"], "s") if of else MISSING,
+        quantity(of["energy_j"], "J") if of else MISSING,
     ]
 
 
@@ -127,18 +117,3 @@ def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[RenderableType
     removed = "removed from the store"
     found = ((place, (place.error or removed) if point is None else point.error) for place, point in points)
     return errors((place.parameters, error) for place, error in found)
-
-
-def errors(points: Iterable[tuple[Mapping[str, Any], str | None]], what: str = "failed") -> list[RenderableType]:
-    """Return lines that say why points failed, of which these are the parameters and the errors: each reason once."""
-    reasons = failures((parameters, error) for parameters, error in points if error is not None)
-    lines: list[RenderableType] = []
-    for count, text in reasons[:_ERRORS]:
-        problems = [printable(problem) for problem in text.split("\n")]
-        why = f"{what}{'' if count == 1 else f' ({count} points)'}:"
-        if len(problems) == 1:
-            lines.append(f"{why} {problems[0]}")
-        else:
-            lines += [why, *(Padding(problem, (0, 0, 0, 2)) for problem in problems)]
-    more = len(reasons) - _ERRORS
-    return lines + ([f"and {counted(more, 'other reason')}"] if more > 0 else [])

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
-from simulator.explore.export import check_table, write_table
 from simulator.explore.work import Inputs, load
 from simulator.report.bits import calibration_views, comparison_views, views
 from simulator.report.console import print_view, standard_output
 from simulator.report.figures import significant
+from simulator.report.tables import check_table, write_table
 from simulator.report.tracking import check_directory, save_tracking, to_json
 from simulator.tracking import Calibration, Report, calibrate, compare, read, track
 from simulator.tracking.program import Program, follow, step_size

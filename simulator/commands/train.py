@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from simulator.explore.export import as_json
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import MISSING, percent, significant
+from simulator.report.tables import as_json
 from simulator.training.history import Epoch
 from simulator.training.job import CAUSES, CHECKPOINT, HISTORY, TABLE, WEIGHTS, Job, Trained, lost_share, save, train
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
-from simulator.explore.export import write_table
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import counted
+from simulator.report.tables import write_table
 from simulator.report.truncation import render_truncation
 from simulator.studies.directory import RESULTS
 from simulator.studies.truncation import POINTS, TruncationStudy, truncation_study

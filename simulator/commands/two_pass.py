@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
-from simulator.explore.export import as_json, write_table
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.directories import write_file
 from simulator.report.figures import MISSING, counted, percent, printable, score, significant
+from simulator.report.tables import as_json, write_table
 from simulator.report.two_pass import render_two_pass
 from simulator.studies import TwoPassStudy, two_pass_study
 from simulator.studies.directory import RESULTS

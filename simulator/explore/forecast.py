@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from simulator.report.tables import as_json, as_written
+
 from .cluster import Cluster
-from .export import as_json, as_written
 from .grid import axes
 from .objectives import Goal, goal_of
 from .plan import Plan, Planner, grid, plan_of

@@ -16,10 +16,11 @@ import numpy as np
 from simulator.errors import InputError
 from simulator.notebook import Shown, Table, View
 from simulator.report.figures import percent
+from simulator.report.tables import as_json, as_written, frame_of
 
 from .chooser import Chooser
 from .cluster import Cluster
-from .export import as_json, as_written, flat, frame_of
+from .export import flat
 from .found import Found, absent, as_found, feasible_losses, front_of
 from .grid import axes
 from .objectives import Goal, goal_of

@@ -10,12 +10,9 @@ from fractions import Fraction
 
 MISSING = "–"
 PRICE = re.compile(r"(\d*\.\d+) ([fpnµm]?J(?:/bit²?)?|[µm]m²(?:/bit²?)?)")
-# Texts that YAML reads as such without quotes, in a list or mapping: no signs of its own, no numbers, none of WORDS.
-PLAIN = re.compile(
-    r"(?=.*[^\W\d_])(?![-+.\d]*(?:e[-+]?\d+|inf|nan|[xob][\da-f]+)?$)[\w.][^\[\]{},:#&*!|>'\"%@`?]*(?<! )",
-    re.IGNORECASE,
-)
-WORDS = ("null", "true", "false", "yes", "no", "on", "off")
+# Texts that need no quotes within a list or mapping in YAML: without its signs, and nothing that it reads as no text.
+PLAIN = re.compile(r"[\w.][^\[\]{},:#&*!|>'\"%@`?]*(?<! )")
+NO_TEXT = re.compile(r"[-+.\d_]*(?:e[-+]?\d+|inf|nan)?|0[xob][\da-f_]+|null|true|false|yes|no|on|off", re.IGNORECASE)
 PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
 
@@ -192,11 +189,8 @@ def _in_flow(value: object) -> str:
         case None:
             return "null"
         case str():
-            return (
-                value
-                if PLAIN.fullmatch(value) and value.lower() not in WORDS
-                else json.dumps(value, ensure_ascii=False)
-            )
+            plain = PLAIN.fullmatch(value) and not NO_TEXT.fullmatch(value)
+            return value if plain else json.dumps(value, ensure_ascii=False)
     return _scalar(value)
 
 

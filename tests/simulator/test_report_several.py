@@ -11,7 +11,7 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.errors import InputError
-from simulator.explore import Place, Point, Store, compromises, export
+from simulator.explore import Place, Point, Store, compromises
 from simulator.explore.objectives import OBJECTIVES, objective
 from simulator.hardware import load_hardware
 from simulator.report import (
@@ -24,6 +24,7 @@ from simulator.report import (
     render_runs,
     save,
     several,
+    tables,
     to_json,
 )
 from simulator.report.failures import failures
@@ -487,7 +488,7 @@ def test_report_writes_every_layer_of_the_runs_in_every_mode(command, saved, tmp
 
 def test_without_pyarrow_a_parquet_file_is_refused_before_anything_is_written(command, saved, tmp_path, monkeypatch):
     pytest.importorskip("pandas")
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "pyarrow" else name)
+    monkeypatch.setattr(tables, "find_spec", lambda name: None if name == "pyarrow" else name)
     code, out, err = command("report", "a", "b", "--export", "x.parquet")
     assert (code, out) == (2, "") and err == (
         "ulpsim: error: report: --export: x.parquet: needs pyarrow, which is not installed; expected the extra "

@@ -21,12 +21,13 @@ import simulator
 from simulator.cost import Gemm, price
 from simulator.errors import InputError
 from simulator.explore import Place, Plan, Point, Store, forecast, read_plan, sweep
-from simulator.explore.export import columns, row, write_table
+from simulator.explore.export import columns, row
 from simulator.explore.objectives import own_mode, value
 from simulator.explore.plan import Planner, grid
 from simulator.explore.work import Inputs, compute
 from simulator.hardware import load_hardware
 from simulator.network import bundled
+from simulator.report.tables import write_table
 from simulator.versions import NUMERICS
 
 ROOT = Path(__file__).parents[2]
