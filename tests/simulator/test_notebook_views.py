@@ -283,10 +283,8 @@ def test_a_search_shows_its_front(tmp_path):
     assert shown.rows[1][2] == quantity(found.front[0].values["latency_s"], "s")
     assert "smallest latency, smallest area: 4 of 6 points chosen" in shown.words
     assert "keep area at most 1.00 mm²" in shown.words
-    assert repr(found) == (
-        f"<Search sweep-search: 4 of 6 points in {found.store} for the smallest latency, smallest area; 4 computed now, "
-        "0 known before, 0 failed>"
-    )
+    words = f"4 of 6 points in {found.store} for the smallest latency, smallest area; 4 computed now"
+    assert repr(found) == f"<Search sweep-search: {words}, 0 known before, 0 failed>"
     none = replace(found, goal=Goal(["latency_s"], {"area_mm2": {"from": 9.0}}), points=())
     assert not seen(none).rows
 
