@@ -199,7 +199,7 @@ def _hypervolumes(search: Record) -> Figure:
 def _multiple(record: Record, done: Sequence[Record], keys: Sequence[str], number: str) -> Figure:
     """Return a number of all points over the values of one parameter, or of several that vary together."""
     scale, axis = _axis(record, done, number)
-    texts = _categories(done, keys, planned=record["search"] is None)
+    texts = _categories(record, done, keys)
     lying = max(map(len, texts), default=0) > LONG
     along, across = ("y", "x") if lying else ("x", "y")
     data: list[dict[str, Any]] = []
@@ -222,16 +222,19 @@ def _multiple(record: Record, done: Sequence[Record], keys: Sequence[str], numbe
     return Figure(f"by-{keys[0]}-{number}", title, data, layout)
 
 
-def _categories(done: Sequence[Record], keys: Sequence[str], planned: bool) -> list[str]:
+def _categories(record: Record, done: Sequence[Record], keys: Sequence[str]) -> list[str]:
     """Return the values of parameters that vary together, once each: by the first of them, numbers by size.
 
     Others stand in the order of the plan, in which the points of a sweep are. A search has them in that of its choices:
     its values are in natural order, in which fp8 comes before fp16.
     """
-    places = {_values(point, keys): point["parameters"].get(keys[0]) for point in done}
+    shown = {_values(point, keys) for point in done}
+    places = {
+        text: point["parameters"].get(keys[0]) for point in record["points"] if (text := _values(point, keys)) in shown
+    }
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in places.values()):
         return sorted(places, key=lambda text: places[text])
-    return list(places) if planned else sorted(places, key=_natural)
+    return list(places) if record["search"] is None else sorted(places, key=_natural)
 
 
 def _natural(text: str) -> list[str | float]:
