@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.report import figures as signs
@@ -34,17 +34,18 @@ def render_front(record: Record) -> str:
     groups = front_figures(record, done) if library else {}
     front = sorted((point for point in done if point["on_front"]), key=lambda point: _first(record, point))
     terms = {name: term for name in numbers if (term := term_of(name))}
-    reasons = failures((one["parameters"], one["error"]) for one in record["points"] if one["error"] is not None)
+    refused = [point for point in record["points"] if record["search"] is not None and point["refused"]]
+    without = [("Without a result", "point", _reasons(points)), ("Can be no point", "combination", _reasons(refused))]
     return template("front.html.j2").render(
         record=record,
         front=front,
         done=done,
         shown=done[:ROWS_SHOWN],
         points=points,
-        refused=len(record["points"]) - len(points),
+        refused=refused,
         alike=[f"{name_of(name)} {written(name, numbers[name], value)}" for name, value in alike(record, done).items()],
-        reasons=reasons[:FAILURES_SHOWN],
-        other_reasons=reasons[FAILURES_SHOWN:],
+        without=without,
+        failures_shown=FAILURES_SHOWN,
         parameters=list(dict.fromkeys(key for point in record["points"] for key in point["parameters"])),
         names={name: name_of(name) for name in numbers},
         headings={name: heading_of(name) for name in numbers},
@@ -63,6 +64,10 @@ def render_front(record: Record) -> str:
 def points_of(record: Record) -> list[Record]:
     """Return the points that count, without what can be none in a search, which takes another in its place."""
     return [point for point in record["points"] if record["search"] is None or not point["refused"]]
+
+
+def _reasons(points: Sequence[Record]) -> list[tuple[int, str]]:
+    return failures((point["parameters"], point["error"]) for point in points if point["error"] is not None)
 
 
 def _first(record: Record, point: Record) -> float:

@@ -632,6 +632,7 @@ def test_a_search_shows_how_its_hypervolume_grew():
     page = Page(render_front(record))
     assert "A search chose 9 of 40 points, beside 1 combination that can be none; the front has 75.0 %" in page.text
     assert "about-hypervolume" in page.names
+    assert "Can be no point\n\n1 combination: array.rows: got 0" in page.text and "Without a result" not in page.text
     assert "hypervolume" not in Page(render_front(sweep_record())).text.lower()
 
 
