@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 import simulator
 from simulator.errors import InputError
-from simulator.explore.export import write_table
 from simulator.hardware import Machine
 from simulator.hardware.template import Template
 from simulator.report.directories import write_file
 from simulator.report.figures import count, percent, quantity, score, shorten, significant
+from simulator.report.tables import write_table
 from simulator.studies.directory import RESULTS, check_study_directory
 
 LONGEST = 24  # characters of a layer's path in the table

@@ -24,9 +24,9 @@ from torch.nn import functional
 
 import simulator
 from simulator.errors import InputError
-from simulator.explore.export import write_table
 from simulator.report.directories import write_file
 from simulator.report.figures import count, near_one, percent, quantity
+from simulator.report.tables import write_table
 from simulator.studies.directory import RESULTS, check_study_directory
 
 # Pairs that say the same in other words.
