@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
 from simulator.errors import InputError
@@ -50,8 +52,10 @@ class Template:
         try:
             return machine_of(self._source._replace(document=document))
         except InputError as error:
-            shown = ", ".join(f"{key}: {value}" for key, value in values.items())
-            raise InputError(f"{error} (with {shown})" if shown else str(error)) from None
+            if not values:
+                raise
+            shown = yaml.safe_dump(dict(values), default_flow_style=True, sort_keys=False, width=math.inf)[1:-2]
+            raise InputError(f"{error} (with {shown})") from None
 
     def _set(self, document: Document, key: str, value: Any) -> None:
         keys = _keys(key)

@@ -193,6 +193,8 @@ def test_a_refusal_is_looked_at_again_each_time(tmp_path):
 def test_what_is_wrong_with_all_points_is_said_once(tmp_path):
     with pytest.raises(InputError, match=r"aray: unknown key.*\(with aray.rows: 8\)"):
         sweep("npu", {"aray.rows": [8, 16]}, out=tmp_path / "out", samples=5)
+    with pytest.raises(InputError, match=r"kind: got 'ring'.*\(with side_engine: {kind: ring, rows: 8}\)"):
+        sweep("npu", {"side_engine": [{"kind": "ring", "rows": 8}]}, out=tmp_path / "out", samples=5)
     with pytest.raises(InputError, match=r"sweep: flagged: got 7; expected a share from 0 to 1"):
         sweep("npu", {"array.rows": [8, 16]}, out=tmp_path / "out", cost_only=True, flagged=7)
     with pytest.raises(InputError, match=r"^model: got 'nothing'"):
