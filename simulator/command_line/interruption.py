@@ -28,9 +28,8 @@ def points_stay(out: str) -> Callable[[], str]:
     """Return what says what is left of the work of a command that keeps its points in the store in a directory."""
 
     def said() -> str:
-        from simulator.explore.store import is_store  # which a command that was interrupted has loaded already
-
-        there = is_store(Path(out))
+        path = Path(out)
+        there = path.is_file() or (path.is_dir() and any(path.iterdir()))
         return f"the points so far are in {out}, and the same command goes on" if there else "nothing was written"
 
     return said
