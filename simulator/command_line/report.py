@@ -8,9 +8,11 @@ import typer
 
 from .options import JsonRecord, Quiet
 from .progress import shown
+from .refusals import by_option
 
 
 def make_report(
+    context: typer.Context,
     directories: Annotated[
         list[str], typer.Argument(metavar="DIR...", help="Saved runs, or one store of a sweep or a search.")
     ],
@@ -29,6 +31,7 @@ def make_report(
     """Make an HTML page of a saved run, of several side by side, or of the points of a sweep and their Pareto front."""
     from simulator.commands import report
 
-    found = report.run(directories, out, sweep, export)
+    with by_option(context):
+        found = report.run(directories, out, sweep, export)
     with shown(json, quiet):
         report.show(*found, json)

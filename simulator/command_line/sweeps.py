@@ -92,6 +92,7 @@ def run_search(
 
 
 def show_runs(
+    context: typer.Context,
     store: Annotated[str, typer.Argument(metavar="DIR", help="A directory with a store of runs, or its file.")],
     show: Annotated[str | None, typer.Option(metavar="KEY", help="Print one point in full, as JSON.")] = None,
     export: Annotated[
@@ -121,7 +122,7 @@ def show_runs(
         raise InputError("runs: got --sweep without --export; expected both or none; leave --sweep out")
     if json and given and given[0] not in ("--show", "--export"):
         raise InputError(f"runs: got --json with {given[0]}, which prints no record; expected it alone; leave it out")
-    with shown(json, quiet):
+    with by_option(context), shown(json, quiet):
         if show is not None:
             runs.show_one(store, show)
         elif export is not None:

@@ -24,14 +24,19 @@ _LONGEST = 60  # characters of an error in the list
 def show_all(path: str, json: bool) -> None:
     """List sweeps and points of a store."""
     with Store(Path(path)) as store:
-        sweeps, count = store.sweeps(), len(store)
+        sweeps, searches, count = store.sweeps(), store.searches(), len(store)
         points = list(store.points(None if json else _ROWS))
     if json:
         listed = [{key: value for key, value in asdict(point).items() if key != "record"} for point in points]
-        of = {name: counts._asdict() for name, counts in sweeps.items()}
+        of = {
+            name: {**counts._asdict(), "missing": counts.missing, "search": name in searches}
+            for name, counts in sweeps.items()
+        }
         print_record(as_json({"sweeps": of, "points": listed}))
         return
-    title = f"{printable(path)}: {counted(count, 'point')}, {counted(len(sweeps), 'sweep')}"
+    kinds = [counted(len(sweeps) - len(searches), "sweep")] if len(sweeps) > len(searches) or not searches else []
+    kinds += [f"{len(searches):,} search{'es' if len(searches) > 1 else ''}"] if searches else []
+    title = f"{printable(path)}: {', '.join([counted(count, 'point'), *kinds])}"
     more = [f"the latest {_ROWS} of these; all of them with --json"] if count > _ROWS else []
     print_view(standard_output(), title, *([_sweeps(sweeps)] if sweeps else []), _points(points), *more)
 

@@ -90,21 +90,12 @@ def show(found: Search, json: bool) -> None:
         *errors(((point.parameters, point.error) for point in found.refused), "can be no point"),
     ]
     if not front:
-        print_view(standard_output(), _title(found), _why_none(found), *failed)
+        print_view(standard_output(), _title(found), printable(str(found.why_none)), *failed)
         return
     more = [f"and {counted(len(front) - _MOST, 'more point')}: see --json"] if len(front) > _MOST else []
     print_view(
         standard_output(), _title(found), _table(found, front[:_MOST]), *more, _summary(found), *failed
     )  # fmt: skip
-
-
-def _why_none(found: Search) -> str:
-    if (nearest := found.nearest) is not None and nearest.values is not None:
-        values = nearest.values
-        broken = [name for name, by in found.goal.excesses(values).items() if by]
-        has = " and ".join(f"{name_of(name)} {written(name, objective(name).unit, values[name])}" for name in broken)
-        return f"no point keeps all constraints; the nearest has {has}"
-    return f"no point has {' and '.join(found.absent or found.goal.names)}"
 
 
 def _title(found: Search) -> str:
@@ -118,7 +109,7 @@ def _title(found: Search) -> str:
 
 def _table(found: Search, front: tuple[Found, ...]) -> Table:
     parameters = list(dict.fromkeys(name for point in front for name in point.parameters))
-    table = plain_table(map(printable, parameters), found.goal.names)
+    table = plain_table(map(printable, parameters), map(name_of, found.goal.names))
     for point in front:
         cells = [printable(parameter(point.parameters[name])) for name in parameters]
         values = point.values or {}

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .found import as_found
+from .found import found_of
 from .objectives import OBJECTIVES, Goal, objective, value
-from .search import Search, as_search, parted
+from .search import goal_in, searched
 from .store import Point, Store, directory
 
 SCORES = ("accuracy", "agreement", "forward_error")  # of which a sweep's front has the first that its points know
@@ -34,23 +34,18 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
         said = store.searches().get(name)
         missing = store.sweeps()[name].missing
         stored = list(store.of_sweep(name))
-    if said is None:
-        goal = _default_goal([point for _, point in stored])
-        found = Search(path, name, goal, len(stored), *parted(goal, stored))
-    else:
-        found = as_search(path, name, said, stored)
-        goal = found.goal
-    on_front = {one.key for one in found.front}
+    goal = _default_goal([point for _, point in stored]) if said is None else goal_in(said)
+    points_of = found_of(goal, stored)
+    found = searched(path, name, goal, len(stored) if said is None else said["grid"], points_of)
     numbers = list(dict.fromkeys((*goal.objectives, *goal.constraints, *COSTS)))
     points: list[dict[str, Any]] = []
-    for place, point in stored:
-        one = as_found(goal, place, point)
+    for one, (_, point) in zip(points_of, stored, strict=True):
         if one.computed:
             record = None if point is None else point.record
             values = {} if record is None else {number: value(record, number) for number in numbers}
             points.append({"parameters": dict(one.parameters), "values": values, "error": one.error,
                            "refused": one.refused, "feasible": one.feasible,
-                           "on_front": one.key in on_front})  # fmt: skip
+                           "on_front": one.on_front})  # fmt: skip
     known = [number for number in numbers if any(one["values"].get(number) is not None for one in points)]
     shown = dict.fromkeys((*goal.objectives, *goal.constraints, *known))
     return {
@@ -58,7 +53,7 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
         "numbers": {number: objective(number).unit for number in shown},
         "constraints": {number: dict(interval) for number, interval in goal.constraints.items()},
         "search": None if said is None else {"grid": found.grid, "hypervolumes": found.hypervolumes},
-        "missing": missing, "points": points,
+        "missing": missing, "why_none": found.why_none, "points": points,
     }  # fmt: skip
 
 

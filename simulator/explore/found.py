@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ class Found:
         parameters: of it. key: by which the store has it; None where the parameters can be no point.
         values: its objectives, and what is constrained, by name; None if it has no result, or lacks one of them.
         lacks: those of which its result has no finite number.
-        feasible: whether it keeps all constraints. error: why it failed, or can be no point.
-        computed: whether it is, with a result or an error; a point that was chosen by a search that ended early may be
-            not.
+        feasible: whether it keeps all constraints. on_front: whether it is on the Pareto front of all.
+        error: why it failed, or can be no point. computed: whether it is, with a result or an error; a point that was
+            chosen by a search that ended early may be not.
     """
 
     parameters: Mapping[str, object]
@@ -31,6 +31,7 @@ class Found:
     values: Mapping[str, float] | None
     lacks: tuple[str, ...]
     feasible: bool
+    on_front: bool
     error: str | None
     computed: bool
 
@@ -40,14 +41,24 @@ class Found:
         return self.key is None
 
 
-def as_found(goal: Goal, place: Place, point: Point | None) -> Found:
-    """Return a point as a search for a goal sees it."""
+def found_of(goal: Goal, stored: Iterable[tuple[Place, Point | None]]) -> list[Found]:
+    """Return what a store has of points as a search for a goal sees it, what can be none too, in the order there."""
+    points = [_found(goal, *one) for one in stored]
+    places, losses = feasible_losses(goal, points)
+    for i in front(losses):
+        points[places[i]] = replace(points[places[i]], on_front=True)
+    return points
+
+
+def _found(goal: Goal, place: Place, point: Point | None) -> Found:
+    """Return a point, which is not on a front yet."""
     error = place.error if point is None else point.error
     values, lacks = None, tuple[str, ...]()
     if point is not None and point.record is not None:
         values, lacks = goal.values(point.record), goal.lacks(point.record)
     feasible = values is not None and not any(goal.excesses(values).values())
-    return Found(place.parameters, place.key, values, lacks, feasible, error, point is not None or error is not None)
+    computed = point is not None or error is not None
+    return Found(place.parameters, place.key, values, lacks, feasible, False, error, computed)
 
 
 def absent(points: Sequence[Found]) -> tuple[str, ...]:
@@ -67,10 +78,10 @@ def feasible_losses(goal: Goal, points: Sequence[Found]) -> tuple[list[int], NDA
     return [i for i, _ in feasible], np.array(losses).reshape(len(feasible), len(goal.objectives))
 
 
-def front_of(goal: Goal, points: Sequence[Found]) -> tuple[Found, ...]:
+def front_of(goal: Goal, points: Iterable[Found]) -> tuple[Found, ...]:
     """Return the Pareto front: the feasible points than which none is better in one objective and as good in all.
 
     In the order of the first objective, the best first; equal ones all.
     """
-    places, losses = feasible_losses(goal, points)
-    return tuple(points[places[i]] for i in front(losses))
+    on_front = [point for point in points if point.on_front and point.values]
+    return tuple(sorted(on_front, key=lambda point: goal.losses(point.values or {})))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from simulator.errors import InputError, unknown
 from simulator.hardware.quantities import describe
 from simulator.report.names import constraint, name_of, parted
-from simulator.result import MODES, PRICED_MODES
+from simulator.result import FLOAT32, MODES, PRICED_MODES
 
 from .grid import is_number
 
@@ -27,6 +27,7 @@ class Objective(NamedTuple):
         direction: the better one. unit: "share" of 1; empty for another pure number.
         within: the part of a record that has it, by name and mode; empty for one that has it by mode itself.
         of_bills: whether points that are only priced have it too. of_labels: whether it needs labels that are classes.
+        modes: in which it is known.
     """
 
     direction: str
@@ -34,24 +35,26 @@ class Objective(NamedTuple):
     within: str = ""
     of_bills: bool = False
     of_labels: bool = False
+    modes: tuple[str, ...] = MODES
 
 
 _AREA = "area_mm2"  # of the machine, the same in all modes
+_OF_METRICS = (FLOAT32, *MODES)
 OBJECTIVES: Mapping[str, Objective] = {
     "accuracy": Objective("max", "share", of_labels=True),
     "agreement": Objective("max", "share"),
     "forward_error": Objective("min"),
-    **dict.fromkeys(("top1", "top5"), Objective("max", "share", "metrics", of_labels=True)),
-    "cosine": Objective("max", within="metrics"),
-    "sqnr_db": Objective("max", "dB", "metrics"),
-    "kl": Objective("min", "nats", "metrics"),
-    "mse": Objective("min", within="metrics"),
-    "perplexity": Objective("min", within="metrics", of_labels=True),
-    "cycles": Objective("min", "cycles", "totals", True),
-    "latency_s": Objective("min", "s", "totals", True),
-    "energy_j": Objective("min", "J", "totals", True),
-    "accumulation_cost": Objective("min", within="totals"),
-    _AREA: Objective("min", "mm²", of_bills=True),
+    **dict.fromkeys(("top1", "top5"), Objective("max", "share", "metrics", of_labels=True, modes=_OF_METRICS)),
+    "cosine": Objective("max", within="metrics", modes=_OF_METRICS),
+    "sqnr_db": Objective("max", "dB", "metrics", modes=(FLOAT32, *PRICED_MODES)),  # that of the exact run is infinite
+    "kl": Objective("min", "nats", "metrics", modes=_OF_METRICS),
+    "mse": Objective("min", within="metrics", modes=_OF_METRICS),
+    "perplexity": Objective("min", within="metrics", of_labels=True, modes=_OF_METRICS),
+    "cycles": Objective("min", "cycles", "totals", True, modes=PRICED_MODES),
+    "latency_s": Objective("min", "s", "totals", True, modes=PRICED_MODES),
+    "energy_j": Objective("min", "J", "totals", True, modes=PRICED_MODES),
+    "accumulation_cost": Objective("min", within="totals", modes=PRICED_MODES),
+    _AREA: Objective("min", "mm²", of_bills=True, modes=()),
 }
 
 
@@ -69,15 +72,16 @@ def objective(name: str) -> Objective:
     """
     stem, mode = parted(name)
     known = OBJECTIVES.get(stem)
-    priced = known is not None and known.of_bills and mode not in (None, *PRICED_MODES)
-    if known is None or priced or (stem == _AREA and mode is not None):
+    if known is None:
         near = difflib.get_close_matches(stem, [one for one in OBJECTIVES if one != stem], n=1)
         meant = "" if not near else f'; did you mean "{near[0] if mode is None else f"{near[0]}_{mode}"}"?'
         raise InputError(
-            f"search: {name}: unknown number; expected one of {', '.join(OBJECTIVES)}, or one of these ({_AREA} aside) "
-            f"with a mode behind it, as in energy_j_high, where the modes are {', '.join(MODES)}, without exact for "
-            f"what is priced{meant or '; take one'}"
+            f"search: {name}: unknown number; expected one of {', '.join(OBJECTIVES)}, or one of these with a mode "
+            f"behind it, as in energy_j_high{meant or '; take one'}"
         )
+    if mode not in (None, *known.modes):
+        others = f", alone or with one of {', '.join(known.modes)} behind it" if known.modes else " alone"
+        raise InputError(f"search: {name}: unknown in this mode; expected {stem}{others}; take one")
     return known
 
 
@@ -138,27 +142,8 @@ class Goal:
                 )
         if not isinstance(self.constraints, Mapping):
             raise _no_interval("", self.constraints)
-        for name, interval in self.constraints.items():
-            objective(str(name))
-            if not isinstance(interval, Mapping) or not interval:
-                raise _no_interval(f" {name}:", interval)
-            other = next((str(end) for end in interval if end not in ("from", "to")), None)
-            if other is not None:
-                meant = unknown(other, ("from", "to"))
-                raise InputError(f"search: constraints: {name}: {other}: unknown key; {meant}")
-            for end, number in interval.items():
-                if not is_number(number) or not math.isfinite(number):
-                    raise InputError(
-                        f"search: constraints: {name}: {end}: got {describe(number)}; expected a finite number"
-                        f"{_in_units(str(name))}; write one, or leave {end} out"
-                    )
-            ends = {end: number if isinstance(number, int) else float(number) for end, number in interval.items()}
-            object.__setattr__(self, "constraints", {**self.constraints, name: ends})
-            if interval.get("from", -math.inf) > interval.get("to", math.inf):
-                raise InputError(
-                    f"search: constraints: {name}: got from {interval['from']:g} to {interval['to']:g}; expected from "
-                    "below to; exchange them"
-                )
+        intervals = {name: _interval(str(name), given) for name, given in self.constraints.items()}
+        object.__setattr__(self, "constraints", intervals)
         for name, least in (("points", 1), ("seed", 0), ("at_once", 1)):
             count: Any = getattr(self, name)
             if count is None and name == "points":
@@ -194,6 +179,16 @@ class Goal:
             name: max(0.0, interval.get("from", -math.inf) - values[name], values[name] - interval.get("to", math.inf))
             for name, interval in self.constraints.items()
         }
+
+    def broken(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return of the constraints that are broken by how much, in shares of the bound that is."""
+        shares = {}
+        for name, excess in self.excesses(values).items():
+            if excess:
+                interval = self.constraints[name]
+                end = interval["from"] if values[name] < interval.get("from", -math.inf) else interval["to"]
+                shares[name] = excess / (abs(end) or 1.0)
+        return shares
 
     @property
     def sought(self) -> str:
@@ -253,6 +248,30 @@ def goal_of(goal: Goal | None, **given: Any) -> Goal:
 def _in_units(name: str) -> str:
     unit = objective(name).unit
     return {"": "", "share": " from 0 to 1"}.get(unit, f" in {unit}")
+
+
+def _interval(name: str, given: Any) -> dict[str, float]:
+    """Return the interval of a constraint.
+
+    Raises:
+        InputError: it is none, or nothing is known by the name.
+    """
+    objective(name)
+    if not isinstance(given, Mapping) or not given:
+        raise _no_interval(f" {name}:", given)
+    at = f"search: constraints: {name}:"
+    other = next((str(end) for end in given if end not in ("from", "to")), None)
+    if other is not None:
+        raise InputError(f"{at} {other}: unknown key; {unknown(other, ('from', 'to'))}")
+    for end, number in given.items():
+        if not is_number(number) or not math.isfinite(number):
+            raise InputError(
+                f"{at} {end}: got {describe(number)}; expected a finite number{_in_units(name)}; write one, or leave "
+                f"{end} out"
+            )
+    if given.get("from", -math.inf) > given.get("to", math.inf):
+        raise InputError(f"{at} got from {given['from']:g} to {given['to']:g}; expected from below to; exchange them")
+    return {end: number if isinstance(number, int) else float(number) for end, number in given.items()}
 
 
 def _no_interval(at: str, given: Any) -> InputError:

@@ -75,9 +75,12 @@ def _named(data: Mapping[str, Any], message: str) -> tuple[Keys, str]:
     for above in _CALLS["sweep"]:
         if found := _step(_at(data, above), _CALLED.get(first, first)):
             return (*above, *found), behind
-    of_value = next((name for name, value in data.items() if value == first), None)
-    if of_value is not None:
-        return (of_value,), message
+    for above in ((), ("sweep",)):
+        for name, value in (_at(data, above) or {}).items():
+            if value == first:
+                return (*above, name), message
+            if isinstance(value, list) and first in value:
+                return (*above, name, value.index(first)), message
     found = _step(_at(data, ("sweep",)), behind.partition(": ")[0])
     return (("sweep", *found) if found else ()), message
 
@@ -96,8 +99,8 @@ def _step(inner: Any, name: str) -> Keys:
     for key, value in inner.items():
         if name in (part.strip() for part in key.split(",")):
             return (key,)
-        if name.startswith(f"{key}.") and (below := _step(value, name[len(key) + 1 :])):
-            return (key, *below)
+        if name.startswith(f"{key}."):
+            return (key, *_step(value, name[len(key) + 1 :]))
     return ()
 
 

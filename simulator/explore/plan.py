@@ -76,6 +76,8 @@ _OF_FILE = {
     "hw": _HW, **_OF_INPUTS, "cost": _Form(Mapping, "a mapping with gemms and flagged, or {}", "{flagged: 0.05}"),
     **_OF_GRID, "search": _Form(Mapping, "a mapping with objectives", "{objectives: [accuracy, energy_j]}"),
 }  # fmt: skip
+# What calls take in place of a plan.
+_ARGUMENTS = ("hw", "varied", "name", "only", "exclude", "cost_only", *_OF_COST, *_OF_INPUTS)
 # What varies beside keys of the machine.
 _OWN = {"hw": _HW, **_OF_INPUTS, "flagged": _OF_COST["flagged"]}
 
@@ -148,7 +150,7 @@ def plan_of(what: str, plan: Plan | None = None, **given: Any) -> Plan:
         InputError: an argument beside a plan, which says all; a value that a plan cannot have.
     """
     said = {key: value for key, value in given.items() if value is not None}
-    unknown = next((key for key in given if key not in Plan.__dataclass_fields__ and key not in _OF_INPUTS), None)
+    unknown = next((key for key in given if key not in _ARGUMENTS), None)
     if unknown is not None:
         raise TypeError(f"{what}() got an unexpected keyword argument {unknown!r}")
     if plan is not None and not isinstance(plan, Plan):

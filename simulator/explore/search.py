@@ -15,15 +15,16 @@ import numpy as np
 
 from simulator.errors import InputError
 from simulator.notebook import Shown, Table, View
-from simulator.report.figures import percent
+from simulator.report.figures import parameter, percent
+from simulator.report.names import name_of, written
 from simulator.report.tables import as_json, as_written, frame_of
 
 from .chooser import Chooser
 from .cluster import Cluster
 from .export import flat
-from .found import Found, absent, as_found, feasible_losses, front_of
+from .found import Found, absent, feasible_losses, found_of, front_of
 from .grid import axes
-from .objectives import Goal, goal_of
+from .objectives import Goal, goal_of, objective
 from .pareto import front, hypervolume
 from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import Progress, Run
@@ -60,8 +61,8 @@ class Search(Shown):
     @property
     def missing(self) -> int:
         """How many points a search that ended early has still to choose or to compute."""
-        whole = self.goal.points is None or len(self.points) + len(self.refused) == self.grid
-        return (len(self.points) if whole else self.goal.points or 0) - sum(point.computed for point in self.points)
+        asked = self.grid if self.goal.points is None else self.goal.points
+        return min(asked, self.grid - len(self.refused)) - sum(point.computed for point in self.points)
 
     @property
     def known(self) -> int:
@@ -86,16 +87,22 @@ class Search(Shown):
     @property
     def nearest(self) -> Found | None:
         """The point that breaks the constraints by the least, each in shares of its bound; None if none breaks any."""
+        broken = [(point, point.values) for point in self.points if point.values is not None and not point.feasible]
+        return min(broken, key=lambda one: max(self.goal.broken(one[1]).values()), default=(None,))[0]
 
-        def excess(point: Found) -> float:
-            found = self.goal.excesses(point.values or {})
-            return max(
-                by / max((abs(end) for end in self.goal.constraints[name].values() if end), default=1.0)
-                for name, by in found.items()
-            )
-
-        broken = [point for point in self.points if point.values is not None and not point.feasible]
-        return min(broken, key=excess, default=None)
+    @property
+    def why_none(self) -> str | None:
+        """Why there is no front, in words; None where there is one."""
+        if any(point.on_front for point in self.points):
+            return None
+        nearest = self.nearest
+        if nearest is None or nearest.values is None:
+            return f"no point has {' and '.join(map(name_of, self.absent or self.goal.names))}"
+        values = nearest.values
+        broken = self.goal.broken(values)
+        has = [f"{name_of(name)} {written(name, objective(name).unit, values[name])}" for name in broken]
+        at = ", ".join(f"{name} {parameter(value)}" for name, value in nearest.parameters.items())
+        return f"no point keeps all constraints; the nearest, with {at}, has {' and '.join(has)}"
 
     @cached_property
     def range(self) -> dict[str, tuple[float, float]] | None:
@@ -159,14 +166,16 @@ class Search(Shown):
             "known": self.known,
             "failed": self.failed,
             "missing": self.missing,
+            "nearest": None if self.nearest is None else self.nearest.key,
             "range": None if self.range is None else {name: list(ends) for name, ends in self.range.items()},
             "hypervolume": self.hypervolume,
             "points": [
                 {
                     "parameters": as_json(point.parameters, as_written), "key": point.key, "error": point.error,
-                    "values": point.values, "feasible": point.feasible, "on_front": on_front, "hypervolume": volume,
+                    "values": point.values, "feasible": point.feasible,
+                    "on_front": point.on_front, "hypervolume": volume,
                 }
-                for point, on_front, volume in self._rows()
+                for point, volume in self._rows()
             ],
             "refused": [{"parameters": as_json(point.parameters, as_written), "error": point.error}
                         for point in self.refused],
@@ -179,9 +188,9 @@ class Search(Shown):
                 {
                     **flat(point.parameters), "key": point.key, "error": point.error,
                     **(point.values or dict.fromkeys(self.goal.names)),
-                    "feasible": point.feasible, "on_front": on_front, "hypervolume": volume,
+                    "feasible": point.feasible, "on_front": point.on_front, "hypervolume": volume,
                 }
-                for point, on_front, volume in self._rows()
+                for point, volume in self._rows()
             ]
         )  # fmt: skip
 
@@ -195,25 +204,24 @@ class Search(Shown):
         kept = f"; {sum(point.feasible for point in self.points):,} keep {self.goal.bounds}" if self.goal.bounds else ""
         refused = f"; {len(self.refused):,} combinations that can be no point" if self.refused else ""
         missing = f", {self.missing:,} missing" if self.missing else ""
-        volume = "The front has no hypervolume: no two feasible points differ in an objective."
-        if self.hypervolume is not None:
-            volume = (
+        front = "The front has no hypervolume: no two feasible points differ in an objective."
+        if self.why_none is not None:
+            front = f"There is no front: {self.why_none}."
+        elif self.hypervolume is not None:
+            front = (
                 f"The hypervolume of the front is {percent(self.hypervolume)} of the box between the best and the "
                 "worst of each objective."
             )
         facts = [
             f"For the {self.goal.sought}: {len(self.points):,} of {self.grid:,} points chosen, {self.computed:,} of "
             f"them computed now, {self.failed + self.lacking:,} without a result{missing}{kept}{refused}.",
-            f"{volume} Energies are estimates. In {self.store}.",
+            f"{front} Energies are estimates. In {self.store}.",
         ]
         rows = [{**flat(point.parameters), **(point.values or {})} for point in self.front]
         return View(f"Search {self.name}", facts, [Table("Pareto front", rows)])
 
-    def _rows(self) -> Iterator[tuple[Found, bool, float | None]]:
-        on_front = {id(point) for point in self.front}
-        volumes = self.hypervolumes or (None,) * len(self.points)
-        for point, volume in zip(self.points, volumes, strict=True):
-            yield point, id(point) in on_front, volume
+    def _rows(self) -> Iterator[tuple[Found, float | None]]:
+        return zip(self.points, self.hypervolumes or (None,) * len(self.points), strict=True)
 
 
 def search(
@@ -255,7 +263,7 @@ def search(
     with Store(out, create=True) as store:
         store.begin_search(plan.name, goal.points or 0, as_stored(goal, len(parameters)))
         run = Run(store, plan, goal.points or 0, progress)
-        groups = _groups(store, plan.name, run, chooser, goal, planner, parameters)
+        groups = _groups(store, run, chooser, goal, planner, parameters)
         with closing(run.outcomes(groups, cluster)) as outcomes:
             for outcome in outcomes:
                 run.keep(outcome)
@@ -305,24 +313,28 @@ def _read(store: Store, name: str | None) -> Search:
 
 def as_search(path: Path, name: str, said: Mapping[str, Any], stored: Iterable[tuple[Place, Point | None]]) -> Search:
     """Return a search of what a store has of it: its goal with the size of the grid, and its points in order."""
-    goal = Goal(**{key: value for key, value in said.items() if key != "grid"})
-    return Search(path, name, goal, said["grid"], *parted(goal, stored))
+    goal = goal_in(said)
+    return searched(path, name, goal, said["grid"], found_of(goal, stored))
+
+
+def searched(path: Path, name: str, goal: Goal, grid: int, found: Sequence[Found]) -> Search:
+    """Return a search of its points, from which those that can be none are parted."""
+    points, refused = ([one for one in found if one.refused is way] for way in (False, True))
+    return Search(path, name, goal, grid, tuple(points), tuple(refused))
 
 
 def as_stored(goal: Goal, grid: int) -> dict[str, Any]:
-    """Return a goal and the size of a grid as a store has them, and as_search takes them."""
+    """Return a goal and the size of a grid as a store has them."""
     return {**goal.to_dict(), "grid": grid}
 
 
-def parted(goal: Goal, stored: Iterable[tuple[Place, Point | None]]) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
-    """Return what a store has of points as a search for a goal sees them, apart from what can be none."""
-    found = [as_found(goal, *one) for one in stored]
-    return tuple(one for one in found if not one.refused), tuple(one for one in found if one.refused)
+def goal_in(said: Mapping[str, Any]) -> Goal:
+    """Return the goal of what a store has of a search."""
+    return Goal(**{key: value for key, value in said.items() if key != "grid"})
 
 
 def _groups(
     store: Store,
-    name: str,
     run: Run,
     chooser: Chooser,
     goal: Goal,
@@ -349,7 +361,6 @@ def _groups(
         run.add(len(refused))
         yield refused + [one for _, one in chosen]
         if not chosen:  # all of the grid are
-            store.resize(name, goal.points - left)
             return
         left -= len(chosen)
         while run.under_way:

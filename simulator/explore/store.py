@@ -206,14 +206,8 @@ class Store:
         with self._transaction():
             self._base.execute("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", (sweep, points))
             self._base.execute("DELETE FROM places WHERE sweep = ?", (sweep,))
-            self._base.execute(
-                "INSERT OR REPLACE INTO searches VALUES (?, ?)", (sweep, json.dumps(goal))
-            )  # in its order
-
-    def resize(self, sweep: str, points: int) -> None:
-        """Note that a search has so many points, fewer than were asked for."""
-        with self._transaction():
-            self._base.execute("UPDATE sweeps SET points = ? WHERE sweep = ?", (points, sweep))
+            # In its order, which that of the objectives on pages is.
+            self._base.execute("INSERT OR REPLACE INTO searches VALUES (?, ?)", (sweep, json.dumps(goal)))
 
     def check_name(self, sweep: str, search: bool) -> None:
         """Refuse the name of a sweep for a search, and that of a search for a sweep: one would lose the other's points.
@@ -221,7 +215,7 @@ class Store:
         Raises:
             InputError: it is that of another kind.
         """
-        if sweep in self.sweeps() and (sweep in self.searches()) != search:
+        if sweep in self._names() and (sweep in self.searches()) != search:
             here, there = ("search", "sweep") if search else ("sweep", "search")
             raise InputError(
                 f"{self.path}: got {sweep!r} for a {here}; expected the name of no {there} there; take another name, "
@@ -289,10 +283,13 @@ class Store:
     def sweeps(self) -> dict[str, Counts]:
         """Return the names of the sweeps, with how many points each has.
 
-        What can be no point of a sweep failed; a search takes another in its place, and does not count it.
+        What can be no point of a sweep failed. A search takes another in its place, as long as its grid has one, and
+        does not count it.
         """
         query = (
-            "SELECT sweeps.sweep, sweeps.points, count(points.record), "
+            "SELECT sweeps.sweep, CASE WHEN searches.sweep IS NULL THEN sweeps.points ELSE "
+            "min(sweeps.points, json_extract(searches.goal, '$.grid') - sum(places.error IS NOT NULL)) END, "
+            "count(points.record), "
             "sum(places.error IS NOT NULL AND searches.sweep IS NULL) "
             "+ sum(points.key IS NOT NULL AND points.record IS NULL) FROM sweeps "
             "LEFT JOIN searches ON searches.sweep = sweeps.sweep "
@@ -308,13 +305,13 @@ class Store:
         Raises:
             InputError: there is none of that name, or none is named and there are several.
         """
-        known = list(self.sweeps())
+        known = self._names()
         if name is None and len(known) == 1:
             return known[0]
         if name is None or name not in known:
             raise InputError(
-                f"{self.path}: got {'no sweep' if name is None else repr(name)}; expected one of "
-                f"{', '.join(known) or 'none, there is none'}; give --sweep NAME"
+                f"sweep: got {'no name' if name is None else repr(name)}; expected one of "
+                f"{', '.join(known) or 'none, there is none'}, of {self.path}; give the name of one"
             )
         return name
 
@@ -333,6 +330,10 @@ class Store:
         """Remove points; return how many there were."""
         with self._transaction():
             return sum(self._base.execute("DELETE FROM points WHERE key = ?", (key,)).rowcount for key in keys)
+
+    def _names(self) -> list[str]:
+        with self._failures():
+            return [name for (name,) in self._base.execute("SELECT sweep FROM sweeps ORDER BY sweep")]
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

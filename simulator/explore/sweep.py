@@ -16,7 +16,7 @@ from simulator.notebook import MOST_ROWS, Shown, Table, View
 
 from .cluster import Cluster
 from .export import flat, frame, row
-from .found import Found, absent, as_found, front_of
+from .found import Found, absent, found_of, front_of
 from .objectives import goal_of, own_mode, value
 from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import TOGETHER, Progress, Run
@@ -68,7 +68,7 @@ class Sweep(Shown):
             InputError: a name or a value that these cannot have; a number that no point has.
         """
         goal = goal_of(None, objectives=objectives, constraints=constraints)
-        points = [as_found(goal, *point) for point in self.first(len(self.places))]
+        points = found_of(goal, self.first(len(self.places)))
         if names := absent(points):
             raise InputError(
                 f"sweep: {names[0]}: no point of {self.name} has it; expected a number that some have; take another"

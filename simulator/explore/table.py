@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .export import columns
-from .found import as_found
-from .search import as_search
+from .found import found_of
+from .search import goal_in
 from .store import Store
 
 
@@ -20,9 +20,5 @@ def rows_of(store: Store, sweep: str) -> list[dict[str, Any]]:
     said = store.searches().get(sweep)
     if said is None:
         return rows
-    found = as_search(store.path, sweep, said, stored)
-    front = {point.key for point in found.front}
-    return [
-        {**row, "feasible": as_found(found.goal, place, point).feasible, "on_front": place.key in front}
-        for row, (place, point) in zip(rows, stored, strict=True)
-    ]
+    found = found_of(goal_in(said), stored)
+    return [{**row, "feasible": one.feasible, "on_front": one.on_front} for row, one in zip(rows, found, strict=True)]

@@ -23,9 +23,9 @@ def render_front(record: Record) -> str:
         record: `name`, `store`; `objectives`, what the front is of: by name max or min; `numbers`, all that are shown,
             by name their unit; `constraints`: by name an interval {from, to}; `points`: each `parameters`, `values` by
             name (None for what it lacks), `error`, `refused` (whether it can be no point), `feasible` and `on_front`;
-            `missing`: how many there are beside
-            these that are not computed yet; `search`: None of a sweep, else `grid`, of how many points they were
-            chosen, and `hypervolumes`, after each of them; None where the front has none.
+            `why_none`: why there is no front, or None; `missing`: how many points there are beside these that are not
+            computed yet; `search`: None of a sweep, else `grid`, of how many points they were chosen, and
+            `hypervolumes`, after each of them, None where the front has none.
     """
     library = plotly_js()
     numbers = record["numbers"]

@@ -172,7 +172,7 @@ def sweep_record(**other):
     record = {
         "name": "rows", "store": "rows", "objectives": {"accuracy": "max", "energy_j": "min"},
         "numbers": {"accuracy": "share", "energy_j": "J", "latency_s": "s"}, "constraints": {}, "search": None,
-        "missing": 0, "points": [*points, failed],
+        "missing": 0, "why_none": "no point has accuracy and energy", "points": [*points, failed],
     }  # fmt: skip
     return {**record, **other}
 

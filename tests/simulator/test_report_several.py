@@ -553,7 +553,10 @@ def test_report_shows_the_points_of_a_store(command, tmp_path):
     }  # fmt: skip
     assert {place for place, point in enumerate(record["points"]) if point["on_front"]} == best
     code, _, err = command("report", "rows", "--sweep", "other")
-    assert code == 2 and "got 'other'; expected one of rows; give --sweep NAME" in err
+    assert (
+        code == 2
+        and "report: --sweep: got 'other'; expected one of rows, of rows/runs.sqlite; give the name of one" in err
+    )
     save(example(), tmp_path / "a")
     code, _, err = command("report", "a", "rows")
     assert code == 2 and "got the store rows beside other directories" in err
@@ -584,7 +587,6 @@ def test_the_page_of_a_store_tells_failed_points_from_those_not_computed_yet(com
 def test_a_search_of_a_grid_without_more_points_is_whole(tmp_path):
     with Store(tmp_path / "s", create=True) as store:
         store.begin_search("all", 3, {"objectives": {"energy_j": "min"}, "grid": 3})
-        store.resize("all", 1)
         store.place("all", 0, [Place({"array.rows": 8}, "k0"), *[Place({"array.rows": 0}, None, "got 0")] * 2])
         store.add(Point("k0", 1, {}, {"totals": {"low": {"energy_j": 1e-6}}}, None, 0.1))
     assert compromises(tmp_path / "s")["missing"] == 0

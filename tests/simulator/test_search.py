@@ -33,8 +33,11 @@ from simulator.explore import (
     sweep,
 )
 from simulator.explore.chooser import Chooser
+from simulator.explore.found import Found
 from simulator.explore.objectives import OBJECTIVES, value
 from simulator.explore.pareto import front, hypervolume
+from simulator.explore.search import as_stored, searched
+from simulator.explore.store import Place, Point
 from simulator.network import metrics
 from tests.bench import search as bench
 from tests.simulator.test_sweep import command, file
@@ -79,7 +82,7 @@ def test_the_choice_depends_on_the_seed_alone(tmp_path):
     sweep(plan=BILL, out=tmp_path / "b")
     known = search(plan=BILL, goal=Goal(COSTS, points=24, seed=1), out=tmp_path / "b")
     short = search(plan=BILL, goal=Goal(COSTS, points=16, seed=1), out=tmp_path / "c")
-    assert known.computed == 0 and known.points == long.points and short.points == long.points[:16]
+    assert known.computed == 0 and chosen(known) == chosen(long) and chosen(short) == chosen(long)[:16]
     assert chosen(search(plan=BILL, goal=Goal(COSTS, points=24, seed=2), out=tmp_path / "a")) != chosen(long)
 
 
@@ -134,13 +137,12 @@ def test_the_command_prints_the_front(tmp_path):
     tolerances = {point["parameters"]["policy.tolerance"] for point in record["points"] if point["on_front"]}
     assert all(f" {tolerance:.6g} " in shown for tolerance in tolerances)
     listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
-    assert listed["sweeps"] == {"s-search": {"points": 8, "done": 8, "failed": 0}}
+    assert listed["sweeps"] == {"s-search": {"points": 8, "done": 8, "failed": 0, "missing": 0, "search": True}}
     path = file(tmp_path, text.replace("{to: 0.25}", "{to: 0.001}"))
     none = command("search", path, "--out", "out", "--points", 2, cwd=tmp_path).stdout
-    assert none.splitlines()[1:] == ["no point keeps all constraints; the nearest has area 0.148 mm²"]
-
-
-def test_a_dry_run_says_what_there_is_to_choose_from_and_writes_nothing(tmp_path):
+    words = " ".join(none.splitlines()[1:])
+    assert words.startswith("no point keeps all constraints; the nearest, with array.rows 16, array.columns 16, ")
+    assert words.endswith(", has area 0.148 mm²")
     path = file(tmp_path, RUN.replace("  points: 10\n", "  constraints: {area_mm2: {to: 0.25}}\n"))
     words = ["search", path, "--out", "out", "--workers", 2]
     record = json.loads(command(*words, "--dry-run", "--json", cwd=tmp_path).stdout)
@@ -328,8 +330,12 @@ def test_what_is_wrong_is_said(tmp_path):
     assert "s.yaml:10:11: search.points: got 0; expected a whole number from 1" in said(RUN, "points: 10", "points: 0")
     assert 'search.point: unknown key; did you mean "points"?' in said(RUN, "points:", "point:")
     assert "search.lr: unknown key; expected one of objectives," in said(RUN, "points:", "lr:")
-    assert "(area_mm2 aside) with a mode behind it" in said(RUN, "energy_j", "area_mm2_high")
-    assert "cycles_exact: unknown number; expected one of" in said(RUN, "energy_j", "cycles_exact")
+    for name, modes in (
+        ("area_mm2_high", "area_mm2 alone"), ("sqnr_db_exact", "sqnr_db, alone or with one of float32, low, high,"),
+        ("accuracy_float32", "accuracy, alone or with one of exact, low, high, two_pass behind it"),
+        ("cycles_exact", "cycles, alone or with one of low, high, two_pass behind it"),
+    ):  # fmt: skip
+        assert f"{name}: unknown in this mode; expected {modes}" in said(RUN, "energy_j", name)
     assert "s.yaml:9:15: search.objectives: got energy_j twice" in said(RUN, "forward_error", "energy_j")
     assert "s.yaml:9:16: search.objectives[0]: forward_error: is not known where" in said(
         RUN, "samples: 5", "cost: {flagged: 0.1}"
@@ -493,6 +499,9 @@ def test_arguments_of_another_type_are_refused_in_words(tmp_path):
             search(**given | more)
     with pytest.raises(TypeError, match=r"search\(\) got an unexpected keyword argument 'foo'"):
         search(**given, objectives=COSTS, foo=3)
+    for name in ("file", "inputs"):  # of a plan, and no arguments of the call
+        with pytest.raises(TypeError, match=rf"search\(\) got an unexpected keyword argument '{name}'"):
+            search(**given, objectives=COSTS, **{name: "x"})
     assert not (tmp_path / "out").exists()
     limits = {"area_mm2": {"to": np.float32(1.5), "from": np.int64(0)}}
     goal = Goal(COSTS, limits, points=np.int64(3), seed=np.uint8(1))
@@ -530,3 +539,33 @@ def test_an_interruption_before_there_is_a_store_says_so(tmp_path, monkeypatch):
     assert points_stay("out")() == "nothing was written"
     search(plan=BILL, objectives=COSTS, points=1, out="out")
     assert points_stay("out")() == "the points so far are in out, and the same command goes on"
+
+
+def test_the_nearest_point_breaks_its_bound_by_the_least_share_of_that_bound():
+    """Not of the other end of the interval."""
+    limits = {"energy_j": {"from": 1, "to": 1000}, "area_mm2": {"to": 1}}
+    goal = Goal(["energy_j"], limits)
+    assert goal.broken({"energy_j": 0.5, "area_mm2": 0.5}) == {"energy_j": 0.5}
+    assert goal.broken({"energy_j": 1.0, "area_mm2": 1.25}) == {"area_mm2": 0.25}
+    assert goal.broken({"energy_j": 1500.0, "area_mm2": 1.0}) == {"energy_j": 0.5}
+    points = [
+        Found({"array.rows": rows}, f"k{rows}", {"energy_j": energy, "area_mm2": area}, (), False, False, None, True)
+        for rows, energy, area in ((8, 0.5, 0.5), (16, 10.0, 1.25), (32, 0.1, 4.0))
+    ]
+    found = searched(Path("s"), "s", goal, 3, points)
+    assert found.nearest == points[1]
+    assert found.why_none == "no point keeps all constraints; the nearest, with array.rows 16, has area 1.25 mm²"
+    assert found.why_none in found._repr_html_() and found.to_dict()["nearest"] == "k16"
+
+
+def test_what_is_missing_is_the_same_for_the_store_and_the_search(tmp_path):
+    """Also of a search that ends when all of its grid are chosen, but not all computed."""
+    goal = Goal(COSTS, points=8)
+    with Store(tmp_path, create=True) as store:
+        store.begin_search("s", 8, as_stored(goal, 8))
+        store.place("s", 0, [Place({"array.rows": rows}, f"k{rows}") for rows in range(5)])
+        store.place("s", 5, [Place({"array.rows": -rows}, None, "got less than 1") for rows in range(3)])
+        for rows in range(3):
+            store.add(Point(f"k{rows}", 1, {}, {"totals": {}}, None, 0.1))
+        assert store.sweeps()["s"].missing == 2
+    assert read_found(tmp_path).missing == compromises(tmp_path)["missing"] == 2

@@ -162,7 +162,10 @@ def test_a_failing_point_stops_no_other(tmp_path):
     (line,) = [line for line in again.stdout.splitlines() if line.startswith("failed: ")]
     assert "array.rows: got 0; expected a whole number from 1" in line
     listed = json.loads(command("runs", "out", "--json", cwd=tmp_path).stdout)
-    assert listed["sweeps"] == {"s": {"points": 2, "done": 1, "failed": 1}} and len(listed["points"]) == 1
+    assert (
+        listed["sweeps"] == {"s": {"points": 2, "done": 1, "failed": 1, "missing": 0, "search": False}}
+        and len(listed["points"]) == 1
+    )
 
 
 def test_several_problems_of_a_point_are_lines(tmp_path):
@@ -672,7 +675,10 @@ def test_zeros_of_any_kind_are_one_point():
 def test_what_a_store_holds_is_listed_shown_exported_and_removed(undisturbed, tmp_path):
     pandas = pytest.importorskip("pandas")
     listed = json.loads(command("runs", undisturbed, "--json", cwd=tmp_path).stdout)
-    assert listed["sweeps"] == {"s": {"points": 4, "done": 4, "failed": 0}} and len(listed["points"]) == 4
+    assert (
+        listed["sweeps"] == {"s": {"points": 4, "done": 4, "failed": 0, "missing": 0, "search": False}}
+        and len(listed["points"]) == 4
+    )
     first = listed["points"][0]["key"]
     assert json.loads(command("runs", undisturbed, "--show", first[:8], cwd=tmp_path).stdout)["key"] == first
     frames = []
@@ -777,6 +783,11 @@ def test_parameters_of_several_types_are_exported_as_text(tmp_path):
             "hw: npu\nsweep:\n  a, array.rows: [[1, 0]]\n",
             "s.yaml:3:18: sweep.a, array.rows: hwconfigs/npu.yaml:",
         ),
+        (
+            "hw: npu\nsweep: {hw: [nofile.yaml]}\n",
+            "s.yaml:2:14: sweep.hw[0]: nofile.yaml: no such file; expected a YAML",
+        ),
+        ("hw: npu\nsweep:\n  array: [{rows: 0, columns: 8}]\n", "s.yaml:3:10: sweep.array: hwconfigs/npu.yaml:"),
         ("hw: npu\nsweep: {flagged: [0.5]}\n", "s.yaml:2:9: sweep.flagged: varies in a sweep that runs"),
         (
             "hw: npu\ncost: {gemms: [[1, 2, 3], [1, 2, x]]}\nsweep: {array.rows: [8]}\n",
