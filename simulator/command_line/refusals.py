@@ -10,8 +10,9 @@ import typer
 
 from simulator.errors import InputError
 
-# Where a message says what is wrong: the call, if it names one, and the arguments, as in "sweep: workers: ".
-_ARGUMENTS = re.compile(r"(?:[a-z]+: )?([a-z_]+(?:, [a-z_]+)*): ")
+# Where a message says what is wrong: the arguments, as in "workers: "; before them may stand the call that it is about.
+_ARGUMENTS = re.compile(r"([a-z_]+(?:, [a-z_]+)*): ")
+_CALL = re.compile(r"[a-z]+: ")
 
 
 @contextmanager
@@ -21,10 +22,11 @@ def by_option(context: typer.Context) -> Iterator[None]:
         yield
     except InputError as error:
         options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-        found = _ARGUMENTS.match(str(error))
-        names = found[1].split(", ") if found else []
-        if found is None or not options.keys() >= set(names):
+        call = _CALL.match(str(error))
+        tried = (_ARGUMENTS.match(str(error), start) for start in (0, *([call.end()] if call else [])))
+        found = next((one for one in tried if one and options.keys() >= set(one[1].split(", "))), None)
+        if found is None:
             raise
         command = context.command_path.split()[1]
-        said = ", ".join(options[name] for name in names)
+        said = ", ".join(options[name] for name in found[1].split(", "))
         raise InputError(f"{command}: {said}: {str(error)[found.end() :]}") from None

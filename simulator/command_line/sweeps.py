@@ -44,9 +44,9 @@ def run_sweep(
     with shown(json, quiet):
         if only_plan:
             sweep.show_forecast(*planned, json)
-            return
-        sweep.show(found, json)
-    if found.failed:
+        else:
+            sweep.show(found, json)
+    if not only_plan and found.failed:
         raise typer.Exit(SAID_NO)
 
 
@@ -85,9 +85,9 @@ def run_search(
     with shown(json, quiet):
         if only_plan:
             search.show_forecast(planned, json)
-            return
-        search.show(found, json)
-    if found.failed:
+        else:
+            search.show(found, json)
+    if not only_plan and found.failed:
         raise typer.Exit(SAID_NO)
 
 

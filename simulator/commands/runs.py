@@ -96,6 +96,6 @@ def remove_outdated(path: str) -> None:
 def remove(path: str, keys: list[str]) -> None:
     """Remove points by their keys, or what only they begin with."""
     with Store(Path(path)) as store:
-        whole = [store.point(key).key for key in keys]
+        whole = [store.key(key) for key in keys]
         count = store.remove(whole)
     print_view(standard_output(), f"{printable(path)}: {counted(count, 'point')} removed")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, redirect_stdout
+from numbers import Integral
 from typing import Any
 
 from simulator.arithmetic.engine import available_processors
@@ -44,7 +45,7 @@ class Cluster:
         for name, count in (("workers", workers), ("threads", threads)):
             if count is None:
                 continue
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
                 raise InputError(
                     f"{name}: got {describe(count)}; expected a whole number from 1; give one, or leave it out"
                 )
@@ -58,7 +59,8 @@ class Cluster:
                 f"scheduler: got {describe(scheduler)}{'' if workers is None else ' beside workers'}; expected "
                 "the address of a cluster, which has its own workers; write e.g. tcp://host:8786, alone"
             )
-        self.workers, self.scheduler, self.threads = workers, scheduler, threads
+        self.workers, self.threads = (None if count is None else int(count) for count in (workers, threads))
+        self.scheduler = scheduler
 
     def outcomes(self, batches: Iterable[list[Task]], most: int) -> Generator[list[Outcome]]:
         """Yield the outcomes of batches of tasks as they come, in no order.
@@ -71,6 +73,15 @@ class Cluster:
         """
         with self._client(most) as (client, threads):
             yield from _stream(client, batches, threads)
+
+    def reach(self) -> None:
+        """Find out whether a cluster that is named is there, before anything is written.
+
+        Raises:
+            InputError: there is none at the address.
+        """
+        if self.scheduler is not None:
+            self.size()
 
     def size(self) -> tuple[int, int | None]:
         """Return how many workers there are or would be, and the threads of each if that is known.

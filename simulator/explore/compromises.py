@@ -52,7 +52,9 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
         "name": name, "store": str(path), "objectives": dict(goal.objectives),
         "numbers": {number: objective(number).unit for number in shown},
         "constraints": {number: dict(interval) for number, interval in goal.constraints.items()},
-        "search": None if said is None else {"grid": found.grid, "hypervolumes": found.hypervolumes},
+        "search": None if said is None else {
+            "grid": found.grid, "axes": said["axes"], "chosen": len(found.points), "hypervolumes": found.hypervolumes,
+        },
         "missing": missing, "why_none": found.why_none, "points": points,
     }  # fmt: skip
 

@@ -248,8 +248,10 @@ def _conditions(key: str, given: Sequence[Mapping[str, Any]] | None, names: Sequ
 
 def _fits(at: str, form: Any) -> Callable[[Any], bool]:
     """Return the test of one key of a condition."""
+    if isinstance(form, np.ndarray):
+        form = form.tolist()
     if not isinstance(form, Mapping):
-        values = [_plain(at, value) for value in (form if isinstance(form, list | tuple) else [form])]
+        values = [_plain(at, value) for value in (form if isinstance(form, list | tuple | range) else [form])]
         return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
     _check_keys(at, form, ("from", "to"))
     ends = form.get("from", -math.inf), form.get("to", math.inf)

@@ -150,7 +150,8 @@ class Goal:
                 continue
             if isinstance(count, bool) or not isinstance(count, Integral) or not least <= int(count) < 1 << 32:
                 raise InputError(
-                    f"search: {name}: got {describe(count)}; expected a whole number from {least}; write e.g. 100"
+                    f"search: {name}: got {describe(count)}; expected a whole number from {least} to 2**32 - 1; write "
+                    "e.g. 100"
                 )
             object.__setattr__(self, name, int(count))
 
@@ -237,7 +238,10 @@ def goal_of(goal: Goal | None, **given: Any) -> Goal:
             f"search: goal: got {describe(goal)}; expected a Goal; make one, or give objectives and constraints"
         )
     if goal is None:
-        return Goal(**{"objectives": (), **said})
+        try:
+            return Goal(**{"objectives": (), **said})
+        except InputError as error:  # seed is that of the runs, for a caller
+            raise InputError(str(error).replace("search: seed:", "search: search_seed:", 1)) from None
     if said:
         raise InputError(
             f"search: {next(iter(said))}: given beside goal, which says all; expected one of the two; remove one"
@@ -264,7 +268,8 @@ def _interval(name: str, given: Any) -> dict[str, float]:
     if other is not None:
         raise InputError(f"{at} {other}: unknown key; {unknown(other, ('from', 'to'))}")
     for end, number in given.items():
-        if not is_number(number) or not math.isfinite(number):
+        beyond = objective(name).unit == "share" and is_number(number) and not 0 <= number <= 1
+        if not is_number(number) or not math.isfinite(number) or beyond:
             raise InputError(
                 f"{at} {end}: got {describe(number)}; expected a finite number{_in_units(name)}; write one, or leave "
                 f"{end} out"

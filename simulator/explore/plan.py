@@ -19,7 +19,7 @@ from simulator.hardware.quantities import describe
 from simulator.hardware.template import Template
 
 from . import identity
-from .grid import combinations
+from .grid import axes, combinations
 from .objectives import Goal
 from .places import as_arguments, placed
 from .work import Digests, Inputs, Layer, Task, Workload, load
@@ -116,6 +116,8 @@ class Plan:
             raise InputError(f"sweep: cost_only: got {describe(self.cost_only)}; expected true or false; write one")
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"sweep: name: got {describe(self.name)}; expected a text; write e.g. rows")
+        if not isinstance(self.inputs, Inputs):
+            raise InputError(f"sweep: inputs: got {describe(self.inputs)}; expected Inputs; make some")
         given: dict[str, Any] = {"sweep": self.varied, "only": self.only, "exclude": self.exclude, "hw": self.hw}
         given |= {name: value for name in _OF_INPUTS if (value := getattr(self.inputs, name)) is not None}
         given |= {"flagged": self.flagged} | ({} if self.gemms is None else {"gemms": self.gemms})
@@ -152,7 +154,7 @@ def plan_of(what: str, plan: Plan | None = None, **given: Any) -> Plan:
     said = {key: value for key, value in given.items() if value is not None}
     unknown = next((key for key in given if key not in _ARGUMENTS), None)
     if unknown is not None:
-        raise TypeError(f"{what}() got an unexpected keyword argument {unknown!r}")
+        raise TypeError(f"got an unexpected keyword argument {unknown!r}")
     if plan is not None and not isinstance(plan, Plan):
         raise InputError(
             f"{what}: plan: got {describe(plan)}; expected a Plan; read one with "
@@ -185,11 +187,14 @@ def read_search(path: str | os.PathLike[str]) -> tuple[Plan, Goal]:
 
 
 def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[Plan, Goal | None]:
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"sweep: got {describe(path)}; expected the path of a sweep file; give one")
     document = read_document(Path(path), os.fspath(path))
     data = document.data
     _check(document, (), _OF_FILE)
+    varies = isinstance(data.get("sweep"), Mapping) and any("hw" in keys for keys in axes(data["sweep"]))
     for key in needed:
-        if key not in data:
+        if key not in data and not (key == "hw" and varies):
             document.problem(
                 (), f"{key}: missing; expected {_OF_FILE[key].expected}; add e.g. '{key}: {_OF_FILE[key].example}'"
             )
@@ -207,7 +212,7 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[Plan, Go
     conditions = {name: data[name] for name in ("only", "exclude") if name in data}
     with placed(document):
         plan = Plan(
-            Path(path).stem, data["hw"], data["sweep"], inputs, cost_only=cost is not None, **conditions,
+            Path(path).stem, data.get("hw", "npu"), data["sweep"], inputs, cost_only=cost is not None, **conditions,
             **(cost or {}), file=document,
         )  # fmt: skip
         if plan.gemms is not None:

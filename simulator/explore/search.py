@@ -28,7 +28,7 @@ from .objectives import Goal, goal_of, objective
 from .pareto import front, hypervolume
 from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import Progress, Run
-from .store import Place, Point, Store
+from .store import Place, Point, Store, check_place, directory
 
 if TYPE_CHECKING:
     import pandas
@@ -260,8 +260,10 @@ def search(
     plan = plan_of("search", plan, hw=hw, varied=varied, **of_plan)
     cluster = Cluster(workers, scheduler, threads)
     goal, parameters, chooser, planner = prepared(plan, goal)
+    check_place(directory(out))
+    cluster.reach()
     with Store(out, create=True) as store:
-        store.begin_search(plan.name, goal.points or 0, as_stored(goal, len(parameters)))
+        store.begin_search(plan.name, goal.points or 0, as_stored(goal, plan, len(parameters)))
         run = Run(store, plan, goal.points or 0, progress)
         groups = _groups(store, run, chooser, goal, planner, parameters)
         with closing(run.outcomes(groups, cluster)) as outcomes:
@@ -323,14 +325,14 @@ def searched(path: Path, name: str, goal: Goal, grid: int, found: Sequence[Found
     return Search(path, name, goal, grid, tuple(points), tuple(refused))
 
 
-def as_stored(goal: Goal, grid: int) -> dict[str, Any]:
-    """Return a goal and the size of a grid as a store has them."""
-    return {**goal.to_dict(), "grid": grid}
+def as_stored(goal: Goal, plan: Plan, grid: int) -> dict[str, Any]:
+    """Return what a store has of a search: the goal, the size of the grid, and the keys of its axes."""
+    return {"goal": goal.to_dict(), "grid": grid, "axes": [list(keys) for keys in axes(plan.varied)]}
 
 
 def goal_in(said: Mapping[str, Any]) -> Goal:
-    """Return the goal of what a store has of a search."""
-    return Goal(**{key: value for key, value in said.items() if key != "grid"})
+    """Return the goal of what a store has of a search, see as_stored."""
+    return Goal(**said["goal"])
 
 
 def _groups(

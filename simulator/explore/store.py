@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from simulator.errors import InputError
 from simulator.hardware.quantities import describe
+from simulator.report.files import SUMMARY
 
 FILE = "runs.sqlite"
 _VERSION = 3
@@ -225,7 +226,9 @@ class Store:
     def searches(self) -> dict[str, Mapping[str, Any]]:
         """Return the names of the sweeps that are searches, with what each is for, as plain data."""
         with self._failures():
-            return {name: json.loads(goal) for name, goal in self._base.execute("SELECT * FROM searches ORDER BY 1")}
+            rows = self._base.execute("SELECT * FROM searches ORDER BY 1").fetchall()
+        remedy = "search again in another directory"
+        return {name: self._mapping(goal, f"goal of {name}", remedy, ("goal", "grid", "axes")) for name, goal in rows}
 
     def place(self, sweep: str, first: int, places: Sequence[Place]) -> None:
         """Note a sweep's places from one on."""
@@ -241,25 +244,36 @@ class Store:
         Raises:
             InputError: there is none, or several.
         """
-        if not key:
+        found = self.find(self.key(key))
+        assert found is not None
+        return found
+
+    def key(self, beginning: str) -> str:
+        """Return the key of the only point whose key begins so, be the point damaged or not.
+
+        Raises:
+            InputError: there is none, or several.
+        """
+        if not beginning:
             raise InputError(f"{self.path}: got an empty key; expected that of a point; list them with `runs`")
         with self._failures():
             found = self._base.execute(
-                "SELECT * FROM points WHERE substr(key, 1, ?) = ? LIMIT 2", (len(key), key)
+                "SELECT key FROM points WHERE substr(key, 1, ?) = ? LIMIT 2", (len(beginning), beginning)
             ).fetchall()
         if len(found) != 1:
             what = "several points" if found else "no point"
             raise InputError(
-                f"{self.path}: got {key!r}, with which the key of {what} begins; expected that of one; list them with "
-                "`runs`"
+                f"{self.path}: got {beginning!r}, with which the key of {what} begins; expected that of one; list them "
+                "with `runs`"
             )
-        return _point(found[0])
+        (only,) = found[0]
+        return str(only)
 
     def find(self, key: str) -> Point | None:
         """Return the point of a key, if there is one."""
         with self._failures():
             row = self._base.execute("SELECT * FROM points WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _point(row)
+        return None if row is None else self._point(row)
 
     def points(self, latest: int | None = None) -> Iterator[Point]:
         """Yield all points, the oldest first, or so many of the latest."""
@@ -268,7 +282,7 @@ class Store:
             for row in self._base.execute(
                 f"SELECT * FROM ({some}) ORDER BY stored, key", (-1 if latest is None else latest,)
             ):
-                yield _point(row)
+                yield self._point(row)
 
     def outdated(self, numerics: int) -> list[str]:
         """Return the keys of the points that other numerics computed."""
@@ -324,7 +338,8 @@ class Store:
         )
         with self._failures():
             for parameters, key, error, *row in self._base.execute(query, (sweep,)):
-                yield Place(json.loads(parameters), key, error), None if row[0] is None else _point(row)
+                own = self._mapping(parameters, f"parameters of {sweep}", "compute it again")
+                yield Place(own, key, error), None if row[0] is None else self._point(row)
 
     def remove(self, keys: Iterable[str]) -> int:
         """Remove points; return how many there were."""
@@ -334,6 +349,24 @@ class Store:
     def _names(self) -> list[str]:
         with self._failures():
             return [name for (name,) in self._base.execute("SELECT sweep FROM sweeps ORDER BY sweep")]
+
+    def _point(self, row: Sequence[Any]) -> Point:
+        key, numerics, identity, record, error, seconds, stored = row
+        remedy = f"remove the point with `runs {self.path} --remove {key}`, and sweep again"
+        loaded = None if record is None else self._mapping(record, f"record of {key}", remedy)
+        return Point(
+            key, numerics, self._mapping(identity, f"identity of {key}", remedy), loaded, error, seconds, stored
+        )
+
+    def _mapping(self, text: str, what: str, remedy: str, needed: Iterable[str] = ()) -> dict[str, Any]:
+        """Return what was stored as JSON, a mapping with some keys at least."""
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not found.keys() >= set(needed):
+            raise InputError(f"{self.path}: the {what} is damaged; expected JSON, as a sweep writes it; {remedy}")
+        return found
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -416,7 +449,7 @@ def directory(out: str | os.PathLike[str]) -> Path:
 
 
 def check_place(path: Path) -> None:
-    """Refuse a directory in which no store could be opened or made; nothing is written.
+    """Refuse a directory in which no store could be opened or made, or that has a run; nothing is written.
 
     Raises:
         InputError: what Store would say of it.
@@ -424,6 +457,8 @@ def check_place(path: Path) -> None:
     if is_store(path):
         with Store(path):
             return
+    if (path / SUMMARY).is_file():  # whose page that of the sweep would take the place of
+        raise InputError(f"out: {path} has the {SUMMARY} of a run; expected a directory without one; name another")
     try:
         there = next(place for place in (path, *path.absolute().parents) if place.exists())
     except OSError as error:
@@ -455,16 +490,3 @@ def is_store(path: Path) -> bool:
 
 def _text(data: Mapping[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=True)
-
-
-def _point(row: Sequence[Any]) -> Point:
-    key, numerics, identity, record, error, seconds, stored = row
-    try:
-        loaded = None if record is None else json.loads(record)
-        known = json.loads(identity)
-    except ValueError:
-        raise InputError(
-            f"{FILE}: the record of {key} is damaged; expected JSON, as a sweep writes it; remove the point with "
-            f"`runs DIR --remove {key}`, and sweep again"
-        ) from None
-    return Point(key, numerics, known, loaded, error, seconds, stored)

@@ -20,7 +20,7 @@ from .found import Found, absent, found_of, front_of
 from .objectives import goal_of, own_mode, value
 from .plan import Plan, Planned, Planner, grid, plan_of
 from .run import TOGETHER, Progress, Run
-from .store import Place, Point, Store
+from .store import Place, Point, Store, check_place, directory
 
 if TYPE_CHECKING:
     import pandas
@@ -170,6 +170,8 @@ def sweep(
     cluster = Cluster(workers, scheduler, threads)
     parameters = grid(plan)
     points = Planner(plan).points(parameters)  # which says what is wrong with the plan, before there is a store
+    check_place(directory(out))
+    cluster.reach()
     with Store(out, create=True) as store:
         store.begin(plan.name, parameters)
         run = Run(store, plan, len(parameters), progress)

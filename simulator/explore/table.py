@@ -13,7 +13,8 @@ from .store import Store
 def rows_of(store: Store, sweep: str) -> list[dict[str, Any]]:
     """Return a row for each point of a sweep or a search, see `export.columns`.
 
-    Those of a search say whether the point keeps its constraints, `feasible`, and is on its Pareto front, `on_front`.
+    Those of a search say whether the point keeps its constraints, `feasible`, and is on its Pareto front, `on_front`;
+    what can be no point is none of them.
     """
     stored = list(store.of_sweep(sweep))
     rows = [columns(place, point) for place, point in stored]
@@ -21,4 +22,8 @@ def rows_of(store: Store, sweep: str) -> list[dict[str, Any]]:
     if said is None:
         return rows
     found = found_of(goal_in(said), stored)
-    return [{**row, "feasible": one.feasible, "on_front": one.on_front} for row, one in zip(rows, found, strict=True)]
+    return [
+        {**row, "feasible": one.feasible, "on_front": one.on_front}
+        for row, one in zip(rows, found, strict=True)
+        if not one.refused
+    ]

@@ -124,7 +124,8 @@ def describe(value: object) -> str:
             return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
         case int() if abs(value) >= 10**_LONGEST:  # whose digits Python may refuse to write out
             return f"an integer of {value.bit_length():,} bits"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"a {type(value).__name__}"
 
 
 def _article(dimension: str) -> str:

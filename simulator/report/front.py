@@ -24,8 +24,8 @@ def render_front(record: Record) -> str:
             by name their unit; `constraints`: by name an interval {from, to}; `points`: each `parameters`, `values` by
             name (None for what it lacks), `error`, `refused` (whether it can be no point), `feasible` and `on_front`;
             `why_none`: why there is no front, or None; `missing`: how many points there are beside these that are not
-            computed yet; `search`: None of a sweep, else `grid`, of how many points they were chosen, and
-            `hypervolumes`, after each of them, None where the front has none.
+            computed yet; `search`: None of a sweep, else `grid`, of how many points were `chosen`, the keys of
+            the grid's `axes`, and `hypervolumes`, after each point chosen, None where the front has none.
     """
     library = plotly_js()
     numbers = record["numbers"]

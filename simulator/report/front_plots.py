@@ -54,7 +54,7 @@ def front_figures(record: Record, done: Sequence[Record]) -> dict[str, Section]:
     named = [*combinations(objectives, 2), *((y, x) for y in objectives[:1] for x in others)]
     pairs = [_scatter(record, done, y, x, joined={y, x} == {*objectives}) for y, x in named]
     pairs = [figure for figure in pairs if figure.data]
-    groups = varied_together(record["points"], done)
+    groups = varied_together(record, done)
     ranked = sorted(groups, key=lambda keys: -sum(_told(done, keys, name) for name in objectives))[:PARAMETERS_SHOWN]
     most = ranked[: max(1, OPEN // len(objectives))] if objectives else []
     search = record["search"]
@@ -110,12 +110,19 @@ def _squares(values: Sequence[float]) -> float:
     return sum((value - mean) ** 2 for value in values)
 
 
-def varied_together(points: Sequence[Record], done: Sequence[Record]) -> list[list[str]]:
-    """Return the parameters that vary among the points with a result, those in one list whose values go one to one."""
+def varied_together(record: Record, done: Sequence[Record]) -> list[list[str]]:
+    """Return the parameters that vary among the points with a result, those in one list that vary together.
+
+    Those of a search are keys of one axis, since the few points of one may go one to one by chance; those of a sweep
+    are such whose values go one to one.
+    """
     names = dict.fromkeys(key for point in done for key in point["parameters"])
-    columns = {key: [_of(point, key) for point in points] for key in names}
+    vary = [key for key in names if len({_of(point, key) for point in done}) > 1]
+    if record["search"] is not None:
+        return [own for axis in record["search"]["axes"] if (own := [key for key in axis if key in vary])]
+    columns = {key: [_of(point, key) for point in record["points"]] for key in vary}
     groups: list[list[str]] = []
-    for key in (key for key in names if len({_of(point, key) for point in done}) > 1):
+    for key in vary:
         same = (group for group in groups if _one_to_one(columns[group[0]], columns[key]))
         group = next(same, None)
         if group is None:

@@ -86,12 +86,16 @@ class Figure:
 
     def _shown(self, axis: str, value: Any) -> str:
         """Return a value as its axis shows it."""
-        return MISSING if value is None else f"{_written(value)}{self.layout.get(axis, {}).get('ticksuffix', '')}"
+        return (
+            MISSING
+            if value is None
+            else f"{html.unescape(_written(value))}{self.layout.get(axis, {}).get('ticksuffix', '')}"
+        )
 
     def _axis(self, axis: str) -> str:
         """Return what an axis shows; where nothing stands at the vertical one, the caption begins with it."""
         title = self.layout.get(axis, {}).get("title", {}).get("text")
-        return str(title or (self.title.split(" against ")[0] if axis == "yaxis" else ""))
+        return html.unescape(title or (self.title.split(" against ")[0] if axis == "yaxis" else ""))
 
 
 def energy_figures(run: RunResult) -> list[Figure]:

@@ -187,3 +187,9 @@ def test_what_is_refused(varied, only, message):
 def test_a_range_with_infinite_ends_is_refused():
     with pytest.raises(InputError, match="got the range"):
         combinations({"a": {"from": 0, "to": math.inf, "step": 1}})
+
+
+def test_conditions_take_what_lists_of_values_may_be():
+    rows = {"array.rows": np.array([4, 8, 16])}
+    for some in ([8], np.array([8]), range(8, 9)):
+        assert combinations(rows, exclude=[{"array.rows": some}]) == [{"array.rows": 4}, {"array.rows": 16}]

@@ -11,8 +11,9 @@ import pytest
 
 from simulator.cost import expanded
 from simulator.errors import InputError
-from simulator.explore import Place, Point, Store, compromises
+from simulator.explore import Goal, Place, Plan, Point, Store, compromises
 from simulator.explore.objectives import OBJECTIVES, objective
+from simulator.explore.search import as_stored
 from simulator.hardware import load_hardware
 from simulator.report import (
     front,
@@ -184,6 +185,13 @@ def test_names_of_runs_cannot_become_markup():
 
 # The points of a sweep
 
+ROWS = Plan("rows", "npu", {"array.rows": [8, 16]})
+
+
+def search_of(volumes, axes=(("array.rows",), ("policy.tolerance",))):
+    """What the record of a search has beside that of a sweep: nine points of a grid of forty."""
+    return {"grid": 40, "chosen": 9, "axes": axes, "hypervolumes": volumes}
+
 
 def test_the_table_of_the_front_begins_with_the_best():
     page = Page(render_front(sweep_record()))
@@ -228,7 +236,7 @@ def test_parameters_that_vary_together_have_one_figure():
     assert figures[0].layout["xaxis"]["categoryarray"] == ["8, 16", "16, 32", "32, 64"]
     assert set(figures[0].data[0]["x"]) == {"8, 16", "16, 32", "32, 64"}
     done[0]["parameters"]["array.columns"] = 32
-    assert front_plots.varied_together(record["points"], done) == [
+    assert front_plots.varied_together(record, done) == [
         ["array.rows"], ["policy.tolerance"], ["array.columns"]
     ]  # fmt: skip
 
@@ -297,7 +305,7 @@ def test_categories_are_in_the_order_of_the_plan_and_of_a_search_in_natural_orde
     assert formats_of(front_plots.front_figures(record, points[1:])) == ["fp16", "bf16", "fp8", "–"], (
         "if the first fails"
     )
-    found = {**record, "search": {"grid": 9, "hypervolumes": [0.5] * 6}}
+    found = {**record, "search": search_of([0.5] * 6, axes=[["mac.low.operands"]])}
     assert formats_of(front_plots.front_figures(found, points)) == ["bf16", "fp8", "fp16", "–"]
 
 
@@ -569,7 +577,7 @@ def test_the_page_of_a_store_tells_failed_points_from_those_not_computed_yet(com
             if name == "swept":
                 store.begin(name, rows)
             else:  # four of the grid
-                store.begin_search(name, 4, {"objectives": {"energy_j": "min"}, "grid": 9})
+                store.begin_search(name, 4, as_stored(Goal(["energy_j"], points=4), ROWS, 9))
             store.place(name, 0, [Place(own, f"k{i}") for i, own in enumerate(rows[:3])])
             store.place(name, 3, [Place(rows[3], None, "got 0")])
         store.add(Point("k0", 1, {}, {"totals": {"low": {"energy_j": 1e-6, "latency_s": 1.0}}}, None, 0.1))
@@ -586,7 +594,7 @@ def test_the_page_of_a_store_tells_failed_points_from_those_not_computed_yet(com
 
 def test_a_search_of_a_grid_without_more_points_is_whole(tmp_path):
     with Store(tmp_path / "s", create=True) as store:
-        store.begin_search("all", 3, {"objectives": {"energy_j": "min"}, "grid": 3})
+        store.begin_search("all", 3, as_stored(Goal(["energy_j"], points=3), ROWS, 3))
         store.place("all", 0, [Place({"array.rows": 8}, "k0"), *[Place({"array.rows": 0}, None, "got 0")] * 2])
         store.add(Point("k0", 1, {}, {"totals": {"low": {"energy_j": 1e-6}}}, None, 0.1))
     assert compromises(tmp_path / "s")["missing"] == 0
@@ -628,7 +636,7 @@ def test_points_that_break_a_constraint_are_drawn_as_such():
 
 def test_a_search_shows_how_its_hypervolume_grew():
     volumes = [0.0, 0.2, 0.2, 0.75]
-    record = sweep_record(search={"grid": 40, "hypervolumes": volumes})
+    record = sweep_record(search=search_of(volumes))
     (figure,) = front_plots.front_figures(record, record["points"])["search"]
     assert figure.data[0]["y"] == [0.0, 20.0, 20.0, 75.0] and figure.data[0]["x"] == [1, 2, 3, 4]
     page = Page(render_front(record))
@@ -646,7 +654,7 @@ def test_a_search_shows_how_its_hypervolume_grew():
     ],
 )
 def test_a_search_without_a_box_has_no_figure_of_its_hypervolume(change, words):
-    record = sweep_record(search={"grid": 40, "hypervolumes": None})
+    record = sweep_record(search=search_of(None))
     for point in record["points"][:-1]:
         point |= change
     page = Page(render_front(record))
@@ -663,3 +671,22 @@ def test_compare_writes_the_page_of_its_two_runs(command, tmp_path):
     assert "npu and npu_posit" in Page((tmp_path / "both.html").read_text()).text
     code, _, err = command("compare", "npu", "npu_posit", "--out", "both.txt")
     assert code == 2 and "expected the name of an HTML page; write both.html" in err
+
+
+def test_parameters_of_a_search_are_one_axis_only_if_they_are_in_its_plan():
+    """Of few chosen points any two may go one to one."""
+    record = sweep_record(search=search_of([0.5] * 9))
+    done = [point for point in record["points"][:-1] if point["parameters"]["array.rows"] * 0.0625
+            == point["parameters"]["policy.tolerance"]]  # fmt: skip
+    assert len(done) == 3
+    assert front_plots.varied_together(record, done) == [["array.rows"], ["policy.tolerance"]]
+    together = {**record, "search": search_of([0.5] * 9, axes=[["array.rows", "policy.tolerance"]])}
+    assert front_plots.varied_together(together, done) == [["array.rows", "policy.tolerance"]]
+
+
+def test_the_numbers_of_a_figure_have_no_entities():
+    record = sweep_record()
+    for place, point in enumerate(record["points"]):
+        point["parameters"] = {"mac.low": f"fp8 -> fma(fp{8 * (1 + place % 2)})"}
+    text = Page(render_front(record)).text
+    assert "fp8 -> fma(fp16)" in text and "&gt;" not in text

@@ -143,6 +143,9 @@ def test_the_command_prints_the_front(tmp_path):
     words = " ".join(none.splitlines()[1:])
     assert words.startswith("no point keeps all constraints; the nearest, with array.rows 16, array.columns 16, ")
     assert words.endswith(", has area 0.148 mm²")
+
+
+def test_a_dry_run_says_what_there_is_to_choose_from_and_writes_nothing(tmp_path):
     path = file(tmp_path, RUN.replace("  points: 10\n", "  constraints: {area_mm2: {to: 0.25}}\n"))
     words = ["search", path, "--out", "out", "--workers", 2]
     record = json.loads(command(*words, "--dry-run", "--json", cwd=tmp_path).stdout)
@@ -497,10 +500,10 @@ def test_arguments_of_another_type_are_refused_in_words(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             search(**given | more)
-    with pytest.raises(TypeError, match=r"search\(\) got an unexpected keyword argument 'foo'"):
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'foo'"):
         search(**given, objectives=COSTS, foo=3)
     for name in ("file", "inputs"):  # of a plan, and no arguments of the call
-        with pytest.raises(TypeError, match=rf"search\(\) got an unexpected keyword argument '{name}'"):
+        with pytest.raises(TypeError, match=f"got an unexpected keyword argument '{name}'"):
             search(**given, objectives=COSTS, **{name: "x"})
     assert not (tmp_path / "out").exists()
     limits = {"area_mm2": {"to": np.float32(1.5), "from": np.int64(0)}}
@@ -562,10 +565,79 @@ def test_what_is_missing_is_the_same_for_the_store_and_the_search(tmp_path):
     """Also of a search that ends when all of its grid are chosen, but not all computed."""
     goal = Goal(COSTS, points=8)
     with Store(tmp_path, create=True) as store:
-        store.begin_search("s", 8, as_stored(goal, 8))
+        store.begin_search("s", 8, as_stored(goal, BILL, 8))
         store.place("s", 0, [Place({"array.rows": rows}, f"k{rows}") for rows in range(5)])
         store.place("s", 5, [Place({"array.rows": -rows}, None, "got less than 1") for rows in range(3)])
         for rows in range(3):
             store.add(Point(f"k{rows}", 1, {}, {"totals": {}}, None, 0.1))
         assert store.sweeps()["s"].missing == 2
     assert read_found(tmp_path).missing == compromises(tmp_path)["missing"] == 2
+
+
+@pytest.mark.parametrize("call", [sweep, search])
+def test_a_cluster_that_is_not_there_changes_no_store(tmp_path, call):
+    given = {"objectives": COSTS, "points": 4} if call is search else {}
+    call(plan=BILL, out=tmp_path / "old", **given)
+    before = compromises(tmp_path / "old")
+    for out in ("old", "new"):
+        with pytest.raises(InputError, match="scheduler: foo: no cluster answers"):
+            call(plan=replace(BILL, flagged=0.5), out=tmp_path / out, scheduler="foo", **given)
+    assert compromises(tmp_path / "old") == before and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("call", [sweep, search, forecast, forecast_search])
+def test_the_directory_of_a_run_is_no_place_of_a_store(tmp_path, call):
+    """The page of one would take the place of the other's."""
+    (tmp_path / "summary.json").write_text("{}")
+    given = {"objectives": COSTS, "points": 2} if "search" in call.__name__ else {}
+    with pytest.raises(InputError, match="has the summary.json of a run"):
+        call(plan=BILL, out=tmp_path, **given)
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_table_of_a_search_has_the_points_that_it_counts(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    shapes = {"array.rows": [8, 0, 16], "array.columns": [8, 16]}
+    found = search("npu", shapes, objectives=COSTS, points=6, cost_only=True, gemms=[(8, 8, 8)], out=tmp_path / "s")
+    assert (len(found.points), len(found.refused)) == (4, 2)
+    done = command("runs", "s", "--export", "s.csv", cwd=tmp_path)
+    assert done.stdout == "s.csv: 4 points of sweep-search\n" and len(pandas.read_csv(tmp_path / "s.csv")) == 4
+
+
+def test_a_search_that_ended_early_says_how_many_points_it_chose(tmp_path):
+    with Store(tmp_path, create=True) as store:
+        store.begin_search("s", 8, as_stored(Goal(COSTS, points=8), BILL, 32))
+        store.place("s", 0, [Place({"array.rows": rows}, f"k{rows}") for rows in range(5)])
+        store.add(Point("k0", 1, {}, {"totals": {}}, None, 0.1))
+    record = compromises(tmp_path)
+    assert (record["search"]["chosen"], len(record["points"]), record["missing"]) == (5, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE points SET record = '{bad'", "the record of .* is damaged; .*remove the point with `runs"),
+        ("UPDATE points SET record = '[]'", "the record of .* is damaged"),
+        ("UPDATE places SET parameters = 'x'", "the parameters of b-search is damaged"),
+        ("UPDATE searches SET goal = '{}'", "the goal of b-search is damaged"),
+    ],
+)
+def test_a_damaged_store_is_refused_and_damaged_points_can_be_removed(tmp_path, change, words):
+    key = search(plan=BILL, objectives=COSTS, points=2, out=tmp_path / "s").points[0].key
+    base = sqlite3.connect(tmp_path / "s" / "runs.sqlite")
+    base.execute(change)
+    base.commit()
+    base.close()
+    with pytest.raises(InputError, match=words):
+        compromises(tmp_path / "s")
+    removed = command("runs", "s", "--remove", key, cwd=tmp_path)
+    assert (removed.returncode, removed.stdout) == (0, "s: 1 point removed\n")
+
+
+def test_shares_and_counts_have_limits_in_their_messages():
+    with pytest.raises(InputError, match="accuracy: from: got 90; expected a finite number from 0 to 1"):
+        Goal(["accuracy"], {"accuracy": {"from": 90}})
+    with pytest.raises(InputError, match=r"points: got 4294967296; expected a whole number from 1 to 2\*\*32 - 1"):
+        Goal(["accuracy"], points=1 << 32)
+    with pytest.raises(InputError, match="search: search_seed: got -1"):
+        search(plan=BILL, objectives=COSTS, search_seed=-1, out="never")

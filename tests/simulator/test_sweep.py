@@ -848,3 +848,32 @@ def test_no_cluster_at_an_address(tmp_path):
     )
     assert done.returncode == 2
     assert "sweep: --scheduler: tcp://127.0.0.1:9: no cluster answers" in done.stderr
+
+
+def test_a_file_in_which_the_machine_varies_needs_no_other(tmp_path):
+    plan = read_plan(file(tmp_path, "cost: {gemms: [[8, 8, 8]]}\nsweep: {hw: [npu, tpu_v1]}\n"))
+    found = sweep(plan=plan, out=tmp_path / "out")
+    assert [point.record["hardware"] for _, point in found.points] == ["npu", "tpu_v1"]
+    assert sweep(plan=plan, out=tmp_path / "out", workers=np.int64(1)).known == 2
+    with pytest.raises(InputError, match="sweep: got nothing; expected the path of a sweep file"):
+        read_plan(None)
+
+
+@pytest.mark.parametrize("words", [("sweep", "s.yaml"), ("search", "s.yaml"), ("sweep", "s.yaml", "--json")])
+def test_a_dry_run_whose_reader_is_gone_ends_as_all_commands_do(tmp_path, words):
+    file(tmp_path, "hw: npu\ncost: {gemms: [[8, 8, 8]]}\nsweep: {array.rows: [4, 8, 16]}\n"
+                   "search: {objectives: [latency_s, area_mm2]}\n")  # fmt: skip
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", "simulator", *words, "--dry-run"], cwd=tmp_path, stdout=nobody,
+            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
+        )  # fmt: skip
+    assert "Traceback" not in done.stderr and done.returncode != 1
+
+
+def test_a_refusal_names_the_option_whatever_stands_behind_it(tmp_path):
+    file(tmp_path, "hw: npu\ncost: {gemms: [[8, 8, 8]]}\nsweep: {array.rows: [4, 8]}\n")
+    done = command("sweep", "s.yaml", "--scheduler", "threads", cwd=tmp_path)
+    assert done.returncode == 2 and "sweep: --scheduler: threads: no cluster answers" in done.stderr
