@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .notebook import Bill, Shown, View
 
@@ -413,6 +413,23 @@ class RunResult(Shown):
         from .report import save
 
         return save(self, directory)
+
+
+@overload
+def in_mm2(um2: float) -> float: ...
+
+
+@overload
+def in_mm2(um2: None) -> None: ...
+
+
+@overload
+def in_mm2(um2: float | None) -> float | None: ...
+
+
+def in_mm2(um2: float | None) -> float | None:
+    """Return an area, which records have in µm², in mm², as readers have it."""
+    return None if um2 is None else um2 * 1e-6
 
 
 def summed(items: Iterable[Any], *sums: str) -> tuple[Any, ...]:

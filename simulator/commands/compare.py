@@ -29,11 +29,11 @@ from simulator.report.figures import (
     significant,
 )
 from simulator.report.files import SUMMARY
-from simulator.report.several import TABLE_ENTRIES
+from simulator.report.side_by_side import TABLE_ENTRIES, Pair
 from simulator.report.tables import as_json
 from simulator.result import MODE_LABELS, RunResult
 
-from .compared import OWN, Comparison, Pair, compared, compared_runs, names_of
+from .compared import OWN, Comparison, compared, compared_runs, names_of
 from .records import print_record
 
 

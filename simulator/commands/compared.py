@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from simulator.hardware import Machine
-from simulator.hardware.quantities import UNITS, parse_quantity
 from simulator.report.comparison import flagged_share, layers_by_mode, shown_mode
-from simulator.result import PRICED_MODES, RunResult, Setting
+from simulator.report.side_by_side import Pair, differences, pair
+from simulator.result import PRICED_MODES, RunResult, in_mm2
 
 _Value = TypeVar("_Value")
 
 OWN = "own"  # the way a machine runs by its policy: two passes, or its one MAC
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A figure of both machines; the ratio is b over a, None where one is unknown or a is 0."""
-
-    a: float | None
-    b: float | None
-    ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -126,7 +116,7 @@ def _compared(names: tuple[str, str], runs: tuple[RunResult, RunResult], peaks: 
     return Comparison(
         a=names[0], b=names[1], model=_same(a.model, b.model), samples=_same(a.samples, b.samples),
         seed=_same(a.seed, b.seed), runs=own, machines={**peaks, **_areas(runs)}, modes=modes, layers=_layers(runs),
-        configuration=tuple(differences(a.machine, b.machine)),
+        configuration=tuple(Difference(key, *values) for key, values in differences([a.machine, b.machine])),
         energy_basis=(a.energy_basis, b.energy_basis), warnings=(a.warnings, b.warnings),
         of=(_side(a), _side(b)),
     )  # fmt: skip
@@ -146,41 +136,17 @@ def names_of(machines: tuple[Machine, Machine]) -> tuple[str, str]:
     return (a.name, b.name) if a.name != b.name else (a.source, b.source)
 
 
-def differences(a: Iterable[Setting], b: Iterable[Setting]) -> Iterator[Difference]:
-    """Yield the keys whose values in effect differ, in the order of a's file, then of b's; origins do not count."""
-    values = {setting.key: setting.value for setting in a}, {setting.key: setting.value for setting in b}
-    for key in dict.fromkeys((*values[0], *values[1])):
-        one, other = values[0].get(key), values[1].get(key)
-        if _meant(one) != _meant(other):
-            yield Difference(key, one, other)
-
-
-def _meant(value: Any) -> Any:
-    """Return a quantity for a text that is one, so that 100 ns is 0.1 µs; a mapping has no value of its own."""
-    if isinstance(value, str):
-        try:
-            return parse_quantity(value, tuple(UNITS), "")
-        except ValueError:
-            return value
-    return None if value == {} else value
-
-
-def _pair(a: float | None, b: float | None) -> Pair:
-    a, b = (one if one is not None and math.isfinite(one) else None for one in (a, b))
-    return Pair(a, b, b / a if a and b is not None else None)
-
-
 def _peaks(machines: tuple[Machine, Machine]) -> dict[str, Pair]:
     def peaks(mode: str) -> Pair:
         units = [getattr(one.mac, mode) for one in machines]
         a, b = (None if unit is None else one.peak_macs_per_s(unit) for one, unit in zip(machines, units, strict=True))
-        return _pair(a, b)
+        return pair(a, b)
 
     memory = [None if one.memory is None else one.memory.on_chip_bits for one in machines]
     return {
         "peak_macs_per_s_low": peaks("low"),
         "peak_macs_per_s_high": peaks("high"),
-        "on_chip_bits": _pair(*memory),
+        "on_chip_bits": pair(*memory),
     }
 
 
@@ -190,7 +156,7 @@ def _areas(runs: tuple[RunResult, RunResult]) -> dict[str, Pair]:
         "area_low_mm2": [one.area_low_um2 for one in runs],
         "area_high_mm2": [one.area_high_um2 for one in runs],
     }
-    return {name: _pair(*(None if area is None else area * 1e-6 for area in areas)) for name, areas in um2.items()}
+    return {name: pair(*map(in_mm2, areas)) for name, areas in um2.items()}
 
 
 def _figures(runs: tuple[RunResult, RunResult], modes: tuple[str, str]) -> dict[str, Pair]:
@@ -206,7 +172,7 @@ def _figures(runs: tuple[RunResult, RunResult], modes: tuple[str, str]) -> dict[
             "flagged": flagged_share(layers) if mode == "two_pass" else None,
         }
         found.append(scores | {name: totals.get(name) for name in COSTS} | work)
-    return {name: _pair(found[0][name], found[1][name]) for name in found[0]}
+    return {name: pair(found[0][name], found[1][name]) for name in found[0]}
 
 
 def _layers(runs: tuple[RunResult, RunResult]) -> tuple[LayerPair, ...]:
@@ -216,7 +182,7 @@ def _layers(runs: tuple[RunResult, RunResult]) -> tuple[LayerPair, ...]:
         of = a.get(at), b.get(at)
         one = of[0] or of[1]
         assert one is not None
-        figures = {name: _pair(*(None if layer is None else getattr(layer, name) for layer in of)) for name in OF_LAYER}
-        figures["flagged"] = _pair(*(None if layer is None else flagged_share([layer]) for layer in of))
+        figures = {name: pair(*(None if layer is None else getattr(layer, name) for layer in of)) for name in OF_LAYER}
+        figures["flagged"] = pair(*(None if layer is None else flagged_share([layer]) for layer in of))
         pairs.append(LayerPair(one.name, one.title, one.phase, one.op, one.m, one.n, one.k, one.gemms, figures))
     return tuple(pairs)

@@ -20,7 +20,7 @@ from simulator.report.console import plain_table
 from simulator.report.figures import counted, percent, printable, quantity, short_count
 from simulator.report.terminal import gathers_view, warnings_view
 from simulator.report.trace import write_trace
-from simulator.result import MODE_LABELS
+from simulator.result import MODE_LABELS, in_mm2
 
 from .records import print_record, print_records
 
@@ -92,9 +92,9 @@ def _trace(path: str, machine: Machine, found: Estimate) -> None:
 def _area(area: Area | None) -> str:
     if area is None:
         return "area not known: the model has no circuits of a format of this machine"
-    parts = ", ".join(f"{part} {um2 * 1e-6:.3g}" for part, um2 in area.area_parts_um2.items() if um2)
-    low, high = area.area_low_um2 * 1e-6, area.area_high_um2 * 1e-6
-    return f"area {area.area_um2 * 1e-6:.3g} mm², {low:.3g} to {high:.3g} (estimate): {parts}"
+    whole, low, high = (in_mm2(um2) for um2 in (area.area_um2, area.area_low_um2, area.area_high_um2))
+    parts = ", ".join(f"{part} {in_mm2(um2):.3g}" for part, um2 in area.area_parts_um2.items() if um2)
+    return f"area {whole:.3g} mm², {low:.3g} to {high:.3g} (estimate): {parts}"
 
 
 def of_topology(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from simulator.report.tables import as_json, as_written, frame_of
+from simulator.result import in_mm2
 
 from .objectives import OBJECTIVES, own_mode
 from .store import Place, Point
@@ -58,8 +59,7 @@ def columns(place: Place, point: Point | None) -> dict[str, Any]:
 
 def _areas(record: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the area of a point's machine and its bounds in mm², as far as a record has them."""
-    known = {name: record[field] for name, field in _AREAS.items() if field in record}
-    return {name: None if um2 is None else um2 * 1e-6 for name, um2 in known.items()}
+    return {name: in_mm2(record[field]) for name, field in _AREAS.items() if field in record}
 
 
 def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:

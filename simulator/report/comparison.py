@@ -28,6 +28,7 @@ from simulator.result import (
     GatherResult,
     LayerResult,
     RunResult,
+    in_mm2,
 )
 
 # Metrics of ours: what they are called, and how their figures are written.
@@ -340,9 +341,7 @@ def area(run: RunResult) -> str:
     classes: dict[str, dict[str, None]] = {}
     for item in run.area_items:
         classes.setdefault(item.part, {})[f"{item.uncertainty} x/÷ {item.band:g}"] = None
-    whole, low, high = (
-        significant(None if um2 is None else um2 * 1e-6) for um2 in (run.area_um2, run.area_low_um2, run.area_high_um2)
-    )
+    whole, low, high = (significant(in_mm2(um2)) for um2 in (run.area_um2, run.area_low_um2, run.area_high_um2))
     parts = [
         f"{part} {percent(um2 / run.area_um2)}{_bracket(list(classes.get(part, ())))}"
         for part, um2 in sorted(run.area_parts_um2.items(), key=lambda item: -item[1])

@@ -12,10 +12,9 @@ from formats.notebook import Table, View
 from simulator.report import comparison
 from simulator.report.bill import Billed
 from simulator.report.figures import MISSING, count, decibels, percent, printable, quantity, score, significant
-from simulator.result import MODE_LABELS, LayerResult, RunResult
+from simulator.result import MODE_LABELS, LayerResult, RunResult, in_mm2
 
 _UNITS = {"j": "J", "s": "s", "w": "W", "hz": "Hz"}
-_AREAS = {"um2": 1e-6, "mm2": 1.0}
 _SHARES = re.compile(r"(^|_)(share|utilisation|flagged|recomputed)$")
 _SCORES = ("accuracy", "agreement", "top1", "top5")
 _MODE = re.compile(r"_(float32|exact|low|high|two_pass)$")  # behind the unit, in columns of sweeps
@@ -49,8 +48,8 @@ def written(column: str, value: Any) -> str:
 def _number(column: str, value: Any) -> str:
     unit = _UNIT.search(column)
     if unit is not None:
-        if unit[1] in _AREAS:
-            return f"{significant(value * _AREAS[unit[1]])} mm²"
+        if unit[1] in ("um2", "mm2"):
+            return f"{significant(in_mm2(value) if unit[1] == 'um2' else value)} mm²"
         return f"{decibels(value)} dB" if unit[1] == "db" else quantity(float(value), _UNITS[unit[1]])
     if column in _SCORES:
         return score(value)

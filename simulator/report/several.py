@@ -14,14 +14,14 @@ from simulator.report.comparison import ModeRow, energy_by_part, mode_rows, show
 from simulator.report.html import embed, plotly_js, template
 from simulator.report.layer_plots import cycle_colours, cycles_by_part
 from simulator.report.plots import Figure, energy_bars, part_colours, rows_layout, stacked_bars
-from simulator.result import MODE_LABELS, RunResult
+from simulator.report.side_by_side import TABLE_ENTRIES, differences, pair
+from simulator.result import MODE_LABELS, RunResult, in_mm2
 
 COLOURS = ("--high", "--low", "--two-pass", "--gather", "--sram", "--spare-1", "--vector", "--mul")
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "pentagon")
 GLYPHS = {"circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "triangle-up": "▲", "x": "✖", "star": "★",
           "pentagon": "⬟"}  # fmt: skip
 DRAWN_BY_LAYER = len(COLOURS)  # runs that a figure of layers has marks for
-TABLE_ENTRIES = "technology.table."  # keys of technology tables, which the sections of a run have
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def render_runs(runs: Mapping[str, RunResult]) -> str:
         labelled=any(row.get("accuracy") is not None for row in rows),
         ratio=ratios(rows) if len(rows) == 2 else None,
         bases=energy_bases(runs),
-        differences=differences(runs),
+        differences=machine_differences(runs),
         figures=groups,
         parts=part_colours(*runs.values()),
         causes=cycle_colours(*runs.values()),
@@ -79,20 +79,17 @@ def render_runs(runs: Mapping[str, RunResult]) -> str:
 def _row(place: int, name: str, run: RunResult) -> Row:
     mode = shown_mode(run)
     own = next((row for row in mode_rows(run) if row.mode == mode), None)
-    area = None if run.area_um2 is None else run.area_um2 * 1e-6
     style = COLOURS[place % len(COLOURS)], SYMBOLS[place % len(SYMBOLS)]
-    return Row(name, run, MODE_LABELS[mode], own, area, *style)
+    return Row(name, run, MODE_LABELS[mode], own, in_mm2(run.area_um2), *style)
 
 
 def ratios(rows: Sequence[Row]) -> dict[str, float | None]:
     """Return the figures of the second of two runs over those of the first, None where one is not known or 0."""
     first, second = rows
-    found = {}
-    for name in ("forward_error", "cycles", "latency_s", "energy_j"):
-        a, b = first.get(name), second.get(name)
-        found[name] = b / a if a and b is not None else None
-    areas = first.area_mm2, second.area_mm2
-    return {**found, "area_mm2": areas[1] / areas[0] if areas[0] and areas[1] is not None else None}
+    figures = ("forward_error", "cycles", "latency_s", "energy_j")
+    found = {name: pair(first.get(name), second.get(name)) for name in figures}
+    found["area_mm2"] = pair(first.area_mm2, second.area_mm2)
+    return {name: one.ratio for name, one in found.items()}
 
 
 def energy_bases(runs: Mapping[str, RunResult]) -> list[tuple[str, str]]:
@@ -103,12 +100,10 @@ def energy_bases(runs: Mapping[str, RunResult]) -> list[tuple[str, str]]:
     return [("Energy" if len(found) == 1 else f"Energy of {', '.join(names)}", basis) for basis, names in found.items()]
 
 
-def differences(runs: Mapping[str, RunResult]) -> list[tuple[str, list[Any]]]:
-    """Return the keys of the machines' files whose values differ, each with the values in the order of the runs."""
-    settings = [{one.key: one.value for one in run.machine if one.key} for run in runs.values()]
-    keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(TABLE_ENTRIES))
-    rows = [(key, [None if own.get(key) == {} else own.get(key) for own in settings]) for key in keys]
-    return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
+def machine_differences(runs: Mapping[str, RunResult]) -> list[tuple[str, list[Any]]]:
+    """Return the keys of the machines whose values differ as differences does, without the technology tables."""
+    found = differences([run.machine for run in runs.values()])
+    return [(key, values) for key, values in found if not key.startswith(TABLE_ENTRIES)]
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, list[Figure]]:

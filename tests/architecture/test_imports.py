@@ -38,7 +38,10 @@ ROOMS = {
     "simulator.versions": Room(("native",)),
     "simulator.hardware": Room(("formats", "simulator.arithmetic", *TOP), ("yaml", "pydantic", "pydantic_core")),
     "simulator.cost": Room(("formats", "simulator.arithmetic", "simulator.hardware", *TOP), ("numpy",)),
-    "simulator.report": Room(("formats.notebook", *TOP), ("numpy", "pandas", "rich", "jinja2", "markupsafe", "plotly")),
+    "simulator.report": Room(
+        ("formats.notebook", "simulator.hardware.quantities", *TOP),  # which values of two machines are the same
+        ("numpy", "pandas", "rich", "jinja2", "markupsafe", "plotly"),
+    ),
     "simulator.network": Room(
         ("formats", "simulator.arithmetic", "simulator.hardware", "simulator.cost", *TOP),
         ("numpy", "torch", "safetensors", "onnx", "typer", "keras", "h5py", "PIL"),

@@ -1,6 +1,7 @@
 """`compare`: two machines on one network side by side, with the figures of their own runs."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from simulator.commands.compared import OWN, compared, differences
+from simulator.commands.compared import OWN, compared
 from simulator.hardware import load_hardware
 from simulator.report import render_runs
 from simulator.report.figures import quantity
+from simulator.report.side_by_side import Pair, differences, pair
 from simulator.result import Setting
 from simulator.run import run
 
@@ -90,17 +92,20 @@ def test_only_keys_whose_values_differ_are_listed(tmp_path):
     )
     (tmp_path / "npu.yaml").write_text("# another line\n" + changed)
     a, b = load_hardware("npu"), load_hardware(tmp_path / "npu.yaml")
-    found = list(differences(a.configuration.values(), b.configuration.values()))
-    assert [(one.key, one.a, one.b) for one in found] == [
-        ("memory.accumulators.size", "16 KiB", "8 KiB"),
-        ("side_engine.lanes", 64, 32),
-    ]
+    found = differences([a.configuration.values(), b.configuration.values()])
+    assert found == [("memory.accumulators.size", ["16 KiB", "8 KiB"]), ("side_engine.lanes", [64, 32])]
 
 
 def test_a_key_of_one_machine_alone_differs():
     a = [Setting("memory", {}, "a.yaml", "as drawn"), Setting("x", 1, "default", ""), Setting("y", None, "default", "")]
     b = [Setting("x", 1.0, "b.yaml:1", ""), Setting("z", True, "default", "")]
-    assert [(one.key, one.a, one.b) for one in differences(a, b)] == [("z", None, True)]
+    assert differences([a, b]) == [("z", [None, True])]
+
+
+@pytest.mark.parametrize("unknown", [None, math.inf, math.nan])
+def test_a_ratio_is_of_figures_that_both_are_known(unknown):
+    assert (pair(2, 3).ratio, pair(0, 3).ratio, pair(2, 0).ratio) == (1.5, None, 0)
+    assert pair(unknown, 3) == Pair(None, 3, None) and pair(2, unknown) == Pair(2, None, None)
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -156,10 +156,27 @@ def test_what_energies_rest_on_is_said_once():
 def test_only_keys_that_differ_are_shown_in_the_order_of_the_runs():
     machines = {name: tuple(expanded(load_hardware(name)).values()) for name in ("npu", "npu_posit")}
     runs = {name: example(machine=machine) for name, machine in machines.items()}
-    found = dict(several.differences(runs))
+    found = dict(several.machine_differences(runs))
     assert found["name"] == ["npu", "npu_posit"] and found["mac.low.operands"][0] == "fp8_e4m3/sat"
     assert "array.rows" not in found and not [key for key in found if key.startswith("technology.table.")]
-    assert several.differences({"a": runs["npu"], "b": runs["npu"]}) == []
+    assert several.machine_differences({"a": runs["npu"], "b": runs["npu"]}) == []
+
+
+def test_a_value_in_another_unit_is_no_difference_on_a_page():
+    machine = tuple(expanded(load_hardware("npu")).values())
+    same = tuple(replace(one, value="0.1 us") if one.value == "100 ns" else one for one in machine)
+    assert (
+        same != machine
+        and several.machine_differences({"a": example(machine=machine), "b": example(machine=same)}) == []
+    )
+    assert 'id="differences"' not in render_runs({"a": example(machine=machine), "b": example(machine=same)})
+
+
+def test_the_ratio_of_figures_that_are_not_finite_is_not_known():
+    totals = example().totals
+    endless = example(totals={**totals, "two_pass": {**totals["two_pass"], "energy_j": math.inf}})
+    rows = [several._row(i, name, run) for i, (name, run) in enumerate((("a", example()), ("b", endless)))]
+    assert several.ratios(rows)["energy_j"] is None and several.ratios(rows)["cycles"] == 1
 
 
 def test_energy_and_cycles_of_each_run_are_those_of_its_own_mode():
