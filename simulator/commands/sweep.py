@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
 from rich.table import Table
 
 from simulator.explore import Forecast, Place, Plan, Point, Sweep, forecast, read_plan, sweep
-from simulator.explore.objectives import own_mode
+from simulator.explore.objectives import objective, own_mode, value
 from simulator.report.console import plain_table, print_view, standard_output
-from simulator.report.figures import MISSING, counted, parameter, printable, quantity, score, short_count
+from simulator.report.figures import counted, parameter, printable, quantity
+from simulator.report.names import name_of, written
 from simulator.result import MODE_LABELS
 
 from .outcomes import errors, kinds
@@ -38,7 +38,7 @@ def show(found: Sweep, json: bool) -> None:
         print_record(found.to_dict())
     else:
         points = found.first(_ROWS)
-        print_view(standard_output(), _title(found), _table(points), *_errors(points), *_rest(found))
+        print_view(standard_output(), _title(found), _table(points), *_rest(found), *errors(found.errors()))
 
 
 def dry_run(
@@ -56,19 +56,22 @@ def show_forecast(plan: Plan, found: Forecast, json: bool) -> None:
     if json:
         print_record(found.to_dict())
     else:
-        print_view(standard_output(), _forecast(plan, found))
+        print_view(standard_output(), _forecast(plan, found), *errors([({}, found.reason)], "refused or failed"))
 
 
 def _forecast(plan: Plan, found: Forecast) -> str:
-    known = f", of which {found.known:,} are known" if found.known else ""
+    known = f", of which {found.known:,} {'is' if found.known == 1 else 'are'} known" if found.known else ""
     refused = f", {found.refused:,} refused" if found.refused else ""
+    return f"{printable(plan.name)}: {counted(found.points, 'point')}{known}{refused}; {_to_compute(found)}"
+
+
+def _to_compute(found: Forecast) -> str:
+    if not found.remaining:
+        return "nothing to compute"
     took = "a time unknown, since all that were tried failed"
     if found.seconds is not None:
         took = f"about {quantity(found.seconds, 's')} on {counted(found.workers, 'worker')} (estimate)"
-    return (
-        f"{printable(plan.name)}: {counted(found.points, 'point')}{known}{refused}; {found.remaining:,} to compute, "
-        f"in {took}{'' if found.reason is None else f'; refused or failed: {printable(found.reason)}'}"
-    )
+    return f"{found.remaining:,} to compute, in {took}"
 
 
 def _title(found: Sweep) -> str:
@@ -76,7 +79,7 @@ def _title(found: Sweep) -> str:
 
 
 # What the table shows of a point, in its machine's own mode: two passes if it has them, or else the low one.
-_COLUMNS = ("accuracy", "cycles", "latency", "energy")
+_COLUMNS = ("accuracy", "agreement", "cycles", "latency_s", "energy_j")
 _ROWS = 200  # more than these nobody reads
 
 
@@ -86,34 +89,19 @@ def _rest(found: Sweep) -> list[str]:
 
 
 def _table(points: Sequence[tuple[Place, Point | None]]) -> Table:
-    names = list(dict.fromkeys(name for place, _ in points for name in place.parameters))
-    table = plain_table([*map(printable, names), "mode"], _COLUMNS)
-    for place, point in points:
-        table.add_row(*_parameters(place, names), *_figures(None if point is None else point.record))
+    parameters = list(dict.fromkeys(name for place, _ in points for name in place.parameters))
+    records = [None if point is None else point.record for _, point in points]
+    known = [{} if record is None else {name: value(record, name) for name in _COLUMNS} for record in records]
+    columns = [name for name in _COLUMNS if any(own.get(name) is not None for own in known)]
+    if "accuracy" in columns:  # it says more than how often the answer is that of the exact run
+        columns.remove("agreement")
+    table = plain_table([*map(printable, parameters), "mode"], map(name_of, columns))
+    for (place, _), record, own in zip(points, records, known, strict=True):
+        cells = [written(name, objective(name).unit, own.get(name)) for name in columns]
+        mode = "failed" if record is None else MODE_LABELS[own_mode(record)]
+        table.add_row(*_parameters(place, parameters), mode, *cells)
     return table
 
 
 def _parameters(place: Place, names: Sequence[str]) -> list[str]:
     return [printable(parameter(place.parameters[name])) if name in place.parameters else "" for name in names]
-
-
-def _figures(record: Mapping[str, Any] | None) -> list[str]:
-    if record is None:
-        return ["failed", *[MISSING] * len(_COLUMNS)]
-    totals = record["totals"]
-    mode = own_mode(record)
-    of = totals[mode] or {}
-    accuracy = (record.get("accuracy") or {}).get(mode)
-    return [
-        MODE_LABELS[mode],
-        MISSING if accuracy is None else score(accuracy),
-        short_count(of["cycles"]) if of else MISSING,
-        quantity(of["latency_s"], "s") if of else MISSING,
-        quantity(of["energy_j"], "J") if of else MISSING,
-    ]
-
-
-def _errors(points: Sequence[tuple[Place, Point | None]]) -> list[RenderableType]:
-    removed = "removed from the store"
-    found = ((place, (place.error or removed) if point is None else point.error) for place, point in points)
-    return errors((place.parameters, error) for place, error in found)

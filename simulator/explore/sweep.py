@@ -82,6 +82,16 @@ class Sweep(Shown):
                 (place, None if place.key is None else store.find(place.key)) for place in self.places[:count]
             ]  # fmt: skip
 
+    def errors(self) -> Iterator[tuple[Mapping[str, Any], str | None]]:
+        """Yield the parameters of the places that have no result, and why, read anew; no record is in memory for it."""
+        with Store(self.store) as store:
+            for place in self.places:
+                if place.key is None:
+                    yield place.parameters, place.error
+                elif not store.known([place.key]):
+                    point = store.find(place.key)
+                    yield place.parameters, "removed from the store" if point is None else point.error
+
     def to_dict(self) -> dict[str, Any]:
         """Return the points as plain data, parameters, results and error, with how many there are of which kind."""
         return {

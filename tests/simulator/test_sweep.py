@@ -1,13 +1,15 @@
 """Sweeps: the points of a file on workers, kept as they come; killed, refused, failing; and only priced."""
 
+import io
 import json
 import math
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import CancelledError
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ pytest.importorskip("torch")
 pytest.importorskip("distributed")
 
 import simulator
+from simulator.commands import sweep as sweep_command
 from simulator.cost import Gemm, price
 from simulator.errors import InputError
 from simulator.explore import Place, Plan, Point, Store, forecast, read_plan, sweep
@@ -388,6 +391,67 @@ def test_a_forecast_of_points_of_which_the_first_are_refused(tmp_path):
     sweep(plan=plan, out=tmp_path / "out")
     again = forecast(plan=plan, out=tmp_path / "out")
     assert (again.points, again.refused, again.known, again.remaining) == (4, 2, 2, 0)
+
+
+def test_a_dry_run_says_reasons_as_lines_and_no_time_for_nothing(tmp_path):
+    text = """
+    hw: npu
+    cost: {gemms: [[8, 8, 8]]}
+    sweep: {"array.rows, array.columns": [[8, 8], [0, -1]]}
+    """
+    words = ("sweep", file(tmp_path, text), "--out", "out", "--workers", 2)
+    first, head, *problems = command(*words, "--dry-run", cwd=tmp_path).stdout.splitlines()
+    assert re.fullmatch(r"s: 2 points, 1 refused; 1 to compute, in about .*s on 2 workers \(estimate\)", first)
+    assert head == "refused or failed:" and all(line.startswith("  ") for line in problems)
+    assert [line for line in problems if "array.rows: got 0" in line or "array.columns: got -1" in line] == [
+        problems[0], problems[-2],
+    ]  # fmt: skip
+    command(*words, cwd=tmp_path)
+    first, head, *_ = command(*words, "--dry-run", cwd=tmp_path).stdout.splitlines()
+    assert (first, head) == ("s: 2 points, of which 1 is known, 1 refused; nothing to compute", "refused or failed:")
+
+
+def test_the_table_has_the_figures_that_points_have_by_their_names_in_searches(tmp_path):
+    priced = {"hw": "npu", "cost": {"gemms": [[8, 8, 8]]}, "sweep": {"array.rows": [8, 0]}}
+    done = command("sweep", file(tmp_path, json.dumps(priced)), "--out", "out", cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == ["array.rows", "mode", "cycles", "latency", "energy"]
+    assert lines[3].split() == ["0", "failed", "–", "–", "–"]
+    done = command("sweep", file(tmp_path, FILE), "--out", "run", cwd=tmp_path)
+    assert done.stdout.splitlines()[1].split()[-5:] == ["mode", "accuracy", "cycles", "latency", "energy"]
+
+
+def test_points_without_labels_have_the_agreement_with_the_exact_run(tmp_path):
+    def point(accuracy):
+        record = {"totals": {"low": {"cycles": 12345.0}}, "agreement": {"low": 0.5}, "accuracy": accuracy}
+        return Place({"seed": 0}, "a"), Point("a", NUMERICS, {}, record, None, 0.0)
+
+    def headings(accuracy):
+        return [column.header for column in sweep_command._table([point(accuracy)]).columns]
+
+    assert headings(None) == ["seed", "mode", "agreement with exact", "cycles"]
+    assert headings({"low": 0.25}) == ["seed", "mode", "accuracy", "cycles"]
+
+
+def test_reasons_are_of_all_points_and_not_only_of_those_that_the_table_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_command, "_ROWS", 2)
+    found = sweep("npu", {"array.rows": [8, 16, 0, 24, -1]}, out=tmp_path, cost_only=True, gemms=[(8, 8, 8)])
+    text = text_of_sweep(found)
+    assert "and 3 more points" in text and "failed (2 points): " in text and "array.rows: got 0, -1; expected" in text
+    with Store(tmp_path) as store:  # one that failed as it was computed
+        key = found.places[3].key
+        store.remove([key])
+        store.add(Point(key, NUMERICS, {}, None, "a worker was killed", 0.0))
+    assert "failed: a worker was killed" in text_of_sweep(found)
+    with Store(tmp_path) as store:
+        store.remove([key])
+    assert "failed: removed from the store" in text_of_sweep(found)
+
+
+def text_of_sweep(found):
+    with redirect_stdout(io.StringIO()) as out:
+        sweep_command.show(found, json=False)
+    return " ".join(out.getvalue().split())
 
 
 def test_rules_that_fit_no_module_are_refused_before_anything_runs(tmp_path):
