@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simulator.errors import InputError
 from simulator.explore import Store, compromises
@@ -30,6 +30,14 @@ from simulator.result import RunResult
 from .records import print_record
 
 
+class _Made(NamedTuple):
+    """A page, what it shows as plain data, and the rows of its table, which not every call asks for."""
+
+    page: str
+    record: dict[str, Any]
+    rows: Callable[[], list[dict[str, Any]]]
+
+
 def run(
     directories: Sequence[str], out: str | None, sweep: str | None, export: str | None = None
 ) -> tuple[Path, dict[str, Any]]:
@@ -39,11 +47,33 @@ def run(
         export: a .csv or .parquet file for their layers, or for the points of the sweep, or None.
 
     Raises:
-        InputError: what is wrong with a directory, or with where the page goes.
+        InputError: what is wrong with a directory, or with where the page or the table goes.
     """
     if export is not None:
         check_table(export, "report: --export")
     paths = [Path(name) for name in directories]
+    store = _store_of(paths)
+    if sweep is not None and store is None:
+        raise InputError(
+            f"report: got --sweep without a store; expected both or none; {paths[0]} is a run, leave --sweep out"
+        )
+    target = _target(paths, out)
+    check_writable(target, ".html")
+    made = _of_runs(paths) if store is None else _of_store(store, sweep)
+    record = made.record
+    if export is not None:
+        write_table(made.rows(), export)  # before the page: a table can have values that its file cannot hold
+        record = {"table": export, **record}
+    write_file(target, made.page)
+    return target, record
+
+
+def _store_of(paths: Sequence[Path]) -> Path | None:
+    """Return the store that is given; None of runs.
+
+    Raises:
+        InputError: a path that is neither; a store beside others.
+    """
     for path in paths:
         if path.suffix == ".html" and path.is_file():
             raise InputError(
@@ -64,34 +94,33 @@ def run(
         raise InputError(
             f"report: got the store {stores[0]} beside other directories; expected runs, or one store; give it alone"
         )
-    if sweep is not None and not stores:
-        raise InputError(
-            f"report: got --sweep without a store; expected both or none; {paths[0]} is a run, leave it out"
-        )
-    if stores:
-        record = compromises(stores[0], sweep)
-        text = render_front(record)
-    else:
-        runs = read_runs(paths)
-        record = {"runs": [{"name": name, "model": one.model, "hardware": one.hardware, "samples": one.samples,
-                            "totals": one.totals} for name, one in runs.items()]}  # fmt: skip
-        text = render(next(iter(runs.values()))) if len(runs) == 1 else render_runs(runs)
-    target = _target(paths, out)
-    check_writable(target, ".html")
-    write_file(target, text)
-    if export is not None:
-        if stores:
-            with Store(stores[0]) as store:
-                write_table(rows_of(store, record["name"]), export)
-        else:
-            export_layers(runs, export)
-        record = {"table": export, **record}
-    return target, record
+    return stores[0] if stores else None
+
+
+def _of_store(path: Path, sweep: str | None) -> _Made:
+    def rows() -> list[dict[str, Any]]:
+        with Store(path) as store:
+            return rows_of(store, record["name"])
+
+    record = compromises(path, sweep)
+    return _Made(render_front(record), record, rows)
+
+
+def _of_runs(paths: Sequence[Path]) -> _Made:
+    runs = read_runs(paths)
+    record = {"runs": [{"name": name, "model": one.model, "hardware": one.hardware, "samples": one.samples,
+                        "totals": one.totals} for name, one in runs.items()]}  # fmt: skip
+    page = render(next(iter(runs.values()))) if len(runs) == 1 else render_runs(runs)
+    return _Made(page, record, lambda: _layers_of(runs))
+
+
+def _layers_of(runs: Mapping[str, RunResult]) -> list[dict[str, Any]]:
+    return [{"run": name, **row} for name, one in runs.items() for row in layer_rows(one)]
 
 
 def export_layers(runs: Mapping[str, RunResult], path: str) -> None:
     """Write every layer of runs in every mode to a .csv or .parquet file, the name of the run in a column before it."""
-    write_table([{"run": name, **row} for name, one in runs.items() for row in layer_rows(one)], path)
+    write_table(_layers_of(runs), path)
 
 
 def show(where: Path, record: Mapping[str, Any], json: bool) -> None:

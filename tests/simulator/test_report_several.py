@@ -527,6 +527,17 @@ def test_without_pyarrow_a_parquet_file_is_refused_before_anything_is_written(co
     assert command("report", "a", "b", "--export", "x.csv")[0] == 0
 
 
+def test_a_table_that_cannot_be_written_leaves_no_page(command, saved, tmp_path, monkeypatch):
+    def refuse(rows, path):
+        raise InputError(f"{path}: cannot be written (too large an integer); expected another; export to a .csv file")
+
+    monkeypatch.setattr("simulator.commands.report.write_table", refuse)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    code, out, err = command("report", "a", "b", "--export", "x.csv")
+    assert (code, out) == (2, "") and "x.csv: cannot be written (too large" in err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -545,7 +556,10 @@ def test_without_pyarrow_a_parquet_file_is_refused_before_anything_is_written(co
         (("a", "a"), "a: got this run twice"),
         (("a/report.html",), "report: got a/report.html, a page; expected directories .*; give a"),
         (("a", "--out", "a.pdf"), "--out: got 'a.pdf'; expected the name of an HTML page; write a.html"),
-        (("a", "--sweep", "x"), "report: got --sweep without a store"),
+        (
+            ("a", "--sweep", "x"),
+            "report: got --sweep without a store; expected both or none; a is a run, leave --sweep out\n",
+        ),
         (("a", "--out", "none/a.html"), "none/a.html: cannot be written"),
         (("a", "--export", "a.txt"), "report: --export: got a.txt; expected a name with .csv or .parquet; rename it"),
         (("a", "--export", "none/a.csv"), "none/a.csv: cannot be written"),
