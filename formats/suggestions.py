@@ -41,4 +41,4 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     examples = [family.example for family in FAMILIES.values() if family.example]
-    return f"known are {', '.join(known)}, and the families of {', '.join(examples)}"
+    return f"expected one of {', '.join(known)}, or of the families of {', '.join(examples)}; take one"

@@ -12,15 +12,20 @@ from simulator.errors import unknown
 # What typer raises for what is typed wrong; it exports no name of it but that of a kind.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
 _NO_COMMAND = re.compile(r"No such command '(?P<name>.*?)'\..*", re.DOTALL)
+_GOT = "<got>"  # where a message of typer lacks the value
 # Other messages of typer, and what was found and expected in them.
 _FORMS = (
     (re.compile(r"Option '(.+)' requires (an argument|\d+ arguments)\."), r"\1: got too few values; expected \2"),
     (re.compile(r"Option '(.+)' does not take a value\."), r"\1: got a value; expected none"),
     (re.compile(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)"), r"got \1 besides; expected nothing more"),
     (re.compile(r"Invalid value for '(.+?)': (?:Value error, )?(.+) is not (.+?)\.?"), r"\1: got \2; expected \3"),
-    (re.compile(r"Invalid value for '(.+?)': Input should be ((?:less|greater) .+)"), r"\1: expected a number \2"),
-    (re.compile(r"Invalid value for '(.+?)': Input should be (.+?)(?:, unable .*)?\.?"), r"\1: expected \2"),
+    (
+        re.compile(r"Invalid value for '(.+?)': Input should be ((?:less|greater) .+)"),
+        rf"\1: {_GOT}expected a number \2",
+    ),
+    (re.compile(r"Invalid value for '(.+?)': Input should be (.+?)(?:, unable .*)?\.?"), rf"\1: {_GOT}expected \2"),
 )
 
 
@@ -33,7 +38,7 @@ def refusal(error: Any) -> str:
     """Return what was found, what was expected and what to do, behind the command that it is about."""
     context = error.ctx
     if context is None:
-        return _other(error.format_message(), "the help of the command")
+        return _other(error, "the help of the command")
     _, *words = context.command_path.split()
     where = f"{' '.join(words)}: " if words else ""
     shown = f"`{context.command_path} --help`"
@@ -47,7 +52,7 @@ def refusal(error: Any) -> str:
     if found := _NO_COMMAND.fullmatch(error.format_message()):
         meant = unknown(found["name"], context.command.commands, "give one")
         return f"{where}{found['name']}: unknown command; {meant}"
-    return f"{where}{_other(error.format_message(), shown)}"
+    return f"{where}{_other(error, shown)}"
 
 
 def _within(text: str | None) -> str:
@@ -58,8 +63,18 @@ def _within(text: str | None) -> str:
     return sentence if sentence[1:2].isupper() else f"{sentence[0].lower()}{sentence[1:]}"
 
 
-def _other(message: str, shown: str) -> str:
+def _other(error: Any, shown: str) -> str:
+    message = error.format_message()
     for form, said in _FORMS:
         if found := form.fullmatch(message):
-            return f"{found.expand(said)}; see {shown}"
+            return f"{found.expand(said).replace(_GOT, _got(error))}; see {shown}"
     return f"{message[:1].lower()}{message[1:].rstrip('.')}; expected what {shown} lists; see it"
+
+
+def _got(error: Any) -> str:
+    """Return the value that a check of pydantic refused, which typer's message leaves out; numbers without quotes."""
+    reasons = getattr(error.__cause__, "errors", None)
+    if reasons is None:
+        return ""
+    text = str(reasons()[0]["input"])
+    return f"got {text if _NUMBER.fullmatch(text) else repr(text)}; "

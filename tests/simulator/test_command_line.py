@@ -195,10 +195,16 @@ def refused(command, tmp_path, message, *arguments):
     [
         ([], r"--hw: missing; expected a YAML file .*; give one, as in `.* npu`, or a command, as in `.* formats`"),
         (["--hw"], r"error: --hw: got too few values; expected an argument; see"),
-        (["--hw", "npu", "--samples", "many"], r"error: --samples: expected .*integer.*; see `ulpsim --help`"),
-        (["--hw", "npu", "--tolerance", "abc"], r"error: --tolerance: expected .*(number|float)"),
-        (["--hw", "npu", "--threads", "1.5"], r"error: --threads: expected .*integer"),
-        (["--hw", "npu", "--threads", "1025"], r"error: --threads: expected a number less than or equal to 1024; see"),
+        (
+            ["--hw", "npu", "--samples", "many"],
+            r"error: --samples: got 'many'; expected .*integer; see `ulpsim --help`",
+        ),
+        (["--hw", "npu", "--tolerance", "abc"], r"error: --tolerance: got 'abc'; expected .*(number|float)"),
+        (["--hw", "npu", "--threads", "1.5"], r"error: --threads: got 1\.5; expected .*integer"),
+        (
+            ["--hw", "npu", "--threads", "1025"],
+            r"error: --threads: got 1025; expected a number less than or equal to 1024; see",
+        ),
         (["train", "--threads", "100000"], r"error: train: --threads: .*less than or equal to 1024; see `ulpsim train"),
         (["explain", "fma(fp16)", "--threads", "100000"], r"error: explain: --threads: .*less than or equal to 1024"),
         (["--hw", "npu", "--tolerence", "1"], r'error: --tolerence: unknown option; did you mean "--tolerance"\?'),
