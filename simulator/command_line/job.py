@@ -22,7 +22,9 @@ def _show_version(json: bool) -> None:
 
     with shown(json):
         if json:
-            print(f'{{"ulpsim": "{version_of("ulpsim")}", "numerics": {NUMERICS}}}')
+            from simulator.commands.records import print_record
+
+            print_record({"ulpsim": version_of("ulpsim"), "numerics": NUMERICS})
         else:
             print(f"ulpsim {version_of('ulpsim')}, numerics {NUMERICS}")
 
