@@ -21,12 +21,12 @@ from simulator.report.tables import as_json, as_written, frame_of
 
 from .chooser import Chooser
 from .cluster import Cluster
-from .export import flat
 from .found import Found, absent, feasible_losses, found_of, front_of
 from .grid import axes
 from .objectives import Goal, goal_of, objective
 from .pareto import front, hypervolume
 from .plan import Plan, Planned, Planner, grid, plan_of
+from .rows import flat
 from .run import Progress, Run
 from .store import Place, Point, Store, check_place, directory
 

@@ -15,10 +15,10 @@ from simulator.errors import InputError
 from simulator.notebook import MOST_ROWS, Shown, Table, View
 
 from .cluster import Cluster
-from .export import flat, frame, row
 from .found import Found, absent, found_of, front_of
 from .objectives import goal_of, own_mode, value
 from .plan import Plan, Planned, Planner, grid, plan_of
+from .rows import flat, frame, row
 from .run import TOGETHER, Progress, Run
 from .store import Place, Point, Store, check_place, directory
 

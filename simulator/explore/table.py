@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .export import columns
 from .found import found_of
+from .rows import columns
 from .search import goal_in
 from .store import Store
 
 
 def rows_of(store: Store, sweep: str) -> list[dict[str, Any]]:
-    """Return a row for each point of a sweep or a search, see `export.columns`.
+    """Return a row for each point of a sweep or a search, see `rows.columns`.
 
     Those of a search say whether the point keeps its constraints, `feasible`, and is on its Pareto front, `on_front`;
     what can be no point is none of them.

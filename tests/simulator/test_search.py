@@ -590,7 +590,7 @@ def test_the_directory_of_a_run_is_no_place_of_a_store(tmp_path, call):
     """The page of one would take the place of the other's."""
     (tmp_path / "summary.json").write_text("{}")
     given = {"objectives": COSTS, "points": 2} if "search" in call.__name__ else {}
-    with pytest.raises(InputError, match="has the summary.json of a run"):
+    with pytest.raises(InputError, match=r"has the summary\.json of a run"):
         call(plan=BILL, out=tmp_path, **given)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 

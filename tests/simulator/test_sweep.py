@@ -24,9 +24,9 @@ from simulator.commands import sweep as sweep_command
 from simulator.cost import Gemm, price
 from simulator.errors import InputError
 from simulator.explore import Place, Plan, Point, Store, forecast, read_plan, sweep
-from simulator.explore.export import columns, row
 from simulator.explore.objectives import own_mode, value
 from simulator.explore.plan import Planner, grid
+from simulator.explore.rows import columns, row
 from simulator.explore.work import Inputs, compute
 from simulator.hardware import load_hardware
 from simulator.network import bundled
