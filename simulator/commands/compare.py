@@ -13,7 +13,7 @@ from rich.text import Text
 
 from simulator.errors import InputError
 from simulator.explore.store import is_store
-from simulator.hardware import Machine, bundled_names
+from simulator.hardware import Machine, bundled_names, load_hardware
 from simulator.report import holds_run, read_runs, render_runs, write_file
 from simulator.report.console import plain_table, print_view, standard_output
 from simulator.report.figures import (
@@ -100,6 +100,8 @@ def of_runs(a: str, b: str) -> dict[str, RunResult] | None:
         return None
     if len(saved) == 1:
         machine = b if saved == [a] else a
+        if not Path(machine).is_dir():
+            load_hardware(machine)  # which says what is wrong with it, if it is none
         remedy = f"write ./{machine} for the run of that name" if holds_run(machine) else "give two of a kind"
         raise InputError(
             f"compare: got the machine {machine} and the run {saved[0]}; expected two machines, or two runs; {remedy}"

@@ -24,7 +24,7 @@ from simulator.report.console import print_view, standard_output
 from simulator.report.figures import counted, printable
 from simulator.report.files import REPORT, SUMMARY
 from simulator.report.front import points_of
-from simulator.report.tables import as_json, check_table, write_table
+from simulator.report.tables import as_json, as_written, check_table, write_table
 from simulator.result import RunResult
 
 from .records import print_record
@@ -127,6 +127,8 @@ def show(where: Path, record: Mapping[str, Any], json: bool) -> None:
     """Print where the page is, or as a record what it shows."""
     if json:
         whole = as_json({"page": str(where), **record})
+        for point, written in zip(record.get("points", ()), whole.get("points", ()), strict=True):
+            written["parameters"] = as_json(point["parameters"], as_written)
         print_record(whole)
         return
     what = counted(len(record["runs"]), "run") if "runs" in record else counted(len(points_of(record)), "point")

@@ -198,6 +198,7 @@ def test_the_record_of_saved_runs_has_their_figures_and_what_each_is_of(command,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("run", "nowhere"), "hardware: got 'nowhere', no file and no bundled machine"),
         (("run", "npu"), "compare: got the machine npu and the run run; expected two machines, or two runs; give two"),
         (("run", "npu_posit"), "expected two machines, or two runs; write ./npu_posit for the run of that name"),
         (("run", "other", "--samples", 3), "compare: got --samples beside two runs, which are done; expected"),

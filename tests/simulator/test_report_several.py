@@ -721,3 +721,10 @@ def test_the_numbers_of_a_figure_have_no_entities():
         point["parameters"] = {"mac.low": f"fp8 -> fma(fp{8 * (1 + place % 2)})"}
     text = Page(render_front(record)).text
     assert "fp8 -> fma(fp16)" in text and "&gt;" not in text
+
+
+def test_infinite_parameters_are_in_the_record_as_a_file_has_them(command, tmp_path):
+    (tmp_path / "s.yaml").write_text("hw: npu\ncost: {gemms: [[8, 8, 8]]}\nsweep: {policy.tolerance: [1.0, .inf]}\n")
+    assert command("sweep", "s.yaml", "--out", "s")[0] == 0
+    record = json.loads(command("report", "s", "--json")[1])
+    assert [point["parameters"]["policy.tolerance"] for point in record["points"]] == [1.0, ".inf"]
