@@ -22,13 +22,15 @@ def kinds(found: Sweep | Search) -> str:
     return f"{found.computed:,} computed now{known}{failed}"
 
 
-def errors(points: Iterable[tuple[Mapping[str, Any], str | None]], what: str = "failed") -> list[RenderableType]:
+def errors(
+    points: Iterable[tuple[Mapping[str, Any], str | None]], what: str = "failed", noun: str = "point"
+) -> list[RenderableType]:
     """Return lines that say why points failed, of which these are the parameters and the errors: each reason once."""
     reasons = failures((parameters, error) for parameters, error in points if error is not None)
     lines: list[RenderableType] = []
     for count, text in reasons[:_ERRORS]:
         problems = [printable(problem) for problem in text.split("\n")]
-        why = f"{what}{'' if count == 1 else f' ({count} points)'}:"
+        why = f"{what}{'' if count == 1 else f' ({counted(count, noun)})'}:"
         if len(problems) == 1:
             lines.append(f"{why} {problems[0]}")
         else:

@@ -87,7 +87,7 @@ def show(found: Search, json: bool) -> None:
     front = found.front
     failed = [
         *errors((point.parameters, point.error) for point in found.points),
-        *errors(((point.parameters, point.error) for point in found.refused), "can be no point"),
+        *errors(((point.parameters, point.error) for point in found.refused), "can be no point", "combination"),
     ]
     if not front:
         print_view(standard_output(), _title(found), printable(str(found.why_none)), *failed)
