@@ -25,7 +25,12 @@ def by_option(context: typer.Context) -> Iterator[None]:
         call = _CALL.match(str(error))
         tried = (_ARGUMENTS.match(str(error), start) for start in (0, *([call.end()] if call else [])))
         found = next((one for one in tried if one and options.keys() >= set(one[1].split(", "))), None)
-        if found is None:
+        # A path that is an argument may be called as an option is.
+        arguments = [
+            context.params.get(str(one.name)) for one in context.command.params if one.param_type_name == "argument"
+        ]
+        paths = [path for one in arguments for path in (one if isinstance(one, list | tuple) else [one])]
+        if found is None or found[1] in paths:
             raise
         command = context.command_path.split()[1]
         said = ", ".join(options[name] for name in found[1].split(", "))

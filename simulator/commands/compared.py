@@ -176,7 +176,8 @@ def _figures(runs: tuple[RunResult, RunResult], modes: tuple[str, str]) -> dict[
 
 
 def _layers(runs: tuple[RunResult, RunResult]) -> tuple[LayerPair, ...]:
-    a, b = ({layer.title: layer for layer in one.layers} for one in runs)
+    # Of saved runs, layers of one name may be of other shapes: these are rows of their own.
+    a, b = ({(layer.title, layer.m, layer.n, layer.k): layer for layer in one.layers} for one in runs)
     pairs = []
     for at in dict.fromkeys((*a, *b)):
         of = a.get(at), b.get(at)

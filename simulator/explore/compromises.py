@@ -31,7 +31,7 @@ def compromises(path: str | os.PathLike[str], sweep: str | None = None) -> dict[
     path = directory(path)
     with Store(path) as store:
         name = store.only_sweep(sweep)
-        said = store.searches().get(name)
+        said = store.goal(name)
         missing = store.sweeps()[name].missing
         stored = list(store.of_sweep(name))
     goal = _default_goal([point for _, point in stored]) if said is None else goal_in(said)

@@ -181,7 +181,7 @@ def forecast_search(
     if is_store(path):
         with Store(path) as store:
             store.check_name(plan.name, search=True)
-            if store.searches().get(plan.name) == json.loads(json.dumps(as_stored(goal, plan, len(parameters)))):
+            if store.goal(plan.name) == json.loads(json.dumps(as_stored(goal, plan, len(parameters)))):
                 known = sum(
                     point is not None and point.record is not None and planner.point(place.parameters).key == place.key
                     for place, point in store.of_sweep(plan.name)

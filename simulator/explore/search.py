@@ -15,7 +15,7 @@ import numpy as np
 
 from simulator.errors import InputError
 from simulator.notebook import Shown, Table, View
-from simulator.report.figures import parameter, percent
+from simulator.report.figures import counted, parameter, percent
 from simulator.report.names import name_of, written
 from simulator.report.tables import as_json, as_written, frame_of
 
@@ -95,6 +95,8 @@ class Search(Shown):
         """Why there is no front, in words; None where there is one."""
         if any(point.on_front for point in self.points):
             return None
+        if not any(point.values is not None or point.lacks for point in self.points):
+            return "no point is computed yet" if self.missing else "no point has a result"
         nearest = self.nearest
         if nearest is None or nearest.values is None:
             return f"no point has {' and '.join(map(name_of, self.absent or self.goal.names))}"
@@ -196,13 +198,13 @@ class Search(Shown):
 
     def __repr__(self) -> str:
         return (
-            f"<Search {self.name}: {len(self.points):,} of {self.grid:,} points in {self.store} for the "
+            f"<Search {self.name}: {len(self.points):,} of {counted(self.grid, 'point')} in {self.store} for the "
             f"{self.goal.sought}; {self.computed:,} computed now, {self.known:,} known before, {self.failed:,} failed>"
         )
 
     def _view(self) -> View:
         kept = f"; {sum(point.feasible for point in self.points):,} keep {self.goal.bounds}" if self.goal.bounds else ""
-        refused = f"; {len(self.refused):,} combinations that can be no point" if self.refused else ""
+        refused = f"; {counted(len(self.refused), 'combination')} that can be no point" if self.refused else ""
         missing = f", {self.missing:,} missing" if self.missing else ""
         front = "The front has no hypervolume: no two feasible points differ in an objective."
         if self.why_none is not None:
@@ -304,13 +306,14 @@ def read_found(out: str | os.PathLike[str], name: str | None = None) -> Search:
 def _read(store: Store, name: str | None) -> Search:
     searches = store.searches()
     if name is None and len(searches) == 1:
-        name = next(iter(searches))
-    if name not in searches:
+        (name,) = searches
+    said = None if name is None else store.goal(name)
+    if name is None or said is None:
         raise InputError(
             f"{store.path}: got {'no name' if name is None else repr(name)}; expected that of a search, "
             f"{', '.join(searches) or 'of which there is none'}; check it"
         )
-    return as_search(store.path, name, searches[name], store.of_sweep(name))
+    return as_search(store.path, name, said, store.of_sweep(name))
 
 
 def as_search(path: Path, name: str, said: Mapping[str, Any], stored: Iterable[tuple[Place, Point | None]]) -> Search:

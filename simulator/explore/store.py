@@ -23,7 +23,7 @@ from simulator.hardware.quantities import describe
 from simulator.report.files import SUMMARY
 
 FILE = "runs.sqlite"
-_VERSION = 3
+_VERSION = 4
 _HEADER = b"SQLite format 3\0"
 _TABLES = """
 CREATE TABLE points (
@@ -70,6 +70,12 @@ INSERT INTO places SELECT sweep, place, parameters, key, NULL FROM places_1;
 DROP TABLE places_1;
 """
 _FROM_VERSION_2 = "CREATE TABLE searches (sweep TEXT PRIMARY KEY, goal TEXT NOT NULL) WITHOUT ROWID"
+# Of version 3, which had the size of the grid among the goal, and no axes.
+_FROM_VERSION_3 = """
+UPDATE searches SET goal = json_object(
+    'goal', json_remove(goal, '$.grid'), 'grid', json_extract(goal, '$.grid'), 'axes', json('[]')
+) WHERE json_valid(goal) AND json_extract(goal, '$.objectives') IS NOT NULL
+"""
 
 
 @dataclass(frozen=True)
@@ -223,12 +229,17 @@ class Store:
                 "or another directory"
             )
 
-    def searches(self) -> dict[str, Mapping[str, Any]]:
-        """Return the names of the sweeps that are searches, with what each is for, as plain data."""
+    def searches(self) -> list[str]:
+        """Return the names of the sweeps that are searches."""
         with self._failures():
-            rows = self._base.execute("SELECT * FROM searches ORDER BY 1").fetchall()
+            return [name for (name,) in self._base.execute("SELECT sweep FROM searches ORDER BY sweep")]
+
+    def goal(self, sweep: str) -> Mapping[str, Any] | None:
+        """Return what a search is for, as plain data; None of what is a sweep alone."""
+        with self._failures():
+            row = self._base.execute("SELECT goal FROM searches WHERE sweep = ?", (sweep,)).fetchone()
         remedy = "search again in another directory"
-        return {name: self._mapping(goal, f"goal of {name}", remedy, ("goal", "grid", "axes")) for name, goal in rows}
+        return None if row is None else self._mapping(row[0], f"goal of {sweep}", remedy, ("goal", "grid", "axes"))
 
     def place(self, sweep: str, first: int, places: Sequence[Place]) -> None:
         """Note a sweep's places from one on."""
@@ -301,8 +312,8 @@ class Store:
         does not count it.
         """
         query = (
-            "SELECT sweeps.sweep, CASE WHEN searches.sweep IS NULL THEN sweeps.points ELSE "
-            "min(sweeps.points, json_extract(searches.goal, '$.grid') - sum(places.error IS NOT NULL)) END, "
+            "SELECT sweeps.sweep, min(sweeps.points, coalesce(CASE WHEN json_valid(searches.goal) THEN "
+            "json_extract(searches.goal, '$.grid') - sum(places.error IS NOT NULL) END, sweeps.points)), "
             "count(points.record), "
             "sum(places.error IS NOT NULL AND searches.sweep IS NULL) "
             "+ sum(points.key IS NOT NULL AND points.record IS NULL) FROM sweeps "
@@ -391,7 +402,7 @@ class Store:
                 if not self._tables():  # or another process was first
                     self._execute_all(_TABLES)
                 else:
-                    for version, statements in enumerate((_FROM_VERSION_1, _FROM_VERSION_2), 1):
+                    for version, statements in enumerate((_FROM_VERSION_1, _FROM_VERSION_2, _FROM_VERSION_3), 1):
                         if self._version() <= version:
                             self._execute_all(statements)
                 self._base.execute(f"PRAGMA user_version = {_VERSION}")

@@ -18,7 +18,7 @@ def rows_of(store: Store, sweep: str) -> list[dict[str, Any]]:
     """
     stored = list(store.of_sweep(sweep))
     rows = [columns(place, point) for place, point in stored]
-    said = store.searches().get(sweep)
+    said = store.goal(sweep)
     if said is None:
         return rows
     found = found_of(goal_in(said), stored)

@@ -118,7 +118,7 @@ def varied_together(record: Record, done: Sequence[Record]) -> list[list[str]]:
     """
     names = dict.fromkeys(key for point in done for key in point["parameters"])
     vary = [key for key in names if len({_of(point, key) for point in done}) > 1]
-    if record["search"] is not None:
+    if record["search"] is not None and record["search"]["axes"]:  # stores of before have none
         return [own for axis in record["search"]["axes"] if (own := [key for key in axis if key in vary])]
     columns = {key: [_of(point, key) for point in record["points"]] for key in vary}
     groups: list[list[str]] = []

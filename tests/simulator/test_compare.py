@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from simulator.commands.compared import OWN, compared
+from simulator.commands.compared import OWN, compared, compared_runs
 from simulator.hardware import load_hardware
 from simulator.report import render_runs
 from simulator.report.figures import quantity
@@ -215,3 +215,12 @@ def test_compare_refuses_runs_in_one_message(command, tmp_path, runs, arguments,
     (tmp_path / "broken" / "summary.json").write_text("{}")
     code, out, err = command("compare", *arguments)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_layers_of_other_shapes_are_rows_of_their_own(runs):
+    """Saved runs may be of other networks, or of more samples."""
+    wider = replace(runs[1], layers=tuple(replace(layer, m=4 * layer.m) for layer in runs[1].layers))
+    same = compared_runs({"a": runs[0], "b": runs[1]}).layers
+    other = compared_runs({"a": runs[0], "b": wider}).layers
+    assert len(other) == 2 * len(same) and {layer.m for layer in other} == {runs[0].layers[0].m, wider.layers[0].m}
+    assert all((layer.figures["cycles"].a is None) != (layer.figures["cycles"].b is None) for layer in other)

@@ -630,6 +630,8 @@ def test_a_damaged_store_is_refused_and_damaged_points_can_be_removed(tmp_path, 
     base.close()
     with pytest.raises(InputError, match=words):
         compromises(tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        assert store.sweeps()["b-search"].points == 2  # what is not damaged is told
     removed = command("runs", "s", "--remove", key, cwd=tmp_path)
     assert (removed.returncode, removed.stdout) == (0, "s: 1 point removed\n")
 
@@ -641,3 +643,34 @@ def test_shares_and_counts_have_limits_in_their_messages():
         Goal(["accuracy"], points=1 << 32)
     with pytest.raises(InputError, match="search: search_seed: got -1"):
         search(plan=BILL, objectives=COSTS, search_seed=-1, out="never")
+
+
+def test_searches_of_a_store_of_before_are_read(tmp_path):
+    """The goal and the size of the grid were one mapping."""
+    found = search(plan=BILL, objectives=COSTS, points=4, out=tmp_path)
+    base = sqlite3.connect(tmp_path / "runs.sqlite")
+    goal = json.dumps({**found.goal.to_dict(), "grid": found.grid})
+    base.execute("UPDATE searches SET goal = ?", (goal,))
+    base.execute("PRAGMA user_version = 3")
+    base.commit()
+    base.close()
+    assert read_found(tmp_path) == replace(found, computed=0)
+    assert len(compromises(tmp_path)["points"]) == 4
+
+
+def test_without_a_result_a_front_is_not_said_to_lack_numbers(tmp_path):
+    with Store(tmp_path, create=True) as store:
+        store.begin_search("s", 2, as_stored(Goal(COSTS, points=2), BILL, 32))
+    assert read_found(tmp_path).why_none == "no point is computed yet"
+    with Store(tmp_path) as store:
+        store.place("s", 0, [Place({"array.rows": rows}, f"k{rows}") for rows in range(2)])
+        for rows in range(2):
+            store.add(Point(f"k{rows}", 1, {}, None, "no memory", 0.1))
+    assert read_found(tmp_path).why_none == compromises(tmp_path)["why_none"] == "no point has a result"
+
+
+def test_a_directory_may_be_called_as_an_option_is(tmp_path):
+    for words in (("report", "out"), ("report", "sweep"), ("runs", "export")):
+        (tmp_path / words[1]).mkdir(exist_ok=True)
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.startswith(f"ulpsim: error: {words[1]}: h"), done.stderr

@@ -179,7 +179,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
 def test_a_later_version_is_refused(tmp_path):
     with Store(tmp_path, create=True) as store:
         store._base.execute("PRAGMA user_version = 9")
-    with pytest.raises(InputError, match=r"a store of version 9; expected at most 3; install a later ulpsim"):
+    with pytest.raises(InputError, match=r"a store of version 9; expected at most 4; install a later ulpsim"):
         Store(tmp_path)
 
 

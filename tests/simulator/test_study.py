@@ -221,8 +221,8 @@ def test_lists_that_are_none_are_refused(tmp_path):
         (["--tolerances=-1"], "study: --tolerances: got -1; expected numbers from 0;"),
         (["--calibration", "1500"], "study: --calibration: got 1500 of the 1500 samples"),
         (["--workers", "0"], "study: --workers: got 0"),
-        (["--samples", "0"], "study two-pass: --samples: expected a number greater than or equal to 1"),
-        (["--seeds", "0"], "study two-pass: --seeds: expected a number greater than or equal to 1"),
+        (["--samples", "0"], "study two-pass: --samples: got 0; expected a number greater than or equal to 1"),
+        (["--seeds", "0"], "study two-pass: --seeds: got 0; expected a number greater than or equal to 1"),
     ],
 )
 def test_the_command_refuses_by_the_option_that_it_was_given(tmp_path, words, message):
