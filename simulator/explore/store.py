@@ -22,60 +22,10 @@ from simulator.errors import InputError
 from simulator.hardware.quantities import describe
 from simulator.report.files import SUMMARY
 
+from .store_versions import TABLES, UPGRADES, VERSION
+
 FILE = "runs.sqlite"
-_VERSION = 4
 _HEADER = b"SQLite format 3\0"
-_TABLES = """
-CREATE TABLE points (
-    key TEXT PRIMARY KEY,
-    numerics INTEGER NOT NULL,
-    identity TEXT NOT NULL,
-    record TEXT,
-    error TEXT,
-    seconds REAL NOT NULL,
-    stored TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE sweeps (
-    sweep TEXT PRIMARY KEY,
-    points INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE places (
-    sweep TEXT NOT NULL,
-    place INTEGER NOT NULL,
-    parameters TEXT NOT NULL,
-    key TEXT,
-    error TEXT,
-    PRIMARY KEY (sweep, place)
-) WITHOUT ROWID;
-CREATE INDEX places_by_key ON places (key);
-CREATE TABLE searches (
-    sweep TEXT PRIMARY KEY,
-    goal TEXT NOT NULL
-) WITHOUT ROWID;
-"""
-# Of version 1, which kept the error of a refused point as that of a computed one, and no number of a sweep's points.
-_FROM_VERSION_1 = """
-DELETE FROM points WHERE record IS NULL;
-ALTER TABLE points DROP COLUMN final;
-ALTER TABLE sweeps RENAME TO places_1;
-DROP INDEX sweeps_by_key;
-CREATE TABLE sweeps (sweep TEXT PRIMARY KEY, points INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE places (
-    sweep TEXT NOT NULL, place INTEGER NOT NULL, parameters TEXT NOT NULL, key TEXT, error TEXT,
-    PRIMARY KEY (sweep, place)
-) WITHOUT ROWID;
-CREATE INDEX places_by_key ON places (key);
-INSERT INTO sweeps SELECT sweep, count(*) FROM places_1 GROUP BY sweep;
-INSERT INTO places SELECT sweep, place, parameters, key, NULL FROM places_1;
-DROP TABLE places_1;
-"""
-_FROM_VERSION_2 = "CREATE TABLE searches (sweep TEXT PRIMARY KEY, goal TEXT NOT NULL) WITHOUT ROWID"
-# Of version 3, which had the size of the grid among the goal, and no axes.
-_FROM_VERSION_3 = """
-UPDATE searches SET goal = json_object(
-    'goal', json_remove(goal, '$.grid'), 'grid', json_extract(goal, '$.grid'), 'axes', json('[]')
-) WHERE json_valid(goal) AND json_extract(goal, '$.objectives') IS NOT NULL
-"""
 
 
 @dataclass(frozen=True)
@@ -391,21 +341,21 @@ class Store:
         tables, version = self._tables(), self._version()
         if not {"points", "sweeps"} <= tables and not (create and not tables):
             raise self._no_store()
-        if version > _VERSION:
+        if version > VERSION:
             raise InputError(
-                f"{self.path}: a store of version {version}; expected at most {_VERSION}; install a later ulpsim"
+                f"{self.path}: a store of version {version}; expected at most {VERSION}; install a later ulpsim"
             )
 
     def _open(self) -> None:
-        if self._version() < _VERSION:
+        if self._version() < VERSION:
             with self._transaction():
                 if not self._tables():  # or another process was first
-                    self._execute_all(_TABLES)
+                    self._execute_all(TABLES)
                 else:
-                    for version, statements in enumerate((_FROM_VERSION_1, _FROM_VERSION_2, _FROM_VERSION_3), 1):
+                    for version, statements in enumerate(UPGRADES, 1):
                         if self._version() <= version:
                             self._execute_all(statements)
-                self._base.execute(f"PRAGMA user_version = {_VERSION}")
+                self._base.execute(f"PRAGMA user_version = {VERSION}")
 
     def _execute_all(self, statements: str) -> None:
         for statement in filter(str.strip, statements.split(";")):
